@@ -1,0 +1,3 @@
+.PHONY: setup demo demo-once test lint bench clean
+setup demo demo-once test lint bench clean:
+	@./dev $@

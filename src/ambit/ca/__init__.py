@@ -1,0 +1,1 @@
+"""SPIFFE authority: what may be signed, and signing it."""

@@ -1,0 +1,1 @@
+"""Vocabulary: names, keys, identities, addresses, selectors, findings."""

@@ -1,0 +1,47 @@
+"""Ports, marks, labels, annotations and names that other parts and other meshes rely on.
+
+Numbers and spellings are Istio ambient's (ztunnel and istio-cni), so that its tools and YAML work unchanged.
+"""
+
+OUTBOUND_PORT = 15001
+INBOUND_PLAINTEXT_PORT = 15006
+HBONE_PORT = 15008
+DNS_PORT = 15053
+RESERVED_PORTS = frozenset({OUTBOUND_PORT, INBOUND_PLAINTEXT_PORT, HBONE_PORT, DNS_PORT})
+
+NODE_ADMIN_PORT = 15000
+METRICS_PORT = 15020
+READINESS_PORT = 15021
+
+CONTROL_TLS_PORT = 15012
+CONTROL_PLAIN_PORT = 15010
+CONTROL_DEBUG_PORT = 15014
+
+PROXY_MARK = 0x539
+"""fwmark of every packet that a node proxy sends from inside a pod's namespace."""
+CONNECTION_MARK = 0x111
+MARK_MASK = 0xFFF
+PROBE_ADDRESS_V4 = "169.254.7.127"
+PROBE_ADDRESS_V6 = "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"
+"""Source addresses of host probes as istio-cni uses them."""
+
+DATAPLANE_MODE_LABEL = "istio.io/dataplane-mode"
+DATAPLANE_MODE_AMBIENT = "ambient"
+DATAPLANE_MODE_NONE = "none"
+REDIRECTION_ANNOTATION = "ambient.istio.io/redirection"
+REDIRECTION_ENABLED = "enabled"
+DNS_CAPTURE_ANNOTATION = "ambient.istio.io/dns-capture"
+CANONICAL_NAME_LABEL = "service.istio.io/canonical-name"
+CANONICAL_REVISION_LABEL = "service.istio.io/canonical-revision"
+
+SYSTEM_NAMESPACE = "ambit-system"
+ROOT_NAMESPACE = "istio-system"
+DEFAULT_TRUST_DOMAIN = "cluster.local"
+DEFAULT_CLUSTER_ID = "Kubernetes"
+CLUSTER_DOMAIN = "cluster.local"
+CA_TOKEN_AUDIENCE = "istio-ca"  # noqa: S105 - an audience, not a secret
+ROOT_CERT_CONFIGMAP = "istio-ca-root-cert"
+ROOT_CERT_KEY = "root-cert.pem"
+
+CONVERTED_STRICT_POLICY = "istio_converted_static_strict"
+"""Name of the Authorization that stands for STRICT mTLS, in the root namespace (as istiod sends it)."""

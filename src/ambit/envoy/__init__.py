@@ -1,0 +1,1 @@
+"""Model values to Envoy messages, one file per Envoy concept."""

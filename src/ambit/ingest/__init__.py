@@ -1,0 +1,1 @@
+"""API objects to model values; one package per API family, blind to each other."""

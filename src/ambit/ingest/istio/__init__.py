@@ -1,0 +1,1 @@
+"""Istio security objects to model values."""

@@ -1,0 +1,1 @@
+"""Kubernetes core objects to model values."""

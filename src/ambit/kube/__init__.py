@@ -1,0 +1,1 @@
+"""Kubernetes client: reflector, transport, projections."""

@@ -1,0 +1,1 @@
+"""What the mesh means: frozen values with their origin."""

@@ -1,0 +1,82 @@
+"""A service: a name, virtual addresses and ports. Its endpoints are found on workloads."""
+
+from enum import IntEnum
+
+import msgspec
+
+from ambit.core.address import Address
+from ambit.model.workload import GatewayAddress, Port
+
+
+class IpFamilies(IntEnum):
+    AUTOMATIC = 0
+    IPV4_ONLY = 1
+    IPV6_ONLY = 2
+    DUAL = 3
+
+
+class Scope(IntEnum):
+    """Locality levels of `LoadBalancing.routing_preference`."""
+
+    REGION = 1
+    ZONE = 2
+    SUBZONE = 3
+    NODE = 4
+    CLUSTER = 5
+    NETWORK = 6
+
+
+class BalancingMode(IntEnum):
+    UNSPECIFIED = 0
+    STRICT = 1
+    FAILOVER = 2
+    PASSTHROUGH = 3
+
+
+class HealthPolicy(IntEnum):
+    ONLY_HEALTHY = 0
+    ALLOW_ALL = 1
+
+
+class AppProtocol(IntEnum):
+    UNKNOWN = 0
+    HTTP11 = 1
+    HTTP2 = 2
+    GRPC = 3
+    TCP = 4
+    TLS = 5
+
+
+class LoadBalancing(msgspec.Struct, frozen=True):
+    routing_preference: tuple[Scope, ...] = ()
+    mode: BalancingMode = BalancingMode.UNSPECIFIED
+    health_policy: HealthPolicy = HealthPolicy.ONLY_HEALTHY
+
+
+class VirtualAddress(msgspec.Struct, frozen=True, order=True):
+    """One virtual address of a service; `prefix` is given when it is a CIDR rather than a host."""
+
+    network: str
+    address: Address
+    prefix: int | None = None
+
+
+class Service(msgspec.Struct, frozen=True):
+    """`hostname` is fully qualified. `app_protocols` maps service port to protocol."""
+
+    name: str
+    namespace: str
+    hostname: str
+    addresses: tuple[VirtualAddress, ...] = ()
+    ports: tuple[Port, ...] = ()
+    app_protocols: dict[int, AppProtocol] = {}
+    subject_alt_names: tuple[str, ...] = ()
+    waypoint: GatewayAddress | None = None
+    load_balancing: LoadBalancing | None = None
+    ip_families: IpFamilies = IpFamilies.AUTOMATIC
+    canonical: bool = False
+
+    @property
+    def key(self) -> str:
+        """Its resource name in the workload API."""
+        return f"{self.namespace}/{self.hostname}"

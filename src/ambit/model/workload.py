@@ -1,0 +1,91 @@
+"""A workload: one pod (or WorkloadEntry) with addresses and an identity.
+
+Field for field what the workload API carries (`istio.workload.Workload`), as Python values.
+"""
+
+from enum import IntEnum
+
+import msgspec
+
+from ambit.core.address import Address
+from ambit.core.identity import Identity
+
+
+class TunnelProtocol(IntEnum):
+    NONE = 0
+    HBONE = 1
+
+
+class WorkloadStatus(IntEnum):
+    HEALTHY = 0
+    UNHEALTHY = 1
+
+
+class WorkloadType(IntEnum):
+    DEPLOYMENT = 0
+    CRONJOB = 1
+    POD = 2
+    JOB = 3
+
+
+class NetworkMode(IntEnum):
+    STANDARD = 0
+    HOST_NETWORK = 1
+
+
+class Port(msgspec.Struct, frozen=True, order=True):
+    """Service port to the port on this endpoint; `target` 0 means a named port that is unknown here."""
+
+    service: int
+    target: int
+
+
+class GatewayAddress(msgspec.Struct, frozen=True):
+    """Where a waypoint or network gateway is: a service (namespace, hostname) or a network address."""
+
+    port: int
+    namespace: str = ""
+    hostname: str = ""
+    network: str = ""
+    address: Address | None = None
+
+
+class Locality(msgspec.Struct, frozen=True):
+    region: str = ""
+    zone: str = ""
+    subzone: str = ""
+
+
+class Workload(msgspec.Struct, frozen=True):
+    """`uid` is istiod's form `<cluster>//Pod/<namespace>/<name>`; `services` maps `<namespace>/<hostname>`
+    to the ports this workload serves it on; `policies` are names of selector-scoped Authorizations
+    (`<namespace>/<name>`)."""
+
+    uid: str
+    name: str
+    namespace: str
+    identity: Identity
+    addresses: tuple[Address, ...] = ()
+    hostname: str = ""
+    network: str = ""
+    tunnel: TunnelProtocol = TunnelProtocol.NONE
+    waypoint: GatewayAddress | None = None
+    network_gateway: GatewayAddress | None = None
+    node: str = ""
+    canonical_name: str = ""
+    canonical_revision: str = ""
+    workload_type: WorkloadType = WorkloadType.POD
+    workload_name: str = ""
+    native_tunnel: bool = False
+    policies: tuple[str, ...] = ()
+    status: WorkloadStatus = WorkloadStatus.HEALTHY
+    cluster_id: str = ""
+    services: dict[str, tuple[Port, ...]] = {}
+    locality: Locality = Locality()
+    network_mode: NetworkMode = NetworkMode.STANDARD
+    capacity: int = 1
+
+    @property
+    def key(self) -> str:
+        """Its resource name in the workload API."""
+        return self.uid

@@ -1,0 +1,1 @@
+"""What redirects a pod's traffic to the node proxy: nftables text and its application."""

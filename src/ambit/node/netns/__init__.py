@@ -1,0 +1,1 @@
+"""Pod network namespaces: entering, checking, pinning."""

@@ -1,0 +1,1 @@
+"""Envoy's life: start, hot restart, adoption, end."""

@@ -1,0 +1,1 @@
+"""Typed projections of API objects, the CRDs we ship, schema and CEL validation."""

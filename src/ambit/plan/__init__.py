@@ -1,0 +1,1 @@
+"""Which resources one proxy gets, and their names."""

@@ -1,0 +1,1 @@
+"""The one written meaning of policy: decide(policies, facts)."""

@@ -1,0 +1,1 @@
+"""Delta xDS sessions and the workload API messages."""

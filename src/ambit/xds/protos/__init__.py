@@ -1,0 +1,1 @@
+"""Messages of others' protocols, in our own .proto files with generated code."""
