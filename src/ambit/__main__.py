@@ -1,0 +1,5 @@
+"""`python -m ambit`."""
+
+from ambit.cli.main import main
+
+main()

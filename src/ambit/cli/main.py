@@ -1,0 +1,51 @@
+"""The `ambit` command: subcommands are imported only when they are used."""
+
+import importlib
+import sys
+
+import click
+
+from ambit.core.errors import AmbitError
+
+COMMANDS = {
+    "version": "ambit.cli.commands.version",
+}
+"""Command name to the module that defines it as `command`."""
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when it is called; `--help` imports them all."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        command = importlib.import_module(module).command
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+def ambit() -> None:
+    """A sidecar-less service mesh: Python decides, stock Envoy carries."""
+
+
+def main() -> None:
+    """Entry point. An AmbitError becomes one sentence, a hint and its exit code."""
+    try:
+        ambit.main(standalone_mode=False, prog_name="ambit")
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as problem:
+        problem.show()
+        sys.exit(problem.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except AmbitError as problem:
+        click.echo(f"error: {problem.message}", err=True)
+        if problem.hint:
+            click.echo(f"\nhint: {problem.hint}", err=True)
+        sys.exit(problem.exit_code)
