@@ -80,6 +80,10 @@ class StateDirectory(msgspec.Struct, frozen=True):
         return self.root / "instance.json"
 
     @property
+    def cluster_config(self) -> Path:
+        return self.root / "cluster.json"
+
+    @property
     def kubeconfig(self) -> Path:
         return self.root / "kubeconfig"
 

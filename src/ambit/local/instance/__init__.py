@@ -1,0 +1,1 @@
+"""One instance of the laptop cluster: starting, watching over and ending its processes."""

