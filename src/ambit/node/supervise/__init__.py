@@ -1,1 +1,1 @@
-"""Envoy's life: start, hot restart, adoption, end."""
+"""Envoy's life: started, adopted, handed over without a refused connection, restarted after a crash."""

@@ -1,0 +1,102 @@
+"""One Envoy process: how it is started so that it outlives us, recognised again, and watched.
+
+A process id alone names nothing after a crash, so a generation is (pid, start time). It is started by a
+short-lived helper that ends at once: the process belongs to init (or the nearest subreaper), in a session
+of its own, and no signal meant for the agent reaches it.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from ambit.core.errors import EnvironmentProblem
+
+_LAUNCH = (
+    "import os,sys;"
+    "print(os.posix_spawn(sys.argv[1],sys.argv[1:],os.environ,setsid=True,"
+    "file_actions=[(os.POSIX_SPAWN_DUP2,2,1)]))"
+)
+
+
+class Generation(msgspec.Struct, frozen=True):
+    """`start_time` is in clock ticks since boot (proc(5), field 22)."""
+
+    pid: int
+    start_time: int
+    epoch: int
+    base_id: int
+    concurrency: int = 1
+
+    @property
+    def alive(self) -> bool:
+        return start_time(self.pid) == self.start_time
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal to exactly this process; silently nothing when it is gone."""
+        with contextlib.suppress(ProcessLookupError, OSError):
+            descriptor = os.pidfd_open(self.pid)
+            try:
+                if self.alive:
+                    signal.pidfd_send_signal(descriptor, number)
+            finally:
+                os.close(descriptor)
+
+    async def ended(self) -> None:
+        """Returns when the process is gone."""
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except OSError:
+            return
+        loop = asyncio.get_running_loop()
+        done = asyncio.Event()
+        loop.add_reader(descriptor, done.set)
+        try:
+            if self.alive:
+                await done.wait()
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+
+
+def start_time(pid: int) -> int | None:
+    """When the process began, or None when it is gone or only waits to be reaped."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+async def spawn(argv: Sequence[str], log: Path) -> tuple[int, int]:
+    """Starts a detached process with its output appended to `log`; its pid and start time.
+
+    Raises EnvironmentProblem when it cannot be started.
+    """
+    with log.open("ab") as output:
+        helper = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            _LAUNCH,
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=output,
+        )
+        reply, _ = await helper.communicate()
+    text = reply.decode().strip()
+    if helper.returncode or not text.isdigit():
+        raise EnvironmentProblem(f"cannot start {argv[0]}", f"see {log}")
+    pid = int(text)
+    began = start_time(pid)
+    if began is None:
+        raise EnvironmentProblem(f"{argv[0]} ended at once", f"see {log}")
+    return pid, began

@@ -1,0 +1,378 @@
+"""Keeps the node's Envoy running: starts, adopts, hands over, restarts. The shell around `table`.
+
+The agent may come and go. What runs is written to `<run>/envoy.json`, and a process found there is adopted
+when its pid, start time and admin answer agree. Cancelling `run` leaves Envoy alone.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from ambit.core.errors import AmbitError, BadInput, EnvironmentProblem, Unreachable
+from ambit.node.supervise.admin import Admin
+from ambit.node.supervise.generation import Generation, spawn
+from ambit.node.supervise.table import Action, Event, State, back_off, step
+
+_log = logging.getLogger("ambit.envoy")
+_STEADY_SECONDS = 30.0
+"""A generation that served this long resets the back-off."""
+
+
+class EnvoySpec(msgspec.Struct, frozen=True):
+    """How to start Envoy. `max_drain`: seconds an older generation may keep its connections."""
+
+    binary: Path
+    bootstrap: Path
+    run: Path
+    log: Path
+    concurrency: int = 1
+    max_drain: int = 3600
+    drain_time: int = 10
+    live_timeout: float = 30.0
+    log_level: str = "warning"
+
+    @property
+    def admin(self) -> Path:
+        return self.run / "admin.sock"
+
+    def argv(self, epoch: int, base_id: int, concurrency: int) -> list[str]:
+        return [
+            str(self.binary),
+            "-c",
+            str(self.bootstrap),
+            "--base-id",
+            str(base_id),
+            "--restart-epoch",
+            str(epoch),
+            "--socket-path",
+            str(self.run / "restart"),
+            "--concurrency",
+            str(concurrency),
+            "--drain-strategy",
+            "immediate",
+            "--drain-time-s",
+            str(self.drain_time),
+            "--parent-shutdown-time-s",
+            str(self.max_drain),
+            "--log-level",
+            self.log_level,
+        ]
+
+
+class EnvoyStatus(msgspec.Struct, frozen=True):
+    """What `ambit node status` shows of Envoy."""
+
+    state: State
+    current: Generation | None
+    older: Generation | None
+    older_connections: int | None
+    crashes: int
+    problem: str
+
+
+class _Record(msgspec.Struct, frozen=True):
+    current: Generation | None = None
+    older: Generation | None = None
+
+
+class Supervisor:
+    """One per node. `run` until cancelled; `restart` and `stop` from other tasks."""
+
+    def __init__(self, spec: EnvoySpec, changed: Callable[[EnvoyStatus], None] | None = None) -> None:
+        self.spec = spec
+        self.admin = Admin(spec.admin)
+        self.state = State.ABSENT
+        self._changed = changed
+        self._current: Generation | None = None
+        self._older: Generation | None = None
+        self._next: Generation | None = None
+        self._older_connections: int | None = None
+        self._events: asyncio.Queue[tuple[Event, Generation | None]] = asyncio.Queue(maxsize=64)
+        self._serving = asyncio.Event()
+        self._tasks: asyncio.TaskGroup | None = None
+        self._crashes = 0
+        self._failures = 0
+        self._live_since = 0.0
+        self._problem = ""
+        self._restart_done: asyncio.Future[None] | None = None
+
+    @property
+    def status(self) -> EnvoyStatus:
+        return EnvoyStatus(
+            self.state, self._current, self._older, self._older_connections, self._crashes, self._problem
+        )
+
+    async def serving(self) -> None:
+        """Returns when a generation is live."""
+        await self._serving.wait()
+
+    async def run(self) -> None:
+        """Adopts what runs or starts Envoy, and keeps it running until cancelled."""
+        self.spec.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            await self._begin()
+            while True:
+                event, generation = await self._events.get()
+                if await self._handle(event, generation):
+                    return
+
+    async def restart(self, force: bool = False) -> None:
+        """Hands over to a successor; returns when it serves.
+
+        Raises BadInput when the older generation still has connections (unless `force`), AmbitError when
+        the successor did not come up: then nothing has changed.
+        """
+        if self.state not in (State.SERVING, State.DRAINING):
+            raise BadInput(f"Envoy is {self.state}, it cannot be restarted now")
+        if self._restart_done is not None:
+            raise BadInput("a restart is under way")
+        held = await self._held() if self._older is not None else 0
+        if held != 0 and not force:
+            raise BadInput(
+                f"the older Envoy (pid {self._older.pid if self._older else 0}) still carries "
+                f"{'an unknown number of' if held is None else held} connections",
+                "wait for them, or --force to cut them",
+            )
+        self._restart_done = asyncio.get_running_loop().create_future()
+        try:
+            self._post(Event.RESTART)
+            await self._restart_done
+        finally:
+            self._restart_done = None
+
+    async def stop(self) -> None:
+        """Ends every generation and makes `run` return."""
+        self._post(Event.STOP)
+
+    def _post(self, event: Event, generation: Generation | None = None) -> None:
+        self._events.put_nowait((event, generation))
+
+    async def _begin(self) -> None:
+        record = self._read()
+        self._older = record.older if record.older is not None and record.older.alive else None
+        if record.current is not None and record.current.alive:
+            self._current = record.current
+            _log.info("adopted Envoy pid=%d epoch=%d", record.current.pid, record.current.epoch)
+            await self._handle(Event.ADOPTED, None)
+            self._watch(record.current, Event.CURRENT_ENDED)
+            self._start(self._await_live(record.current))
+        else:
+            await self._handle(Event.START, None)
+        if self._older is not None:
+            self._watch(self._older, Event.OLDER_ENDED)
+
+    async def _handle(self, event: Event, generation: Generation | None) -> bool:
+        """Takes one event; true when the supervisor is done."""
+        event = self._meaning(event, generation)
+        try:
+            state, actions = step(self.state, event)
+        except KeyError:
+            return False
+        if state != self.state:
+            _log.info("Envoy %s -> %s (%s)", self.state, state, event)
+        before, self.state = self.state, state
+        for action in actions:
+            await self._act(action)
+        if event is Event.LIVE:
+            self._live_since = time.monotonic()
+            self._problem = ""
+            if self._older is not None and self.state is State.SERVING:
+                self.state = State.DRAINING
+        if before is State.HANDING_OVER and self._restart_done is not None:
+            self._finish_restart(event)
+        if self.state in (State.SERVING, State.DRAINING, State.HANDING_OVER):
+            self._serving.set()
+        else:
+            self._serving.clear()
+        self._write()
+        if self._changed is not None:
+            self._changed(self.status)
+        return event is Event.STOP
+
+    def _meaning(self, event: Event, generation: Generation | None) -> Event:
+        """A process that ended means different things by the role it has now."""
+        if event not in (Event.CURRENT_ENDED, Event.OLDER_ENDED, Event.NEXT_ENDED):
+            return event
+        if generation == self._next:
+            return Event.NEXT_ENDED
+        return Event.CURRENT_ENDED if generation == self._current else Event.OLDER_ENDED
+
+    def _finish_restart(self, event: Event) -> None:
+        if self._restart_done is None or self._restart_done.done():
+            return
+        if event is Event.LIVE:
+            self._restart_done.set_result(None)
+        elif event is not Event.OLDER_ENDED:
+            self._restart_done.set_exception(
+                AmbitError(f"the new Envoy did not take over: {event}", f"see {self.spec.log}")
+            )
+
+    async def _act(self, action: Action) -> None:
+        match action:
+            case Action.SPAWN_FIRST:
+                await self._spawn_first()
+            case Action.SPAWN_NEXT:
+                await self._spawn_next()
+            case Action.PROMOTE:
+                self._older, self._current, self._next = self._current, self._next, None
+                self._older_connections = None
+            case Action.FORGET_OLDER:
+                self._older = None
+                self._older_connections = None
+            case Action.DISCARD_CURRENT:
+                _signal(self._current, signal.SIGKILL)
+                self._current = None
+            case Action.DISCARD_NEXT:
+                _signal(self._next, signal.SIGKILL)
+                self._next = None
+            case Action.ORPHAN_OLDER:
+                if self._older is not None:
+                    self._start(self._end_later(self._older))
+            case Action.BACK_OFF:
+                self._schedule_retry()
+            case Action.STOP_ALL:
+                for generation in (self._next, self._current, self._older):
+                    _signal(generation, signal.SIGTERM)
+                await self._ended_or_killed()
+                self._next = self._current = self._older = None
+
+    async def _spawn_first(self) -> None:
+        base_id = secrets.randbits(26)
+        self._sweep(keep=self._older)
+        self._current = await self._spawn(0, base_id, self.spec.concurrency)
+        if self._current is None:
+            self._post(Event.CURRENT_ENDED, None)
+            return
+        self._watch(self._current, Event.CURRENT_ENDED)
+        self._start(self._await_live(self._current))
+
+    async def _spawn_next(self) -> None:
+        current = self._current
+        assert current is not None
+        # A hot restart cannot change the number of workers safely (never tried with stock Envoy).
+        self._next = await self._spawn(current.epoch + 1, current.base_id, current.concurrency)
+        if self._next is None:
+            self._post(Event.NEXT_ENDED, None)
+            return
+        self._watch(self._next, Event.NEXT_ENDED)
+        self._start(self._await_live(self._next))
+
+    async def _spawn(self, epoch: int, base_id: int, concurrency: int) -> Generation | None:
+        argv = self.spec.argv(epoch, base_id, concurrency)
+        try:
+            pid, began = await spawn(argv, self.spec.log)
+        except EnvironmentProblem as problem:
+            self._problem = problem.message
+            _log.error("%s", problem.message)
+            return None
+        return Generation(pid, began, epoch, base_id, concurrency)
+
+    def _schedule_retry(self) -> None:
+        served = time.monotonic() - self._live_since if self._live_since else 0.0
+        self._failures = 1 if served > _STEADY_SECONDS else self._failures + 1
+        self._crashes += 1
+        self._problem = f"Envoy ended unexpectedly ({self._crashes} times); see {self.spec.log}"
+        _log.error("%s", self._problem)
+        delay = back_off(self._failures)
+        asyncio.get_running_loop().call_later(delay, self._post, Event.RETRY)
+
+    async def _await_live(self, generation: Generation) -> None:
+        """Posts LIVE when this generation, and not another epoch, says so on the admin socket."""
+        deadline = time.monotonic() + self.spec.live_timeout
+        while time.monotonic() < deadline:
+            if generation not in (self._current, self._next):
+                return
+            with contextlib.suppress(Unreachable):
+                info = await self.admin.server_info()
+                if info.epoch == generation.epoch and info.state == "LIVE":
+                    self._post(Event.LIVE)
+                    return
+            await asyncio.sleep(0.02)
+        self._post(Event.TIMED_OUT)
+
+    def _watch(self, generation: Generation, event: Event) -> None:
+        async def wait() -> None:
+            await generation.ended()
+            self._post(event, generation)
+
+        self._start(wait())
+
+    def _start(self, work: Awaitable[None]) -> None:
+        assert self._tasks is not None
+        self._tasks.create_task(_run(work))
+
+    async def _end_later(self, generation: Generation) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.spec.max_drain):
+                await generation.ended()
+        generation.signal(signal.SIGTERM)
+
+    async def _ended_or_killed(self) -> None:
+        for generation in (self._next, self._current, self._older):
+            if generation is None:
+                continue
+            try:
+                async with asyncio.timeout(5):
+                    await generation.ended()
+            except TimeoutError:
+                generation.signal(signal.SIGKILL)
+        self._sweep(keep=None)
+
+    async def _held(self) -> int | None:
+        """Connections the older generation still carries; None when that cannot be learnt."""
+        try:
+            self._older_connections = await self.admin.stat("server.parent_connections")
+        except Unreachable:
+            self._older_connections = None
+        return self._older_connections
+
+    async def refresh(self) -> EnvoyStatus:
+        """The status with the older generation's connections counted now."""
+        if self._older is not None:
+            await self._held()
+        return self.status
+
+    def _sweep(self, keep: Generation | None) -> None:
+        """Removes hot-restart sockets and shared memory that crashed generations left behind."""
+        kept = f"_{keep.base_id * 10}" if keep is not None else None
+        for path in self.spec.run.glob("restart_*"):
+            if kept is not None and kept[:-1] in path.name:
+                continue
+            base = path.name.rpartition("_")[2][:-1]
+            path.unlink(missing_ok=True)
+            if base.isdigit():
+                with contextlib.suppress(OSError):
+                    os.unlink(f"/dev/shm/envoy_shared_memory_{base}0")  # noqa: S108 - Envoy's own name
+
+    @property
+    def _file(self) -> Path:
+        return self.spec.run / "envoy.json"
+
+    def _read(self) -> _Record:
+        try:
+            return msgspec.json.decode(self._file.read_bytes(), type=_Record)
+        except (OSError, msgspec.DecodeError):
+            return _Record()
+
+    def _write(self) -> None:
+        temporary = self._file.with_suffix(".new")
+        temporary.write_bytes(msgspec.json.encode(_Record(self._current, self._older)))
+        temporary.replace(self._file)
+
+
+async def _run(work: Awaitable[None]) -> None:
+    await work
+
+
+def _signal(generation: Generation | None, number: signal.Signals) -> None:
+    if generation is not None:
+        generation.signal(number)

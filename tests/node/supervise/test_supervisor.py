@@ -1,0 +1,148 @@
+"""The supervisor with real Envoy: start, crash, hand-over, adoption."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from ambit.core.errors import AmbitError
+from ambit.node.supervise.binary import envoy_binary
+from ambit.node.supervise.supervisor import EnvoySpec, EnvoyStatus, Supervisor
+from ambit.node.supervise.table import State
+
+pytestmark = pytest.mark.envoy
+
+
+def spec(tmp_path: Path, **changes: float) -> EnvoySpec:
+    bootstrap = tmp_path / "bootstrap.yaml"
+    bootstrap.write_text(
+        "node: {id: test, cluster: mesh}\n"
+        f"admin: {{address: {{pipe: {{path: {tmp_path / 'run' / 'admin.sock'}}}}}}}\n"
+    )
+    return EnvoySpec(
+        binary=envoy_binary(),
+        bootstrap=bootstrap,
+        run=tmp_path / "run",
+        log=tmp_path / "envoy.log",
+        drain_time=1,
+        **changes,  # type: ignore[arg-type]
+    )
+
+
+class Watch:
+    """Collects status changes; `until` waits for one."""
+
+    def __init__(self) -> None:
+        self.seen: list[EnvoyStatus] = []
+        self._news = asyncio.Event()
+
+    def __call__(self, status: EnvoyStatus) -> None:
+        self.seen.append(status)
+        self._news.set()
+
+    async def until(self, wanted: Callable[[EnvoyStatus], bool], seconds: float = 15) -> EnvoyStatus:
+        async with asyncio.timeout(seconds):
+            while not (self.seen and wanted(self.seen[-1])):
+                self._news.clear()
+                await self._news.wait()
+        return self.seen[-1]
+
+
+@asynccontextmanager
+async def running(envoy: EnvoySpec) -> AsyncIterator[tuple[Supervisor, Watch]]:
+    watch = Watch()
+    supervisor = Supervisor(envoy, watch)
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(supervisor.run())
+        try:
+            yield supervisor, watch
+        finally:
+            await supervisor.stop()
+            await task
+
+
+async def test_a_killed_envoy_is_back_within_a_second(tmp_path: Path) -> None:
+    async with running(spec(tmp_path)) as (_, watch):
+        first = await watch.until(lambda status: status.state is State.SERVING)
+        assert first.current is not None
+        killed = time.monotonic()
+        os.kill(first.current.pid, signal.SIGKILL)
+        again = await watch.until(lambda status: status.state is State.SERVING and status.crashes == 1)
+        assert time.monotonic() - killed < 1
+        assert again.current is not None
+        assert again.current.pid != first.current.pid
+    assert not again.current.alive
+
+
+async def test_a_hand_over_keeps_serving_and_ends_the_older_generation(tmp_path: Path) -> None:
+    async with running(spec(tmp_path, max_drain=2)) as (supervisor, watch):
+        first = await watch.until(lambda status: status.state is State.SERVING)
+        await supervisor.restart()
+        assert supervisor.state is State.DRAINING
+        assert supervisor.status.older == first.current
+        assert supervisor.status.current is not None
+        assert supervisor.status.current.epoch == 1
+        after = await watch.until(lambda status: status.state is State.SERVING)
+        assert after.older is None
+        assert first.current is not None
+        assert not first.current.alive
+
+
+async def test_a_crash_while_draining_starts_a_fresh_generation(tmp_path: Path) -> None:
+    async with running(spec(tmp_path, max_drain=60)) as (supervisor, watch):
+        await watch.until(lambda status: status.state is State.SERVING)
+        await supervisor.restart()
+        older = supervisor.status.older
+        assert supervisor.status.current is not None
+        os.kill(supervisor.status.current.pid, signal.SIGKILL)
+        fresh = await watch.until(lambda status: status.crashes == 1 and status.state is State.DRAINING)
+        assert fresh.current is not None
+        assert fresh.current.epoch == 0
+        assert older is not None
+        assert older.alive
+
+
+async def test_a_restarted_agent_adopts_the_running_envoy(tmp_path: Path) -> None:
+    envoy = spec(tmp_path)
+    watch = Watch()
+    agent = Supervisor(envoy, watch)
+    task = asyncio.ensure_future(agent.run())
+    before = await watch.until(lambda status: status.state is State.SERVING)
+    task.cancel()
+    await asyncio.wait([task])
+    assert before.current is not None
+    assert before.current.alive
+    async with running(envoy) as (_, second):
+        adopted = await second.until(lambda status: status.state is State.SERVING)
+        assert adopted.current == before.current
+    assert not before.current.alive
+
+
+async def test_a_bad_bootstrap_is_reported_and_retried(tmp_path: Path) -> None:
+    envoy = spec(tmp_path)
+    good = envoy.bootstrap.read_text()
+    envoy.bootstrap.write_text("nonsense: true\n")
+    async with running(envoy) as (supervisor, watch):
+        failed = await watch.until(lambda status: status.crashes >= 2)
+        assert str(envoy.log) in failed.problem
+        with pytest.raises(AmbitError):
+            await supervisor.restart()
+        envoy.bootstrap.write_text(good)
+        await watch.until(lambda status: status.state is State.SERVING)
+
+
+async def test_nothing_is_left_behind(tmp_path: Path) -> None:
+    envoy = spec(tmp_path)
+    async with running(envoy) as (supervisor, watch):
+        await watch.until(lambda status: status.state is State.SERVING)
+        current = supervisor.status.current
+        assert current is not None
+        memory = Path(f"/dev/shm/envoy_shared_memory_{current.base_id * 10}")
+        assert memory.exists()
+    assert not memory.exists()
+    assert not list(envoy.run.glob("restart_*"))
