@@ -67,8 +67,6 @@ _LIST_META = {"resource_version": "resourceVersion", "token": "continue"}
 
 
 class _ListMeta(msgspec.Struct, frozen=True, rename=_LIST_META):
-    msgspec.Struct, frozen=True, rename={"resource_version": "resourceVersion", "token": "continue"}
-):
     resource_version: str = ""
     token: str = ""
 
