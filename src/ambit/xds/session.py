@@ -1,0 +1,388 @@
+"""The server side of one delta xDS stream, without I/O: requests in, responses out.
+
+Rules (the incremental variant of the xDS transport protocol, and what Envoy 1.40 and ztunnel were seen to
+do):
+
+1. A type's first request with no names subscribes to everything ("legacy wildcard"); so does the name `*` at
+   any time. Named subscriptions do not end a wildcard; unsubscribing from `*` does.
+2. A wildcard's first answer is sent even when empty: clients wait for it. It is one response, never split,
+   because clients take the first response as complete.
+3. `initial_versions` of a type's first request say what the client kept: unchanged versions are not sent
+   again, vanished names are removed.
+4. A subscribed name is always answered when it exists, also if it was sent before. One that does not exist is
+   an *unanswered question*: nothing is sent until it is offered, or refused with `refuse`.
+5. On-demand resources go only to those who subscribed to their name: Envoy asks for on-demand clusters with
+   the same type as for all clusters.
+6. A rejection is the presence of an error, whatever its code. What was rejected is sent again only when it
+   changes.
+7. At most `window` responses of a type are unacknowledged; later changes are merged until one is
+   acknowledged.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from ambit.xds.frames import Node, Request, Resource, Response
+from ambit.xds.store import Changed, Store
+
+WILDCARD = "*"
+
+
+class ProtocolViolation(ValueError):
+    """The client did something no client may do; the stream should end with this text."""
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """Names that were subscribed to and do not exist yet."""
+
+    type_url: str
+    names: tuple[str, ...]
+
+
+class Released(msgspec.Struct, frozen=True):
+    """Names that were unsubscribed from."""
+
+    type_url: str
+    names: tuple[str, ...]
+
+
+class Acknowledged(msgspec.Struct, frozen=True):
+    """The client applied this response."""
+
+    response: Response
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """The client applied this response in part or not at all; `error` is its own text."""
+
+    response: Response
+    error: str
+
+
+Event = Asked | Released | Acknowledged | Rejected
+
+
+class TypeStatus(msgspec.Struct, frozen=True):
+    """Where one type of one stream stands. Revisions are the store's; -1 means never."""
+
+    sent: int = -1
+    acknowledged: int = -1
+    error: str = ""
+    wildcard: bool = False
+    names: int = 0
+    unanswered: int = 0
+    unacknowledged: int = 0
+
+
+class _Subscription:
+    __slots__ = (
+        "acknowledged",
+        "dirty",
+        "error",
+        "held",
+        "kept",
+        "names",
+        "opening",
+        "pending",
+        "sent",
+        "wildcard",
+    )
+
+    def __init__(self) -> None:
+        self.wildcard = False
+        self.names: set[str] = set()
+        self.kept: set[str] = set()
+        """Subscribed names the client was sent, so that a removal means something to it."""
+        self.dirty: set[str] = set()
+        self.opening: Mapping[str, str] | None = None
+        """Versions the client kept, while its first wildcard answer is due."""
+        self.held = False
+        self.pending: dict[str, tuple[Response, int]] = {}
+        self.sent = -1
+        self.acknowledged = -1
+        self.error = ""
+
+
+class ServerSession:
+    """One stream. `prerequisites` maps a type to one whose changes must be sent before its own
+    (a first answer waits for the client to ask for that type, or for `release`)."""
+
+    def __init__(
+        self,
+        store: Store | None = None,
+        *,
+        prerequisites: Mapping[str, str] | None = None,
+        window: int = 16,
+        max_names: int = 200_000,
+        max_types: int = 64,
+    ) -> None:
+        self.store = store if store is not None else Store()
+        self.node = Node()
+        self._prerequisites = prerequisites or {}
+        self._window = window
+        self._max_names = max_names
+        self._max_types = max_types
+        self._subscriptions: dict[str, _Subscription] = {}
+        self._events: list[Event] = []
+        self._nonce = 0
+
+    # Input
+
+    def receive(self, request: Request) -> list[Response]:
+        """Take one request. Raises ProtocolViolation."""
+        if request.node is not None and self.node == Node():
+            self.node = request.node
+        subscription = self._subscriptions.get(request.type_url)
+        first = subscription is None
+        if subscription is None:
+            if len(self._subscriptions) >= self._max_types:
+                raise ProtocolViolation(f"more than {self._max_types} resource types on one stream")
+            subscription = self._subscriptions[request.type_url] = _Subscription()
+            prerequisite = self._prerequisites.get(request.type_url)
+            subscription.held = prerequisite is not None and prerequisite not in self._subscriptions
+        self._settle(subscription, request)
+        self._subscribe(subscription, request, first=first)
+        self._unsubscribe(subscription, request)
+        if first and not subscription.wildcard:
+            self._resume(subscription, request)
+        responses = self._flush(request.type_url)
+        for type_url, prerequisite in self._prerequisites.items():
+            if prerequisite == request.type_url and type_url in self._subscriptions:
+                self._subscriptions[type_url].held = False
+                responses += self._flush(type_url)
+        return responses
+
+    def offer(
+        self, type_url: str, changed: Mapping[str, Resource], removed: Iterable[str] = ()
+    ) -> list[Response]:
+        """Update the store and tell this stream. With a store that several sessions share, update it once and
+        call `notify` of each."""
+        return self.notify(self.store.update(type_url, changed, removed))
+
+    def notify(self, changed: Changed) -> list[Response]:
+        """Tell this stream what changed in its store."""
+        self._mark(changed)
+        return self._flush(changed.type_url)
+
+    def notify_all(self, changes: Sequence[Changed]) -> list[Response]:
+        """Several types that changed together, in the order in which additions must arrive.
+
+        Resources are sent in that order and removals after them in the opposite one, so that nothing is ever
+        sent that refers to what is not there.
+        """
+        for changed in changes:
+            self._mark(changed)
+        responses: list[Response] = []
+        for changed in changes:
+            responses += self._flush(changed.type_url, removals=False)
+        for changed in reversed(changes):
+            responses += self._flush(changed.type_url)
+        return responses
+
+    def refuse(self, type_url: str, names: Iterable[str]) -> list[Response]:
+        """Answer unanswered questions with "there is no such resource". Never for Envoy's on-demand clusters:
+        it would not ask again."""
+        subscription = self._subscriptions.get(type_url)
+        if subscription is None:
+            return []
+        gone = [
+            name for name in names if name in subscription.names and self.store.get(type_url, name) is None
+        ]
+        subscription.kept.update(gone)
+        subscription.dirty.update(gone)
+        return self._flush(type_url)
+
+    def release(self) -> list[Response]:
+        """Answer what waits for a prerequisite type that the client does not ask for."""
+        responses: list[Response] = []
+        for type_url, subscription in self._subscriptions.items():
+            subscription.held = False
+            responses += self._flush(type_url)
+        return responses
+
+    # Output
+
+    def take_events(self) -> list[Event]:
+        """What happened since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        return tuple(self._subscriptions)
+
+    def subscribed(self, type_url: str, name: str) -> bool:
+        """Whether this name was asked for by name."""
+        subscription = self._subscriptions.get(type_url)
+        return subscription is not None and name in subscription.names
+
+    def names(self, type_url: str) -> frozenset[str]:
+        """Names asked for by name."""
+        subscription = self._subscriptions.get(type_url)
+        return frozenset(subscription.names) if subscription is not None else frozenset()
+
+    def unanswered(self, type_url: str) -> frozenset[str]:
+        """Names asked for that do not exist."""
+        return self.names(type_url) - self.store.resources(type_url).keys()
+
+    def status(self, type_url: str) -> TypeStatus:
+        subscription = self._subscriptions.get(type_url)
+        if subscription is None:
+            return TypeStatus()
+        return TypeStatus(
+            subscription.sent,
+            subscription.acknowledged,
+            subscription.error,
+            subscription.wildcard,
+            len(subscription.names),
+            len(self.unanswered(type_url)),
+            len(subscription.pending),
+        )
+
+    # Rules
+
+    def _settle(self, subscription: _Subscription, request: Request) -> None:
+        if not request.nonce:
+            return
+        answered = subscription.pending.pop(request.nonce, None)
+        if answered is None:
+            return
+        response, revision = answered
+        if request.error is not None:
+            subscription.error = request.error or "rejected without a reason"
+            self._events.append(Rejected(response, subscription.error))
+        else:
+            subscription.error = ""
+            subscription.acknowledged = max(subscription.acknowledged, revision)
+            self._events.append(Acknowledged(response))
+
+    def _subscribe(self, subscription: _Subscription, request: Request, *, first: bool) -> None:
+        names = request.subscribe
+        wildcard = WILDCARD in names or (first and not names)
+        if wildcard and not subscription.wildcard:
+            subscription.wildcard = True
+            subscription.opening = request.initial_versions if first else {}
+        asked: list[str] = []
+        for name in names:
+            if name == WILDCARD:
+                continue
+            subscription.names.add(name)
+            resource = self.store.get(request.type_url, name)
+            if resource is None:
+                asked.append(name)
+            elif first and request.initial_versions.get(name) == resource.version:
+                subscription.kept.add(name)
+            else:
+                subscription.dirty.add(name)
+        if len(subscription.names) > self._max_names:
+            raise ProtocolViolation(f"more than {self._max_names} names of {request.type_url} on one stream")
+        if asked:
+            self._events.append(Asked(request.type_url, tuple(asked)))
+
+    def _resume(self, subscription: _Subscription, request: Request) -> None:
+        """What a client without wildcard kept counts as subscribed (ztunnel's on-demand mode names it only
+        here).
+        """
+        for name, version in request.initial_versions.items():
+            if name in subscription.names:
+                subscription.kept.add(name)
+                continue
+            subscription.names.add(name)
+            subscription.kept.add(name)
+            resource = self.store.get(request.type_url, name)
+            if resource is None or resource.version != version:
+                subscription.dirty.add(name)
+
+    def _unsubscribe(self, subscription: _Subscription, request: Request) -> None:
+        released: list[str] = []
+        for name in request.unsubscribe:
+            if name == WILDCARD:
+                subscription.wildcard = False
+                subscription.opening = None
+            elif name in subscription.names:
+                subscription.names.discard(name)
+                subscription.kept.discard(name)
+                subscription.dirty.discard(name)
+                released.append(name)
+                if subscription.wildcard:
+                    # The client cannot tell whether the wildcard still covers it: say what is true.
+                    subscription.dirty.add(name)
+        if released:
+            self._events.append(Released(request.type_url, tuple(released)))
+
+    def _mark(self, changed: Changed) -> None:
+        subscription = self._subscriptions.get(changed.type_url)
+        if subscription is None:
+            return
+        resources = self.store.resources(changed.type_url)
+        for name, before in changed.before.items():
+            after = resources.get(name)
+            if name in subscription.names or (
+                subscription.wildcard
+                and any(resource is not None and not resource.on_demand for resource in (before, after))
+            ):
+                subscription.dirty.add(name)
+
+    def _flush(self, type_url: str, *, removals: bool = True) -> list[Response]:
+        subscription = self._subscriptions.get(type_url)
+        if subscription is None or subscription.held or self._full(subscription):
+            return []
+        prerequisite = self._subscriptions.get(self._prerequisites.get(type_url, ""))
+        if prerequisite is not None and prerequisite.dirty and self._full(prerequisite):
+            return []
+        opening = subscription.opening is not None
+        if subscription.opening is not None:
+            self._open(type_url, subscription, subscription.opening)
+            subscription.opening = None
+        resources: list[Resource] = []
+        removed: list[str] = []
+        later: set[str] = set()
+        for name in sorted(subscription.dirty):
+            resource = self.store.get(type_url, name)
+            named = name in subscription.names
+            if resource is not None and (named or (subscription.wildcard and not resource.on_demand)):
+                resources.append(resource)
+                if named:
+                    subscription.kept.add(name)
+            elif named and name not in subscription.kept:
+                continue
+            elif not removals and not opening:
+                later.add(name)
+            elif subscription.wildcard or name in subscription.kept:
+                removed.append(name)
+                subscription.kept.discard(name)
+        subscription.dirty = later
+        if not (resources or removed or opening):
+            return []
+        return [self._send(type_url, subscription, resources, removed)]
+
+    def _full(self, subscription: _Subscription) -> bool:
+        return len(subscription.pending) >= self._window
+
+    def _open(self, type_url: str, subscription: _Subscription, versions: Mapping[str, str]) -> None:
+        current = self.store.resources(type_url)
+        for name, resource in current.items():
+            if not resource.on_demand and versions.get(name) != resource.version:
+                subscription.dirty.add(name)
+        for name in versions.keys() - subscription.names:
+            known = current.get(name)
+            if known is None or known.on_demand:
+                subscription.dirty.add(name)
+        subscription.kept.update(versions.keys() & subscription.names)
+
+    def _send(
+        self, type_url: str, subscription: _Subscription, resources: list[Resource], removed: list[str]
+    ) -> Response:
+        self._nonce += 1
+        revision = self.store.revision(type_url)
+        response = Response(
+            type_url=type_url,
+            nonce=str(self._nonce),
+            resources=tuple(resources),
+            removed=tuple(removed),
+            revision=str(revision),
+        )
+        subscription.pending[response.nonce] = (response, revision)
+        subscription.sent = revision
+        return response

@@ -1,0 +1,149 @@
+"""Hypothesis strategies for the values of the workload API."""
+
+import ipaddress
+
+from hypothesis import strategies as st
+
+from ambit.core.identity import Identity
+from ambit.model import service as svc
+from ambit.model.policy import (
+    Action,
+    Authorization,
+    Clause,
+    Exact,
+    Match,
+    Prefix,
+    Presence,
+    Rule,
+    Scope,
+    ServiceAccountMatch,
+    Suffix,
+)
+from ambit.model.service import Service, VirtualAddress
+from ambit.model.workload import (
+    GatewayAddress,
+    Locality,
+    NetworkMode,
+    Port,
+    TunnelProtocol,
+    Workload,
+    WorkloadStatus,
+    WorkloadType,
+)
+
+names = st.from_regex(r"[a-z][a-z0-9-]{0,8}", fullmatch=True)
+texts = st.text(max_size=8)
+port_numbers = st.integers(0, 65535)
+addresses = st.ip_addresses(v=4) | st.ip_addresses(v=6)
+networks = addresses.flatmap(
+    lambda address: st.integers(0, address.max_prefixlen).map(
+        lambda length: ipaddress.ip_network((address, length), strict=False)
+    )
+)
+keys = st.builds(lambda namespace, host: f"{namespace}/{host}.svc", names, names)
+ports = st.builds(Port, port_numbers, port_numbers)
+
+
+def some(of, size=3):
+    return st.lists(of, max_size=size).map(tuple)
+
+
+gateways = st.builds(GatewayAddress, port=port_numbers, namespace=names, hostname=names) | st.builds(
+    GatewayAddress, port=port_numbers, network=texts, address=addresses
+)
+
+
+@st.composite
+def workloads(draw):
+    namespace = draw(names)
+    return Workload(
+        uid=draw(texts),
+        name=draw(names),
+        namespace=namespace,
+        identity=Identity(draw(names), namespace, draw(names)),
+        addresses=draw(some(addresses)),
+        hostname=draw(texts),
+        network=draw(texts),
+        tunnel=draw(st.sampled_from(TunnelProtocol)),
+        waypoint=draw(st.none() | gateways),
+        network_gateway=draw(st.none() | gateways),
+        node=draw(names),
+        canonical_name=draw(texts),
+        canonical_revision=draw(texts),
+        workload_type=draw(st.sampled_from(WorkloadType)),
+        workload_name=draw(texts),
+        native_tunnel=draw(st.booleans()),
+        policies=draw(some(keys)),
+        status=draw(st.sampled_from(WorkloadStatus)),
+        cluster_id=draw(names),
+        services=draw(st.dictionaries(keys, some(ports), max_size=3)),
+        locality=draw(st.builds(Locality, texts, texts, texts)),
+        network_mode=draw(st.sampled_from(NetworkMode)),
+        capacity=draw(st.integers(0, 2**32 - 1)),
+    )
+
+
+virtual_addresses = st.builds(
+    lambda network, net: VirtualAddress(
+        network, net.network_address, None if net.prefixlen == net.max_prefixlen else net.prefixlen
+    ),
+    texts,
+    networks,
+)
+
+
+@st.composite
+def services(draw):
+    served = draw(st.lists(ports, max_size=3, unique_by=lambda port: port.service).map(tuple))
+    protocols = st.sampled_from([each for each in svc.AppProtocol if each])
+    return Service(
+        name=draw(names),
+        namespace=draw(names),
+        hostname=draw(names),
+        addresses=draw(some(virtual_addresses)),
+        ports=served,
+        app_protocols={port.service: draw(protocols) for port in served if draw(st.booleans())},
+        subject_alt_names=draw(some(texts)),
+        waypoint=draw(st.none() | gateways),
+        load_balancing=draw(
+            st.none()
+            | st.builds(
+                svc.LoadBalancing,
+                some(st.sampled_from(svc.Scope)),
+                st.sampled_from(svc.BalancingMode),
+                st.sampled_from(svc.HealthPolicy),
+            )
+        ),
+        ip_families=draw(st.sampled_from(svc.IpFamilies)),
+        canonical=draw(st.booleans()),
+    )
+
+
+string_matches = (
+    st.builds(Exact, texts) | st.builds(Prefix, texts) | st.builds(Suffix, texts) | st.just(Presence())
+)
+matches = st.builds(
+    Match,
+    namespaces=some(string_matches),
+    not_namespaces=some(string_matches),
+    principals=some(string_matches),
+    not_principals=some(string_matches),
+    source_ips=some(networks),
+    not_source_ips=some(networks),
+    destination_ips=some(networks),
+    not_destination_ips=some(networks),
+    destination_ports=some(port_numbers),
+    not_destination_ports=some(port_numbers),
+    service_accounts=some(st.builds(ServiceAccountMatch, names, names)),
+    not_service_accounts=some(st.builds(ServiceAccountMatch, names, names)),
+)
+authorizations = st.builds(
+    Authorization,
+    name=names,
+    namespace=names,
+    scope=st.sampled_from(Scope),
+    action=st.sampled_from(Action),
+    rules=some(st.builds(Rule, some(st.builds(Clause, some(matches, 2)), 2)), 2),
+    dry_run=st.booleans(),
+)
+values = workloads() | services() | authorizations
