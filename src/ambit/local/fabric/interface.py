@@ -21,7 +21,7 @@ class Fabric(Protocol):
     """Every method may be repeated with the same effect. Raises AmbitError when the kernel refuses."""
 
     async def attach(self, sandbox: str, node: str) -> PodNetwork:
-        """A new pinned namespace joined to the node's pod bridge, lo up, addresses and default routes set."""
+        """A new pinned namespace joined to the node, lo up, addresses and default routes set."""
         ...
 
     async def detach(self, sandbox: str) -> None:
