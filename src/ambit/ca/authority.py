@@ -1,0 +1,221 @@
+"""The signing authority: short-lived workload certificates from one key (SPIFFE X.509-SVID).
+
+An answer is a list of PEM texts: the leaf, each intermediate, and at last all trusted roots in one text; that
+is what ztunnel and Istio's agents read (only the last element counts as roots).
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Self
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from ambit.ca.request import PublicKey
+from ambit.core.errors import AmbitError
+from ambit.core.identity import Identity
+
+LEAF_LIFETIME = dt.timedelta(hours=24)
+BACKDATE = dt.timedelta(minutes=2)
+"""Certificates begin a little in the past: clocks of nodes differ."""
+ROOT_LIFETIME = dt.timedelta(days=3650)
+
+
+class BadAuthority(AmbitError):
+    """Key and certificates of the authority do not make a usable authority."""
+
+
+class Authority:
+    """A signing key, its certificate, the certificates between it and the root, and the roots to trust."""
+
+    def __init__(
+        self,
+        certificate: x509.Certificate,
+        key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
+        intermediates: Sequence[x509.Certificate],
+        roots: Sequence[x509.Certificate],
+    ) -> None:
+        self._certificate = certificate
+        self._key = key
+        self._intermediates = [_pem(each) for each in intermediates]
+        self._roots = "".join(_pem(each) for each in roots)
+        self._digest = hashes.SHA256()
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+        self._issuer_key = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(extension.value)
+
+    @classmethod
+    def create(cls, trust_domain: str, now: dt.datetime) -> Self:
+        """A new self-signed P-256 root."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, trust_domain)])
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - BACKDATE)
+            .not_valid_after(now + ROOT_LIFETIME)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(_usage(certificates=True), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        return cls(certificate, key, [], [certificate])
+
+    @classmethod
+    def from_pem(cls, certificate: str, key: str, roots: str = "", chain: str = "") -> Self:
+        """The authority of Istio's Secrets: `ca-cert.pem`, `ca-key.pem`, `root-cert.pem`, `cert-chain.pem`.
+
+        Without roots the certificate is its own root. Raises BadAuthority.
+        """
+        try:
+            signer = x509.load_pem_x509_certificate(certificate.encode())
+            private = serialization.load_pem_private_key(key.encode(), password=None)
+            trusted = x509.load_pem_x509_certificates(roots.encode()) if roots.strip() else [signer]
+            between = x509.load_pem_x509_certificates(chain.encode()) if chain.strip() else []
+            extensions = signer.extensions
+            constraints = extensions.get_extension_for_class(x509.BasicConstraints).value
+            extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+        except (ValueError, TypeError, x509.ExtensionNotFound) as error:
+            raise BadAuthority(
+                f"the certificates of the authority cannot be read: {error}",
+                "ca-cert.pem must be a CA certificate with a subject key identifier, ca-key.pem its key",
+            ) from None
+        if not isinstance(private, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+            raise BadAuthority("the authority's key is neither an elliptic curve nor an RSA key")
+        if not constraints.ca:
+            raise BadAuthority("ca-cert.pem is not a CA certificate", "it needs basicConstraints CA:TRUE")
+        if _public(private.public_key()) != _public(signer.public_key()):
+            raise BadAuthority("ca-key.pem is not the key of ca-cert.pem")
+        path = [signer] + [each for each in between if each != signer and each not in trusted]
+        _check_path(path, trusted)
+        return cls(signer, private, [each for each in path if each not in trusted], trusted)
+
+    @property
+    def roots(self) -> str:
+        """All trusted roots, concatenated PEM."""
+        return self._roots
+
+    @property
+    def certificate(self) -> str:
+        return _pem(self._certificate)
+
+    @property
+    def key(self) -> str:
+        """The private key as unencrypted PKCS#8 PEM, for its Secret only."""
+        return self._key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ).decode()
+
+    @property
+    def not_after(self) -> dt.datetime:
+        return self._certificate.not_valid_after_utc
+
+    def issue(
+        self,
+        identity: Identity,
+        key: PublicKey,
+        now: dt.datetime,
+        lifetime: dt.timedelta = LEAF_LIFETIME,
+    ) -> list[str]:
+        """A workload's chain. Lives at most 24 hours and never longer than the authority.
+
+        Raises BadAuthority when the authority itself has expired.
+        """
+        if lifetime <= dt.timedelta(0):
+            lifetime = LEAF_LIFETIME
+        name = x509.UniformResourceIdentifier(identity.uri)
+        return self._issue([name], x509.Name([]), key, now, min(lifetime, LEAF_LIFETIME))
+
+    def issue_server(self, names: Sequence[x509.GeneralName], key: PublicKey, now: dt.datetime) -> list[str]:
+        """A chain for the control plane's own TLS server."""
+        return self._issue(names, x509.Name([]), key, now, LEAF_LIFETIME)
+
+    def _issue(
+        self,
+        names: Sequence[x509.GeneralName],
+        subject: x509.Name,
+        key: PublicKey,
+        now: dt.datetime,
+        lifetime: dt.timedelta,
+    ) -> list[str]:
+        end = min(now + lifetime, self.not_after)
+        if end <= now:
+            raise BadAuthority(
+                f"the authority's certificate expired at {self.not_after:%Y-%m-%d %H:%M} UTC",
+                "replace the Secret that holds it",
+            )
+        leaf = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._certificate.subject)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(max(now - BACKDATE, self._certificate.not_valid_before_utc))
+            .not_valid_after(end)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(
+                _usage(certificates=False, encipher=isinstance(key, rsa.RSAPublicKey)), critical=True
+            )
+            .add_extension(
+                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+                critical=False,
+            )
+            # Critical because the subject is empty (RFC 5280, 4.2.1.6).
+            .add_extension(x509.SubjectAlternativeName(names), critical=True)
+            .add_extension(self._issuer_key, critical=False)
+            .sign(self._key, self._digest)
+        )
+        return [_pem(leaf), *self._intermediates, self._roots]
+
+
+def _usage(*, certificates: bool, encipher: bool = False) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not certificates,
+        content_commitment=False,
+        key_encipherment=encipher,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=certificates,
+        crl_sign=certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _check_path(path: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]) -> None:
+    """Each certificate is signed by the next, the last by a root (or is one)."""
+    last = path[-1]
+    try:
+        for certificate, issuer in pairwise(path):
+            certificate.verify_directly_issued_by(issuer)
+        if last in roots:
+            return
+        issuers = [root for root in roots if root.subject == last.issuer]
+        if not issuers:
+            raise BadAuthority(
+                f"no root issued {last.subject.rfc4514_string() or 'the authority'}",
+                "root-cert.pem must hold the root, cert-chain.pem the certificates in between",
+            )
+        last.verify_directly_issued_by(issuers[0])
+    except (ValueError, TypeError, InvalidSignature) as error:
+        raise BadAuthority(
+            f"the authority's certificates are no chain: {str(error) or 'wrong signature'}",
+            "order them from ca-cert.pem to the root",
+        ) from None
+
+
+def _public(key: object) -> bytes:
+    assert isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey)
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
