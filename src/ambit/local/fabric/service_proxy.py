@@ -1,0 +1,59 @@
+"""Keeps the Service tables of the fabric's and every node's namespace equal to the API's Services."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+from ambit.core.errors import AmbitError
+from ambit.local.fabric.network import load_table
+from ambit.local.fabric.service_table import entries, service_table
+from ambit.local.fabric.services import ServiceCatalog
+from ambit.local.fabric.wiring import BRIDGE
+from ambit.local.layout import NETNS, NodeAddresses
+from ambit.node.netns.enter import in_namespace
+
+log = logging.getLogger(__name__)
+
+SETTLE = 0.02
+"""Seconds in which further changes join the first one: a rollout changes several objects at a time."""
+RETRY = 1.0
+
+
+class ServiceProxy:
+    """Applies the catalog to every namespace. A table is loaded only when its text changed."""
+
+    def __init__(self, catalog: ServiceCatalog, nodes: Iterable[NodeAddresses], pins: Path = NETNS) -> None:
+        self._catalog = catalog
+        self._nodes = tuple(nodes)
+        self._pins = pins
+        self._loaded: dict[str, str] = {}
+        self._changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow the catalog until cancelled; what the kernel refuses is logged and tried again."""
+        self._catalog.subscribe(self._changed.set)
+        await self._catalog.wait_synced()
+        self._changed.set()
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(SETTLE)
+            self._changed.clear()
+            try:
+                await self.apply()
+            except (AmbitError, OSError) as error:
+                log.warning("service table not loaded: %s", error)
+                await asyncio.sleep(RETRY)
+                self._changed.set()
+
+    async def apply(self) -> None:
+        """Load what the catalog says now. Raises EnvironmentProblem or OSError."""
+        slices = self._catalog.slices()
+        services = tuple(self._catalog.services)
+        for node in ("", *(node.name for node in self._nodes)):
+            text = service_table(entries(services, slices, self._nodes, node))
+            if self._loaded.get(node) != text:
+                pin = self._pins / (node or BRIDGE)
+                await asyncio.to_thread(in_namespace, pin, partial(load_table, text))
+                self._loaded[node] = text

@@ -1,0 +1,159 @@
+"""Services and their endpoints as the fabric sees them: small projections, and one shared copy of both.
+
+The Service table and the cluster's DNS server read the same two collections, so they share the watches.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
+
+from ambit.kube.client import Client
+from ambit.kube.informer import Informer
+from ambit.kube.resource import ENDPOINT_SLICES, SERVICES
+
+SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+
+
+class Metadata(msgspec.Struct, frozen=True):
+    name: str
+    namespace: str = ""
+    labels: dict[str, str] = {}
+
+
+class ServicePort(msgspec.Struct, frozen=True, rename="camel"):
+    port: int
+    name: str = ""
+    protocol: str = "TCP"
+    node_port: int = 0
+
+
+class ServiceSpec(msgspec.Struct, frozen=True, rename="camel"):
+    type: str = "ClusterIP"
+    cluster_ip: str = msgspec.field(default="", name="clusterIP")
+    cluster_ips: tuple[str, ...] = msgspec.field(default=(), name="clusterIPs")
+    external_ips: tuple[str, ...] = msgspec.field(default=(), name="externalIPs")
+    external_name: str = ""
+    ports: tuple[ServicePort, ...] | None = None
+    session_affinity: str = ""
+    internal_traffic_policy: str = ""
+    publish_not_ready_addresses: bool = False
+
+
+class Ingress(msgspec.Struct, frozen=True):
+    ip: str = ""
+
+
+class LoadBalancer(msgspec.Struct, frozen=True):
+    ingress: tuple[Ingress, ...] | None = None
+
+
+class ServiceStatus(msgspec.Struct, frozen=True, rename="camel"):
+    load_balancer: LoadBalancer = LoadBalancer()
+
+
+class Service(msgspec.Struct, frozen=True):
+    metadata: Metadata
+    spec: ServiceSpec = ServiceSpec()
+    status: ServiceStatus = ServiceStatus()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return (self.metadata.namespace, self.metadata.name)
+
+    @property
+    def headless(self) -> bool:
+        return self.spec.cluster_ip == "None"
+
+    @property
+    def cluster_addresses(self) -> tuple[str, ...]:
+        """Empty for a headless one, and while none is allocated."""
+        given = self.spec.cluster_ips or (self.spec.cluster_ip,)
+        return tuple(address for address in given if address and address != "None")
+
+    @property
+    def outside_addresses(self) -> tuple[str, ...]:
+        """Of load balancers and `externalIPs`."""
+        balanced = tuple(ingress.ip for ingress in self.status.load_balancer.ingress or () if ingress.ip)
+        return balanced + self.spec.external_ips
+
+
+class Conditions(msgspec.Struct, frozen=True):
+    ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
+
+
+class Endpoint(msgspec.Struct, frozen=True, rename="camel"):
+    addresses: tuple[str, ...] = ()
+    conditions: Conditions = Conditions()
+    hostname: str = ""
+    node_name: str = ""
+
+    @property
+    def is_ready(self) -> bool:
+        """An absent condition means ready (discovery.k8s.io/v1)."""
+        return self.conditions.ready is not False
+
+    @property
+    def is_last_resort(self) -> bool:
+        """Terminating but still serving: used when nothing is ready, as kube-proxy does (KEP-1669)."""
+        return bool(self.conditions.serving and self.conditions.terminating)
+
+
+class EndpointPort(msgspec.Struct, frozen=True):
+    name: str | None = ""
+    port: int | None = None
+    protocol: str | None = "TCP"
+
+
+class EndpointSlice(msgspec.Struct, frozen=True, rename="camel"):
+    metadata: Metadata
+    address_type: str = "IPv4"
+    endpoints: tuple[Endpoint, ...] | None = None
+    ports: tuple[EndpointPort, ...] | None = None
+
+    @property
+    def service(self) -> tuple[str, str]:
+        """Key of the Service it belongs to."""
+        return (self.metadata.namespace, self.metadata.labels.get(SERVICE_NAME_LABEL, ""))
+
+
+SlicesByService = Mapping[tuple[str, str], tuple[EndpointSlice, ...]]
+
+
+class ServiceCatalog:
+    """A live copy of Services and EndpointSlices. `run` it; `changed` is called after every change."""
+
+    def __init__(self, client: Client) -> None:
+        self._services = Informer(client, SERVICES, msgspec.json.Decoder(Service).decode)
+        self._slices = Informer(client, ENDPOINT_SLICES, msgspec.json.Decoder(EndpointSlice).decode)
+
+    async def run(self) -> None:
+        """Follow both collections until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._services.run())
+            group.create_task(self._slices.run())
+
+    async def wait_synced(self) -> None:
+        await self._services.wait_synced()
+        await self._slices.wait_synced()
+
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        def tell(*_: object) -> None:
+            changed()
+
+        self._services.subscribe(tell)
+        self._slices.subscribe(tell)
+
+    @property
+    def services(self) -> Iterator[Service]:
+        return iter(self._services.items.values())
+
+    def slices(self) -> SlicesByService:
+        """All slices by Service, each group in a stable order."""
+        groups: dict[tuple[str, str], list[EndpointSlice]] = {}
+        for key in sorted(self._slices.items):
+            part = self._slices.items[key]
+            groups.setdefault(part.service, []).append(part)
+        return {key: tuple(parts) for key, parts in groups.items()}
