@@ -1,0 +1,81 @@
+"""What goes between the pod runner and a shim: one JSON object per line, on the shim's Unix socket.
+
+Requests: `start` (a container), `exec` (three file descriptors come with it), `signal`, `state`, `stop`.
+Each is answered by one line.
+On a connection that sent `watch` the shim also writes the whole state after each change.
+"""
+
+from typing import NotRequired, TypedDict
+
+
+class Mount(TypedDict):
+    """`source` in the instance's view, `target` in the container's."""
+
+    source: str
+    target: str
+    read_only: bool
+
+
+class Sandbox(TypedDict):
+    """What a shim is started with."""
+
+    socket: str
+    staging: str
+    netns: str
+    hostname: str
+    host_pids: bool
+    host_network: bool
+    privileged: bool
+    hidden: list[str]
+    readable: list[str]
+
+
+class Process(TypedDict):
+    """How a program runs; `user` None means root of the pod's user namespace."""
+
+    argv: list[str]
+    environment: dict[str, str]
+    directory: str
+    user: int | None
+    group: int | None
+    groups: list[int]
+
+
+class Container(TypedDict):
+    """One attempt to run one container."""
+
+    name: str
+    attempt: int
+    process: Process
+    privileged: bool
+    mounts: list[Mount]
+    log: str
+
+
+class ContainerState(TypedDict):
+    """Times are Unix seconds. `exit_code` is 128 + signal for a killed process, as a shell says it."""
+
+    name: str
+    attempt: int
+    pid: int
+    started: float
+    finished: float | None
+    exit_code: int | None
+    signal: int | None
+
+
+class Request(TypedDict):
+    op: str
+    container: NotRequired[Container]
+    name: NotRequired[str]
+    signal: NotRequired[int]
+    process: NotRequired[Process]
+    terminal: NotRequired[bool]
+
+
+class Reply(TypedDict):
+    ok: bool
+    error: NotRequired[str]
+    pid: NotRequired[int]
+    containers: NotRequired[list[ContainerState]]
+    exit_code: NotRequired[int]
