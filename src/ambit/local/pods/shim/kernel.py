@@ -1,4 +1,4 @@
-"""The Linux calls that Python 3.11's `os` lacks: namespaces, mounts, capabilities. Raises OSError with the
+"""The Linux calls a pod needs beyond those of `ambit.local.kernel`. Raises OSError with the
 kernel's errno.
 
 Sources: mount(2), mount_setattr(2), unshare(2), setns(2), pivot_root(2), capabilities(7).
@@ -9,24 +9,11 @@ from __future__ import annotations
 import ctypes
 import os
 
+from ambit.local.kernel import MS_BIND, MS_REC, mount
+
 TYPE_CHECKING = False  # `typing` costs each pod a megabyte
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-CLONE_NEWNS = 0x00020000
-CLONE_NEWUTS = 0x04000000
-CLONE_NEWIPC = 0x08000000
-CLONE_NEWPID = 0x20000000
-CLONE_NEWNET = 0x40000000
-
-MS_NOSUID = 0x2
-MS_NODEV = 0x4
-MS_NOEXEC = 0x8
-MS_BIND = 0x1000
-MS_REC = 0x4000
-MS_PRIVATE = 0x40000
-MS_SLAVE = 0x80000
-MNT_DETACH = 2
 
 CAP_NET_BIND_SERVICE = 10
 
@@ -37,7 +24,6 @@ _MOUNT_ATTR_NOSUID = 0x2
 _SYS_MOUNT_SETATTR = 442  # the same number on every architecture
 _SYS_PIVOT_ROOT = {"x86_64": 155}.get(os.uname().machine, 41)  # 41: the generic table (arm64, riscv64)
 _PR_CAPBSET_DROP = 24
-_PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
@@ -56,32 +42,9 @@ def _checked(result: int, subject: str = "") -> int:
     return result
 
 
-def unshare(flags: int) -> None:
-    """Leave the named namespaces for new ones (CLONE_NEW*)."""
-    _checked(_libc.unshare(flags), "unshare")
-
-
-def setns(descriptor: int, kind: int) -> None:
+def join_namespace(descriptor: int, kind: int) -> None:
     """Join the namespace behind a namespace file or a pidfd."""
     _checked(_libc.setns(descriptor, kind), "setns")
-
-
-def enter_network(path: str) -> None:
-    """The calling thread joins the network namespace pinned at `path`."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        setns(descriptor, CLONE_NEWNET)
-    finally:
-        os.close(descriptor)
-
-
-def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
-    """mount(2); strings are passed as file system bytes."""
-    arguments = [os.fsencode(text) or None for text in (source, target, kind)]
-    _checked(
-        _libc.mount(*arguments, ctypes.c_ulong(flags), os.fsencode(data) or None),
-        f"mount {source} on {target}",
-    )
 
 
 def bind(source: str, target: str) -> None:
@@ -105,20 +68,11 @@ def make_read_only(target: str, below: bool = True) -> None:
     )
 
 
-def unmount(target: str, flags: int = 0) -> None:
-    _checked(_libc.umount2(os.fsencode(target), flags), f"umount {target}")
-
-
 def pivot_root(new_root: str, put_old: str) -> None:
     _checked(
         _libc.syscall(ctypes.c_long(_SYS_PIVOT_ROOT), os.fsencode(new_root), os.fsencode(put_old)),
         "pivot_root",
     )
-
-
-def become_subreaper() -> None:
-    """Orphans below this process become its children."""
-    _checked(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
 def _last_capability() -> int:

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 
+from ambit.local import kernel as linux
 from ambit.local.pods.shim import kernel
 from ambit.local.pods.shim.server import Server
 
@@ -47,14 +48,14 @@ def main(settings_path: str) -> None:
 
 
 def _enter_namespaces(sandbox: Sandbox) -> None:
-    kernel.enter_network(sandbox["netns"])
+    linux.setns(sandbox["netns"], linux.CLONE_NEWNET)
     if not sandbox["host_network"]:
         # As container runtimes do: low ports need no right inside a pod.
         with open("/proc/sys/net/ipv4/ip_unprivileged_port_start", "w", encoding="ascii") as file:
             file.write("0")
-    pids = 0 if sandbox["host_pids"] else kernel.CLONE_NEWPID
-    kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS | pids)
-    kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_SLAVE)
+    pids = 0 if sandbox["host_pids"] else linux.CLONE_NEWPID
+    linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS | pids)
+    linux.mount("none", "/", "", linux.MS_REC | linux.MS_SLAVE)
     kernel.set_hostname(sandbox["hostname"])
 
 
@@ -62,9 +63,9 @@ def _become_first(sandbox: Sandbox) -> Server:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     if sandbox["host_pids"]:
-        kernel.become_subreaper()
+        linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
     else:
-        kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+        linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
     os.makedirs(sandbox["staging"], exist_ok=True)
     server = Server(sandbox)
     nothing = os.open(os.devnull, os.O_RDWR)

@@ -20,13 +20,14 @@ import errno
 import os
 import stat
 
+from ambit.local import kernel as linux
 from ambit.local.pods.shim import kernel
 
 TYPE_CHECKING = False  # `typing` costs each pod a megabyte
 if TYPE_CHECKING:
-    from ambit.local.pods.shim.protocol import Mount
-
     from collections.abc import Callable
+
+    from ambit.local.pods.shim.protocol import Mount
 
     Owned = Callable[[str], bool]
 
@@ -59,8 +60,8 @@ def enter(staging: str, hidden: list[str], readable: list[str], mounts: list[Mou
 
     `staging` is an existing empty directory outside every hidden one. Raises OSError.
     """
-    kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
-    kernel.mount("tmpfs", staging, "tmpfs", kernel.MS_NOSUID, "mode=0755")
+    linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
+    linux.mount("tmpfs", staging, "tmpfs", linux.MS_NOSUID, "mode=0755")
     os.mkdir(staging + OLD)
     kernel.pivot_root(staging, staging + OLD)
     os.chdir("/")
@@ -77,14 +78,14 @@ def enter(staging: str, hidden: list[str], readable: list[str], mounts: list[Mou
         place(OLD + mount["source"], mount["target"], mount["read_only"], _is_writable)
     for path in MASKED:
         _mask(path)
-    kernel.unmount(OLD, kernel.MNT_DETACH)
+    linux.unmount(OLD, linux.MNT_DETACH)
     os.rmdir(OLD)
     kernel.make_read_only("/", below=False)  # volumes and scratch directories stay writable
 
 
 def enter_shared(mounts: list[Mount]) -> None:
     """A privileged container: the instance's own view, later mounts included, plus its volumes."""
-    kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_SLAVE)
+    linux.mount("none", "/", "", linux.MS_REC | linux.MS_SLAVE)
     for mount in sorted(mounts, key=_depth):
         place(mount["source"], mount["target"], mount["read_only"], _is_below_run)
 
@@ -133,13 +134,13 @@ def _scratch(path: str) -> None:
             return
         os.mkdir(path)
     mode = "01777" if path.endswith("tmp") else "0755"
-    kernel.mount("tmpfs", path, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, f"mode={mode}")
+    linux.mount("tmpfs", path, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, f"mode={mode}")
 
 
 def _hide(path: str) -> None:
     real = os.path.realpath(path)
     if real != "/" and os.path.isdir(real):
-        kernel.mount("tmpfs", real, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755")
+        linux.mount("tmpfs", real, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=0755")
 
 
 def _reveal(path: str) -> None:
@@ -157,13 +158,13 @@ def _processes_and_devices() -> None:
     for path in filter(os.path.exists, READ_ONLY_PROC):
         kernel.bind(path, path)
         kernel.make_read_only(path)
-    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+    flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
     try:
-        kernel.mount("sysfs", "/sys", "sysfs", flags)
+        linux.mount("sysfs", "/sys", "sysfs", flags)
     except PermissionError:
         kernel.bind(OLD + "/sys", "/sys")
     kernel.make_read_only("/sys")
-    kernel.mount("tmpfs", "/dev", "tmpfs", kernel.MS_NOSUID, "mode=0755")
+    linux.mount("tmpfs", "/dev", "tmpfs", linux.MS_NOSUID, "mode=0755")
     for name in DEVICES:
         if os.path.exists(f"{OLD}/dev/{name}"):
             _make_point(f"/dev/{name}", directory=False)
@@ -171,7 +172,7 @@ def _processes_and_devices() -> None:
     for name, data in (("pts", "newinstance,ptmxmode=0666,mode=0620"), ("shm", "mode=01777")):
         os.mkdir(f"/dev/{name}")
         kind = "devpts" if name == "pts" else "tmpfs"
-        kernel.mount(kind, f"/dev/{name}", kind, kernel.MS_NOSUID | kernel.MS_NOEXEC, data)
+        linux.mount(kind, f"/dev/{name}", kind, linux.MS_NOSUID | linux.MS_NOEXEC, data)
     for name, target in (("ptmx", "pts/ptmx"), ("fd", "/proc/self/fd")):
         os.symlink(target, f"/dev/{name}")
     for number, name in enumerate(("stdin", "stdout", "stderr")):
@@ -182,7 +183,7 @@ def _mask(path: str) -> None:
     if os.path.islink(path) or not os.path.exists(path):
         return
     if os.path.isdir(path):
-        kernel.mount("tmpfs", path, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755")
+        linux.mount("tmpfs", path, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=0755")
         kernel.make_read_only(path)
     else:
         kernel.bind("/dev/null", path)
@@ -237,7 +238,7 @@ def _replace_by_tmpfs(directory: str, without: str = "") -> None:
             (entry.name, entry.is_symlink(), entry.is_dir(follow_symlinks=False))
             for entry in os.scandir(source)
         ]
-        kernel.mount("tmpfs", directory, "tmpfs", kernel.MS_NOSUID, "mode=0755")
+        linux.mount("tmpfs", directory, "tmpfs", linux.MS_NOSUID, "mode=0755")
         for name, is_link, is_directory in entries:
             if name == without:
                 continue

@@ -11,6 +11,7 @@ import os
 import signal
 import termios
 
+from ambit.local import kernel as linux
 from ambit.local.pods.shim import kernel, root
 
 TYPE_CHECKING = False  # `typing` costs each pod a megabyte
@@ -24,7 +25,7 @@ def start(sandbox: Sandbox, container: Container, stdout: int, stderr: int) -> i
     """The pid of a new container's first process. Raises OSError with what failed."""
 
     def prepare() -> None:
-        kernel.unshare(kernel.CLONE_NEWNS)
+        linux.unshare(linux.CLONE_NEWNS)
         if container["privileged"]:
             root.enter_shared(container["mounts"])
         else:
@@ -40,7 +41,7 @@ def join(pid: int, process: Process, privileged: bool, streams: tuple[int, int, 
     target = os.pidfd_open(pid)
 
     def prepare() -> None:
-        kernel.setns(target, kernel.CLONE_NEWNS)
+        kernel.join_namespace(target, linux.CLONE_NEWNS)
 
     try:
         return _fork(prepare, process, privileged, streams, terminal)
@@ -72,7 +73,7 @@ def _fork(
             _restrict(process, privileged)
             stage = "command"
             _reset_signals()
-            os.execvpe(process["argv"][0], process["argv"], process["environment"])  # noqa: S606
+            os.execvpe(process["argv"][0], process["argv"], process["environment"])
         except BaseException as problem:  # noqa: BLE001 - the child must end here, whatever happened
             number = problem.errno if isinstance(problem, OSError) and problem.errno else 0
             os.write(report_write, f"{number} {stage}: {problem}".encode())

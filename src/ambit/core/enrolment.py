@@ -1,0 +1,20 @@
+"""Which pods the mesh captures, from labels alone. Follows Istio's ambient mode.
+
+Source: istio.io/docs/ambient/usage/add-workloads (label `istio.io/dataplane-mode`): the pod's own label wins over
+the namespace's, `none` opts out, pods in the host's network are never captured.
+"""
+
+from collections.abc import Mapping
+
+DATAPLANE_MODE = "istio.io/dataplane-mode"
+AMBIENT = "ambient"
+
+
+def is_enrolled(
+    namespace_labels: Mapping[str, str], pod_labels: Mapping[str, str], *, host_network: bool = False
+) -> bool:
+    """Whether a pod with these labels is to be captured."""
+    if host_network:
+        return False
+    mode = pod_labels.get(DATAPLANE_MODE) or namespace_labels.get(DATAPLANE_MODE)
+    return mode == AMBIENT

@@ -1,0 +1,129 @@
+"""There are no images: a container's image name is looked up in a list of patterns and becomes a command on
+this host.
+
+Rules:
+1. The user's entries come first, then the built-in ones; the first match wins.
+2. A pattern matches the whole name, the name without tag and digest, or either without its registry.
+3. As in Kubernetes `command` replaces the image's entry point, `args` its default arguments.
+4. A container whose own command exists on the host needs no image at all.
+"""
+
+import fnmatch
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ambit.core.errors import BadInput
+
+SAMPLES = Path(__file__).parent.parent / "samples"
+_PACKAGES = str(Path(__file__).parents[3])
+_PYTHON = (sys.executable, "-I", "-S")
+PATH = f"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:{os.path.dirname(sys.executable)}"
+
+
+class ImageEntry(msgspec.Struct, frozen=True):
+    """What stands for the images that match `pattern` (shell wildcards)."""
+
+    pattern: str
+    command: tuple[str, ...]
+    args: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
+
+
+class UnknownImage(BadInput):
+    """Neither the image nor the container's command is known here."""
+
+
+def _sample(
+    pattern: str, program: str, *fixed: str, args: tuple[str, ...] = (), **environment: str
+) -> ImageEntry:
+    return ImageEntry(pattern, (*_PYTHON, str(SAMPLES / program), *fixed), args, environment)
+
+
+def _reviews(version: str, **environment: str) -> ImageEntry:
+    return _sample(f"*examples-bookinfo-reviews-{version}", "reviews.py", args=("9080",), **environment)
+
+
+BUILT_IN: tuple[ImageEntry, ...] = (
+    ImageEntry("ambit/*", (sys.executable, "-m", "ambit"), (), {"PYTHONPATH": _PACKAGES}),
+    _sample("*examples-bookinfo-productpage-v*", "productpage.py", args=("9080",)),
+    _sample("*examples-bookinfo-details-v*", "details.py", args=("9080",)),
+    _sample("*examples-bookinfo-ratings-v*", "ratings.py", args=("9080",)),
+    _reviews("v1", ENABLE_RATINGS="false"),
+    _reviews("v2", ENABLE_RATINGS="true", STAR_COLOR="black"),
+    _reviews("v3", ENABLE_RATINGS="true", STAR_COLOR="red"),
+    _sample("*examples-helloworld-v1", "helloworld.py", SERVICE_VERSION="v1"),
+    _sample("*examples-helloworld-v2", "helloworld.py", SERVICE_VERSION="v2"),
+    _sample("*tcp-echo-server", "tcp_echo.py", args=("9000,9001,9002", "hello")),
+    _sample("*go-httpbin", "httpbin.py", args=("8080",)),
+    _sample("*httpbin", "httpbin.py", args=("80",)),
+    _sample("*echo-server", "httpbin.py", args=("80",)),
+    _sample("echo", "httpbin.py", args=("80",)),
+    ImageEntry("curlimages/curl", ("curl",)),
+    ImageEntry("curl", ("curl",)),
+    ImageEntry("python", ("python3",)),
+    *(ImageEntry(name, ("sh",)) for name in ("busybox", "alpine", "debian", "ubuntu")),
+    *(ImageEntry(name, (name,), args) for name, args in (("nginx", ("-g", "daemon off;")), ("bash", ()))),
+)
+
+
+def resolve(
+    container: Mapping[str, Any], user_entries: Iterable[ImageEntry]
+) -> tuple[list[str], dict[str, str]]:
+    """(argv before `$(VAR)` expansion, the image's environment). Raises UnknownImage, with the command that helps."""
+    image = str(container.get("image") or "")
+    command = list(container.get("command") or ())
+    args = list(container.get("args") or ())
+    entry = next((item for item in (*user_entries, *BUILT_IN) if _matches(item.pattern, image)), None)
+    if command:
+        if entry is None and not _exists(command[0]):
+            raise _unknown(image)
+        return command + args, dict(entry.environment) if entry else {}
+    if entry is None or not _exists(entry.command[0]):
+        raise _unknown(image)
+    return [*entry.command, *(args or entry.args)], dict(entry.environment)
+
+
+def parse_entries(document: Any) -> tuple[ImageEntry, ...]:
+    """The user's list as read from YAML. Raises BadInput that names the entry."""
+    try:
+        return tuple(msgspec.convert(document or [], tuple[ImageEntry, ...]))
+    except msgspec.ValidationError as problem:
+        raise BadInput(
+            f"image map: {problem}", "an entry is {pattern: …, command: [program, …]}"
+        ) from problem
+
+
+def _unknown(image: str) -> UnknownImage:
+    name = _without_tag(image) or "IMAGE"
+    return UnknownImage(
+        f'there are no images here, and "{image}" is not mapped to a command',
+        f"ambit local image add '{name}' -- COMMAND [ARGUMENT...]",
+    )
+
+
+def _exists(program: str) -> bool:
+    return "$(" in program or shutil.which(program, path=PATH) is not None
+
+
+def _matches(pattern: str, image: str) -> bool:
+    names = {image, _without_tag(image)}
+    names |= {_without_registry(name) for name in names}
+    return any(fnmatch.fnmatchcase(name, pattern) for name in names)
+
+
+def _without_tag(image: str) -> str:
+    name = image.partition("@")[0]
+    head, slash, last = name.rpartition("/")
+    return head + slash + last.partition(":")[0]
+
+
+def _without_registry(image: str) -> str:
+    first, slash, rest = image.partition("/")
+    name = rest if slash and ("." in first or ":" in first or first == "localhost") else image
+    return name.removeprefix("library/")
