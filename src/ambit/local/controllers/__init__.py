@@ -1,1 +1,1 @@
-"""The controllers of the laptop cluster."""
+"""The controllers of the local cluster: enough of Kubernetes for samples, tests and kubectl."""
