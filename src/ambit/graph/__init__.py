@@ -1,1 +1,1 @@
-"""The incremental engine: sources, derived collections, one commit per batch."""
+"""The incremental engine."""

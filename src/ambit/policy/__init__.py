@@ -1,1 +1,1 @@
-"""The one written meaning of policy: decide(policies, facts)."""
+"""The reference semantics of policy."""

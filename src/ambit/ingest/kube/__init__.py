@@ -1,1 +1,1 @@
-"""Kubernetes core objects to model values."""
+"""Kubernetes objects to the mesh model."""

@@ -1,0 +1,381 @@
+"""AuthorizationPolicy as L4 policy for nodes (istiod: `ambient/authorization.go`; Istio docs, "L4 policy").
+
+- Scope: a selector that says something names workloads; otherwise the root namespace is global, any other
+  a namespace.
+- What needs HTTP cannot be told at L4: an ALLOW rule with it is left out, a DENY rule is kept without
+  that part. Both are stricter than written, both are said. The same holds for trust domains.
+- Stricter than istiod: a malformed value makes an ALLOW rule allow nothing and a DENY rule deny
+  everything, where istiod drops the value and may thereby widen the rule.
+- A DENY rule of HTTP parts only is "always" here. istiod sends an empty match, which never matches.
+- CUSTOM and AUDIT are refused; a policy with targetRefs is for waypoints.
+"""
+
+import ipaddress
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import msgspec
+
+from ambit.core.address import Network
+from ambit.core.finding import Finding, Level, ObjectRef
+from ambit.ingest.settings import MeshSettings
+from ambit.model.policy import (
+    Action,
+    Authorization,
+    Clause,
+    Exact,
+    Match,
+    Prefix,
+    Presence,
+    Rule,
+    Scope,
+    ServiceAccountMatch,
+    StringMatch,
+    Suffix,
+)
+from ambit.objects import istio
+
+DRY_RUN_ANNOTATION = "istio.io/dry-run"
+KIND = "AuthorizationPolicy"
+
+HTTP_OPERATIONS = ("hosts", "not_hosts", "methods", "not_methods", "paths", "not_paths")
+HTTP_SOURCES = (
+    "request_principals",
+    "not_request_principals",
+    "remote_ip_blocks",
+    "not_remote_ip_blocks",
+    "trust_domains",
+    "not_trust_domains",
+)
+HTTP_CONDITIONS = (
+    "remote.ip",
+    "source.serviceAccount",
+    "source.trustDomain",
+    "request.headers[",
+    "request.auth.principal",
+    "request.auth.audiences",
+    "request.auth.presenter",
+    "request.auth.claims[",
+    "connection.sni",
+    "experimental.envoy.filters.",
+)
+"""Condition keys of Istio that are not for L4; those that end in `[` or `.` are prefixes."""
+
+T = TypeVar("T")
+
+
+class CompiledPolicy(msgspec.Struct, frozen=True):
+    """What becomes of one policy object. `selector` is given for a selector-scoped policy only."""
+
+    authorization: Authorization | None
+    selector: dict[str, str] | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+class _Report:
+    """Collects findings of one object, and whether the rule at hand holds a malformed value."""
+
+    def __init__(self, origin: ObjectRef) -> None:
+        self.origin = origin
+        self.findings: list[Finding] = []
+        self.malformed = False
+
+    def say(self, code: str, level: Level, path: str, text: str) -> None:
+        self.findings.append(Finding(code, level, self.origin, path, text))
+
+    def refuse(self, code: str, path: str, text: str) -> None:
+        self.malformed = True
+        self.say(code, Level.ERROR, path, text)
+
+
+def authorization(given: istio.AuthorizationPolicy, settings: MeshSettings) -> CompiledPolicy:
+    """The L4 policy of an object, or none for one that is not meant for L4."""
+    report = _Report(given.metadata.reference(KIND))
+    spec = given.spec
+    if given.problem:
+        report.say("AMB0002", Level.ERROR, "spec", f"{given.problem}; {_closed(given)}")
+        return _compiled(given, (), report, settings)
+    if spec.target_ref or spec.target_refs:
+        return _for_waypoints(given, report, settings)
+    if spec.action not in ("ALLOW", "DENY", "CUSTOM", "AUDIT"):
+        report.say(
+            "AMB0215",
+            Level.ERROR,
+            "spec.action",
+            f"{spec.action!r} is none of ALLOW, DENY, CUSTOM and AUDIT; the policy allows nothing",
+        )
+        return _compiled(given, (), report, settings)
+    if spec.action in ("CUSTOM", "AUDIT"):
+        level = Level.ERROR if spec.action == "CUSTOM" else Level.WARNING
+        report.say(
+            "AMB0203",
+            level,
+            "spec.action",
+            f"{spec.action} is not enforced on connections; use targetRefs and a waypoint",
+        )
+        return CompiledPolicy(None, findings=tuple(report.findings))
+    action = Action[spec.action]
+    rules = [_rule(rule, f"spec.rules[{i}]", action, report) for i, rule in enumerate(spec.rules)]
+    return _compiled(given, tuple(rule for rule in rules if rule is not None), report, settings)
+
+
+def closed_authorization(given: istio.AuthorizationPolicy, settings: MeshSettings) -> CompiledPolicy:
+    """What stands for a policy that could not be compiled at all: it denies, or allows nothing."""
+    broken = msgspec.structs.replace(given, problem="it could not be compiled")
+    return authorization(broken, settings)
+
+
+def _closed(given: istio.AuthorizationPolicy) -> str:
+    return "it denies everything" if given.spec.action == "DENY" else "it allows nothing"
+
+
+def _for_waypoints(
+    given: istio.AuthorizationPolicy, report: _Report, settings: MeshSettings
+) -> CompiledPolicy:
+    spec = given.spec
+    if spec.selector is not None or (spec.target_ref and spec.target_refs):
+        report.say(
+            "AMB0205",
+            Level.ERROR,
+            "spec",
+            f"only one of selector, targetRef and targetRefs may be given; {_closed(given)}",
+        )
+        return _compiled(given, (), report, settings)
+    first = spec.target_ref or spec.target_refs[0]
+    report.say(
+        "AMB0206",
+        Level.WARNING,
+        "spec.targetRefs",
+        f"{first.kind} {first.name} is not served by a waypoint of this mesh; the policy is not enforced",
+    )
+    return CompiledPolicy(None, findings=tuple(report.findings))
+
+
+def _compiled(
+    given: istio.AuthorizationPolicy, rules: tuple[Rule, ...], report: _Report, settings: MeshSettings
+) -> CompiledPolicy:
+    """With an error that left no rules to compile, a DENY policy denies everything."""
+    meta = given.metadata
+    labels = given.spec.selector.match_labels if given.spec.selector else {}
+    if labels:
+        scope = Scope.WORKLOAD_SELECTOR
+    elif meta.namespace == settings.root_namespace:
+        scope = Scope.GLOBAL
+    else:
+        scope = Scope.NAMESPACE
+    broken = not rules and any(each.level is Level.ERROR for each in report.findings)
+    action = Action.DENY if given.spec.action == "DENY" else Action.ALLOW
+    if broken and action is Action.DENY:
+        rules = (Rule(),)
+    compiled = Authorization(
+        name=meta.name,
+        namespace=meta.namespace,
+        scope=scope,
+        action=action,
+        rules=rules,
+        dry_run=_dry_run(given, report),
+        origin=report.origin,
+    )
+    return CompiledPolicy(compiled, labels or None, tuple(report.findings))
+
+
+def _dry_run(given: istio.AuthorizationPolicy, report: _Report) -> bool:
+    text = given.metadata.annotations.get(DRY_RUN_ANNOTATION)
+    if text is None or text.lower() in ("false", "f", "0"):
+        return False
+    path = f"metadata.annotations[{DRY_RUN_ANNOTATION}]"
+    if text.lower() in ("true", "t", "1"):
+        report.say("AMB0204", Level.INFO, path, "dry run: decisions are recorded, not enforced")
+        return True
+    report.say("AMB0204", Level.ERROR, path, f"{text!r} is neither true nor false; the policy is enforced")
+    return False
+
+
+def _rule(rule: istio.Rule, path: str, action: Action, report: _Report) -> Rule | None:
+    """None for a rule that must not allow anything."""
+    report.malformed = False
+    beyond: dict[str, None] = {}
+    clauses = [
+        _clause(
+            (_operation(each.operation, f"{path}.to[{i}].operation", beyond, report))
+            for i, each in enumerate(rule.to)
+        ),
+        _clause(
+            (_source(each.source, f"{path}.from[{i}].source", beyond, report))
+            for i, each in enumerate(rule.sources)
+        ),
+        *(_condition(each, f"{path}.when[{i}]", beyond, report) for i, each in enumerate(rule.when)),
+    ]
+    if report.malformed:
+        return Rule() if action is Action.DENY else None
+    if beyond:
+        names = ", ".join(sorted(beyond))
+        if action is Action.ALLOW:
+            report.say(
+                "AMB0201",
+                Level.WARNING,
+                path,
+                f"{names} needs a waypoint; at nodes this ALLOW rule allows nothing",
+            )
+            return None
+        report.say(
+            "AMB0202",
+            Level.WARNING,
+            path,
+            f"{names} needs a waypoint; at nodes this DENY rule denies without regard to it",
+        )
+    return Rule(tuple(clause for clause in clauses if clause.matches))
+
+
+def _clause(matches: Iterable[Match | None]) -> Clause:
+    """Without matches, that is always true, if any of them is unconditional (None)."""
+    found = tuple(matches)
+    return Clause() if None in found else Clause(tuple(match for match in found if match is not None))
+
+
+def _operation(given: istio.Operation, path: str, beyond: dict[str, None], report: _Report) -> Match | None:
+    http = _present(given, HTTP_OPERATIONS, beyond)
+    match = Match(
+        destination_ports=_values(given.ports, f"{path}.ports", _port, report),
+        not_destination_ports=_values(given.not_ports, f"{path}.notPorts", _port, report),
+    )
+    return _or_nothing(match, http, path, report)
+
+
+def _source(given: istio.Source, path: str, beyond: dict[str, None], report: _Report) -> Match | None:
+    http = _present(given, HTTP_SOURCES, beyond)
+
+    def account(text: str, where: str, to: _Report) -> ServiceAccountMatch | None:
+        return _service_account(text, to.origin.namespace, where, to)
+
+    match = Match(
+        principals=_values(given.principals, f"{path}.principals", _principal, report),
+        not_principals=_values(given.not_principals, f"{path}.notPrincipals", _principal, report),
+        namespaces=_values(given.namespaces, f"{path}.namespaces", _string, report),
+        not_namespaces=_values(given.not_namespaces, f"{path}.notNamespaces", _string, report),
+        source_ips=_values(given.ip_blocks, f"{path}.ipBlocks", _network, report),
+        not_source_ips=_values(given.not_ip_blocks, f"{path}.notIpBlocks", _network, report),
+        service_accounts=_values(given.service_accounts, f"{path}.serviceAccounts", account, report),
+        not_service_accounts=_values(
+            given.not_service_accounts, f"{path}.notServiceAccounts", account, report
+        ),
+    )
+    return _or_nothing(match, http, path, report)
+
+
+def _condition(given: istio.Condition, path: str, beyond: dict[str, None], report: _Report) -> Clause:
+    values, others = f"{path}.values", f"{path}.notValues"
+    if not given.values and not given.not_values:
+        report.refuse("AMB0214", path, "neither values nor notValues is given")
+        return Clause()
+    match given.key:
+        case "source.namespace":
+            made = Match(
+                namespaces=_values(given.values, values, _string, report),
+                not_namespaces=_values(given.not_values, others, _string, report),
+            )
+        case "source.principal":
+            made = Match(
+                principals=_values(given.values, values, _principal, report),
+                not_principals=_values(given.not_values, others, _principal, report),
+            )
+        case "source.ip":
+            made = Match(
+                source_ips=_values(given.values, values, _network, report),
+                not_source_ips=_values(given.not_values, others, _network, report),
+            )
+        case "destination.ip":
+            made = Match(
+                destination_ips=_values(given.values, values, _network, report),
+                not_destination_ips=_values(given.not_values, others, _network, report),
+            )
+        case "destination.port":
+            made = Match(
+                destination_ports=_values(given.values, values, _port, report),
+                not_destination_ports=_values(given.not_values, others, _port, report),
+            )
+        case key if is_http_condition(key):
+            beyond[key] = None
+            return Clause()
+        case key:
+            report.refuse("AMB0216", f"{path}.key", f"{key!r} is no condition of Istio")
+            return Clause()
+    return Clause((made,))
+
+
+def is_http_condition(key: str) -> bool:
+    return any(key == each or (each[-1] in "[." and key.startswith(each)) for each in HTTP_CONDITIONS)
+
+
+def _present(given: msgspec.Struct, names: Iterable[str], beyond: dict[str, None]) -> bool:
+    """Notes the API's names of fields that are set and not for L4."""
+    encoded = dict(zip(given.__struct_fields__, given.__struct_encode_fields__, strict=True))
+    found = [encoded[name] for name in names if getattr(given, name)]
+    beyond.update(dict.fromkeys(found))
+    return bool(found)
+
+
+def _or_nothing(match: Match, http: bool, path: str, report: _Report) -> Match | None:
+    if match != Match():
+        return match
+    if not http and not report.malformed:
+        report.refuse("AMB0214", path, "nothing is given, so nothing would match")
+    return None
+
+
+def _values(
+    given: tuple[str, ...], path: str, parse: Callable[[str, str, _Report], T | None], report: _Report
+) -> tuple[T, ...]:
+    parsed = (parse(text, f"{path}[{i}]", report) for i, text in enumerate(given))
+    return tuple(value for value in parsed if value is not None)
+
+
+def _string(text: str, path: str, report: _Report) -> StringMatch | None:
+    """`*`, `*suffix`, `prefix*` or exact, as Istio reads it."""
+    if not text:
+        report.refuse("AMB0213", path, "an empty text matches nothing")
+        return None
+    if text == "*":
+        return Presence()
+    if text.startswith("*"):
+        return Suffix(text[1:])
+    if text.endswith("*"):
+        return Prefix(text[:-1])
+    return Exact(text)
+
+
+def _principal(text: str, path: str, report: _Report) -> StringMatch | None:
+    if text.startswith("spiffe://"):
+        report.refuse("AMB0213", path, f"write {text.removeprefix('spiffe://')!r}, without spiffe://")
+        return None
+    return _string(text, path, report)
+
+
+def _network(text: str, path: str, report: _Report) -> Network | None:
+    """An address or a CIDR with a prefix length; a netmask, which Python takes too, is refused."""
+    _, slash, length = text.partition("/")
+    if slash and not (length.isascii() and length.isdigit()):
+        report.refuse("AMB0212", path, f"{text!r} has no prefix length")
+        return None
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        report.refuse("AMB0212", path, f"{text!r} is neither an IP address nor a CIDR")
+        return None
+
+
+def _port(text: str, path: str, report: _Report) -> int | None:
+    if text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 65535:
+        return int(text)
+    report.refuse("AMB0210", path, f"{text!r} is no port between 1 and 65535")
+    return None
+
+
+def _service_account(text: str, namespace: str, path: str, report: _Report) -> ServiceAccountMatch | None:
+    """`<namespace>/<account>`, or `<account>` in the policy's own namespace."""
+    first, slash, rest = text.partition("/")
+    match = ServiceAccountMatch(first, rest) if slash else ServiceAccountMatch(namespace, first)
+    if not match.namespace or not match.service_account or "*" in text or "/" in match.service_account:
+        report.refuse("AMB0213", path, f"{text!r} is neither <account> nor <namespace>/<account>")
+        return None
+    return match

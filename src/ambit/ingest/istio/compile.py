@@ -1,0 +1,150 @@
+"""The Istio part of the graph: policies, what is wrong with them, and which workloads must name them."""
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from ambit.core.finding import Finding, Level
+from ambit.graph.collection import Collection
+from ambit.graph.engine import Context, Graph
+from ambit.ingest.istio.authorization import CompiledPolicy, authorization, closed_authorization
+from ambit.ingest.istio.peer import (
+    PeerPolicy,
+    inherited_strict,
+    oldest,
+    own_authorization,
+    peer_policy,
+    policy_name,
+    static_strict,
+    static_strict_key,
+)
+from ambit.ingest.selection import selects
+from ambit.ingest.settings import MeshSettings
+from ambit.model.policy import Authorization
+from ambit.objects.istio import AuthorizationPolicy, PeerAuthentication
+
+Attach = Callable[[Context, str, Mapping[str, str]], tuple[str, ...]]
+Findings = tuple[Finding, ...]
+
+
+class IstioSources(msgspec.Struct, frozen=True):
+    authorization_policies: Collection[AuthorizationPolicy]
+    peer_authentications: Collection[PeerAuthentication]
+
+
+class IstioCollections(msgspec.Struct, frozen=True):
+    """`attach` gives the policies that a workload with these labels must name, in order."""
+
+    authorizations: Collection[Authorization]
+    findings: Collection[Findings]
+    attach: Attach
+
+
+class _Selecting(msgspec.Struct, frozen=True):
+    """The part of a selector-scoped policy that workloads depend on; its rules may change without them."""
+
+    key: str
+    namespace: str
+    selector: dict[str, str]
+
+
+class _Levels:
+    """The peer policies of each level, as indexes."""
+
+    def __init__(self, policies: Collection[PeerPolicy], settings: MeshSettings) -> None:
+        self._root = settings.root_namespace
+        self._whole = policies.index(lambda policy: [] if policy.selector else [policy.namespace])
+        self._selecting = policies.index(
+            lambda policy: [policy.namespace] if policy.selector and policy.namespace != self._root else []
+        )
+
+    def inherited(self, context: Context, namespace: str) -> bool:
+        mesh = context.lookup(self._whole, self._root)
+        own = context.lookup(self._whole, namespace) if namespace != self._root else []
+        return inherited_strict(mesh, own)
+
+    def selecting(self, context: Context, namespace: str) -> list[PeerPolicy]:
+        return context.lookup(self._selecting, namespace)
+
+    def same_level(self, context: Context, policy: PeerPolicy) -> list[PeerPolicy]:
+        return context.lookup(self._whole, policy.namespace)
+
+
+def compile_istio(graph: Graph, sources: IstioSources, settings: MeshSettings) -> IstioCollections:
+    """Adds the collections to a graph. Authorizations are keyed `<namespace>/<name>`."""
+    compiled = graph.derive(
+        "compiled policies",
+        sources.authorization_policies,
+        lambda context, given: authorization(given, settings),
+        on_failure=lambda context, given: closed_authorization(given, settings),
+    )
+    selecting = graph.derive("policy selectors", compiled, lambda context, policy: _selecting(policy))
+    by_namespace = selecting.index(lambda policy: [policy.namespace])
+    peers = graph.derive(
+        "peer policies",
+        sources.peer_authentications,
+        lambda context, given: peer_policy(given, settings),
+    )
+    levels = _Levels(peers, settings)
+
+    def converted(context: Context, policy: PeerPolicy) -> Mapping[str, Authorization]:
+        """istiod sends the static policy as soon as any PeerAuthentication exists; so do we."""
+        found = {static_strict_key(settings): static_strict(settings)}
+        if policy.selector and policy.namespace != settings.root_namespace:
+            own = own_authorization(policy, levels.inherited(context, policy.namespace))
+            if own is not None:
+                found[own.key] = own
+        return found
+
+    def attach(context: Context, namespace: str, labels: Mapping[str, str]) -> tuple[str, ...]:
+        scopes = dict.fromkeys((namespace, settings.root_namespace))
+        names = [
+            policy.key
+            for scope in scopes
+            for policy in context.lookup(by_namespace, scope)
+            if selects(policy.selector, labels)
+        ]
+        chosen = oldest(
+            policy for policy in levels.selecting(context, namespace) if selects(policy.selector, labels)
+        )
+        mutual = policy_name(chosen, levels.inherited(context, namespace), settings)
+        return tuple(sorted([*names, mutual] if mutual else names))
+
+    from_policies = graph.derive(
+        "authorization policies",
+        compiled,
+        lambda context, policy: policy.authorization,
+        key=lambda made: made.key,
+    )
+    from_peers = graph.derive_many("converted peer policies", peers, converted)
+    sent: list[Collection[Authorization]] = [from_policies, from_peers]
+    about_policies = graph.derive(
+        "policy findings", compiled, lambda context, policy: policy.findings or None, key=_object
+    )
+    about_peers = graph.derive(
+        "peer findings", peers, lambda context, policy: _peer_findings(context, policy, levels), key=_object
+    )
+    said: list[Collection[Findings]] = [about_policies, about_peers]
+    return IstioCollections(graph.join("authorizations", sent), graph.join("findings", said), attach)
+
+
+def _selecting(policy: CompiledPolicy) -> _Selecting | None:
+    made = policy.authorization
+    if made is None or not policy.selector:
+        return None
+    return _Selecting(made.key, made.namespace, policy.selector)
+
+
+def _peer_findings(context: Context, policy: PeerPolicy, levels: _Levels) -> Findings | None:
+    """What reading it found, and whether an older one of its level hides it."""
+    findings = policy.findings
+    if not policy.selector:
+        first = oldest(levels.same_level(context, policy))
+        if first is not None and first.origin != policy.origin:
+            hidden = f"{first.origin} is older and counts instead"
+            findings = (*findings, Finding("AMB0223", Level.WARNING, policy.origin, "", hidden))
+    return findings or None
+
+
+def _object(findings: Findings) -> str:
+    return str(findings[0].origin)

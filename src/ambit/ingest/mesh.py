@@ -1,0 +1,147 @@
+"""The compiler: API objects in, mesh model out, one batch at a time.
+
+    services ──> targets ─┐
+    nodes ─> localities ──┼──> workloads
+    pods ─────────────────┘       ↑ names of policies
+    authorizationpolicies, peerauthentications ──> authorizations, findings
+
+`MeshCompiler.apply` takes what changed since the last call and returns what that changed in the model. It
+is pure computation: no clock, no I/O, never an exception for what an object says.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from ambit.core.finding import Finding, Level, ObjectRef
+from ambit.graph.collection import Delta, Source, Statistics
+from ambit.graph.engine import Failure, Graph
+from ambit.ingest.istio.compile import IstioSources, compile_istio
+from ambit.ingest.kube.compile import KubeSources, compile_kube
+from ambit.ingest.settings import MeshSettings
+from ambit.model.policy import Authorization
+from ambit.model.service import Service
+from ambit.model.workload import Workload
+from ambit.objects.decoding import PROJECTIONS
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One object that was added or modified (`value` is its projection), or deleted (`value` is None).
+
+    `resource` is plural and group, a key of `PROJECTIONS`: `pods`, `authorizationpolicies.security.istio.io`.
+    `key` is `<namespace>/<name>`, or `<name>` for a cluster-scoped object.
+    """
+
+    resource: str
+    key: str
+    value: Any = None
+
+
+class MeshDelta(msgspec.Struct, frozen=True):
+    """What one batch changed, by resource name in the workload API; findings by their object's text.
+
+    Whoever sends it: authorizations first, then services, then workloads, so that no workload names the
+    unknown.
+    """
+
+    workloads: Delta[Workload] = Delta()
+    services: Delta[Service] = Delta()
+    authorizations: Delta[Authorization] = Delta()
+    findings: Delta[tuple[Finding, ...]] = Delta()
+
+    def __bool__(self) -> bool:
+        return bool(self.workloads or self.services or self.authorizations or self.findings)
+
+
+class MeshCompiler:
+    """Keeps every object's projection and the model compiled from them. Single-threaded.
+
+    `clock` returns seconds and serves `statistics` only.
+    """
+
+    def __init__(self, settings: MeshSettings, clock: Callable[[], float] = lambda: 0.0) -> None:
+        self.settings = settings
+        self._graph = graph = Graph(clock)
+        self._sources: dict[str, Source[Any]] = {
+            resource: graph.source(resource, projection.type) for resource, projection in PROJECTIONS.items()
+        }
+        policies = compile_istio(
+            graph,
+            IstioSources(
+                self._sources["authorizationpolicies.security.istio.io"],
+                self._sources["peerauthentications.security.istio.io"],
+            ),
+            settings,
+        )
+        kube = compile_kube(
+            graph,
+            KubeSources(
+                namespaces=self._sources["namespaces"],
+                nodes=self._sources["nodes"],
+                services=self._sources["services"],
+                slices=self._sources["endpointslices.discovery.k8s.io"],
+                pods=self._sources["pods"],
+            ),
+            policies.attach,
+            settings,
+        )
+        self._workloads = kube.workloads
+        self._services = kube.services
+        self._authorizations = policies.authorizations
+        self._findings = policies.findings
+
+    @property
+    def workloads(self) -> Mapping[str, Workload]:
+        """All workloads by uid, as of the last `apply`."""
+        return self._workloads.values()
+
+    @property
+    def services(self) -> Mapping[str, Service]:
+        """All services by `<namespace>/<hostname>`, as of the last `apply`."""
+        return self._services.values()
+
+    @property
+    def authorizations(self) -> Mapping[str, Authorization]:
+        """All L4 policies by `<namespace>/<name>`, as of the last `apply`."""
+        return self._authorizations.values()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is wrong with any object now, ordered; faults of the compiler itself included."""
+        said = [finding for several in self._findings.values().values() for finding in several]
+        return tuple(sorted((*said, *map(_fault, self._graph.failures.values()))))
+
+    def apply(self, changes: Iterable[Change]) -> MeshDelta:
+        """Compiles one batch. Raises KeyError for a resource that is not in `PROJECTIONS`."""
+        for change in changes:
+            source = self._sources[change.resource]
+            if change.value is None:
+                source.remove(change.key)
+            else:
+                source.put(change.key, change.value)
+        self._graph.commit()
+        return MeshDelta(
+            workloads=self._workloads.delta(),
+            services=self._services.delta(),
+            authorizations=self._authorizations.delta(),
+            findings=self._findings.delta(),
+        )
+
+    def keys(self, resource: str) -> list[str]:
+        """Keys of the objects held of one resource: what a fresh list must be compared with."""
+        return list(self._sources[resource])
+
+    def statistics(self) -> tuple[Statistics, ...]:
+        return self._graph.statistics()
+
+
+def _fault(failure: Failure) -> Finding:
+    namespace, _, name = failure.key.rpartition("/")
+    return Finding(
+        "AMB0001",
+        Level.ERROR,
+        ObjectRef(failure.collection, namespace, name),
+        "",
+        f"compiling it failed ({failure.text}); its former result stays in force",
+    )

@@ -1,0 +1,15 @@
+"""What the compiler is told about the mesh as a whole (a part of Istio's MeshConfig)."""
+
+import msgspec
+
+from ambit.core.names import CLUSTER_DOMAIN, DEFAULT_CLUSTER_ID, DEFAULT_TRUST_DOMAIN, ROOT_NAMESPACE
+
+
+class MeshSettings(msgspec.Struct, frozen=True):
+    """`network` names the flat network that this cluster's pods share; empty when there is one only."""
+
+    trust_domain: str = DEFAULT_TRUST_DOMAIN
+    cluster_id: str = DEFAULT_CLUSTER_ID
+    root_namespace: str = ROOT_NAMESPACE
+    network: str = ""
+    cluster_domain: str = CLUSTER_DOMAIN

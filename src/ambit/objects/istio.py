@@ -1,0 +1,157 @@
+"""Typed projections of Istio's security objects (security.istio.io/v1).
+
+A policy that does not decode must not vanish, or what it forbids would be allowed. So `decode_*` never
+raise for a readable object: they return it with `problem` set and an empty spec, and the compiler fails
+closed for it.
+"""
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from ambit.objects.meta import ObjectMeta
+
+Strings = tuple[str, ...]
+
+
+class WorkloadSelector(msgspec.Struct, frozen=True, rename="camel"):
+    match_labels: dict[str, str] = {}
+
+
+class Source(msgspec.Struct, frozen=True, rename="camel"):
+    principals: Strings = ()
+    not_principals: Strings = ()
+    request_principals: Strings = ()
+    not_request_principals: Strings = ()
+    namespaces: Strings = ()
+    not_namespaces: Strings = ()
+    ip_blocks: Strings = ()
+    not_ip_blocks: Strings = ()
+    remote_ip_blocks: Strings = ()
+    not_remote_ip_blocks: Strings = ()
+    service_accounts: Strings = ()
+    not_service_accounts: Strings = ()
+    trust_domains: Strings = ()
+    not_trust_domains: Strings = ()
+
+
+class From(msgspec.Struct, frozen=True):
+    source: Source = Source()
+
+
+class Operation(msgspec.Struct, frozen=True, rename="camel"):
+    hosts: Strings = ()
+    not_hosts: Strings = ()
+    ports: Strings = ()
+    not_ports: Strings = ()
+    methods: Strings = ()
+    not_methods: Strings = ()
+    paths: Strings = ()
+    not_paths: Strings = ()
+
+
+class To(msgspec.Struct, frozen=True):
+    operation: Operation = Operation()
+
+
+class Condition(msgspec.Struct, frozen=True, rename="camel"):
+    key: str
+    values: Strings = ()
+    not_values: Strings = ()
+
+
+class Rule(msgspec.Struct, frozen=True, rename={"sources": "from"}):
+    sources: tuple[From, ...] = ()
+    to: tuple[To, ...] = ()
+    when: tuple[Condition, ...] = ()
+
+
+class TargetRef(msgspec.Struct, frozen=True):
+    kind: str
+    name: str
+    group: str = ""
+    namespace: str = ""
+
+
+class Provider(msgspec.Struct, frozen=True):
+    name: str = ""
+
+
+class AuthorizationPolicySpec(msgspec.Struct, frozen=True, rename="camel"):
+    selector: WorkloadSelector | None = None
+    target_ref: TargetRef | None = None
+    target_refs: tuple[TargetRef, ...] = ()
+    action: str = "ALLOW"
+    provider: Provider | None = None
+    rules: tuple[Rule, ...] = ()
+
+
+class AuthorizationPolicy(msgspec.Struct, frozen=True):
+    """`problem` is empty, or says why the spec did not decode."""
+
+    metadata: ObjectMeta
+    spec: AuthorizationPolicySpec = AuthorizationPolicySpec()
+    problem: str = ""
+
+
+class MutualTls(msgspec.Struct, frozen=True):
+    mode: str = "UNSET"
+
+
+class PeerAuthenticationSpec(msgspec.Struct, frozen=True, rename="camel"):
+    selector: WorkloadSelector | None = None
+    mtls: MutualTls = MutualTls()
+    port_level_mtls: dict[str, MutualTls] = {}
+
+
+class PeerAuthentication(msgspec.Struct, frozen=True):
+    """`problem` is empty, or says why the spec did not decode."""
+
+    metadata: ObjectMeta
+    spec: PeerAuthenticationSpec = PeerAuthenticationSpec()
+    problem: str = ""
+
+
+class _Raw(msgspec.Struct):
+    metadata: ObjectMeta
+    spec: Any = None
+
+
+_S = TypeVar("_S")
+
+
+def decode_authorization_policy(data: bytes) -> AuthorizationPolicy:
+    """Raises `msgspec.MsgspecError` only when it is no API object at all."""
+    metadata, spec, problem = _decode(data, AuthorizationPolicySpec)
+    return AuthorizationPolicy(metadata, spec, problem)
+
+
+def decode_peer_authentication(data: bytes) -> PeerAuthentication:
+    """Raises `msgspec.MsgspecError` only when it is no API object at all."""
+    metadata, spec, problem = _decode(data, PeerAuthenticationSpec)
+    return PeerAuthentication(metadata, spec, problem)
+
+
+def _decode(data: bytes, spec: type[_S]) -> tuple[ObjectMeta, _S, str]:
+    raw = msgspec.json.decode(data, type=_Raw)
+    given = _without_nulls(raw.spec or {})
+    try:
+        return raw.metadata, msgspec.convert(given, spec), ""
+    except msgspec.ValidationError as error:
+        # The selector says whom a broken policy concerns; without it a whole namespace would be shut.
+        selector = given.get("selector") if isinstance(given, dict) else None
+        for rest in ({"selector": selector}, {}):
+            try:
+                return raw.metadata, msgspec.convert(rest, spec), str(error)
+            except msgspec.ValidationError:
+                continue
+        raise
+
+
+def _without_nulls(value: Any) -> Any:
+    """A field that is null is absent (as for Go's JSON); a null in a list stays, and is an error later."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(each) for key, each in value.items() if each is not None}
+    if isinstance(value, list):
+        return [_without_nulls(each) for each in value]
+    return value

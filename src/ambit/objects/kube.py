@@ -1,0 +1,163 @@
+"""Typed projections of core Kubernetes objects (v1, discovery.k8s.io/v1)."""
+
+import msgspec
+
+from ambit.objects.meta import ObjectMeta
+
+
+class ContainerPort(msgspec.Struct, frozen=True, rename="camel"):
+    container_port: int
+    name: str = ""
+    protocol: str = "TCP"
+
+
+class Container(msgspec.Struct, frozen=True, rename="camel"):
+    name: str = ""
+    ports: tuple[ContainerPort, ...] = ()
+    restart_policy: str = ""
+
+
+class PodSpec(msgspec.Struct, frozen=True, rename="camel"):
+    node_name: str = ""
+    service_account_name: str = ""
+    host_network: bool = False
+    containers: tuple[Container, ...] = ()
+    init_containers: tuple[Container, ...] = ()
+
+
+class PodIP(msgspec.Struct, frozen=True):
+    ip: str = ""
+
+
+class PodCondition(msgspec.Struct, frozen=True):
+    type: str
+    status: str
+
+
+class PodStatus(msgspec.Struct, frozen=True):
+    phase: str = ""
+    pod_ip: str = msgspec.field(default="", name="podIP")
+    pod_ips: tuple[PodIP, ...] = msgspec.field(default=(), name="podIPs")
+    conditions: tuple[PodCondition, ...] = ()
+
+
+class Pod(msgspec.Struct, frozen=True):
+    metadata: ObjectMeta
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+    @property
+    def ready(self) -> bool:
+        return any(c.type == "Ready" and c.status == "True" for c in self.status.conditions)
+
+    @property
+    def finished(self) -> bool:
+        """Its containers have ended for good; its address may belong to another pod already."""
+        return self.status.phase in ("Succeeded", "Failed")
+
+    @property
+    def terminating(self) -> bool:
+        return self.metadata.deletion_timestamp is not None
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Pod IPs as text, the primary one first."""
+        several = tuple(each.ip for each in self.status.pod_ips if each.ip)
+        return several or ((self.status.pod_ip,) if self.status.pod_ip else ())
+
+    @property
+    def service_account(self) -> str:
+        return self.spec.service_account_name or "default"
+
+
+class ServicePort(msgspec.Struct, frozen=True, rename="camel"):
+    port: int
+    name: str = ""
+    protocol: str = "TCP"
+    target_port: int | str = 0
+    app_protocol: str = ""
+    node_port: int = 0
+
+
+class ServiceSpec(msgspec.Struct, frozen=True, rename="camel"):
+    type: str = "ClusterIP"
+    selector: dict[str, str] | None = None
+    cluster_ip: str = msgspec.field(default="", name="clusterIP")
+    cluster_ips: tuple[str, ...] = msgspec.field(default=(), name="clusterIPs")
+    ports: tuple[ServicePort, ...] | None = None
+    ip_families: tuple[str, ...] = ()
+    publish_not_ready_addresses: bool = False
+    internal_traffic_policy: str = ""
+    traffic_distribution: str = ""
+    external_name: str = ""
+
+
+class Service(msgspec.Struct, frozen=True):
+    metadata: ObjectMeta
+    spec: ServiceSpec = ServiceSpec()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Cluster IPs as text; empty for a headless service or while none is allocated."""
+        given = self.spec.cluster_ips or ((self.spec.cluster_ip,) if self.spec.cluster_ip else ())
+        return tuple(ip for ip in given if ip and ip != "None")
+
+    @property
+    def headless(self) -> bool:
+        return self.spec.cluster_ip == "None" or "None" in self.spec.cluster_ips
+
+
+class EndpointConditions(msgspec.Struct, frozen=True):
+    """An absent `ready` means ready, an absent `terminating` means not (discovery.k8s.io/v1)."""
+
+    ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
+
+
+class TargetReference(msgspec.Struct, frozen=True):
+    kind: str = ""
+    namespace: str = ""
+    name: str = ""
+
+
+class Endpoint(msgspec.Struct, frozen=True, rename="camel"):
+    addresses: tuple[str, ...] = ()
+    conditions: EndpointConditions = EndpointConditions()
+    node_name: str = ""
+    target_ref: TargetReference | None = None
+    zone: str = ""
+
+    @property
+    def is_ready(self) -> bool:
+        return self.conditions.ready is not False
+
+
+class EndpointPort(msgspec.Struct, frozen=True):
+    name: str | None = ""
+    port: int | None = None
+    protocol: str | None = "TCP"
+
+
+class EndpointSlice(msgspec.Struct, frozen=True, rename="camel"):
+    metadata: ObjectMeta
+    address_type: str = "IPv4"
+    endpoints: tuple[Endpoint, ...] | None = None
+    ports: tuple[EndpointPort, ...] | None = None
+
+    @property
+    def service(self) -> str:
+        """Name of the Service it belongs to, in its own namespace; empty when it has none."""
+        return self.metadata.labels.get("kubernetes.io/service-name", "")
+
+
+class Namespace(msgspec.Struct, frozen=True):
+    metadata: ObjectMeta
+
+
+class Node(msgspec.Struct, frozen=True):
+    metadata: ObjectMeta
+
+
+class ServiceAccount(msgspec.Struct, frozen=True):
+    metadata: ObjectMeta

@@ -1,0 +1,179 @@
+"""What L4 policy means: whether a connection is allowed, by which rule, and why. The only place that says
+so.
+
+Order (Istio; ztunnel `rbac.rs` and `state.rs::assert_rbac`, whose answers these are):
+
+1. A workload that names a policy which is not known here is closed: deny. (ztunnel skips such a name.)
+2. A DENY policy that matches denies.
+3. Without any ALLOW policy the connection is allowed.
+4. An ALLOW policy that matches allows; otherwise deny.
+5. Dry-run policies take no part in 2-4; what they would have changed is in `Decision.dry_run`.
+
+Matching: rules OR; the clauses of a rule AND; the matches of a clause OR; the fields of a match AND; the
+values of a field OR; a `not_` field must have no hit. A policy without rules matches nothing. A rule
+without clauses and a clause without matches always hold; a match without fields never does. A peer
+without identity hits no positive condition on principal, namespace or service account, and passes every
+negative one.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
+from typing import TypeVar
+
+import msgspec
+
+from ambit.core.address import Address, Network
+from ambit.core.identity import Identity
+from ambit.model.policy import (
+    Action,
+    Authorization,
+    Clause,
+    Exact,
+    Match,
+    Prefix,
+    Presence,
+    Rule,
+    ServiceAccountMatch,
+    StringMatch,
+    Suffix,
+)
+
+V = TypeVar("V")
+
+
+class ConnectionFacts(msgspec.Struct, frozen=True):
+    """A connection as its destination sees it. `identity` is the verified peer's, None for plaintext;
+    `destination_port` is the pod's port, after any service port was translated."""
+
+    source: Address
+    destination: Address
+    destination_port: int
+    identity: Identity | None = None
+
+
+class Reason(StrEnum):
+    DENIED_BY_RULE = "denied by rule"
+    ALLOWED_BY_RULE = "allowed by rule"
+    NO_ALLOW_POLICY = "no allow policy applies"
+    NO_RULE_MATCHED = "no allow rule matches"
+    UNKNOWN_POLICY = "a policy it names is unknown"
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """`policy` is the deciding policy's key and `rule` the index of its rule that matched.
+
+    For `NO_RULE_MATCHED` the policy is the only ALLOW policy, or empty when there are several; for
+    `UNKNOWN_POLICY` the name that is missing. `dry_run` is what the answer would be with the dry-run policies
+    enforced, if it differs.
+    """
+
+    allowed: bool
+    reason: Reason
+    policy: str = ""
+    rule: int | None = None
+    dry_run: "Decision | None" = None
+
+
+def decide(
+    policies: Sequence[Authorization], facts: ConnectionFacts, missing: Sequence[str] = ()
+) -> Decision:
+    """The decision on a connection under the policies that apply to its destination (`ambit.policy.select`).
+
+    `missing` are names the workload refers to that nobody knows.
+    """
+    enforced = [policy for policy in policies if not policy.dry_run]
+    decision = _decide(enforced, facts, missing)
+    if len(enforced) == len(policies):
+        return decision
+    other = _decide(policies, facts, missing)
+    return decision if other == decision else msgspec.structs.replace(decision, dry_run=other)
+
+
+def matching_rule(policy: Authorization, facts: ConnectionFacts) -> int | None:
+    """Index of the first rule that holds."""
+    return next((i for i, rule in enumerate(policy.rules) if _rule_holds(rule, facts)), None)
+
+
+def _decide(policies: Sequence[Authorization], facts: ConnectionFacts, missing: Sequence[str]) -> Decision:
+    if missing:
+        return Decision(False, Reason.UNKNOWN_POLICY, min(missing))
+    for policy in _ordered(policies, Action.DENY):
+        rule = matching_rule(policy, facts)
+        if rule is not None:
+            return Decision(False, Reason.DENIED_BY_RULE, policy.key, rule)
+    allowing = _ordered(policies, Action.ALLOW)
+    if not allowing:
+        return Decision(True, Reason.NO_ALLOW_POLICY)
+    for policy in allowing:
+        rule = matching_rule(policy, facts)
+        if rule is not None:
+            return Decision(True, Reason.ALLOWED_BY_RULE, policy.key, rule)
+    return Decision(False, Reason.NO_RULE_MATCHED, allowing[0].key if len(allowing) == 1 else "")
+
+
+def _ordered(policies: Iterable[Authorization], action: Action) -> list[Authorization]:
+    """By key, so that the policy which is named does not depend on the order of arrival."""
+    return sorted((policy for policy in policies if policy.action is action), key=lambda policy: policy.key)
+
+
+def _rule_holds(rule: Rule, facts: ConnectionFacts) -> bool:
+    return all(_clause_holds(clause, facts) for clause in rule.clauses)
+
+
+def _clause_holds(clause: Clause, facts: ConnectionFacts) -> bool:
+    return not clause.matches or any(_match_holds(match, facts) for match in clause.matches)
+
+
+_NO_FIELDS = Match()
+
+
+def _match_holds(match: Match, facts: ConnectionFacts) -> bool:
+    if match == _NO_FIELDS:
+        return False
+    peer = facts.identity
+    namespace = peer.namespace if peer else ""
+    principal = peer.principal if peer else ""
+    return (
+        _field(match.principals, match.not_principals, lambda want: _text(want, principal))
+        and _field(match.namespaces, match.not_namespaces, lambda want: _text(want, namespace))
+        and _field(match.service_accounts, match.not_service_accounts, lambda want: _account(want, peer))
+        and _field(match.source_ips, match.not_source_ips, lambda want: _inside(want, facts.source))
+        and _field(
+            match.destination_ips, match.not_destination_ips, lambda want: _inside(want, facts.destination)
+        )
+        and _field(
+            match.destination_ports,
+            match.not_destination_ports,
+            lambda want: want == facts.destination_port,
+        )
+    )
+
+
+def _field(wanted: Sequence[V], unwanted: Sequence[V], hit: Callable[[V], bool]) -> bool:
+    return (not wanted or any(map(hit, wanted))) and not any(map(hit, unwanted))
+
+
+def _text(want: StringMatch, value: str) -> bool:
+    """`value` is empty when there is no identity, which nothing may match, not even an empty prefix."""
+    if not value:
+        return False
+    match want:
+        case Exact(text):
+            return value == text
+        case Prefix(text):
+            return value.startswith(text)
+        case Suffix(text):
+            return value.endswith(text)
+        case Presence():
+            return True
+
+
+def _account(want: ServiceAccountMatch, peer: Identity | None) -> bool:
+    return peer is not None and (want.namespace, want.service_account) == (
+        peer.namespace,
+        peer.service_account,
+    )
+
+
+def _inside(network: Network, address: Address) -> bool:
+    return network.version == address.version and address in network
