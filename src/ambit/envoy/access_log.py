@@ -1,0 +1,88 @@
+"""Access logs: one gRPC stream per listener kind to the agent, with what joins an entry to the mesh as tags.
+
+Tags, when they apply (`ambit.envoy.names.METADATA`): `pod` is the key of the pod whose listener this is; the
+others come from the chosen cluster and endpoint: `reason`, `policy` (why it was refused), `service`,
+`workload`, `identity` of the destination, `route` (how it goes there), `target` (address and port of the
+endpoint). Entries come at the end of a connection and every `LOG_PERIOD` seconds with running totals.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from envoy.config.accesslog.v3 import accesslog_pb2
+from envoy.config.core.v3 import config_source_pb2, grpc_service_pb2
+from envoy.extensions.access_loggers.grpc.v3 import als_pb2
+from envoy.type.metadata.v3 import metadata_pb2
+from envoy.type.tracing.v3 import custom_tag_pb2
+
+from ambit.envoy import defaults, names
+from ambit.envoy.words import pack, seconds
+
+POD = "pod"
+REASON = "reason"
+POLICY = "policy"
+SERVICE = "service"
+WORKLOAD = "workload"
+IDENTITY = "identity"
+ROUTE = "route"
+TARGET = "target"
+_CLUSTER_TAGS = (REASON, POLICY, SERVICE, WORKLOAD, IDENTITY, ROUTE)
+_HOST_TAGS = (WORKLOAD, IDENTITY, ROUTE, TARGET)
+
+
+def tcp(log_name: str, *, pod: str) -> Any:
+    """Every connection of a tcp_proxy. An endpoint's tags go before its cluster's (`host.` prefix)."""
+    return _tcp(log_name, (_literal(POD, pod), *_destination_tags()))
+
+
+def tcp_failures(log_name: str) -> Any:
+    """Only connections that failed, of a listener that all pods share; joined by the client's address."""
+    log = _tcp(log_name, (_dynamic(WORKLOAD), _dynamic(IDENTITY), _dynamic(TARGET)))
+    log.filter.response_flag_filter.SetInParent()
+    return log
+
+
+def http(log_name: str, *, pod: str) -> Any:
+    """Every tunnel of an HBONE listener; `request.authority` is the destination, RBAC's decision is in the
+    entry's metadata `envoy.filters.http.rbac`."""
+    config = als_pb2.HttpGrpcAccessLogConfig(common_config=_common(log_name, (_literal(POD, pod),)))
+    return accesslog_pb2.AccessLog(name="envoy.access_loggers.http_grpc", typed_config=pack(config))
+
+
+def _tcp(log_name: str, tags: Iterable[Any]) -> Any:
+    config = als_pb2.TcpGrpcAccessLogConfig(common_config=_common(log_name, tags))
+    return accesslog_pb2.AccessLog(name="envoy.access_loggers.tcp_grpc", typed_config=pack(config))
+
+
+def _common(log_name: str, tags: Iterable[Any]) -> Any:
+    return als_pb2.CommonGrpcAccessLogConfig(
+        log_name=log_name,
+        transport_api_version=config_source_pb2.V3,
+        grpc_service=grpc_service_pb2.GrpcService(
+            envoy_grpc=grpc_service_pb2.GrpcService.EnvoyGrpc(cluster_name=names.XDS_CLUSTER)
+        ),
+        buffer_flush_interval=seconds(defaults.LOG_FLUSH_INTERVAL),
+        custom_tags=tags,
+    )
+
+
+def _destination_tags() -> Iterable[Any]:
+    cluster = metadata_pb2.MetadataKind(cluster=metadata_pb2.MetadataKind.Cluster())
+    host = metadata_pb2.MetadataKind(host=metadata_pb2.MetadataKind.Host())
+    yield from (_metadata(tag, tag, cluster) for tag in _CLUSTER_TAGS)
+    yield from (_metadata(f"host.{tag}", tag, host) for tag in _HOST_TAGS)
+
+
+def _dynamic(tag: str) -> Any:
+    return _metadata(tag, tag, metadata_pb2.MetadataKind(request=metadata_pb2.MetadataKind.Request()))
+
+
+def _literal(tag: str, value: str) -> Any:
+    return custom_tag_pb2.CustomTag(tag=tag, literal=custom_tag_pb2.CustomTag.Literal(value=value))
+
+
+def _metadata(tag: str, key: str, kind: Any) -> Any:
+    path = metadata_pb2.MetadataKey(key=names.METADATA, path=[metadata_pb2.MetadataKey.PathSegment(key=key)])
+    return custom_tag_pb2.CustomTag(
+        tag=tag, metadata=custom_tag_pb2.CustomTag.Metadata(kind=kind, metadata_key=path)
+    )

@@ -1,0 +1,188 @@
+"""Clusters of a node proxy: where a connection goes, one builder for each way to get there.
+
+Pods share no upstream connection: the source pod's namespace and certificate come as hashable filter state.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.core.v3 import address_pb2, base_pb2, protocol_pb2, socket_option_pb2
+from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+from envoy.extensions.local_address_selectors.filter_state_override.v3 import config_pb2 as selector_pb2
+from envoy.extensions.transport_sockets.internal_upstream.v3 import internal_upstream_pb2
+from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+from envoy.type.metadata.v3 import metadata_pb2
+
+from ambit.core.address import Address, host_port
+from ambit.core.names import PROXY_MARK
+from ambit.envoy import defaults, names, tls
+from ambit.envoy.words import ANY_V4, ANY_V6, extension, internal_address, pack, seconds, socket, uint32
+
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_ORIGINAL_DST = "envoy.filters.listener.original_dst"
+_SOL_SOCKET, _SO_MARK = 1, 36
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """One choice of a balanced cluster: an internal listener that goes on to `hop`, using cluster `cluster`;
+    `authority` is the target inside a tunnel. `tags` are for access logs (`ambit.envoy.access_log`)."""
+
+    listener: str
+    hop: tuple[Address, int]
+    cluster: str
+    authority: str = ""
+    weight: int = 1
+    tags: Mapping[str, str] = {}
+
+
+def refused(name: str, tags: Mapping[str, str]) -> Any:
+    """No endpoints: every connection is reset at once, and `tags` say why in the access log."""
+    cluster = _cluster(name, cluster_pb2.Cluster.STATIC, tags)
+    cluster.connect_timeout.CopyFrom(seconds(defaults.LOCAL_CONNECT_TIMEOUT))
+    return cluster
+
+
+def passthrough(name: str, tags: Mapping[str, str]) -> Any:
+    """The original destination, dialled from the source pod's namespace: what the pod would have done."""
+    cluster = _original_destination(name, tags)
+    cluster.upstream_bind_config.CopyFrom(_bind_in_source())
+    return cluster
+
+
+def inside(name: str, netns: str, tags: Mapping[str, str]) -> Any:
+    """The original destination, dialled from inside the namespace at `netns`: the last step to a local
+    pod."""
+    cluster = _original_destination(name, tags)
+    cluster.upstream_bind_config.CopyFrom(_bind(netns))
+    return cluster
+
+
+def hbone(name: str, server_identities: Iterable[str]) -> Any:
+    """Tunnels to the original destination, which must prove one of `server_identities`."""
+    cluster = _original_destination(name, {})
+    cluster.upstream_bind_config.CopyFrom(_bind_in_source())
+    cluster.transport_socket.CopyFrom(tls.client_socket(server_identities))
+    http2 = protocol_pb2.Http2ProtocolOptions(
+        max_concurrent_streams=uint32(defaults.CONCURRENT_STREAMS_OUT),
+        initial_stream_window_size=uint32(defaults.STREAM_WINDOW),
+        initial_connection_window_size=uint32(defaults.CONNECTION_WINDOW),
+        connection_keepalive=protocol_pb2.KeepaliveSettings(
+            interval=seconds(defaults.PING_INTERVAL), timeout=seconds(defaults.PING_TIMEOUT)
+        ),
+    )
+    options = http_protocol_options_pb2.HttpProtocolOptions(
+        common_http_protocol_options=protocol_pb2.HttpProtocolOptions(
+            idle_timeout=seconds(defaults.TUNNEL_IDLE_TIMEOUT)
+        ),
+        explicit_http_config=http_protocol_options_pb2.HttpProtocolOptions.ExplicitHttpConfig(
+            http2_protocol_options=http2
+        ),
+    )
+    cluster.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(pack(options))
+    return cluster
+
+
+def balanced(name: str, endpoints: Iterable[Endpoint], tags: Mapping[str, str]) -> Any:
+    """One of `endpoints` by turns and weight, each reached in its own way."""
+    cluster = _cluster(name, cluster_pb2.Cluster.STATIC, tags)
+    cluster.lb_policy = cluster_pb2.Cluster.ROUND_ROBIN
+    cluster.connect_timeout.CopyFrom(seconds(defaults.LOCAL_CONNECT_TIMEOUT))
+    cluster.load_assignment.CopyFrom(
+        endpoint_pb2.ClusterLoadAssignment(
+            cluster_name=name,
+            endpoints=[
+                endpoint_components_pb2.LocalityLbEndpoints(
+                    lb_endpoints=[_endpoint(each) for each in endpoints]
+                )
+            ],
+        )
+    )
+    host = metadata_pb2.MetadataKind(host=metadata_pb2.MetadataKind.Host())
+    source = internal_upstream_pb2.InternalUpstreamTransport.MetadataValueSource
+    cluster.transport_socket.CopyFrom(
+        base_pb2.TransportSocket(
+            name="envoy.transport_sockets.internal_upstream",
+            typed_config=pack(
+                internal_upstream_pb2.InternalUpstreamTransport(
+                    passthrough_metadata=[
+                        source(kind=host, name=_ORIGINAL_DST),
+                        source(kind=host, name=names.METADATA),
+                    ],
+                    transport_socket=base_pb2.TransportSocket(
+                        name="envoy.transport_sockets.raw_buffer",
+                        typed_config=pack(raw_buffer_pb2.RawBuffer()),
+                    ),
+                )
+            ),
+        )
+    )
+    return cluster
+
+
+def _endpoint(endpoint: Endpoint) -> Any:
+    hop = host_port(*endpoint.hop)
+    metadata = base_pb2.Metadata()
+    metadata.filter_metadata[_ORIGINAL_DST].update({"local": hop})
+    metadata.filter_metadata[names.METADATA].update(
+        {**endpoint.tags, "cluster": endpoint.cluster, "authority": endpoint.authority or hop}
+    )
+    identity = f"{hop}|{endpoint.authority}" if endpoint.authority else hop
+    return endpoint_components_pb2.LbEndpoint(
+        endpoint=endpoint_components_pb2.Endpoint(address=internal_address(endpoint.listener, identity)),
+        metadata=metadata,
+        load_balancing_weight=uint32(endpoint.weight),
+    )
+
+
+def _cluster(name: str, kind: int, tags: Mapping[str, str]) -> Any:
+    cluster = cluster_pb2.Cluster(
+        name=name,
+        type=kind,
+        per_connection_buffer_limit_bytes=uint32(defaults.BUFFER_LIMIT),
+    )
+    if tags:
+        cluster.metadata.filter_metadata[names.METADATA].update(dict(tags))
+    return cluster
+
+
+def _original_destination(name: str, tags: Mapping[str, str]) -> Any:
+    cluster = _cluster(name, cluster_pb2.Cluster.ORIGINAL_DST, tags)
+    cluster.lb_policy = cluster_pb2.Cluster.CLUSTER_PROVIDED
+    cluster.connect_timeout.CopyFrom(seconds(defaults.CONNECT_TIMEOUT))
+    cluster.cleanup_interval.CopyFrom(seconds(defaults.ORIGINAL_DESTINATION_CLEANUP))
+    cluster.upstream_connection_options.tcp_keepalive.CopyFrom(
+        address_pb2.TcpKeepalive(
+            keepalive_probes=uint32(defaults.KEEPALIVE_PROBES),
+            keepalive_time=uint32(defaults.KEEPALIVE_IDLE),
+            keepalive_interval=uint32(defaults.KEEPALIVE_INTERVAL),
+        )
+    )
+    return cluster
+
+
+def _bind(netns: str) -> Any:
+    """Marked sockets of both families; without the second address IPv6 upstreams are reset."""
+    return address_pb2.BindConfig(
+        source_address=socket(ANY_V4, 0, netns),
+        extra_source_addresses=[address_pb2.ExtraSourceAddress(address=socket(ANY_V6, 0, netns))],
+        socket_options=[
+            socket_option_pb2.SocketOption(
+                description="mark",
+                level=_SOL_SOCKET,
+                name=_SO_MARK,
+                int_value=PROXY_MARK,
+                state=socket_option_pb2.SocketOption.STATE_PREBIND,
+            )
+        ],
+    )
+
+
+def _bind_in_source() -> Any:
+    bind = _bind("")
+    bind.local_address_selector.CopyFrom(
+        extension("envoy.upstream.local_address_selector.filter_state_override", selector_pb2.Config())
+    )
+    return bind

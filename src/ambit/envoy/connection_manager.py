@@ -1,0 +1,144 @@
+"""The HTTP connection manager of an HBONE listener: authorise and deliver CONNECT streams.
+
+Answers as ztunnel's: 401 denied by policy, 400 not CONNECT or not an address of this pod, 503 a port that is
+never served or a server that does not accept.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from envoy.config.accesslog.v3 import accesslog_pb2
+from envoy.config.core.v3 import base_pb2, config_source_pb2, protocol_pb2
+from envoy.config.listener.v3 import listener_components_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
+from envoy.type.matcher.v3 import regex_pb2, string_pb2
+
+from ambit.core.address import Address
+from ambit.core.names import RESERVED_PORTS
+from ambit.envoy import access_log, defaults, filter_state, names
+from ambit.envoy.words import boolean, from_ads, pack, seconds, uint32
+
+_Manager = http_connection_manager_pb2.HttpConnectionManager
+_RBAC = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
+_DENIED, _UNAUTHORIZED, _BAD_REQUEST, _UNAVAILABLE = 403, 401, 400, 503
+
+
+def hbone(*, pod: str, addresses: Iterable[Address]) -> Any:
+    """Filters in the order in which a stream meets them: authorise (policy by ECDS), note the target,
+    route."""
+    manager = _Manager(
+        stat_prefix="hbone",
+        codec_type=_Manager.HTTP2,
+        http2_protocol_options=protocol_pb2.Http2ProtocolOptions(
+            allow_connect=True,
+            max_concurrent_streams=uint32(defaults.CONCURRENT_STREAMS_IN),
+            initial_stream_window_size=uint32(defaults.STREAM_WINDOW),
+            initial_connection_window_size=uint32(defaults.CONNECTION_WINDOW),
+            connection_keepalive=protocol_pb2.KeepaliveSettings(
+                interval=seconds(defaults.PING_INTERVAL), timeout=seconds(defaults.PING_TIMEOUT)
+            ),
+        ),
+        common_http_protocol_options=protocol_pb2.HttpProtocolOptions(idle_timeout=seconds(0)),
+        upgrade_configs=[_Manager.UpgradeConfig(upgrade_type="CONNECT")],
+        stream_idle_timeout=seconds(0),
+        request_timeout=seconds(0),
+        generate_request_id=boolean(False),
+        server_header_transformation=_Manager.PASS_THROUGH,
+        skip_xff_append=True,
+        use_remote_address=boolean(True),
+        local_reply_config=_local_replies(),
+        route_config=_routes(pod, list(addresses)),
+        http_filters=[
+            http_connection_manager_pb2.HttpFilter(
+                name=names.policy(pod),
+                config_discovery=config_source_pb2.ExtensionConfigSource(
+                    config_source=from_ads(), type_urls=[_RBAC]
+                ),
+            ),
+            filter_state.http_filter(filter_state.original_destination("%REQ(:authority)%")),
+            http_connection_manager_pb2.HttpFilter(
+                name="envoy.filters.http.router",
+                typed_config=pack(
+                    router_pb2.Router(dynamic_stats=boolean(False), suppress_envoy_headers=True)
+                ),
+            ),
+        ],
+        access_log=[access_log.http(names.LOG_INBOUND, pod=pod)],
+        access_log_options=_Manager.HcmAccessLogOptions(
+            access_log_flush_interval=seconds(defaults.LOG_PERIOD)
+        ),
+    )
+    return listener_components_pb2.Filter(
+        name="envoy.filters.network.http_connection_manager", typed_config=pack(manager)
+    )
+
+
+def _routes(pod: str, addresses: list[Address]) -> Any:
+    own = "|".join(
+        re.escape(f"[{address}]" if address.version == 6 else str(address)) for address in addresses
+    )
+    reserved = "|".join(str(port) for port in sorted(RESERVED_PORTS))
+    return route_pb2.RouteConfiguration(
+        name="hbone",
+        virtual_hosts=[
+            route_components_pb2.VirtualHost(
+                name="hbone",
+                domains=["*"],
+                routes=[
+                    _answer(_connect(f"({own}):({reserved})"), _UNAVAILABLE),
+                    route_components_pb2.Route(
+                        match=_connect(f"({own}):[0-9]+"),
+                        route=route_components_pb2.RouteAction(
+                            cluster=names.local_cluster(pod),
+                            timeout=seconds(0),
+                            upgrade_configs=[
+                                route_components_pb2.RouteAction.UpgradeConfig(
+                                    upgrade_type="CONNECT",
+                                    connect_config=route_components_pb2.RouteAction.UpgradeConfig.ConnectConfig(),
+                                )
+                            ],
+                        ),
+                    ),
+                    _answer(_connect(), _BAD_REQUEST),
+                    _answer(route_components_pb2.RouteMatch(prefix=""), _BAD_REQUEST),
+                ],
+            )
+        ],
+    )
+
+
+def _connect(authority: str = "") -> Any:
+    match = route_components_pb2.RouteMatch(connect_matcher=route_components_pb2.RouteMatch.ConnectMatcher())
+    if authority:
+        match.headers.add(
+            name=":authority",
+            string_match=string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=authority)),
+        )
+    return match
+
+
+def _answer(match: Any, status: int) -> Any:
+    return route_components_pb2.Route(
+        match=match, direct_response=route_components_pb2.DirectResponseAction(status=status)
+    )
+
+
+def _local_replies() -> Any:
+    """RBAC's 403 becomes ztunnel's 401."""
+    comparison = accesslog_pb2.ComparisonFilter(
+        op=accesslog_pb2.ComparisonFilter.EQ,
+        value=base_pb2.RuntimeUInt32(default_value=_DENIED, runtime_key="ambit.denied"),
+    )
+    return http_connection_manager_pb2.LocalReplyConfig(
+        mappers=[
+            http_connection_manager_pb2.ResponseMapper(
+                filter=accesslog_pb2.AccessLogFilter(
+                    status_code_filter=accesslog_pb2.StatusCodeFilter(comparison=comparison)
+                ),
+                status_code=uint32(_UNAUTHORIZED),
+            )
+        ]
+    )

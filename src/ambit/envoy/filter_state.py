@@ -1,0 +1,83 @@
+"""Objects on a connection that choose its namespace, certificate, cluster and original addresses.
+
+Every object that must keep two pods' upstream connections apart is of the *hashable* string kind: with a
+plain string Envoy would hand one pod's pooled mutual-TLS connection to another. TRANSITIVE objects also cross
+an internal listener; ONCE objects reach only the next upstream connection.
+"""
+
+from typing import Any
+
+from envoy.config.core.v3 import base_pb2, substitution_format_string_pb2
+from envoy.config.listener.v3 import listener_components_pb2
+from envoy.extensions.filters.common.set_filter_state.v3 import value_pb2
+from envoy.extensions.filters.http.set_filter_state.v3 import set_filter_state_pb2 as http_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
+from envoy.extensions.filters.network.set_filter_state.v3 import set_filter_state_pb2 as network_pb2
+
+from ambit.envoy.words import pack
+
+_SHARE = value_pb2.FilterStateValue.SharedWithUpstream
+HASHABLE = "envoy.hashable_string"
+REMOTE_ADDRESS = "envoy.filters.listener.original_dst.remote_ip"
+CLUSTER = "envoy.tcp_proxy.cluster"
+ORIGINAL_DESTINATION = "envoy.network.transport_socket.original_dst_address"
+
+
+def upstream_namespace(netns: str) -> Any:
+    """Sockets to upstreams are opened in this network namespace."""
+    return _value(
+        "envoy.network.upstream_bind_override.network_namespace", HASHABLE, _literal(netns), _SHARE.TRANSITIVE
+    )
+
+
+def client_certificate(secret: str) -> Any:
+    """Tunnels present this certificate, asked for on demand."""
+    return _value(
+        "envoy.tls.certificate_mappers.on_demand_secret", HASHABLE, _literal(secret), _SHARE.TRANSITIVE
+    )
+
+
+def cluster(template: str) -> Any:
+    """The tcp_proxy of this chain uses the cluster that `template` (an access-log format) names."""
+    return _value(CLUSTER, CLUSTER, template, _SHARE.NONE)
+
+
+def client_address() -> Any:
+    """An internal listener sees the client's address as the peer's."""
+    return _value(REMOTE_ADDRESS, REMOTE_ADDRESS, "%DOWNSTREAM_REMOTE_ADDRESS%", _SHARE.ONCE)
+
+
+def original_destination(template: str) -> Any:
+    """An original-destination cluster dials the `ip:port` that `template` gives."""
+    return _value(ORIGINAL_DESTINATION, ORIGINAL_DESTINATION, template, _SHARE.ONCE)
+
+
+def network_filter(*values: Any) -> Any:
+    """Sets `values` as soon as the connection is accepted."""
+    return listener_components_pb2.Filter(
+        name="envoy.filters.network.set_filter_state",
+        typed_config=pack(network_pb2.Config(on_new_connection=values)),
+    )
+
+
+def http_filter(*values: Any) -> Any:
+    """Sets `values` from request headers."""
+    return http_connection_manager_pb2.HttpFilter(
+        name="envoy.filters.http.set_filter_state",
+        typed_config=pack(http_pb2.Config(on_request_headers=values)),
+    )
+
+
+def _literal(text: str) -> str:
+    return text.replace("%", "%%")
+
+
+def _value(key: str, factory: str, template: str, share: int) -> Any:
+    return value_pb2.FilterStateValue(
+        object_key=key,
+        factory_key=factory,
+        shared_with_upstream=share,
+        format_string=substitution_format_string_pb2.SubstitutionFormatString(
+            text_format_source=base_pb2.DataSource(inline_string=template), omit_empty_values=True
+        ),
+    )

@@ -1,0 +1,184 @@
+"""Listeners of a node proxy: three in each pod's namespace, and two internal ones that all pods share.
+
+None of them depends on policies, services or other workloads (those come as clusters, as an extension and as
+the plaintext listener's matcher), so ordinary changes never drain a connection.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from envoy.config.core.v3 import socket_option_pb2
+from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
+from envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
+from envoy.extensions.filters.listener.original_src.v3 import original_src_pb2
+
+from ambit.core.address import Address
+from ambit.core.names import HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT, PROXY_MARK
+from ambit.envoy import access_log, connection_manager, defaults, filter_state, names, tcp_proxy, tls
+from ambit.envoy.words import ANY_V4, ANY_V6, pack, socket_address, uint32
+
+ACCEPTED = "accepted"
+DENIED = "denied"
+"""Filter chains of the plaintext listener; its matcher names one of them."""
+
+_ORIGINAL_DST = "envoy.filters.listener.original_dst"
+_SOL_SOCKET, _SO_KEEPALIVE = 1, 9
+_SOL_TCP, _TCP_KEEPIDLE, _TCP_KEEPINTVL, _TCP_KEEPCNT = 6, 4, 5, 6
+
+
+def outbound(*, pod: str, netns: str, client_secret: str) -> Any:
+    """15001: every TCP connection that the pod opens. The cluster `dst|POD|ADDRESS:PORT`, asked for on
+    demand, decides how it goes on; the client's address is kept."""
+    return _pod_listener(
+        names.outbound_listener(pod),
+        addresses=("127.0.0.1", "::1"),
+        port=OUTBOUND_PORT,
+        netns=netns,
+        direction="OUTBOUND",
+        listener_filters=[_original_destination(), _original_source()],
+        filter_chains=[
+            _chain(
+                "outbound",
+                filter_state.network_filter(
+                    filter_state.upstream_namespace(netns),
+                    filter_state.client_certificate(client_secret),
+                    filter_state.client_address(),
+                    filter_state.cluster(
+                        names.destination_prefix(pod).replace("%", "%%") + "%DOWNSTREAM_LOCAL_ADDRESS%"
+                    ),
+                ),
+                tcp_proxy.on_demand(access_log.tcp(names.LOG_OUTBOUND, pod=pod)),
+            )
+        ],
+    )
+
+
+def hbone(*, pod: str, netns: str, addresses: Iterable[Address], server_secret: str) -> Any:
+    """15008: mutual TLS, then one CONNECT stream per connection, authorised one by one, delivered from the
+    client's address to an address of the pod."""
+    chain = _chain("hbone", connection_manager.hbone(pod=pod, addresses=addresses))
+    chain.transport_socket.CopyFrom(tls.server_socket(server_secret))
+    return _pod_listener(
+        names.hbone_listener(pod),
+        addresses=(ANY_V4, ANY_V6),
+        port=HBONE_PORT,
+        netns=netns,
+        direction="INBOUND",
+        listener_filters=[_original_source()],
+        filter_chains=[chain],
+    )
+
+
+def plaintext(*, pod: str, netns: str, matcher: Any) -> Any:
+    """15006: what arrives without HBONE. `matcher` picks ACCEPTED or DENIED before any byte flows, so a
+    denied client never sees what a server says first."""
+    log = access_log.tcp(names.LOG_PLAINTEXT, pod=pod)
+    listener = _pod_listener(
+        names.plaintext_listener(pod),
+        addresses=(ANY_V4, ANY_V6),
+        port=INBOUND_PLAINTEXT_PORT,
+        netns=netns,
+        direction="INBOUND",
+        listener_filters=[_original_destination(), _original_source()],
+        filter_chains=[
+            _chain(ACCEPTED, tcp_proxy.fixed(names.local_cluster(pod), log)),
+            _chain(DENIED, tcp_proxy.fixed(names.REFUSED, log)),
+        ],
+    )
+    listener.filter_chain_matcher.CopyFrom(matcher)
+    return listener
+
+
+def connect_originate() -> Any:
+    """Internal: puts each connection into a tunnel. Hop, target and pinned cluster come with the endpoint."""
+    return _internal_listener(
+        names.CONNECT_ORIGINATE,
+        [_original_destination()],
+        tcp_proxy.on_demand_tunnel(
+            access_log.tcp_failures(names.LOG_TUNNEL),
+            authority=f"%DYNAMIC_METADATA({names.METADATA}:authority)%",
+        ),
+    )
+
+
+def direct_originate() -> Any:
+    """Internal: goes on without a tunnel, for endpoints on this node and endpoints outside the mesh."""
+    return _internal_listener(
+        names.DIRECT_ORIGINATE,
+        [_original_destination(), _original_source()],
+        tcp_proxy.on_demand(access_log.tcp_failures(names.LOG_TUNNEL)),
+    )
+
+
+def _internal_listener(name: str, listener_filters: Iterable[Any], proxy: Any) -> Any:
+    choose = filter_state.network_filter(
+        filter_state.cluster(f"%DYNAMIC_METADATA({names.METADATA}:cluster)%")
+    )
+    return listener_pb2.Listener(
+        name=name,
+        internal_listener=listener_pb2.Listener.InternalListenerConfig(),
+        per_connection_buffer_limit_bytes=uint32(defaults.BUFFER_LIMIT),
+        listener_filters=listener_filters,
+        filter_chains=[_chain(name, choose, proxy)],
+    )
+
+
+def _pod_listener(
+    name: str,
+    *,
+    addresses: tuple[str, str],
+    port: int,
+    netns: str,
+    direction: str,
+    listener_filters: Iterable[Any],
+    filter_chains: Iterable[Any],
+) -> Any:
+    first, second = addresses
+    return listener_pb2.Listener(
+        name=name,
+        address=socket_address(first, port, netns),
+        additional_addresses=[listener_pb2.AdditionalAddress(address=socket_address(second, port, netns))],
+        traffic_direction=direction,
+        per_connection_buffer_limit_bytes=uint32(defaults.BUFFER_LIMIT),
+        listener_filters=listener_filters,
+        filter_chains=filter_chains,
+        socket_options=_keepalive(),
+    )
+
+
+def _chain(name: str, *filters: Any) -> Any:
+    return listener_components_pb2.FilterChain(name=name, filters=filters)
+
+
+def _original_destination() -> Any:
+    """The address that the client dialled becomes the connection's local address."""
+    return listener_components_pb2.ListenerFilter(
+        name=_ORIGINAL_DST, typed_config=pack(original_dst_pb2.OriginalDst())
+    )
+
+
+def _original_source() -> Any:
+    """Upstream connections are made from the client's address."""
+    return listener_components_pb2.ListenerFilter(
+        name="envoy.filters.listener.original_src",
+        typed_config=pack(original_src_pb2.OriginalSrc(mark=PROXY_MARK)),
+    )
+
+
+def _keepalive() -> list[Any]:
+    options = (
+        (_SOL_SOCKET, _SO_KEEPALIVE, 1),
+        (_SOL_TCP, _TCP_KEEPIDLE, defaults.KEEPALIVE_IDLE),
+        (_SOL_TCP, _TCP_KEEPINTVL, defaults.KEEPALIVE_INTERVAL),
+        (_SOL_TCP, _TCP_KEEPCNT, defaults.KEEPALIVE_PROBES),
+    )
+    return [
+        socket_option_pb2.SocketOption(
+            description="keepalive",
+            level=level,
+            name=name,
+            int_value=value,
+            state=socket_option_pb2.SocketOption.STATE_PREBIND,
+        )
+        for level, name, value in options
+    ]

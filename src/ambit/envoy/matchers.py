@@ -1,0 +1,131 @@
+"""Predicates of Envoy's matching API, with constants folded away.
+
+A predicate is True, False, or a message; so a caller that already knows an answer just returns it.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from envoy.config.core.v3 import address_pb2
+from envoy.extensions.matching.common_inputs.network.v3 import network_inputs_pb2
+from envoy.extensions.matching.common_inputs.ssl.v3 import ssl_inputs_pb2
+from envoy.extensions.matching.input_matchers.ip.v3 import ip_pb2
+from envoy.type.matcher.v3 import http_inputs_pb2
+from google.protobuf.wrappers_pb2 import StringValue
+from xds.core.v3 import extension_pb2
+from xds.type.matcher.v3 import matcher_pb2, regex_pb2, string_pb2
+
+from ambit.core.address import Network
+from ambit.envoy.words import pack, uint32
+
+_List = matcher_pb2.Matcher.MatcherList
+Predicate = Any
+"""True, False or a `Matcher.MatcherList.Predicate`."""
+
+
+def all_of(predicates: Iterable[Predicate]) -> Predicate:
+    return _combine(predicates, neutral=True)
+
+
+def any_of(predicates: Iterable[Predicate]) -> Predicate:
+    return _combine(predicates, neutral=False)
+
+
+def negated(predicate: Predicate) -> Predicate:
+    if isinstance(predicate, bool):
+        return not predicate
+    return _List.Predicate(not_matcher=predicate)
+
+
+def source_in(networks: Iterable[Network]) -> Predicate:
+    """The peer's address (on plaintext and HBONE alike: the client pod's) is in one of `networks`."""
+    return _single(network_inputs_pb2.SourceIPInput(), custom_match=_networks(networks))
+
+
+def destination_in(networks: Iterable[Network]) -> Predicate:
+    """The connection's original destination address is in one of `networks`."""
+    return _single(network_inputs_pb2.DestinationIPInput(), custom_match=_networks(networks))
+
+
+def destination_port(port: int) -> Predicate:
+    """The connection's original destination port."""
+    return _single(
+        network_inputs_pb2.DestinationPortInput(), value_match=string_pb2.StringMatcher(exact=str(port))
+    )
+
+
+def authority(pattern: str) -> Predicate:
+    """The whole `:authority` of a CONNECT matches this RE2 pattern."""
+    return _single(
+        http_inputs_pb2.HttpRequestHeaderMatchInput(header_name=":authority"), value_match=_regex(pattern)
+    )
+
+
+def peer_identity(pattern: str) -> Predicate:
+    """The whole SPIFFE URI of the peer's certificate matches this RE2 pattern."""
+    return _single(ssl_inputs_pb2.UriSanInput(), value_match=_regex(pattern))
+
+
+def first_match(rows: Iterable[tuple[Predicate, Any]], otherwise: Any) -> Any:
+    """A matcher that takes the action (see `action`) of the first predicate that holds."""
+    matchers = []
+    for predicate, taken in rows:
+        if predicate is True:
+            otherwise = taken
+            break
+        if predicate is not False:
+            matchers.append(_List.FieldMatcher(predicate=predicate, on_match=taken))
+    matcher = matcher_pb2.Matcher(on_no_match=otherwise)
+    if matchers:
+        matcher.matcher_list.CopyFrom(_List(matchers=matchers))
+    return matcher
+
+
+def action(name: str, message: Any) -> Any:
+    return matcher_pb2.Matcher.OnMatch(
+        action=extension_pb2.TypedExtensionConfig(name=name, typed_config=pack(message))
+    )
+
+
+def filter_chain(name: str) -> Any:
+    """The action of a listener's matcher: this chain."""
+    return action(name, StringValue(value=name))
+
+
+def _combine(predicates: Iterable[Predicate], *, neutral: bool) -> Predicate:
+    kept = []
+    for each in predicates:
+        if isinstance(each, bool):
+            if each is not neutral:
+                return each
+        else:
+            kept.append(each)
+    if not kept:
+        return neutral
+    if len(kept) == 1:
+        return kept[0]
+    several = _List.Predicate.PredicateList(predicate=kept)
+    return _List.Predicate(and_matcher=several) if neutral else _List.Predicate(or_matcher=several)
+
+
+def _single(source: Any, **match: Any) -> Predicate:
+    return _List.Predicate(
+        single_predicate=_List.Predicate.SinglePredicate(
+            input=extension_pb2.TypedExtensionConfig(name=source.DESCRIPTOR.name, typed_config=pack(source)),
+            **match,
+        )
+    )
+
+
+def _networks(networks: Iterable[Network]) -> Any:
+    ranges = [
+        address_pb2.CidrRange(address_prefix=str(each.network_address), prefix_len=uint32(each.prefixlen))
+        for each in networks
+    ]
+    matcher = ip_pb2.Ip(cidr_ranges=ranges, stat_prefix="networks")
+    return extension_pb2.TypedExtensionConfig(name="envoy.matching.matchers.ip", typed_config=pack(matcher))
+
+
+def _regex(pattern: str) -> Any:
+    engine = regex_pb2.RegexMatcher.GoogleRE2()
+    return string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(google_re2=engine, regex=pattern))

@@ -1,0 +1,126 @@
+"""Names of the Envoy resources of a node proxy: one grammar, readable and reversible.
+
+| name | resource |
+| --- | --- |
+| `out\\|POD`, `in\\|POD`, `plain\\|POD` | listeners 15001, 15008, 15006 of one pod |
+| `local\\|POD` | cluster that dials inside the pod's namespace |
+| `policy\\|POD` | extension (ECDS): the pod's L4 authorization on HBONE |
+| `dst\\|POD\\|ADDRESS:PORT` | on-demand cluster: where this pod's connection to this destination goes |
+| `hbone\\|IDENTITY`, `hbone\\|SERVICE\\|IDENTITY` | on-demand cluster: tunnels to one identity |
+| `IDENTITY`, `c\\|IDENTITY` | secrets: a workload's certificate as server, and as client |
+| `trust` | secret: the roots of every trust domain |
+
+POD is `<namespace>/<name>/<sandbox>`. A sandbox never returns, so a name of a pod that is gone is never used
+again: removing its on-demand clusters is safe although Envoy never asks twice for a name.
+Client and server certificate names differ because Envoy does not ask on demand for a name that is subscribed.
+"""
+
+import msgspec
+
+from ambit.core.address import Address, host_port, parse_host_port
+from ambit.core.identity import Identity
+
+CONNECT_ORIGINATE = "connect_originate"
+"""Internal listener: wraps what it gets into an HBONE tunnel named by the endpoint's metadata."""
+DIRECT_ORIGINATE = "direct_originate"
+"""Internal listener: goes on to the destination named by the endpoint's metadata, without a tunnel."""
+REFUSED = "refused"
+"""Cluster without endpoints."""
+TRUST = "trust"
+XDS_CLUSTER = "xds"
+
+METADATA = "ambit"
+"""Namespace of our metadata on clusters, endpoints and access-log tags."""
+
+LOG_OUTBOUND = "outbound"
+LOG_INBOUND = "inbound"
+LOG_PLAINTEXT = "plaintext"
+LOG_TUNNEL = "tunnel"
+"""`log_name` of access-log streams; the last one carries only tunnels that failed."""
+
+
+class Destination(msgspec.Struct, frozen=True):
+    """What a pod (`source`, a pod key) wants to reach."""
+
+    source: str
+    address: Address
+    port: int
+
+
+class Tunnel(msgspec.Struct, frozen=True):
+    """The identity a tunnel's server must have; `service` adds that service's `subject_alt_names`."""
+
+    identity: Identity
+    service: str = ""
+
+
+def pod_key(namespace: str, name: str, sandbox: str) -> str:
+    return f"{namespace}/{name}/{sandbox}"
+
+
+def outbound_listener(pod: str) -> str:
+    return f"out|{pod}"
+
+
+def hbone_listener(pod: str) -> str:
+    return f"in|{pod}"
+
+
+def plaintext_listener(pod: str) -> str:
+    return f"plain|{pod}"
+
+
+def local_cluster(pod: str) -> str:
+    return f"local|{pod}"
+
+
+def policy(pod: str) -> str:
+    return f"policy|{pod}"
+
+
+def destination(source: str, address: Address, port: int) -> str:
+    return destination_prefix(source) + host_port(address, port)
+
+
+def destination_prefix(source: str) -> str:
+    """All destination names of one pod start with this; Envoy appends the original destination."""
+    return f"dst|{source}|"
+
+
+def tunnel(identity: Identity, service: str = "") -> str:
+    return f"hbone|{service}|{identity.uri}" if service else f"hbone|{identity.uri}"
+
+
+def server_secret(identity: Identity) -> str:
+    return identity.uri
+
+
+def client_secret(identity: Identity) -> str:
+    return f"c|{identity.uri}"
+
+
+def parse_cluster(name: str) -> Destination | Tunnel:
+    """What an on-demand cluster's name asks for. Raises ValueError for any other name."""
+    kind, _, rest = name.partition("|")
+    first, separator, last = rest.rpartition("|")
+    if kind == "dst" and separator:
+        address, port = parse_host_port(last)
+        return Destination(first, address, port)
+    if kind == "hbone":
+        return Tunnel(Identity.parse(last), first)
+    raise ValueError(f"{name!r} is not the name of an on-demand cluster")
+
+
+def parse_secret(name: str) -> Identity:
+    """Whose certificate a secret's name asks for. Raises ValueError for any other name."""
+    return Identity.parse(name.removeprefix("c|"))
+
+
+def pod_of(name: str) -> str | None:
+    """The key of the pod that a resource belongs to, None for resources of no single pod."""
+    kind, _, rest = name.partition("|")
+    if kind in {"out", "in", "plain", "local", "policy"}:
+        return rest
+    if kind == "dst":
+        return rest.partition("|")[0]
+    return None

@@ -1,0 +1,106 @@
+"""Mutual TLS of HBONE: TLS 1.3 only, SPIFFE certificates, trust from one secret, servers pinned by
+identity."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from envoy.config.core.v3 import base_pb2
+from envoy.extensions.transport_sockets.tls.v3 import (
+    common_pb2,
+    secret_pb2,
+    tls_pb2,
+    tls_spiffe_validator_config_pb2,
+)
+from envoy.type.matcher.v3 import string_pb2
+
+from ambit.envoy import names
+from ambit.envoy.words import boolean, extension, from_ads, pack, pack_untyped
+
+_PACKAGE = "envoy.extensions.transport_sockets.tls"
+_TLS_1_3 = common_pb2.TlsParameters.TLSv1_3
+_SAN_URI = common_pb2.SubjectAltNameMatcher.URI
+
+
+def client_socket(server_identities: Iterable[str]) -> Any:
+    """The transport socket of a tunnel: certificate chosen by the connection's filter state, server's SPIFFE
+    identity one of `server_identities` and nothing else, whatever the authority signed."""
+    pins = [
+        common_pb2.SubjectAltNameMatcher(san_type=_SAN_URI, matcher=string_pb2.StringMatcher(exact=identity))
+        for identity in server_identities
+    ]
+    mapper = {
+        "name": "envoy.tls.upstream_certificate_mappers.filter_state_override",
+        "typed_config": {
+            "@type": "type.googleapis.com/xds.type.v3.TypedStruct",
+            "type_url": f"type.googleapis.com/{_PACKAGE}.cert_mappers.filter_state_override.v3.Config",
+            "value": {"default_value": "none"},
+        },
+    }
+    selector = pack_untyped(
+        f"{_PACKAGE}.cert_selectors.on_demand_secret.v3.Config",
+        {"config_source": {"ads": {}, "resource_api_version": "V3"}, "certificate_mapper": mapper},
+    )
+    context = _common(pins)
+    context.custom_tls_certificate_selector.name = "envoy.tls.certificate_selectors.on_demand_secret"
+    context.custom_tls_certificate_selector.typed_config.CopyFrom(selector)
+    return _socket(tls_pb2.UpstreamTlsContext(common_tls_context=context))
+
+
+def server_socket(secret: str) -> Any:
+    """The transport socket of an HBONE listener: certificate `secret`, a client certificate of a trusted
+    domain required."""
+    context = _common(())
+    context.tls_certificate_sds_secret_configs.add(name=secret, sds_config=from_ads())
+    return _socket(
+        tls_pb2.DownstreamTlsContext(
+            common_tls_context=context,
+            require_client_certificate=boolean(True),
+            disable_stateless_session_resumption=True,
+            disable_stateful_session_resumption=True,
+        )
+    )
+
+
+def certificate(name: str, *, chain_pem: str, key_pem: str) -> Any:
+    """The secret `name`: a certificate chain, leaf first, and its private key."""
+    return secret_pb2.Secret(
+        name=name,
+        tls_certificate=common_pb2.TlsCertificate(
+            certificate_chain=base_pb2.DataSource(inline_string=chain_pem),
+            private_key=base_pb2.DataSource(inline_string=key_pem),
+        ),
+    )
+
+
+def trust_bundle(roots: Mapping[str, str]) -> Any:
+    """The secret with the roots (PEM) of each trust domain."""
+    config = tls_spiffe_validator_config_pb2.SPIFFECertValidatorConfig()
+    for domain, pem in sorted(roots.items()):
+        config.trust_domains.add(name=domain, trust_bundle=base_pb2.DataSource(inline_string=pem))
+    return secret_pb2.Secret(
+        name=names.TRUST,
+        validation_context=common_pb2.CertificateValidationContext(
+            custom_validator_config=extension("envoy.tls.cert_validator.spiffe", config)
+        ),
+    )
+
+
+def _common(pins: Iterable[Any]) -> Any:
+    return tls_pb2.CommonTlsContext(
+        alpn_protocols=["h2"],
+        tls_params=common_pb2.TlsParameters(
+            tls_minimum_protocol_version=_TLS_1_3, tls_maximum_protocol_version=_TLS_1_3
+        ),
+        combined_validation_context=tls_pb2.CommonTlsContext.CombinedCertificateValidationContext(
+            default_validation_context=common_pb2.CertificateValidationContext(
+                match_typed_subject_alt_names=pins
+            ),
+            validation_context_sds_secret_config=secret_pb2.SdsSecretConfig(
+                name=names.TRUST, sds_config=from_ads()
+            ),
+        ),
+    )
+
+
+def _socket(context: Any) -> Any:
+    return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))

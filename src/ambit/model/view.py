@@ -1,0 +1,109 @@
+"""Questions about the mesh that a node proxy's configuration depends on, and a simple in-memory answer.
+
+`MeshView` is what `ambit.plan` reads. The node agent answers from its state file; tests and the control plane
+use `Snapshot`.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from ambit.core.address import Address
+from ambit.model.policy import Authorization, Scope
+from ambit.model.service import Service
+from ambit.model.workload import NetworkMode, Workload
+
+
+class MeshView(Protocol):
+    """Lookups by the keys of the workload API. Nothing is copied; answers are frozen values."""
+
+    def workload(self, uid: str) -> Workload | None:
+        """The workload with this resource name."""
+
+    def workload_by_address(self, network: str, address: Address) -> Workload | None:
+        """Whose address it is; host-network workloads are not found by address (ztunnel `state.rs`)."""
+
+    def service(self, key: str) -> Service | None:
+        """The service named `<namespace>/<hostname>`."""
+
+    def service_by_address(
+        self, network: str, address: Address, *, client_namespace: str = ""
+    ) -> Service | None:
+        """The service with this virtual address. Exact addresses go before CIDRs, longer CIDRs before
+        shorter; between equals the client's namespace, then the canonical one, then the first by key."""
+
+    def endpoints(self, service: Service) -> Sequence[Workload]:
+        """Workloads that name the service, ready or not, in order of uid."""
+
+    def policies_for(self, workload: Workload) -> tuple[tuple[Authorization, ...], tuple[str, ...]]:
+        """Authorizations that apply to a destination (global, its namespace's, those it names), in order of
+        key, and the names it gives that are not known: such a workload accepts nothing."""
+
+
+class Snapshot:
+    """A `MeshView` over values in memory; immutable once made."""
+
+    def __init__(
+        self,
+        workloads: Iterable[Workload] = (),
+        services: Iterable[Service] = (),
+        authorizations: Iterable[Authorization] = (),
+    ) -> None:
+        self._workloads = {workload.uid: workload for workload in workloads}
+        self._services = {service.key: service for service in services}
+        self._authorizations = {policy.key: policy for policy in authorizations}
+        self._by_address = {
+            (workload.network, address): workload
+            for workload in self._workloads.values()
+            if workload.network_mode == NetworkMode.STANDARD
+            for address in workload.addresses
+        }
+        self._endpoints: dict[str, list[Workload]] = {}
+        for workload in sorted(self._workloads.values(), key=lambda each: each.uid):
+            for key in workload.services:
+                self._endpoints.setdefault(key, []).append(workload)
+
+    def workload(self, uid: str) -> Workload | None:
+        return self._workloads.get(uid)
+
+    def workload_by_address(self, network: str, address: Address) -> Workload | None:
+        return self._by_address.get((network, address))
+
+    def service(self, key: str) -> Service | None:
+        return self._services.get(key)
+
+    def service_by_address(
+        self, network: str, address: Address, *, client_namespace: str = ""
+    ) -> Service | None:
+        return select_service(self._services.values(), network, address, client_namespace)
+
+    def endpoints(self, service: Service) -> Sequence[Workload]:
+        return tuple(self._endpoints.get(service.key, ()))
+
+    def policies_for(self, workload: Workload) -> tuple[tuple[Authorization, ...], tuple[str, ...]]:
+        named = set(workload.policies)
+        policies = tuple(
+            policy
+            for key, policy in sorted(self._authorizations.items())
+            if policy.scope == Scope.GLOBAL
+            or (policy.scope == Scope.NAMESPACE and policy.namespace == workload.namespace)
+            or (policy.scope == Scope.WORKLOAD_SELECTOR and key in named)
+        )
+        return policies, tuple(sorted(named - self._authorizations.keys()))
+
+
+def select_service(
+    candidates: Iterable[Service], network: str, address: Address, client_namespace: str
+) -> Service | None:
+    """The best of `candidates` that has this virtual address, by the order of
+    `MeshView.service_by_address`."""
+    found: list[tuple[tuple[int, bool, bool, str], Service]] = []
+    for service in candidates:
+        for virtual in service.addresses:
+            if virtual.network != network or virtual.address.version != address.version:
+                continue
+            length = address.max_prefixlen if virtual.prefix is None else virtual.prefix
+            shift = address.max_prefixlen - length
+            if int(virtual.address) >> shift == int(address) >> shift:
+                rank = (-length, service.namespace != client_namespace, not service.canonical, service.key)
+                found.append((rank, service))
+    return min(found, key=lambda each: each[0])[1] if found else None

@@ -1,0 +1,220 @@
+"""L4 authorization compiled for Envoy: ordered rows for HBONE (RBAC) and for plaintext (a listener's
+matcher).
+
+Semantics are those of `ambit.policy.decide`: a DENY that matches denies; without an enforced ALLOW the rest
+is allowed; else an ALLOW must match. An unknown policy name denies everything. What is known when compiling
+is folded: the destination's addresses, and on plaintext that there is no identity.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, TypeVar
+
+from ambit.core.address import Address, Network
+from ambit.core.names import RESERVED_PORTS
+from ambit.envoy import http_rbac, listeners, matchers, names
+from ambit.envoy.matchers import Predicate
+from ambit.envoy.words import AnyMessage
+from ambit.model.policy import (
+    Action,
+    Authorization,
+    Clause,
+    Exact,
+    Match,
+    Prefix,
+    Presence,
+    Rule,
+    ServiceAccountMatch,
+    StringMatch,
+    Suffix,
+)
+
+T = TypeVar("T")
+Row = tuple[Predicate, bool, str]
+NO_ALLOW_MATCHED = "none"
+"""Name of the decision when several ALLOW policies exist and none matched; a single one gives its own
+name."""
+NO_POLICY = "default"
+"""Name of the decision when no ALLOW policy exists."""
+UNKNOWN_POLICY = "unknown:"
+"""Prefix of the decision's name when the workload names a policy that has not arrived."""
+_ANY_PART = "[^/]+"
+
+
+class _Facts(Protocol):
+    """How the attributes of a connection are matched where a policy is enforced."""
+
+    def port(self, port: int) -> Predicate: ...
+    def identity(self, pattern: str) -> Predicate: ...
+    def destination(self, networks: Sequence[Network]) -> Predicate: ...
+
+
+class _Hbone:
+    """A CONNECT stream: port and address are in `:authority`, the identity is the peer certificate's."""
+
+    def __init__(self, addresses: Sequence[Address]) -> None:
+        self._addresses = addresses
+
+    def port(self, port: int) -> Predicate:
+        return matchers.authority(f".*:{port}")
+
+    def identity(self, pattern: str) -> Predicate:
+        return matchers.peer_identity(pattern)
+
+    def destination(self, networks: Sequence[Network]) -> Predicate:
+        inside = [address for address in self._addresses if _contains(networks, address)]
+        if len(inside) == len(self._addresses):
+            return True
+        return matchers.any_of(
+            matchers.authority(re.escape(f"[{each}]:" if each.version == 6 else f"{each}:") + "[0-9]+")
+            for each in inside
+        )
+
+
+class _Plaintext:
+    """A connection without identity; its original destination is the listener's local address."""
+
+    def __init__(self, addresses: Sequence[Address]) -> None:
+        self._addresses = addresses
+
+    def port(self, port: int) -> Predicate:
+        return matchers.destination_port(port)
+
+    def identity(self, pattern: str) -> Predicate:
+        del pattern
+        return False
+
+    def destination(self, networks: Sequence[Network]) -> Predicate:
+        if all(_contains(networks, address) for address in self._addresses):
+            return True
+        return matchers.destination_in(networks)
+
+
+def hbone(
+    pod: str,
+    addresses: Sequence[Address],
+    policies: Sequence[Authorization],
+    unknown: Sequence[str],
+) -> AnyMessage:
+    """The RBAC extension of one pod. Dry-run policies are decided beside, as if they were enforced."""
+    facts = _Hbone(addresses)
+    enforced = [policy for policy in policies if not policy.dry_run]
+    rows, otherwise = _rows(enforced, unknown, facts)
+    dry_run: Iterable[Row] = ()
+    if len(enforced) != len(policies):
+        dry_run, fallback = _rows(policies, unknown, facts)
+        dry_run = [*dry_run, (True, *fallback)]
+    return http_rbac.extension(names.policy(pod), rows, otherwise, dry_run)
+
+
+def plaintext(
+    addresses: Sequence[Address], policies: Sequence[Authorization], unknown: Sequence[str]
+) -> AnyMessage:
+    """The matcher of a pod's plaintext listener. Ports of the mesh are denied before policy is asked."""
+    rows, otherwise = _rows([each for each in policies if not each.dry_run], unknown, _Plaintext(addresses))
+    reserved = matchers.any_of(matchers.destination_port(port) for port in sorted(RESERVED_PORTS))
+    return matchers.first_match(
+        [(reserved, _chain(False)), *((predicate, _chain(allow)) for predicate, allow, _ in rows)],
+        _chain(otherwise[0]),
+    )
+
+
+def closed(addresses: Sequence[Address]) -> AnyMessage:
+    """The matcher of a plaintext listener that accepts nothing."""
+    return plaintext(addresses, (), ("",))
+
+
+def _chain(allow: bool) -> AnyMessage:
+    return matchers.filter_chain(listeners.ACCEPTED if allow else listeners.DENIED)
+
+
+def _rows(
+    policies: Sequence[Authorization], unknown: Sequence[str], facts: _Facts
+) -> tuple[list[Row], tuple[bool, str]]:
+    if unknown:
+        return [], (False, UNKNOWN_POLICY + min(unknown))
+    rows: list[Row] = []
+    for action in (Action.DENY, Action.ALLOW):
+        rows += [
+            (_rule(rule, facts), action == Action.ALLOW, f"{policy.key}[{index}]")
+            for policy in policies
+            if policy.action == action
+            for index, rule in enumerate(policy.rules)
+        ]
+    allowing = [policy.key for policy in policies if policy.action == Action.ALLOW]
+    if allowing:
+        return rows, (False, allowing[0] if len(allowing) == 1 else NO_ALLOW_MATCHED)
+    return rows, (True, NO_POLICY)
+
+
+def _rule(rule: Rule, facts: _Facts) -> Predicate:
+    return matchers.all_of(_clause(clause, facts) for clause in rule.clauses)
+
+
+def _clause(clause: Clause, facts: _Facts) -> Predicate:
+    if not clause.matches:
+        return True
+    return matchers.any_of(_match(match, facts) for match in clause.matches)
+
+
+def _match(match: Match, facts: _Facts) -> Predicate:
+    if match == Match():
+        return False
+
+    return matchers.all_of(
+        [
+            _both(match.namespaces, match.not_namespaces, _identities(facts, _namespace)),
+            _both(match.principals, match.not_principals, _identities(facts, _principal)),
+            _both(match.service_accounts, match.not_service_accounts, _identities(facts, _service_account)),
+            _both(match.source_ips, match.not_source_ips, matchers.source_in),
+            _both(match.destination_ips, match.not_destination_ips, facts.destination),
+            _both(
+                match.destination_ports,
+                match.not_destination_ports,
+                lambda ports: matchers.any_of(facts.port(port) for port in ports),
+            ),
+        ]
+    )
+
+
+def _both(
+    positive: Sequence[T], negative: Sequence[T], test: Callable[[Sequence[T]], Predicate]
+) -> Predicate:
+    return matchers.all_of(
+        [
+            test(positive) if positive else True,
+            matchers.negated(test(negative)) if negative else True,
+        ]
+    )
+
+
+def _identities(facts: _Facts, pattern: Callable[[T], str]) -> Callable[[Sequence[T]], Predicate]:
+    return lambda values: facts.identity("|".join(f"(?:{pattern(value)})" for value in values))
+
+
+def _namespace(match: StringMatch) -> str:
+    return f"spiffe://{_ANY_PART}/ns/{_pattern(match, '[^/]*')}/sa/{_ANY_PART}"
+
+
+def _principal(match: StringMatch) -> str:
+    return "spiffe://" + _pattern(match, ".*")
+
+
+def _service_account(match: ServiceAccountMatch) -> str:
+    return f"spiffe://{_ANY_PART}/ns/{re.escape(match.namespace)}/sa/{re.escape(match.service_account)}"
+
+
+def _pattern(match: StringMatch, rest: str) -> str:
+    match match:
+        case Exact(value):
+            return re.escape(value)
+        case Prefix(value):
+            return re.escape(value) + rest
+        case Suffix(value):
+            return rest + re.escape(value)
+        case Presence():
+            return rest[:-1] + "+"
+
+
+def _contains(networks: Sequence[Network], address: Address) -> bool:
+    return any(network.version == address.version and address in network for network in networks)

@@ -1,0 +1,257 @@
+"""Answers to the question "where does this pod's connection to this destination go", one cluster each.
+
+Order (ztunnel `outbound.rs::build_request`): reserved ports are refused; a service's address goes to its
+waypoint or to its endpoints; a workload's address to its waypoint or to itself; anything else passes through
+untouched. To one workload there are three ways: inside the node (policy decided here, because source and
+destination are in the question), through an HBONE tunnel whose server is pinned to the workload's identity,
+or plainly. An answer is never "no such cluster": what must not go on is an empty cluster, which resets at
+once and says why.
+
+A service's cluster has one endpoint for each workload, and every endpoint leads through an internal listener
+to the cluster for that one workload. So local, remote and plain endpoints mix freely, each with its own
+tunnel and pin; the price is one hop inside Envoy (7 us for a request, 50 us for a new connection).
+"""
+
+from collections.abc import Iterable
+
+from ambit.core.address import Address, host_port
+from ambit.core.identity import Identity
+from ambit.core.names import HBONE_PORT, RESERVED_PORTS
+from ambit.envoy import access_log, clusters, names
+from ambit.envoy.words import AnyMessage
+from ambit.model.service import BalancingMode, LoadBalancing, Service
+from ambit.model.view import MeshView
+from ambit.model.workload import GatewayAddress, TunnelProtocol, Workload
+from ambit.plan.endpoints import Choice, choices, preferred_address
+from ambit.plan.values import LocalPod, LocalPods, NodeSettings
+from ambit.policy.decide import ConnectionFacts, Decision, decide
+
+TUNNEL, SAME_NODE, DIRECT, REFUSED = "tunnel", "same-node", "direct", "refused"
+"""Values of the access log's `route` tag."""
+
+
+def answer(name: str, view: MeshView, pods: LocalPods, settings: NodeSettings) -> AnyMessage:
+    """The cluster `name`."""
+    try:
+        asked = names.parse_cluster(name)
+    except ValueError:
+        return _refused(name, "no such destination")
+    if isinstance(asked, names.Tunnel):
+        return clusters.hbone(name, _pins(asked.identity, asked.service, view))
+    source = pods.by_key(asked.source)
+    if source is None:
+        return _refused(name, "the source pod is not on this node")
+    if asked.port in RESERVED_PORTS:
+        return _refused(name, f"port {asked.port} belongs to the mesh")
+    service = view.service_by_address(settings.network, asked.address, client_namespace=source.namespace)
+    if service is not None:
+        return _service(name, source, asked, service, view, settings)
+    workload = view.workload_by_address(settings.network, asked.address)
+    if workload is not None:
+        return _workload(name, source, asked, workload, view, pods, settings)
+    return clusters.passthrough(name, {access_log.ROUTE: DIRECT})
+
+
+def _service(
+    name: str,
+    source: LocalPod,
+    asked: names.Destination,
+    service: Service,
+    view: MeshView,
+    settings: NodeSettings,
+) -> AnyMessage:
+    tags = {access_log.SERVICE: service.key}
+    if service.waypoint is not None:
+        return _waypoint(name, asked, service.waypoint, tags, view, settings)
+    balancing = service.load_balancing or LoadBalancing()
+    if not any(port.service == asked.port for port in service.ports):
+        if balancing.mode == BalancingMode.PASSTHROUGH:
+            return clusters.passthrough(name, {**tags, access_log.ROUTE: DIRECT})
+        return _refused(name, f"service {service.key} has no port {asked.port}", tags)
+    family = asked.address.version
+    endpoints = [
+        _endpoint(source, choice, service, settings)
+        for choice in choices(service, asked.port, family, view, settings)
+        if choice.address.version == family or _is_tunnelled(choice.workload, settings)
+    ]
+    if endpoints:
+        return clusters.balanced(name, endpoints, tags)
+    if balancing.mode == BalancingMode.PASSTHROUGH:
+        return clusters.passthrough(name, {**tags, access_log.ROUTE: DIRECT})
+    return _refused(name, f"service {service.key} has no healthy endpoint for port {asked.port}", tags)
+
+
+def _workload(
+    name: str,
+    source: LocalPod,
+    asked: names.Destination,
+    workload: Workload,
+    view: MeshView,
+    pods: LocalPods,
+    settings: NodeSettings,
+) -> AnyMessage:
+    tags = {access_log.WORKLOAD: workload.uid, access_log.IDENTITY: workload.identity.uri}
+    if workload.waypoint is not None and not _is_waypoint(source, workload.waypoint, view, settings):
+        return _waypoint(name, asked, workload.waypoint, tags, view, settings)
+    local = pods.by_address(asked.address)
+    if local is not None and not settings.same_node_tls:
+        return _same_node(name, source, asked, workload, local, tags, view)
+    if workload.tunnel == TunnelProtocol.HBONE:
+        choice = Choice(workload, asked.address, asked.port)
+        return clusters.balanced(name, [_tunnel(choice, names.tunnel(workload.identity))], tags)
+    return clusters.passthrough(name, {**tags, access_log.ROUTE: DIRECT})
+
+
+def _same_node(
+    name: str,
+    source: LocalPod,
+    asked: names.Destination,
+    workload: Workload,
+    local: LocalPod,
+    tags: dict[str, str],
+    view: MeshView,
+) -> AnyMessage:
+    if (local.namespace, local.name, local.identity) != (
+        workload.namespace,
+        workload.name,
+        workload.identity,
+    ):
+        return _refused(name, f"the pod at {asked.address} is not {workload.uid}", tags)
+    decision = decide_same_node(source, asked.address, asked.port, workload, view)
+    policy = rule_name(decision)
+    if not decision.allowed:
+        return _refused(name, decision.reason.value, {**tags, access_log.POLICY: policy})
+    return clusters.inside(
+        name, local.netns, {**tags, access_log.ROUTE: SAME_NODE, access_log.POLICY: policy}
+    )
+
+
+def decide_same_node(
+    source: LocalPod, address: Address, port: int, workload: Workload, view: MeshView
+) -> Decision:
+    """Whether `source` may connect to `port` of `workload` on the same node."""
+    policies, unknown = view.policies_for(workload)
+    client = preferred_address(source.addresses, address.version)
+    assert client is not None, "a pod has an address"
+    facts = ConnectionFacts(
+        source=client, destination=address, destination_port=port, identity=source.identity
+    )
+    return decide(policies, facts, unknown)
+
+
+def rule_name(decision: Decision) -> str:
+    """The decision's rule as logs show it: `<namespace>/<name>[<rule>]`, empty without policy."""
+    return decision.policy if decision.rule is None else f"{decision.policy}[{decision.rule}]"
+
+
+def _waypoint(
+    name: str,
+    asked: names.Destination,
+    gateway: GatewayAddress,
+    tags: dict[str, str],
+    view: MeshView,
+    settings: NodeSettings,
+) -> AnyMessage:
+    found = _waypoint_choices(gateway, asked.address.version, view, settings)
+    service = f"{gateway.namespace}/{gateway.hostname}" if gateway.hostname else ""
+    authority = host_port(asked.address, asked.port)
+    endpoints = [
+        clusters.Endpoint(
+            listener=names.CONNECT_ORIGINATE,
+            hop=(choice.address, choice.port),
+            cluster=names.tunnel(choice.workload.identity, _pinned_service(service, view)),
+            authority=authority,
+            weight=choice.workload.capacity,
+            tags=_tags(choice, TUNNEL),
+        )
+        for choice in found
+    ]
+    if not endpoints:
+        return _refused(name, f"waypoint {service or gateway.address} is not ready", tags)
+    return clusters.balanced(name, endpoints, tags)
+
+
+def _waypoint_choices(
+    gateway: GatewayAddress, family: int, view: MeshView, settings: NodeSettings
+) -> tuple[Choice, ...]:
+    if gateway.hostname:
+        service = view.service(f"{gateway.namespace}/{gateway.hostname}")
+        return choices(service, gateway.port, family, view, settings) if service else ()
+    if gateway.address is None:
+        return ()
+    service = view.service_by_address(gateway.network, gateway.address)
+    if service is not None:
+        return choices(service, gateway.port, family, view, settings)
+    workload = view.workload_by_address(gateway.network, gateway.address)
+    return (Choice(workload, gateway.address, gateway.port),) if workload else ()
+
+
+def _is_waypoint(source: LocalPod, gateway: GatewayAddress, view: MeshView, settings: NodeSettings) -> bool:
+    """Whether the caller is itself one of the gateway's workloads."""
+    return any(
+        choice.workload.identity == source.identity and choice.address in source.addresses
+        for version in (4, 6)
+        for choice in _waypoint_choices(gateway, version, view, settings)
+    )
+
+
+def _endpoint(
+    source: LocalPod, choice: Choice, service: Service, settings: NodeSettings
+) -> clusters.Endpoint:
+    workload = choice.workload
+    if _is_tunnelled(workload, settings):
+        return _tunnel(
+            choice, names.tunnel(workload.identity, service.key if service.subject_alt_names else "")
+        )
+    return clusters.Endpoint(
+        listener=names.DIRECT_ORIGINATE,
+        hop=(choice.address, choice.port),
+        cluster=names.destination(source.key, choice.address, choice.port),
+        weight=workload.capacity,
+        tags=_tags(choice, DIRECT),
+    )
+
+
+def _tunnel(choice: Choice, cluster: str) -> clusters.Endpoint:
+    return clusters.Endpoint(
+        listener=names.CONNECT_ORIGINATE,
+        hop=(choice.address, HBONE_PORT),
+        cluster=cluster,
+        authority=host_port(choice.address, choice.port),
+        weight=choice.workload.capacity,
+        tags=_tags(choice, TUNNEL),
+    )
+
+
+def _tags(choice: Choice, route: str) -> dict[str, str]:
+    return {
+        access_log.ROUTE: route,
+        access_log.WORKLOAD: choice.workload.uid,
+        access_log.IDENTITY: choice.workload.identity.uri,
+        access_log.TARGET: host_port(choice.address, choice.port),
+    }
+
+
+def _is_tunnelled(workload: Workload, settings: NodeSettings) -> bool:
+    """Endpoints on this node go on to their own address, which decides between same node and plain."""
+    elsewhere = workload.node != settings.node or settings.same_node_tls
+    return workload.tunnel == TunnelProtocol.HBONE and elsewhere and workload.waypoint is None
+
+
+def _pins(identity: Identity, service: str, view: MeshView) -> list[str]:
+    known = view.service(service) if service else None
+    return sorted({identity.uri, *(_spiffe(known.subject_alt_names) if known else ())})
+
+
+def _pinned_service(service: str, view: MeshView) -> str:
+    known = view.service(service) if service else None
+    return service if known is not None and known.subject_alt_names else ""
+
+
+def _spiffe(names_: Iterable[str]) -> Iterable[str]:
+    """Only SPIFFE identities count; DNS names are never compared (ztunnel)."""
+    return (each for each in names_ if each.startswith("spiffe://"))
+
+
+def _refused(name: str, reason: str, tags: dict[str, str] | None = None) -> AnyMessage:
+    return clusters.refused(name, {**(tags or {}), access_log.ROUTE: REFUSED, access_log.REASON: reason})

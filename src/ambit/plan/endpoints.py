@@ -1,0 +1,90 @@
+"""Which workloads a connection to a service may go to (ztunnel `state.rs::load_balance`).
+
+An endpoint counts when it is healthy (or the service allows all), lies in this network, has an address and
+serves the port. Preference walks the service's scopes and stops at the first mismatch; STRICT keeps full
+matches only, FAILOVER the best rank only. Choice among those left is Envoy's, weighted by capacity.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from ambit.core.address import Address
+from ambit.model.service import BalancingMode, HealthPolicy, LoadBalancing, Scope, Service
+from ambit.model.view import MeshView
+from ambit.model.workload import Workload, WorkloadStatus
+from ambit.plan.values import NodeSettings
+
+
+class Choice(msgspec.Struct, frozen=True):
+    workload: Workload
+    address: Address
+    port: int
+
+
+def choices(
+    service: Service, port: int, family: int, view: MeshView, settings: NodeSettings
+) -> tuple[Choice, ...]:
+    """Endpoints for `port` of `service`, in order of uid; `family` (4 or 6) is preferred among addresses."""
+    balancing = service.load_balancing or LoadBalancing()
+    found = [
+        Choice(workload, address, target)
+        for workload in view.endpoints(service)
+        if _is_usable(workload, balancing, settings)
+        and (target := target_port(service, workload, port))
+        and (address := preferred_address(workload.addresses, family)) is not None
+    ]
+    return tuple(_nearest(found, balancing, settings))
+
+
+def target_port(service: Service, workload: Workload, port: int) -> int:
+    """The workload's port behind a service port; 0 when it serves none."""
+    for each in (*workload.services.get(service.key, ()), *service.ports):
+        if each.service == port and each.target:
+            return each.target
+    return 0
+
+
+def preferred_address(addresses: Iterable[Address], family: int) -> Address | None:
+    """One of `addresses`, of this family if there is one."""
+    return min(addresses, key=lambda each: each.version != family, default=None)
+
+
+def _is_usable(workload: Workload, balancing: LoadBalancing, settings: NodeSettings) -> bool:
+    healthy = workload.status == WorkloadStatus.HEALTHY or balancing.health_policy == HealthPolicy.ALLOW_ALL
+    return healthy and workload.network == settings.network and workload.capacity > 0
+
+
+def _nearest(found: list[Choice], balancing: LoadBalancing, settings: NodeSettings) -> list[Choice]:
+    preference = balancing.routing_preference
+    if not preference or balancing.mode not in {BalancingMode.STRICT, BalancingMode.FAILOVER}:
+        return found
+    ranks = [_rank(choice.workload, preference, settings) for choice in found]
+    wanted = len(preference) if balancing.mode == BalancingMode.STRICT else max(ranks, default=0)
+    return [choice for choice, rank in zip(found, ranks, strict=True) if rank == wanted]
+
+
+def _rank(workload: Workload, preference: tuple[Scope, ...], settings: NodeSettings) -> int:
+    rank = 0
+    for scope in preference:
+        if not _matches(workload, scope, settings):
+            break
+        rank += 1
+    return rank
+
+
+def _matches(workload: Workload, scope: Scope, settings: NodeSettings) -> bool:
+    locality = workload.locality
+    match scope:
+        case Scope.REGION:
+            return locality.region == settings.region
+        case Scope.ZONE:
+            return locality.zone == settings.zone
+        case Scope.SUBZONE:
+            return locality.subzone == settings.subzone
+        case Scope.NODE:
+            return workload.node == settings.node
+        case Scope.CLUSTER:
+            return workload.cluster_id == settings.cluster_id
+        case Scope.NETWORK:
+            return workload.network == settings.network

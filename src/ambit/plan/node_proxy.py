@@ -1,0 +1,137 @@
+"""Everything that the Envoy of one node gets: pure functions from pods and the mesh view to finished
+resources.
+
+The agent sends `shared_resources` and each pod's `pod_resources` to the wildcard, answers questions for
+clusters with `destination` and for secrets with `secret`, and sends again whatever changed version after the
+mesh changed. Extensions (ECDS), secrets and on-demand clusters go only to who asked for their name.
+"""
+
+from collections.abc import Mapping
+
+from ambit.core.identity import Identity
+from ambit.envoy import bootstrap as envoy_bootstrap
+from ambit.envoy import clusters, listeners, names, tls
+from ambit.envoy.words import AnyMessage
+from ambit.model.view import MeshView
+from ambit.model.workload import Workload
+from ambit.plan import authorization, destinations
+from ambit.plan.values import (
+    CLUSTER,
+    EXTENSION,
+    LISTENER,
+    SECRET,
+    LocalPod,
+    LocalPods,
+    NodeSettings,
+    PlannedResource,
+    planned,
+)
+
+__all__ = [
+    "LocalPod",
+    "LocalPods",
+    "NodeSettings",
+    "PlannedResource",
+    "bootstrap",
+    "destination",
+    "outbound_resources",
+    "pod_resources",
+    "required_secrets",
+    "secret",
+    "shared_resources",
+    "trust_bundle",
+    "workload_of",
+]
+
+
+def bootstrap(settings: NodeSettings, *, xds_socket: str, admin_socket: str) -> bytes:
+    """Envoy's bootstrap, to be written as a `.pb` file. Start Envoy with `--concurrency 1`."""
+    message: AnyMessage = envoy_bootstrap.node_proxy(
+        node=settings.node,
+        xds_socket=xds_socket,
+        admin_socket=admin_socket,
+        max_connections=settings.max_connections,
+    )
+    serialised: bytes = message.SerializeToString(deterministic=True)
+    return serialised
+
+
+def shared_resources() -> tuple[PlannedResource, ...]:
+    """What every node proxy has, whatever pods are there. Send it before any pod's resources."""
+    return (
+        planned(CLUSTER, names.REFUSED, clusters.refused(names.REFUSED, {})),
+        planned(LISTENER, names.CONNECT_ORIGINATE, listeners.connect_originate()),
+        planned(LISTENER, names.DIRECT_ORIGINATE, listeners.direct_originate()),
+    )
+
+
+def pod_resources(pod: LocalPod, view: MeshView, settings: NodeSettings) -> tuple[PlannedResource, ...]:
+    """The three listeners, local cluster and policy of one pod. A pod whose workload is not known, or that
+    names an unknown policy, accepts nothing."""
+    workload = workload_of(pod, view, settings)
+    policies, unknown = view.policies_for(workload) if workload else ((), (pod.key,))
+    hbone = listeners.hbone(
+        pod=pod.key,
+        netns=pod.netns,
+        addresses=pod.addresses,
+        server_secret=names.server_secret(pod.identity),
+    )
+    plaintext = listeners.plaintext(
+        pod=pod.key, netns=pod.netns, matcher=authorization.plaintext(pod.addresses, policies, unknown)
+    )
+    policy = authorization.hbone(pod.key, pod.addresses, policies, unknown)
+    local = clusters.inside(names.local_cluster(pod.key), pod.netns, {})
+    return (
+        planned(CLUSTER, names.local_cluster(pod.key), local),
+        planned(EXTENSION, names.policy(pod.key), policy, on_demand=True),
+        *outbound_resources(pod),
+        planned(LISTENER, names.hbone_listener(pod.key), hbone),
+        planned(LISTENER, names.plaintext_listener(pod.key), plaintext),
+    )
+
+
+def outbound_resources(pod: LocalPod) -> tuple[PlannedResource, ...]:
+    """The part of `pod_resources` that may be sent before the first complete answer of the control plane."""
+    outbound = listeners.outbound(
+        pod=pod.key, netns=pod.netns, client_secret=names.client_secret(pod.identity)
+    )
+    return (planned(LISTENER, names.outbound_listener(pod.key), outbound),)
+
+
+def destination(name: str, view: MeshView, local_pods: LocalPods, settings: NodeSettings) -> PlannedResource:
+    """The answer to a question for cluster `name`; there is always one. It depends on the named pod, on the
+    destination's service or workload, its endpoints and its policies."""
+    cluster = destinations.answer(name, view, local_pods, settings)
+    return planned(CLUSTER, name, cluster, on_demand=True)
+
+
+def secret(name: str, *, chain_pem: str, key_pem: str) -> PlannedResource:
+    """The certificate `name` (`names.server_secret` or `names.client_secret` of an identity; whose it is
+    tells `names.parse_secret`). Each identity of a local pod is asked for under both."""
+    message = tls.certificate(name, chain_pem=chain_pem, key_pem=key_pem)
+    return planned(SECRET, name, message, on_demand=True)
+
+
+def trust_bundle(roots: Mapping[str, str]) -> PlannedResource:
+    """The secret `names.TRUST`: roots (PEM) by trust domain."""
+    return planned(SECRET, names.TRUST, tls.trust_bundle(roots), on_demand=True)
+
+
+def required_secrets(identity: Identity) -> tuple[str, str]:
+    """Names under which Envoy may ask for a local identity's certificate."""
+    return names.server_secret(identity), names.client_secret(identity)
+
+
+def workload_of(pod: LocalPod, view: MeshView, settings: NodeSettings) -> Workload | None:
+    """The pod's record in the workload API, if it is there and says the same about who the pod is."""
+    if pod.workload is not None:
+        return pod.workload
+    for address in pod.addresses:
+        found = view.workload_by_address(settings.network, address)
+        if found is not None and (found.namespace, found.name, found.identity) == (
+            pod.namespace,
+            pod.name,
+            pod.identity,
+        ):
+            return found
+    return None

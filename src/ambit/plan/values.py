@@ -1,0 +1,96 @@
+"""What a node proxy's plan is made of: the pods of the node, the node's settings, finished resources."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+import msgspec
+from google.protobuf.any_pb2 import Any
+
+from ambit.core import names as core_names
+from ambit.core.address import Address
+from ambit.core.identity import Identity
+from ambit.envoy import names
+from ambit.model.workload import Workload
+
+CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
+SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105
+EXTENSION = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
+
+
+class LocalPod(msgspec.Struct, frozen=True):
+    """An enrolled pod of this node. `netns` is the path of its pinned namespace, unique to the sandbox;
+    `workload` is its record in the workload API once that is known (policy needs it)."""
+
+    uid: str
+    namespace: str
+    name: str
+    sandbox: str
+    identity: Identity
+    addresses: tuple[Address, ...]
+    netns: str
+    workload: Workload | None = None
+
+    @property
+    def key(self) -> str:
+        """POD in `ambit.envoy.names`."""
+        return names.pod_key(self.namespace, self.name, self.sandbox)
+
+
+class LocalPods:
+    """The pods of a node, by key and by address; immutable once made."""
+
+    def __init__(self, pods: Iterable[LocalPod] = ()) -> None:
+        self._by_key = {pod.key: pod for pod in pods}
+        self._by_address = {address: pod for pod in self._by_key.values() for address in pod.addresses}
+
+    def by_key(self, key: str) -> LocalPod | None:
+        return self._by_key.get(key)
+
+    def by_address(self, address: Address) -> LocalPod | None:
+        return self._by_address.get(address)
+
+    def __iter__(self) -> Iterator[LocalPod]:
+        return iter(self._by_key.values())
+
+
+class NodeSettings(msgspec.Struct, frozen=True):
+    """What holds for a whole node. `same_node_tls` sends traffic between two pods of the node through a
+    tunnel as well; `max_connections` bounds accepted connections of the whole proxy."""
+
+    node: str
+    network: str = ""
+    trust_domain: str = core_names.DEFAULT_TRUST_DOMAIN
+    cluster_id: str = core_names.DEFAULT_CLUSTER_ID
+    region: str = ""
+    zone: str = ""
+    subzone: str = ""
+    same_node_tls: bool = False
+    max_connections: int = 50_000
+
+
+class PlannedResource(msgspec.Struct, frozen=True):
+    """One resource for Envoy. `version` is a hash of the content; `body` is a serialised
+    `google.protobuf.Any`; an `on_demand` resource is sent only to who asks for its name, never with a
+    wildcard."""
+
+    type_url: str
+    name: str
+    version: str
+    body: bytes
+    on_demand: bool = False
+
+
+class Message(Protocol):
+    """A protobuf message, as far as we use it."""
+
+    def SerializeToString(self, *, deterministic: bool = ...) -> bytes: ...  # noqa: N802 - protobuf's name
+
+
+def planned(type_url: str, name: str, message: Message, *, on_demand: bool = False) -> PlannedResource:
+    """A finished resource from a message. Equal messages give equal versions."""
+    value = message.SerializeToString(deterministic=True)
+    body = Any(type_url=type_url, value=value).SerializeToString()
+    version = hashlib.blake2b(value, digest_size=8).hexdigest()
+    return PlannedResource(type_url, name, version, body, on_demand)
