@@ -1,0 +1,187 @@
+"""The gRPC server on the agent's Unix socket: delta discovery and access logs for the node's Envoy.
+
+Resources live in one store; during a hot restart two Envoys read it. The socket's directory is closed to
+everybody else, so whoever connects is our Envoy.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import grpc
+
+from ambit.core.errors import EnvironmentProblem
+from ambit.node.downstream.publication import Publication, StreamProgress
+from ambit.xds.frames import Request, Resource, Response
+from ambit.xds.session import Asked, ProtocolViolation, Rejected, ServerSession
+from ambit.xds.store import Changed, Store
+from ambit.xds.wire import METHOD_NAME, SERVICE, decode_request, encode_response
+
+_log = logging.getLogger("ambit.ads")
+_ACCESS_LOG_SERVICE = "envoy.service.accesslog.v3.AccessLogService"
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", 16 << 20),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+)
+
+AskedFor = Callable[[str, tuple[str, ...]], None]
+"""Told of names of a type that Envoy asked for and that do not exist yet."""
+
+
+class EnvoyServer:
+    """Serves until `stop`. `access_log` gets each serialised `StreamAccessLogsMessage`."""
+
+    def __init__(self, path: Path, asked: AskedFor, access_log: Callable[[bytes], None]) -> None:
+        self.store = Store()
+        self._path = path
+        self._asked = asked
+        self._access_log = access_log
+        self._streams: dict[_Stream, None] = {}
+        self._publications: list[Publication] = []
+        self._server: grpc.aio.Server | None = None
+
+    @property
+    def connected(self) -> int:
+        """How many Envoys read configuration now."""
+        return len(self._streams)
+
+    @property
+    def rejections(self) -> dict[str, str]:
+        """What Envoy last rejected and did not replace, by type."""
+        found: dict[str, str] = {}
+        for stream in self._streams:
+            found |= stream.progress.rejections
+        return found
+
+    async def start(self) -> None:
+        """Listens. Raises EnvironmentProblem when the socket cannot be made."""
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path.unlink(missing_ok=True)
+        server = grpc.aio.server(options=_OPTIONS)
+        server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler(
+                    SERVICE,
+                    {
+                        METHOD_NAME: grpc.stream_stream_rpc_method_handler(
+                            self._discovery, decode_request, encode_response
+                        )
+                    },
+                ),
+                grpc.method_handlers_generic_handler(
+                    _ACCESS_LOG_SERVICE,
+                    {"StreamAccessLogs": grpc.stream_unary_rpc_method_handler(self._logs)},
+                ),
+            )
+        )
+        try:
+            server.add_insecure_port(f"unix:{self._path}")
+            await server.start()
+        except RuntimeError as problem:
+            raise EnvironmentProblem(f"cannot listen on {self._path}: {problem}") from problem
+        self._server = server
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            await self._server.stop(None)
+
+    def publish(
+        self, changed: Iterable[tuple[str, Resource]], removed: Iterable[tuple[str, str]] = ()
+    ) -> Publication:
+        """Stores resources and removals, tells every stream, and returns what can be awaited.
+
+        `changed` is (type URL, resource) in the order in which types must arrive.
+        """
+        puts: dict[str, dict[str, Resource]] = {}
+        gone: dict[str, set[str]] = {}
+        for type_url, resource in changed:
+            puts.setdefault(type_url, {})[resource.name] = resource
+        for type_url, name in removed:
+            gone.setdefault(type_url, set()).add(name)
+            puts.setdefault(type_url, {})
+        changes = [
+            change
+            for type_url, resources in puts.items()
+            if (change := self.store.update(type_url, resources, gone.get(type_url, ())))
+        ]
+        return self._announce(changes)
+
+    def _announce(self, changes: list[Changed]) -> Publication:
+        publication = Publication(
+            {change.type_url: self.store.revision(change.type_url) for change in changes},
+            {change.type_url: frozenset(change.before) for change in changes},
+        )
+        if changes:
+            for stream in self._streams:
+                stream.send(stream.session.notify_all(changes))
+        if not publication.check(stream.progress for stream in self._streams):
+            self._publications.append(publication)
+        return publication
+
+    def _check(self) -> None:
+        self._publications = [
+            publication
+            for publication in self._publications
+            if not publication.check(stream.progress for stream in self._streams)
+        ]
+
+    async def _discovery(self, _: object, context: grpc.aio.ServicerContext) -> None:
+        stream = _Stream(ServerSession(self.store))
+        self._streams[stream] = None
+        _log.info("Envoy connected")
+        writer = asyncio.ensure_future(stream.write(context))
+        try:
+            while True:
+                request = await context.read()
+                if request is grpc.aio.EOF:
+                    break
+                self._take(stream, request)
+        except ProtocolViolation as problem:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(problem))
+        finally:
+            writer.cancel()
+            del self._streams[stream]
+            self._check()
+            _log.info("Envoy disconnected")
+
+    def _take(self, stream: "_Stream", request: Request) -> None:
+        stream.send(stream.session.receive(request))
+        for event in stream.session.take_events():
+            stream.progress.take(event)
+            match event:
+                case Asked(type_url, names):
+                    self._asked(type_url, names)
+                case Rejected(response, error):
+                    _log.error("Envoy rejected %s: %s", response.type_url.rpartition(".")[2], error)
+                    for publication in self._publications:
+                        publication.rejected(event)
+                case _:
+                    pass
+        self._check()
+
+    async def _logs(self, messages: object, context: grpc.aio.ServicerContext) -> bytes:
+        while True:
+            message = await context.read()
+            if message is grpc.aio.EOF:
+                return b""
+            self._access_log(message)
+
+
+class _Stream:
+    def __init__(self, session: ServerSession) -> None:
+        self.session = session
+        self.progress = StreamProgress(session)
+        self._queue: asyncio.Queue[Response] = asyncio.Queue()
+
+    def send(self, responses: list[Response]) -> None:
+        """Queues responses; the session's window bounds how many there can be."""
+        for response in responses:
+            self._queue.put_nowait(response)
+
+    async def write(self, context: grpc.aio.ServicerContext) -> None:
+        while True:
+            await context.write(await self._queue.get())

@@ -1,0 +1,125 @@
+"""The agent's state file: opened, checked, and moved aside when it is damaged.
+
+A damaged file is never repaired and never trusted: it is renamed, and the control plane sends everything
+again. The file holds private keys, so its mode is 0600.
+"""
+
+import contextlib
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from ambit.core.errors import AmbitError
+
+_log = logging.getLogger("ambit.state")
+SCHEMA_VERSION: Final = 1
+"""Kept in `user_version`; a file of another version is treated like a damaged one."""
+
+_SCHEMA = f"""
+PRAGMA user_version = {SCHEMA_VERSION};
+CREATE TABLE resource (type TEXT, name TEXT, version TEXT NOT NULL, body BLOB NOT NULL,
+                       PRIMARY KEY (type, name)) WITHOUT ROWID;
+CREATE TABLE address (network TEXT, address BLOB, prefix INTEGER, kind TEXT, name TEXT,
+                      PRIMARY KEY (network, address, prefix, kind, name)) WITHOUT ROWID;
+CREATE INDEX address_by_name ON address (name);
+CREATE TABLE hostname (hostname TEXT, name TEXT, PRIMARY KEY (hostname, name)) WITHOUT ROWID;
+CREATE INDEX hostname_by_name ON hostname (name);
+CREATE TABLE endpoint (service TEXT, uid TEXT, PRIMARY KEY (service, uid)) WITHOUT ROWID;
+CREATE INDEX endpoint_by_uid ON endpoint (uid);
+CREATE TABLE policy (scope INTEGER, namespace TEXT, name TEXT,
+                     PRIMARY KEY (scope, namespace, name)) WITHOUT ROWID;
+CREATE INDEX policy_by_name ON policy (name);
+CREATE TABLE complete (type TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE certificate (identity TEXT PRIMARY KEY, key BLOB, chain BLOB, roots BLOB) WITHOUT ROWID;
+CREATE TABLE pod (uid TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
+"""
+
+
+class StateLost(AmbitError):
+    """The state file broke while it was in use; it has to be opened anew and filled again."""
+
+
+class StateNotWritten(AmbitError):
+    """The change could not be stored (disk full, file locked); what was there before is intact."""
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """The checked database at `path`; a new one when there was none or it was damaged.
+
+    Raises StateNotWritten when the directory is not writable.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        return _open(path)
+    except sqlite3.DatabaseError as problem:
+        if isinstance(problem, sqlite3.OperationalError) and not path.exists():
+            raise StateNotWritten(
+                f"cannot create {path}: {problem}", "check the disk and its mode"
+            ) from problem
+        _log.error("state file %s is unusable (%s): moved aside, everything is fetched again", path, problem)
+        move_aside(path)
+    try:
+        return _open(path)
+    except sqlite3.DatabaseError as problem:
+        raise StateNotWritten(f"cannot create {path}: {problem}", "check the disk and its mode") from problem
+
+
+def move_aside(path: Path) -> None:
+    """Renames a damaged file to `<name>.damaged` (one is kept) and removes its journal."""
+    with contextlib.suppress(FileNotFoundError):
+        path.replace(path.with_name(path.name + ".damaged"))
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """One atomic change. Raises StateNotWritten (rolled back) or StateLost."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException as problem:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        if isinstance(problem, sqlite3.DatabaseError):
+            raise mapped(problem) from problem
+        raise
+
+
+def mapped(problem: sqlite3.Error) -> AmbitError:
+    """Our error for one of SQLite's."""
+    if isinstance(problem, sqlite3.OperationalError) and "malformed" not in str(problem):
+        return StateNotWritten(f"the node's state could not be stored: {problem}", "free disk space")
+    return StateLost(f"the node's state file is damaged: {problem}", "it is moved aside and fetched again")
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    os.close(descriptor)
+    connection = sqlite3.connect(path, isolation_level=None, timeout=1.0, cached_statements=64)
+    try:
+        # NORMAL may lose the newest commits at a power cut: versions and bodies go together, so the control
+        # plane sends exactly the difference again.
+        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "cache_size = -1024", "mmap_size = 0"):
+            connection.execute(f"PRAGMA {pragma}")
+        _prepare(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Makes the tables of a new file; checks an old one. Raises sqlite3.DatabaseError."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0 and not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+        connection.executescript(_SCHEMA)
+    elif version != SCHEMA_VERSION:
+        raise sqlite3.DatabaseError(f"schema version {version}, this agent reads {SCHEMA_VERSION}")
+    elif (verdict := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+        raise sqlite3.DatabaseError(str(verdict))

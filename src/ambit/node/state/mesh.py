@@ -1,0 +1,289 @@
+"""The workload API's resources on disk, as the `MeshView` that plans and DNS read.
+
+Rules (each has a test of the same number):
+1. Bodies and versions change together; what was acknowledged is on disk.
+2. A resource that cannot be decoded is refused by name and leaves its former state; the others are taken.
+3. Lookups give what was last stored, whatever the order of changes; removal leaves no index entry behind.
+4. Memory does not follow the mesh: at most `cached` decoded values are held.
+"""
+
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from ambit.core.address import Address
+from ambit.model.policy import Authorization, Scope
+from ambit.model.service import Service
+from ambit.model.view import select_service
+from ambit.model.workload import NetworkMode, TunnelProtocol, Workload
+from ambit.node.state.database import StateLost, mapped, move_aside, open_database, transaction
+from ambit.xds.frames import Resource
+from ambit.xds.messages import (
+    ADDRESS_TYPE,
+    AUTHORIZATION_TYPE,
+    TYPES,
+    Value,
+    decode_address,
+    decode_authorization,
+    from_resource,
+)
+from ambit.xds.wire import unpack
+
+_HOST_BITS: Final = 128
+"""`prefix` of an exact address, of either family."""
+_WORKLOAD: Final = "workload"
+_SERVICE: Final = "service"
+
+V = TypeVar("V", Workload, Service, Authorization)
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """What one change did: names that changed or vanished, and names refused with the reason."""
+
+    changed: tuple[str, ...]
+    refused: Mapping[str, str]
+
+
+class MeshState:
+    """One state file. All methods are quick and synchronous; one thread only."""
+
+    def __init__(self, path: Path, cached: int = 4096) -> None:
+        self._path = path
+        self._cached = cached
+        self._values: OrderedDict[tuple[str, str], Value] = OrderedDict()
+        self.database = open_database(path)
+
+    def close(self) -> None:
+        self.database.close()
+
+    def reopen(self) -> None:
+        """After StateLost: sets the damaged file aside and begins with an empty one."""
+        self.database.close()
+        move_aside(self._path)
+        self._values.clear()
+        self.database = open_database(self._path)
+
+    # Changes
+
+    def apply(self, type_url: str, resources: Iterable[Resource], removed: Iterable[str]) -> Stored:
+        """Stores resources and removals in one transaction.
+
+        Raises StateNotWritten (nothing changed) or StateLost.
+        """
+        changed: list[str] = []
+        refused: dict[str, str] = {}
+        with transaction(self.database) as database:
+            for resource in resources:
+                try:
+                    value = from_resource(type_url, resource)
+                except ValueError as problem:
+                    refused[resource.name] = str(problem)
+                    continue
+                _forget(database, type_url, resource.name)
+                database.execute(
+                    "INSERT INTO resource VALUES (?, ?, ?, ?)",
+                    (type_url, resource.name, resource.version, unpack(resource.body)[1]),
+                )
+                _index(database, value)
+                changed.append(resource.name)
+            changed += [name for name in removed if _forget(database, type_url, name)]
+        for name in changed:
+            self._values.pop((type_url, name), None)
+        return Stored(tuple(changed), refused)
+
+    def mark_complete(self, type_url: str) -> None:
+        """Remembers that the first complete answer for a type was stored."""
+        with transaction(self.database) as database:
+            database.execute("INSERT OR IGNORE INTO complete VALUES (?)", (type_url,))
+
+    @property
+    def complete(self) -> bool:
+        """Whether both types were ever answered completely, now or in a former life of the agent."""
+        return {row[0] for row in self._rows("SELECT type FROM complete")} >= set(TYPES)
+
+    def versions(self, type_url: str) -> dict[str, str]:
+        """What is held, for `initial_resource_versions`."""
+        return dict(self._rows("SELECT name, version FROM resource WHERE type = ?", type_url))
+
+    def count(self, type_url: str) -> int:
+        return int(self._rows("SELECT count(*) FROM resource WHERE type = ?", type_url)[0][0])
+
+    # Lookups: `MeshView`
+
+    def workload(self, uid: str) -> Workload | None:
+        return self._value(ADDRESS_TYPE, uid, Workload)
+
+    def service(self, key: str) -> Service | None:
+        return self._value(ADDRESS_TYPE, key, Service)
+
+    def authorization(self, key: str) -> Authorization | None:
+        return self._value(AUTHORIZATION_TYPE, key, Authorization)
+
+    def workload_by_address(self, network: str, address: Address) -> Workload | None:
+        """Pods before other workloads, then HBONE before plain; host-network workloads are not found by
+        address (ztunnel `state/workload.rs`)."""
+        found = [
+            workload
+            for name in self._names_at(_WORKLOAD, network, address)
+            if (workload := self.workload(name)) is not None
+        ]
+        return min(found, key=_preference, default=None)
+
+    def service_by_address(
+        self, network: str, address: Address, *, client_namespace: str = ""
+    ) -> Service | None:
+        """Exact addresses before ranges, narrow ranges before wide ones; then as `select_service` chooses."""
+        names = self._names_at(_SERVICE, network, address) or self._names_around(network, address)
+        found = [service for name in names if (service := self.service(name)) is not None]
+        return select_service(found, network, address, client_namespace)
+
+    def services_by_hostname(self, hostname: str) -> tuple[Service, ...]:
+        """All services of this fully qualified name (lower case), in any namespace."""
+        names = self._rows("SELECT name FROM hostname WHERE hostname = ?", hostname)
+        return tuple(service for (name,) in names if (service := self.service(name)) is not None)
+
+    def endpoints(self, service: Service) -> tuple[Workload, ...]:
+        """Workloads that serve it, in a stable order; unhealthy ones included."""
+        names = self._rows("SELECT uid FROM endpoint WHERE service = ? ORDER BY uid", service.key)
+        return tuple(workload for (uid,) in names if (workload := self.workload(uid)) is not None)
+
+    def policies_for(self, workload: Workload) -> tuple[tuple[Authorization, ...], tuple[str, ...]]:
+        """The policies that apply to it as a destination, in order of key, and names it lists that are
+        unknown here: such a workload accepts nothing."""
+        scoped = self._rows(
+            "SELECT name FROM policy WHERE scope = ? OR (scope = ? AND namespace = ?)",
+            int(Scope.GLOBAL),
+            int(Scope.NAMESPACE),
+            workload.namespace,
+        )
+        named = {name: self.authorization(name) for name in workload.policies}
+        policies = {name: policy for (name,) in scoped if (policy := self.authorization(name)) is not None}
+        policies |= {
+            name: policy
+            for name, policy in named.items()
+            if policy is not None and policy.scope is Scope.WORKLOAD_SELECTOR
+        }
+        unknown = tuple(sorted(name for name, policy in named.items() if policy is None))
+        return tuple(policies[name] for name in sorted(policies)), unknown
+
+    # Lists, for `/config_dump`
+
+    def addresses(self) -> Iterator[Workload | Service]:
+        """Every workload and service, decoded one by one and not kept."""
+        for (body,) in self.database.execute("SELECT body FROM resource WHERE type = ?", (ADDRESS_TYPE,)):
+            yield decode_address(body)
+
+    def authorizations(self) -> Iterator[Authorization]:
+        rows = self.database.execute("SELECT body FROM resource WHERE type = ?", (AUTHORIZATION_TYPE,))
+        for (body,) in rows:
+            yield decode_authorization(body)
+
+    def _names_at(self, kind: str, network: str, address: Address) -> list[str]:
+        rows = self._rows(
+            "SELECT name FROM address WHERE network = ? AND address = ? AND prefix = ? AND kind = ?",
+            network,
+            address.packed,
+            _HOST_BITS,
+            kind,
+        )
+        return [name for (name,) in rows]
+
+    def _names_around(self, network: str, address: Address) -> list[str]:
+        prefixes = self._rows(
+            "SELECT DISTINCT prefix FROM address WHERE network = ? AND prefix < ? AND length(address) = ? "
+            "ORDER BY prefix DESC",
+            network,
+            _HOST_BITS,
+            len(address.packed),
+        )
+        for (prefix,) in prefixes:
+            rows = self._rows(
+                "SELECT name FROM address WHERE network = ? AND address = ? AND prefix = ?",
+                network,
+                _masked(address.packed, prefix),
+                prefix,
+            )
+            if rows:
+                return [name for (name,) in rows]
+        return []
+
+    def _value(self, type_url: str, name: str, wanted: type[V]) -> V | None:
+        key = (type_url, name)
+        value = self._values.get(key)
+        if value is None:
+            rows = self._rows("SELECT body FROM resource WHERE type = ? AND name = ?", type_url, name)
+            if not rows:
+                return None
+            decode = decode_address if type_url == ADDRESS_TYPE else decode_authorization
+            value = self._values[key] = decode(rows[0][0])
+            if len(self._values) > self._cached:
+                self._values.popitem(last=False)
+        else:
+            self._values.move_to_end(key)
+        return value if isinstance(value, wanted) else None
+
+    def _rows(self, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
+        try:
+            return self.database.execute(statement, arguments).fetchall()
+        except sqlite3.DatabaseError as problem:
+            if isinstance(problem, sqlite3.OperationalError):
+                raise mapped(problem) from problem
+            raise StateLost(f"the node's state file is damaged: {problem}") from problem
+
+
+def _preference(workload: Workload) -> tuple[bool, bool, str]:
+    return ("//Pod/" not in workload.uid, workload.tunnel is not TunnelProtocol.HBONE, workload.uid)
+
+
+def _masked(packed: bytes, prefix: int) -> bytes:
+    bits = len(packed) * 8
+    return ((int.from_bytes(packed) >> (bits - prefix)) << (bits - prefix)).to_bytes(len(packed))
+
+
+def _forget(database: sqlite3.Connection, type_url: str, name: str) -> bool:
+    gone = database.execute("DELETE FROM resource WHERE type = ? AND name = ?", (type_url, name)).rowcount
+    if gone and type_url == ADDRESS_TYPE:
+        database.execute("DELETE FROM address WHERE name = ?", (name,))
+        database.execute("DELETE FROM hostname WHERE name = ?", (name,))
+        database.execute("DELETE FROM endpoint WHERE uid = ?", (name,))
+    elif gone:
+        database.execute("DELETE FROM policy WHERE name = ?", (name,))
+    return bool(gone)
+
+
+def _index(database: sqlite3.Connection, value: Value) -> None:
+    match value:
+        case Workload():
+            if value.network_mode is NetworkMode.STANDARD:
+                database.executemany(
+                    "INSERT OR IGNORE INTO address VALUES (?, ?, ?, ?, ?)",
+                    [(value.network, a.packed, _HOST_BITS, _WORKLOAD, value.key) for a in value.addresses],
+                )
+            database.executemany(
+                "INSERT INTO endpoint VALUES (?, ?)", [(service, value.uid) for service in value.services]
+            )
+        case Service():
+            database.execute("INSERT INTO hostname VALUES (?, ?)", (value.hostname.lower(), value.key))
+            database.executemany(
+                "INSERT OR IGNORE INTO address VALUES (?, ?, ?, ?, ?)",
+                [
+                    (
+                        virtual.network,
+                        virtual.address.packed
+                        if virtual.prefix is None
+                        else _masked(virtual.address.packed, virtual.prefix),
+                        _HOST_BITS if virtual.prefix is None else virtual.prefix,
+                        _SERVICE,
+                        value.key,
+                    )
+                    for virtual in value.addresses
+                ],
+            )
+        case Authorization():
+            database.execute(
+                "INSERT INTO policy VALUES (?, ?, ?)", (int(value.scope), value.namespace, value.key)
+            )

@@ -1,0 +1,1 @@
+"""The connection to the control plane: the workload API and the certificate service."""

@@ -1,0 +1,74 @@
+"""gRPC channels to the control plane: TLS with the mesh's root, a bearer token, and the cluster's id.
+
+The root file and the token file are read anew for each connection and each call: both rotate.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import grpc
+import msgspec
+
+from ambit.core.errors import AmbitError
+from ambit.core.names import DEFAULT_CLUSTER_ID
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 200 << 20),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    # A pooled subchannel would keep an old root's verdict.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+"""Pings and the message limit are ztunnel's (`src/tls/control.rs`)."""
+
+
+class ControlPlane(msgspec.Struct, frozen=True):
+    """Where the control plane is and how to be believed there.
+
+    Without `root` the connection is plain text, which is refused for anything but a loopback address.
+    `server_name` is the name expected in its certificate when that differs from the address.
+    """
+
+    address: str
+    root: Path | None = None
+    token: Path | None = None
+    cluster_id: str = DEFAULT_CLUSTER_ID
+    server_name: str = ""
+
+    def channel(self) -> grpc.aio.Channel:
+        """A new channel. Raises AmbitError when the root is missing or plain text would leave the machine."""
+        if self.root is None:
+            if self.address.rpartition(":")[0] not in ("127.0.0.1", "localhost", "[::1]"):
+                raise AmbitError(
+                    f"{self.address} would be called without TLS", "give --root-cert for the control plane"
+                )
+            return grpc.aio.insecure_channel(self.address, _OPTIONS)
+        try:
+            root = self.root.read_bytes()
+        except OSError as problem:
+            raise AmbitError(f"cannot read the root certificate {self.root}: {problem.strerror}") from problem
+        options = [*_OPTIONS]
+        if self.server_name:
+            options.append(("grpc.ssl_target_name_override", self.server_name))  # type: ignore[arg-type]
+        return grpc.aio.secure_channel(self.address, grpc.ssl_channel_credentials(root), options)
+
+    def metadata(self) -> Mapping[str, str]:
+        """Headers of a call. Raises AmbitError when the token cannot be read or is empty."""
+        if self.token is None:
+            return {"clusterid": self.cluster_id}
+        try:
+            token = self.token.read_text().strip()
+        except OSError as problem:
+            raise AmbitError(f"cannot read the token {self.token}: {problem.strerror}") from problem
+        if not token:
+            raise AmbitError(f"the token file {self.token} is empty")
+        return {"authorization": f"Bearer {token}", "clusterid": self.cluster_id}
+
+
+def describe(problem: grpc.aio.AioRpcError) -> str:
+    """One line for a log."""
+    return f"{problem.code().name.lower()}: {problem.details()}"

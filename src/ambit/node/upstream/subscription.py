@@ -1,0 +1,156 @@
+"""The node's subscription to the workload API: everything, stored before it is used, acknowledged when applied.
+
+Rules:
+1. A response is stored whole or not at all, then given to `applied`; its result decides acknowledgement.
+2. The stream is read on while an earlier response is being applied: answers may come later, never earlier.
+3. Nothing is forgotten when the stream ends; the next one begins with the versions held.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import grpc
+
+from ambit.core.errors import AmbitError
+from ambit.node.state.database import StateLost, StateNotWritten
+from ambit.node.state.mesh import MeshState, Stored
+from ambit.node.upstream.channel import ControlPlane, describe
+from ambit.xds.client_session import ClientSession, Update
+from ambit.xds.frames import Node, Request
+from ambit.xds.messages import TYPES
+from ambit.xds.wire import METHOD, decode_response, encode_request
+
+_log = logging.getLogger("ambit.upstream")
+_FIRST_DELAY = 0.02
+_LAST_DELAY = 15.0
+_CHUNK = 500
+"""Resources stored between two turns of the event loop."""
+
+Applied = Callable[[str, tuple[str, ...]], Awaitable[str | None]]
+"""Called with a type and the names that changed; returns when Envoy has what follows from it, with the text
+of a rejection or None."""
+
+
+class Subscription:
+    """Runs until cancelled. `complete` is set when the node knows enough to decide (design 6)."""
+
+    def __init__(self, control: ControlPlane, node: Node, state: MeshState, applied: Applied) -> None:
+        self._control = control
+        self._state = state
+        self._applied = applied
+        self._session = ClientSession(TYPES, node, state.versions)
+        self.complete = asyncio.Event()
+        if state.complete:
+            self.complete.set()
+        self.connected = False
+        self.problem = ""
+        self.rejections = 0
+
+    async def run(self) -> None:
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                await self._stream()
+                delay = _FIRST_DELAY
+            except grpc.aio.AioRpcError as problem:
+                self._failed(describe(problem))
+                if self.connected:
+                    delay = _FIRST_DELAY
+            except StateLost as problem:
+                self._failed(problem.message)
+                self._state.reopen()
+            except AmbitError as problem:
+                self._failed(problem.message)
+            except ValueError as problem:
+                self._failed(f"the control plane broke the protocol: {problem}")
+            finally:
+                self.connected = False
+                self._session.disconnect()
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+            delay = min(_LAST_DELAY, delay * 2)
+
+    def _failed(self, text: str) -> None:
+        if text != self.problem:
+            _log.warning("control plane %s: %s", self._control.address, text)
+        self.problem = text
+
+    async def _stream(self) -> None:
+        async with self._control.channel() as channel:
+            call = channel.stream_stream(
+                METHOD, request_serializer=encode_request, response_deserializer=decode_response
+            )
+            requests: asyncio.Queue[Request] = asyncio.Queue()
+            for request in self._session.connect():
+                requests.put_nowait(request)
+            stream = call(_sending(requests), metadata=tuple(self._control.metadata().items()))
+            try:
+                await self._read(stream, requests)
+            finally:
+                stream.cancel()
+
+    async def _read(self, stream: grpc.aio.StreamStreamCall, requests: asyncio.Queue[Request]) -> None:
+        applying: set[asyncio.Task[None]] = set()
+        try:
+            async for response in stream:
+                if not self.connected:
+                    _log.info("connected to the control plane %s", self._control.address)
+                    self.connected, self.problem = True, ""
+                update = self._session.receive(response)
+                try:
+                    stored = await self._store(update)
+                except StateNotWritten as problem:
+                    _log.error("%s", problem.message)
+                    _put(requests, self._session.reject(update, problem.message))
+                    continue
+                task = asyncio.ensure_future(self._settle(update, stored, requests))
+                applying.add(task)
+                task.add_done_callback(applying.discard)
+        finally:
+            for task in applying:
+                task.cancel()
+
+    async def _store(self, update: Update) -> Stored:
+        changed: list[str] = []
+        refused: dict[str, str] = {}
+        for start in range(0, max(len(update.resources), 1), _CHUNK):
+            last = start + _CHUNK >= len(update.resources)
+            stored = self._state.apply(
+                update.type_url,
+                update.resources[start : start + _CHUNK],
+                update.removed if last else (),
+            )
+            changed += stored.changed
+            refused |= stored.refused
+            if not last:
+                await asyncio.sleep(0)
+        if update.first and not refused and not self.complete.is_set():
+            self._state.mark_complete(update.type_url)
+            if self._state.complete:
+                self.complete.set()
+        return Stored(tuple(changed), refused)
+
+    async def _settle(self, update: Update, stored: Stored, requests: asyncio.Queue[Request]) -> None:
+        text = await self._applied(update.type_url, stored.changed) if stored.changed else None
+        problems = [f"{name}: {reason}" for name, reason in stored.refused.items()]
+        if text:
+            problems.append(text)
+        if problems:
+            self.rejections += 1
+            _log.error("rejected a change of %s: %s", update.type_url.rpartition(".")[2], "; ".join(problems))
+            _put(requests, self._session.reject(update, "; ".join(problems)))
+        else:
+            _put(requests, self._session.accept(update))
+
+
+def _put(queue: asyncio.Queue[Request], requests: list[Request]) -> None:
+    for request in requests:
+        queue.put_nowait(request)
+
+
+async def _sending(requests: asyncio.Queue[Request]) -> AsyncIterator[Request]:
+    with contextlib.suppress(asyncio.CancelledError):
+        while True:
+            yield await requests.get()

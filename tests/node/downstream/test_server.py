@@ -1,0 +1,158 @@
+"""The agent's discovery server with a client like Envoy: answers, acknowledgements, rejections."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from ambit.node.downstream.server import EnvoyServer
+from ambit.xds.frames import Request, Resource, Response
+from ambit.xds.wire import METHOD, decode_response, encode_request
+
+CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
+SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+
+
+def resource(name: str, version: str = "1", *, on_demand: bool = False) -> Resource:
+    return Resource(name=name, version=version, body=b"", on_demand=on_demand)
+
+
+class Envoy:
+    """One stream; subscribes to all clusters and listeners as Envoy does."""
+
+    def __init__(self, call: grpc.aio.StreamStreamCall) -> None:
+        self._call = call
+
+    async def send(self, request: Request) -> None:
+        await self._call.write(request)
+
+    async def next(self) -> Response:
+        async with asyncio.timeout(5):
+            response = await self._call.read()
+        assert isinstance(response, Response)
+        return response
+
+    async def ack(self, response: Response, error: str | None = None) -> None:
+        await self.send(Request(type_url=response.type_url, nonce=response.nonce, error=error))
+
+    async def begin(self) -> None:
+        for type_url in (CLUSTER, LISTENER):
+            await self.send(Request(type_url=type_url))
+            await self.ack(await self.next())
+
+
+class Agent:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.asked: asyncio.Queue[tuple[str, tuple[str, ...]]] = asyncio.Queue()
+        self.logs: asyncio.Queue[bytes] = asyncio.Queue()
+        self.server = EnvoyServer(
+            path, lambda type_url, names: self.asked.put_nowait((type_url, names)), self.logs.put_nowait
+        )
+
+    @asynccontextmanager
+    async def channel(self) -> AsyncIterator[grpc.aio.Channel]:
+        async with grpc.aio.insecure_channel(f"unix:{self.path}") as channel:
+            yield channel
+
+    @asynccontextmanager
+    async def envoy(self) -> AsyncIterator[Envoy]:
+        async with self.channel() as channel:
+            call = channel.stream_stream(METHOD, encode_request, decode_response)()
+            yield Envoy(call)
+            call.cancel()
+
+
+@pytest.fixture
+async def agent(tmp_path: Path) -> AsyncIterator[Agent]:
+    agent = Agent(tmp_path / "run" / "xds.sock")
+    await agent.server.start()
+    yield agent
+    await agent.server.stop()
+
+
+async def test_a_change_is_settled_when_envoy_acknowledges(agent: Agent) -> None:
+    async with agent.envoy() as envoy:
+        await envoy.begin()
+        publication = agent.server.publish([(CLUSTER, resource("local")), (LISTENER, resource("in"))])
+        first, second = await envoy.next(), await envoy.next()
+        assert [first.type_url, second.type_url] == [CLUSTER, LISTENER]
+        await envoy.ack(first)
+        assert not publication.done
+        await envoy.ack(second)
+        assert await publication.settled() is None
+
+
+async def test_without_envoy_nothing_is_settled_until_it_came(agent: Agent) -> None:
+    publication = agent.server.publish([(LISTENER, resource("in"))])
+    assert not publication.done
+    async with agent.envoy() as envoy:
+        await envoy.begin()
+        assert await publication.settled() is None
+
+
+async def test_a_rejection_is_given_to_the_change_it_names(agent: Agent) -> None:
+    async with agent.envoy() as envoy:
+        await envoy.begin()
+        good = agent.server.publish([(LISTENER, resource("good"))])
+        bad = agent.server.publish([(LISTENER, resource("bad"))])
+        await envoy.ack(await envoy.next())
+        await envoy.ack(await envoy.next(), error="Error adding listener bad: no such namespace")
+        assert await good.settled() is None
+        assert await bad.settled() == "Error adding listener bad: no such namespace"
+        assert agent.server.rejections == {LISTENER: "Error adding listener bad: no such namespace"}
+
+
+async def test_an_on_demand_name_is_asked_for_and_answered_later(agent: Agent) -> None:
+    async with agent.envoy() as envoy:
+        await envoy.begin()
+        await envoy.send(Request(type_url=CLUSTER, subscribe=("dst|a|10.0.0.1:80",)))
+        async with asyncio.timeout(5):
+            assert await agent.asked.get() == (CLUSTER, ("dst|a|10.0.0.1:80",))
+        agent.server.publish([(CLUSTER, resource("dst|a|10.0.0.1:80", on_demand=True))])
+        answer = await envoy.next()
+        assert [each.name for each in answer.resources] == ["dst|a|10.0.0.1:80"]
+
+
+async def test_what_nobody_asked_for_is_settled_at_once(agent: Agent) -> None:
+    async with agent.envoy() as envoy:
+        await envoy.begin()
+        assert agent.server.publish([(SECRET, resource("c|x", on_demand=True))]).done
+
+
+async def test_an_unchanged_resource_is_not_sent(agent: Agent) -> None:
+    async with agent.envoy() as envoy:
+        await envoy.begin()
+        agent.server.publish([(LISTENER, resource("in"))])
+        await envoy.ack(await envoy.next())
+        assert agent.server.publish([(LISTENER, resource("in"))]).done
+
+
+async def test_a_publication_waits_for_both_generations(agent: Agent) -> None:
+    async with agent.envoy() as older, agent.envoy() as newer:
+        await older.begin()
+        await newer.begin()
+        publication = agent.server.publish([(LISTENER, resource("in"))])
+        await newer.ack(await newer.next())
+        response = await older.next()
+        assert not publication.done
+        await older.ack(response)
+        assert await publication.settled() is None
+
+
+async def test_access_logs_arrive_as_bytes(agent: Agent) -> None:
+    async with agent.channel() as channel:
+        call = channel.stream_unary("/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs")()
+        await call.write(b"one")
+        async with asyncio.timeout(5):
+            assert await agent.logs.get() == b"one"
+        await call.done_writing()
+        assert await call == b""
+
+
+async def test_the_socket_is_in_a_closed_directory(agent: Agent) -> None:
+    assert agent.path.parent.stat().st_mode & 0o777 == 0o700

@@ -1,0 +1,221 @@
+"""The state file: rules 1 to 4 of `ambit.node.state.mesh`, damage and a full disk."""
+
+import ipaddress
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ambit.core.identity import Identity
+from ambit.model.policy import Action, Authorization, Scope
+from ambit.model.service import Service, VirtualAddress
+from ambit.model.view import Snapshot
+from ambit.model.workload import NetworkMode, Port, TunnelProtocol, Workload
+from ambit.node.state.database import StateLost, StateNotWritten
+from ambit.node.state.mesh import MeshState
+from ambit.xds.frames import Resource
+from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, Value, to_resource, type_of
+
+ADDRESSES = [ipaddress.ip_address(text) for text in ("10.1.0.1", "10.1.0.2", "fd00::1")]
+KEYS = ["default/a.default.svc.cluster.local", "other/b.other.svc.cluster.local"]
+
+
+def workload(uid: str, **fields: object) -> Workload:
+    values: dict[str, object] = {
+        "uid": uid,
+        "name": uid.rpartition("/")[2],
+        "namespace": "default",
+        "identity": Identity("cluster.local", "default", "web"),
+        "cluster_id": "Kubernetes",
+    }
+    return Workload(**(values | fields))  # type: ignore[arg-type]
+
+
+workloads = st.builds(
+    workload,
+    st.sampled_from(
+        ["c//Pod/default/x", "c//Pod/default/y", "c/networking.istio.io/WorkloadEntry/default/z"]
+    ),
+    namespace=st.sampled_from(["default", "other"]),
+    identity=st.sampled_from([Identity("cluster.local", ns, "web") for ns in ("default", "other")]),
+    addresses=st.lists(st.sampled_from(ADDRESSES), unique=True, max_size=2).map(tuple),
+    tunnel=st.sampled_from(TunnelProtocol),
+    network_mode=st.sampled_from(NetworkMode),
+    services=st.dictionaries(st.sampled_from(KEYS), st.just((Port(80, 8080),)), max_size=2),
+    policies=st.lists(st.sampled_from(["default/p", "default/q"]), unique=True, max_size=2).map(tuple),
+).filter(lambda made: made.identity.namespace == made.namespace)
+services = st.builds(
+    lambda key, addresses, canonical: Service(
+        name=key.partition("/")[2].partition(".")[0],
+        namespace=key.partition("/")[0],
+        hostname=key.partition("/")[2],
+        addresses=addresses,
+        ports=(Port(80, 8080),),
+        canonical=canonical,
+    ),
+    st.sampled_from(KEYS),
+    st.lists(
+        st.sampled_from(
+            [VirtualAddress("", address) for address in ADDRESSES]
+            + [
+                VirtualAddress("", ipaddress.ip_address("10.1.0.0"), 16),
+                VirtualAddress("", ipaddress.ip_address("10.0.0.0"), 8),
+            ]
+        ),
+        unique=True,
+        max_size=3,
+    ).map(tuple),
+    st.booleans(),
+)
+policies = st.builds(
+    Authorization,
+    name=st.sampled_from(["p", "q"]),
+    namespace=st.sampled_from(["default", "other"]),
+    scope=st.sampled_from(Scope),
+    action=st.sampled_from(Action),
+)
+values = st.one_of(workloads, services, policies)
+steps = st.lists(st.tuples(st.lists(values, max_size=4), st.lists(values, max_size=2)), max_size=6)
+
+
+def store(state: MeshState, put: list[Value], remove: list[Value] = []) -> None:  # noqa: B006
+    for type_url in (AUTHORIZATION_TYPE, ADDRESS_TYPE):
+        resources = {value.key: to_resource(value) for value in put if type_of(value) == type_url}
+        gone = {value.key for value in remove if type_of(value) == type_url} - resources.keys()
+        stored = state.apply(type_url, resources.values(), gone)
+        assert not stored.refused
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> MeshState:
+    return MeshState(tmp_path / "state.sqlite")
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps)
+def test_3_lookups_agree_with_a_snapshot(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[list[Value], list[Value]]]
+) -> None:
+    state = MeshState(tmp_path_factory.mktemp("state") / "state.sqlite", cached=2)
+    kept: dict[tuple[str, str], Value] = {}
+    for put, remove in changes:
+        store(state, put, remove)
+        for value in remove:
+            kept.pop((type_of(value), value.key), None)
+        kept |= {(type_of(value), value.key): value for value in put}
+    view = Snapshot(
+        [value for value in kept.values() if isinstance(value, Workload)],
+        [value for value in kept.values() if isinstance(value, Service)],
+        [value for value in kept.values() if isinstance(value, Authorization)],
+    )
+    for address in [*ADDRESSES, ipaddress.ip_address("10.1.9.9"), ipaddress.ip_address("10.9.9.9")]:
+        for namespace in ("default", "other"):
+            assert state.service_by_address("", address, client_namespace=namespace) == (
+                view.service_by_address("", address, client_namespace=namespace)
+            )
+    for value in kept.values():
+        match value:
+            case Workload():
+                assert state.workload(value.uid) == value
+                assert state.policies_for(value) == view.policies_for(value)
+            case Service():
+                assert state.service(value.key) == value
+                assert tuple(state.endpoints(value)) == tuple(view.endpoints(value))
+                assert value in state.services_by_hostname(value.hostname)
+            case Authorization():
+                assert state.authorization(value.key) == value
+    for value in list(kept.values()):
+        store(state, [], [value])
+    for table in ("resource", "address", "hostname", "endpoint", "policy"):
+        assert state.database.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+    state.close()
+
+
+def test_1_bodies_and_versions_survive_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    first = MeshState(path)
+    web = workload("c//Pod/default/x", addresses=(ADDRESSES[0],))
+    store(first, [web])
+    for type_url in (ADDRESS_TYPE, AUTHORIZATION_TYPE):
+        assert not first.complete
+        first.mark_complete(type_url)
+    first.close()
+    again = MeshState(path)
+    assert again.complete
+    assert again.versions(ADDRESS_TYPE) == {web.uid: to_resource(web).version}
+    assert again.workload_by_address("", ADDRESSES[0]) == web
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_2_a_bad_resource_is_refused_alone(state: MeshState) -> None:
+    web = workload("c//Pod/default/x")
+    other = workload("c//Pod/default/y")
+    store(state, [web])
+    bad = Resource(name=web.uid, version="2", body=b"\x0a\x05broken")
+    stored = state.apply(ADDRESS_TYPE, [bad, to_resource(other)], [])
+    assert stored.changed == (other.uid,)
+    assert set(stored.refused) == {web.uid}
+    assert state.workload(web.uid) == web
+
+
+def test_4_the_cache_is_bounded(tmp_path: Path) -> None:
+    state = MeshState(tmp_path / "state.sqlite", cached=10)
+    made = [workload(f"c//Pod/default/{number}") for number in range(50)]
+    store(state, list(made))
+    assert [state.workload(each.uid) for each in made] == made
+    assert len(state._values) == 10
+
+
+def test_a_pod_is_preferred_to_another_workload_with_its_address(state: MeshState) -> None:
+    entry = workload("c/networking.istio.io/WorkloadEntry/default/a", addresses=(ADDRESSES[0],))
+    pod = workload("c//Pod/default/z", addresses=(ADDRESSES[0],))
+    store(state, [entry, pod])
+    assert state.workload_by_address("", ADDRESSES[0]) == pod
+
+
+@pytest.mark.parametrize("damage", ["truncated", "nonsense", "other version"])
+def test_a_damaged_file_is_moved_aside(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "state.sqlite"
+    state = MeshState(path)
+    store(state, [workload(f"c//Pod/default/{number}") for number in range(200)])
+    state.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if damage == "other version":
+        state.database.execute("PRAGMA user_version = 99")
+    state.close()
+    if damage == "truncated":
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size // 2)
+    elif damage == "nonsense":
+        path.write_bytes(b"nonsense" * 1000)
+    again = MeshState(path)
+    assert again.versions(ADDRESS_TYPE) == {}
+    assert not again.complete
+    assert path.with_name("state.sqlite.damaged").exists()
+
+
+def test_a_full_disk_keeps_what_was_there(state: MeshState) -> None:
+    web = workload("c//Pod/default/x")
+    store(state, [web])
+    pages = state.database.execute("PRAGMA page_count").fetchone()[0]
+    state.database.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StateNotWritten, match="full"):
+        store(state, [workload(f"c//Pod/default/{number}", hostname="h" * 200) for number in range(500)])
+    assert state.workload(web.uid) == web
+    assert state.count(ADDRESS_TYPE) == 1
+
+
+def test_damage_in_use_is_told_and_reopened(state: MeshState, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def execute(self, *_: object) -> None:
+            raise sqlite3.DatabaseError("database disk image is malformed")
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(state, "database", Broken())
+    with pytest.raises(StateLost):
+        state.workload("c//Pod/default/x")
+    state.reopen()
+    assert state.workload("c//Pod/default/x") is None

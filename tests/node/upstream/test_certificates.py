@@ -1,0 +1,162 @@
+"""Certificates of the node's pods: rules 1 to 4 of `ambit.node.upstream.certificates`."""
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from ambit.ca.authority import Authority
+from ambit.ca.request import parse_request
+from ambit.core.errors import AmbitError
+from ambit.core.identity import Identity
+from ambit.node.state.mesh import MeshState
+from ambit.node.upstream.certificates import Certificates
+from ambit.node.upstream.csr import Certificate, checked, new_key, signing_request
+
+WEB = Identity("cluster.local", "default", "web")
+OTHER = Identity("cluster.local", "default", "other")
+NOW = 1_800_000_000.0
+
+
+class World:
+    """A clock, an authority that may refuse, and what was told."""
+
+    def __init__(self, path: Path) -> None:
+        self.now = NOW
+        self.authority = Authority.create("cluster.local", dt.datetime.fromtimestamp(NOW, dt.UTC))
+        self.refusal = ""
+        self.order: list[Identity] = []
+        self.issued: asyncio.Queue[Certificate] = asyncio.Queue()
+        self.state = MeshState(path)
+        self.certificates = self.agent()
+
+    def agent(self) -> Certificates:
+        return Certificates(self.sign, self.state, self.issued.put_nowait, lambda: self.now)
+
+    async def sign(self, identity: Identity, csr: str) -> list[str]:
+        self.order.append(identity)
+        if self.refusal:
+            raise AmbitError(self.refusal)
+        request = parse_request(csr)
+        assert request.identity == identity
+        now = dt.datetime.fromtimestamp(self.now, dt.UTC)
+        return self.authority.issue(identity, request.public_key, now)
+
+    async def next(self) -> Certificate:
+        async with asyncio.timeout(10):
+            return await self.issued.get()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "state.sqlite")
+
+
+@asynccontextmanager
+async def running(certificates: Certificates) -> AsyncIterator[None]:
+    task = asyncio.ensure_future(certificates.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - another task of the loop changes it
+            await asyncio.sleep(0.01)
+
+
+async def test_a_wanted_identity_gets_a_certificate(world: World) -> None:
+    async with running(world.certificates):
+        world.certificates.want(WEB)
+        certificate = await world.next()
+        assert certificate.identity == WEB
+        assert world.certificates.get(WEB) == certificate
+        assert await world.certificates.obtain(WEB) == certificate
+        with pytest.raises(AmbitError, match="no pod of this node"):
+            await world.certificates.obtain(OTHER)
+
+
+async def test_2_it_is_renewed_at_half_life_with_a_new_key(world: World) -> None:
+    async with running(world.certificates):
+        world.certificates.want(WEB)
+        first = await world.next()
+        half = first.not_before + (first.not_after - first.not_before) / 2
+        assert first.renew_at(0) == half
+        assert first.renew_at(1) < half
+        world.now = half
+        world.certificates.want(OTHER)
+        renewed = {
+            certificate.identity: certificate for certificate in [await world.next(), await world.next()]
+        }
+        assert renewed[WEB].key != first.key
+
+
+async def test_2_a_clock_that_is_set_back_renews(world: World) -> None:
+    async with running(world.certificates):
+        world.certificates.want(WEB)
+        await world.next()
+        world.now = NOW - 86_400
+        world.certificates.want(OTHER)
+        assert {(await world.next()).identity, (await world.next()).identity} == {WEB, OTHER}
+        assert world.certificates.get(WEB) is not None
+
+
+async def test_3_a_failed_renewal_keeps_the_valid_certificate_until_its_end(world: World) -> None:
+    async with running(world.certificates):
+        world.certificates.want(WEB)
+        first = await world.next()
+        world.refusal = "the authority is on holiday"
+        world.now = first.not_after - 60
+        world.certificates.want(OTHER)
+        await until(lambda: any(each.problem for each in world.certificates.states() if each.identity == WEB))
+        assert world.certificates.get(WEB) == first
+        world.now = first.not_after
+        assert world.certificates.get(WEB) is None
+        with pytest.raises(AmbitError, match="on holiday"):
+            await world.certificates.obtain(WEB)
+
+
+async def test_4_who_waits_is_served_at_once_despite_back_off(world: World) -> None:
+    world.refusal = "not yet"
+    async with running(world.certificates):
+        world.certificates.want(WEB)
+        await until(lambda: len(world.order) == 1)
+        world.refusal = ""
+        async with asyncio.timeout(0.5):
+            assert (await world.certificates.obtain(WEB)).identity == WEB
+
+
+async def test_a_restarted_agent_uses_the_stored_certificate(world: World) -> None:
+    async with running(world.certificates):
+        world.certificates.want(WEB)
+        first = await world.next()
+    world.refusal = "gone"
+    again = world.agent()
+    again.want(WEB)
+    assert again.get(WEB) == first
+
+
+async def test_a_forgotten_identity_leaves_no_key_on_disk(world: World) -> None:
+    async with running(world.certificates):
+        world.certificates.want(WEB)
+        await world.next()
+        world.certificates.forget(WEB)
+        assert world.certificates.get(WEB) is None
+        assert world.state.database.execute("SELECT count(*) FROM certificate").fetchone() == (0,)
+
+
+async def test_an_answer_for_another_identity_or_key_is_refused(world: World) -> None:
+    key = new_key()
+    answer = await world.sign(OTHER, signing_request(OTHER, key))
+    with pytest.raises(ValueError, match=r"is for spiffe://cluster\.local/ns/default/sa/other"):
+        checked(WEB, key, answer)
+    with pytest.raises(ValueError, match="not for the key"):
+        checked(OTHER, new_key(), answer)
+    with pytest.raises(ValueError, match="no root"):
+        checked(OTHER, key, answer[:1])

@@ -1,0 +1,208 @@
+"""The subscription to the workload API against a small control plane."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from ambit.core.errors import AmbitError
+from ambit.core.identity import Identity
+from ambit.model.workload import Workload
+from ambit.node.state.mesh import MeshState
+from ambit.node.upstream.channel import ControlPlane
+from ambit.node.upstream.subscription import Subscription
+from ambit.xds.frames import Node, Request, Resource
+from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, to_resource
+from ambit.xds.session import Acknowledged, Event, ServerSession
+from ambit.xds.store import Store
+from ambit.xds.wire import METHOD_NAME, SERVICE, decode_request, encode_response
+
+
+def workload(name: str) -> Workload:
+    return Workload(
+        uid=f"c//Pod/default/{name}",
+        name=name,
+        namespace="default",
+        identity=Identity("cluster.local", "default", "web"),
+        cluster_id="Kubernetes",
+    )
+
+
+class ControlPlaneServer:
+    """Serves one store; remembers requests, events and metadata."""
+
+    def __init__(self) -> None:
+        self.store = Store()
+        self.events: list[Event] = []
+        self.first: list[Request] = []
+        self.metadata: dict[str, str] = {}
+        self.port = 0
+        self._server = grpc.aio.server()
+        self._sessions: list[tuple[ServerSession, grpc.aio.ServicerContext]] = []
+
+    async def start(self, port: int = 0) -> None:
+        self._server = grpc.aio.server()
+        handler = grpc.stream_stream_rpc_method_handler(self._serve, decode_request, encode_response)
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE, {METHOD_NAME: handler}),)
+        )
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        await self._server.start()
+
+    async def stop(self) -> None:
+        await self._server.stop(None)
+
+    async def put(self, *resources: Resource) -> None:
+        changed = self.store.update(ADDRESS_TYPE, {each.name: each for each in resources})
+        for session, context in self._sessions:
+            for response in session.notify(changed):
+                await context.write(response)
+
+    async def _serve(self, _: object, context: grpc.aio.ServicerContext) -> None:
+        self.metadata = dict(context.invocation_metadata() or ())
+        session = ServerSession(self.store)
+        entry = (session, context)
+        self._sessions.append(entry)
+        seen: set[str] = set()
+        try:
+            while (request := await context.read()) is not grpc.aio.EOF:
+                if request.type_url not in seen:
+                    seen.add(request.type_url)
+                    self.first.append(request)
+                for response in session.receive(request):
+                    await context.write(response)
+                self.events += session.take_events()
+        finally:
+            self._sessions.remove(entry)
+
+
+@pytest.fixture
+async def control() -> AsyncIterator[ControlPlaneServer]:
+    server = ControlPlaneServer()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+class Agent:
+    def __init__(self, tmp_path: Path, control: ControlPlaneServer) -> None:
+        self.state = MeshState(tmp_path / "state.sqlite")
+        self.applied: list[tuple[str, tuple[str, ...]]] = []
+        self.go = asyncio.Event()
+        self.go.set()
+        self.answer: str | None = None
+        token = tmp_path / "token"
+        token.write_text("secret\n")
+        self.subscription = Subscription(
+            ControlPlane(f"127.0.0.1:{control.port}", token=token, cluster_id="c1"),
+            Node("node~1", metadata={"NODE_NAME": "n1"}),
+            self.state,
+            self.apply,
+        )
+
+    async def apply(self, type_url: str, names: tuple[str, ...]) -> str | None:
+        self.applied.append((type_url, names))
+        await self.go.wait()
+        return self.answer
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.ensure_future(self.subscription.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - another task of the loop changes it
+            await asyncio.sleep(0.01)
+
+
+async def test_the_first_complete_answer_of_both_types_makes_it_complete(
+    tmp_path: Path, control: ControlPlaneServer
+) -> None:
+    await control.put(to_resource(workload("a")))
+    agent = Agent(tmp_path, control)
+    assert not agent.subscription.complete.is_set()
+    async with agent.running():
+        await until(agent.subscription.complete.is_set)
+        assert agent.state.workload("c//Pod/default/a") == workload("a")
+        assert agent.applied == [(ADDRESS_TYPE, ("c//Pod/default/a",))]
+    assert [request.type_url for request in control.first] == [AUTHORIZATION_TYPE, ADDRESS_TYPE]
+    assert control.metadata["authorization"] == "Bearer secret"
+    assert control.metadata["clusterid"] == "c1"
+    assert agent.state.complete
+
+
+async def test_a_change_is_acknowledged_only_after_it_was_applied(
+    tmp_path: Path, control: ControlPlaneServer
+) -> None:
+    agent = Agent(tmp_path, control)
+    async with agent.running():
+        await until(agent.subscription.complete.is_set)
+        agent.go.clear()
+        control.events.clear()
+        await control.put(to_resource(workload("a")))
+        await control.put(to_resource(workload("b")))
+        await until(lambda: len(agent.applied) == 2)
+        assert not [event for event in control.events if isinstance(event, Acknowledged)]
+        agent.go.set()
+        await until(lambda: len([e for e in control.events if isinstance(e, Acknowledged)]) == 2)
+
+
+async def test_envoys_text_reaches_the_control_plane(tmp_path: Path, control: ControlPlaneServer) -> None:
+    agent = Agent(tmp_path, control)
+    agent.answer = "Envoy does not like it"
+    async with agent.running():
+        await until(agent.subscription.complete.is_set)
+        await control.put(to_resource(workload("a")))
+        await until(lambda: any(getattr(event, "error", "") == agent.answer for event in control.events))
+
+
+async def test_a_reconnect_brings_only_what_changed(tmp_path: Path, control: ControlPlaneServer) -> None:
+    await control.put(to_resource(workload("a")), to_resource(workload("b")))
+    agent = Agent(tmp_path, control)
+    async with agent.running():
+        await until(lambda: len(agent.applied) == 1)
+        port = control.port
+        await control.stop()
+        control.store.update(ADDRESS_TYPE, {}, ["c//Pod/default/b"])
+        control.first.clear()
+        await control.start(port)
+        await until(lambda: len(agent.applied) == 2)
+        assert agent.applied[1] == (ADDRESS_TYPE, ("c//Pod/default/b",))
+        assert agent.state.workload("c//Pod/default/b") is None
+        assert set(control.first[1].initial_versions) == {"c//Pod/default/a", "c//Pod/default/b"}
+
+
+async def test_it_starts_from_disk_without_a_control_plane(
+    tmp_path: Path, control: ControlPlaneServer
+) -> None:
+    await control.put(to_resource(workload("a")))
+    agent = Agent(tmp_path, control)
+    async with agent.running():
+        await until(agent.subscription.complete.is_set)
+    agent.state.close()
+    await control.stop()
+    again = Agent(tmp_path, control)
+    assert again.subscription.complete.is_set()
+    assert again.state.workload("c//Pod/default/a") == workload("a")
+
+
+def test_plain_text_never_leaves_the_machine(tmp_path: Path) -> None:
+    with pytest.raises(AmbitError, match="without TLS"):
+        ControlPlane("10.0.0.1:15010").channel()
+    with pytest.raises(AmbitError, match="root certificate"):
+        ControlPlane("10.0.0.1:15012", root=tmp_path / "absent").channel()
+
+
+def test_an_empty_token_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("\n")
+    with pytest.raises(AmbitError, match="empty"):
+        ControlPlane("10.0.0.1:15012", token=tmp_path / "token").metadata()
