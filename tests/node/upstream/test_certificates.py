@@ -26,7 +26,9 @@ class World:
 
     def __init__(self, path: Path) -> None:
         self.now = NOW
-        self.authority = Authority.create("cluster.local", dt.datetime.fromtimestamp(NOW, dt.UTC))
+        self.authority = Authority.create(
+            "cluster.local", dt.datetime.fromtimestamp(NOW - 86_400 * 30, dt.UTC)
+        )
         self.refusal = ""
         self.order: list[Identity] = []
         self.issued: asyncio.Queue[Certificate] = asyncio.Queue()
