@@ -1,0 +1,118 @@
+"""nftables rules in a pod's namespace, as text exactly as nft prints it, so that it can be read back and
+compared.
+
+NAT redirect, as Istio does it:
+1. what the pod opens goes to 15001, its DNS to 15053 (not loopback, not what the proxy itself opens);
+2. what reaches the pod goes to 15006, HBONE stays on 15008, host probes go straight in;
+3. connections that the proxy opens into the pod are marked when they *arrive* (never when they leave: the
+proxy's own outbound tunnels would be rerouted), and replies get that mark so that table 100 keeps them local.
+"""
+
+import msgspec
+
+from ambit.core.names import (
+    CONNECTION_MARK,
+    DNS_PORT,
+    HBONE_PORT,
+    INBOUND_PLAINTEXT_PORT,
+    MARK_MASK,
+    OUTBOUND_PORT,
+    PROBE_ADDRESS_V4,
+    PROBE_ADDRESS_V6,
+    PROXY_MARK,
+)
+
+TABLE = "ambit"
+VERSION = 1
+"""Changes whenever the rules do; it is in the table's comment for people."""
+
+
+class Capture(msgspec.Struct, frozen=True):
+    """What is captured of a pod: `dns` its queries (annotation ambient.istio.io/dns-capture), `inbound` what
+    reaches it (annotation ambient.istio.io/bypass-inbound-capture turns that off)."""
+
+    dns: bool = True
+    inbound: bool = True
+
+
+def redirect(capture: Capture) -> str:
+    """The table of an enrolled pod."""
+    chains = [
+        _chain(
+            "mark_arriving",
+            "filter hook prerouting priority mangle",
+            [_from_proxy("ct mark set " + _CONNECTION)],
+        ),
+        _chain(
+            "mark_replies",
+            "route hook output priority mangle",
+            [f"ct mark & {_MASK} == {_CONNECTION} meta mark set ct mark"],
+        ),
+        _chain("redirect_leaving", "nat hook output priority -100", list(_leaving(capture))),
+    ]
+    if capture.inbound:
+        chains.append(_chain("redirect_arriving", "nat hook prerouting priority dstnat", list(_arriving())))
+    return _table(f"ambit capture {VERSION}", chains)
+
+
+def block() -> str:
+    """The table of a pod whose capture is not ready: nothing goes in or out, except within the pod."""
+    rule = 'iifname != "lo" meta l4proto { tcp, udp } drop'
+    return _table(
+        f"ambit block {VERSION}",
+        [
+            _chain("drop_arriving", "filter hook input priority filter", [rule]),
+            _chain(
+                "drop_leaving", "filter hook output priority filter", [rule.replace("iifname", "oifname")]
+            ),
+        ],
+    )
+
+
+def replacing(table: str) -> str:
+    """A script that puts `table` in the place of whatever table there is, in one transaction."""
+    return f"{removing()}{table}"
+
+
+def removing() -> str:
+    """A script that removes our table, whether it is there or not."""
+    return f"table inet {TABLE}\ndelete table inet {TABLE}\n"
+
+
+_MASK = f"0x{MARK_MASK:08x}"
+_PROXY = f"0x{PROXY_MARK:08x}"
+_CONNECTION = f"0x{CONNECTION_MARK:08x}"
+
+
+def _from_proxy(verdict: str) -> str:
+    return f"meta mark & {_MASK} == {_PROXY} {verdict}"
+
+
+def _leaving(capture: Capture) -> list[str]:
+    dns = [f"udp dport 53 redirect to :{DNS_PORT}", f"tcp dport 53 redirect to :{DNS_PORT}"]
+    return [
+        _from_proxy("return"),
+        f"meta mark & {_MASK} == {_CONNECTION} return",
+        'oifname "lo" return',
+        *(dns if capture.dns else []),
+        f"meta l4proto tcp redirect to :{OUTBOUND_PORT}",
+    ]
+
+
+def _arriving() -> list[str]:
+    return [
+        _from_proxy("return"),
+        f"ip saddr {PROBE_ADDRESS_V4} return",
+        f"ip6 saddr {PROBE_ADDRESS_V6} return",
+        f"tcp dport {HBONE_PORT} return",
+        f"meta l4proto tcp redirect to :{INBOUND_PLAINTEXT_PORT}",
+    ]
+
+
+def _chain(name: str, kind: str, rules: list[str]) -> str:
+    lines = [f"type {kind}; policy accept;", *rules]
+    return f"\tchain {name} {{\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t}\n"
+
+
+def _table(comment: str, chains: list[str]) -> str:
+    return f'table inet {TABLE} {{\n\tcomment "{comment}"\n' + "\n".join(chains) + "}\n"

@@ -1,0 +1,61 @@
+"""Which namespace a path leads to, and which addresses live in it: checked before a pod's identity is
+bound."""
+
+import ipaddress
+import os
+import socket
+import struct
+
+import msgspec
+
+from ambit.core.address import Address
+from ambit.core.errors import EnvironmentProblem
+from ambit.node.netns import netlink
+from ambit.node.netns.enter import run_in
+
+_RTM_GETADDR = 22
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_HEADER = struct.Struct("=BBBBI")
+_SCOPE_UNIVERSE = 0
+
+
+class NamespaceId(msgspec.Struct, frozen=True):
+    """Device and inode: equal only for the same living namespace."""
+
+    device: int
+    inode: int
+
+
+def identify(netns: str) -> NamespaceId:
+    """The namespace at this path. Raises EnvironmentProblem when there is none."""
+    try:
+        found = os.stat(netns)
+    except OSError as error:
+        raise EnvironmentProblem(f"network namespace {netns} is gone: {error.strerror}") from error
+    if found.st_dev == 0 or (found.st_dev, found.st_ino) == _own():
+        raise EnvironmentProblem(
+            f"{netns} is the agent's own network namespace", "a pod with hostNetwork cannot be enrolled"
+        )
+    return NamespaceId(found.st_dev, found.st_ino)
+
+
+def addresses(netns: str) -> frozenset[Address]:
+    """Global addresses of all interfaces in the namespace, except loopback and link-local."""
+    return run_in(netns, _addresses)
+
+
+def _own() -> tuple[int, int]:
+    found = os.stat("/proc/self/ns/net")
+    return found.st_dev, found.st_ino
+
+
+def _addresses() -> frozenset[Address]:
+    found: set[Address] = set()
+    request = _HEADER.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+    for answer in netlink.exchange(socket.NETLINK_ROUTE, _RTM_GETADDR, netlink.NLM_F_DUMP, request):
+        _, _, _, scope, _ = _HEADER.unpack_from(answer)
+        values = netlink.attributes(answer[_HEADER.size :])
+        raw = values.get(_IFA_LOCAL, values.get(_IFA_ADDRESS))
+        if raw is not None and scope == _SCOPE_UNIVERSE:
+            found.add(ipaddress.ip_address(raw))
+    return frozenset(found)
