@@ -5,13 +5,14 @@ import ipaddress
 import os
 import socket
 import struct
+from pathlib import Path
 
 import msgspec
 
 from ambit.core.address import Address
 from ambit.core.errors import EnvironmentProblem
 from ambit.node.netns import netlink
-from ambit.node.netns.enter import run_in
+from ambit.node.netns.enter import in_namespace
 
 _RTM_GETADDR = 22
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
@@ -40,8 +41,8 @@ def identify(netns: str) -> NamespaceId:
 
 
 def addresses(netns: str) -> frozenset[Address]:
-    """Global addresses of all interfaces in the namespace, except loopback and link-local."""
-    return run_in(netns, _addresses)
+    """Global addresses of all interfaces in the namespace, except loopback and link-local. Raises OSError."""
+    return in_namespace(Path(netns), _addresses)
 
 
 def _own() -> tuple[int, int]:

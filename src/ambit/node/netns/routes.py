@@ -7,11 +7,12 @@ connection's mark and must not leave the namespace. Numbers are istio-cni's.
 import errno
 import socket
 import struct
+from pathlib import Path
 
 from ambit.core.errors import EnvironmentProblem
 from ambit.core.names import CONNECTION_MARK, MARK_MASK
 from ambit.node.netns import netlink
-from ambit.node.netns.enter import run_in
+from ambit.node.netns.enter import in_namespace
 
 TABLE = 100
 PRIORITY = 32764
@@ -25,13 +26,14 @@ _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
 def ensure(netns: str) -> None:
-    """Rule and route exist, once, for both families."""
-    run_in(netns, lambda: _change(_RTM_NEWROUTE, _RTM_NEWRULE))
+    """Rule and route exist, once, for both families. Raises EnvironmentProblem, or OSError when the namespace
+    is gone."""
+    in_namespace(Path(netns), lambda: _change(_RTM_NEWROUTE, _RTM_NEWRULE))
 
 
 def remove(netns: str) -> None:
     """Rule and route are gone."""
-    run_in(netns, lambda: _change(_RTM_DELROUTE, _RTM_DELRULE))
+    in_namespace(Path(netns), lambda: _change(_RTM_DELROUTE, _RTM_DELRULE))
 
 
 def _change(route: int, rule: int) -> None:

@@ -11,12 +11,13 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
 
 import msgspec
 
 from ambit.core.address import Address
 from ambit.node.netns import netlink
-from ambit.node.netns.enter import run_in
+from ambit.node.netns.enter import in_namespace
 
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY, _SOCK_DESTROY = 20, 21
@@ -40,13 +41,13 @@ class Connection(msgspec.Struct, frozen=True):
 
 def inbound(netns: str, own: Collection[Address]) -> tuple[Connection, ...]:
     """Connections that the proxy delivers into the namespace whose pod has the addresses `own`."""
-    return run_in(netns, lambda: tuple(_inbound(frozenset(own))))
+    return in_namespace(Path(netns), lambda: tuple(_inbound(frozenset(own))))
 
 
 def destroy(netns: str, connections: Iterable[Connection]) -> int:
     """Ends these connections now; returns how many there were left to end."""
     wanted = tuple(connections)
-    return run_in(netns, lambda: sum(_destroy(each) for each in wanted)) if wanted else 0
+    return in_namespace(Path(netns), lambda: sum(_destroy(each) for each in wanted)) if wanted else 0
 
 
 def _inbound(own: frozenset[Address]) -> Iterator[Connection]:
