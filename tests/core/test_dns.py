@@ -4,6 +4,7 @@ import time
 from ipaddress import IPv4Address, IPv6Address
 
 import dns.flags
+import dns.ipv6
 import dns.message
 import dns.name
 import dns.rdatatype
@@ -30,7 +31,7 @@ labels = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_*.\\", min_size=1, max_s
 plain_names = st.lists(st.text("abcxyz019-_", min_size=1, max_size=12), min_size=1, max_size=6).map(".".join)
 addresses = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6))
 records = st.one_of(
-    st.builds(address_record, plain_names, st.integers(0, 1 << 31), addresses),
+    st.builds(address_record, plain_names, st.integers(0, (1 << 31) - 1), addresses),
     st.builds(lambda name, to: Record(name, 30, to, Type.CNAME), plain_names, plain_names),
     st.builds(lambda name, to: Record(name, 30, to, Type.PTR), plain_names, plain_names),
     st.builds(
@@ -90,6 +91,8 @@ def _text(record: Record) -> str:
             return f"{srv.priority} {srv.weight} {srv.port} {_dotted(srv.target)}"
         case Soa() as soa:
             return f"{_dotted(soa.server)} {_dotted(soa.mailbox)} 1 2 3 4 5"
+        case IPv6Address() as address:
+            return dns.ipv6.inet_ntoa(address.packed)
         case address:
             return str(address)
 

@@ -1,0 +1,89 @@
+"""The DNS proxy of one pod: loopback sockets in its network namespace, where the capture sends its questions.
+
+Because each pod has its own sockets, who asks is known without looking at addresses.
+"""
+
+import random
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from ambit.core.address import Address
+from ambit.core.dns import MAX_TCP, Malformed, Rcode, encode_reply, error_reply, parse_query
+from ambit.core.names import DNS_PORT, PROXY_MARK
+from ambit.model.service import Service
+from ambit.node.dns.answer import Client, ServiceNames, Settings, answer
+from ambit.node.dns.forward import Forwarder
+from ambit.node.dns.server import DnsServer, listen
+from ambit.node.netns.enter import in_namespace
+
+LOOPBACKS = ("127.0.0.1", "::1")
+
+
+class PodDns:
+    """Answers one pod's questions between `start` and `close`.
+
+    `nameservers` are the pod's own, asked from inside its namespace. `on_resolved` hears of each service
+    that a name was resolved to, so that its proxy can prepare for the connection that follows.
+    """
+
+    def __init__(
+        self,
+        netns: Path,
+        client: Client,
+        view: ServiceNames,
+        nameservers: Sequence[tuple[Address, int]],
+        *,
+        settings: Settings | None = None,
+        on_resolved: Callable[[Client, Service], None] | None = None,
+        port: int = DNS_PORT,
+    ) -> None:
+        self.client = client
+        self._netns = netns
+        self._view = view
+        self._settings = settings or Settings()
+        self._on_resolved = on_resolved
+        self._port = port
+        self._forwarder = Forwarder(nameservers, self._open)
+        self._server: DnsServer | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises OSError when the namespace is gone or the port is taken."""
+        udp, tcp = in_namespace(self._netns, lambda: listen(LOOPBACKS, self._port, PROXY_MARK))
+        self._server = DnsServer(self._handle, udp, tcp)
+        await self._server.start()
+
+    async def close(self) -> None:
+        if self._server is not None:
+            await self._server.close()
+            self._server = None
+        self._forwarder.close()
+
+    def _handle(self, data: bytes, over_tcp: bool) -> bytes | Awaitable[bytes | None] | None:
+        try:
+            query = parse_query(data)
+        except Malformed:
+            return error_reply(data, Rcode.FORMERR)
+        resolution = answer(query, self.client, self._view, self._settings, random.shuffle)
+        if resolution is None:
+            return self._forwarder.ask(data, over_tcp)
+        if resolution.service is not None and self._on_resolved is not None:
+            self._on_resolved(self.client, resolution.service)
+        try:
+            return encode_reply(
+                query,
+                resolution.rcode,
+                resolution.answers,
+                authoritative=resolution.service is not None,
+                limit=MAX_TCP if over_tcp else query.reply_limit,
+            )
+        except Malformed:
+            return error_reply(data, Rcode.SERVFAIL)
+
+    def _open(self, family: int, kind: int) -> socket.socket:
+        def make() -> socket.socket:
+            sock = socket.socket(family, kind)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, PROXY_MARK)
+            return sock
+
+        return in_namespace(self._netns, make)

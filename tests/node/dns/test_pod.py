@@ -1,0 +1,138 @@
+"""The pod's DNS proxy with real sockets: in a namespace, over UDP and TCP, and in front of a nameserver."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TypeVar
+
+import dns.flags
+import dns.message
+import dns.query
+import dns.rcode
+import pytest
+
+from ambit.core.dns import Rcode, encode_reply, parse_query
+from ambit.model.service import Service
+from ambit.node.dns.answer import Client
+from ambit.node.dns.forward import Forwarder
+from ambit.node.dns.pod import PodDns
+from ambit.node.dns.server import DnsServer, listen
+from ambit.node.netns.enter import in_namespace
+from tests.local.fabric.build import fabric
+from tests.node.dns.build import Names, service
+
+T = TypeVar("T")
+WEB = service("web.default.svc.cluster.local", "10.96.0.20", "fd00:10:96::20")
+MESH = Names([WEB])
+
+
+async def inside(netns: Path, function: Callable[[], T]) -> T:
+    return await asyncio.to_thread(in_namespace, netns, function)
+
+
+@asynccontextmanager
+async def nameserver(
+    handler: Callable[[bytes, bool], bytes | None], netns: Path, address: str
+) -> AsyncIterator[int]:
+    """Listens on a free port of this address in this namespace, UDP and TCP."""
+    udp, tcp = in_namespace(netns, lambda: listen([address], 5353))
+    server = DnsServer(handler, udp, tcp)
+    await server.start()
+    try:
+        yield 5353
+    finally:
+        await server.close()
+
+
+@pytest.mark.netns
+async def test_a_pod_gets_answers_and_its_nameserver_the_rest(tmp_path: Path) -> None:
+    seen: list[tuple[bytes, bool]] = []
+    resolved: list[tuple[Client, Service]] = []
+
+    def upstream(data: bytes, over_tcp: bool) -> bytes:
+        seen.append((data, over_tcp))
+        return encode_reply(parse_query(data), Rcode.NXDOMAIN)
+
+    async with fabric(tmp_path) as built:
+        pod, other = await built.attach("a", "node1"), await built.attach("b", "node2")
+        async with nameserver(upstream, other.netns, str(other.addresses[0])) as port:
+            proxy = PodDns(
+                pod.netns,
+                Client("default"),
+                MESH,
+                [(other.addresses[0], port)],
+                on_resolved=lambda client, found: resolved.append((client, found)),
+            )
+            await proxy.start()
+            try:
+                for loopback in ("127.0.0.1", "::1"):
+                    for ask in (dns.query.udp, dns.query.tcp):
+                        query = dns.message.make_query("Web.Default.svc.cluster.local.", "AAAA", use_edns=0)
+                        reply = await inside(pod.netns, partial(ask, query, loopback, port=15053, timeout=2))
+                        assert reply.flags & dns.flags.AA
+                        assert reply.answer[0][0].to_text() == "fd00:10:96::20"
+                assert resolved == [(Client("default"), WEB)] * 4
+                assert not seen
+                question = dns.message.make_query("Nowhere.Example.", "TXT", use_edns=0, payload=1400)
+                for number, ask in enumerate((dns.query.udp, dns.query.tcp)):
+                    reply = await inside(
+                        pod.netns, partial(ask, question, "127.0.0.1", port=15053, timeout=2)
+                    )
+                    assert reply.rcode() == dns.rcode.NXDOMAIN
+                    assert reply.id == question.id
+                    assert seen[number][0][2:] == question.to_wire()[2:]
+                    assert seen[number][1] is bool(number)
+            finally:
+                await proxy.close()
+            for group in in_namespace(pod.netns, lambda: listen(["127.0.0.1"], 15053)):
+                assert len(group) == 1  # the port is free again
+                group[0].close()
+
+
+@pytest.mark.netns
+async def test_an_absent_nameserver_gives_servfail_quickly_and_questions_stay_apart(tmp_path: Path) -> None:
+    async with fabric(tmp_path) as built:
+        pod = await built.attach("a", "node1")
+        proxy = PodDns(pod.netns, Client("default"), MESH, [(ip_address("172.30.0.1"), 5353)])
+        await proxy.start()
+        try:
+            query = dns.message.make_query("nowhere.example.", "A")
+            for ask in (dns.query.udp, dns.query.tcp):
+                reply = await inside(pod.netns, partial(ask, query, "127.0.0.1", port=15053, timeout=4))
+                assert reply.rcode() == dns.rcode.SERVFAIL
+        finally:
+            await proxy.close()
+
+
+async def test_late_and_foreign_answers_are_not_taken() -> None:
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as server:
+        server.bind(("127.0.0.1", 0))
+        server.setblocking(False)
+        loop = asyncio.get_running_loop()
+        forwarder = Forwarder([(ip_address("127.0.0.1"), server.getsockname()[1])], socket.socket)
+        try:
+            first = asyncio.create_task(
+                forwarder.ask(dns.message.make_query("a.example.", "A").to_wire(), False)
+            )
+            second = asyncio.create_task(
+                forwarder.ask(dns.message.make_query("b.example.", "A").to_wire(), False)
+            )
+            questions = [await loop.sock_recvfrom(server, 512) for _ in range(2)]
+            assert questions[0][0][:2] != questions[1][0][:2]
+            (data_a, peer), (data_b, _) = questions
+            if b"\1b" in data_a:
+                data_a, data_b = data_b, data_a
+            swapped = encode_reply(parse_query(data_a[:2] + data_b[2:]), Rcode.REFUSED)
+            await loop.sock_sendto(server, swapped, peer)
+            for data in (data_b, data_a):
+                await loop.sock_sendto(server, encode_reply(parse_query(data), Rcode.NXDOMAIN), peer)
+            for task in (first, second):
+                reply = await task
+                assert reply is not None
+                assert dns.message.from_wire(reply).rcode() == dns.rcode.NXDOMAIN
+        finally:
+            forwarder.close()
