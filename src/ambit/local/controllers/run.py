@@ -7,8 +7,10 @@ from ambit.kube.client import Client
 from ambit.local import layout
 from ambit.local.controllers.caches import Caches
 from ambit.local.controllers.controller import forever
+from ambit.local.controllers.daemon_set import DaemonSetController
 from ambit.local.controllers.deployment import DeploymentController
 from ambit.local.controllers.endpoint_slice import EndpointSliceController
+from ambit.local.controllers.garbage import GarbageCollector
 from ambit.local.controllers.kubernetes_service import publish_api_server
 from ambit.local.controllers.namespace import NamespaceController
 from ambit.local.controllers.replica_set import ReplicaSetController
@@ -33,10 +35,13 @@ async def run_controllers(
         NamespaceController(caches, cluster_ca),
         DeploymentController(caches),
         ReplicaSetController(caches),
+        DaemonSetController(caches),
         Scheduler(caches),
         EndpointSliceController(caches),
     )
+    collector = GarbageCollector(caches)
     async with asyncio.TaskGroup() as group:
         group.create_task(publish_api_server(client, api_addresses, api_port, kubernetes_service))
         group.create_task(caches.run())
         group.create_task(forever(*controllers))
+        group.create_task(collector.run())
