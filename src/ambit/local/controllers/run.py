@@ -11,10 +11,12 @@ from ambit.local.controllers.daemon_set import DaemonSetController
 from ambit.local.controllers.deployment import DeploymentController
 from ambit.local.controllers.endpoint_slice import EndpointSliceController
 from ambit.local.controllers.garbage import GarbageCollector
+from ambit.local.controllers.job import JobController
 from ambit.local.controllers.kubernetes_service import publish_api_server
 from ambit.local.controllers.namespace import NamespaceController
 from ambit.local.controllers.replica_set import ReplicaSetController
 from ambit.local.controllers.scheduler import Scheduler
+from ambit.local.controllers.stateful_set import StatefulSetController
 
 
 async def run_controllers(
@@ -36,6 +38,8 @@ async def run_controllers(
         DeploymentController(caches),
         ReplicaSetController(caches),
         DaemonSetController(caches),
+        StatefulSetController(caches),
+        JobController(caches),
         Scheduler(caches),
         EndpointSliceController(caches),
     )
