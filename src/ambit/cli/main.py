@@ -8,6 +8,7 @@ import click
 from ambit.core.errors import AmbitError
 
 COMMANDS = {
+    "control": "ambit.cli.commands.control",
     "version": "ambit.cli.commands.version",
 }
 """Command name to the module that defines it as `command`."""

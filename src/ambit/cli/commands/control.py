@@ -1,0 +1,117 @@
+"""`ambit control`: the control plane."""
+
+from pathlib import Path
+
+import click
+
+from ambit.core import names
+from ambit.core.errors import BadInput
+
+
+@click.group("control")
+def command() -> None:
+    """Run the control plane."""
+
+
+@command.command("run")
+@click.option(
+    "--kubeconfig",
+    type=click.Path(path_type=Path),
+    envvar="KUBECONFIG",
+    help="API server to use; without it, the cluster this pod runs in.",
+)
+@click.option("--context", help="Context of the kubeconfig.")
+@click.option(
+    "--trust-domain",
+    default=names.DEFAULT_TRUST_DOMAIN,
+    show_default=True,
+    help="Trust domain of all identities.",
+)
+@click.option(
+    "--root-namespace",
+    default=names.ROOT_NAMESPACE,
+    show_default=True,
+    help="Namespace whose policies hold for the whole mesh.",
+)
+@click.option(
+    "--system-namespace",
+    default=names.SYSTEM_NAMESPACE,
+    show_default=True,
+    envvar="POD_NAMESPACE",
+    help="Namespace of the control plane and of its root key.",
+)
+@click.option(
+    "--cluster-id",
+    default=names.DEFAULT_CLUSTER_ID,
+    show_default=True,
+    envvar="CLUSTER_ID",
+    help="Name of this cluster.",
+)
+@click.option("--network", default="", help="Network that this cluster's pods share.")
+@click.option(
+    "--node-account",
+    "node_accounts",
+    multiple=True,
+    metavar="NAMESPACE/NAME",
+    help="Service account of node agents; may be repeated.",
+)
+@click.option("--instance", default="ambit-control", envvar="POD_NAME", help="Name of this replica.")
+@click.option("--port", default=names.CONTROL_TLS_PORT, show_default=True, help="Port for nodes (TLS).")
+@click.option(
+    "--plain-port", default=names.CONTROL_PLAIN_PORT, show_default=True, help="Port on loopback without TLS."
+)
+@click.option(
+    "--debug-port",
+    default=names.CONTROL_DEBUG_PORT,
+    show_default=True,
+    help="Port on loopback for metrics and debugging.",
+)
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+)
+@click.option("--log-format", type=click.Choice(["plain", "json"]), default="plain", show_default=True)
+def run(
+    kubeconfig: Path | None,
+    context: str | None,
+    trust_domain: str,
+    root_namespace: str,
+    system_namespace: str,
+    cluster_id: str,
+    network: str,
+    node_accounts: tuple[str, ...],
+    instance: str,
+    port: int,
+    plain_port: int,
+    debug_port: int,
+    log_level: str,
+    log_format: str,
+) -> None:
+    """Serve the workload API and certificates to nodes, until SIGTERM."""
+    import asyncio
+
+    from ambit.control.logs import set_up
+    from ambit.control.main import main
+    from ambit.control.settings import Settings
+
+    settings = Settings(
+        trust_domain=trust_domain,
+        root_namespace=root_namespace,
+        system_namespace=system_namespace,
+        cluster_id=cluster_id,
+        network=network,
+        instance=instance,
+        tls_port=port,
+        plain_port=plain_port,
+        debug_port=debug_port,
+    )
+    if node_accounts:
+        settings = settings.with_accounts(_account(each) for each in node_accounts)
+    set_up(log_level, as_json=log_format == "json")
+    asyncio.run(main(settings, kubeconfig, context))
+
+
+def _account(text: str) -> tuple[str, str]:
+    namespace, _, name = text.partition("/")
+    if not namespace or not name or "/" in name:
+        raise BadInput(f"{text!r} is no service account", "write --node-account NAMESPACE/NAME")
+    return namespace, name

@@ -1,0 +1,191 @@
+"""The workload API server: one store, one session per connected node, changes pushed as they are compiled."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any
+
+import grpc
+import msgspec
+
+from ambit.ca.issuance import Caller
+from ambit.control.callers import Authenticator, Refused
+from ambit.control.logs import event
+from ambit.control.metrics import Counters
+from ambit.control.settings import Settings
+from ambit.xds import wire
+from ambit.xds.frames import Resource, Response
+from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES
+from ambit.xds.session import Acknowledged, Asked, ProtocolViolation, Rejected, ServerSession, TypeStatus
+from ambit.xds.store import Store
+
+log = logging.getLogger("ambit.control.discovery")
+
+PUSHED = "ambit_xds_responses_total"
+ANSWERED = "ambit_xds_answers_total"
+REFUSED = "ambit_xds_refused_total"
+PREREQUISITE_WAIT = 1.0
+"""Seconds to wait for a client's question about policies before it gets workloads without them."""
+
+
+class Update(msgspec.Struct, frozen=True):
+    """What changed of one type."""
+
+    type_url: str
+    changed: Mapping[str, Resource] = {}
+    removed: Sequence[str] = ()
+
+
+class NodeStatus(msgspec.Struct, frozen=True):
+    """Where one connected node stands, by type URL."""
+
+    node: str
+    caller: str
+    proxy: str
+    types: dict[str, TypeStatus]
+
+
+class Stream:
+    """One client: its session, and responses that wait to be written."""
+
+    def __init__(self, caller: Caller, session: ServerSession) -> None:
+        self.caller = caller
+        self.session = session
+        self.outbox: deque[Response] = deque()
+        self.awake = asyncio.Event()
+
+    def send(self, responses: Iterable[Response]) -> None:
+        self.outbox.extend(responses)
+        self.awake.set()
+
+
+class Discovery:
+    """Serves `DeltaAggregatedResources` to node agents. Single event loop."""
+
+    def __init__(self, settings: Settings, authenticator: Authenticator, counters: Counters) -> None:
+        self.store = Store()
+        self._settings = settings
+        self._authenticator = authenticator
+        self._counters = counters
+        self._streams: set[Stream] = set()
+        self._stopping = asyncio.Event()
+        counters.declare(PUSHED, "Responses sent, by type.")
+        counters.declare(ANSWERED, "Acknowledgements (ack) and rejections (nack) received, by type.")
+        counters.declare(REFUSED, "Streams refused, by gRPC status.")
+
+    def publish(self, updates: Sequence[Update]) -> None:
+        """Take changes of several types that belong together, in any order, and tell every stream."""
+        ordered = sorted(updates, key=lambda update: _rank(update.type_url))
+        changes = [self.store.update(each.type_url, each.changed, each.removed) for each in ordered]
+        changes = [each for each in changes if each]
+        if changes:
+            for stream in self._streams:
+                stream.send(stream.session.notify_all(changes))
+
+    def status(self) -> list[NodeStatus]:
+        """All connected nodes."""
+        return sorted(
+            (
+                NodeStatus(
+                    stream.caller.node,
+                    str(stream.caller),
+                    stream.session.node.id,
+                    {kind: stream.session.status(kind) for kind in stream.session.types},
+                )
+                for stream in self._streams
+            ),
+            key=lambda status: (status.node, status.caller),
+        )
+
+    def stop(self) -> None:
+        """End all streams so that their clients look for another replica."""
+        self._stopping.set()
+
+    async def serve(self, requests: AsyncIterator[bytes], context: Any) -> None:
+        """The bidirectional method on serialised messages. `context` is a `grpc.aio.ServicerContext`."""
+        try:
+            stream = await self._open(context)
+        except Refused as refusal:
+            status = refusal.status.name.lower()
+            self._counters.count(REFUSED, status=status)
+            event(
+                log,
+                logging.WARNING,
+                "stream refused",
+                reason=refusal.reason,
+                caller=refusal.caller or "unknown",
+                status=status,
+            )
+            await context.abort(refusal.status, refusal.reason)
+            return
+        event(log, logging.INFO, "node connected", node=stream.caller.node, caller=stream.caller)
+        self._streams.add(stream)
+        tasks = [
+            asyncio.create_task(self._read(stream, requests)),
+            asyncio.create_task(self._write(stream, context)),
+            asyncio.create_task(self._release(stream)),
+            asyncio.create_task(self._stopping.wait()),
+        ]
+        try:
+            await asyncio.wait([tasks[0], tasks[1], tasks[3]], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._streams.discard(stream)
+            for task in tasks:
+                task.cancel()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            event(log, logging.INFO, "node disconnected", node=stream.caller.node, caller=stream.caller)
+        for outcome in outcomes:
+            if isinstance(outcome, ProtocolViolation | ValueError):
+                event(log, logging.WARNING, "stream ended", node=stream.caller.node, reason=str(outcome))
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(outcome))
+        if self._stopping.is_set():
+            # ztunnel comes back at once when it reads "transport is closing"; other texts make it wait longer.
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the control plane stops: transport is closing")
+
+    async def _open(self, context: Any) -> Stream:
+        caller = await self._authenticator.caller(context.invocation_metadata() or ())
+        if (caller.namespace, caller.service_account) not in self._settings.node_accounts:
+            raise Refused(grpc.StatusCode.PERMISSION_DENIED, "the caller is no node agent", caller)
+        session = ServerSession(self.store, prerequisites={ADDRESS_TYPE: AUTHORIZATION_TYPE})
+        return Stream(caller, session)
+
+    async def _read(self, stream: Stream, requests: AsyncIterator[bytes]) -> None:
+        async for data in requests:
+            stream.send(stream.session.receive(wire.decode_request(data)))
+            for happened in stream.session.take_events():
+                match happened:
+                    case Asked(type_url, names):
+                        # The store is complete: what is not in it does not exist.
+                        stream.send(stream.session.refuse(type_url, names))
+                    case Acknowledged(response):
+                        self._counters.count(ANSWERED, type=response.type_url, answer="ack")
+                    case Rejected(response, error):
+                        self._counters.count(ANSWERED, type=response.type_url, answer="nack")
+                        event(
+                            log,
+                            logging.ERROR,
+                            "node rejected configuration",
+                            node=stream.caller.node,
+                            type=response.type_url,
+                            error=error,
+                        )
+                    case _:
+                        pass
+
+    async def _write(self, stream: Stream, context: Any) -> None:
+        while True:
+            await stream.awake.wait()
+            stream.awake.clear()
+            while stream.outbox:
+                response = stream.outbox.popleft()
+                self._counters.count(PUSHED, type=response.type_url)
+                await context.write(wire.encode_response(response))
+
+    async def _release(self, stream: Stream) -> None:
+        await asyncio.sleep(PREREQUISITE_WAIT)
+        stream.send(stream.session.release())
+
+
+def _rank(type_url: str) -> int:
+    return TYPES.index(type_url) if type_url in TYPES else len(TYPES)

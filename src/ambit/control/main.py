@@ -1,0 +1,25 @@
+"""Starts the control plane of this process and ends it on a signal."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+# grpc reads its environment when it is imported: this process never forks, and its log is not for users.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+from ambit.control.process import ControlPlane
+from ambit.control.settings import Settings
+from ambit.kube.client import Client
+
+
+async def main(settings: Settings, kubeconfig: Path | None, context: str | None) -> None:
+    """Run until SIGTERM or SIGINT. Raises AmbitError when it cannot start."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    client = Client.from_kubeconfig(kubeconfig, context) if kubeconfig is not None else Client.in_cluster()
+    async with client:
+        await ControlPlane(client, settings).run(stop)

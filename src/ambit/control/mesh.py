@@ -1,0 +1,137 @@
+"""From watched objects to published resources: informers, the compiler, one batch every few milliseconds."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ambit.control.discovery import Update
+from ambit.control.logs import event
+from ambit.control.metrics import Counters
+from ambit.control.settings import Settings
+from ambit.core.finding import Finding
+from ambit.ingest.mesh import Change, MeshCompiler, MeshDelta
+from ambit.ingest.settings import MeshSettings
+from ambit.kube.client import Client
+from ambit.kube.informer import EventKind, Informer
+from ambit.kube.resource import Resource as Kind
+from ambit.objects.decoding import PROJECTIONS, Projection
+from ambit.xds.frames import Resource
+from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, Value, to_resource
+
+log = logging.getLogger("ambit.control.mesh")
+
+BATCHES = "ambit_compile_batches_total"
+CHANGES = "ambit_compile_changes_total"
+SECONDS = "ambit_compile_seconds_total"
+CLUSTER_SCOPED = frozenset({"namespaces", "nodes"})
+
+
+class MeshFeed:
+    """Watches everything the compiler reads. Before `start` nothing is published."""
+
+    def __init__(
+        self,
+        client: Client,
+        settings: Settings,
+        counters: Counters,
+    ) -> None:
+        self.informers: dict[str, Informer[Any]] = {
+            name: _informer(client, name, projection) for name, projection in PROJECTIONS.items()
+        }
+        self._compiler = MeshCompiler(
+            MeshSettings(
+                trust_domain=settings.trust_domain,
+                cluster_id=settings.cluster_id,
+                root_namespace=settings.root_namespace,
+                network=settings.network,
+                cluster_domain=settings.cluster_domain,
+            )
+        )
+        self._publish: Callable[[Sequence[Update]], None] = lambda _: None
+        self._counters = counters
+        self._batch_seconds = settings.batch_seconds
+        self._pending: list[Change] = []
+        self._started = False
+        self._timer: asyncio.TimerHandle | None = None
+        counters.declare(BATCHES, "Batches of object changes compiled.")
+        counters.declare(CHANGES, "Object changes compiled.")
+        counters.declare(SECONDS, "Seconds spent to compile and publish changes.")
+        for name, informer in self.informers.items():
+            informer.subscribe(self._collector(name))
+
+    def publish_to(self, publish: Callable[[Sequence[Update]], None]) -> None:
+        """Who gets what each batch changed."""
+        self._publish = publish
+
+    async def start(self) -> None:
+        """Wait until everything was seen once, compile it and publish it. The informers must run beside this."""
+        for informer in self.informers.values():
+            await informer.wait_synced()
+        self._started = True
+        self._flush()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is wrong with any object now."""
+        return self._compiler.findings
+
+    @property
+    def undecodable(self) -> dict[str, str]:
+        """Objects whose newest version could not be read: their former version stays in force."""
+        return {
+            f"{name} {'/'.join(filter(None, key))}": str(problem)
+            for name, informer in self.informers.items()
+            for key, problem in informer.undecodable.items()
+        }
+
+    def _collector(self, name: str) -> Callable[[EventKind, Any, Any], None]:
+        def collect(kind: EventKind, old: Any, new: Any) -> None:
+            metadata = (new if new is not None else old).metadata
+            self._pending.append(Change(name, metadata.key, new if kind != "deleted" else None))
+            if self._started and self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(self._batch_seconds, self._flush)
+
+        return collect
+
+    def _flush(self) -> None:
+        self._timer = None
+        changes, self._pending = self._pending, []
+        begin = time.perf_counter()
+        updates = updates_of(self._compiler.apply(changes))
+        if updates:
+            self._publish(updates)
+        spent = time.perf_counter() - begin
+        self._counters.count(BATCHES)
+        self._counters.count(CHANGES, len(changes))
+        self._counters.count(SECONDS, spent)
+        event(log, logging.DEBUG, "compiled", changes=len(changes), seconds=f"{spent:.4f}")
+
+
+def updates_of(delta: MeshDelta) -> list[Update]:
+    """What a compiled batch changes for nodes: policies first, then services and workloads together."""
+    updates = []
+    policies = delta.authorizations
+    if policies:
+        updates.append(Update(AUTHORIZATION_TYPE, _resources(policies.upserts), policies.removals))
+    services, workloads = delta.services, delta.workloads
+    if services or workloads:
+        changed = _resources(services.upserts) | _resources(workloads.upserts)
+        updates.append(Update(ADDRESS_TYPE, changed, (*services.removals, *workloads.removals)))
+    return updates
+
+
+def _resources(values: Mapping[str, Value]) -> dict[str, Resource]:
+    return {resource.name: resource for resource in map(to_resource, values.values())}
+
+
+def _informer(client: Client, name: str, projection: Projection) -> Informer[Any]:
+    kind = Kind(
+        projection.group,
+        projection.version,
+        projection.plural,
+        projection.kind,
+        namespaced=name not in CLUSTER_SCOPED,
+    )
+    return Informer(client, kind, projection.decode)

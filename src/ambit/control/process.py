@@ -1,0 +1,229 @@
+"""The control plane process: loads the root, watches, compiles, serves, until told to stop.
+
+Nothing is served before the first complete view of the mesh: an answer that lacks policies would let traffic in.
+"""
+
+import asyncio
+import datetime as dt
+import gc
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from http import HTTPStatus
+from typing import TypeVar
+
+import grpc.aio
+import msgspec
+
+from ambit.ca.authority import Authority
+from ambit.control.callers import Authenticator
+from ambit.control.certificates import CertificateService
+from ambit.control.debug import Answer, DebugServer, json_answer
+from ambit.control.discovery import Discovery
+from ambit.control.leader import Leadership
+from ambit.control.logs import event
+from ambit.control.mesh import MeshFeed
+from ambit.control.metrics import Counters, family
+from ambit.control.pods import PodIndex
+from ambit.control.publication import RootPublisher
+from ambit.control.roots import load_authority
+from ambit.control.server import ServerCertificate, listen_plain, listen_tls, make_server
+from ambit.control.settings import Settings
+from ambit.core.errors import AmbitError, Unreachable
+from ambit.kube.client import Client
+from ambit.kube.errors import ApiError
+from ambit.xds.messages import TYPES
+
+T = TypeVar("T")
+
+log = logging.getLogger("ambit.control")
+
+LEASE = "ambit-control"
+STOP_GRACE = 1.0
+"""Seconds that calls under way get when the process stops."""
+RETRY_FIRST = 0.05
+RETRY_MAX = 5.0
+"""Seconds between attempts to begin."""
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """Where a running control plane listens; 0 for what is off."""
+
+    tls: int
+    plain: int
+    debug: int
+
+
+def wall_clock() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+class ControlPlane:
+    """One replica. `run` is its whole life."""
+
+    def __init__(
+        self,
+        client: Client,
+        settings: Settings,
+        *,
+        on_ready: Callable[[Ports], None] = lambda _: None,
+        wall: Callable[[], dt.datetime] = wall_clock,
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._on_ready = on_ready
+        self._wall = wall
+        self._counters = counters = Counters()
+        self._feed = MeshFeed(client, settings, counters)
+        informers = self._feed.informers
+        self._pods = PodIndex(client, informers["pods"].items, informers["namespaces"].items)
+        informers["pods"].subscribe(self._pods.update)
+        self._authenticator = Authenticator(client, self._pods, time.monotonic)
+        self._discovery = Discovery(settings, self._authenticator, counters)
+        self._feed.publish_to(self._discovery.publish)
+        self._ready = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set. Raises AmbitError when it cannot start."""
+        life = asyncio.create_task(self._live(stop))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({life, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not self._ready:
+                life.cancel()
+            await life
+        except asyncio.CancelledError:
+            life.cancel()
+            if not stop.is_set():
+                raise
+        except BaseExceptionGroup as several:
+            raise _first(several) from several
+        finally:
+            stopping.cancel()
+
+    async def _live(self, stop: asyncio.Event) -> None:
+        debug = DebugServer(self._routes())
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            debug_port = 0
+            if self._settings.debug_port is not None:
+                debug_port = await stack.enter_async_context(debug.listening(self._settings.debug_port))
+            background = [group.create_task(each.run()) for each in self._feed.informers.values()]
+            try:
+                await self._serve(group, background, debug_port, stop)
+            finally:
+                self._ready = False
+                for task in background:
+                    task.cancel()
+
+    async def _serve(
+        self,
+        group: asyncio.TaskGroup,
+        background: list[asyncio.Task[None]],
+        debug_port: int,
+        stop: asyncio.Event,
+    ) -> None:
+        begin = time.monotonic()
+        authority = await _patiently(lambda: load_authority(self._client, self._settings, self._wall))
+        publisher, leadership = self._writers(authority)
+        background.append(group.create_task(publisher.maps.run()))
+        await _patiently(lambda: publisher.publish(self._settings.system_namespace))
+        await self._feed.start()
+        server, ports = await self._listen(authority, debug_port)
+        background.append(group.create_task(publisher.run()))
+        background.append(group.create_task(leadership.run()))
+        # What was loaded lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        self._ready = True
+        event(log, logging.INFO, "ready", port=ports.tls, seconds=f"{time.monotonic() - begin:.2f}")
+        self._on_ready(ports)
+        await stop.wait()
+        self._ready = False
+        event(log, logging.INFO, "stopping")
+        self._discovery.stop()
+        await server.stop(STOP_GRACE)
+
+    async def _listen(self, authority: Authority, debug_port: int) -> tuple[grpc.aio.Server, Ports]:
+        settings = self._settings
+        signing = CertificateService(
+            settings,
+            authority,
+            self._authenticator,
+            self._pods,
+            self._counters,
+            clock=time.monotonic,
+            wall=self._wall,
+        )
+        server = make_server(self._discovery, signing)
+        certificate = ServerCertificate(authority, settings.server_names, self._wall)
+        tls = listen_tls(server, settings.tls_address, settings.tls_port, certificate.credentials())
+        plain = listen_plain(server, settings.plain_port) if settings.plain_port is not None else 0
+        await server.start()
+        return server, Ports(tls, plain, debug_port)
+
+    def _writers(self, authority: Authority) -> tuple[RootPublisher, Leadership]:
+        namespaces = self._feed.informers["namespaces"]
+        publisher = RootPublisher(self._client, authority.roots, namespaces.items, lambda: leadership.leading)
+        leadership = Leadership(
+            self._client,
+            self._settings.system_namespace,
+            LEASE,
+            self._settings.instance,
+            clock=time.monotonic,
+            wall=self._wall,
+            on_start=publisher.started_leading,
+        )
+        namespaces.subscribe(publisher.namespace_changed)
+        return publisher, leadership
+
+    def _routes(self) -> dict[str, Callable[[], Answer]]:
+        return {
+            "/metrics": self._metrics,
+            "/healthz/ready": self._readiness,
+            "/debug/syncz": lambda: json_answer(self._discovery.status()),
+            "/debug/findings": lambda: json_answer(
+                {"findings": self._feed.findings, "undecodable": self._feed.undecodable}
+            ),
+        }
+
+    def _readiness(self) -> Answer:
+        if self._ready:
+            return Answer(b"ready\n")
+        waiting = [name for name, each in self._feed.informers.items() if not each.is_synced]
+        text = f"not ready, waiting for: {', '.join(waiting) or 'its own start'}\n"
+        return Answer(text.encode(), status=HTTPStatus.SERVICE_UNAVAILABLE)
+
+    def _metrics(self) -> Answer:
+        store = self._discovery.store
+        lines = family(
+            "ambit_xds_resources",
+            "gauge",
+            "Resources served, by type.",
+            [((("type", kind),), len(store.resources(kind))) for kind in TYPES],
+        )
+        lines += family("ambit_xds_nodes", "gauge", "Connected nodes.", [((), len(self._discovery.status()))])
+        text = "\n".join([*lines, self._counters.render()])
+        return Answer(text.encode(), "text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _patiently(action: Callable[[], Awaitable[T]]) -> T:
+    """What `action` returns, tried again while the API server is away or refuses (it may still be starting)."""
+    delay = RETRY_FIRST
+    while True:
+        try:
+            return await action()
+        except (ApiError, Unreachable) as error:
+            event(log, logging.WARNING, "the API server does not answer as needed", reason=error.message)
+        await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+        delay = min(RETRY_MAX, delay * 2)
+
+
+def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first failure inside: the one the user can act on, if there is one."""
+    chosen = several.subgroup(AmbitError) or several
+    error: BaseException = chosen
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

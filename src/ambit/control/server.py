@@ -1,0 +1,107 @@
+"""The gRPC server of the control plane: TLS for nodes, plaintext on loopback.
+
+Options: pings every 10 s are allowed without data, for a stock ztunnel pings an idle stream every 30 s and grpc would
+otherwise end its connection for "too many pings" every two minutes.
+"""
+
+import datetime as dt
+import ipaddress
+from collections.abc import Callable, Sequence
+
+import grpc
+import grpc.aio
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from ambit.ca.authority import Authority
+from ambit.control import certificates
+from ambit.control.certificates import CertificateService
+from ambit.control.discovery import Discovery
+from ambit.core.errors import EnvironmentProblem
+from ambit.xds import wire
+
+OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # A node's first request lists the version of everything it has kept.
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    ("grpc.max_send_message_length", -1),
+    # Two servers on one port would silently share its clients.
+    ("grpc.so_reuseport", 0),
+)
+RENEWAL = dt.timedelta(hours=12)
+
+
+class ServerCertificate:
+    """The server's own certificate, issued by the mesh's authority and renewed at half of its life."""
+
+    def __init__(self, authority: Authority, names: Sequence[str], wall: Callable[[], dt.datetime]) -> None:
+        self._authority = authority
+        self._names = [x509.DNSName(name) for name in names]
+        self._addresses = [
+            x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+            x509.IPAddress(ipaddress.ip_address("::1")),
+        ]
+        self._wall = wall
+        self._renew_at = wall()
+
+    def credentials(self) -> grpc.ServerCredentials:
+        return grpc.dynamic_ssl_server_credentials(self._issue(), self._renewed)
+
+    def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Called by grpc, on its own threads, for each handshake; None keeps what is in use."""
+        return self._issue() if self._wall() >= self._renew_at else None
+
+    def _issue(self) -> grpc.ServerCertificateConfiguration:
+        now = self._wall()
+        key = ec.generate_private_key(ec.SECP256R1())
+        *chain, _ = self._authority.issue_server([*self._names, *self._addresses], key.public_key(), now)
+        self._renew_at = now + RENEWAL
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return grpc.ssl_server_certificate_configuration([(pem, "".join(chain).encode())])
+
+
+def make_server(discovery: Discovery, signing: CertificateService) -> grpc.aio.Server:
+    """A server with both services and no port yet."""
+    server = grpc.aio.server(options=OPTIONS)
+    server.add_generic_rpc_handlers(
+        (
+            grpc.method_handlers_generic_handler(
+                wire.SERVICE, {wire.METHOD_NAME: grpc.stream_stream_rpc_method_handler(discovery.serve)}
+            ),
+            grpc.method_handlers_generic_handler(
+                certificates.SERVICE,
+                {certificates.METHOD: grpc.unary_unary_rpc_method_handler(signing.create)},
+            ),
+        )
+    )
+    return server
+
+
+def listen_tls(server: grpc.aio.Server, address: str, port: int, credentials: grpc.ServerCredentials) -> int:
+    """Bind the TLS port and return it; a host without IPv6 gets IPv4 only. Raises EnvironmentProblem."""
+    problem: Exception | None = None
+    for host in dict.fromkeys((address, "0.0.0.0" if address == "[::]" else address)):  # noqa: S104 - nodes call it
+        try:
+            return int(server.add_secure_port(f"{host}:{port}", credentials))
+        except RuntimeError as error:
+            problem = error
+    raise EnvironmentProblem(
+        f"port {port} cannot be bound: {problem}", "another control plane may be running here"
+    )
+
+
+def listen_plain(server: grpc.aio.Server, port: int) -> int:
+    """Bind the plaintext port on loopback and return it. Raises EnvironmentProblem."""
+    try:
+        return int(server.add_insecure_port(f"127.0.0.1:{port}"))
+    except RuntimeError as error:
+        raise EnvironmentProblem(
+            f"port {port} cannot be bound on loopback: {error}", "another control plane may be running here"
+        ) from None

@@ -1,0 +1,60 @@
+"""What the control plane is told when it starts."""
+
+from collections.abc import Iterable
+from typing import Self
+
+import msgspec
+
+from ambit.core.names import (
+    CLUSTER_DOMAIN,
+    CONTROL_DEBUG_PORT,
+    CONTROL_PLAIN_PORT,
+    CONTROL_TLS_PORT,
+    DEFAULT_CLUSTER_ID,
+    DEFAULT_TRUST_DOMAIN,
+    ROOT_NAMESPACE,
+    SYSTEM_NAMESPACE,
+)
+
+NODE_ACCOUNTS = ((SYSTEM_NAMESPACE, "ztunnel"), (SYSTEM_NAMESPACE, "ambit-node"), (ROOT_NAMESPACE, "ztunnel"))
+"""Service accounts of node agents, ours and a stock ztunnel's, in their usual namespaces."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Ports of 0 are chosen by the kernel (tests); None turns a server off."""
+
+    trust_domain: str = DEFAULT_TRUST_DOMAIN
+    cluster_id: str = DEFAULT_CLUSTER_ID
+    cluster_domain: str = CLUSTER_DOMAIN
+    network: str = ""
+    root_namespace: str = ROOT_NAMESPACE
+    system_namespace: str = SYSTEM_NAMESPACE
+    node_accounts: frozenset[tuple[str, str]] = frozenset(NODE_ACCOUNTS)
+    instance: str = "ambit-control"
+    """Name of this replica in the leader lease."""
+    tls_address: str = "[::]"
+    tls_port: int = CONTROL_TLS_PORT
+    plain_port: int | None = CONTROL_PLAIN_PORT
+    debug_port: int | None = CONTROL_DEBUG_PORT
+    batch_seconds: float = 0.005
+    """Changes that come within this time are compiled and sent together."""
+    certificate_rate: float = 20.0
+    certificate_burst: int = 500
+    """Certificates per second and node: a node that restarts asks for all its pods at once."""
+
+    def with_accounts(self, accounts: Iterable[tuple[str, str]]) -> Self:
+        """The same with these node accounts only."""
+        return msgspec.structs.replace(self, node_accounts=frozenset(accounts))
+
+    @property
+    def server_names(self) -> tuple[str, ...]:
+        """DNS names in the server's certificate: what agents and stock ztunnels dial."""
+        names = []
+        for namespace in dict.fromkeys((self.system_namespace, self.root_namespace)):
+            for name in ("istiod", "ambit-control"):
+                names += [
+                    f"{name}.{namespace}.svc",
+                    f"{name}.{namespace}.svc.{self.cluster_domain}",
+                    f"{name}.{namespace}",
+                ]
+        return (*names, "localhost")
