@@ -174,7 +174,7 @@ class ServerSession:
         for changed in changes:
             self._mark(changed)
         responses: list[Response] = []
-        for changed in changes:
+        for changed in changes[:-1]:
             responses += self._flush(changed.type_url, removals=False)
         for changed in reversed(changes):
             responses += self._flush(changed.type_url)
