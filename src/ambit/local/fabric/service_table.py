@@ -115,7 +115,7 @@ def _targets(
     for part in slices:
         if part.address_type != f"IPv{version}":
             continue
-        number = _target_port(part, port)
+        number = part.target_port(port)
         if number is None:
             continue
         for endpoint in part.endpoints or ():
@@ -126,13 +126,6 @@ def _targets(
             elif endpoint.is_last_resort:
                 last_resort.update(_places(endpoint, number))
     return tuple(sorted(ready or last_resort))
-
-
-def _target_port(part: EndpointSlice, port: ServicePort) -> int | None:
-    for candidate in part.ports or ():
-        if (candidate.name or "") == port.name and (candidate.protocol or "TCP") == port.protocol:
-            return candidate.port
-    return None
 
 
 def _places(endpoint: Endpoint, port: int) -> Iterator[Target]:

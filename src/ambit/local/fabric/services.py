@@ -118,6 +118,13 @@ class EndpointSlice(msgspec.Struct, frozen=True, rename="camel"):
         """Key of the Service it belongs to."""
         return (self.metadata.namespace, self.metadata.labels.get(SERVICE_NAME_LABEL, ""))
 
+    def target_port(self, port: ServicePort) -> int | None:
+        """The number that the port of the Service has on these endpoints."""
+        for candidate in self.ports or ():
+            if (candidate.name or "") == port.name and (candidate.protocol or "TCP") == port.protocol:
+                return candidate.port
+        return None
+
 
 SlicesByService = Mapping[tuple[str, str], tuple[EndpointSlice, ...]]
 
@@ -138,6 +145,11 @@ class ServiceCatalog:
     async def wait_synced(self) -> None:
         await self._services.wait_synced()
         await self._slices.wait_synced()
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether both collections were complete once."""
+        return self._services.is_synced and self._slices.is_synced
 
     def subscribe(self, changed: Callable[[], None]) -> None:
         def tell(*_: object) -> None:

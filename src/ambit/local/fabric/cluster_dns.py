@@ -1,0 +1,153 @@
+"""The cluster's DNS server: what CoreDNS is elsewhere, behind the Service `kube-dns` in `kube-system`.
+
+Names outside the cluster answer NXDOMAIN at once: from inside an instance there is no way to any other
+network, so no nameserver could be asked and no answer could be used. A program then reports an unknown host
+immediately instead of waiting for timeouts.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from ambit.core.dns import MAX_TCP, Malformed, Rcode, encode_reply, error_reply, parse_query
+from ambit.core.errors import AmbitError
+from ambit.kube.client import Client, Object
+from ambit.kube.errors import AlreadyExists, NotFound
+from ambit.kube.resource import ENDPOINT_SLICES, NAMESPACES, SERVICES, Resource
+from ambit.local.fabric.dns_zone import Zone
+from ambit.local.fabric.services import SERVICE_NAME_LABEL, ServiceCatalog
+from ambit.local.layout import DNS_SERVICE, FABRIC_V4, FABRIC_V6
+from ambit.node.dns.server import DnsServer, listen
+from ambit.node.netns.enter import in_namespace
+
+log = logging.getLogger(__name__)
+
+PORT = 53
+NAMESPACE = "kube-system"
+NAME = "kube-dns"
+RETRY = 0.5
+
+
+class ClusterDns:
+    """Serves the catalog's names on the fabric's addresses, port 53, UDP and TCP."""
+
+    def __init__(
+        self,
+        catalog: ServiceCatalog,
+        netns: Path,
+        addresses: Sequence[str] = (str(FABRIC_V4.ip), str(FABRIC_V6.ip)),
+        port: int = PORT,
+    ) -> None:
+        self._catalog = catalog
+        self._netns = netns
+        self._addresses = tuple(addresses)
+        self._port = port
+        self._zone: Zone | None = None
+
+    async def run(self) -> None:
+        """Serve until cancelled; before the first complete copy of the names, questions get SERVFAIL.
+
+        Raises OSError when the port is taken.
+        """
+        self._catalog.subscribe(self._forget)
+        udp, tcp = in_namespace(self._netns, lambda: listen(self._addresses, self._port))
+        server = DnsServer(self.handle, udp, tcp)
+        await server.start()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await server.close()
+
+    def handle(self, data: bytes, over_tcp: bool) -> bytes | None:
+        """The reply to these bytes; None when they deserve none."""
+        try:
+            query = parse_query(data)
+        except Malformed:
+            return error_reply(data, Rcode.FORMERR)
+        if query.opcode != 0:
+            return encode_reply(query, Rcode.NOTIMP)
+        if not self._catalog.is_synced:
+            return encode_reply(query, Rcode.SERVFAIL)
+        if self._zone is None:
+            self._zone = Zone(self._catalog.services, self._catalog.slices())
+        reply = self._zone.answer(query)
+        if reply is None:
+            return encode_reply(query, Rcode.NXDOMAIN)
+        answers = list(reply.answers)
+        if len({record.type for record in answers}) == 1:
+            random.shuffle(answers)
+        try:
+            return encode_reply(
+                query,
+                reply.rcode,
+                answers,
+                authorities=reply.authorities,
+                additionals=reply.additionals,
+                authoritative=True,
+                limit=MAX_TCP if over_tcp else query.reply_limit,
+            )
+        except Malformed:
+            return encode_reply(query, Rcode.SERVFAIL)
+
+    def _forget(self) -> None:
+        self._zone = None
+
+
+async def publish_dns_service(
+    client: Client, address: str = str(FABRIC_V4.ip), cluster_ip: str = str(DNS_SERVICE)
+) -> None:
+    """Make sure that the Service and its EndpointSlice exist; tried until it works."""
+    while True:
+        try:
+            for resource, value in _objects(address, cluster_ip):
+                await _ensure(client, resource, value)
+        except AmbitError as error:
+            log.debug("DNS service not published: %s", error)
+            await asyncio.sleep(RETRY)
+            continue
+        return
+
+
+async def _ensure(client: Client, resource: Resource, value: Object) -> None:
+    name, namespace = value["metadata"]["name"], value["metadata"].get("namespace")
+    try:
+        await client.get(resource, name, namespace)
+    except NotFound:
+        try:
+            await client.create(resource, value)
+        except AlreadyExists:
+            return
+
+
+def _objects(address: str, cluster_ip: str) -> list[tuple[Resource, Object]]:
+    ports = [("dns", "UDP"), ("dns-tcp", "TCP")]
+    service = {
+        "metadata": {
+            "name": NAME,
+            "namespace": NAMESPACE,
+            "labels": {"k8s-app": NAME, "kubernetes.io/name": "CoreDNS"},
+        },
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": cluster_ip,
+            "clusterIPs": [cluster_ip],
+            "ipFamilies": ["IPv4"],
+            "ipFamilyPolicy": "SingleStack",
+            "ports": [
+                {"name": name, "port": PORT, "protocol": kind, "targetPort": PORT} for name, kind in ports
+            ],
+        },
+    }
+    endpoints = {
+        "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": {SERVICE_NAME_LABEL: NAME}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+        "ports": [{"name": name, "port": PORT, "protocol": kind} for name, kind in ports],
+    }
+    return [
+        (NAMESPACES, {"metadata": {"name": NAMESPACE}}),
+        (SERVICES, service),
+        (ENDPOINT_SLICES, endpoints),
+    ]

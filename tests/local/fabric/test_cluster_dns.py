@@ -1,0 +1,129 @@
+"""Cluster DNS and the Service table together: a pod asks 10.96.0.10, as its resolv.conf says."""
+
+import asyncio
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import dns.flags
+import dns.message
+import dns.query
+import dns.rcode
+import pytest
+
+from ambit.local.fabric.cluster_dns import ClusterDns
+from ambit.local.fabric.service_proxy import ServiceProxy
+from ambit.local.fabric.services import (
+    EndpointPort,
+    EndpointSlice,
+    Service,
+    ServiceCatalog,
+    ServicePort,
+    SlicesByService,
+)
+from ambit.node.netns.enter import in_namespace
+from tests.local.fabric.build import NODES, fabric
+from tests.local.fabric.objects import endpoint, endpoint_slice, service
+
+PORTS = (ServicePort(53, "dns", "UDP"), ServicePort(53, "dns-tcp", "TCP"))
+TARGETS = (EndpointPort("dns", 53, "UDP"), EndpointPort("dns-tcp", 53, "TCP"))
+KUBE_DNS = service("kube-dns", "10.96.0.10", ports=PORTS)
+DNS_ENDPOINTS = endpoint_slice("kube-dns", endpoint("172.30.0.1"), ports=TARGETS)
+
+
+class Written(ServiceCatalog):
+    """A catalog that a test writes."""
+
+    def __init__(self, services: Iterable[Service], slices: Iterable[EndpointSlice]) -> None:
+        self.written = list(services)
+        self.written_slices = list(slices)
+        self.synced = True
+        self._callbacks: list[Callable[[], None]] = []
+
+    async def wait_synced(self) -> None:
+        return
+
+    @property
+    def is_synced(self) -> bool:
+        return self.synced
+
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        self._callbacks.append(changed)
+
+    def tell(self) -> None:
+        for changed in self._callbacks:
+            changed()
+
+    @property
+    def services(self) -> Iterator[Service]:
+        return iter(self.written)
+
+    def slices(self) -> SlicesByService:
+        return {part.service: (part,) for part in self.written_slices}
+
+
+def ask(netns: Path, name: str, kind: str = "A", *, tcp: bool = False) -> dns.message.Message:
+    query = dns.message.make_query(name, kind)
+    method = dns.query.tcp if tcp else dns.query.udp
+    return in_namespace(netns, partial(method, query, "10.96.0.10", timeout=2))
+
+
+@pytest.mark.netns
+async def test_a_pod_resolves_through_the_service_and_follows_changes(tmp_path: Path) -> None:
+    catalog = Written([KUBE_DNS], [DNS_ENDPOINTS])
+    async with fabric(tmp_path) as built:
+        pod = await built.attach("a", "node2")
+        server = asyncio.create_task(ClusterDns(catalog, built.pin).run())
+        proxy = ServiceProxy(catalog, NODES, tmp_path)
+        await proxy.apply()
+        try:
+            for place in (pod.netns, tmp_path / "node1", built.pin):
+                reply = await asyncio.to_thread(ask, place, "kube-dns.default.svc.cluster.local.")
+                assert reply.answer[0][0].to_text() == "10.96.0.10"
+                assert reply.flags & dns.flags.AA
+            reply = await asyncio.to_thread(ask, pod.netns, "www.example.com.", tcp=True)
+            assert reply.rcode() == dns.rcode.NXDOMAIN
+            many = [f"10.244.1.{last}" for last in range(2, 80)]
+            catalog.written.append(service("many", "None"))
+            catalog.written_slices.append(endpoint_slice("many", *(endpoint(address) for address in many)))
+            catalog.tell()
+            short = await asyncio.to_thread(ask, pod.netns, "many.default.svc.cluster.local.")
+            assert short.flags & dns.flags.TC
+            whole = await asyncio.to_thread(ask, pod.netns, "many.default.svc.cluster.local.", tcp=True)
+            assert sorted(item.to_text() for item in whole.answer[0]) == sorted(many)
+            catalog.synced = False
+            reply = await asyncio.to_thread(ask, pod.netns, "kube-dns.default.svc.cluster.local.")
+            assert reply.rcode() == dns.rcode.SERVFAIL
+        finally:
+            server.cancel()
+            with suppress(asyncio.CancelledError):
+                await server
+
+
+@pytest.mark.netns
+async def test_the_proxy_follows_the_catalog(tmp_path: Path) -> None:
+    catalog = Written([KUBE_DNS], [])
+    async with fabric(tmp_path):
+        proxy = asyncio.create_task(ServiceProxy(catalog, NODES, tmp_path).run())
+        try:
+            async with asyncio.timeout(10):
+                await _table_has(tmp_path / "node1", "translate")
+                catalog.written_slices.append(DNS_ENDPOINTS)
+                catalog.tell()
+                await _table_has(tmp_path / "node2", "172.30.0.1:53")
+        finally:
+            proxy.cancel()
+            with suppress(asyncio.CancelledError):
+                await proxy
+
+
+async def _table_has(netns: Path, text: str) -> None:
+    while text not in await asyncio.to_thread(in_namespace, netns, _list_table):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
+def _list_table() -> str:
+    command = ["nft", "list", "table", "inet", "ambit_services"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
