@@ -6,8 +6,7 @@ the namespace's, `none` opts out, pods in the host's network are never captured.
 
 from collections.abc import Mapping
 
-DATAPLANE_MODE = "istio.io/dataplane-mode"
-AMBIENT = "ambient"
+from ambit.core.names import DATAPLANE_MODE_AMBIENT, DATAPLANE_MODE_LABEL
 
 
 def is_enrolled(
@@ -16,5 +15,5 @@ def is_enrolled(
     """Whether a pod with these labels is to be captured."""
     if host_network:
         return False
-    mode = pod_labels.get(DATAPLANE_MODE) or namespace_labels.get(DATAPLANE_MODE)
-    return mode == AMBIENT
+    mode = pod_labels.get(DATAPLANE_MODE_LABEL) or namespace_labels.get(DATAPLANE_MODE_LABEL)
+    return mode == DATAPLANE_MODE_AMBIENT

@@ -35,9 +35,9 @@ class MissingReference(BadInput):
 
 
 class ServicePort(msgspec.Struct, frozen=True):
-    name: str
     port: int
-    protocol: str
+    name: str = ""
+    protocol: str = "TCP"
 
 
 class ServiceLink(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -91,7 +91,7 @@ class ShimClient:
     async def state(self) -> list[ContainerState]:
         return (await self.request({"op": "state"}))["containers"]
 
-    async def watch(self) -> AsyncIterator[list[ContainerState]]:
+    async def watch(self) -> AsyncGenerator[list[ContainerState], None]:
         """The state now and after each change. Raises Unreachable when the shim ends."""
         reader, writer = await self._connect()
         try:

@@ -25,7 +25,6 @@ class Sandbox(TypedDict):
     hostname: str
     host_pids: bool
     host_network: bool
-    privileged: bool
     hidden: list[str]
     readable: list[str]
 
@@ -53,7 +52,10 @@ class Container(TypedDict):
 
 
 class ContainerState(TypedDict):
-    """Times are Unix seconds. `exit_code` is 128 + signal for a killed process, as a shell says it."""
+    """Times are Unix seconds. `exit_code` is 128 + signal for a killed process, as a shell says it.
+
+    `reason` and `message` are the pod runner's, for an attempt that never became a process.
+    """
 
     name: str
     attempt: int
@@ -62,6 +64,8 @@ class ContainerState(TypedDict):
     finished: float | None
     exit_code: int | None
     signal: int | None
+    reason: NotRequired[str]
+    message: NotRequired[str]
 
 
 class Request(TypedDict):
