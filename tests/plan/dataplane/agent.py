@@ -1,0 +1,217 @@
+"""A stand-in for the node agent: serves plans to one real Envoy over delta ADS and keeps its access log."""
+
+import contextlib
+import os
+import queue
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+from envoy.service.accesslog.v3 import als_pb2
+
+from ambit.envoy import names
+from ambit.model.view import MeshView, Snapshot
+from ambit.plan import node_proxy
+from ambit.plan.node_proxy import LocalPod, LocalPods, NodeSettings, PlannedResource
+from ambit.plan.values import CLUSTER, EXTENSION, LISTENER, SECRET
+from ambit.xds import wire
+from ambit.xds.frames import Resource
+from ambit.xds.session import Asked, Rejected, ServerSession
+from ambit.xds.store import Store
+
+ENVOY = Path(sys.prefix) / f"lib/python3.{sys.version_info.minor}/site-packages/envoy/_bin/envoy"
+_ORDER = (SECRET, EXTENSION, CLUSTER, LISTENER)
+DEADLINE = 20.0
+Certificates = Callable[[str], tuple[str, str]]
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Waits for a condition. Raises AssertionError after DEADLINE."""
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {DEADLINE} s in vain for: {what}")
+        threading.Event().wait(0.01)
+
+
+class Agent:
+    """One node: its pods, its Envoy. `certificates` gives (chain, key) of an identity; `roots` the trust."""
+
+    def __init__(
+        self, directory: Path, settings: NodeSettings, roots: Mapping[str, str], certificates: Certificates
+    ) -> None:
+        self.settings = settings
+        self.view: MeshView = Snapshot()
+        self.pods: dict[str, LocalPod] = {}
+        self.rejections: list[str] = []
+        self.asked: list[str] = []
+        self.log: list[tuple[str, object]] = []
+        self._directory = directory / settings.node
+        self._directory.mkdir()
+        self._roots = roots
+        self._certificates = certificates
+        self._store = Store()
+        self._lock = threading.RLock()
+        self._sessions: dict[ServerSession, queue.Queue[bytes | None]] = {}
+        self._server = grpc.server(ThreadPoolExecutor(8))
+        self._server.add_generic_rpc_handlers((self._ads(), self._als()))
+        self._server.add_insecure_port(f"unix:{self._directory}/xds.sock")
+        self._server.start()
+        self.envoy: subprocess.Popen[bytes] | None = None
+
+    # Envoy
+
+    def start(self, base_id: int) -> None:
+        bootstrap = self._directory / "bootstrap.pb"
+        bootstrap.write_bytes(
+            node_proxy.bootstrap(
+                self.settings,
+                xds_socket=f"{self._directory}/xds.sock",
+                admin_socket=f"{self._directory}/admin.sock",
+            )
+        )
+        self.sync()
+        self.envoy = subprocess.Popen(
+            [
+                str(ENVOY),
+                *("-c", str(bootstrap), "--concurrency", "1", "--base-id", str(base_id)),
+                *("--log-path", f"{self._directory}/envoy.log", "-l", os.environ.get("ENVOY_LOG", "info")),
+                *("--drain-time-s", "1"),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        until(lambda: "LIVE" in self.admin("/ready"), f"Envoy of {self.settings.node}")
+
+    def stop(self) -> None:
+        if self.envoy is not None:
+            self.envoy.kill()
+            self.envoy.wait()
+        self._server.stop(0).wait()
+
+    def admin(self, path: str) -> str:
+        """The answer of Envoy's admin interface, empty while it does not answer."""
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(f"{self._directory}/admin.sock")
+                connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+                return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+        except OSError:
+            return ""
+
+    # Resources
+
+    def sync(self) -> None:
+        """Plans again everything that is there or was asked for, and waits until Envoy took it."""
+        wanted = [*node_proxy.shared_resources(), node_proxy.trust_bundle(self._roots)]
+        for pod in self.pods.values():
+            wanted += node_proxy.pod_resources(pod, self.view, self.settings)
+            wanted += [self._secret(name) for name in node_proxy.required_secrets(pod.identity)]
+        with self._lock:
+            wanted += [self._answer(name) for name in self._asked_clusters()]
+            self._replace(wanted)
+        until(self._settled, f"acknowledgements of {self.settings.node}")
+
+    def _settled(self) -> bool:
+        with self._lock:
+            return all(
+                session.status(each).unacknowledged == 0 for session in self._sessions for each in session.types
+            )
+
+    def _asked_clusters(self) -> list[str]:
+        return [name for name in self._store.resources(CLUSTER) if name.startswith(("dst|", "hbone|"))]
+
+    def _answer(self, name: str) -> PlannedResource:
+        return node_proxy.destination(name, self.view, LocalPods(self.pods.values()), self.settings)
+
+    def _secret(self, name: str) -> PlannedResource:
+        chain, key = self._certificates(names.parse_secret(name).uri)
+        return node_proxy.secret(name, chain_pem=chain, key_pem=key)
+
+    def _replace(self, wanted: Iterable[PlannedResource]) -> None:
+        by_type: dict[str, dict[str, Resource]] = {each: {} for each in _ORDER}
+        for each in wanted:
+            by_type[each.type_url][each.name] = Resource(
+                name=each.name, version=each.version, body=each.body, on_demand=each.on_demand
+            )
+        changes = [
+            self._store.update(
+                type_url, resources, [name for name in self._store.resources(type_url) if name not in resources]
+            )
+            for type_url, resources in by_type.items()
+        ]
+        for session, out in self._sessions.items():
+            for response in session.notify_all(changes):
+                out.put(wire.encode_response(response))
+
+    # Discovery and access log
+
+    def _ads(self) -> grpc.GenericRpcHandler:
+        handler = grpc.stream_stream_rpc_method_handler(self._stream)
+        return grpc.method_handlers_generic_handler(wire.SERVICE, {wire.METHOD_NAME: handler})
+
+    def _stream(self, requests: Iterator[bytes], _: grpc.ServicerContext) -> Iterator[bytes]:
+        session = ServerSession(self._store)
+        out: queue.Queue[bytes | None] = queue.Queue()
+        with self._lock:
+            self._sessions[session] = out
+        threading.Thread(target=self._read, args=(requests, session, out), daemon=True).start()
+        while (response := out.get()) is not None:
+            yield response
+
+    def _read(
+        self, requests: Iterator[bytes], session: ServerSession, out: "queue.Queue[bytes | None]"
+    ) -> None:
+        with contextlib.suppress(grpc.RpcError):
+            for data in requests:
+                with self._lock:
+                    for response in session.receive(wire.decode_request(data)):
+                        out.put(wire.encode_response(response))
+                    for event in session.take_events():
+                        self._handle(event)
+        with self._lock:
+            self._sessions.pop(session)
+        out.put(None)
+
+    def _handle(self, event: object) -> None:
+        match event:
+            case Asked(type_url, asked) if type_url == CLUSTER:
+                self.asked += asked
+                self._add([self._answer(name) for name in asked])
+            case Asked(_, asked):
+                self.asked += asked
+            case Rejected(_, error):
+                self.rejections.append(error)
+
+    def _add(self, resources: Iterable[PlannedResource]) -> None:
+        for each in resources:
+            resource = Resource(name=each.name, version=each.version, body=each.body, on_demand=each.on_demand)
+            changed = self._store.update(each.type_url, {each.name: resource})
+            for session, out in self._sessions.items():
+                for response in session.notify(changed):
+                    out.put(wire.encode_response(response))
+
+    def _als(self) -> grpc.GenericRpcHandler:
+        handler = grpc.stream_unary_rpc_method_handler(
+            self._access_log,
+            als_pb2.StreamAccessLogsMessage.FromString,
+            als_pb2.StreamAccessLogsResponse.SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler(
+            "envoy.service.accesslog.v3.AccessLogService", {"StreamAccessLogs": handler}
+        )
+
+    def _access_log(self, messages: Iterator[object], _: grpc.ServicerContext) -> object:
+        name = ""
+        with contextlib.suppress(grpc.RpcError):
+            for message in messages:
+                name = message.identifier.log_name or name
+                self.log += [(name, each) for each in message.tcp_logs.log_entry]
+                self.log += [(name, each) for each in message.http_logs.log_entry]
+        return als_pb2.StreamAccessLogsResponse()

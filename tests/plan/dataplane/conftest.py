@@ -1,0 +1,169 @@
+"""Two nodes with a real Envoy each, and pods in network namespaces."""
+
+import datetime
+import itertools
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from ambit.core.identity import Identity
+from ambit.model.policy import Authorization
+from ambit.model.service import Service
+from ambit.model.view import Snapshot
+from ambit.model.workload import TunnelProtocol, Workload
+from ambit.node.capture import apply, ruleset
+from ambit.plan.node_proxy import LocalPod, NodeSettings
+from tests.plan.dataplane.agent import Agent
+from tests.plan.dataplane.network import Host, Network
+
+_base_ids = itertools.count(os.getpid() % 20000 * 10 + 7)
+
+
+class Authority:
+    """Signs SPIFFE certificates."""
+
+    def __init__(self) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "test")])
+        builder = self._builder(self._key.public_key(), self._name, authority=True)
+        self.root = builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+    def certificate(self, uri: str) -> tuple[str, str]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
+        builder = self._builder(key.public_key(), x509.Name([]), authority=False).add_extension(name, True)
+        chain = builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return chain, private.decode()
+
+    def _builder(
+        self, key: ec.EllipticCurvePublicKey, subject: x509.Name, *, authority: bool
+    ) -> x509.CertificateBuilder:
+        now = datetime.datetime.now(datetime.UTC)
+        hour = datetime.timedelta(hours=1)
+        usage = x509.KeyUsage(not authority, False, False, False, False, authority, authority, False, False)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - hour)
+            .not_valid_after(now + hour)
+            .add_extension(x509.BasicConstraints(authority, None), True)
+            .add_extension(usage, True)
+        )
+
+
+class Pod(Host):
+    """An enrolled pod: a host with a workload on a node."""
+
+    def __init__(self, host: Host, agent: Agent, name: str, account: str) -> None:
+        super().__init__(host.netns, host.four, host.six)
+        self.agent = agent
+        self.identity = Identity("cluster.local", "default", account)
+        self.workload = Workload(
+            uid=f"Kubernetes//Pod/default/{name}",
+            name=name,
+            namespace="default",
+            identity=self.identity,
+            addresses=self.addresses,
+            tunnel=TunnelProtocol.HBONE,
+            node=agent.settings.node,
+        )
+        self.local = LocalPod(
+            uid=f"uid-{name}",
+            namespace="default",
+            name=name,
+            sandbox=f"s-{name}",
+            identity=self.identity,
+            addresses=self.addresses,
+            netns=str(host.netns),
+        )
+
+
+class Mesh:
+    """The whole of it. `update` makes both nodes see a new state of the mesh."""
+
+    def __init__(self, directory: Path, network: Network) -> None:
+        self.network = network
+        self._directory = directory
+        self._authority = Authority()
+        self.certificates = cache(self._authority.certificate)
+        self.agents: dict[str, Agent] = {}
+        self.pods: dict[str, Pod] = {}
+        self.others: list[Workload] = []
+        self.services: list[Service] = []
+        self.policies: list[Authorization] = []
+
+    def node(self, name: str) -> Agent:
+        self.agents[name] = Agent(
+            self._directory,
+            NodeSettings(node=name),
+            {"cluster.local": self._authority.root},
+            lambda uri: self.certificates(uri),
+        )
+        return self.agents[name]
+
+    async def pod(self, name: str, node: str, account: str) -> Pod:
+        pod = Pod(self.network.host(name), self.agents[node], name, account)
+        self.pods[name] = pod
+        pod.agent.pods[pod.local.key] = pod.local
+        await apply.redirect(pod.local.netns, ruleset.Capture(dns=False))
+        return pod
+
+    def update(self) -> None:
+        workloads = [*(pod.workload for pod in self.pods.values()), *self.others]
+        view = Snapshot(workloads, self.services, self.policies)
+        for agent in self.agents.values():
+            agent.view = view
+            agent.sync()
+
+    def close(self) -> None:
+        for agent in self.agents.values():
+            agent.stop()
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[Network]:
+    with Network() as network:
+        yield network
+
+
+@pytest.fixture(scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory, network: Network) -> Iterator[Mesh]:
+    mesh = Mesh(tmp_path_factory.mktemp("mesh"), network)
+    for name in ("node1", "node2"):
+        mesh.node(name)
+    for name, node, account in (
+        ("a", "node1", "client"),
+        ("b", "node1", "other"),
+        ("twin", "node1", "client"),
+        ("near", "node1", "server"),
+        ("far", "node2", "server"),
+        ("far2", "node2", "server2"),
+    ):
+        await mesh.pod(name, node, account)
+    try:
+        mesh.update()
+        for agent in mesh.agents.values():
+            agent.start(next(_base_ids))
+        yield mesh
+    finally:
+        mesh.close()
+
+
+@pytest.fixture
+def mesh(running: Mesh) -> Iterator[Mesh]:
+    """The running mesh, put back afterwards to one without services and policies."""
+    yield running
+    running.services, running.policies, running.others = [], [], []
+    running.update()

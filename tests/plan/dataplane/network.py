@@ -1,0 +1,136 @@
+"""Pods as network namespaces on one bridge, which lives in a namespace of its own: the host is not touched."""
+
+import ipaddress
+import itertools
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from ambit.core.address import Address
+from ambit.node.netns.enter import in_namespace
+
+_numbers = itertools.count(2)
+TIMEOUT = 10.0
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+class Network:
+    """A bridge and the namespaces on it; removes them all at the end."""
+
+    def __init__(self) -> None:
+        self._prefix = f"ambt{os.getpid() % 100000}"
+        self._bridge = f"{self._prefix}-br"
+        self._namespaces = [self._bridge]
+        ip("netns", "add", self._bridge)
+        ip("-n", self._bridge, "link", "add", "bridge", "type", "bridge")
+        ip("-n", self._bridge, "link", "set", "bridge", "up")
+
+    def close(self) -> None:
+        for namespace in reversed(self._namespaces):
+            subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False)
+
+    def host(self, name: str) -> "Host":
+        """A namespace with a dual-stack address; it runs nothing yet."""
+        number = next(_numbers)
+        namespace = f"{self._prefix}-{name}"
+        self._namespaces.append(namespace)
+        ip("netns", "add", namespace)
+        ip("-n", self._bridge, "link", "add", f"v{number}", "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        ip("-n", self._bridge, "link", "set", f"v{number}", "master", "bridge", "up")
+        ip("-n", namespace, "link", "set", "lo", "up")
+        ip("-n", namespace, "link", "set", "eth0", "up")
+        four, six = f"10.77.{number // 250}.{number % 250}", f"fd77::{number:x}"
+        ip("-n", namespace, "addr", "add", f"{four}/16", "dev", "eth0")
+        ip("-n", namespace, "-6", "addr", "add", f"{six}/64", "dev", "eth0", "nodad")
+        # Virtual addresses need a route to leave by, as in any cluster.
+        ip("-n", namespace, "route", "add", "default", "via", "10.77.255.254")
+        ip("-n", namespace, "-6", "route", "add", "default", "via", "fd77::ffff")
+        return Host(Path("/run/netns") / namespace, ipaddress.ip_address(four), ipaddress.ip_address(six))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Host:
+    """One namespace: sockets are made in it by this process."""
+
+    def __init__(self, netns: Path, four: Address, six: Address) -> None:
+        self.netns = netns
+        self.four = four
+        self.six = six
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        return (self.four, self.six)
+
+    def connect(self, address: Address | str, port: int, *, timeout: float = TIMEOUT) -> socket.socket:
+        """A connection from here. Raises OSError."""
+        return in_namespace(self.netns, lambda: socket.create_connection((str(address), port), timeout))
+
+    def ask(self, address: Address | str, port: int, question: bytes = b"hi") -> str:
+        """What a server says in answer, or the error's name."""
+        try:
+            with self.connect(address, port) as connection:
+                connection.sendall(question)
+                connection.shutdown(socket.SHUT_WR)
+                answer = read_all(connection)
+        except OSError as error:
+            return type(error).__name__
+        return answer.decode() or "closed"
+
+    def listen(self, port: int, serve: Callable[[socket.socket, str], None] | None = None) -> socket.socket:
+        """Serves both families on `port` until the returned socket is closed."""
+        listener = in_namespace(self.netns, lambda: _listener(port))
+        threading.Thread(target=_accept, args=(listener, serve or say_client), daemon=True).start()
+        return listener
+
+
+def read_all(connection: socket.socket) -> bytes:
+    parts = []
+    while part := connection.recv(65536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def say_client(connection: socket.socket, client: str) -> None:
+    """Reads all, then tells who it sees and what it heard."""
+    heard = read_all(connection)
+    connection.sendall(f"{client} {len(heard)}".encode())
+
+
+def _listener(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    listener.bind(("::", port))
+    listener.listen(256)
+    return listener
+
+
+def _accept(listener: socket.socket, serve: Callable[[socket.socket, str], None]) -> None:
+    while True:
+        try:
+            connection, peer = listener.accept()
+        except OSError:
+            return
+        threading.Thread(target=_serve, args=(connection, peer[0], serve), daemon=True).start()
+
+
+def _serve(connection: socket.socket, peer: str, serve: Callable[[socket.socket, str], None]) -> None:
+    address = ipaddress.ip_address(peer)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    with connection:
+        try:
+            serve(connection, str(mapped or address))
+        except OSError:
+            return
