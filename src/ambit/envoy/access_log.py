@@ -12,7 +12,6 @@ from typing import Any
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import config_source_pb2, grpc_service_pb2
 from envoy.extensions.access_loggers.grpc.v3 import als_pb2
-from envoy.type.metadata.v3 import metadata_pb2
 from envoy.type.tracing.v3 import custom_tag_pb2
 
 from ambit.envoy import defaults, names
@@ -67,22 +66,18 @@ def _common(log_name: str, tags: Iterable[Any]) -> Any:
 
 
 def _destination_tags() -> Iterable[Any]:
-    cluster = metadata_pb2.MetadataKind(cluster=metadata_pb2.MetadataKind.Cluster())
-    host = metadata_pb2.MetadataKind(host=metadata_pb2.MetadataKind.Host())
-    yield from (_metadata(tag, tag, cluster) for tag in _CLUSTER_TAGS)
-    yield from (_metadata(f"host.{tag}", tag, host) for tag in _HOST_TAGS)
+    # Formats, not tags of kind metadata: those are empty when a cluster had no endpoint to choose.
+    yield from (_format(tag, f"%CLUSTER_METADATA({names.METADATA}:{tag})%") for tag in _CLUSTER_TAGS)
+    yield from (_format(f"host.{tag}", f"%UPSTREAM_METADATA({names.METADATA}:{tag})%") for tag in _HOST_TAGS)
 
 
 def _dynamic(tag: str) -> Any:
-    return _metadata(tag, tag, metadata_pb2.MetadataKind(request=metadata_pb2.MetadataKind.Request()))
+    return _format(tag, f"%DYNAMIC_METADATA({names.METADATA}:{tag})%")
 
 
 def _literal(tag: str, value: str) -> Any:
     return custom_tag_pb2.CustomTag(tag=tag, literal=custom_tag_pb2.CustomTag.Literal(value=value))
 
 
-def _metadata(tag: str, key: str, kind: Any) -> Any:
-    path = metadata_pb2.MetadataKey(key=names.METADATA, path=[metadata_pb2.MetadataKey.PathSegment(key=key)])
-    return custom_tag_pb2.CustomTag(
-        tag=tag, metadata=custom_tag_pb2.CustomTag.Metadata(kind=kind, metadata_key=path)
-    )
+def _format(tag: str, template: str) -> Any:
+    return custom_tag_pb2.CustomTag(tag=tag, value=template)

@@ -121,7 +121,9 @@ class Agent:
     def _settled(self) -> bool:
         with self._lock:
             return all(
-                session.status(each).unacknowledged == 0 for session in self._sessions for each in session.types
+                session.status(each).unacknowledged == 0
+                for session in self._sessions
+                for each in session.types
             )
 
     def _asked_clusters(self) -> list[str]:
@@ -142,7 +144,9 @@ class Agent:
             )
         changes = [
             self._store.update(
-                type_url, resources, [name for name in self._store.resources(type_url) if name not in resources]
+                type_url,
+                resources,
+                [name for name in self._store.resources(type_url) if name not in resources],
             )
             for type_url, resources in by_type.items()
         ]
@@ -191,7 +195,9 @@ class Agent:
 
     def _add(self, resources: Iterable[PlannedResource]) -> None:
         for each in resources:
-            resource = Resource(name=each.name, version=each.version, body=each.body, on_demand=each.on_demand)
+            resource = Resource(
+                name=each.name, version=each.version, body=each.body, on_demand=each.on_demand
+            )
             changed = self._store.update(each.type_url, {each.name: resource})
             for session, out in self._sessions.items():
                 for response in session.notify(changed):

@@ -1,12 +1,15 @@
 """Two nodes with a real Envoy each, and pods in network namespaces."""
 
 import datetime
+import ipaddress
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -14,12 +17,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ambit.core.identity import Identity
 from ambit.model.policy import Authorization
-from ambit.model.service import Service
+from ambit.model.service import Service, VirtualAddress
 from ambit.model.view import Snapshot
-from ambit.model.workload import TunnelProtocol, Workload
+from ambit.model.workload import Port, TunnelProtocol, Workload
 from ambit.node.capture import apply, ruleset
 from ambit.plan.node_proxy import LocalPod, NodeSettings
-from tests.plan.dataplane.agent import Agent
+from tests.plan.dataplane.agent import Agent, until
 from tests.plan.dataplane.network import Host, Network
 
 _base_ids = itertools.count(os.getpid() % 20000 * 10 + 7)
@@ -127,9 +130,89 @@ class Mesh:
             agent.view = view
             agent.sync()
 
+    def serve(self, service_key: str, targets: Mapping[str, int]) -> None:
+        """Exactly these pods are endpoints of a service, each on its port."""
+        for name, pod in self.pods.items():
+            services = {service_key: (Port(80, targets[name]),)} if name in targets else {}
+            pod.workload = msgspec.structs.replace(pod.workload, services=services)
+        self.update()
+
     def close(self) -> None:
         for agent in self.agents.values():
             agent.stop()
+
+
+class TunnelEntry(msgspec.Struct, frozen=True):
+    """What an HBONE listener logged about one tunnel."""
+
+    address: str
+    identity: str
+    status: int
+    details: str
+
+
+def tunnel_log(mesh: Mesh, server: Pod, port: int, *, count: int) -> list[TunnelEntry]:
+    """Entries about tunnels to this port of `server`, when there are as many as expected."""
+
+    def entries() -> list[TunnelEntry]:
+        return [
+            TunnelEntry(
+                each.common_properties.downstream_direct_remote_address.socket_address.address,
+                each.common_properties.tls_properties.peer_certificate_properties.subject_alt_name[0].uri,
+                each.response.response_code.value,
+                each.response.response_code_details,
+            )
+            for name, each in server.agent.log
+            if name == "inbound"
+            and each.request.authority.endswith(f":{port}")
+            and tag(each, "pod") == server.local.key
+        ]
+
+    until(lambda: len(entries()) >= count, f"{count} entries about port {port}")
+    return entries()
+
+
+def log_of(agent: Agent, kind: str, target: str, flags: str = "") -> Any:
+    """The newest entry of a TCP listener about this original destination."""
+
+    def entries() -> list[Any]:
+        return [
+            each
+            for name, each in agent.log
+            if name == kind
+            and _text(each.common_properties.downstream_local_address) == target
+            and (not flags or getattr(each.common_properties.response_flags, flags))
+        ]
+
+    until(lambda: bool(entries()), f"an entry about {target}")
+    return entries()[-1]
+
+
+def tag(entry: Any, name: str) -> str:
+    value: str = entry.common_properties.custom_tags[name]
+    return value
+
+
+def _text(address: Any) -> str:
+    return f"{address.socket_address.address}:{address.socket_address.port_value}"
+
+
+class TestService(Service, frozen=True):
+    """A service on port 80."""
+
+    def ports_of(self, target: int) -> dict[str, tuple[Port, ...]]:
+        """What a workload says that serves it on `target`."""
+        return {self.key: (Port(80, target),)}
+
+
+def service(*addresses: str) -> TestService:
+    return TestService(
+        name="web",
+        namespace="default",
+        hostname="web.default.svc.cluster.local",
+        addresses=tuple(VirtualAddress("", ipaddress.ip_address(each)) for each in addresses),
+        ports=(Port(80, 0),),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -166,4 +249,12 @@ def mesh(running: Mesh) -> Iterator[Mesh]:
     """The running mesh, put back afterwards to one without services and policies."""
     yield running
     running.services, running.policies, running.others = [], [], []
-    running.update()
+    for pod in running.pods.values():
+        pod.workload = msgspec.structs.replace(pod.workload, identity=pod.identity, policies=())
+    running.serve("", {})
+
+
+@pytest.fixture(scope="module")
+def outside(network: Network) -> Host:
+    """A host that is no pod of the mesh."""
+    return network.host("outside")

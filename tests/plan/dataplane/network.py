@@ -1,4 +1,5 @@
-"""Pods as network namespaces on one bridge, which lives in a namespace of its own: the host is not touched."""
+"""Pods as network namespaces on one bridge, which lives in a namespace of its own: the host is not
+touched."""
 
 import ipaddress
 import itertools
@@ -15,6 +16,7 @@ from ambit.node.netns.enter import in_namespace
 
 _numbers = itertools.count(2)
 TIMEOUT = 10.0
+REFUSED = "refused"
 
 
 def ip(*arguments: str) -> None:
@@ -42,7 +44,20 @@ class Network:
         namespace = f"{self._prefix}-{name}"
         self._namespaces.append(namespace)
         ip("netns", "add", namespace)
-        ip("-n", self._bridge, "link", "add", f"v{number}", "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        ip(
+            "-n",
+            self._bridge,
+            "link",
+            "add",
+            f"v{number}",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "netns",
+            namespace,
+        )
         ip("-n", self._bridge, "link", "set", f"v{number}", "master", "bridge", "up")
         ip("-n", namespace, "link", "set", "lo", "up")
         ip("-n", namespace, "link", "set", "eth0", "up")
@@ -78,15 +93,17 @@ class Host:
         return in_namespace(self.netns, lambda: socket.create_connection((str(address), port), timeout))
 
     def ask(self, address: Address | str, port: int, question: bytes = b"hi") -> str:
-        """What a server says in answer, or the error's name."""
+        """What a server says in answer; REFUSED when the connection ends without an answer."""
         try:
             with self.connect(address, port) as connection:
                 connection.sendall(question)
                 connection.shutdown(socket.SHUT_WR)
                 answer = read_all(connection)
-        except OSError as error:
-            return type(error).__name__
-        return answer.decode() or "closed"
+        except TimeoutError:
+            return "timeout"
+        except OSError:
+            return REFUSED
+        return answer.decode() or REFUSED
 
     def listen(self, port: int, serve: Callable[[socket.socket, str], None] | None = None) -> socket.socket:
         """Serves both families on `port` until the returned socket is closed."""

@@ -1,22 +1,130 @@
-"""The ways a connection can take, through real Envoys: tunnel, same node, plain; addresses and bytes intact."""
+"""The ways a connection can take, through real Envoys: tunnel, same node, plain; addresses and bytes
+intact."""
+
+import socket
+from collections import Counter
 
 import pytest
 
-from tests.plan.dataplane.conftest import Mesh
+from ambit.model.workload import Workload
+from tests.plan.dataplane.conftest import Mesh, service, tunnel_log
+from tests.plan.dataplane.network import REFUSED, Host, read_all
 
 pytestmark = [pytest.mark.netns, pytest.mark.envoy]
+VIP = "10.99.0.1"
+VIP6 = "fd99::1"
 
 
-def test_across_nodes_with_the_source_address_kept(mesh: Mesh) -> None:
-    a, far = mesh.pods["a"], mesh.pods["far"]
-    with far.listen(8080):
-        assert a.ask(far.four, 8080) == f"{a.four} 2"
-        assert a.ask(far.six, 8080) == f"{a.six} 2"
-    assert not [each.rejections for each in mesh.agents.values() if each.rejections]
+@pytest.mark.parametrize("destination", ["far", "near"])
+def test_source_address_is_kept(mesh: Mesh, destination: str) -> None:
+    a, server = mesh.pods["a"], mesh.pods[destination]
+    with server.listen(8080):
+        assert a.ask(server.four, 8080) == f"{a.four} 2"
+        assert a.ask(server.six, 8080) == f"{a.six} 2"
 
 
-def test_on_the_same_node(mesh: Mesh) -> None:
-    a, near = mesh.pods["a"], mesh.pods["near"]
-    with near.listen(8080):
-        assert a.ask(near.four, 8080) == f"{a.four} 2"
-        assert a.ask(near.six, 8080) == f"{a.six} 2"
+def test_pods_never_share_a_connection(mesh: Mesh) -> None:
+    """Neither two identities nor two pods of one identity (`a` and `twin`), tunnels already open or not."""
+    far = mesh.pods["far"]
+    clients = [mesh.pods[name] for name in ("a", "b", "twin")]
+    with far.listen(8090):
+        for _ in range(3):
+            for client in clients:
+                assert client.ask(far.four, 8090) == f"{client.four} 2"
+    entries = tunnel_log(mesh, far, 8090, count=9)
+    assert {(entry.address, entry.identity) for entry in entries} == {
+        (str(client.four), client.identity.uri) for client in clients
+    }
+
+
+def test_unknown_destinations_pass_through(mesh: Mesh, outside: Host) -> None:
+    a = mesh.pods["a"]
+    with outside.listen(8080):
+        assert a.ask(outside.four, 8080) == f"{a.four} 2"
+        assert a.ask(outside.six, 8080) == f"{a.six} 2"
+    assert a.ask(outside.four, 8081) == REFUSED
+
+
+@pytest.mark.parametrize("port", [15001, 15006, 15008, 15053])
+def test_ports_of_the_mesh_are_refused(mesh: Mesh, outside: Host, port: int) -> None:
+    a = mesh.pods["a"]
+    with outside.listen(port):
+        assert a.ask(outside.four, port) == REFUSED
+        assert a.ask("127.0.0.1", 15001) == REFUSED
+
+
+@pytest.mark.parametrize("destination", ["far", "near"])
+def test_half_close_and_much_data(mesh: Mesh, destination: str) -> None:
+    a, server = mesh.pods["a"], mesh.pods[destination]
+
+    def serve(connection: socket.socket, _: str) -> None:
+        heard = read_all(connection)
+        connection.sendall(heard[::-1])
+
+    sent = bytes(range(256)) * 4096
+    with server.listen(8082, serve), a.connect(server.four, 8082) as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        assert read_all(connection) == sent[::-1]
+
+
+@pytest.mark.parametrize("destination", ["far", "near"])
+def test_server_that_speaks_and_closes_first(mesh: Mesh, destination: str) -> None:
+    a, server = mesh.pods["a"], mesh.pods[destination]
+    banner = b"220 ready\r\n" * 100
+    with server.listen(8083, lambda connection, _: connection.sendall(banner)):
+        for _ in range(100):
+            with a.connect(server.four, 8083) as connection:
+                assert read_all(connection) == banner
+
+
+def test_service_with_local_remote_and_plain_endpoints(mesh: Mesh, outside: Host) -> None:
+    a, near, far, far2 = (mesh.pods[name] for name in ("a", "near", "far", "far2"))
+    plain = Workload(
+        uid="plain",
+        name="plain",
+        namespace="default",
+        identity=far.identity,
+        addresses=outside.addresses,
+        services=service().ports_of(9001),
+    )
+    hosts = (near, far, far2, outside)
+    mesh.others = [plain]
+    mesh.services = [service(VIP, VIP6)]
+    mesh.serve(service().key, {"near": 9001, "far": 9001, "far2": 9001})
+    listeners = [host.listen(9001, _say_own(host)) for host in hosts]
+    seen = Counter(a.ask(address, 80) for address in (VIP, VIP6) for _ in range(16))
+    for listener in listeners:
+        listener.close()
+    assert set(seen) == {f"{host.four} {source}" for host in hosts for source in (a.four, a.six)}
+    assert min(seen.values()) >= 2
+
+
+def test_service_without_port_or_endpoint_is_refused(mesh: Mesh) -> None:
+    a = mesh.pods["a"]
+    mesh.services = [service(VIP)]
+    mesh.serve(service().key, {"far": 9002})
+    with mesh.pods["far"].listen(9002):
+        assert a.ask(VIP, 80).startswith(str(a.four))
+        assert a.ask(VIP, 81) == REFUSED
+        mesh.serve(service().key, {})
+        assert a.ask(VIP, 80) == REFUSED
+        mesh.serve(service().key, {"far": 9002})
+        assert a.ask(VIP, 80).startswith(str(a.four))
+
+
+def test_a_pod_reaches_itself_through_a_service(mesh: Mesh) -> None:
+    a = mesh.pods["a"]
+    mesh.services = [service(VIP)]
+    mesh.serve(service().key, {"a": 9003})
+    with a.listen(9003):
+        assert a.ask(VIP, 80) == f"{a.four} 2"
+        assert a.ask(a.four, 9003) == f"{a.four} 2"
+
+
+def _say_own(host: Host):  # type: ignore[no-untyped-def]
+    def serve(connection: socket.socket, client: str) -> None:
+        read_all(connection)
+        connection.sendall(f"{host.four} {client}".encode())
+
+    return serve

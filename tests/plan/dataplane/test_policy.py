@@ -1,0 +1,169 @@
+"""What policy, identity and mutual TLS refuse, and that the refusal says why."""
+
+import msgspec
+import pytest
+
+from ambit.core.identity import Identity
+from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Presence, Rule, Scope
+from ambit.model.workload import GatewayAddress
+from ambit.node.netns import sockets
+from tests.plan.dataplane.agent import until
+from tests.plan.dataplane.conftest import Mesh, log_of, service, tag, tunnel_log
+from tests.plan.dataplane.network import REFUSED, Host, read_all
+
+pytestmark = [pytest.mark.netns, pytest.mark.envoy]
+STRICT = Authorization(
+    "strict",
+    "istio-system",
+    Scope.GLOBAL,
+    Action.DENY,
+    (Rule((Clause((Match(not_principals=(Presence(),)),)),)),),
+)
+
+
+def only(identity: Identity, port: int) -> Authorization:
+    match = Match(principals=(Exact(identity.principal),), destination_ports=(port,))
+    return Authorization("only", "default", Scope.NAMESPACE, Action.ALLOW, (Rule((Clause((match,)),)),))
+
+
+@pytest.mark.parametrize("destination", ["far", "near"])
+def test_only_one_identity_and_port(mesh: Mesh, destination: str) -> None:
+    a, b, server = mesh.pods["a"], mesh.pods["b"], mesh.pods[destination]
+    mesh.policies = [only(a.identity, 8100)]
+    mesh.update()
+    with server.listen(8100), server.listen(8101):
+        assert a.ask(server.four, 8100) == f"{a.four} 2"
+        assert a.ask(server.six, 8100) == f"{a.six} 2"
+        assert b.ask(server.four, 8100) == REFUSED
+        assert a.ask(server.four, 8101) == REFUSED
+        mesh.policies = [only(b.identity, 8100)]
+        mesh.update()
+        assert a.ask(server.four, 8100) == REFUSED
+        assert b.ask(server.four, 8100) == f"{b.four} 2"
+
+
+def test_a_deny_names_its_rule(mesh: Mesh) -> None:
+    a, far, near = mesh.pods["a"], mesh.pods["far"], mesh.pods["near"]
+    rules = tuple(Rule((Clause((Match(destination_ports=(port,)),)),)) for port in (8110, 8111))
+    mesh.policies = [Authorization("no", "default", Scope.NAMESPACE, Action.DENY, rules)]
+    mesh.update()
+    with far.listen(8111), near.listen(8111):
+        assert a.ask(far.four, 8111) == REFUSED
+        assert a.ask(near.four, 8111) == REFUSED
+    (entry,) = tunnel_log(mesh, far, 8111, count=1)
+    assert entry.status == 401
+    assert entry.details == "rbac_access_denied_matched_policy[default/no[1]]"
+    assert entry.identity == a.identity.uri
+    outbound = log_of(mesh.agents["node1"], "outbound", f"{near.four}:8111")
+    assert tag(outbound, "policy") == "default/no[1]"
+    assert tag(outbound, "route") == "refused"
+    assert tag(log_of(mesh.agents["node1"], "outbound", f"{far.four}:8111"), "host.route") == "tunnel"
+    tunnel = log_of(mesh.agents["node1"], "tunnel", f"{far.four}:15008")
+    assert tunnel.common_properties.upstream_transport_failure_reason == "tunnel_response:401"
+    assert tunnel.common_properties.downstream_remote_address.socket_address.address == str(a.four)
+
+
+@pytest.mark.parametrize("destination", ["far", "near"])
+def test_an_unknown_policy_closes_the_pod(mesh: Mesh, outside: Host, destination: str) -> None:
+    a, server = mesh.pods["a"], mesh.pods[destination]
+    server.workload = msgspec.structs.replace(server.workload, policies=("default/not-there",))
+    mesh.update()
+    with server.listen(8120):
+        assert a.ask(server.four, 8120) == REFUSED
+        assert outside.ask(server.four, 8120) == REFUSED
+
+
+def test_plaintext_permissive_and_strict(mesh: Mesh, outside: Host) -> None:
+    a, far = mesh.pods["a"], mesh.pods["far"]
+    with far.listen(8130):
+        assert outside.ask(far.four, 8130) == f"{outside.four} 2"
+        assert outside.ask(far.six, 8130) == f"{outside.six} 2"
+        mesh.policies = [STRICT]
+        mesh.update()
+        assert outside.ask(far.four, 8130) == REFUSED
+        assert a.ask(far.four, 8130) == f"{a.four} 2"
+    entry = log_of(mesh.agents["node2"], "plaintext", f"{far.four}:8130", flags="no_healthy_upstream")
+    assert tag(entry, "pod") == far.local.key
+
+
+def test_a_denied_client_never_sees_the_banner(mesh: Mesh, outside: Host) -> None:
+    b, far, near = mesh.pods["b"], mesh.pods["far"], mesh.pods["near"]
+    mesh.policies = [only(mesh.pods["a"].identity, 8140)]
+    mesh.update()
+    accepted: list[str] = []
+
+    def serve(connection, client: str) -> None:  # type: ignore[no-untyped-def]
+        accepted.append(client)
+        connection.sendall(b"secret banner")
+
+    with far.listen(8140, serve), near.listen(8140, serve):
+        for client, address in ((outside, far.four), (outside, near.four), (b, far.four), (b, near.four)):
+            try:
+                with client.connect(address, 8140) as connection:
+                    assert read_all(connection) == b""
+            except ConnectionResetError:
+                continue
+    assert accepted == []
+
+
+@pytest.mark.parametrize("port", [15001, 15006, 15053])
+def test_ports_of_the_mesh_are_closed_from_outside(mesh: Mesh, outside: Host, port: int) -> None:
+    assert outside.ask(mesh.pods["far"].four, port) == REFUSED
+
+
+def test_the_server_is_pinned_to_its_identity(mesh: Mesh) -> None:
+    """A right certificate of the wrong account is refused; the service's other names are accepted."""
+    a, far2 = mesh.pods["a"], mesh.pods["far2"]
+    far2.agent.pods[far2.local.key] = msgspec.structs.replace(far2.local, workload=far2.workload)
+    stranger = Identity("cluster.local", "default", "somebody")
+    far2.workload = msgspec.structs.replace(far2.workload, identity=stranger)
+    mesh.services = [service("10.99.0.7")]
+    mesh.serve(service().key, {"far2": 8150})
+    with far2.listen(8150):
+        assert a.ask(far2.four, 8150) == REFUSED
+        assert a.ask("10.99.0.7", 80) == REFUSED
+        mesh.services = [msgspec.structs.replace(mesh.services[0], subject_alt_names=(far2.identity.uri,))]
+        mesh.update()
+        assert a.ask("10.99.0.7", 80) == f"{a.four} 2"
+        assert a.ask(far2.four, 8150) == REFUSED
+
+
+def test_a_tunnel_for_a_foreign_address_is_refused(mesh: Mesh) -> None:
+    """A hop that is no waypoint (here: a pod named as one) answers 400."""
+    a, far = mesh.pods["a"], mesh.pods["far"]
+    waypoint = GatewayAddress(port=15008, address=far.four)
+    mesh.services = [msgspec.structs.replace(service("10.99.0.8"), waypoint=waypoint)]
+    mesh.update()
+    with far.listen(80):
+        assert a.ask("10.99.0.8", 80) == REFUSED
+    until(lambda: any(_authority(each) == "10.99.0.8:80" for each in mesh.agents["node2"].log), "log")
+    entry = next(each[1] for each in mesh.agents["node2"].log if _authority(each) == "10.99.0.8:80")
+    assert entry.response.response_code.value == 400  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("destination", ["far", "near"])
+def test_exactly_the_denied_connection_is_cut(mesh: Mesh, destination: str) -> None:
+    a, b, server = mesh.pods["a"], mesh.pods["b"], mesh.pods[destination]
+
+    def echo(connection, _: str) -> None:  # type: ignore[no-untyped-def]
+        while part := connection.recv(100):
+            connection.sendall(part)
+
+    with server.listen(8160, echo), a.connect(server.four, 8160) as cut, b.connect(server.four, 8160) as kept:
+        for connection in (cut, kept):
+            connection.sendall(b"1")
+            assert connection.recv(10) == b"1"
+        found = sockets.inbound(server.local.netns, server.addresses)
+        assert {each.client for each in found if each.destination_port == 8160} == {a.four, b.four}
+        assert sockets.destroy(server.local.netns, [each for each in found if each.client == a.four]) == 1
+        try:
+            assert cut.recv(10) == b""
+        except ConnectionResetError:
+            pass
+        kept.sendall(b"2")
+        assert kept.recv(10) == b"2"
+
+
+def _authority(logged: tuple[str, object]) -> str:
+    name, entry = logged
+    return entry.request.authority if name == "inbound" else ""  # type: ignore[attr-defined, no-any-return]
