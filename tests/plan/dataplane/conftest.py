@@ -1,6 +1,6 @@
 """Two nodes with a real Envoy each, and pods in network namespaces."""
 
-import datetime
+import datetime as dt
 import ipaddress
 import itertools
 import os
@@ -50,8 +50,8 @@ class Authority:
     def _builder(
         self, key: ec.EllipticCurvePublicKey, subject: x509.Name, *, authority: bool
     ) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
-        hour = datetime.timedelta(hours=1)
+        now = dt.datetime.now(dt.UTC)
+        hour = dt.timedelta(hours=1)
         usage = x509.KeyUsage(not authority, False, False, False, False, authority, authority, False, False)
         return (
             x509.CertificateBuilder()
