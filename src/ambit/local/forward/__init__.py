@@ -1,0 +1,1 @@
+"""Ports of the host's loopback that lead into the instance."""

@@ -1,0 +1,142 @@
+"""Envoy configuration of the two forwarders, as JSON values.
+
+Pure. The outer Envoy lives in the host's network namespace and listens on 127.0.0.1; the inner one lives in the
+fabric's and knows the way to pods and Services. A Unix socket with a path joins them, because a path, unlike an
+address, can be reached from both network namespaces. Listeners and clusters are files that Envoy watches and
+reads again after a rename.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+_TYPE = "type.googleapis.com/"
+_CONNECT_TIMEOUT = "2s"
+_BUFFER = 256 * 1024
+"""Bytes that one side may be ahead of the other."""
+
+
+class Forward(msgspec.Struct, frozen=True):
+    """`host_port` on 127.0.0.1 leads to `address`, `port` inside (an IP address as text). `name` is the caller's."""
+
+    name: str
+    host_port: int
+    address: str
+    port: int
+
+    @property
+    def resource(self) -> str:
+        """Its name in both configurations."""
+        return f"forward-{self.host_port}"
+
+
+class Files(msgspec.Struct, frozen=True):
+    """Where one forwarder's configuration lies, and the directory of the sockets between the two."""
+
+    directory: Path
+    role: str
+
+    @property
+    def bootstrap(self) -> Path:
+        return self.directory / f"{self.role}.json"
+
+    @property
+    def listeners(self) -> Path:
+        return self.directory / f"{self.role}-listeners.json"
+
+    @property
+    def clusters(self) -> Path:
+        return self.directory / f"{self.role}-clusters.json"
+
+    def socket(self, forward: Forward) -> Path:
+        return self.directory / f"{forward.resource}.sock"
+
+
+def bootstrap(files: Files) -> dict[str, Any]:
+    """Everything from files; no admin port, because nobody asks."""
+
+    def watched(path: Path) -> dict[str, Any]:
+        return {"path_config_source": {"path": str(path)}, "resource_api_version": "V3"}
+
+    return {
+        "node": {"id": f"forward-{files.role}", "cluster": "forward"},
+        "dynamic_resources": {
+            "lds_config": watched(files.listeners),
+            "cds_config": watched(files.clusters),
+        },
+    }
+
+
+def outer_listeners(forwards: Iterable[Forward]) -> dict[str, Any]:
+    return _response(
+        "envoy.config.listener.v3.Listener",
+        [
+            _listener(
+                forward,
+                {"socket_address": {"address": "127.0.0.1", "port_value": forward.host_port}},
+            )
+            for forward in forwards
+        ],
+    )
+
+
+def outer_clusters(files: Files, forwards: Iterable[Forward]) -> dict[str, Any]:
+    return _response(
+        "envoy.config.cluster.v3.Cluster",
+        [_cluster(forward, {"pipe": {"path": str(files.socket(forward))}}) for forward in forwards],
+    )
+
+
+def inner_listeners(files: Files, forwards: Iterable[Forward]) -> dict[str, Any]:
+    return _response(
+        "envoy.config.listener.v3.Listener",
+        [
+            _listener(forward, {"pipe": {"path": str(files.socket(forward)), "mode": 0o600}})
+            for forward in forwards
+        ],
+    )
+
+
+def inner_clusters(forwards: Iterable[Forward]) -> dict[str, Any]:
+    return _response(
+        "envoy.config.cluster.v3.Cluster",
+        [
+            _cluster(
+                forward,
+                {"socket_address": {"address": forward.address, "port_value": forward.port}},
+            )
+            for forward in forwards
+        ],
+    )
+
+
+def _response(kind: str, resources: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"resources": [{"@type": _TYPE + kind, **resource} for resource in resources]}
+
+
+def _listener(forward: Forward, address: dict[str, Any]) -> dict[str, Any]:
+    proxy = {
+        "@type": _TYPE + "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": "forward",
+        "cluster": forward.resource,
+        "idle_timeout": "0s",
+    }
+    return {
+        "name": forward.resource,
+        "address": address,
+        "per_connection_buffer_limit_bytes": _BUFFER,
+        "filter_chains": [{"filters": [{"name": "tcp_proxy", "typed_config": proxy}]}],
+    }
+
+
+def _cluster(forward: Forward, address: dict[str, Any]) -> dict[str, Any]:
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
+    return {
+        "name": forward.resource,
+        "type": "STATIC",
+        "connect_timeout": _CONNECT_TIMEOUT,
+        "per_connection_buffer_limit_bytes": _BUFFER,
+        "load_assignment": {"cluster_name": forward.resource, "endpoints": endpoints},
+    }

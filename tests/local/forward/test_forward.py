@@ -1,0 +1,156 @@
+"""Forwards: the list, the files, and two real Envoys that carry bytes from the host into the fabric."""
+
+import asyncio
+import socket
+import stat
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ambit.core.errors import BadInput
+from ambit.local.forward.manager import Forwards, host_port_is_free
+from ambit.local.layout import StateDirectory
+from ambit.node.netns.enter import in_namespace
+from tests.local.fabric.build import fabric, receiver
+
+GOLDEN = Path(__file__).parent / "golden.json"
+
+
+def test_the_files_are_as_written_down(tmp_path: Path) -> None:
+    forwards = Forwards(StateDirectory(tmp_path))
+    forwards.set("web", 8080, ip_address("10.96.0.20"), 80)
+    written = {
+        path.name: msgspec.json.decode(path.read_bytes().replace(str(tmp_path).encode(), b"STATE"))
+        for path in sorted((tmp_path / "host").glob("*.json"))
+    }
+    assert written == msgspec.json.decode(GOLDEN.read_bytes())
+    assert stat.S_IMODE((tmp_path / "host").stat().st_mode) == 0o700
+
+
+def test_the_list_refuses_a_port_twice_and_replaces_a_name(tmp_path: Path) -> None:
+    forwards = Forwards(StateDirectory(tmp_path))
+    assert forwards.entries() == ()
+    first = forwards.set("web", 8080, ip_address("10.96.0.20"), 80)
+    with pytest.raises(BadInput, match="already leads to web"):
+        forwards.set("other", 8080, ip_address("10.96.0.21"), 80)
+    assert forwards.entries() == (first,)
+    moved = forwards.set("web", 8080, ip_address("10.96.0.22"), 80)
+    assert forwards.entries() == (moved,)
+    assert forwards.remove("web")
+    assert not forwards.remove("web")
+    assert forwards.entries() == ()
+    for port in (0, 65536, -1):
+        with pytest.raises(BadInput):
+            forwards.set("web", port, ip_address("10.96.0.22"), 80)
+
+
+def test_a_damaged_record_says_what_to_do(tmp_path: Path) -> None:
+    forwards = Forwards(StateDirectory(tmp_path))
+    forwards.write()
+    (tmp_path / "host" / "forwards.json").write_text("[{")
+    with pytest.raises(BadInput) as caught:
+        forwards.entries()
+    assert caught.value.hint.startswith("remove ")
+
+
+steps = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 4), st.booleans()), max_size=12)
+
+
+@given(steps)
+def test_the_list_behaves_as_a_dictionary_with_unique_ports(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[str, int, bool]]
+) -> None:
+    forwards = Forwards(StateDirectory(tmp_path_factory.mktemp("state")))
+    expected: dict[str, int] = {}
+    for name, port, add in changes:
+        if add and port in [taken for other, taken in expected.items() if other != name]:
+            with pytest.raises(BadInput):
+                forwards.set(name, port, ip_address("10.0.0.1"), 80)
+        elif add:
+            forwards.set(name, port, ip_address("10.0.0.1"), 80)
+            expected[name] = port
+        else:
+            assert forwards.remove(name) is (expected.pop(name, None) is not None)
+        assert {forward.name: forward.host_port for forward in forwards.entries()} == expected
+
+
+def started(command: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+@asynccontextmanager
+async def running(forwards: Forwards, netns: Path) -> AsyncIterator[None]:
+    forwards.write()
+    inner = in_namespace(netns, partial(started, forwards.inner_command()))
+    outer = started(forwards.outer_command())
+    try:
+        yield
+    finally:
+        for process in (inner, outer):
+            process.kill()
+            await asyncio.to_thread(process.wait)
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def echo_through(port: int, text: bytes) -> bytes:
+    """Sends, closes its half, reads to the end; tried until the forward is there."""
+    async with asyncio.timeout(15):
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(text)
+                writer.write_eof()
+                answer = await reader.read()
+                writer.close()
+            except OSError:
+                answer = b""
+            if answer:
+                return answer
+            await asyncio.sleep(0.05)
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write((await reader.read())[::-1])
+    writer.close()
+
+
+@pytest.mark.netns
+@pytest.mark.envoy
+async def test_bytes_from_the_host_reach_pods_and_changes_apply_at_once(tmp_path: Path) -> None:
+    pins = tmp_path / "netns"
+    pins.mkdir()
+    forwards = Forwards(StateDirectory(tmp_path / "s"))
+    async with fabric(pins) as built:
+        pod = await built.attach("a", "node1")
+        async with running(forwards, built.pin):
+            ports = [free_port(), free_port()]
+            for port, address in zip(ports, pod.addresses, strict=True):
+                listener = receiver(pod.netns, address, socket.SOCK_STREAM)
+                listener.setblocking(False)
+                async with await asyncio.start_server(echo, sock=listener) as server:
+                    forwards.set(str(address), port, address, listener.getsockname()[1])
+                    assert await echo_through(port, b"hello") == b"olleh"
+                    assert await echo_through(port, b"x" * 1_000_000) == b"x" * 1_000_000
+                    server.close()
+            assert (
+                stat.S_IMODE((tmp_path / "s" / "host" / f"forward-{ports[0]}.sock").stat().st_mode) == 0o600
+            )
+            assert not host_port_is_free(ports[0])
+            for forward in forwards.entries():
+                forwards.remove(forward.name)
+            async with asyncio.timeout(15):
+                while not all(host_port_is_free(port) for port in ports):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
