@@ -11,7 +11,7 @@ import pytest
 from ambit.core.errors import AmbitError
 from ambit.core.identity import Identity
 from ambit.model.workload import Workload
-from ambit.node.state.mesh import MeshState
+from ambit.node.state.mesh import MeshState, Stored
 from ambit.node.upstream.channel import ControlPlane
 from ambit.node.upstream.subscription import Subscription
 from ambit.xds.frames import Node, Request, Resource
@@ -90,7 +90,7 @@ async def control() -> AsyncIterator[ControlPlaneServer]:
 class Agent:
     def __init__(self, tmp_path: Path, control: ControlPlaneServer) -> None:
         self.state = MeshState(tmp_path / "state.sqlite")
-        self.applied: list[tuple[str, tuple[str, ...]]] = []
+        self.applied: list[tuple[str, ...]] = []
         self.go = asyncio.Event()
         self.go.set()
         self.answer: str | None = None
@@ -103,8 +103,8 @@ class Agent:
             self.apply,
         )
 
-    async def apply(self, type_url: str, names: tuple[str, ...]) -> str | None:
-        self.applied.append((type_url, names))
+    async def apply(self, stored: Stored) -> str | None:
+        self.applied.append(stored.changed)
         await self.go.wait()
         return self.answer
 
@@ -133,7 +133,7 @@ async def test_the_first_complete_answer_of_both_types_makes_it_complete(
     async with agent.running():
         await until(agent.subscription.complete.is_set)
         assert agent.state.workload("c//Pod/default/a") == workload("a")
-        assert agent.applied == [(ADDRESS_TYPE, ("c//Pod/default/a",))]
+        assert agent.applied == [("c//Pod/default/a",)]
     assert [request.type_url for request in control.first] == [AUTHORIZATION_TYPE, ADDRESS_TYPE]
     assert control.metadata["authorization"] == "Bearer secret"
     assert control.metadata["clusterid"] == "c1"
@@ -176,7 +176,7 @@ async def test_a_reconnect_brings_only_what_changed(tmp_path: Path, control: Con
         control.first.clear()
         await control.start(port)
         await until(lambda: len(agent.applied) == 2)
-        assert agent.applied[1] == (ADDRESS_TYPE, ("c//Pod/default/b",))
+        assert agent.applied[1] == ("c//Pod/default/b",)
         assert agent.state.workload("c//Pod/default/b") is None
         assert set(control.first[1].initial_versions) == {"c//Pod/default/a", "c//Pod/default/b"}
 

@@ -20,6 +20,7 @@ from ambit.model.policy import Authorization, Scope
 from ambit.model.service import Service
 from ambit.model.view import select_service
 from ambit.model.workload import NetworkMode, TunnelProtocol, Workload
+from ambit.node.state import keys
 from ambit.node.state.database import StateLost, mapped, move_aside, open_database, transaction
 from ambit.xds.frames import Resource
 from ambit.xds.messages import (
@@ -42,10 +43,12 @@ V = TypeVar("V", Workload, Service, Authorization)
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """What one change did: names that changed or vanished, and names refused with the reason."""
+    """What one change did: names that changed or vanished, names refused with the reason, and the keys
+    (`ambit.node.state.keys`) of all lookups that may answer differently now."""
 
     changed: tuple[str, ...]
     refused: Mapping[str, str]
+    touched: frozenset[str] = frozenset()
 
 
 class MeshState:
@@ -76,6 +79,7 @@ class MeshState:
         """
         changed: list[str] = []
         refused: dict[str, str] = {}
+        touched: set[str] = set()
         with transaction(self.database) as database:
             for resource in resources:
                 try:
@@ -83,17 +87,18 @@ class MeshState:
                 except ValueError as problem:
                     refused[resource.name] = str(problem)
                     continue
-                _forget(database, type_url, resource.name)
+                _forget(database, type_url, resource.name, touched)
                 database.execute(
                     "INSERT INTO resource VALUES (?, ?, ?, ?)",
                     (type_url, resource.name, resource.version, unpack(resource.body)[1]),
                 )
                 _index(database, value)
+                touched |= keys.of_value(value)
                 changed.append(resource.name)
-            changed += [name for name in removed if _forget(database, type_url, name)]
+            changed += [name for name in removed if _forget(database, type_url, name, touched)]
         for name in changed:
             self._values.pop((type_url, name), None)
-        return Stored(tuple(changed), refused)
+        return Stored(tuple(changed), refused, frozenset(touched))
 
     def mark_complete(self, type_url: str) -> None:
         """Remembers that the first complete answer for a type was stored."""
@@ -244,15 +249,29 @@ def _masked(packed: bytes, prefix: int) -> bytes:
     return ((int.from_bytes(packed) >> (bits - prefix)) << (bits - prefix)).to_bytes(len(packed))
 
 
-def _forget(database: sqlite3.Connection, type_url: str, name: str) -> bool:
+def _forget(database: sqlite3.Connection, type_url: str, name: str, touched: set[str]) -> bool:
     gone = database.execute("DELETE FROM resource WHERE type = ? AND name = ?", (type_url, name)).rowcount
-    if gone and type_url == ADDRESS_TYPE:
+    if not gone:
+        return False
+    if type_url == ADDRESS_TYPE:
+        for network, packed, prefix in database.execute(
+            "SELECT network, address, prefix FROM address WHERE name = ?", (name,)
+        ):
+            touched.add(keys.RANGES if prefix != _HOST_BITS else keys.address(network, packed))
+        for (service,) in database.execute("SELECT service FROM endpoint WHERE uid = ?", (name,)):
+            touched.add(keys.endpoints(service))
+        touched.add(keys.resource(name))
         database.execute("DELETE FROM address WHERE name = ?", (name,))
         database.execute("DELETE FROM hostname WHERE name = ?", (name,))
         database.execute("DELETE FROM endpoint WHERE uid = ?", (name,))
-    elif gone:
+    else:
+        for scope, namespace in database.execute(
+            "SELECT scope, namespace FROM policy WHERE name = ?", (name,)
+        ):
+            touched.add(keys.policies(scope, namespace))
+        touched.add(keys.policy(name))
         database.execute("DELETE FROM policy WHERE name = ?", (name,))
-    return bool(gone)
+    return True
 
 
 def _index(database: sqlite3.Connection, value: Value) -> None:

@@ -29,9 +29,9 @@ _LAST_DELAY = 15.0
 _CHUNK = 500
 """Resources stored between two turns of the event loop."""
 
-Applied = Callable[[str, tuple[str, ...]], Awaitable[str | None]]
-"""Called with a type and the names that changed; returns when Envoy has what follows from it, with the text
-of a rejection or None."""
+Applied = Callable[[Stored], Awaitable[str | None]]
+"""Called with what changed; returns when Envoy has what follows from it, with the text of a rejection or
+None."""
 
 
 class Subscription:
@@ -115,6 +115,7 @@ class Subscription:
     async def _store(self, update: Update) -> Stored:
         changed: list[str] = []
         refused: dict[str, str] = {}
+        touched: set[str] = set()
         for start in range(0, max(len(update.resources), 1), _CHUNK):
             last = start + _CHUNK >= len(update.resources)
             stored = self._state.apply(
@@ -124,16 +125,17 @@ class Subscription:
             )
             changed += stored.changed
             refused |= stored.refused
+            touched |= stored.touched
             if not last:
                 await asyncio.sleep(0)
         if update.first and not refused and not self.complete.is_set():
             self._state.mark_complete(update.type_url)
             if self._state.complete:
                 self.complete.set()
-        return Stored(tuple(changed), refused)
+        return Stored(tuple(changed), refused, frozenset(touched))
 
     async def _settle(self, update: Update, stored: Stored, requests: asyncio.Queue[Request]) -> None:
-        text = await self._applied(update.type_url, stored.changed) if stored.changed else None
+        text = await self._applied(stored) if stored.changed else None
         problems = [f"{name}: {reason}" for name, reason in stored.refused.items()]
         if text:
             problems.append(text)

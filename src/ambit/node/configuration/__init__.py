@@ -1,0 +1,1 @@
+"""What the node's Envoy is told: resources of pods, answers to questions, certificates."""

@@ -1,0 +1,225 @@
+"""Keeps Envoy's configuration equal to what the node knows: pods, mesh state, certificates.
+
+Rules:
+1. A pod's inbound listeners exist only when both workload-API types were answered completely (design 6).
+2. Every question for a cluster gets an answer; an answer changes when what it read changes, and goes only
+   with its pod.
+3. A question for a secret is answered when there is a valid certificate, never with "removed".
+4. Changes that arrive together are computed and sent together.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from ambit.core.errors import AmbitError
+from ambit.core.identity import Identity
+from ambit.envoy import names
+from ambit.model.view import MeshView
+from ambit.node.configuration.tracking import Answer, Dependencies, TrackedPods, TrackedView, pod_key
+from ambit.node.downstream.publication import Publication
+from ambit.node.downstream.server import EnvoyServer
+from ambit.node.upstream.csr import Certificate
+from ambit.plan import node_proxy
+from ambit.plan.values import CLUSTER, SECRET, LocalPod, NodeSettings, PlannedResource
+from ambit.xds.frames import Resource
+
+_log = logging.getLogger("ambit.configuration")
+MAX_DESTINATIONS = 4096
+"""Distinct destinations of one pod; a further one is refused, because Envoy never forgets a name."""
+_ORDER = {CLUSTER: 0, SECRET: 2}
+"""Clusters before listeners and extensions (1), certificates last: Envoy asks for those by itself."""
+
+
+class Configuration:
+    """What one node's Envoy is told. `complete` says whether the node knows enough to open inbound listeners."""
+
+    def __init__(
+        self,
+        view: MeshView,
+        settings: NodeSettings,
+        server: EnvoyServer,
+        complete: Callable[[], bool],
+        certificate: Callable[[Identity], Certificate | None],
+    ) -> None:
+        self._view = view
+        self._settings = settings
+        self._server = server
+        self._complete = complete
+        self._certificate = certificate
+        self._pods: dict[str, LocalPod] = {}
+        self._table = TrackedPods(())
+        self._sent: dict[str, frozenset[tuple[str, str]]] = {}
+        self._destinations: dict[str, set[str]] = {}
+        self._dependencies = Dependencies()
+        self._touched: set[str] = set()
+        self._batch: asyncio.Future[Publication] | None = None
+        self._roots: dict[str, bytes] = {}
+        self.capped: set[str] = set()
+        """Keys of pods that reached the limit of destinations."""
+
+    @property
+    def pods(self) -> Iterable[LocalPod]:
+        return self._pods.values()
+
+    @property
+    def settings(self) -> NodeSettings:
+        return self._settings
+
+    def pod(self, key: str) -> LocalPod | None:
+        return self._pods.get(key)
+
+    def begin(self) -> None:
+        """Sends what every node has; call once, before Envoy starts."""
+        self._publish(node_proxy.shared_resources())
+
+    def add(self, pod: LocalPod) -> Publication:
+        """A pod came, or a fact about it changed."""
+        self._pods[pod.key] = pod
+        return self._pods_changed(pod, self._pod_resources(pod))
+
+    def remove(self, key: str) -> Publication:
+        """A pod left: its listeners, clusters and answers go; await the publication before unpinning."""
+        pod = self._pods.pop(key, None)
+        if pod is None:
+            return self._publish(())
+        gone = set(self._sent.pop(key, frozenset()))
+        for name in self._destinations.pop(key, set()):
+            gone.add((CLUSTER, name))
+            self._dependencies.forget(Answer("cluster", name))
+        self._dependencies.forget(Answer("pod", key))
+        self.capped.discard(key)
+        return self._pods_changed(pod, (), gone)
+
+    def _pods_changed(
+        self,
+        pod: LocalPod,
+        resources: Iterable[PlannedResource],
+        removed: Iterable[tuple[str, str]] = (),
+    ) -> Publication:
+        self._table = TrackedPods(self._pods.values())
+        affected = self._dependencies.on(pod_key(address) for address in pod.addresses)
+        return self._publish([*resources, *self._answers(affected)], removed)
+
+    def open(self) -> Publication:
+        """The mesh became known completely: inbound listeners may open."""
+        return self._publish([each for pod in self._pods.values() for each in self._pod_resources(pod)])
+
+    async def changed(self, touched: Iterable[str]) -> Publication:
+        """The mesh changed; the publication of what follows from it and from what came with it."""
+        self._touched |= set(touched)
+        if self._batch is None:
+            loop = asyncio.get_running_loop()
+            self._batch = loop.create_future()
+            loop.call_soon(self._flush)
+        return await asyncio.shield(self._batch)
+
+    def _flush(self) -> None:
+        batch, self._batch = self._batch, None
+        touched, self._touched = self._touched, set()
+        assert batch is not None
+        try:
+            batch.set_result(self._publish(self._answers(self._dependencies.on(touched))))
+        except (AmbitError, ValueError) as problem:
+            batch.set_exception(problem)
+
+    # Questions
+
+    def asked(self, type_url: str, wanted: Iterable[str]) -> None:
+        """Envoy asked for names that were not there."""
+        found: list[PlannedResource] = []
+        for name in wanted:
+            if type_url == CLUSTER:
+                found.append(self._answer_new(name))
+            elif type_url == SECRET:
+                found += self._secret(name)
+        self._publish(found)
+
+    def warm(self, pod: LocalPod, wanted: Iterable[str]) -> None:
+        """Answers before the question: a name was resolved, its destination is about to be dialled."""
+        known = self._destinations.get(pod.key, set())
+        new = [name for name in wanted if name not in known]
+        if new and len(known) + len(new) < MAX_DESTINATIONS:
+            self._publish([self._answer_new(name) for name in new])
+
+    def certified(self, certificate: Certificate) -> None:
+        """There is a new certificate: it is sent under both names, and its roots are trusted."""
+        found: list[PlannedResource] = []
+        if self._roots.get(self._settings.trust_domain) != certificate.roots:
+            self._roots[self._settings.trust_domain] = certificate.roots
+            found.append(self._trust())
+        self._publish([*found, *self._secrets(certificate)])
+
+    def _secret(self, name: str) -> list[PlannedResource]:
+        if name == names.TRUST:
+            return [self._trust()] if self._roots else []
+        try:
+            certificate = self._certificate(names.parse_secret(name))
+        except ValueError:
+            return []
+        return self._secrets(certificate) if certificate is not None else []
+
+    def _secrets(self, certificate: Certificate) -> list[PlannedResource]:
+        return [
+            node_proxy.secret(name, chain_pem=certificate.chain.decode(), key_pem=certificate.key.decode())
+            for name in node_proxy.required_secrets(certificate.identity)
+        ]
+
+    def _trust(self) -> PlannedResource:
+        return node_proxy.trust_bundle({domain: pem.decode() for domain, pem in self._roots.items()})
+
+    # Answers
+
+    def _answer_new(self, name: str) -> PlannedResource:
+        key = names.pod_of(name)
+        if key is not None and key in self._pods:
+            known = self._destinations.setdefault(key, set())
+            if name not in known and len(known) >= MAX_DESTINATIONS:
+                if key not in self.capped:
+                    _log.error("pod %s has %d destinations: no further one is served", key, len(known))
+                self.capped.add(key)
+                return node_proxy.destination(name, self._view, TrackedPods(()), self._settings)
+            known.add(name)
+        return self._answer(name)
+
+    def _answer(self, name: str) -> PlannedResource:
+        view = TrackedView(self._view)
+        self._table.read = set()
+        resource = node_proxy.destination(name, view, self._table, self._settings)
+        self._dependencies.record(Answer("cluster", name), view.read | self._table.read)
+        return resource
+
+    def _answers(self, answers: Iterable[Answer]) -> list[PlannedResource]:
+        found: list[PlannedResource] = []
+        for answer in answers:
+            if answer.kind == "pod":
+                found += self._pod_resources(self._pods[answer.name])
+            else:
+                found.append(self._answer(answer.name))
+        return found
+
+    def _pod_resources(self, pod: LocalPod) -> list[PlannedResource]:
+        view = TrackedView(self._view)
+        if self._complete():
+            resources = node_proxy.pod_resources(pod, view, self._settings)
+        else:
+            resources = node_proxy.outbound_resources(pod)
+        self._dependencies.record(Answer("pod", pod.key), view.read)
+        sent = frozenset((resource.type_url, resource.name) for resource in resources)
+        self._sent[pod.key] = self._sent.get(pod.key, frozenset()) | sent
+        return list(resources)
+
+    def _publish(
+        self, resources: Iterable[PlannedResource], removed: Iterable[tuple[str, str]] = ()
+    ) -> Publication:
+        ordered = sorted(resources, key=lambda each: _ORDER.get(each.type_url, 1))
+        return self._server.publish(
+            [
+                (
+                    each.type_url,
+                    Resource(name=each.name, version=each.version, body=each.body, on_demand=each.on_demand),
+                )
+                for each in ordered
+            ],
+            removed,
+        )
