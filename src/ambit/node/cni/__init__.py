@@ -1,0 +1,1 @@
+"""The socket on which the pod runner, or the CNI plugin, announces sandboxes."""

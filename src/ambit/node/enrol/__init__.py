@@ -1,0 +1,1 @@
+"""Which pods of the node are captured, and how they become so."""

@@ -1,0 +1,276 @@
+"""Takes pods into the mesh and lets them go, one at a time per pod.
+
+Order for a pod that has not started: nothing goes in or out (`block`), certificate, listeners, redirection,
+annotation, start. For a running pod: the same without `block`, so nothing is cut. At any failure the pod
+stays as it was: blocked when new, outside the mesh when running.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import msgspec
+
+from ambit.core.errors import AmbitError, Unreachable
+from ambit.core.identity import Identity
+from ambit.core.names import (
+    DNS_PORT,
+    HBONE_PORT,
+    INBOUND_PLAINTEXT_PORT,
+    OUTBOUND_PORT,
+    REDIRECTION_ANNOTATION,
+    REDIRECTION_ENABLED,
+)
+from ambit.kube.client import Client
+from ambit.kube.errors import NotFound
+from ambit.kube.resource import PODS
+from ambit.node.capture import apply as capture
+from ambit.node.capture.ruleset import Capture
+from ambit.node.configuration.configuration import Configuration
+from ambit.node.downstream.server import EnvoyServer
+from ambit.node.enrol.listening import wait_listening
+from ambit.node.enrol.pods import Pod
+from ambit.node.enrol.sandbox import Sandbox, checked
+from ambit.node.state.database import StateNotWritten, transaction
+from ambit.node.state.mesh import MeshState
+from ambit.node.upstream.certificates import Certificates
+from ambit.plan.values import LocalPod
+
+_log = logging.getLogger("ambit.enrol")
+ADD_TIMEOUT = 25.0
+"""Seconds; below the pod runner's patience, so that it hears the reason."""
+REMOVE_TIMEOUT = 10.0
+_LISTENERS = frozenset({OUTBOUND_PORT, INBOUND_PLAINTEXT_PORT, HBONE_PORT})
+
+_decoder = msgspec.json.Decoder(Sandbox)
+
+
+class PodNames(Protocol):
+    """DNS inside pods."""
+
+    async def start(self, sandbox: Sandbox, pod: Pod | None) -> None:
+        """Answers in the pod's namespace on port 15053. Raises AmbitError."""
+
+    async def stop(self, uid: str) -> None: ...
+
+
+class Enroller:
+    """All pods of this node that are captured or being captured."""
+
+    def __init__(
+        self,
+        client: Client,
+        configuration: Configuration,
+        server: EnvoyServer,
+        certificates: Certificates,
+        state: MeshState,
+        dns: PodNames,
+        complete: asyncio.Event,
+    ) -> None:
+        self._client = client
+        self._configuration = configuration
+        self._server = server
+        self._certificates = certificates
+        self._state = state
+        self._dns = dns
+        self._complete = complete
+        self._sandboxes: dict[str, Sandbox] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self.enrolled: Callable[[LocalPod], None] = lambda pod: None
+
+    @property
+    def sandboxes(self) -> dict[str, Sandbox]:
+        """Captured pods by uid."""
+        return self._sandboxes
+
+    def restore(self) -> list[Sandbox]:
+        """Takes back the pods of the agent's former life whose namespaces still exist.
+
+        Call before Envoy can connect: what it is not told of, it removes.
+        """
+        rows = self._state.database.execute("SELECT uid, value FROM pod").fetchall()
+        for uid, value in rows:
+            try:
+                sandbox = _decoder.decode(value)
+            except msgspec.DecodeError:
+                continue
+            if not sandbox.same_namespace():
+                self._forget(uid)
+                continue
+            self._sandboxes[uid] = sandbox
+            pod = self._local(sandbox)
+            self._certificates.want(pod.identity)
+            self._configuration.add(pod)
+        return list(self._sandboxes.values())
+
+    async def readopt(self, sandbox: Sandbox) -> None:
+        """After `restore`: DNS again, and the rules read back and compared. Raises AmbitError."""
+        async with self._lock(sandbox.uid):
+            await self._dns.start(sandbox, None)
+            rules = Capture(dns=sandbox.dns, inbound=sandbox.inbound)
+            if not await capture.is_redirected(sandbox.netns, rules):
+                _log.warning("the redirection of pod %s/%s was not as written: repaired", *sandbox.key)
+                await capture.redirect(sandbox.netns, rules)
+
+    async def add(self, sandbox: Sandbox, pod: Pod, *, started: bool) -> None:
+        """Captures a pod; `started` when its containers may already run. May be repeated.
+
+        Raises AmbitError: then the pod is as it was, and one that has not started must not start.
+        """
+        async with self._lock(sandbox.uid):
+            try:
+                async with asyncio.timeout(ADD_TIMEOUT):
+                    await self._add(sandbox, pod, started)
+            except TimeoutError:
+                raise AmbitError(
+                    f"pod {sandbox.namespace}/{sandbox.name} could not be captured in {ADD_TIMEOUT:.0f} s: "
+                    f"{self._waiting_for(pod)}"
+                ) from None
+
+    async def remove(self, uid: str) -> None:
+        """Forgets a pod whose sandbox ends; returns when Envoy has no socket there. May be repeated."""
+        async with self._lock(uid):
+            sandbox = self._sandboxes.get(uid)
+            if sandbox is None:
+                return
+            await self._release(sandbox)
+        self._locks.pop(uid, None)
+
+    async def unenrol(self, uid: str) -> None:
+        """Lets a running pod go: no new connection is captured, then the proxy leaves its namespace."""
+        async with self._lock(uid):
+            sandbox = self._sandboxes.get(uid)
+            if sandbox is None:
+                return
+            await self._annotate(sandbox, None)
+            await capture.remove(sandbox.netns)
+            await self._release(sandbox)
+            _log.info("pod %s/%s left the mesh", *sandbox.key)
+
+    async def _add(self, sandbox: Sandbox, pod: Pod, started: bool) -> None:
+        known = self._sandboxes.get(sandbox.uid)
+        if known is not None and known.sandbox == sandbox.sandbox and known.same_namespace():
+            await self._annotate(known, REDIRECTION_ENABLED)
+            return
+        if known is not None:
+            await self._release(known)
+        sandbox = await asyncio.to_thread(checked, _described(sandbox, pod))
+        if not started:
+            await capture.block(sandbox.netns)
+        local = self._local(sandbox)
+        self._sandboxes[sandbox.uid] = sandbox
+        try:
+            self._certificates.want(local.identity)
+            await self._certificates.obtain(local.identity)
+            await self._complete.wait()
+            problem = await self._configuration.add(local).settled()
+            if problem is not None:
+                raise AmbitError(f"Envoy rejected the listeners: {problem}")  # noqa: TRY301
+            await wait_listening(sandbox.netns, _LISTENERS)
+            if sandbox.dns:
+                await self._dns.start(sandbox, pod)
+            await capture.redirect(sandbox.netns, Capture(dns=sandbox.dns, inbound=sandbox.inbound))
+        except BaseException:
+            await self._undo(sandbox)
+            raise
+        self._store(msgspec.structs.replace(sandbox, redirected=True))
+        await self._annotate(sandbox, REDIRECTION_ENABLED)
+        self.enrolled(local)
+        _log.info("pod %s/%s is in the mesh as %s", *sandbox.key, local.identity)
+
+    async def _undo(self, sandbox: Sandbox) -> None:
+        """Back to before, without waiting for Envoy."""
+        self._configuration.remove(self._local(sandbox).key)
+        await self._dns.stop(sandbox.uid)
+        self._drop(sandbox)
+
+    async def _release(self, sandbox: Sandbox) -> None:
+        publication = self._configuration.remove(self._local(sandbox).key)
+        await self._dns.stop(sandbox.uid)
+        if self._server.connected:
+            try:
+                async with asyncio.timeout(REMOVE_TIMEOUT):
+                    await publication.settled()
+            except TimeoutError:
+                raise AmbitError(
+                    f"Envoy has not acknowledged that the listeners of {sandbox.namespace}/{sandbox.name} "
+                    "are gone"
+                ) from None
+        self._drop(sandbox)
+
+    def _drop(self, sandbox: Sandbox) -> None:
+        self._sandboxes.pop(sandbox.uid, None)
+        self._forget(sandbox.uid)
+        identity = self._local(sandbox).identity
+        if not any(self._local(other).identity == identity for other in self._sandboxes.values()):
+            with contextlib.suppress(StateNotWritten):
+                self._certificates.forget(identity)
+
+    def _local(self, sandbox: Sandbox) -> LocalPod:
+        settings = self._configuration.settings
+        return LocalPod(
+            uid=sandbox.uid,
+            namespace=sandbox.namespace,
+            name=sandbox.name,
+            sandbox=sandbox.sandbox,
+            identity=Identity(settings.trust_domain, sandbox.namespace, sandbox.account or "default"),
+            addresses=sandbox.addresses,
+            netns=sandbox.netns,
+        )
+
+    async def _annotate(self, sandbox: Sandbox, value: str | None) -> None:
+        """The pod's redirection annotation tells the truth; a pod that is gone needs none."""
+        patch = {"metadata": {"uid": sandbox.uid, "annotations": {REDIRECTION_ANNOTATION: value}}}
+        try:
+            await self._client.patch(PODS, sandbox.name, patch, sandbox.namespace)
+        except NotFound:
+            return
+        except Unreachable as problem:
+            raise AmbitError(f"the redirection annotation was not written: {problem.message}") from problem
+
+    def _store(self, sandbox: Sandbox) -> None:
+        self._sandboxes[sandbox.uid] = sandbox
+        with transaction(self._state.database) as database:
+            database.execute(
+                "INSERT OR REPLACE INTO pod VALUES (?, ?)", (sandbox.uid, msgspec.json.encode(sandbox))
+            )
+
+    def _forget(self, uid: str) -> None:
+        with contextlib.suppress(StateNotWritten), transaction(self._state.database) as database:
+            database.execute("DELETE FROM pod WHERE uid = ?", (uid,))
+
+    def _lock(self, uid: str) -> asyncio.Lock:
+        return self._locks.setdefault(uid, asyncio.Lock())
+
+    def _waiting_for(self, pod: Pod) -> str:
+        return "; ".join(self._reasons(pod)) or "Envoy has not opened its listeners"
+
+    def _reasons(self, pod: Pod) -> Iterator[str]:
+        identity = pod.identity(self._configuration.settings.trust_domain)
+        for each in self._certificates.states():
+            if each.identity == identity and each.problem:
+                yield each.problem
+        if not self._complete.is_set():
+            yield "the control plane has not sent policies and workloads yet"
+        if not self._server.connected:
+            yield "Envoy is not connected"
+
+
+def _described(sandbox: Sandbox, pod: Pod) -> Sandbox:
+    """With what only the API knows. Raises AmbitError when the pod runner speaks of another pod."""
+    if pod.uid != sandbox.uid or pod.key != sandbox.key:
+        raise AmbitError(f"pod {sandbox.namespace}/{sandbox.name} has the uid {pod.uid}, not {sandbox.uid}")
+    if pod.addresses and not set(pod.addresses) <= set(sandbox.addresses):
+        raise AmbitError(f"pod {sandbox.namespace}/{sandbox.name} has other addresses than its sandbox")
+    return msgspec.structs.replace(
+        sandbox,
+        account=pod.spec.service_account_name,
+        dns=pod.captures_dns,
+        inbound=pod.captures_inbound,
+    )
+
+
+PORTS = _LISTENERS | {DNS_PORT}
+"""Ports that the proxy holds in a captured pod's namespace."""

@@ -1,0 +1,43 @@
+"""Whether the proxy's sockets in a pod's namespace accept connections.
+
+An acknowledged listener may still wait for its certificate; only the kernel knows when it listens.
+"""
+
+import asyncio
+from collections.abc import Collection
+from pathlib import Path
+
+from ambit.core.errors import EnvironmentProblem
+from ambit.node.netns.enter import in_namespace
+
+_LISTEN = "0A"
+_INTERVAL = 0.01
+
+
+def listening_ports(netns: str) -> frozenset[int]:
+    """TCP ports with a listening socket, of either family. Blocks briefly. Raises OSError."""
+    return in_namespace(Path(netns), _ports)
+
+
+async def wait_listening(netns: str, ports: Collection[int]) -> None:
+    """Returns when all ports are listened on. Raises EnvironmentProblem when the namespace is gone."""
+    wanted = frozenset(ports)
+    try:
+        while not wanted <= await asyncio.to_thread(listening_ports, netns):
+            await asyncio.sleep(_INTERVAL)
+    except OSError as problem:
+        raise EnvironmentProblem(f"network namespace {netns} is gone: {problem.strerror}") from problem
+
+
+def _ports() -> frozenset[int]:
+    found: set[int] = set()
+    for table in ("tcp", "tcp6"):
+        try:
+            text = Path(f"/proc/thread-self/net/{table}").read_text()
+        except FileNotFoundError:
+            continue
+        for line in text.splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == _LISTEN:
+                found.add(int(fields[1].rpartition(":")[2], 16))
+    return frozenset(found)

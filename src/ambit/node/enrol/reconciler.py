@@ -1,0 +1,137 @@
+"""Follows the node's pods and all namespaces, and makes capture agree with their labels.
+
+The pod runner announces new pods over the CNI socket; what is found here are running pods whose labels
+changed, and pods that ended without a word.
+"""
+
+import asyncio
+import logging
+from pathlib import Path
+
+from ambit.core.errors import AmbitError, Unreachable
+from ambit.kube.client import Client
+from ambit.kube.errors import NotFound
+from ambit.kube.informer import EventKind, Informer
+from ambit.kube.resource import NAMESPACES, PODS
+from ambit.kube.workqueue import WorkQueue
+from ambit.node.enrol.enroller import Enroller
+from ambit.node.enrol.pods import Namespace, Pod, namespace_decoder, pod_decoder, wanted
+from ambit.node.enrol.sandbox import Sandbox, find
+
+_log = logging.getLogger("ambit.enrol")
+Key = tuple[str, str]
+
+
+class Reconciler:
+    """Runs until cancelled; `add` and `remove` are what the CNI socket asks for."""
+
+    def __init__(
+        self, client: Client, node: str, enroller: Enroller, *, sandboxes: Path, namespaces: Path
+    ) -> None:
+        self._client = client
+        self._node = node
+        self._enroller = enroller
+        self._sandboxes = sandboxes
+        self._netns = namespaces
+        self._pods = Informer(client, PODS, pod_decoder.decode, field_selector=f"spec.nodeName={node}")
+        self._namespaces = Informer(client, NAMESPACES, namespace_decoder.decode)
+        self._queue: WorkQueue[Key] = WorkQueue("enrolment")
+
+    @property
+    def is_synced(self) -> bool:
+        return self._pods.is_synced and self._namespaces.is_synced
+
+    @property
+    def queue_idle(self) -> bool:
+        return self._queue.is_idle
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._pods.run())
+            tasks.create_task(self._namespaces.run())
+            await self._pods.wait_synced()
+            await self._namespaces.wait_synced()
+            self._pods.subscribe(self._pod_changed)
+            self._namespaces.subscribe(self._namespace_changed)
+            for sandbox in self._enroller.sandboxes.values():
+                self._queue.add(sandbox.key)
+            await self._queue.run(self._reconcile)
+
+    async def add(self, sandbox: Sandbox) -> bool:
+        """A new pod's sandbox; false when its labels do not ask for capture. Raises AmbitError."""
+        pod = await self._pod(sandbox)
+        if pod.spec.node_name != self._node:
+            raise AmbitError(f"pod {sandbox.namespace}/{sandbox.name} is not on node {self._node}")
+        if not wanted(pod, await self._namespace(sandbox.namespace)):
+            return False
+        await self._enroller.add(sandbox, pod, started=False)
+        return True
+
+    async def remove(self, sandbox: Sandbox) -> None:
+        """A pod's sandbox ends. Raises AmbitError while Envoy still has sockets in it."""
+        await self._enroller.remove(sandbox.uid)
+
+    def _pod_changed(self, kind: EventKind, old: Pod | None, new: Pod | None) -> None:
+        pod = new or old
+        if pod is not None:
+            self._queue.add(pod.key)
+
+    def _namespace_changed(self, kind: EventKind, old: Namespace | None, new: Namespace | None) -> None:
+        if old is not None and new is not None and old.metadata.labels == new.metadata.labels:
+            return
+        name = (new or old).metadata.name  # type: ignore[union-attr]
+        for key in self._pods.items:
+            if key[0] == name:
+                self._queue.add(key)
+
+    async def _reconcile(self, key: Key) -> None:
+        pod = self._pods.items.get(key)
+        for sandbox in list(self._enroller.sandboxes.values()):
+            if sandbox.key == key and (pod is None or pod.uid != sandbox.uid):
+                await self._enroller.remove(sandbox.uid)
+        if pod is None:
+            return
+        captured = pod.uid in self._enroller.sandboxes
+        if pod.terminating:
+            return
+        if wanted(pod, self._namespaces.items.get(("", key[0]))):
+            if pod.running and not (captured and pod.annotated):
+                await self._capture(pod)
+        elif captured:
+            await self._enroller.unenrol(pod.uid)
+
+    async def _capture(self, pod: Pod) -> None:
+        known = self._enroller.sandboxes.get(pod.uid)
+        if known is not None:
+            await self._enroller.add(known, pod, started=True)
+            return
+        found = await asyncio.to_thread(find, self._sandboxes, self._netns, pod.uid, pod.addresses)
+        if found is None:
+            raise AmbitError(f"no network namespace was found for pod {pod.key[0]}/{pod.key[1]}")
+        sandbox, netns = found
+        ips = tuple(str(address) for address in pod.addresses)
+        await self._enroller.add(
+            Sandbox(pod.key[0], pod.key[1], pod.uid, sandbox, netns, ips), pod, started=True
+        )
+
+    async def _pod(self, sandbox: Sandbox) -> Pod:
+        """From the copy when it has this uid, else from the server: a new pod may be ahead of the watch."""
+        pod = self._pods.items.get(sandbox.key)
+        if pod is not None and pod.uid == sandbox.uid:
+            return pod
+        path = PODS.path(sandbox.namespace, sandbox.name)
+        try:
+            return pod_decoder.decode(await self._client.raw("GET", path))
+        except NotFound:
+            raise AmbitError(f"pod {sandbox.namespace}/{sandbox.name} does not exist") from None
+
+    async def _namespace(self, name: str) -> Namespace | None:
+        namespace = self._namespaces.items.get(("", name))
+        if namespace is not None:
+            return namespace
+        try:
+            return namespace_decoder.decode(await self._client.raw("GET", NAMESPACES.path(None, name)))
+        except NotFound:
+            return None
+        except Unreachable as problem:
+            raise AmbitError(f"namespace {name} cannot be read: {problem.message}") from problem

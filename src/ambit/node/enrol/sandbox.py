@@ -1,0 +1,103 @@
+"""A pod's sandbox as the pod runner names it: checked against the kernel, kept over a restart of the agent.
+
+An identity is bound to a namespace only when three things agree: the API's pod uid, the namespace at the
+given path, and the pod's addresses in it. The namespace's inode is remembered: a path that leads elsewhere
+later is another sandbox.
+"""
+
+import ipaddress
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from ambit.core.address import Address
+from ambit.core.errors import AmbitError, EnvironmentProblem
+from ambit.node.netns import identity as netns_identity
+
+
+class Sandbox(msgspec.Struct, frozen=True):
+    """What the pod runner says of a pod, and the namespace found at the path (device and inode)."""
+
+    namespace: str
+    name: str
+    uid: str
+    sandbox: str
+    netns: str
+    ips: tuple[str, ...]
+    account: str = ""
+    device: int = 0
+    inode: int = 0
+    dns: bool = True
+    inbound: bool = True
+    redirected: bool = False
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.namespace, self.name
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        return tuple(ipaddress.ip_address(text) for text in self.ips)
+
+    def same_namespace(self) -> bool:
+        """Whether the path still leads to the namespace that was checked."""
+        try:
+            found = netns_identity.identify(self.netns)
+        except EnvironmentProblem:
+            return False
+        return (found.device, found.inode) == (self.device, self.inode)
+
+
+def checked(sandbox: Sandbox) -> Sandbox:
+    """The sandbox with its namespace's identity. Blocks briefly. Raises AmbitError when path and addresses do
+    not agree."""
+    if not sandbox.ips:
+        raise AmbitError(f"pod {sandbox.namespace}/{sandbox.name} has no address yet")
+    found = netns_identity.identify(sandbox.netns)
+    present = netns_identity.addresses(sandbox.netns)
+    missing = [str(address) for address in sandbox.addresses if address not in present]
+    if missing:
+        raise AmbitError(
+            f"{sandbox.netns} is not the namespace of pod {sandbox.namespace}/{sandbox.name}: "
+            f"it lacks the address {', '.join(missing)}"
+        )
+    return msgspec.structs.replace(sandbox, device=found.device, inode=found.inode)
+
+
+def find(
+    sandboxes: Path, namespaces: Path, uid: str, addresses: tuple[Address, ...]
+) -> tuple[str, str] | None:
+    """Sandbox id and namespace path of a running pod that nobody announced. Blocks.
+
+    First the pod runner's own records (`<sandboxes>/<id>/pod.json`), then, as on Kubernetes, the one pinned
+    namespace in which all of the pod's addresses live. None when there is none, or more than one.
+    """
+    for record in sandboxes.glob("*/pod.json"):
+        if _uid(record) == uid and (namespaces / record.parent.name).exists():
+            return record.parent.name, str(namespaces / record.parent.name)
+    found = list(_with_addresses(namespaces, addresses)) if addresses else []
+    return found[0] if len(found) == 1 else None
+
+
+def _uid(record: Path) -> str:
+    try:
+        return str(json.loads(record.read_bytes()).get("uid", ""))
+    except (OSError, ValueError):
+        return ""
+
+
+def _with_addresses(
+    namespaces: Path,
+    wanted: tuple[Address, ...],
+    addresses: Callable[[str], frozenset[Address]] = netns_identity.addresses,
+) -> Iterator[tuple[str, str]]:
+    for path in sorted(namespaces.iterdir()) if namespaces.is_dir() else ():
+        try:
+            netns_identity.identify(str(path))
+            present = addresses(str(path))
+        except (AmbitError, OSError):
+            continue
+        if set(wanted) <= present:
+            yield path.name, str(path)
