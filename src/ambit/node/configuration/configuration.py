@@ -16,7 +16,13 @@ from ambit.core.errors import AmbitError
 from ambit.core.identity import Identity
 from ambit.envoy import names
 from ambit.model.view import MeshView
-from ambit.node.configuration.tracking import Answer, Dependencies, TrackedPods, TrackedView, pod_key
+from ambit.node.configuration.tracking import (
+    Answer,
+    Dependencies,
+    TrackedPods,
+    TrackedView,
+    pod_keys,
+)
 from ambit.node.downstream.publication import Publication
 from ambit.node.downstream.server import EnvoyServer
 from ambit.node.upstream.csr import Certificate
@@ -76,30 +82,33 @@ class Configuration:
     def add(self, pod: LocalPod) -> Publication:
         """A pod came, or a fact about it changed."""
         self._pods[pod.key] = pod
-        return self._pods_changed(pod, self._pod_resources(pod))
+        self._table = TrackedPods(self._pods.values())
+        resources = self._pod_resources(pod)
+        return self._publish([*resources, *self._answers(self._dependencies.on(pod_keys(pod)))])
 
     def remove(self, key: str) -> Publication:
-        """A pod left: its listeners, clusters and answers go; await the publication before unpinning."""
-        pod = self._pods.pop(key, None)
-        if pod is None:
-            return self._publish(())
-        gone = set(self._sent.pop(key, frozenset()))
+        """A pod's sandbox ends: its listeners, clusters and answers go; await the publication before the
+        namespace goes."""
+        touched, removed = self._without(key)
         for name in self._destinations.pop(key, set()):
-            gone.add((CLUSTER, name))
+            removed.add((CLUSTER, name))
             self._dependencies.forget(Answer("cluster", name))
-        self._dependencies.forget(Answer("pod", key))
         self.capped.discard(key)
-        return self._pods_changed(pod, (), gone)
+        return self._publish(self._answers(self._dependencies.on(touched)), removed)
 
-    def _pods_changed(
-        self,
-        pod: LocalPod,
-        resources: Iterable[PlannedResource],
-        removed: Iterable[tuple[str, str]] = (),
-    ) -> Publication:
+    def release(self, key: str) -> Publication:
+        """A pod leaves the mesh and goes on running: like `remove`, but its answers stay, as refusals,
+        because Envoy does not ask again when the pod comes back."""
+        touched, removed = self._without(key)
+        return self._publish(self._answers(self._dependencies.on(touched)), removed)
+
+    def _without(self, key: str) -> tuple[frozenset[str], set[tuple[str, str]]]:
+        """What looked for this pod, and what is to be removed from Envoy."""
+        pod = self._pods.pop(key, None)
         self._table = TrackedPods(self._pods.values())
-        affected = self._dependencies.on(pod_key(address) for address in pod.addresses)
-        return self._publish([*resources, *self._answers(affected)], removed)
+        self._dependencies.forget(Answer("pod", key))
+        touched = pod_keys(pod) if pod is not None else frozenset()
+        return touched, set(self._sent.pop(key, frozenset()))
 
     def open(self) -> Publication:
         """The mesh became known completely: inbound listeners may open."""
@@ -134,13 +143,6 @@ class Configuration:
             elif type_url == SECRET:
                 found += self._secret(name)
         self._publish(found)
-
-    def warm(self, pod: LocalPod, wanted: Iterable[str]) -> None:
-        """Answers before the question: a name was resolved, its destination is about to be dialled."""
-        known = self._destinations.get(pod.key, set())
-        new = [name for name in wanted if name not in known]
-        if new and len(known) + len(new) < MAX_DESTINATIONS:
-            self._publish([self._answer_new(name) for name in new])
 
     def certified(self, certificate: Certificate) -> None:
         """There is a new certificate: it is sent under both names, and its roots are trusted."""
@@ -191,7 +193,7 @@ class Configuration:
 
     def _answers(self, answers: Iterable[Answer]) -> list[PlannedResource]:
         found: list[PlannedResource] = []
-        for answer in answers:
+        for answer in sorted(answers):
             if answer.kind == "pod":
                 found += self._pod_resources(self._pods[answer.name])
             else:

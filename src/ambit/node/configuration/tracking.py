@@ -62,20 +62,24 @@ class TrackedView:
 
 
 class TrackedPods(LocalPods):
-    """The node's pods; lookups by address are recorded in `read`."""
+    """The node's pods; lookups are recorded in `read`."""
 
     def __init__(self, pods: Iterable[LocalPod]) -> None:
         super().__init__(pods)
         self.read: set[str] = set()
 
+    def by_key(self, key: str) -> LocalPod | None:
+        self.read.add(f"k:{key}")
+        return super().by_key(key)
+
     def by_address(self, address: Address) -> LocalPod | None:
-        self.read.add(pod_key(address))
+        self.read.add(f"l:{address}")
         return super().by_address(address)
 
 
-def pod_key(address: Address) -> str:
-    """Key of "which pod of this node has this address"."""
-    return f"l:{address}"
+def pod_keys(pod: LocalPod) -> frozenset[str]:
+    """Keys of every lookup that finds this pod among the node's."""
+    return frozenset({f"k:{pod.key}", *(f"l:{address}" for address in pod.addresses)})
 
 
 class Dependencies:

@@ -29,6 +29,7 @@ from ambit.kube.resource import PODS
 from ambit.node.capture import apply as capture
 from ambit.node.capture.ruleset import Capture
 from ambit.node.configuration.configuration import Configuration
+from ambit.node.downstream.publication import Publication
 from ambit.node.downstream.server import EnvoyServer
 from ambit.node.enrol.listening import wait_listening
 from ambit.node.enrol.pods import Pod
@@ -135,7 +136,7 @@ class Enroller:
             sandbox = self._sandboxes.get(uid)
             if sandbox is None:
                 return
-            await self._release(sandbox)
+            await self._leave(sandbox, self._configuration.remove)
         self._locks.pop(uid, None)
 
     async def unenrol(self, uid: str) -> None:
@@ -146,7 +147,7 @@ class Enroller:
                 return
             await self._annotate(sandbox, None)
             await capture.remove(sandbox.netns)
-            await self._release(sandbox)
+            await self._leave(sandbox, self._configuration.release)
             _log.info("pod %s/%s left the mesh", *sandbox.key)
 
     async def _add(self, sandbox: Sandbox, pod: Pod, started: bool) -> None:
@@ -155,7 +156,7 @@ class Enroller:
             await self._annotate(known, REDIRECTION_ENABLED)
             return
         if known is not None:
-            await self._release(known)
+            await self._leave(known, self._configuration.remove)
         sandbox = await asyncio.to_thread(checked, _described(sandbox, pod))
         if not started:
             await capture.block(sandbox.netns)
@@ -182,12 +183,12 @@ class Enroller:
 
     async def _undo(self, sandbox: Sandbox) -> None:
         """Back to before, without waiting for Envoy."""
-        self._configuration.remove(self._local(sandbox).key)
+        self._configuration.release(self._local(sandbox).key)
         await self._dns.stop(sandbox.uid)
         self._drop(sandbox)
 
-    async def _release(self, sandbox: Sandbox) -> None:
-        publication = self._configuration.remove(self._local(sandbox).key)
+    async def _leave(self, sandbox: Sandbox, withdraw: Callable[[str], Publication]) -> None:
+        publication = withdraw(self._local(sandbox).key)
         await self._dns.stop(sandbox.uid)
         if self._server.connected:
             try:

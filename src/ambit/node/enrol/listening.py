@@ -23,7 +23,8 @@ async def wait_listening(netns: str, ports: Collection[int]) -> None:
     """Returns when all ports are listened on. Raises EnvironmentProblem when the namespace is gone."""
     wanted = frozenset(ports)
     try:
-        while not wanted <= await asyncio.to_thread(listening_ports, netns):
+        # The kernel tells nobody when a socket begins to listen.
+        while not wanted <= await asyncio.to_thread(listening_ports, netns):  # noqa: ASYNC110
             await asyncio.sleep(_INTERVAL)
     except OSError as problem:
         raise EnvironmentProblem(f"network namespace {netns} is gone: {problem.strerror}") from problem
