@@ -9,6 +9,7 @@ from ambit.core.errors import AmbitError
 
 COMMANDS = {
     "control": "ambit.cli.commands.control",
+    "node": "ambit.cli.commands.node",
     "version": "ambit.cli.commands.version",
 }
 """Command name to the module that defines it as `command`."""

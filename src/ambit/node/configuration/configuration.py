@@ -27,7 +27,7 @@ from ambit.node.downstream.publication import Publication
 from ambit.node.downstream.server import EnvoyServer
 from ambit.node.upstream.csr import Certificate
 from ambit.plan import node_proxy
-from ambit.plan.values import CLUSTER, SECRET, LocalPod, NodeSettings, PlannedResource
+from ambit.plan.values import CLUSTER, SECRET, LocalPod, LocalPods, NodeSettings, PlannedResource
 from ambit.xds.frames import Resource
 
 _log = logging.getLogger("ambit.configuration")
@@ -72,8 +72,19 @@ class Configuration:
     def settings(self) -> NodeSettings:
         return self._settings
 
-    def pod(self, key: str) -> LocalPod | None:
-        return self._pods.get(key)
+    @property
+    def table(self) -> LocalPods:
+        return LocalPods(self._pods.values())
+
+    @property
+    def destinations(self) -> int:
+        """How many destinations all pods have asked for."""
+        return sum(len(known) for known in self._destinations.values())
+
+    def pods_reading(self, touched: Iterable[str]) -> list[LocalPod]:
+        """Pods whose policies or records a change touched."""
+        answers = self._dependencies.on(touched)
+        return [self._pods[answer.name] for answer in sorted(answers) if answer.kind == "pod"]
 
     def begin(self) -> None:
         """Sends what every node has; call once, before Envoy starts."""

@@ -1,0 +1,122 @@
+"""`ambit node`: the agent of one node."""
+
+from pathlib import Path
+
+import click
+
+from ambit.core import names
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.group("node")
+def command() -> None:
+    """Run the agent of a node."""
+
+
+@command.command("run")
+@click.option("--node", envvar="NODE_NAME", required=True, help="Name of this node.")
+@click.option(
+    "--kubeconfig", type=_PATH, envvar="KUBECONFIG", help="API server; without it, the pod's cluster."
+)
+@click.option("--context", help="Context of the kubeconfig.")
+@click.option(
+    "--control",
+    envvar="CONTROL_ADDRESS",
+    default=f"istiod.{names.SYSTEM_NAMESPACE}.svc:{names.CONTROL_TLS_PORT}",
+    show_default=True,
+    help="The control plane, HOST:PORT.",
+)
+@click.option(
+    "--root-cert",
+    type=_PATH,
+    envvar="CONTROL_ROOT_CERT",
+    default="/var/run/secrets/istio/root-cert.pem",
+    show_default=True,
+    help="Root that the control plane's certificate chains to; '' for plain text on loopback.",
+)
+@click.option(
+    "--token-file",
+    type=_PATH,
+    envvar="CONTROL_TOKEN_FILE",
+    default="/var/run/secrets/tokens/istio-token",
+    show_default=True,
+    help="Bearer token for the control plane, read anew for each call.",
+)
+@click.option("--server-name", default="", help="Name expected in the control plane's certificate.")
+@click.option(
+    "--run-dir", type=_PATH, envvar="AMBIT_RUN_DIR", help="Sockets.  [default: /run/ambit/nodes/NODE]"
+)
+@click.option(
+    "--state-dir",
+    type=_PATH,
+    envvar="AMBIT_STATE_DIR",
+    default="/var/lib/ambit/node",
+    show_default=True,
+    help="State that survives a reboot.",
+)
+@click.option(
+    "--netns-dir", type=_PATH, default="/run/ambit/netns", show_default=True, help="Pinned pod namespaces."
+)
+@click.option(
+    "--sandbox-dir", type=_PATH, default="/run/ambit/sandboxes", show_default=True, help="Pod sandboxes."
+)
+@click.option(
+    "--resolv-conf", type=_PATH, default="/etc/resolv.conf", show_default=True, help="Nameservers for pods."
+)
+@click.option("--cluster-id", envvar="CLUSTER_ID", default=names.DEFAULT_CLUSTER_ID, show_default=True)
+@click.option("--cluster-domain", envvar="CLUSTER_DOMAIN", default=names.CLUSTER_DOMAIN, show_default=True)
+@click.option("--network", envvar="NETWORK", default="", help="Network that this node's pods are in.")
+@click.option("--trust-domain", envvar="TRUST_DOMAIN", default=names.DEFAULT_TRUST_DOMAIN, show_default=True)
+@click.option("--pod-name", envvar="POD_NAME", default="", hidden=True)
+@click.option("--pod-namespace", envvar="POD_NAMESPACE", default=names.SYSTEM_NAMESPACE, hidden=True)
+@click.option("--pod-ip", envvar="INSTANCE_IP", default="", hidden=True)
+@click.option("--concurrency", default=1, show_default=True, help="Envoy's worker threads.")
+@click.option(
+    "--max-drain", default=3600, show_default=True, help="Seconds an old Envoy may keep its connections."
+)
+@click.option("--same-node-tls", is_flag=True, help="Tunnel also between pods of this node.")
+@click.option("--access-log/--no-access-log", default=True, show_default=True)
+@click.option("--admin-port", default=names.NODE_ADMIN_PORT, hidden=True)
+@click.option("--metrics-port", default=names.METRICS_PORT, hidden=True)
+@click.option("--readiness-port", default=names.READINESS_PORT, hidden=True)
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+)
+@click.option("--log-format", type=click.Choice(["plain", "json"]), default="plain", show_default=True)
+def run(
+    node: str,
+    run_dir: Path | None,
+    state_dir: Path,
+    root_cert: Path,
+    token_file: Path,
+    netns_dir: Path,
+    sandbox_dir: Path,
+    log_level: str,
+    log_format: str,
+    **others: object,
+) -> None:
+    """Capture this node's pods and serve its Envoy, until SIGTERM. Envoy outlives the agent."""
+    import asyncio
+
+    import msgspec
+
+    from ambit.node.logs import set_up
+    from ambit.node.main import main
+    from ambit.node.settings import AgentSettings
+
+    settings = msgspec.convert(
+        {
+            **others,
+            "node": node,
+            "run": run_dir or Path("/run/ambit/nodes") / node,
+            "state": state_dir,
+            "root_cert": root_cert if str(root_cert) != "." else None,
+            "token": token_file if str(token_file) != "." else None,
+            "namespaces": netns_dir,
+            "sandboxes": sandbox_dir,
+        },
+        AgentSettings,
+    )
+    set_up(log_level, as_json=log_format == "json")
+    asyncio.run(main(settings))

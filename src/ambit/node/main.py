@@ -1,0 +1,41 @@
+"""Starts the agent of this process and ends it on a signal."""
+
+import asyncio
+import os
+import signal
+
+# grpc reads its environment when it is imported: the agent starts helpers, and grpc's log is not for users.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+from ambit.core.errors import AmbitError
+from ambit.kube.client import Client
+from ambit.node.process import NodeAgent, locality
+from ambit.node.settings import AgentSettings
+
+
+async def main(settings: AgentSettings) -> None:
+    """Runs until SIGTERM or SIGINT. Raises AmbitError when it cannot start."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    client = (
+        Client.from_kubeconfig(settings.kubeconfig, settings.context)
+        if settings.kubeconfig is not None
+        else Client.in_cluster()
+    )
+    async with client:
+        agent = NodeAgent(settings, client, await locality(client, settings.node))
+        try:
+            await agent.run(stop)
+        except BaseExceptionGroup as several:
+            raise _first(several) from several
+
+
+def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first failure inside: the one the user can act on, if there is one."""
+    error: BaseException = several.subgroup(AmbitError) or several
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

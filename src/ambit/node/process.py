@@ -1,0 +1,244 @@
+"""The node agent: its parts, made and joined, from start to SIGTERM.
+
+What was captured in a former life is restored before Envoy can connect, so that Envoy is never told that
+something is gone which is only not known yet. Ending the agent leaves Envoy and every capture as they are.
+"""
+
+import asyncio
+import fcntl
+import gc
+import logging
+import os
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from ambit.core.errors import AmbitError, BadInput
+from ambit.core.identity import Identity
+from ambit.kube.client import Client
+from ambit.kube.resource import NODES
+from ambit.node.cni.server import CniServer
+from ambit.node.configuration.configuration import Configuration
+from ambit.node.cut import cut_denied
+from ambit.node.dns.answer import Settings as DnsSettings
+from ambit.node.downstream.server import EnvoyServer
+from ambit.node.enrol.enroller import Enroller
+from ambit.node.enrol.names import MeshNames
+from ambit.node.enrol.reconciler import Reconciler
+from ambit.node.enrol.sandbox import Sandbox
+from ambit.node.settings import AgentSettings
+from ambit.node.state.mesh import MeshState, Stored
+from ambit.node.supervise.binary import envoy_binary
+from ambit.node.supervise.supervisor import EnvoySpec, Supervisor
+from ambit.node.supervise.table import State
+from ambit.node.upstream.authority import Authority
+from ambit.node.upstream.certificates import Certificates
+from ambit.node.upstream.channel import ControlPlane
+from ambit.node.upstream.csr import Certificate
+from ambit.node.upstream.subscription import Subscription
+from ambit.plan import node_proxy
+from ambit.plan.values import NodeSettings
+from ambit.xds.frames import Node
+
+_log = logging.getLogger("ambit.node")
+_NODE_TIMEOUT = 2.0
+"""Seconds to learn the node's zone at start; without an answer it is unknown until the next start."""
+_REGION, _ZONE = "topology.kubernetes.io/region", "topology.kubernetes.io/zone"
+_SUBZONE = "topology.istio.io/subzone"
+
+
+class NodeAgent:
+    """One node's agent. The parts are attributes for those who show them (`ambit.node.serve`)."""
+
+    def __init__(self, settings: AgentSettings, client: Client, locality: tuple[str, str, str]) -> None:
+        self.settings = settings
+        self.state = MeshState(settings.state / "mesh.sqlite")
+        self.planned = NodeSettings(
+            node=settings.node,
+            network=settings.network,
+            trust_domain=settings.trust_domain,
+            cluster_id=settings.cluster_id,
+            region=locality[0],
+            zone=locality[1],
+            subzone=locality[2],
+            same_node_tls=settings.same_node_tls,
+        )
+        control = ControlPlane(
+            settings.control,
+            settings.root_cert,
+            settings.token,
+            settings.cluster_id,
+            settings.server_name,
+        )
+        self.authority = Authority(control)
+        self.subscription = Subscription(control, _identify(settings), self.state, self._applied)
+        self.certificates = Certificates(self.authority.sign, self.state, self._certified)
+        self.server = EnvoyServer(settings.run / "xds.sock", self._asked, self._logged)
+        self.configuration = Configuration(
+            self.state,
+            self.planned,
+            self.server,
+            self.subscription.complete.is_set,
+            self._certificate,
+        )
+        self.names = MeshNames(
+            self.state, settings.network, settings.resolv_conf, DnsSettings(domain=settings.cluster_domain)
+        )
+        self.enroller = Enroller(
+            client,
+            self.configuration,
+            self.server,
+            self.certificates,
+            self.state,
+            self.names,
+            self.subscription.complete,
+        )
+        self.reconciler = Reconciler(
+            client,
+            settings.node,
+            self.enroller,
+            sandboxes=settings.sandboxes,
+            namespaces=settings.namespaces,
+        )
+        self.supervisor = Supervisor(
+            EnvoySpec(
+                binary=envoy_binary(),
+                bootstrap=settings.run / "bootstrap.pb",
+                run=settings.run,
+                log=settings.state / "envoy.log",
+                concurrency=settings.concurrency,
+                max_drain=settings.max_drain,
+            )
+        )
+        self.cut = 0
+        """Connections ended because a new policy denies them."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set. Raises AmbitError when the agent cannot do its work."""
+        settings = self.settings
+        settings.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.chmod(settings.run, 0o700)
+        async with AsyncExitStack() as stack:
+            stack.callback(self.state.close)
+            stack.callback(os.close, _lock(settings.run / "agent.lock"))
+            self._write_bootstrap()
+            self.configuration.begin()
+            restored = self.enroller.restore()
+            await self.server.start()
+            stack.push_async_callback(self.server.stop)
+            stack.push_async_callback(self.authority.close)
+            async with asyncio.TaskGroup() as tasks:
+                running = [
+                    tasks.create_task(each)
+                    for each in (
+                        self.supervisor.run(),
+                        self.subscription.run(),
+                        self.certificates.run(),
+                        self.reconciler.run(),
+                        CniServer(
+                            settings.run / "cni.sock", self.reconciler.add, self.reconciler.remove
+                        ).run(),
+                        self._open_when_complete(),
+                        self._readopt(restored),
+                    )
+                ]
+                gc.collect()
+                gc.freeze()
+                _log.info("the agent of node %s runs", settings.node)
+                await stop.wait()
+                _log.info("stopping; Envoy goes on")
+                for task in running:
+                    task.cancel()
+
+    def unready(self) -> list[str]:
+        """What is missing before the node can serve new pods; empty when nothing is."""
+        missing: list[str] = []
+        if self.supervisor.state not in (State.SERVING, State.DRAINING, State.HANDING_OVER):
+            missing.append(f"Envoy is {self.supervisor.state}")
+        elif not self.server.connected:
+            missing.append("Envoy is not connected")
+        if not self.subscription.complete.is_set():
+            missing.append("no complete answer from the control plane yet")
+        if not self.reconciler.is_synced:
+            missing.append("pods and namespaces are not known yet")
+        return missing
+
+    async def _applied(self, stored: Stored) -> str | None:
+        concerned = self.configuration.pods_reading(stored.touched)
+        problem = await (await self.configuration.changed(stored.touched)).settled()
+        if concerned:
+            self.cut += await cut_denied(concerned, self.state, self.configuration.table, self.planned)
+        return problem
+
+    async def _open_when_complete(self) -> None:
+        await self.subscription.complete.wait()
+        self.configuration.open()
+
+    async def _readopt(self, restored: Iterable[Sandbox]) -> None:
+        for sandbox in restored:
+            try:
+                await self.enroller.readopt(sandbox)
+            except AmbitError as problem:
+                _log.error("%s", problem.message)
+
+    def _certificate(self, identity: Identity) -> Certificate | None:
+        return self.certificates.get(identity)
+
+    def _certified(self, certificate: Certificate) -> None:
+        self.configuration.certified(certificate)
+
+    def _asked(self, type_url: str, wanted: tuple[str, ...]) -> None:
+        self.configuration.asked(type_url, wanted)
+
+    def _logged(self, message: bytes) -> None:
+        del message
+
+    def _write_bootstrap(self) -> None:
+        content = node_proxy.bootstrap(
+            self.planned,
+            xds_socket=str(self.settings.run / "xds.sock"),
+            admin_socket=str(self.settings.run / "admin.sock"),
+        )
+        temporary = self.settings.run / "bootstrap.new"
+        temporary.write_bytes(content)
+        temporary.replace(self.settings.run / "bootstrap.pb")
+
+
+async def locality(client: Client, node: str) -> tuple[str, str, str]:
+    """Region, zone and subzone from the Node's labels; empty when it cannot be read in time."""
+    try:
+        async with asyncio.timeout(_NODE_TIMEOUT):
+            found = await client.get(NODES, node)
+    except (AmbitError, TimeoutError) as problem:
+        _log.warning("the labels of node %s are not known: %s", node, problem)
+        return "", "", ""
+    labels = found.get("metadata", {}).get("labels") or {}
+    return labels.get(_REGION, ""), labels.get(_ZONE, ""), labels.get(_SUBZONE, "")
+
+
+def _lock(path: Path) -> int:
+    """Holds the run directory for this process. Raises BadInput when another agent has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise BadInput(
+            f"another agent uses {path.parent}", "one agent runs per node; stop it, or give another --run-dir"
+        ) from None
+    return descriptor
+
+
+def _identify(settings: AgentSettings) -> Node:
+    """As ztunnel introduces itself (`src/xds/client.rs`), so that a stock istiod knows the node."""
+    name, namespace = settings.pod_name, settings.pod_namespace
+    return Node(
+        id=f"ztunnel~{settings.pod_ip or '1.1.1.1'}~{name}.{namespace}~{namespace}.svc.cluster.local",
+        metadata={
+            "NAME": name,
+            "NAMESPACE": namespace,
+            "INSTANCE_IPS": settings.pod_ip or "1.1.1.1",
+            "NODE_NAME": settings.node,
+            "CLUSTER_ID": settings.cluster_id,
+        },
+    )

@@ -1,0 +1,1 @@
+"""What people and collectors ask the agent: readiness, metrics, dumps, flows."""

@@ -1,0 +1,134 @@
+"""A tiny HTTP/1.1 server: GET and POST, one request per connection, bodies whole or streamed.
+
+For a handful of local callers (kubelet, Prometheus, the command line); a web framework would cost the agent a
+third of its memory.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import TypeAlias
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+
+_log = logging.getLogger("ambit.http")
+_HEAD = 16 * 1024
+_PATIENCE = 10.0
+"""Seconds a client has to send its request."""
+_REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    503: "Unavailable",
+}
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    500: "Error",
+    503: "Unavailable",
+}
+
+
+class Request(msgspec.Struct, frozen=True):
+    method: str
+    path: str
+    query: Mapping[str, str]
+
+
+class Response(msgspec.Struct, frozen=True):
+    """`stream` gives parts until the client leaves; then `body` is not used."""
+
+    body: bytes = b""
+    status: int = 200
+    content_type: str = "text/plain; charset=utf-8"
+    stream: AsyncIterator[bytes] | None = None
+
+
+Handler: TypeAlias = Callable[[Request], Response | Awaitable[Response]]
+
+
+def json_response(value: object, status: int = 200) -> Response:
+    return Response(
+        msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n", status, "application/json"
+    )
+
+
+async def serve(address: str | list[str], port: int, routes: Mapping[str, Handler]) -> asyncio.Server:
+    """Starts to serve; paths without a route are 404. Raises OSError when the port is taken."""
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, EOFError, TimeoutError, asyncio.LimitOverrunError):
+            await _exchange(reader, writer, routes)
+        writer.close()
+
+    return await asyncio.start_server(connected, address, port, limit=_HEAD)
+
+
+async def _exchange(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, routes: Mapping[str, Handler]
+) -> None:
+    async with asyncio.timeout(_PATIENCE):
+        head = await reader.readuntil(b"\r\n\r\n")
+    response = await _answer(head, routes)
+    writer.write(_head(response))
+    if response.stream is None:
+        writer.write(response.body)
+        await writer.drain()
+        return
+    await writer.drain()
+    gone = asyncio.ensure_future(reader.read())
+    try:
+        await _pump(response.stream, writer, gone)
+    finally:
+        gone.cancel()
+
+
+async def _pump(
+    stream: AsyncIterator[bytes], writer: asyncio.StreamWriter, gone: "asyncio.Future[bytes]"
+) -> None:
+    """Sends parts until there are no more or the client has closed."""
+    while True:
+        part = asyncio.ensure_future(anext(stream, b""))
+        await asyncio.wait({part, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not part.done():
+            part.cancel()
+            return
+        data = part.result()
+        if not data:
+            return
+        writer.write(data)
+        await writer.drain()
+
+
+async def _answer(head: bytes, routes: Mapping[str, Handler]) -> Response:
+    try:
+        method, target, _ = head.split(b"\r\n", 1)[0].decode("ascii").split(" ", 2)
+        url = urlsplit(target)
+        request = Request(method, url.path, dict(parse_qsl(url.query, keep_blank_values=True)))
+    except ValueError:
+        return Response(b"the request is not understood\n", 400)
+    if request.method not in ("GET", "POST"):
+        return Response(b"only GET and POST are served\n", 405)
+    handler = routes.get(request.path)
+    if handler is None:
+        return Response(("paths: " + " ".join(sorted(routes)) + "\n").encode(), 404)
+    try:
+        answer = handler(request)
+        return answer if isinstance(answer, Response) else await answer
+    except Exception:  # noqa: BLE001 - one question must not end the agent
+        _log.exception("%s failed", request.path)
+        return Response(b"the agent could not answer; its log says why\n", 500)
+
+
+def _head(response: Response) -> bytes:
+    lines = [
+        f"HTTP/1.1 {response.status} {_REASONS.get(response.status, 'Error')}",
+        f"Content-Type: {response.content_type}",
+        "Connection: close",
+        *([] if response.stream is not None else [f"Content-Length: {len(response.body)}"]),
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()

@@ -1,0 +1,39 @@
+"""Everything the agent is told when it starts."""
+
+from pathlib import Path
+
+import msgspec
+
+from ambit.core import names
+
+
+class AgentSettings(msgspec.Struct, frozen=True):
+    """`run` holds sockets and is closed to others; `state` survives reboots. `sandboxes` and `namespaces` are
+    where the pod runner keeps its records and pins network namespaces."""
+
+    node: str
+    run: Path
+    state: Path
+    control: str
+    root_cert: Path | None = None
+    token: Path | None = None
+    server_name: str = ""
+    kubeconfig: Path | None = None
+    context: str | None = None
+    cluster_id: str = names.DEFAULT_CLUSTER_ID
+    cluster_domain: str = names.CLUSTER_DOMAIN
+    network: str = ""
+    trust_domain: str = names.DEFAULT_TRUST_DOMAIN
+    sandboxes: Path = Path("/run/ambit/sandboxes")
+    namespaces: Path = Path("/run/ambit/netns")
+    resolv_conf: Path = Path("/etc/resolv.conf")
+    pod_name: str = ""
+    pod_namespace: str = names.SYSTEM_NAMESPACE
+    pod_ip: str = ""
+    concurrency: int = 1
+    max_drain: int = 3600
+    same_node_tls: bool = False
+    admin_port: int = names.NODE_ADMIN_PORT
+    metrics_port: int = names.METRICS_PORT
+    readiness_port: int = names.READINESS_PORT
+    access_log: bool = True
