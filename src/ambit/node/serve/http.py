@@ -22,14 +22,8 @@ _REASONS = {
     400: "Bad Request",
     404: "Not Found",
     405: "Method Not Allowed",
-    503: "Unavailable",
-}
-    200: "OK",
-    400: "Bad Request",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    500: "Error",
-    503: "Unavailable",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
 }
 
 
