@@ -10,9 +10,10 @@ from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as filter_pb2
 from ambit.envoy import matchers
 from ambit.envoy.words import pack
 
-ENFORCED_PREFIX = "enforced_"
-SHADOW_PREFIX = "shadow_"
-"""Prefixes of the keys `effective_policy_id` and `engine_result` in the access log's RBAC metadata."""
+METADATA = "envoy.filters.http.rbac"
+ENFORCED_RULE, SHADOW_RULE = "enforced_effective_policy_id", "shadow_effective_policy_id"
+ENFORCED_RESULT, SHADOW_RESULT = "enforced_engine_result", "shadow_engine_result"
+"""Keys of the access log's metadata under METADATA: the deciding rule, and "allowed" or "denied"."""
 
 
 def extension(
@@ -24,10 +25,9 @@ def extension(
     """The extension config `name`. Rows are (predicate, allow?, rule's name), tried in order; `dry_run` rows
     are decided and logged beside, without effect."""
     shadow = list(dry_run)
-    rbac = filter_pb2.RBAC(matcher=_matcher(enforced, otherwise), rules_stat_prefix=ENFORCED_PREFIX)
+    rbac = filter_pb2.RBAC(matcher=_matcher(enforced, otherwise))
     if shadow:
         rbac.shadow_matcher.CopyFrom(_matcher(shadow, otherwise))
-        rbac.shadow_rules_stat_prefix = SHADOW_PREFIX
     return extension_pb2.TypedExtensionConfig(name=name, typed_config=pack(rbac))
 
 

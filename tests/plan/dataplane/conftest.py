@@ -28,6 +28,11 @@ from tests.plan.dataplane.network import Host, Network
 _base_ids = itertools.count(os.getpid() % 20000 * 10 + 7)
 
 
+def next_base_id() -> int:
+    """A number for Envoy's shared memory that no other Envoy of this machine has."""
+    return next(_base_ids)
+
+
 class Authority:
     """Signs SPIFFE certificates."""
 
@@ -238,7 +243,7 @@ async def running(tmp_path_factory: pytest.TempPathFactory, network: Network) ->
     try:
         mesh.update()
         for agent in mesh.agents.values():
-            agent.start(next(_base_ids))
+            agent.start(next_base_id())
         yield mesh
     finally:
         mesh.close()

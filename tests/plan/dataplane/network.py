@@ -107,9 +107,9 @@ class Host:
 
     def listen(self, port: int, serve: Callable[[socket.socket, str], None] | None = None) -> socket.socket:
         """Serves both families on `port` until the returned socket is closed."""
-        listener = in_namespace(self.netns, lambda: _listener(port))
-        threading.Thread(target=_accept, args=(listener, serve or say_client), daemon=True).start()
-        return listener
+        server = in_namespace(self.netns, lambda: listener(port))
+        threading.Thread(target=_accept, args=(server, serve or say_client), daemon=True).start()
+        return server
 
 
 def read_all(connection: socket.socket) -> bytes:
@@ -125,19 +125,20 @@ def say_client(connection: socket.socket, client: str) -> None:
     connection.sendall(f"{client} {len(heard)}".encode())
 
 
-def _listener(port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    listener.bind(("::", port))
-    listener.listen(256)
-    return listener
+def listener(port: int) -> socket.socket:
+    """A socket that listens on all addresses of both families."""
+    server = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    server.bind(("::", port))
+    server.listen(256)
+    return server
 
 
-def _accept(listener: socket.socket, serve: Callable[[socket.socket, str], None]) -> None:
+def _accept(server: socket.socket, serve: Callable[[socket.socket, str], None]) -> None:
     while True:
         try:
-            connection, peer = listener.accept()
+            connection, peer = server.accept()
         except OSError:
             return
         threading.Thread(target=_serve, args=(connection, peer[0], serve), daemon=True).start()
