@@ -13,6 +13,7 @@ import dns.query
 import dns.rcode
 import pytest
 
+from ambit.kube.client import Client
 from ambit.local.fabric.cluster_dns import ClusterDns
 from ambit.local.fabric.service_proxy import ServiceProxy
 from ambit.local.fabric.services import (
@@ -75,7 +76,9 @@ async def test_a_pod_resolves_through_the_service_and_follows_changes(tmp_path: 
     catalog = Written([KUBE_DNS], [DNS_ENDPOINTS])
     async with fabric(tmp_path) as built:
         pod = await built.attach("a", "node2")
-        server = asyncio.create_task(ClusterDns(catalog, built.pin).run())
+        server = asyncio.create_task(
+            ClusterDns(Client.over_unix(tmp_path / "api"), catalog, netns=built.pin).serve()
+        )
         proxy = ServiceProxy(catalog, NODES, tmp_path)
         await proxy.apply()
         try:

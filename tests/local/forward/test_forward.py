@@ -6,7 +6,6 @@ import stat
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
-from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -16,10 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ambit.core.errors import BadInput
+from ambit.local.forward.config import Forward
+from ambit.local.forward.controller import in_fabric, resolve
 from ambit.local.forward.manager import Forwards, host_port_is_free
+from ambit.local.forward.wanted import parse_wanted
 from ambit.local.layout import StateDirectory
-from ambit.node.netns.enter import in_namespace
 from tests.local.fabric.build import fabric, receiver
+from tests.local.fabric.objects import service
 
 GOLDEN = Path(__file__).parent / "golden.json"
 
@@ -61,6 +63,23 @@ def test_a_damaged_record_says_what_to_do(tmp_path: Path) -> None:
     assert caught.value.hint.startswith("remove ")
 
 
+def test_wanted_forwards_wait_for_their_service_and_take_its_ipv4_address() -> None:
+    wanted = parse_wanted(
+        """
+        - {namespace: default, service: web, port: 80, hostPort: 8080}
+        - {namespace: default, service: later, port: 80, hostPort: 8081}
+        - {namespace: default, service: headless, port: 80, hostPort: 8082}
+        - {namespace: default, service: second, port: 80, hostPort: 8080}
+        """
+    )
+    services = [
+        service("web", "fd00:10:96::20", "10.96.0.20"),
+        service("second", "10.96.0.21"),
+        service("headless", "None"),
+    ]
+    assert resolve(wanted, services) == (Forward("default/web:80", 8080, "10.96.0.20", 80),)
+
+
 steps = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 4), st.booleans()), max_size=12)
 
 
@@ -89,7 +108,7 @@ def started(command: list[str]) -> subprocess.Popen[bytes]:
 @asynccontextmanager
 async def running(forwards: Forwards, netns: Path) -> AsyncIterator[None]:
     forwards.write()
-    inner = in_namespace(netns, partial(started, forwards.inner_command()))
+    inner = started(in_fabric(forwards.inner_command(), netns))
     outer = started(forwards.outer_command())
     try:
         yield

@@ -8,9 +8,9 @@ immediately instead of waiting for timeouts.
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
 from pathlib import Path
 
+from ambit.core.address import Address
 from ambit.core.dns import MAX_TCP, Malformed, Rcode, encode_reply, error_reply, parse_query
 from ambit.core.errors import AmbitError
 from ambit.kube.client import Client, Object
@@ -18,7 +18,8 @@ from ambit.kube.errors import AlreadyExists, NotFound
 from ambit.kube.resource import ENDPOINT_SLICES, NAMESPACES, SERVICES, Resource
 from ambit.local.fabric.dns_zone import Zone
 from ambit.local.fabric.services import SERVICE_NAME_LABEL, ServiceCatalog
-from ambit.local.layout import DNS_SERVICE, FABRIC_V4, FABRIC_V6
+from ambit.local.fabric.wiring import BRIDGE
+from ambit.local.layout import DNS_SERVICE, FABRIC_V4, NETNS
 from ambit.node.dns.server import DnsServer, listen
 from ambit.node.netns.enter import in_namespace
 
@@ -31,28 +32,31 @@ RETRY = 0.5
 
 
 class ClusterDns:
-    """Serves the catalog's names on the fabric's addresses, port 53, UDP and TCP."""
+    """Serves the catalog's names on one address of the fabric, port 53, UDP and TCP."""
 
     def __init__(
         self,
+        client: Client,
         catalog: ServiceCatalog,
-        netns: Path,
-        addresses: Sequence[str] = (str(FABRIC_V4.ip), str(FABRIC_V6.ip)),
-        port: int = PORT,
+        address: Address = FABRIC_V4.ip,
+        netns: Path = NETNS / BRIDGE,
     ) -> None:
+        self._client = client
         self._catalog = catalog
+        self._address = address
         self._netns = netns
-        self._addresses = tuple(addresses)
-        self._port = port
         self._zone: Zone | None = None
 
     async def run(self) -> None:
-        """Serve until cancelled; before the first complete copy of the names, questions get SERVFAIL.
+        """Serve, and keep the Service that leads here, until cancelled. Raises OSError: the port is taken."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.serve())
+            group.create_task(publish_dns_service(self._client, str(self._address)))
 
-        Raises OSError when the port is taken.
-        """
+    async def serve(self) -> None:
+        """Answer until cancelled; before the first complete copy of the names, questions get SERVFAIL."""
         self._catalog.subscribe(self._forget)
-        udp, tcp = in_namespace(self._netns, lambda: listen(self._addresses, self._port))
+        udp, tcp = in_namespace(self._netns, lambda: listen([str(self._address)], PORT))
         server = DnsServer(self.handle, udp, tcp)
         await server.start()
         try:

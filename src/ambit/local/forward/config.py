@@ -1,9 +1,9 @@
 """Envoy configuration of the two forwarders, as JSON values.
 
-Pure. The outer Envoy lives in the host's network namespace and listens on 127.0.0.1; the inner one lives in the
-fabric's and knows the way to pods and Services. A Unix socket with a path joins them, because a path, unlike an
-address, can be reached from both network namespaces. Listeners and clusters are files that Envoy watches and
-reads again after a rename.
+Pure. The outer Envoy lives in the host's network namespace and listens on 127.0.0.1; the inner one lives in
+the fabric's and knows the way to pods and Services. A Unix socket with a path joins them, because a path,
+unlike an address, can be reached from both network namespaces. Listeners and clusters are files that Envoy
+watches and reads again after a rename.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,8 @@ _BUFFER = 256 * 1024
 
 
 class Forward(msgspec.Struct, frozen=True):
-    """`host_port` on 127.0.0.1 leads to `address`, `port` inside (an IP address as text). `name` is the caller's."""
+    """`host_port` on 127.0.0.1 leads to `address`, `port` inside (an IP address as text). `name` is the
+    caller's."""
 
     name: str
     host_port: int

@@ -1,13 +1,13 @@
 """The list of forwards of an instance, and the files from which both forwarders live.
 
-`forwards.json` is the record; the configuration files follow from it. Any process that sees the state directory
-may change the list; a lock keeps two of them apart.
+`forwards.json` is the record; the configuration files follow from it. Any process that sees the state
+directory may change the list; a lock keeps two of them apart.
 """
 
 import fcntl
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,11 @@ class Forwards:
         before = self.entries()
         self._change(lambda present: tuple(other for other in present if other.name != name))
         return any(forward.name == name for forward in before)
+
+    def replace(self, forwards: Iterable[Forward]) -> None:
+        """Make these all there are. Host ports must differ."""
+        whole = tuple(forwards)
+        self._change(lambda _: whole)
 
     def write(self) -> None:
         """Write both configurations anew: before the forwarders start for the first time."""
