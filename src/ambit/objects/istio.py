@@ -138,14 +138,22 @@ def _decode(data: bytes, spec: type[_S]) -> tuple[ObjectMeta, _S, str]:
     try:
         return raw.metadata, msgspec.convert(given, spec), ""
     except msgspec.ValidationError as error:
-        # The selector says whom a broken policy concerns; without it a whole namespace would be shut.
-        selector = given.get("selector") if isinstance(given, dict) else None
-        for rest in ({"selector": selector}, {}):
-            try:
-                return raw.metadata, msgspec.convert(rest, spec), str(error)
-            except msgspec.ValidationError:
-                continue
-        raise
+        problem = str(error)
+    # Selector, targets and action say whom a broken policy concerns, and how; without them a whole namespace would
+    # be shut. Rules are all or nothing.
+    fields = given.items() if isinstance(given, dict) else ()
+    readable = {
+        name: value for name, value in fields if name != "rules" and _is_readable({name: value}, spec)
+    }
+    return raw.metadata, msgspec.convert(readable, spec), problem
+
+
+def _is_readable(part: dict[str, Any], spec: type[Any]) -> bool:
+    try:
+        msgspec.convert(part, spec)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _without_nulls(value: Any) -> Any:

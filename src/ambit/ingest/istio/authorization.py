@@ -94,6 +94,8 @@ def authorization(given: istio.AuthorizationPolicy, settings: MeshSettings) -> C
     spec = given.spec
     if given.problem:
         report.say("AMB0002", Level.ERROR, "spec", f"{given.problem}; {_closed(given)}")
+        if spec.target_ref or spec.target_refs:
+            return CompiledPolicy(None, findings=tuple(report.findings))
         return _compiled(given, (), report, settings)
     if spec.target_ref or spec.target_refs:
         return _for_waypoints(given, report, settings)

@@ -1,0 +1,185 @@
+"""The registry of findings: every code, what it means, an example, and what to do.
+
+A code is never reused and never changes its meaning. `docs/findings.md` is written from this (tested),
+and so is `ambit explain AMBnnnn`. Groups: 00 any object, 02 policy.
+"""
+
+import msgspec
+
+
+class Code(msgspec.Struct, frozen=True):
+    """`meaning` and `repair` are sentences; `example` is the smallest YAML or text that shows it."""
+
+    code: str
+    title: str
+    meaning: str
+    example: str
+    repair: str
+
+
+_ALL = (
+    Code(
+        "AMB0001",
+        "Object could not be compiled",
+        "The compiler failed on this object. Its former result stays in force; a policy denies. "
+        "Others are untouched.",
+        "status.podIP: not-an-address",
+        "Correct the value that the text names. If the object is valid Kubernetes, this is a fault "
+        "of ambit: report it.",
+    ),
+    Code(
+        "AMB0002",
+        "Object does not fit its schema",
+        "A field has the wrong type, so the object could not be read. A policy of it is closed: an "
+        "ALLOW allows nothing, "
+        "a DENY denies everything, a PeerAuthentication is STRICT.",
+        "spec.rules[0].to[0].operation.ports: [8080]   # numbers instead of texts",
+        "Correct the field that the text names; `kubectl explain` shows its type.",
+    ),
+    Code(
+        "AMB0201",
+        "ALLOW rule needs a waypoint",
+        "The rule uses HTTP attributes, which node proxies cannot see. It is left out there, so it "
+        "allows nothing.",
+        "rules: [{to: [{operation: {methods: [GET]}}]}]",
+        "Give the policy targetRefs to a service with a waypoint, or remove the HTTP attributes.",
+    ),
+    Code(
+        "AMB0202",
+        "DENY rule is stricter than written",
+        "The rule uses HTTP attributes, which node proxies cannot see. It denies there without "
+        "regard to them.",
+        "action: DENY\nrules: [{to: [{operation: {ports: ['80'], paths: [/admin]}}]}]",
+        "Give the policy targetRefs to a service with a waypoint, or remove the HTTP attributes.",
+    ),
+    Code(
+        "AMB0203",
+        "Action is not enforced on connections",
+        "CUSTOM and AUDIT need a proxy that sees requests. Node proxies do not enforce this policy.",
+        "action: CUSTOM",
+        "Give the policy targetRefs to a service with a waypoint.",
+    ),
+    Code(
+        "AMB0204",
+        "Dry run",
+        "The annotation istio.io/dry-run makes node proxies record what the policy would decide, "
+        "without doing it. A "
+        "value that is neither true nor false counts as false.",
+        'metadata: {annotations: {istio.io/dry-run: "true"}}',
+        "Remove the annotation to enforce the policy.",
+    ),
+    Code(
+        "AMB0205",
+        "Selector and target together",
+        "Only one of selector, targetRef and targetRefs may be given. The policy is closed until then.",
+        "selector: {matchLabels: {app: web}}\ntargetRefs: [{kind: Service, name: web}]",
+        "Keep the selector for node proxies, or targetRefs for waypoints; make two policies for both.",
+    ),
+    Code(
+        "AMB0206",
+        "Target without waypoint",
+        "A policy with targetRefs is enforced by the waypoint of its target, and no waypoint "
+        "serves this one.",
+        "targetRefs: [{kind: Service, name: web}]",
+        "Use a selector, which node proxies enforce, and leave out HTTP attributes.",
+    ),
+    Code(
+        "AMB0210",
+        "Malformed port",
+        "A port must be a number from 1 to 65535, as text. The rule is closed; a portLevelMtls "
+        "entry counts as STRICT.",
+        "ports: [http]",
+        "Write the number of the pod's port.",
+    ),
+    Code(
+        "AMB0212",
+        "Malformed address",
+        "An address block must be an IP address or a CIDR. The rule is closed: ALLOW allows "
+        "nothing, DENY denies everything.",
+        "ipBlocks: [10.0.0/8]",
+        "Write a full address: 10.0.0.0/8.",
+    ),
+    Code(
+        "AMB0213",
+        "Malformed name",
+        "A principal is written without spiffe://, a service account as <account> or "
+        "<namespace>/<account>, and no name is "
+        "empty. The rule is closed.",
+        "principals: [spiffe://cluster.local/ns/a/sa/b]",
+        "Write cluster.local/ns/a/sa/b.",
+    ),
+    Code(
+        "AMB0214",
+        "Condition without values",
+        "A source, operation or condition says nothing, so nothing would match. The rule is closed.",
+        "from: [{source: {}}]",
+        "Give it a value, or remove the entry if everything is meant.",
+    ),
+    Code(
+        "AMB0215",
+        "Unknown action",
+        "The action is none of ALLOW, DENY, CUSTOM and AUDIT. The policy allows nothing.",
+        "action: BLOCK",
+        "Write ALLOW or DENY.",
+    ),
+    Code(
+        "AMB0216",
+        "Unknown condition",
+        "The key is not among Istio's conditions. The rule is closed.",
+        "when: [{key: source.pod, values: [web-0]}]",
+        "Use source.ip, source.namespace, source.principal, destination.ip or destination.port.",
+    ),
+    Code(
+        "AMB0221",
+        "Selector in the root namespace",
+        "A PeerAuthentication in the root namespace is for the whole mesh; with a selector it "
+        "selects nothing.",
+        "metadata: {namespace: istio-system}\nspec: {selector: {matchLabels: {app: web}}}",
+        "Move it to the namespace of the pods.",
+    ),
+    Code(
+        "AMB0222",
+        "Port levels without selector",
+        "portLevelMtls counts only in a PeerAuthentication with a selector.",
+        "spec: {portLevelMtls: {8080: {mode: PERMISSIVE}}}",
+        "Add a selector for the pods that have this port.",
+    ),
+    Code(
+        "AMB0223",
+        "Hidden by an older policy",
+        "One PeerAuthentication counts per mesh, namespace and workload: the oldest. This one does nothing.",
+        "two PeerAuthentications without selector in one namespace",
+        "Delete one of them.",
+    ),
+    Code(
+        "AMB0224",
+        "DISABLE turns nothing off",
+        "In an ambient mesh the caller's node encrypts whenever the destination can decrypt. "
+        "DISABLE only accepts plain text "
+        "too, as PERMISSIVE does.",
+        "mtls: {mode: DISABLE}",
+        "Write PERMISSIVE; to leave the mesh, label the pod istio.io/dataplane-mode: none.",
+    ),
+    Code(
+        "AMB0225",
+        "Unknown mode",
+        "The mode is none of UNSET, DISABLE, PERMISSIVE and STRICT. The policy counts as STRICT.",
+        "mtls: {mode: ON}",
+        "Write STRICT or PERMISSIVE.",
+    ),
+)
+
+CODES: dict[str, Code] = {each.code: each for each in _ALL}
+
+
+def reference() -> str:
+    """The Markdown of `docs/findings.md`."""
+    head = (
+        "# Findings\n\nWhat `ambit check`, status conditions and the dashboard say about objects. "
+        "`ambit explain AMBnnnn` prints one of these.\n"
+    )
+    sections = (
+        f"## {each.code}: {each.title}\n\n{each.meaning}\n\n```yaml\n{each.example}\n```\n\n{each.repair}\n"
+        for each in CODES.values()
+    )
+    return "\n".join((head, *sections))

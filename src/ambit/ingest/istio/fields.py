@@ -1,0 +1,81 @@
+"""Which field of Istio's security objects means what to node proxies. Tests hold it against the CRD and the compiler.
+
+A path is the CRD's, below `spec`, with `[]` for items and `{}` for values of a map.
+"""
+
+import msgspec
+
+
+class Enforced(msgspec.Struct, frozen=True):
+    """Its value changes what nodes do."""
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """Using it makes a finding of one of these codes."""
+
+    codes: tuple[str, ...]
+
+
+class Ignored(msgspec.Struct, frozen=True):
+    """It changes nothing, for a reason."""
+
+    reason: str
+
+
+Treatment = Enforced | Refused | Ignored
+
+_ENFORCED = Enforced()
+_HTTP = Refused(("AMB0201", "AMB0202"))
+_TARGET = Refused(("AMB0206",))
+_SOURCE = "rules[].from[].source."
+_OPERATION = "rules[].to[].operation."
+
+AUTHORIZATION_POLICY: dict[str, Treatment] = {
+    "action": _ENFORCED,
+    "provider.name": Ignored("belongs to the action CUSTOM, which is refused as a whole"),
+    "selector.matchLabels{}": _ENFORCED,
+    **{
+        f"{target}.{part}": _TARGET
+        for target in ("targetRef", "targetRefs[]")
+        for part in ("group", "kind", "name", "namespace")
+    },
+    **{
+        f"{_SOURCE}{name}[]": _ENFORCED
+        for name in (
+            "principals",
+            "notPrincipals",
+            "namespaces",
+            "notNamespaces",
+            "ipBlocks",
+            "notIpBlocks",
+            "serviceAccounts",
+            "notServiceAccounts",
+        )
+    },
+    **{
+        f"{_SOURCE}{name}[]": _HTTP
+        for name in (
+            "requestPrincipals",
+            "notRequestPrincipals",
+            "remoteIpBlocks",
+            "notRemoteIpBlocks",
+            "trustDomains",
+            "notTrustDomains",
+        )
+    },
+    f"{_OPERATION}ports[]": _ENFORCED,
+    f"{_OPERATION}notPorts[]": _ENFORCED,
+    **{
+        f"{_OPERATION}{name}[]": _HTTP
+        for name in ("hosts", "notHosts", "methods", "notMethods", "paths", "notPaths")
+    },
+    "rules[].when[].key": _ENFORCED,
+    "rules[].when[].values[]": _ENFORCED,
+    "rules[].when[].notValues[]": _ENFORCED,
+}
+
+PEER_AUTHENTICATION: dict[str, Treatment] = {
+    "mtls.mode": _ENFORCED,
+    "portLevelMtls{}.mode": _ENFORCED,
+    "selector.matchLabels{}": _ENFORCED,
+}

@@ -1,0 +1,132 @@
+"""No field of a CRD is dropped in silence: each is enforced, refused with a finding, or ignored for a reason."""
+
+import copy
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ambit.objects
+from ambit.ingest.istio.fields import AUTHORIZATION_POLICY, PEER_AUTHENTICATION, Enforced, Refused, Treatment
+from ambit.ingest.mesh import MeshCompiler
+from ambit.ingest.settings import MeshSettings
+from tests.ingest.build import Given, pod
+from tests.ingest.test_mesh import change
+
+BUNDLE = Path(ambit.objects.__path__[0]) / "crds/istio.json.gz"
+TABLES = {"AuthorizationPolicy": AUTHORIZATION_POLICY, "PeerAuthentication": PEER_AUTHENTICATION}
+
+
+def leaves(schema: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Paths of everything below a schema that holds a value."""
+    if "properties" in schema:
+        for name, each in schema["properties"].items():
+            yield from leaves(each, f"{path}.{name}" if path else name)
+    elif schema.get("type") == "array":
+        yield from leaves(schema["items"], f"{path}[]")
+    elif isinstance(schema.get("additionalProperties"), dict):
+        yield from leaves(schema["additionalProperties"], f"{path}{{}}")
+    else:
+        yield path
+
+
+@pytest.mark.skipif(not BUNDLE.exists(), reason="CRDs are not part of this build")
+@pytest.mark.parametrize("kind", TABLES)
+def test_the_table_is_the_crd(kind: str) -> None:
+    from ambit.objects.crds import read_bundle
+
+    [crd] = [each for each in read_bundle("istio") if each["spec"]["names"]["kind"] == kind]
+    for version in crd["spec"]["versions"]:
+        spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+        assert set(leaves(spec)) == set(TABLES[kind]), version["name"]
+
+
+SAMPLES: dict[str, Any] = {
+    "action": "DENY",
+    "name": "web",
+    "kind": "Service",
+    "mode": "STRICT",
+    "key": "source.namespace",
+    "ports": "8080",
+    "notPorts": "8080",
+    "ipBlocks": "10.0.0.0/8",
+    "notIpBlocks": "10.0.0.0/8",
+}
+REQUIRED = {
+    "targetRef": {"kind": "Service", "name": "db"},
+    "targetRefs": {"kind": "Service", "name": "db"},
+    "when": {"key": "source.principal", "values": ["x"]},
+}
+
+
+def with_field(spec: dict[str, Any], path: str) -> dict[str, Any]:
+    """A copy of a spec in which the field has a value that it did not have."""
+    spec = copy.deepcopy(spec)
+    node: Any = spec
+    parts = path.split(".")
+    for i, part in enumerate(parts):
+        name = part.rstrip("[]{}")
+        last = i == len(parts) - 1
+        if part.endswith("[]") and last:
+            node[name] = [SAMPLES.get(name, "a/b" if "erviceAccounts" in name else "x-text")]
+        elif part.endswith("[]"):
+            node = node.setdefault(name, [dict(REQUIRED.get(name, {}))])[0]
+        elif part.endswith("{}") and last:
+            node[name] = {"app": "web"}
+        elif part.endswith("{}"):
+            node = node.setdefault(name, {}).setdefault("8080", {})
+        elif last:
+            node[name] = SAMPLES.get(name, "x-text")
+        else:
+            node = node.setdefault(name, dict(REQUIRED.get(name, {})))
+    return spec
+
+
+def compiled(kind: str, spec: dict[str, Any]) -> tuple[Any, set[str]]:
+    """What nodes are told, and the codes of the findings."""
+    resource = {"AuthorizationPolicy": "authorizationpolicies", "PeerAuthentication": "peerauthentications"}[
+        kind
+    ]
+    given: Given = (
+        f"{resource}.security.istio.io",
+        {"metadata": {"name": "p", "namespace": "default"}, "spec": spec},
+    )
+    compiler = MeshCompiler(MeshSettings())
+    compiler.apply(map(change, [given, pod("web", "10.0.0.1"), pod("db", "10.0.0.2", labels={"app": "db"})]))
+    named = {uid: each.policies for uid, each in compiler.workloads.items()}
+    return (dict(compiler.authorizations), named), {finding.code for finding in compiler.findings}
+
+
+BASE: dict[str, dict[str, Any]] = {
+    "AuthorizationPolicy": {"rules": [{"from": [{"source": {"namespaces": ["a"]}}]}]},
+    "PeerAuthentication": {"selector": {"matchLabels": {"app": "db"}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "treatment"),
+    [(kind, path, treatment) for kind, table in TABLES.items() for path, treatment in table.items()],
+)
+def test_the_compiler_does_what_the_table_says(kind: str, path: str, treatment: Treatment) -> None:
+    base = BASE[kind]
+    if "matchLabels" in path and kind == "PeerAuthentication":
+        base = {**base, "mtls": {"mode": "STRICT"}}
+    before, no_findings = compiled(kind, base)
+    after, findings = compiled(kind, with_field(base, path))
+    assert not no_findings
+    if isinstance(treatment, Enforced):
+        assert after != before and not findings
+    elif isinstance(treatment, Refused):
+        assert findings and findings <= set(treatment.codes)
+        _, findings = compiled(kind, with_field({**base, "action": "DENY"}, path))
+        assert findings and findings <= set(treatment.codes)
+    else:
+        assert after == before and treatment.reason
+
+
+def test_paths_are_well_formed() -> None:
+    for table in TABLES.values():
+        for path in table:
+            assert re.fullmatch(r"\w+(\[\]|\{\})?(\.\w+(\[\]|\{\})?)*", path), path
