@@ -1,0 +1,121 @@
+import asyncio
+import datetime as dt
+import logging
+
+import grpc
+import msgspec
+import pytest
+
+from ambit.ca.authority import Authority
+from ambit.control.callers import Refused, read_review
+from ambit.control.debug import Answer, DebugServer
+from ambit.control.logs import Lines, event
+from ambit.control.mesh import updates_of
+from ambit.control.metrics import Counters
+from ambit.control.pods import is_enrolled
+from ambit.control.server import RENEWAL, ServerCertificate
+from ambit.core.identity import Identity
+from ambit.graph.collection import Delta
+from ambit.ingest.mesh import MeshDelta
+from ambit.model.policy import Action, Authorization, Scope
+from ambit.model.service import Service
+from ambit.model.workload import Workload
+from ambit.objects.kube import Pod
+from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE
+
+
+@pytest.mark.parametrize(
+    ("enrolled", "pod", "namespace"),
+    [
+        (False, {}, ""),
+        (True, {}, "ambient"),
+        (False, {"labels": "none"}, "ambient"),
+        (True, {"labels": "ambient"}, ""),
+        (True, {"labels": "none", "annotation": True}, ""),
+        (False, {"host": True}, "ambient"),
+        (False, {"host": True, "annotation": True}, "ambient"),
+    ],
+)
+def test_who_is_enrolled(enrolled, pod, namespace):
+    value = {"metadata": {"name": "p", "labels": {}, "annotations": {}}, "spec": {}}
+    if "labels" in pod:
+        value["metadata"]["labels"]["istio.io/dataplane-mode"] = pod["labels"]
+    if "annotation" in pod:
+        value["metadata"]["annotations"]["ambient.istio.io/redirection"] = "enabled"
+    value["spec"]["hostNetwork"] = "host" in pod
+    labels = {"istio.io/dataplane-mode": namespace} if namespace else {}
+    assert is_enrolled(msgspec.convert(value, Pod), labels) is enrolled
+
+
+@pytest.mark.parametrize("review", [{}, {"status": None}, {"status": {"authenticated": "true"}}])
+def test_a_review_without_an_answer_is_a_refusal(review):
+    with pytest.raises(Refused) as caught:
+        read_review(review)
+    assert caught.value.status is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_policies_are_published_before_what_names_them():
+    policy = Authorization(name="p", namespace="a", scope=Scope.GLOBAL, action=Action.DENY)
+    workload = Workload(uid="u", name="w", namespace="a", identity=Identity("t", "a", "b"), policies=("a/p",))
+    service = Service(name="s", namespace="a", hostname="s.a.svc")
+    delta = MeshDelta(
+        workloads=Delta({"u": workload}, ("gone",)),
+        services=Delta({"a/s.a.svc": service}, ("a/gone",)),
+        authorizations=Delta({"a/p": policy}),
+    )
+    policies, addresses = updates_of(delta)
+    assert (policies.type_url, list(policies.changed)) == (AUTHORIZATION_TYPE, ["a/p"])
+    assert (addresses.type_url, list(addresses.changed)) == (ADDRESS_TYPE, ["a/s.a.svc", "u"])
+    assert tuple(addresses.removed) == ("a/gone", "gone")
+    assert updates_of(MeshDelta()) == []
+
+
+async def ask(port, request):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    answer = await reader.read()
+    writer.close()
+    return answer.split(b"\r\n", 1)[0].decode(), answer.split(b"\r\n\r\n", 1)[-1]
+
+
+async def test_the_debug_server():
+    server = DebugServer({"/x": lambda: Answer(b"here")})
+    async with server.listening(0) as port:
+        assert await ask(port, b"GET /x?y=1 HTTP/1.1\r\n\r\n") == ("HTTP/1.1 200 OK", b"here")
+        assert (await ask(port, b"GET /y HTTP/1.1\r\n\r\n"))[0] == "HTTP/1.1 404 Not Found"
+        assert (await ask(port, b"POST /x HTTP/1.1\r\n\r\n"))[0] == "HTTP/1.1 405 Method Not Allowed"
+        assert (await ask(port, b"nonsense\r\n\r\n"))[0] == "HTTP/1.1 400 Bad Request"
+        assert await ask(port, b"x" * 40_000) == ("", b"")
+
+
+def test_metrics_text():
+    counters = Counters()
+    counters.declare("a_total", "What it is.")
+    counters.count("a_total", type='q"uote')
+    counters.count("a_total", 2, type="x", more="y")
+    assert counters.render().splitlines() == [
+        "# HELP a_total What it is.",
+        "# TYPE a_total counter",
+        'a_total{type="q\\"uote"} 1',
+        'a_total{more="y",type="x"} 2',
+    ]
+
+
+def test_log_lines():
+    logger, seen = logging.getLogger("test.lines"), []
+    logger.addFilter(seen.append)
+    event(logger, logging.ERROR, "it happened", who="a b", line="x\ny", plain="z")
+    [record] = seen
+    assert Lines().format(record).split(" ", 3)[3] == 'it happened who="a b" line="x\\ny" plain=z'
+    shown = msgspec.json.decode(Lines(as_json=True).format(record))
+    assert (shown["message"], shown["who"], shown["line"]) == ("it happened", "a b", "x\ny")
+
+
+def test_the_server_certificate_is_renewed_at_half_of_its_life():
+    now = dt.datetime.now(dt.UTC)
+    certificate = ServerCertificate(Authority.create("t", now), ["localhost"], lambda: now)
+    certificate.credentials()
+    assert certificate._renewed() is None
+    now += RENEWAL
+    assert certificate._renewed() is not None
+    assert certificate._renewed() is None
