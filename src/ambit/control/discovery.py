@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -46,6 +46,14 @@ class NodeStatus(msgspec.Struct, frozen=True):
     types: dict[str, TypeStatus]
 
 
+class Progress(msgspec.Struct, frozen=True):
+    """How far connected nodes are with a revision: how many there are, and which lag or have rejected."""
+
+    nodes: int
+    behind: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
+
+
 class Stream:
     """One client: its session, and responses that wait to be written."""
 
@@ -70,6 +78,8 @@ class Discovery:
         self._counters = counters
         self._streams: set[Stream] = set()
         self._stopping = asyncio.Event()
+        self.on_answer: Callable[[], None] = lambda: None
+        """Called after a node acknowledged or rejected something."""
         counters.declare(PUSHED, "Responses sent, by type.")
         counters.declare(ANSWERED, "Acknowledgements (ack) and rejections (nack) received, by type.")
         counters.declare(REFUSED, "Streams refused, by gRPC status.")
@@ -97,6 +107,19 @@ class Discovery:
             ),
             key=lambda status: (status.node, status.caller),
         )
+
+    def progress(self, type_url: str, revision: int) -> Progress:
+        """Where the connected nodes stand with a revision of the store."""
+        behind, rejected = [], []
+        for stream in self._streams:
+            status = stream.session.status(type_url)
+            if status.acknowledged >= revision:
+                continue
+            if status.error and status.sent >= revision:
+                rejected.append(f"{stream.caller.node} ({status.error})")
+            else:
+                behind.append(stream.caller.node)
+        return Progress(len(self._streams), tuple(sorted(behind)), tuple(sorted(rejected)))
 
     def stop(self) -> None:
         """End all streams so that their clients look for another replica."""
@@ -160,6 +183,7 @@ class Discovery:
                         stream.send(stream.session.refuse(type_url, names))
                     case Acknowledged(response):
                         self._counters.count(ANSWERED, type=response.type_url, answer="ack")
+                        self.on_answer()
                     case Rejected(response, error):
                         self._counters.count(ANSWERED, type=response.type_url, answer="nack")
                         event(
@@ -170,6 +194,7 @@ class Discovery:
                             type=response.type_url,
                             error=error,
                         )
+                        self.on_answer()
                     case _:
                         pass
 

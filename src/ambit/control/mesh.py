@@ -16,6 +16,7 @@ from ambit.ingest.settings import MeshSettings
 from ambit.kube.client import Client
 from ambit.kube.informer import EventKind, Informer
 from ambit.kube.resource import Resource as Kind
+from ambit.model.policy import Authorization
 from ambit.objects.decoding import PROJECTIONS, Projection
 from ambit.xds.frames import Resource
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, Value, to_resource
@@ -50,6 +51,7 @@ class MeshFeed:
             )
         )
         self._publish: Callable[[Sequence[Update]], None] = lambda _: None
+        self._compiled: Callable[[MeshDelta], None] = lambda _: None
         self._counters = counters
         self._batch_seconds = settings.batch_seconds
         self._pending: list[Change] = []
@@ -61,9 +63,12 @@ class MeshFeed:
         for name, informer in self.informers.items():
             informer.subscribe(self._collector(name))
 
-    def publish_to(self, publish: Callable[[Sequence[Update]], None]) -> None:
-        """Who gets what each batch changed."""
+    def publish_to(
+        self, publish: Callable[[Sequence[Update]], None], compiled: Callable[[MeshDelta], None]
+    ) -> None:
+        """Who gets what each batch changed: nodes first, then whoever writes about it."""
         self._publish = publish
+        self._compiled = compiled
 
     async def start(self) -> None:
         """Wait until everything was seen once, compile it and publish it. The informers must run beside this."""
@@ -76,6 +81,11 @@ class MeshFeed:
     def findings(self) -> tuple[Finding, ...]:
         """What is wrong with any object now."""
         return self._compiler.findings
+
+    @property
+    def authorizations(self) -> Mapping[str, Authorization]:
+        """All compiled policies."""
+        return self._compiler.authorizations
 
     @property
     def undecodable(self) -> dict[str, str]:
@@ -99,9 +109,12 @@ class MeshFeed:
         self._timer = None
         changes, self._pending = self._pending, []
         begin = time.perf_counter()
-        updates = updates_of(self._compiler.apply(changes))
+        delta = self._compiler.apply(changes)
+        updates = updates_of(delta)
         if updates:
             self._publish(updates)
+        if delta:
+            self._compiled(delta)
         spent = time.perf_counter() - begin
         self._counters.count(BATCHES)
         self._counters.count(CHANGES, len(changes))

@@ -31,6 +31,7 @@ from ambit.control.publication import RootPublisher
 from ambit.control.roots import load_authority
 from ambit.control.server import ServerCertificate, listen_plain, listen_tls, make_server
 from ambit.control.settings import Settings
+from ambit.control.status import StatusWriter
 from ambit.core.errors import AmbitError, Unreachable
 from ambit.kube.client import Client
 from ambit.kube.errors import ApiError
@@ -82,7 +83,10 @@ class ControlPlane:
         informers["pods"].subscribe(self._pods.update)
         self._authenticator = Authenticator(client, self._pods, time.monotonic)
         self._discovery = Discovery(settings, self._authenticator, counters)
-        self._feed.publish_to(self._discovery.publish)
+        self._leadership: Leadership | None = None
+        self._status = StatusWriter(client, self._discovery, self._leading, wall)
+        self._discovery.on_answer = self._status.answered
+        self._feed.publish_to(self._discovery.publish, self._status.compiled)
         self._ready = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -127,11 +131,13 @@ class ControlPlane:
         begin = time.monotonic()
         authority = await _patiently(lambda: load_authority(self._client, self._settings, self._wall))
         publisher, leadership = self._writers(authority)
+        self._leadership = leadership
         background.append(group.create_task(publisher.maps.run()))
         await _patiently(lambda: publisher.publish(self._settings.system_namespace))
         await self._feed.start()
         server, ports = await self._listen(authority, debug_port)
         background.append(group.create_task(publisher.run()))
+        background.append(group.create_task(self._status.run()))
         background.append(group.create_task(leadership.run()))
         # What was loaded lives as long as the process: the collector need not look at it again.
         gc.collect()
@@ -166,6 +172,11 @@ class ControlPlane:
     def _writers(self, authority: Authority) -> tuple[RootPublisher, Leadership]:
         namespaces = self._feed.informers["namespaces"]
         publisher = RootPublisher(self._client, authority.roots, namespaces.items, lambda: leadership.leading)
+
+        def on_start() -> None:
+            publisher.started_leading()
+            self._status.started_leading(self._feed.authorizations.values())
+
         leadership = Leadership(
             self._client,
             self._settings.system_namespace,
@@ -173,10 +184,13 @@ class ControlPlane:
             self._settings.instance,
             clock=time.monotonic,
             wall=self._wall,
-            on_start=publisher.started_leading,
+            on_start=on_start,
         )
         namespaces.subscribe(publisher.namespace_changed)
         return publisher, leadership
+
+    def _leading(self) -> bool:
+        return self._leadership is not None and self._leadership.leading
 
     def _routes(self) -> dict[str, Callable[[], Answer]]:
         return {
