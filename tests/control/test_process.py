@@ -1,0 +1,265 @@
+"""The whole control plane against our API server."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import grpc
+import msgspec
+import pytest
+
+from ambit.ca.authority import BadAuthority
+from ambit.control.process import ControlPlane
+from ambit.control.settings import Settings
+from ambit.kube import resource as kinds
+from ambit.kube.client import Client
+from ambit.kube.errors import NotFound
+from ambit.local.apiserver.server import ApiServer, ApiSettings
+from ambit.model.workload import TunnelProtocol
+from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, from_resource
+from tests.control.test_pieces import ask
+from tests.control.world import World, Ztunnel, signing_request
+
+SETTINGS = Settings(tls_address="127.0.0.1", tls_port=0, plain_port=0, debug_port=0, instance="one")
+WEB = "spiffe://cluster.local/ns/shop/sa/web"
+
+
+@pytest.fixture
+async def client(tmp_path):
+    api = ApiServer(ApiSettings(tmp_path / "pki"), None)
+    await api.start([], tmp_path / "api.sock")
+    async with Client.over_unix(tmp_path / "api.sock") as client:
+        for name in ("ambit-system", "istio-system", "shop"):
+            labels = {"istio.io/dataplane-mode": "ambient"} if name == "shop" else {}
+            await ensure(client, kinds.NAMESPACES, {"metadata": {"name": name, "labels": labels}})
+        yield client
+    await api.stop()
+
+
+async def ensure(client, resource, value):
+    try:
+        await client.get(resource, value["metadata"]["name"], value["metadata"].get("namespace"))
+    except NotFound:
+        await client.create(resource, value)
+
+
+async def make_pod(client, namespace, account, name, node="node1", address="10.244.1.9", annotations=None):
+    """A running pod; returns its uid."""
+    await ensure(client, kinds.SERVICE_ACCOUNTS, {"metadata": {"name": account, "namespace": namespace}})
+    pod = {
+        "metadata": {"name": name, "namespace": namespace, "annotations": annotations or {}},
+        "spec": {
+            "nodeName": node,
+            "serviceAccountName": account,
+            "containers": [{"name": "main", "image": "x"}],
+        },
+    }
+    made = await client.create(kinds.PODS, pod)
+    status = {
+        "phase": "Running",
+        "podIP": address,
+        "podIPs": [{"ip": address}],
+        "conditions": [{"type": "Ready", "status": "True"}],
+    }
+    await client.patch(kinds.PODS, name, {"status": status}, namespace, subresource="status")
+    return made["metadata"]["uid"]
+
+
+async def agent_token(client):
+    uid = await make_pod(client, "ambit-system", "ztunnel", "agent", address="10.244.1.2")
+    answer = await client.token_request("ambit-system", "ztunnel", ("istio-ca",), bound_pod=("agent", uid))
+    return answer["token"]
+
+
+class Running(World):
+    """As a world, for the clients in it: a running control plane's port and root."""
+
+    def __init__(self, ports, roots):
+        self.ports, self.port = ports, ports.tls
+        self.authority = type("Roots", (), {"roots": roots})
+
+
+@asynccontextmanager
+async def running(client, settings=SETTINGS):
+    ready = asyncio.get_running_loop().create_future()
+    stop = asyncio.Event()
+    task = asyncio.create_task(ControlPlane(client, settings, on_ready=ready.set_result).run(stop))
+    await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED, timeout=20)
+    if task.done():
+        await task
+    published = await client.get(kinds.CONFIG_MAPS, "istio-ca-root-cert", "ambit-system")
+    try:
+        yield Running(ready.result(), published["data"]["root-cert.pem"])
+    finally:
+        stop.set()
+        async with asyncio.timeout(10):
+            await task
+
+
+async def eventually(question, wanted=lambda answer: answer):
+    async with asyncio.timeout(10):
+        while True:
+            answer = await question()
+            if wanted(answer):
+                return answer
+            await asyncio.sleep(0.01)
+
+
+async def test_pods_and_policies_reach_a_node(client):
+    enabled = {"ambient.istio.io/redirection": "enabled"}
+    await make_pod(client, "shop", "web", "web-0", annotations=enabled)
+    token = await agent_token(client)
+    async with running(client) as plane, Ztunnel(plane, token).connected() as node:
+        first, second = await node.receive(), await node.receive()
+        assert (first.type_url, second.type_url) == (AUTHORIZATION_TYPE, ADDRESS_TYPE)
+        values = {each.name: from_resource(ADDRESS_TYPE, each) for each in second.resources}
+        web = values["Kubernetes//Pod/shop/web-0"]
+        assert (web.identity.uri, web.tunnel, web.node) == (WEB, TunnelProtocol.HBONE, "node1")
+        policy = {
+            "metadata": {"name": "strict", "namespace": "shop"},
+            "spec": {"selector": {"matchLabels": {"app": "web"}}, "mtls": {"mode": "STRICT"}},
+        }
+        await client.patch(kinds.PODS, "web-0", {"metadata": {"labels": {"app": "web"}}}, "shop")
+        await client.create(kinds.PEER_AUTHENTICATIONS, policy)
+        named = ()
+        while not named:
+            update = await node.receive()
+            for each in update.resources:
+                value = from_resource(update.type_url, each)
+                if each.name == web.uid and value.policies:
+                    named = value.policies
+        assert set(named) <= node.kept[AUTHORIZATION_TYPE].keys()
+
+
+async def test_certificates_follow_the_pods_of_the_node(client):
+    await make_pod(client, "shop", "web", "web-0")
+    await make_pod(client, "shop", "db", "db-0", node="node2", address="10.244.2.9")
+    token = await agent_token(client)
+    async with running(client) as plane:
+        assert len(await plane.certificate(signing_request(WEB), token)) == 2
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await plane.certificate(signing_request("spiffe://cluster.local/ns/shop/sa/db"), token)
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        wrong = await client.token_request("ambit-system", "ztunnel", ("other",))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await plane.certificate(signing_request(WEB), wrong["token"])
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        await client.delete(kinds.PODS, "agent", "ambit-system", grace_period=0)
+
+        async def refused():
+            try:
+                await plane.certificate(signing_request(WEB), token)
+            except grpc.aio.AioRpcError as error:
+                return error.code()
+            return None
+
+        assert await eventually(refused) in (
+            grpc.StatusCode.PERMISSION_DENIED,
+            grpc.StatusCode.UNAUTHENTICATED,
+        )
+
+
+async def test_the_root_survives_a_restart(client):
+    async with running(client) as first:
+        root = first.authority.roots
+    async with running(client) as second:
+        assert second.authority.roots == root
+    secret = await client.get(kinds.SECRETS, "istio-ca-secret", "ambit-system")
+    assert secret["type"] == "istio.io/ca-root"
+
+
+async def test_a_damaged_root_stops_the_control_plane(client):
+    async with running(client):
+        pass
+    await client.patch(kinds.SECRETS, "istio-ca-secret", {"data": {"ca-key.pem": ""}}, "ambit-system")
+    with pytest.raises(BadAuthority, match=r"ambit-system/istio-ca-secret lacks ca-key\.pem"):
+        async with running(client):
+            pass
+
+
+async def test_the_root_is_published_in_every_namespace_and_kept_there(client):
+    async def published(namespace):
+        try:
+            found = await client.get(kinds.CONFIG_MAPS, "istio-ca-root-cert", namespace)
+        except NotFound:
+            return None
+        return (found.get("data") or {}).get("root-cert.pem")
+
+    async with running(client) as plane:
+        root = plane.authority.roots
+        assert await eventually(lambda: published("shop")) == root
+        await client.create(kinds.NAMESPACES, {"metadata": {"name": "later"}})
+        assert await eventually(lambda: published("later")) == root
+        data = {"data": {"root-cert.pem": "mine"}}
+        await client.patch(kinds.CONFIG_MAPS, "istio-ca-root-cert", data, "shop")
+        await eventually(lambda: published("shop"), lambda text: text == root)
+        await client.delete(kinds.CONFIG_MAPS, "istio-ca-root-cert", "later")
+        assert await eventually(lambda: published("later")) == root
+
+
+async def test_policies_report_acceptance_and_acknowledgement(client):
+    token = await agent_token(client)
+    good = {
+        "metadata": {"name": "good", "namespace": "shop"},
+        "spec": {"rules": [{"from": [{"source": {"namespaces": ["shop"]}}]}]},
+    }
+    bad = {
+        "metadata": {"name": "bad", "namespace": "shop"},
+        "spec": {"rules": [{"from": [{"source": {"ipBlocks": ["300.1.1.1"]}}]}]},
+    }
+
+    async def conditions(name):
+        policy = await client.get(kinds.AUTHORIZATION_POLICIES, name, "shop")
+        return {
+            each["type"]: (each["status"], each["reason"])
+            for each in (policy.get("status") or {}).get("conditions", ())
+        }
+
+    async with running(client) as plane, Ztunnel(plane, token).connected() as node:
+        await node.receive()
+        await node.receive()
+        await client.create(kinds.AUTHORIZATION_POLICIES, good)
+        await eventually(
+            lambda: conditions("good"),
+            lambda found: found.get("ambit.io/Acknowledged") == ("False", "Pending"),
+        )
+        await node.receive()
+        found = await eventually(
+            lambda: conditions("good"), lambda found: found.get("ambit.io/Acknowledged", ("",))[0] == "True"
+        )
+        assert found["ZtunnelAccepted"] == ("True", "Accepted")
+        await client.create(kinds.AUTHORIZATION_POLICIES, bad)
+        found = await eventually(lambda: conditions("bad"))
+        assert found["ZtunnelAccepted"][0] == "False"
+
+
+async def test_debug_pages(client):
+    token = await agent_token(client)
+    async with running(client) as plane, Ztunnel(plane, token).connected() as node:
+        await node.receive()
+        await node.receive()
+
+        async def synced():
+            _, body = await ask(plane.ports.debug, b"GET /debug/syncz HTTP/1.1\r\n\r\n")
+            return msgspec.json.decode(body)
+
+        [status] = await eventually(
+            synced, lambda found: found and found[0]["types"][ADDRESS_TYPE]["acknowledged"] > 0
+        )
+        assert status["node"] == "node1"
+        assert (await ask(plane.ports.debug, b"GET /healthz/ready HTTP/1.1\r\n\r\n"))[1] == b"ready\n"
+        _, metrics = await ask(plane.ports.debug, b"GET /metrics HTTP/1.1\r\n\r\n")
+        assert b"ambit_xds_nodes 1\n" in metrics
+        assert (await ask(plane.ports.debug, b"GET /debug/findings HTTP/1.1\r\n\r\n"))[0].endswith("200 OK")
+
+
+async def test_a_second_replica_serves_and_takes_over(client):
+    token = await agent_token(client)
+    async with running(client) as first:
+        async with running(client, msgspec.structs.replace(SETTINGS, instance="two")) as second:
+            assert second.authority.roots == first.authority.roots
+            async with Ztunnel(second, token).connected() as node:
+                await node.receive()
+        lease = await client.get(kinds.LEASES, "ambit-control", "ambit-system")
+        assert lease["spec"]["holderIdentity"] == "one"
+    lease = await client.get(kinds.LEASES, "ambit-control", "ambit-system")
+    assert lease["spec"]["holderIdentity"] == ""
