@@ -168,3 +168,12 @@ def test_plain_text_is_refused_exactly_where_the_mode_is_strict(specs: list[Spec
         ipaddress.ip_address("10.0.0.9"), web.addresses[0], port, Identity("td", "a", "b")
     )
     assert decide(selection.policies, mutual).allowed
+
+
+def test_workloads_depend_on_the_outcome_of_a_level_only() -> None:
+    made = compiler(peer("mesh", namespace=ROOT, mode="STRICT"))
+    [before] = [each.recomputations for each in made.statistics() if each.name == "pod workloads"]
+    younger = peer("another", namespace=ROOT, mode="PERMISSIVE", created="2027-01-01T00:00:00Z")
+    delta = made.apply([change(younger)])
+    [after] = [each.recomputations for each in made.statistics() if each.name == "pod workloads"]
+    assert after == before and not delta.workloads and delta.findings

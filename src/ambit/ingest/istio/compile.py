@@ -9,8 +9,8 @@ from ambit.graph.collection import Collection
 from ambit.graph.engine import Context, Graph
 from ambit.ingest.istio.authorization import CompiledPolicy, authorization, closed_authorization
 from ambit.ingest.istio.peer import (
+    Mode,
     PeerPolicy,
-    inherited_strict,
     oldest,
     own_authorization,
     peer_policy,
@@ -48,26 +48,42 @@ class _Selecting(msgspec.Struct, frozen=True):
     selector: dict[str, str]
 
 
-class _Levels:
-    """The peer policies of each level, as indexes."""
+class _Level(msgspec.Struct, frozen=True):
+    """What the policies without selector in one namespace come to; in the root namespace that is the mesh."""
 
-    def __init__(self, policies: Collection[PeerPolicy], settings: MeshSettings) -> None:
+    namespace: str
+    mode: Mode
+
+
+class _Levels:
+    """The peer policies by level. Workloads depend on the outcome of a level, not on the policies in it."""
+
+    def __init__(self, graph: Graph, policies: Collection[PeerPolicy], settings: MeshSettings) -> None:
         self._root = settings.root_namespace
         self._whole = policies.index(lambda policy: [] if policy.selector else [policy.namespace])
         self._selecting = policies.index(
             lambda policy: [policy.namespace] if policy.selector and policy.namespace != self._root else []
         )
+        self._levels = graph.derive("peer levels", policies, self._level, key=lambda level: level.namespace)
 
     def inherited(self, context: Context, namespace: str) -> bool:
-        mesh = context.lookup(self._whole, self._root)
-        own = context.lookup(self._whole, namespace) if namespace != self._root else []
-        return inherited_strict(mesh, own)
+        """Whether a workload without a policy of its own is STRICT: its namespace's mode, else the mesh's."""
+        for scope in (namespace, self._root):
+            level = context.get(self._levels, scope)
+            if level is not None and level.mode is not Mode.UNSET:
+                return level.mode is Mode.STRICT
+        return False
 
     def selecting(self, context: Context, namespace: str) -> list[PeerPolicy]:
         return context.lookup(self._selecting, namespace)
 
-    def same_level(self, context: Context, policy: PeerPolicy) -> list[PeerPolicy]:
-        return context.lookup(self._whole, policy.namespace)
+    def first(self, context: Context, namespace: str) -> PeerPolicy | None:
+        """The policy without selector that counts in a namespace."""
+        return oldest(context.lookup(self._whole, namespace))
+
+    def _level(self, context: Context, policy: PeerPolicy) -> _Level | None:
+        first = None if policy.selector else self.first(context, policy.namespace)
+        return _Level(first.namespace, first.mode) if first else None
 
 
 def compile_istio(graph: Graph, sources: IstioSources, settings: MeshSettings) -> IstioCollections:
@@ -85,7 +101,7 @@ def compile_istio(graph: Graph, sources: IstioSources, settings: MeshSettings) -
         sources.peer_authentications,
         lambda context, given: peer_policy(given, settings),
     )
-    levels = _Levels(peers, settings)
+    levels = _Levels(graph, peers, settings)
 
     def converted(context: Context, policy: PeerPolicy) -> Mapping[str, Authorization]:
         """istiod sends the static policy as soon as any PeerAuthentication exists; so do we."""
@@ -139,7 +155,7 @@ def _peer_findings(context: Context, policy: PeerPolicy, levels: _Levels) -> Fin
     """What reading it found, and whether an older one of its level hides it."""
     findings = policy.findings
     if not policy.selector:
-        first = oldest(levels.same_level(context, policy))
+        first = levels.first(context, policy.namespace)
         if first is not None and first.origin != policy.origin:
             hidden = f"{first.origin} is older and counts instead"
             findings = (*findings, Finding("AMB0223", Level.WARNING, policy.origin, "", hidden))

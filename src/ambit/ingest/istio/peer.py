@@ -90,15 +90,6 @@ def static_strict_key(settings: MeshSettings) -> str:
     return f"{settings.root_namespace}/{CONVERTED_STRICT_POLICY}"
 
 
-def inherited_strict(mesh: Iterable[PeerPolicy], namespace: Iterable[PeerPolicy]) -> bool:
-    """Whether the levels above a workload make it STRICT; each is given all its policies without selector."""
-    for level in (namespace, mesh):
-        policy = oldest(level)
-        if policy is not None and policy.mode is not Mode.UNSET:
-            return policy.mode is Mode.STRICT
-    return False
-
-
 def oldest(policies: Iterable[PeerPolicy]) -> PeerPolicy | None:
     return min(policies, key=lambda policy: policy.age, default=None)
 
