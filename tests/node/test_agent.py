@@ -1,0 +1,167 @@
+"""Whole agents: enrolment, policy, restarts, with real Envoys and pods in network namespaces."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Rule, Scope
+from ambit.node.supervise.table import State
+from tests.node.world import REDIRECTION, Pod, World, making, until
+from tests.plan.dataplane.network import REFUSED
+
+pytestmark = [pytest.mark.netns, pytest.mark.envoy]
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with making(tmp_path) as world:
+        yield world
+
+
+def deny(account: str) -> Authorization:
+    principal = Exact(f"cluster.local/ns/default/sa/{account}")
+    rule = Rule((Clause((Match(principals=(principal,)),)),))
+    return Authorization("deny", "default", Scope.NAMESPACE, Action.DENY, (rule,))
+
+
+async def pair(world: World) -> tuple[Pod, Pod]:
+    """A client on one node and a server on another, both in the mesh, serving 8080."""
+    one, two = await world.node("node1"), await world.node("node2")
+    client = await world.pod("client", one, "client")
+    server = await world.pod("server", two, "server")
+    server.listen(8080)
+    for node in (one, two):
+        assert node.agent is not None
+        await until(lambda node=node: node.agent.state.workload_by_address("", server.four) is not None)
+    return client, server
+
+
+def ended(connection: socket.socket) -> bool:
+    """Whether the other side ends it, by whatever means, before its time-out."""
+    try:
+        return connection.recv(10) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+async def eventually(client: Pod, server: Pod, expected: str, **how: object) -> None:
+    async with asyncio.timeout(15):
+        while (answer := await client.says(server, **how)) != expected:  # type: ignore[arg-type]  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert answer == expected
+
+
+async def test_two_pods_on_two_nodes_talk_and_policy_decides(world: World) -> None:
+    client, server = await pair(world)
+    assert client.annotations[REDIRECTION] == "enabled"
+    await eventually(client, server, f"{client.four} 2")
+    await eventually(client, server, f"{client.six} 2", v6=True)
+    two = world.nodes["node2"].agent
+    assert two is not None
+    held = await asyncio.to_thread(client.connect, server.four, 8080)
+    held.sendall(b"half")
+    await world.control.put(deny("client"))
+    held.settimeout(1)
+    assert await asyncio.to_thread(ended, held)
+    await eventually(client, server, REFUSED)
+    assert two.cut == 1
+    await world.control.put(remove=("default/deny",))
+    await eventually(client, server, f"{client.four} 2")
+
+
+async def test_a_restarted_agent_takes_everything_back(world: World) -> None:
+    client, server = await pair(world)
+    await eventually(client, server, f"{client.four} 2")
+    held = await asyncio.to_thread(client.connect, server.four, 8080)
+    node = world.nodes["node1"]
+    assert node.agent is not None
+    before = node.agent.supervisor.status.current
+    await node.stop()
+    assert await client.says(server) == f"{client.four} 2"
+    agent = await node.start()
+    assert agent.supervisor.status.current == before
+    await until(lambda: agent.server.connected == 1)
+    assert await client.says(server) == f"{client.four} 2"
+    other = await world.pod("other", node, "other")
+    assert await other.says(server) == f"{other.four} 2"
+    held.sendall(b"still")
+    held.shutdown(1)
+    assert await asyncio.to_thread(held.recv, 100) == f"{client.four} 5".encode()
+
+
+async def test_a_killed_envoy_comes_back_and_nothing_bypasses(world: World) -> None:
+    client, server = await pair(world)
+    await eventually(client, server, f"{client.four} 2")
+    agent = world.nodes["node1"].agent
+    assert agent is not None
+    current = agent.supervisor.status.current
+    assert current is not None
+    os.kill(current.pid, signal.SIGKILL)
+    await until(lambda: agent.supervisor.state is not State.SERVING)
+    await eventually(client, server, f"{client.four} 2")
+    assert agent.supervisor.status.crashes == 1
+
+
+async def test_a_hot_restart_loses_no_new_connection(world: World) -> None:
+    client, server = await pair(world)
+    await eventually(client, server, f"{client.four} 2")
+    agent = world.nodes["node1"].agent
+    assert agent is not None
+    restart = asyncio.ensure_future(agent.supervisor.restart())
+    answers = {await client.says(server)}
+    while not restart.done():
+        answers.add(await client.says(server))
+    await restart
+    for _ in range(20):
+        answers.add(await client.says(server))
+    assert answers == {f"{client.four} 2"}
+
+
+async def test_labels_of_a_running_pod_are_followed(world: World) -> None:
+    _, server = await pair(world)
+    late = await world.pod("late", world.nodes["node1"], "late", enrol=False)
+    await until(lambda: late.annotations.get(REDIRECTION) == "enabled")
+    await eventually(late, server, f"{late.four} 2")
+    world.api.label("pods", "default", "late", **{"istio.io__dataplane-mode": "none"})
+    await until(lambda: REDIRECTION not in late.annotations)
+    agent = world.nodes["node1"].agent
+    assert agent is not None
+    await until(lambda: late.uid not in agent.enroller.sandboxes)
+    await eventually(late, server, f"{late.four} 2")
+    world.api.label("pods", "default", "late")
+    await until(lambda: late.annotations.get(REDIRECTION) == "enabled")
+    await eventually(late, server, f"{late.four} 2")
+
+
+async def test_a_pod_without_certificate_does_not_start(world: World) -> None:
+    node = await world.node("node1")
+    world.control.refusal = "not for you"
+    pod = Pod(await asyncio.to_thread(world.network.host, "pod"), world, "pod", node, "web")
+    pod.create()
+    answer = await node.cni("add", pod)
+    assert not answer["ok"]
+    assert "not for you" in answer["error"]
+    assert REDIRECTION not in pod.annotations
+    world.control.refusal = ""
+    assert await node.cni("add", pod) == {"ok": True, "enrolled": True}
+    assert await node.cni("add", pod) == {"ok": True, "enrolled": True}
+    assert await node.cni("del", pod) == {"ok": True}
+    assert await node.cni("del", pod) == {"ok": True}
+
+
+async def test_a_pod_that_lies_about_its_namespace_is_refused(world: World) -> None:
+    node = await world.node("node1")
+    real = await world.pod("real", node)
+    liar = Pod(await asyncio.to_thread(world.network.host, "liar"), world, "liar", node, "web")
+    liar.create()
+    liar.netns = real.netns
+    assert "is not the namespace of pod" in (await node.cni("add", liar))["error"]
+    world.api.delete("pods", "default", "liar")
+    assert "does not exist" in (await node.cni("add", liar))["error"]
