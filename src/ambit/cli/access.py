@@ -1,0 +1,86 @@
+"""Which cluster a command speaks to, and how it reaches the mesh's own pods: the same on a laptop and on Kubernetes."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+import click
+
+from ambit.core.errors import BadInput, NotRunning
+from ambit.kube.client import Client
+from ambit.local.instance.record import read_record
+from ambit.local.layout import StateDirectory
+
+DEFAULT_NAME = "ambit"
+Function = TypeVar("Function", bound=Callable[..., Any])
+Result = TypeVar("Result")
+
+
+def name_option(function: Function) -> Function:
+    """`--name`: which laptop instance."""
+    return click.option(
+        "--name", default=None, metavar="NAME", help=f"Laptop instance.  [default: {DEFAULT_NAME}]"
+    )(function)
+
+
+def cluster_options(function: Function) -> Function:
+    """`--name` or `--kubeconfig`/`--context`: which cluster a reading command asks."""
+    for option in (
+        click.option("--context", default=None, metavar="NAME", help="Context of the kubeconfig."),
+        click.option("--kubeconfig", default=None, metavar="FILE", help="Ask the cluster of this kubeconfig."),
+        name_option,
+    ):
+        function = option(function)
+    return function
+
+
+def instance_state(name: str | None) -> StateDirectory:
+    """The state directory of a named instance. Raises BadInput for a name that is no file name."""
+    chosen = name or DEFAULT_NAME
+    if not chosen.replace("-", "").isalnum() or len(chosen) > 40:
+        raise BadInput(f"{chosen!r} cannot be an instance's name", "use letters, digits and `-`, at most 40")
+    return StateDirectory.of(chosen)
+
+
+def running_state(name: str | None) -> StateDirectory:
+    """The same, of an instance that runs. Raises NotRunning."""
+    state = instance_state(name)
+    record = read_record(state)
+    if record is None or not record.is_running():
+        flag = f" --name {name}" if name else ""
+        raise NotRunning(f"no instance {name or DEFAULT_NAME!r} is running", f"type `ambit up{flag}`")
+    return state
+
+
+def open_client(name: str | None, kubeconfig: str | None, context: str | None) -> Client:
+    """`--kubeconfig` wins, then `--name`, then a running default instance, then $KUBECONFIG.
+
+    Raises NotRunning when nothing is left, BadInput for a kubeconfig that cannot be used.
+    """
+    if kubeconfig is not None:
+        return Client.from_kubeconfig(kubeconfig, context)
+    if name is None and context is None and os.environ.get("KUBECONFIG"):
+        record = read_record(instance_state(None))
+        if record is None or not record.is_running():
+            return Client.from_kubeconfig(os.environ["KUBECONFIG"].split(os.pathsep)[0], context)
+    return Client.from_kubeconfig(running_state(name).kubeconfig, context)
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run one command's asynchronous part; errors of task groups are shown as the first of them."""
+    try:
+        return asyncio.run(work)
+    except BaseExceptionGroup as group:
+        raise _first(group) from group
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+async def with_client(client: Client, work: Callable[[Client], Awaitable[Result]]) -> Result:
+    """`work` with the client open."""
+    async with client:
+        return await work(client)

@@ -1,0 +1,59 @@
+"""`ambit up`."""
+
+import click
+
+from ambit.cli.access import DEFAULT_NAME, instance_state, name_option, run
+from ambit.cli.render.progress import Progress
+from ambit.local.config import ClusterConfig
+from ambit.local.instance.ready import wait_ready
+from ambit.local.instance.start import start_instance
+from ambit.local.instance.stop import stop_instance
+
+
+@click.command("up")
+@name_option
+@click.option("--nodes", default=2, show_default=True, type=click.IntRange(1, 32), help="Number of nodes.")
+@click.option(
+    "--gateway-api",
+    default="experimental",
+    show_default=True,
+    type=click.Choice(["standard", "experimental"]),
+    help="Which channel of the Gateway API's CRDs to install.",
+)
+@click.option("--region", "regions", multiple=True, help="Region of each node, in order (repeatable).")
+@click.option("--zone", "zones", multiple=True, help="Zone of each node, in order (repeatable).")
+@click.option("--api-port", default=0, type=click.IntRange(0, 65535), help="Port of the API server on 127.0.0.1.")
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait until all is ready.")
+def command(
+    name: str | None,
+    nodes: int,
+    gateway_api: str,
+    regions: tuple[str, ...],
+    zones: tuple[str, ...],
+    api_port: int,
+    timeout: float,
+) -> None:
+    """Start a laptop cluster with the mesh in it."""
+    state = instance_state(name)
+    config = ClusterConfig(
+        name=name or DEFAULT_NAME,
+        nodes=nodes,
+        gateway_api="standard" if gateway_api == "standard" else "experimental",
+        regions=regions,
+        zones=zones,
+    )
+    progress = Progress()
+    record = start_instance(state, config, api_port)
+    progress.done("namespaces")
+    try:
+        run(wait_ready(state, record, timeout, progress.done))
+    except BaseException:
+        progress.note("undoing: every process and namespace of the instance ends")
+        stop_instance(state)
+        raise
+    flag = f" --name {name}" if name else ""
+    progress.note(f"Ready in {progress.elapsed:.1f} s. To look around:")
+    progress.note(f"  export KUBECONFIG=$(ambit local kubeconfig --path{flag})")
+    progress.note("  kubectl get pods -A")
+    progress.note(f"  ambit check{flag}")
+    progress.note(f"  ambit down{flag}")

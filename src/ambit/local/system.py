@@ -1,0 +1,23 @@
+"""The objects of the mesh's own parts on the laptop (`system.yaml`), with an instance's settings filled in."""
+
+from importlib import resources
+from string import Template
+from typing import Any
+
+import yaml
+
+from ambit import __version__
+from ambit.local.config import ClusterConfig
+from ambit.local.layout import StateDirectory
+
+
+def system_objects(config: ClusterConfig, state: StateDirectory) -> tuple[dict[str, Any], ...]:
+    """In the order in which they must be created."""
+    text = resources.files("ambit.local").joinpath("system.yaml").read_text()
+    filled = Template(text).substitute(
+        VERSION=__version__,
+        TRUST_DOMAIN=config.trust_domain,
+        ROOT_NAMESPACE=config.root_namespace,
+        STATE=str(state.root),
+    )
+    return tuple(yaml.load_all(filled, Loader=yaml.CSafeLoader))
