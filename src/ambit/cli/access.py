@@ -28,7 +28,9 @@ def cluster_options(function: Function) -> Function:
     """`--name` or `--kubeconfig`/`--context`: which cluster a reading command asks."""
     for option in (
         click.option("--context", default=None, metavar="NAME", help="Context of the kubeconfig."),
-        click.option("--kubeconfig", default=None, metavar="FILE", help="Ask the cluster of this kubeconfig."),
+        click.option(
+            "--kubeconfig", default=None, metavar="FILE", help="Ask the cluster of this kubeconfig."
+        ),
         name_option,
     ):
         function = option(function)

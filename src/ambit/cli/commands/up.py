@@ -22,7 +22,9 @@ from ambit.local.instance.stop import stop_instance
 )
 @click.option("--region", "regions", multiple=True, help="Region of each node, in order (repeatable).")
 @click.option("--zone", "zones", multiple=True, help="Zone of each node, in order (repeatable).")
-@click.option("--api-port", default=0, type=click.IntRange(0, 65535), help="Port of the API server on 127.0.0.1.")
+@click.option(
+    "--api-port", default=0, type=click.IntRange(0, 65535), help="Port of the API server on 127.0.0.1."
+)
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait until all is ready.")
 def command(
     name: str | None,

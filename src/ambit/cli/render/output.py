@@ -18,7 +18,12 @@ FORMATS = ("table", "json", "yaml")
 def output_option(function: Command) -> Command:
     """The `-o` flag that every reading command has."""
     decorate = click.option(
-        "-o", "--output", type=click.Choice(FORMATS), default="table", show_default=True, help="Output format."
+        "-o",
+        "--output",
+        type=click.Choice(FORMATS),
+        default="table",
+        show_default=True,
+        help="Output format.",
     )
     return decorate(function)
 
@@ -46,7 +51,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [list(columns), *[[printable(cell) for cell in row] for row in rows]]
     widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
     return "".join(
-        "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n" for line in lines
+        "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n"
+        for line in lines
     )
 
 

@@ -1,0 +1,184 @@
+"""What `ambit check` looks at: each check has an id, one sentence, and what to type when it does not hold."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+from ambit.cli.mesh import CONTROL_PLANES, ask, node_of, node_pods, system_pods
+from ambit.core.errors import AmbitError
+from ambit.core.names import (
+    CONTROL_DEBUG_PORT,
+    DATAPLANE_MODE_AMBIENT,
+    DATAPLANE_MODE_LABEL,
+    REDIRECTION_ANNOTATION,
+    REDIRECTION_ENABLED,
+)
+from ambit.kube.client import Client
+from ambit.kube.resource import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, NODES, PODS
+
+Result = Literal["success", "warning", "error"]
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """One line of `ambit check`."""
+
+    category: str
+    id: str
+    description: str
+    result: Result
+    error: str = ""
+    hint: str = ""
+
+
+class Check(msgspec.Struct, frozen=True):
+    """`run` returns what is wrong, one sentence each; nothing means that it holds."""
+
+    category: str
+    id: str
+    description: str
+    hint: str
+    run: Callable[[Client], Awaitable[list[str]]]
+    is_fatal: bool = False
+    is_warning: bool = False
+
+
+async def _api_answers(client: Client) -> list[str]:
+    await client.raw("GET", "/readyz")
+    return []
+
+
+async def _nodes_ready(client: Client) -> list[str]:
+    return [
+        f"node {node['metadata']['name']} is not Ready"
+        for node in await client.list(NODES)
+        if not any(
+            condition["type"] == "Ready" and condition["status"] == "True"
+            for condition in node.get("status", {}).get("conditions", ())
+        )
+    ]
+
+
+async def _crds_established(client: Client) -> list[str]:
+    wanted = {"authorizationpolicies.security.istio.io", "peerauthentications.security.istio.io"}
+    found = {crd["metadata"]["name"]: crd for crd in await client.list(CUSTOM_RESOURCE_DEFINITIONS)}
+    return [f"CustomResourceDefinition {name} is missing" for name in sorted(wanted - set(found))]
+
+
+async def _control_ready(client: Client) -> list[str]:
+    pods = await system_pods(client, CONTROL_PLANES)
+    return _not_ready(pods) if pods else ["no control plane pod runs"]
+
+
+async def _proxies_ready(client: Client) -> list[str]:
+    pods = await node_pods(client)
+    nodes = {str(node["metadata"]["name"]) for node in await client.list(NODES)}
+    missing = sorted(nodes - {node_of(pod) for pod in pods})
+    return [*(f"node {node} has no node proxy" for node in missing), *_not_ready(pods)]
+
+
+async def _proxies_in_sync(client: Client) -> list[str]:
+    problems = []
+    for pod in await system_pods(client, CONTROL_PLANES):
+        for entry in await ask(client, pod, "/debug/syncz", CONTROL_DEBUG_PORT):
+            for kind, state in entry.get("types", {}).items():
+                if state.get("error"):
+                    problems.append(f"{entry['node']} rejected {kind}: {state['error']}")
+    return problems
+
+
+async def _certificates_valid(client: Client) -> list[str]:
+    problems = []
+    for pod in await node_pods(client):
+        dump = await ask(client, pod, "/config_dump")
+        for certificate in dump["certificates"]:
+            identity, state = certificate["identity"], certificate["state"]
+            if state != "Available":
+                problems.append(f"{identity} on {node_of(pod)}: {state}")
+            for part in certificate["certChain"][:1]:
+                if datetime.fromisoformat(part["expirationTime"]) <= datetime.now(UTC):
+                    problems.append(f"{identity} on {node_of(pod)} has expired")
+    return problems
+
+
+async def _enrolled_captured(client: Client) -> list[str]:
+    ambient = {
+        namespace["metadata"]["name"]
+        for namespace in await client.list(NAMESPACES)
+        if namespace["metadata"].get("labels", {}).get(DATAPLANE_MODE_LABEL) == DATAPLANE_MODE_AMBIENT
+    }
+    return [
+        f"pod {pod['metadata']['namespace']}/{pod['metadata']['name']} runs but is not captured"
+        for pod in await client.list(PODS, field_selector="status.phase=Running")
+        if _should_be_captured(pod, ambient)
+        and pod["metadata"].get("annotations", {}).get(REDIRECTION_ANNOTATION) != REDIRECTION_ENABLED
+    ]
+
+
+def _should_be_captured(pod: dict[str, Any], ambient: set[str]) -> bool:
+    mode = pod["metadata"].get("labels", {}).get(DATAPLANE_MODE_LABEL)
+    if pod["spec"].get("hostNetwork") or pod["metadata"].get("deletionTimestamp"):
+        return False
+    return mode == DATAPLANE_MODE_AMBIENT or (mode is None and pod["metadata"]["namespace"] in ambient)
+
+
+def _not_ready(pods: list[dict[str, Any]]) -> list[str]:
+    return [
+        f"pod {pod['metadata']['name']} on {node_of(pod)} is {pod.get('status', {}).get('phase', 'unknown')}, not ready"
+        for pod in pods
+        if not any(
+            condition["type"] == "Ready" and condition["status"] == "True"
+            for condition in pod.get("status", {}).get("conditions", ())
+        )
+    ]
+
+
+LOGS = "type `kubectl -n ambit-system logs -l {} --tail 20`"
+CHECKS = (
+    Check(
+        "cluster", "api-reachable", "the API server answers",
+        "type `ambit up`, or check --kubeconfig", _api_answers, is_fatal=True,
+    ),
+    Check("cluster", "nodes-ready", "all nodes are ready", "type `kubectl describe nodes`", _nodes_ready),
+    Check("cluster", "crds", "Istio's policy kinds are installed", "type `ambit down` and `ambit up`", _crds_established),
+    Check(
+        "control plane", "control-ready", "the control plane is ready", LOGS.format("app=istiod"), _control_ready
+    ),
+    Check("node proxies", "proxies-ready", "each node has a ready proxy", LOGS.format("app=ztunnel"), _proxies_ready),
+    Check(
+        "node proxies", "proxies-in-sync", "no proxy rejects its configuration", "type `ambit ps -o json`",
+        _proxies_in_sync,
+    ),
+    Check(
+        "workloads", "certificates", "every identity has a valid certificate", "type `ambit certs`", _certificates_valid
+    ),
+    Check(
+        "workloads", "captured", "every enrolled pod is captured", "type `kubectl describe pod` and see its events",
+        _enrolled_captured,
+    ),
+)  # fmt: skip
+
+
+async def run_checks(client: Client) -> list[Outcome]:
+    """All of them in order; a fatal one that fails ends the list."""
+    outcomes = []
+    for check in CHECKS:
+        try:
+            problems = await check.run(client)
+        except AmbitError as problem:
+            problems = [problem.message]
+        result: Result = "success" if not problems else "warning" if check.is_warning else "error"
+        outcomes.append(
+            Outcome(
+                check.category,
+                check.id,
+                check.description,
+                result,
+                "; ".join(problems),
+                check.hint if problems else "",
+            )
+        )
+        if problems and check.is_fatal:
+            break
+    return outcomes

@@ -1,0 +1,70 @@
+"""`ambit local image …`: which command stands for an image name on the laptop, where there are no images."""
+
+import click
+
+from ambit.cli.access import name_option, open_client, run, with_client
+from ambit.cli.render.output import emit, output_option
+from ambit.cli.settings import Entries, read_entries, write_entries
+from ambit.core.errors import BadInput
+from ambit.kube.client import Client
+
+CONFIG_MAP = "image-map"
+KEY = "images.yaml"
+
+
+@click.group("image")
+def image() -> None:
+    """Map image names to commands of this machine."""
+
+
+@image.command("add", context_settings={"ignore_unknown_options": True})
+@name_option
+@click.argument("pattern")
+@click.argument("words", nargs=-1, required=True)
+def add(name: str | None, pattern: str, words: tuple[str, ...]) -> None:
+    """Run COMMAND for images that match PATTERN (`*` matches anything).
+
+    Example: ambit local image add 'nginx:*' -- python3 -m http.server 80
+    """
+
+    async def work(client: Client) -> None:
+        entries = [
+            entry for entry in await read_entries(client, CONFIG_MAP, KEY) if entry["pattern"] != pattern
+        ]
+        await write_entries(client, CONFIG_MAP, KEY, [{"pattern": pattern, "command": list(words)}, *entries])
+
+    run(with_client(open_client(name, None, None), work))
+    click.echo(f"Images {pattern} run `{' '.join(words)}`", err=True)
+
+
+@image.command("remove")
+@name_option
+@click.argument("pattern")
+def remove(name: str | None, pattern: str) -> None:
+    """Forget a pattern that was added."""
+
+    async def work(client: Client) -> None:
+        entries = await read_entries(client, CONFIG_MAP, KEY)
+        kept = [entry for entry in entries if entry["pattern"] != pattern]
+        if len(kept) == len(entries):
+            raise BadInput(f"no pattern {pattern!r}", "see `ambit local image list`")
+        await write_entries(client, CONFIG_MAP, KEY, kept)
+
+    run(with_client(open_client(name, None, None), work))
+
+
+@image.command("list")
+@name_option
+@output_option
+def list_images(name: str | None, output: str) -> None:
+    """Patterns in the order in which they are tried; built-in ones come last."""
+    from ambit.local.pods.images import BUILT_IN
+
+    async def work(client: Client) -> Entries:
+        return await read_entries(client, CONFIG_MAP, KEY)
+
+    added = run(with_client(open_client(name, None, None), work))
+    built_in = [{"pattern": entry.pattern, "command": list(entry.command)} for entry in BUILT_IN]
+    rows = [[entry["pattern"], "added", " ".join(entry["command"])] for entry in added]
+    rows += [[entry["pattern"], "built-in", " ".join(entry["command"])] for entry in built_in]
+    emit(["PATTERN", "SOURCE", "COMMAND"], rows, [*added, *built_in], output)

@@ -1,0 +1,144 @@
+"""`ambit workloads|services|policies|certs|connections`: what node proxies know (columns of `istioctl ztunnel-config`)."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import click
+
+from ambit.cli.access import cluster_options, open_client, run, with_client
+from ambit.cli.mesh import ask_all, node_of, node_pods
+from ambit.cli.render.output import emit, output_option
+from ambit.kube.client import Client
+
+Row = list[str]
+Dump = dict[str, Any]
+Rows = Callable[[Dump], Iterable[Row]]
+
+
+def _view(
+    name: str, text: str, key: str, columns: list[str], rows: Rows, *, every_node: bool = False
+) -> click.Command:
+    """A command that prints one section of the node proxies' dump.
+
+    What the control plane sent is the same on every node, so one is asked unless `every_node` or `--node` say more.
+    """
+
+    @click.command(name, help=text)
+    @cluster_options
+    @click.option("--node", default=None, metavar="NODE", help="Ask the proxy of this node.")
+    @output_option
+    def view(
+        name: str | None, kubeconfig: str | None, context: str | None, node: str | None, output: str
+    ) -> None:
+        async def work(client: Client) -> list[tuple[dict[str, Any], Any]]:
+            pods = await node_pods(client, node)
+            return await ask_all(client, pods if every_node or node else pods[:1], "/config_dump")
+
+        answers = run(with_client(open_client(name, kubeconfig, context), work))
+        if every_node:
+            found = [[node_of(pod), *row] for pod, dump in answers for row in rows(dump)]
+            emit(
+                ["NODE", *columns], sorted(found), {node_of(pod): dump[key] for pod, dump in answers}, output
+            )
+        else:
+            emit(columns, sorted(rows(answers[0][1])), answers[0][1][key], output)
+
+    return view
+
+
+def _workload_rows(dump: Dump) -> Iterable[Row]:
+    for workload in dump["workloads"]:
+        addresses = workload.get("workloadIps") or [workload.get("hostname", "")]
+        waypoint = (workload.get("waypoint") or {}).get("destination", "None")
+        protocol = str(workload.get("protocol", "TCP"))
+        yield [
+            workload["namespace"], workload["name"], addresses[0], workload.get("node", ""), waypoint, protocol
+        ]  # fmt: skip
+
+
+def _service_rows(dump: Dump) -> Iterable[Row]:
+    for service in dump["services"]:
+        endpoints = (service.get("endpoints") or {}).values()
+        healthy = [endpoint for endpoint in endpoints if endpoint.get("status", "Healthy") == "Healthy"]
+        addresses = ",".join(address.partition("/")[2] for address in service.get("vips") or ())
+        waypoint = (service.get("waypoint") or {}).get("destination", "None")
+        yield [
+            service["namespace"], service["name"], addresses, waypoint, f"{len(healthy)}/{len(endpoints)}"
+        ]  # fmt: skip
+
+
+def _policy_rows(dump: Dump) -> Iterable[Row]:
+    for policy in dump["policies"]:
+        yield [policy["namespace"], policy["name"], policy["action"], policy["scope"]]
+
+
+def _certificate_rows(dump: Dump) -> Iterable[Row]:
+    for entry in dump["certificates"]:
+        identity, state = entry["identity"], entry["state"]
+        chain = [
+            ("Leaf" if index == 0 else "Intermediate", part) for index, part in enumerate(entry["certChain"])
+        ]
+        for kind, part in [*chain, *(("Root", root) for root in entry["rootCerts"])]:
+            valid = str(part.get("valid", state == "Available")).lower()
+            yield [
+                identity,
+                kind,
+                state,
+                valid,
+                part["serialNumber"],
+                part["expirationTime"],
+                part["validFrom"],
+            ]
+        if not chain:
+            yield [identity, "NA", state, "false", "", "", ""]
+
+
+def _connection_rows(dump: Dump) -> Iterable[Row]:
+    for state in dump["workloadState"].values():
+        info = state["info"]
+        workload = f"{info['name']}.{info['namespace']}"
+        for direction in ("inbound", "outbound"):
+            for connection in state.get("connections", {}).get(direction, ()):
+                yield [
+                    workload, direction.capitalize(), connection["src"], connection["originalDst"],
+                    connection["actualDst"], connection["protocol"],
+                ]  # fmt: skip
+
+
+workloads = _view(
+    "workloads",
+    "Workloads that node proxies know, and how they are reached.",
+    "workloads",
+    ["NAMESPACE", "POD NAME", "ADDRESS", "NODE", "WAYPOINT", "PROTOCOL"],
+    _workload_rows,
+)
+services = _view(
+    "services",
+    "Services that node proxies know, with healthy and all endpoints.",
+    "services",
+    ["NAMESPACE", "SERVICE NAME", "SERVICE VIP", "WAYPOINT", "ENDPOINTS"],
+    _service_rows,
+)
+policies = _view(
+    "policies",
+    "Authorization policies as node proxies enforce them.",
+    "policies",
+    ["NAMESPACE", "POLICY NAME", "ACTION", "SCOPE"],
+    _policy_rows,
+)
+certs = _view(
+    "certs",
+    "Certificates of the workloads on each node.",
+    "certificates",
+    ["CERTIFICATE NAME", "TYPE", "STATUS", "VALID CERT", "SERIAL NUMBER", "NOT AFTER", "NOT BEFORE"],
+    _certificate_rows,
+    every_node=True,
+)
+connections = _view(
+    "connections",
+    "Open connections of enrolled pods.",
+    "workloadState",
+    ["WORKLOAD", "DIRECTION", "LOCAL", "REMOTE", "REMOTE TARGET", "PROTOCOL"],
+    _connection_rows,
+    every_node=True,
+)

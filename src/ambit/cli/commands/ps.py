@@ -1,0 +1,78 @@
+"""`ambit ps`: proxies, their versions, and whether they have what the control plane sent."""
+
+import asyncio
+from typing import Any
+
+import click
+
+from ambit.cli.access import cluster_options, open_client, run, with_client
+from ambit.cli.mesh import CONTROL_PLANES, ask, node_of, node_pods, system_pods
+from ambit.cli.render.output import emit, output_option
+from ambit.core.errors import AmbitError
+from ambit.core.names import CONTROL_DEBUG_PORT
+from ambit.kube.client import Client
+
+
+@click.command("ps")
+@cluster_options
+@output_option
+def command(name: str | None, kubeconfig: str | None, context: str | None, output: str) -> None:
+    """List proxies, their versions and their sync state."""
+
+    async def work(client: Client) -> list[dict[str, Any]]:
+        pods, connected = await asyncio.gather(node_pods(client), _connected(client))
+        return [await _describe(client, pod, connected.get(node_of(pod))) for pod in pods]
+
+    found = run(with_client(open_client(name, kubeconfig, context), work))
+    rows = [
+        [
+            proxy["name"],
+            proxy["node"],
+            proxy["type"],
+            proxy["version"],
+            proxy["envoy"],
+            proxy["sync"],
+            proxy["control"],
+        ]
+        for proxy in found
+    ]
+    emit(["NAME", "NODE", "TYPE", "VERSION", "ENVOY", "SYNC", "CONTROL PLANE"], rows, found, output)
+
+
+async def _connected(client: Client) -> dict[str, dict[str, Any]]:
+    """What control planes report of each node; empty when none answers (the proxies go on without)."""
+    entries: dict[str, dict[str, Any]] = {}
+    for pod in await system_pods(client, CONTROL_PLANES):
+        try:
+            for entry in await ask(client, pod, "/debug/syncz", CONTROL_DEBUG_PORT):
+                entries[entry["node"]] = {**entry, "control": pod["metadata"]["name"]}
+        except AmbitError:
+            continue
+    return entries
+
+
+async def _describe(client: Client, pod: dict[str, Any], entry: dict[str, Any] | None) -> dict[str, Any]:
+    proxy = {
+        "name": f"{pod['metadata']['name']}.{pod['metadata']['namespace']}",
+        "node": node_of(pod),
+        "type": "node",
+        "control": entry["control"] if entry else "",
+        "types": entry["types"] if entry else {},
+        "sync": sync_word(entry),
+    }
+    try:
+        dump = await ask(client, pod, "/config_dump")
+    except AmbitError as problem:
+        return {**proxy, "version": "", "envoy": "", "error": problem.message}
+    version = dump.get("version", {})
+    return {**proxy, "version": version.get("version", ""), "envoy": version.get("envoy", "")}
+
+
+def sync_word(entry: dict[str, Any] | None) -> str:
+    """SYNCED, STALE (sent but not acknowledged), REJECTED, or DISCONNECTED: istioctl's words where it has them."""
+    if entry is None:
+        return "DISCONNECTED"
+    states = entry["types"].values()
+    if any(state.get("error") for state in states):
+        return "REJECTED"
+    return "SYNCED" if all(state.get("sent") == state.get("acked") for state in states) else "STALE"

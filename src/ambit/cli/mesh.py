@@ -1,0 +1,53 @@
+"""The mesh's own pods, and what their debug ports say. Reached by port-forward, as istioctl does."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from ambit.core.errors import NotRunning, Unreachable
+from ambit.core.names import NODE_ADMIN_PORT, SYSTEM_NAMESPACE
+from ambit.kube.client import Client
+from ambit.kube.portforward import fetch
+from ambit.kube.resource import PODS
+
+NODE_PROXIES = "app=ztunnel"
+CONTROL_PLANES = "app=istiod"
+Pod = dict[str, Any]
+
+
+async def system_pods(client: Client, selector: str) -> list[Pod]:
+    """Pods of one of the mesh's parts, sorted by name."""
+    pods = await client.list(PODS, SYSTEM_NAMESPACE, label_selector=selector)
+    return sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))
+
+
+async def node_pods(client: Client, node: str | None = None) -> list[Pod]:
+    """Pods of the node proxies, of one node when named. Raises NotRunning when there is none."""
+    pods = [pod for pod in await system_pods(client, NODE_PROXIES) if node in (None, node_of(pod))]
+    if not pods:
+        where = f"on node {node!r}" if node else f"in namespace {SYSTEM_NAMESPACE}"
+        raise NotRunning(f"no node proxy {where}", "type `ambit check`")
+    return pods
+
+
+def node_of(pod: Pod) -> str:
+    return str(pod.get("spec", {}).get("nodeName", ""))
+
+
+async def ask(client: Client, pod: Pod, path: str, port: int = NODE_ADMIN_PORT) -> Any:
+    """The JSON that a pod's debug port answers. Raises Unreachable."""
+    metadata = pod["metadata"]
+    body = await fetch(client, metadata["namespace"], metadata["name"], port, path)
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError as problem:
+        raise Unreachable(
+            f"pod {metadata['name']} answers {path} with something that is not JSON"
+        ) from problem
+
+
+async def ask_all(client: Client, pods: list[Pod], path: str) -> list[tuple[Pod, Any]]:
+    """The same of several pods at once."""
+    answers = await asyncio.gather(*(ask(client, pod, path) for pod in pods))
+    return list(zip(pods, answers, strict=True))
