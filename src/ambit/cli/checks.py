@@ -96,9 +96,11 @@ async def _certificates_valid(client: Client) -> list[str]:
             identity, state = certificate["identity"], certificate["state"]
             if state != "Available":
                 problems.append(f"{identity} on {node_of(pod)}: {state}")
-            for part in certificate["certChain"][:1]:
-                if datetime.fromisoformat(part["expirationTime"]) <= datetime.now(UTC):
-                    problems.append(f"{identity} on {node_of(pod)} has expired")
+            problems += [
+                f"{identity} on {node_of(pod)} has expired"
+                for part in certificate["certChain"][:1]
+                if datetime.fromisoformat(part["expirationTime"]) <= datetime.now(UTC)
+            ]
     return problems
 
 
@@ -141,7 +143,7 @@ CHECKS = (
         "type `ambit up`, or check --kubeconfig", _api_answers, is_fatal=True,
     ),
     Check("cluster", "nodes-ready", "all nodes are ready", "type `kubectl describe nodes`", _nodes_ready),
-    Check("cluster", "crds", "Istio's policy kinds are installed", "type `ambit down` and `ambit up`", _crds_established),
+    Check("cluster", "crds", "Istio's policy kinds are installed", "type `ambit down; ambit up`", _crds_established),
     Check(
         "control plane", "control-ready", "the control plane is ready", LOGS.format("app=istiod"), _control_ready
     ),

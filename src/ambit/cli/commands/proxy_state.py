@@ -1,4 +1,7 @@
-"""`ambit workloads|services|policies|certs|connections`: what node proxies know (columns of `istioctl ztunnel-config`)."""
+"""What node proxies know: `ambit workloads|services|policies|certs|connections`.
+
+Columns are those of `istioctl ztunnel-config`.
+"""
 
 from collections.abc import Callable, Iterable
 from typing import Any

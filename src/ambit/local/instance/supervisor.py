@@ -4,7 +4,7 @@ Runs on the standard library alone, as `python -S -m ambit.local.instance.superv
 and nothing in the virtual environment can break it. It lives in the host's network namespace; when it dies the
 kernel kills every process of the instance, and mounts and network namespaces vanish with their last user.
 
-    unshare(user, mount, pid, ipc) ─> fork ─> [PID 1: this] ─ fork ─> cluster process (fabric network namespace)
+    unshare(user, mount, pid, ipc) ─> fork ─> [PID 1: this] ─ fork ─> cluster process (joins the fabric's network)
                                                             └ fork ─> host processes, as the cluster process asks
 """
 
@@ -20,7 +20,6 @@ from typing import Any
 from ambit.local import kernel
 
 RUN = "/run"
-FABRIC = "/run/ambit/netns/fabric"
 DIRECTORIES = ("/run/ambit/netns", "/run/ambit/sandboxes", "/run/ambit/nodes", "/run/lock")
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
@@ -31,14 +30,11 @@ QUIET = 10.0
 class Child:
     """One supervised program: restarted with growing pauses until the instance ends."""
 
-    def __init__(
-        self, name: str, argv: list[str], environment: dict[str, str], log: str, *, in_fabric: bool
-    ) -> None:
+    def __init__(self, name: str, argv: list[str], environment: dict[str, str], log: str) -> None:
         self.name = name
         self.argv = argv
         self.environment = environment
         self.log = log
-        self.in_fabric = in_fabric
         self.pid = 0
         self.started = 0.0
         self.pause = FIRST_PAUSE
@@ -67,8 +63,6 @@ class Child:
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.setsid()
-        if self.in_fabric:
-            enter_fabric()
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(log, 1)
         os.dup2(log, 2)
@@ -90,17 +84,6 @@ class Child:
 
 def say(text: str) -> None:
     print(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} supervisor: {text}", file=sys.stderr, flush=True)  # noqa: T201
-
-
-def enter_fabric() -> None:
-    """Join the pinned fabric namespace, or make and pin it (the first time)."""
-    if os.path.exists(FABRIC):
-        kernel.setns(FABRIC, kernel.CLONE_NEWNET)
-        return
-    kernel.unshare(kernel.CLONE_NEWNET)
-    with open(FABRIC, "w"):
-        pass
-    kernel.mount("/proc/self/ns/net", FABRIC, flags=kernel.MS_BIND)
 
 
 def make_private_view() -> None:
@@ -188,7 +171,7 @@ class Supervisor:
             name = str(request["run"])
             if name not in self.children:
                 log = os.path.join(self.logs, f"{name}.log")
-                self.children[name] = Child(name, request["argv"], self.environment, log, in_fabric=False)
+                self.children[name] = Child(name, request["argv"], self.environment, log)
 
 
 def main() -> None:
