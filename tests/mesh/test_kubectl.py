@@ -1,6 +1,5 @@
 """The stock kubectl against the laptop cluster: every verb that people use day by day."""
 
-import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -81,8 +80,7 @@ def test_get_prints_columns(mesh: Mesh, web: str) -> None:
 
 
 def test_get_watch_follows_changes(mesh: Mesh, web: str) -> None:
-    command = [mesh.kubectl_command(), "get", "configmaps", "-n", web, "-w", "-o", "name"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watch:
+    with mesh.popen("get", "configmaps", "-n", web, "-w", "-o", "name") as watch:
         assert watch.stdout is not None
         guard = threading.Timer(30, watch.kill)
         guard.start()
@@ -101,12 +99,10 @@ def test_describe_shows_events(mesh: Mesh, web: str) -> None:
 
 
 def test_logs_follow_until_the_request_is_seen(mesh: Mesh, web: str) -> None:
-    command = [mesh.kubectl_command(), "logs", "-n", web, "deploy/web", "-f"]
     pod = mesh.kubectl(
         "get", "pods", "-n", web, "-l", "app=web", "-o", "jsonpath={.items[0].metadata.name}"
     ).stdout
-    command = [mesh.kubectl_command(), "logs", "-n", web, pod, "-f"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as logs:
+    with mesh.popen("logs", "-n", web, pod, "-f") as logs:
         assert logs.stdout is not None
         guard = threading.Timer(30, logs.kill)
         guard.start()
@@ -125,8 +121,7 @@ def test_exec_returns_output_and_exit_code(mesh: Mesh, web: str) -> None:
 
 
 def test_port_forward_carries_requests(mesh: Mesh, web: str) -> None:
-    command = [mesh.kubectl_command(), "port-forward", "-n", web, "service/web", ":80"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as forward:
+    with mesh.popen("port-forward", "-n", web, "service/web", ":80") as forward:
         assert forward.stdout is not None
         guard = threading.Timer(30, forward.kill)
         guard.start()

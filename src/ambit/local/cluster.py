@@ -36,7 +36,9 @@ log = logging.getLogger(__name__)
 
 async def run_cluster(state: StateDirectory) -> None:
     """Run until SIGTERM. Raises AmbitError when the kernel or the disk refuses something essential."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
     config = read_config(state)
     fabric = NetnsFabric(config.node_addresses)
     fabric.join()

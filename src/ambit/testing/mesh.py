@@ -43,6 +43,12 @@ class Mesh:
         command = [self._kubectl, f"--kubeconfig={self.state.kubeconfig}", *words]
         return _run(command, self.environment, check=check, timeout=timeout, stdin=stdin)
 
+    def popen(self, *words: str) -> subprocess.Popen[str]:
+        """Start a kubectl that goes on by itself; the caller ends it."""
+        assert self._kubectl is not None, "this test needs a kubectl program"
+        command = [self._kubectl, f"--kubeconfig={self.state.kubeconfig}", *words]
+        return subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, text=True)
+
     def client(self) -> Client:
         return Client.from_kubeconfig(self.state.kubeconfig)
 
