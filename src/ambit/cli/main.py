@@ -8,11 +8,21 @@ import click
 from ambit.core.errors import AmbitError
 
 COMMANDS = {
-    "control": "ambit.cli.commands.control",
-    "node": "ambit.cli.commands.node",
-    "version": "ambit.cli.commands.version",
+    "up": "ambit.cli.commands.up:command",
+    "down": "ambit.cli.commands.down:command",
+    "check": "ambit.cli.commands.check:command",
+    "ps": "ambit.cli.commands.ps:command",
+    "workloads": "ambit.cli.commands.proxy_state:workloads",
+    "services": "ambit.cli.commands.proxy_state:services",
+    "policies": "ambit.cli.commands.proxy_state:policies",
+    "certs": "ambit.cli.commands.proxy_state:certs",
+    "connections": "ambit.cli.commands.proxy_state:connections",
+    "control": "ambit.cli.commands.control:command",
+    "node": "ambit.cli.commands.node:command",
+    "local": "ambit.cli.commands.local:command",
+    "version": "ambit.cli.commands.version:command",
 }
-"""Command name to the module that defines it as `command`."""
+"""Command name to `module:attribute`."""
 
 
 class LazyGroup(click.Group):
@@ -22,10 +32,10 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        module = COMMANDS.get(cmd_name)
-        if module is None:
+        if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(module).command
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
 

@@ -8,7 +8,7 @@ import msgspec
 from ambit.core.errors import NotRunning, Unreachable
 from ambit.core.names import NODE_ADMIN_PORT, SYSTEM_NAMESPACE
 from ambit.kube.client import Client
-from ambit.kube.portforward import fetch
+from ambit.kube.portforward import pod_http
 from ambit.kube.resource import PODS
 
 NODE_PROXIES = "app=ztunnel"
@@ -38,7 +38,9 @@ def node_of(pod: Pod) -> str:
 async def ask(client: Client, pod: Pod, path: str, port: int = NODE_ADMIN_PORT) -> Any:
     """The JSON that a pod's debug port answers. Raises Unreachable."""
     metadata = pod["metadata"]
-    body = await fetch(client, metadata["namespace"], metadata["name"], port, path)
+    async with pod_http(client, metadata["namespace"], metadata["name"], port) as transport:
+        response = await transport.request("GET", path, {})
+        body = await response.read()
     try:
         return msgspec.json.decode(body)
     except msgspec.DecodeError as problem:

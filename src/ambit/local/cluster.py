@@ -5,19 +5,16 @@ namespaces and in the pods' shims, and its successor adopts them.
 """
 
 import asyncio
-import gc
 import logging
 import os
 import signal
 import socket
 import sys
-from typing import Any
 
 from ambit.core.errors import AmbitError
 from ambit.kube.client import Client
 from ambit.kube.errors import AlreadyExists
-from ambit.kube.resource import Resource, by_kind
-from ambit.local.apiserver.credentials import prepare_credentials
+from ambit.local.apiserver.credentials import write_kubeconfig
 from ambit.local.apiserver.server import ApiServer, ApiSettings
 from ambit.local.config import ClusterConfig, read_config
 from ambit.local.controllers.run import run_controllers
@@ -28,7 +25,7 @@ from ambit.local.fabric.services import ServiceCatalog
 from ambit.local.forward.controller import ForwardController
 from ambit.local.layout import API_PORT, FABRIC_V4, RUN, StateDirectory
 from ambit.local.pods.runner import PodRunner
-from ambit.local.system import system_objects
+from ambit.local.system import KINDS, system_objects
 
 API_SOCKET = RUN / "api.sock"
 log = logging.getLogger(__name__)
@@ -45,10 +42,16 @@ async def run_cluster(state: StateDirectory) -> None:
     listeners = [_inherited_listener(), _fabric_listener()]
     await fabric.prepare()
     client = Client.over_unix(API_SOCKET)
-    runner = PodRunner(client, fabric, state, config)
-    credentials = prepare_credentials(state, listeners[0].getsockname()[1])
-    server = ApiServer(ApiSettings.of(state, config, credentials), runner.streams)
+    runner = PodRunner(client, fabric, state, config.node_addresses, config.topology)
+    bundles = (f"gateway-{config.gateway_api}", "istio")
+    server = ApiServer(ApiSettings(state.pki, state.database, bundles), runner.streams)
     await server.start(listeners, API_SOCKET)
+    write_kubeconfig(
+        state.kubeconfig,
+        server.credentials,
+        f"https://127.0.0.1:{listeners[0].getsockname()[1]}",
+        config.name,
+    )
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     catalog = ServiceCatalog(client)
@@ -56,7 +59,7 @@ async def run_cluster(state: StateDirectory) -> None:
         tasks = [
             group.create_task(work)
             for work in (
-                run_controllers(client, cluster_ca=credentials.ca_pem),
+                run_controllers(client, cluster_ca=server.credentials.authority_pem),
                 create_system(client, config, state),
                 runner.run(),
                 catalog.run(),
@@ -65,7 +68,6 @@ async def run_cluster(state: StateDirectory) -> None:
                 ForwardController(client, catalog, state).run(),
             )
         ]
-        gc.freeze()
         await stopping.wait()
         for task in tasks:
             task.cancel()
@@ -75,18 +77,12 @@ async def run_cluster(state: StateDirectory) -> None:
 async def create_system(client: Client, config: ClusterConfig, state: StateDirectory) -> None:
     """Create the mesh's own parts that do not exist yet; what a user changed stays."""
     for value in system_objects(config, state):
-        resource = by_kind(value["apiVersion"], value["kind"])
         try:
-            await _create(client, resource, value)
+            await client.create(KINDS[value["kind"]], value)
+        except AlreadyExists:
+            continue
         except AmbitError as problem:
-            log.error("cannot create %s %s: %s", value["kind"], value["metadata"]["name"], problem.message)
-
-
-async def _create(client: Client, resource: Resource, value: dict[str, Any]) -> None:
-    try:
-        await client.create(resource, value)
-    except AlreadyExists:
-        return
+            log.warning("cannot create %s %s: %s", value["kind"], value["metadata"]["name"], problem.message)
 
 
 def _inherited_listener() -> socket.socket:

@@ -7,8 +7,25 @@ from typing import Any
 import yaml
 
 from ambit import __version__
+from ambit.kube import resource
 from ambit.local.config import ClusterConfig
 from ambit.local.layout import StateDirectory
+
+KINDS = {
+    each.kind: each
+    for each in (
+        resource.NAMESPACES,
+        resource.SERVICE_ACCOUNTS,
+        resource.CLUSTER_ROLES,
+        resource.CLUSTER_ROLE_BINDINGS,
+        resource.ROLES,
+        resource.ROLE_BINDINGS,
+        resource.SERVICES,
+        resource.DEPLOYMENTS,
+        resource.DAEMON_SETS,
+    )
+}
+"""The kinds that occur in `system.yaml`."""
 
 
 def system_objects(config: ClusterConfig, state: StateDirectory) -> tuple[dict[str, Any], ...]:

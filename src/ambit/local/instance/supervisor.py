@@ -104,11 +104,7 @@ class Supervisor:
         self.logs = str(config["logs"])
         self.environment = {str(key): str(value) for key, value in config["environment"].items()}
         cluster = Child(
-            "cluster",
-            config["cluster"],
-            self.environment,
-            os.path.join(self.logs, "cluster.log"),
-            in_fabric=True,
+            "cluster", config["cluster"], self.environment, os.path.join(self.logs, "cluster.log")
         )
         self.cluster = cluster
         self.children: dict[str, Child] = {cluster.name: cluster}
