@@ -20,6 +20,9 @@ FABRIC_V4 = ipaddress.IPv4Interface("172.30.0.1/16")
 FABRIC_V6 = ipaddress.IPv6Interface("fd00:ac1e::1/64")
 SERVICES_V4 = ipaddress.IPv4Network("10.96.0.0/16")
 SERVICES_V6 = ipaddress.IPv6Network("fd00:10:96::/112")
+BALANCERS_V4 = ipaddress.IPv4Network("172.30.1.0/24")
+BALANCERS_V6 = ipaddress.IPv6Network("fd00:ac1e::1:0/112")
+"""Addresses of load balancers, inside the fabric's networks."""
 KUBERNETES_SERVICE = ipaddress.IPv4Address("10.96.0.1")
 DNS_SERVICE = ipaddress.IPv4Address("10.96.0.10")
 API_PORT = 6443

@@ -3,7 +3,7 @@
 Pure. Two verdict maps lead from (address, protocol, port) to one chain for each service port, and that chain
 picks a ready endpoint at random (by the client's address under `sessionAffinity: ClientIP`, so without state
 and only until the endpoints change). Node ports are entries with the nodes' addresses. What still goes to the
-service ranges after translation has no endpoints or does not exist, and is refused at once.
+service and load balancer ranges after translation has no endpoints or does not exist, and is refused at once.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +13,7 @@ import msgspec
 
 from ambit.core.address import Address
 from ambit.local.fabric.services import Endpoint, EndpointSlice, Service, ServicePort, SlicesByService
-from ambit.local.layout import SERVICES_V4, SERVICES_V6, NodeAddresses
+from ambit.local.layout import BALANCERS_V4, BALANCERS_V6, SERVICES_V4, SERVICES_V6, NodeAddresses
 
 TABLE = "ambit_services"
 
@@ -83,8 +83,8 @@ table inet {TABLE} {{
     jump translate
   }}
   chain refuse {{
-    ip daddr {SERVICES_V4} reject
-    ip6 daddr {SERVICES_V6} reject
+    ip daddr {{ {SERVICES_V4}, {BALANCERS_V4} }} reject
+    ip6 daddr {{ {SERVICES_V6}, {BALANCERS_V6} }} reject
   }}
   chain refuse_forwarded {{
     type filter hook forward priority filter; policy accept;

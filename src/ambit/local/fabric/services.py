@@ -35,6 +35,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, rename="camel"):
     external_ips: tuple[str, ...] = msgspec.field(default=(), name="externalIPs")
     external_name: str = ""
     ports: tuple[ServicePort, ...] | None = None
+    load_balancer_class: str = ""
     session_affinity: str = ""
     internal_traffic_policy: str = ""
     publish_not_ready_addresses: bool = False
@@ -72,10 +73,18 @@ class Service(msgspec.Struct, frozen=True):
         return tuple(address for address in given if address and address != "None")
 
     @property
+    def balanced(self) -> bool:
+        """Whether our own load balancer serves it."""
+        return self.spec.type == "LoadBalancer" and not self.spec.load_balancer_class
+
+    @property
+    def balancer_addresses(self) -> tuple[str, ...]:
+        return tuple(ingress.ip for ingress in self.status.load_balancer.ingress or () if ingress.ip)
+
+    @property
     def outside_addresses(self) -> tuple[str, ...]:
         """Of load balancers and `externalIPs`."""
-        balanced = tuple(ingress.ip for ingress in self.status.load_balancer.ingress or () if ingress.ip)
-        return balanced + self.spec.external_ips
+        return self.balancer_addresses + self.spec.external_ips
 
 
 class Conditions(msgspec.Struct, frozen=True):

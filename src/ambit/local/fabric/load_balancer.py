@@ -1,0 +1,103 @@
+"""Gives Services of type LoadBalancer an address, as a cloud's controller does.
+
+The addresses belong to the fabric's networks and are translated by the Service tables like cluster
+addresses, so pods, nodes and the fabric itself reach them; the host does through forwards. A Service that
+names a `loadBalancerClass` is left to whoever implements that class.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
+
+from ambit.core.address import Address, Network
+from ambit.core.errors import AmbitError
+from ambit.kube.client import Client
+from ambit.kube.errors import NotFound
+from ambit.kube.resource import SERVICES
+from ambit.local.fabric.services import Service, ServiceCatalog
+from ambit.local.layout import BALANCERS_V4, BALANCERS_V6
+
+log = logging.getLogger(__name__)
+
+SETTLE = 0.02
+RETRY = 0.5
+
+Changes = dict[tuple[str, str], tuple[str, ...]]
+"""Addresses that the status of these Services must get."""
+
+
+class LoadBalancerController:
+    """Keeps `status.loadBalancer` right."""
+
+    def __init__(self, client: Client, catalog: ServiceCatalog) -> None:
+        self._client = client
+        self._catalog = catalog
+        self._changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow the catalog until cancelled."""
+        self._catalog.subscribe(self._changed.set)
+        await self._catalog.wait_synced()
+        self._changed.set()
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(SETTLE)
+            self._changed.clear()
+            try:
+                for key, addresses in assign(self._catalog.services).items():
+                    await self._write(key, addresses)
+            except AmbitError as problem:
+                log.warning("load balancer address not written: %s", problem.message)
+                await asyncio.sleep(RETRY)
+                self._changed.set()
+
+    async def _write(self, key: tuple[str, str], addresses: tuple[str, ...]) -> None:
+        ingress = [{"ip": address, "ipMode": "VIP"} for address in addresses]
+        patch = {"status": {"loadBalancer": {"ingress": ingress} if ingress else None}}
+        try:
+            await self._client.patch(SERVICES, key[1], patch, key[0], subresource="status")
+        except NotFound:
+            return
+
+
+def assign(services: Iterable[Service]) -> Changes:
+    """What must be written: an address of each family that a Service has, kept for as long as it wants one.
+
+    Pure. Services beyond the pool's size get none.
+    """
+    changes: Changes = {}
+    taken: set[Address] = set()
+    ordered = sorted(services, key=lambda service: service.key)
+    for service in ordered:
+        if service.balanced and _is_right(service):
+            taken.update(ip_address(text) for text in service.balancer_addresses)
+    free = {4: _free(BALANCERS_V4, taken), 6: _free(BALANCERS_V6, taken)}
+    for service in ordered:
+        if service.spec.load_balancer_class:
+            continue
+        if not service.balanced:
+            if service.balancer_addresses:
+                changes[service.key] = ()
+        elif not _is_right(service):
+            chosen = [next(free[version], None) for version in _families(service)]
+            changes[service.key] = tuple(str(address) for address in chosen if address is not None)
+            if changes[service.key] == service.balancer_addresses:
+                del changes[service.key]
+    return changes
+
+
+def _is_right(service: Service) -> bool:
+    versions = [ip_address(text).version for text in service.balancer_addresses]
+    return versions == _families(service)
+
+
+def _families(service: Service) -> list[int]:
+    return [ip_address(text).version for text in service.cluster_addresses]
+
+
+def _free(pool: Network, taken: set[Address]) -> Iterator[Address]:
+    for address in pool.hosts():
+        if address not in taken:
+            taken.add(address)
+            yield address
