@@ -1,0 +1,130 @@
+"""A small mesh that shows every kind of resource, for golden files and for Envoy's own validation."""
+
+import ipaddress
+
+from ambit.core.identity import Identity
+from ambit.envoy import names
+from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Prefix, Presence, Rule, Scope
+from ambit.model.service import Service, VirtualAddress
+from ambit.model.view import Snapshot
+from ambit.model.workload import GatewayAddress, Port, TunnelProtocol, Workload
+from ambit.plan import node_proxy
+from ambit.plan.node_proxy import LocalPod, LocalPods, NodeSettings, PlannedResource
+
+
+def workload(name: str, *addresses: str, node: str = "node2", **more: object) -> Workload:
+    fields = {
+        "uid": f"Kubernetes//Pod/default/{name}",
+        "name": name,
+        "namespace": "default",
+        "identity": Identity("cluster.local", "default", name),
+        "addresses": tuple(map(ipaddress.ip_address, addresses)),
+        "tunnel": TunnelProtocol.HBONE,
+        "node": node,
+    }
+    return Workload(**{**fields, **more})  # type: ignore[arg-type]
+
+
+def pod(value: Workload) -> LocalPod:
+    return LocalPod(
+        uid=f"uid-{value.name}",
+        namespace=value.namespace,
+        name=value.name,
+        sandbox="s1",
+        identity=value.identity,
+        addresses=value.addresses,
+        netns=f"/run/netns/{value.name}",
+    )
+
+
+WEB = {"default/web.default.svc.cluster.local": (Port(80, 8080),)}
+CLIENT = workload("client", "10.244.1.2", "fd00:10:244:1::2", node="node1")
+NEAR = workload("near", "10.244.1.3", "fd00:10:244:1::3", node="node1", services=WEB)
+FAR = workload("far", "10.244.2.3", services=WEB)
+PLAIN = workload("plain", "10.244.2.4", tunnel=TunnelProtocol.NONE, services=WEB)
+SERVICE = Service(
+    name="web",
+    namespace="default",
+    hostname="web.default.svc.cluster.local",
+    addresses=(VirtualAddress("", ipaddress.ip_address("10.96.0.20")),),
+    ports=(Port(80, 8080),),
+    subject_alt_names=("spiffe://cluster.local/ns/default/sa/web",),
+)
+EMPTY = Service(
+    name="empty",
+    namespace="default",
+    hostname="empty.default.svc.cluster.local",
+    addresses=(VirtualAddress("", ipaddress.ip_address("10.96.0.21")),),
+    ports=(Port(80, 8080),),
+)
+GUARDED = Service(
+    name="guarded",
+    namespace="default",
+    hostname="guarded.default.svc.cluster.local",
+    addresses=(VirtualAddress("", ipaddress.ip_address("10.96.0.22")),),
+    ports=(Port(80, 8080),),
+    waypoint=GatewayAddress(port=15008, address=ipaddress.ip_address("10.244.2.3")),
+)
+POLICIES = (
+    Authorization(
+        "only-client",
+        "default",
+        Scope.WORKLOAD_SELECTOR,
+        Action.ALLOW,
+        (
+            Rule(
+                (Clause((Match(principals=(Exact(CLIENT.identity.principal),), destination_ports=(8080,)),)),)
+            ),
+            Rule((Clause((Match(namespaces=(Prefix("team-"),)),)),)),
+        ),
+    ),
+    Authorization(
+        "no-outsiders",
+        "default",
+        Scope.WORKLOAD_SELECTOR,
+        Action.DENY,
+        (
+            Rule(
+                (
+                    Clause((Match(not_principals=(Presence(),)),)),
+                    Clause((Match(not_source_ips=(ipaddress.ip_network("10.0.0.0/8"),)),)),
+                )
+            ),
+        ),
+    ),
+)
+GUARD = workload(
+    "guard", "10.244.1.4", node="node1", policies=("default/only-client", "default/no-outsiders")
+)
+SETTINGS = NodeSettings(node="node1")
+VIEW = Snapshot([CLIENT, NEAR, FAR, PLAIN, GUARD], [SERVICE, EMPTY, GUARDED], POLICIES)
+PODS = LocalPods(map(pod, (CLIENT, NEAR, GUARD)))
+DESTINATIONS = {
+    "tunnel": ("10.244.2.3", 8080),
+    "same_node": ("10.244.1.3", 8080),
+    "denied": ("10.244.1.4", 9090),
+    "plain": ("10.244.2.4", 8080),
+    "unknown": ("192.0.2.1", 443),
+    "service": ("10.96.0.20", 80),
+    "no_port": ("10.96.0.20", 81),
+    "no_endpoint": ("10.96.0.21", 80),
+    "waypoint": ("10.96.0.22", 80),
+    "reserved": ("192.0.2.1", 15008),
+}
+
+
+def resources() -> dict[str, PlannedResource]:
+    """Every case by the name of its golden file."""
+    client = pod(CLIENT)
+    found = {f"shared_{each.name}": each for each in node_proxy.shared_resources()}
+    for label, local in (("open", client), ("guarded", pod(GUARD))):
+        for each in node_proxy.pod_resources(local, VIEW, SETTINGS):
+            found[f"{each.name.partition('|')[0]}_{label}"] = each
+    for label, (address, port) in DESTINATIONS.items():
+        name = names.destination(client.key, ipaddress.ip_address(address), port)
+        found[f"dst_{label}"] = node_proxy.destination(name, VIEW, PODS, SETTINGS)
+    name = names.tunnel(FAR.identity, SERVICE.key)
+    found["hbone_service"] = node_proxy.destination(name, VIEW, PODS, SETTINGS)
+    # These differ from the open pod's in names only.
+    del found["in_guarded"], found["out_guarded"], found["local_guarded"]
+    return found
