@@ -22,6 +22,7 @@ from tests.plan.dataplane.agent import ENVOY
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "node_proxy"
 MOST_LINES = 150
+MAPS = {"filter_metadata", "typed_extension_protocol_options", "value"}
 # Types that only this text form needs: at run time nothing looks inside an Any.
 for _module in ("cluster.v3.cluster_pb2", "core.v3.extension_pb2"):
     importlib.import_module(f"envoy.config.{_module}")
@@ -35,7 +36,7 @@ def as_text(resource: PlannedResource) -> str:
         # The same as in the outbound listener's file.
         for repeated in ("access_log", "socket_options"):
             _drop(content, repeated)
-    return yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False, width=110)
+    return yaml.safe_dump(_sorted_maps(json.loads(json.dumps(content))), sort_keys=False, width=110)
 
 
 @pytest.mark.parametrize("case", sorted(cases.resources()))
@@ -84,11 +85,22 @@ def test_envoy_accepts_everything(tmp_path: Path) -> None:
     assert " OK" in done.stdout + done.stderr
 
 
+def _sorted_maps(content: object, *, inside: bool = False) -> object:
+    """Message fields stay in their order, maps are sorted: protobuf gives them in any order."""
+    if isinstance(content, list):
+        return [_sorted_maps(each, inside=inside) for each in content]
+    if not isinstance(content, dict):
+        return content
+    keys = sorted(content) if inside else list(content)
+    return {key: _sorted_maps(content[key], inside=inside or key in MAPS) for key in keys}
+
+
 def _move(listener: listener_pb2.Listener, port: int) -> None:
     """To a port of its own: listeners of several pods differ only in their namespace."""
     if listener.HasField("address"):
         listener.address.socket_address.port_value = port
-        listener.additional_addresses[0].address.socket_address.port_value = port
+        for each in listener.additional_addresses:
+            each.address.socket_address.port_value = port
 
 
 def _drop(content: object, key: str) -> None:

@@ -36,7 +36,7 @@ def tcp(log_name: str, *, pod: str) -> Any:
 
 def tcp_failures(log_name: str) -> Any:
     """Only connections that failed, of a listener that all pods share; joined by the client's address."""
-    log = _tcp(log_name, (_dynamic(WORKLOAD), _dynamic(IDENTITY), _dynamic(TARGET)))
+    log = _tcp(log_name, (*map(_dynamic, _HOST_TAGS), *map(_cluster, (REASON, POLICY))))
     log.filter.response_flag_filter.SetInParent()
     return log
 
@@ -66,9 +66,13 @@ def _common(log_name: str, tags: Iterable[Any]) -> Any:
 
 
 def _destination_tags() -> Iterable[Any]:
-    # Formats, not tags of kind metadata: those are empty when a cluster had no endpoint to choose.
-    yield from (_format(tag, f"%CLUSTER_METADATA({names.METADATA}:{tag})%") for tag in _CLUSTER_TAGS)
+    yield from map(_cluster, _CLUSTER_TAGS)
     yield from (_format(f"host.{tag}", f"%UPSTREAM_METADATA({names.METADATA}:{tag})%") for tag in _HOST_TAGS)
+
+
+def _cluster(tag: str) -> Any:
+    # A format, not a tag of kind metadata: that is empty when the cluster had no endpoint to choose.
+    return _format(tag, f"%CLUSTER_METADATA({names.METADATA}:{tag})%")
 
 
 def _dynamic(tag: str) -> Any:

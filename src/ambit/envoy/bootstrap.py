@@ -13,6 +13,7 @@ from envoy.extensions.resource_monitors.downstream_connections.v3 import downstr
 from envoy.extensions.resource_monitors.fixed_heap.v3 import fixed_heap_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from envoy.type.matcher.v3 import string_pb2
+from google.protobuf.wrappers_pb2 import UInt32Value, UInt64Value
 
 from ambit.envoy import defaults, names
 from ambit.envoy.words import extension, from_ads, pack, pipe, seconds
@@ -56,10 +57,7 @@ def node_proxy(*, node: str, xds_socket: str, admin_socket: str, max_connections
             )
         ),
         overload_manager=_overload(max_connections),
-        memory_allocator_manager=bootstrap_pb2.MemoryAllocatorManager(
-            bytes_to_release=defaults.RELEASE_BYTES,
-            memory_release_interval=seconds(defaults.RELEASE_INTERVAL),
-        ),
+        memory_allocator_manager=_allocator(),
     )
     bootstrap.admin.address.CopyFrom(pipe(admin_socket))
     layer = bootstrap.layered_runtime.layers.add(name="static")
@@ -87,6 +85,22 @@ def _agent(xds_socket: str) -> Any:
     )
     cluster.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(pack(options))
     return cluster
+
+
+def _allocator() -> Any:
+    """Field numbers 3 and 4 are Envoy 1.40's own; xds-protos 1.85 does not know them yet."""
+    limit = UInt64Value(value=defaults.SOFT_MEMORY_LIMIT).SerializeToString()
+    cache = UInt32Value(value=defaults.CACHE_PER_CPU).SerializeToString()
+    return bootstrap_pb2.MemoryAllocatorManager.FromString(
+        bootstrap_pb2.MemoryAllocatorManager(
+            bytes_to_release=defaults.RELEASE_BYTES,
+            memory_release_interval=seconds(defaults.RELEASE_INTERVAL),
+        ).SerializeToString()
+        + bytes([3 << 3 | 2, len(limit)])
+        + limit
+        + bytes([4 << 3 | 2, len(cache)])
+        + cache
+    )
 
 
 def _overload(max_connections: int) -> Any:

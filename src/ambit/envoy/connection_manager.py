@@ -77,6 +77,8 @@ def hbone(*, pod: str, addresses: Iterable[Address]) -> Any:
 
 
 def _routes(pod: str, addresses: list[Address]) -> Any:
+    """Only the usual spelling of an address and port is served: policy compares texts, so a port with a
+    leading zero must not get past it."""
     own = "|".join(
         re.escape(f"[{address}]" if address.version == 6 else str(address)) for address in addresses
     )
@@ -90,7 +92,7 @@ def _routes(pod: str, addresses: list[Address]) -> Any:
                 routes=[
                     _answer(_connect(f"({own}):({reserved})"), _UNAVAILABLE),
                     route_components_pb2.Route(
-                        match=_connect(f"({own}):[0-9]+"),
+                        match=_connect(f"({own}):[1-9][0-9]*"),
                         route=route_components_pb2.RouteAction(
                             cluster=names.local_cluster(pod),
                             timeout=seconds(0),

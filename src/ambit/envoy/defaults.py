@@ -35,6 +35,8 @@ HEAP_LIMIT = 512 << 20
 """The overload manager sheds load against this heap size; 20k connections need about 300 MiB."""
 RELEASE_BYTES = 64 << 20
 RELEASE_INTERVAL = 1.0
+SOFT_MEMORY_LIMIT = 20 << 20
+CACHE_PER_CPU = 256 << 10
 """Free memory goes back to the system; 15 % less anonymous memory after load."""
 TUNNEL_IDLE_TIMEOUT = 300.0
 """An HBONE connection without tunnels is closed after this time; ztunnel's number."""

@@ -4,7 +4,7 @@ None of them depends on policies, services or other workloads (those come as clu
 the plaintext listener's matcher), so ordinary changes never drain a connection.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from envoy.config.core.v3 import socket_option_pb2
@@ -26,12 +26,12 @@ _SOL_SOCKET, _SO_KEEPALIVE = 1, 9
 _SOL_TCP, _TCP_KEEPIDLE, _TCP_KEEPINTVL, _TCP_KEEPCNT = 6, 4, 5, 6
 
 
-def outbound(*, pod: str, netns: str, client_secret: str) -> Any:
+def outbound(*, pod: str, netns: str, addresses: Collection[Address], client_secret: str) -> Any:
     """15001: every TCP connection that the pod opens. The cluster `dst|POD|ADDRESS:PORT`, asked for on
     demand, decides how it goes on; the client's address is kept."""
     return _pod_listener(
         names.outbound_listener(pod),
-        addresses=("127.0.0.1", "::1"),
+        addresses=_per_family(addresses, "127.0.0.1", "::1"),
         port=OUTBOUND_PORT,
         netns=netns,
         direction="OUTBOUND",
@@ -53,14 +53,14 @@ def outbound(*, pod: str, netns: str, client_secret: str) -> Any:
     )
 
 
-def hbone(*, pod: str, netns: str, addresses: Iterable[Address], server_secret: str) -> Any:
+def hbone(*, pod: str, netns: str, addresses: Collection[Address], server_secret: str) -> Any:
     """15008: mutual TLS, then one CONNECT stream per connection, authorised one by one, delivered from the
     client's address to an address of the pod."""
     chain = _chain("hbone", connection_manager.hbone(pod=pod, addresses=addresses))
     chain.transport_socket.CopyFrom(tls.server_socket(server_secret))
     return _pod_listener(
         names.hbone_listener(pod),
-        addresses=(ANY_V4, ANY_V6),
+        addresses=_per_family(addresses, ANY_V4, ANY_V6),
         port=HBONE_PORT,
         netns=netns,
         direction="INBOUND",
@@ -69,13 +69,13 @@ def hbone(*, pod: str, netns: str, addresses: Iterable[Address], server_secret: 
     )
 
 
-def plaintext(*, pod: str, netns: str, matcher: Any) -> Any:
+def plaintext(*, pod: str, netns: str, addresses: Collection[Address], matcher: Any) -> Any:
     """15006: what arrives without HBONE. `matcher` picks ACCEPTED or DENIED before any byte flows, so a
     denied client never sees what a server says first."""
     log = access_log.tcp(names.LOG_PLAINTEXT, pod=pod)
     listener = _pod_listener(
         names.plaintext_listener(pod),
-        addresses=(ANY_V4, ANY_V6),
+        addresses=_per_family(addresses, ANY_V4, ANY_V6),
         port=INBOUND_PLAINTEXT_PORT,
         netns=netns,
         direction="INBOUND",
@@ -126,24 +126,32 @@ def _internal_listener(name: str, listener_filters: Iterable[Any], proxy: Any) -
 def _pod_listener(
     name: str,
     *,
-    addresses: tuple[str, str],
+    addresses: list[str],
     port: int,
     netns: str,
     direction: str,
     listener_filters: Iterable[Any],
     filter_chains: Iterable[Any],
 ) -> Any:
-    first, second = addresses
+    first, *more = addresses
     return listener_pb2.Listener(
         name=name,
         address=socket_address(first, port, netns),
-        additional_addresses=[listener_pb2.AdditionalAddress(address=socket_address(second, port, netns))],
+        additional_addresses=[
+            listener_pb2.AdditionalAddress(address=socket_address(each, port, netns)) for each in more
+        ],
         traffic_direction=direction,
         per_connection_buffer_limit_bytes=uint32(defaults.BUFFER_LIMIT),
         listener_filters=listener_filters,
         filter_chains=filter_chains,
         socket_options=_keepalive(),
     )
+
+
+def _per_family(addresses: Iterable[Address], four: str, six: str) -> list[str]:
+    """Where to listen: only in the pod's families, since a namespace without IPv6 refuses the other one."""
+    versions = {each.version for each in addresses}
+    return [listen for version, listen in ((4, four), (6, six)) if version in versions]
 
 
 def _chain(name: str, *filters: Any) -> Any:

@@ -45,7 +45,7 @@ def answer(name: str, view: MeshView, pods: LocalPods, settings: NodeSettings) -
         return _refused(name, f"port {asked.port} belongs to the mesh")
     service = view.service_by_address(settings.network, asked.address, client_namespace=source.namespace)
     if service is not None:
-        return _service(name, source, asked, service, view, settings)
+        return _service(name, source, asked, service, view, pods, settings)
     workload = view.workload_by_address(settings.network, asked.address)
     if workload is not None:
         return _workload(name, source, asked, workload, view, pods, settings)
@@ -58,6 +58,7 @@ def _service(
     asked: names.Destination,
     service: Service,
     view: MeshView,
+    pods: LocalPods,
     settings: NodeSettings,
 ) -> AnyMessage:
     tags = {access_log.SERVICE: service.key}
@@ -70,7 +71,7 @@ def _service(
         return _refused(name, f"service {service.key} has no port {asked.port}", tags)
     family = asked.address.version
     endpoints = [
-        _endpoint(source, choice, service, settings)
+        _endpoint(source, choice, service, pods, settings)
         for choice in choices(service, asked.port, family, view, settings)
         if choice.address.version == family or _is_tunnelled(choice.workload, settings)
     ]
@@ -118,12 +119,11 @@ def _same_node(
     ):
         return _refused(name, f"the pod at {asked.address} is not {workload.uid}", tags)
     decision = decide_same_node(source, asked.address, asked.port, workload, view)
-    policy = rule_name(decision)
+    if decision.policy:
+        tags = {**tags, access_log.POLICY: rule_name(decision)}
     if not decision.allowed:
-        return _refused(name, decision.reason.value, {**tags, access_log.POLICY: policy})
-    return clusters.inside(
-        name, local.netns, {**tags, access_log.ROUTE: SAME_NODE, access_log.POLICY: policy}
-    )
+        return _refused(name, decision.reason.value, tags)
+    return clusters.inside(name, local.netns, {**tags, access_log.ROUTE: SAME_NODE})
 
 
 def decide_same_node(
@@ -196,7 +196,7 @@ def _is_waypoint(source: LocalPod, gateway: GatewayAddress, view: MeshView, sett
 
 
 def _endpoint(
-    source: LocalPod, choice: Choice, service: Service, settings: NodeSettings
+    source: LocalPod, choice: Choice, service: Service, pods: LocalPods, settings: NodeSettings
 ) -> clusters.Endpoint:
     workload = choice.workload
     if _is_tunnelled(workload, settings):
@@ -208,7 +208,7 @@ def _endpoint(
         hop=(choice.address, choice.port),
         cluster=names.destination(source.key, choice.address, choice.port),
         weight=workload.capacity,
-        tags=_tags(choice, DIRECT),
+        tags=_tags(choice, DIRECT if pods.by_address(choice.address) is None else SAME_NODE),
     )
 
 

@@ -77,7 +77,10 @@ def pod_resources(pod: LocalPod, view: MeshView, settings: NodeSettings) -> tupl
         server_secret=names.server_secret(pod.identity),
     )
     plaintext = listeners.plaintext(
-        pod=pod.key, netns=pod.netns, matcher=authorization.plaintext(pod.addresses, policies, unknown)
+        pod=pod.key,
+        netns=pod.netns,
+        addresses=pod.addresses,
+        matcher=authorization.plaintext(pod.addresses, policies, unknown),
     )
     policy = authorization.hbone(pod.key, pod.addresses, policies, unknown)
     local = clusters.inside(names.local_cluster(pod.key), pod.netns, {})
@@ -93,7 +96,7 @@ def pod_resources(pod: LocalPod, view: MeshView, settings: NodeSettings) -> tupl
 def outbound_resources(pod: LocalPod) -> tuple[PlannedResource, ...]:
     """The part of `pod_resources` that may be sent before the first complete answer of the control plane."""
     outbound = listeners.outbound(
-        pod=pod.key, netns=pod.netns, client_secret=names.client_secret(pod.identity)
+        pod=pod.key, netns=pod.netns, addresses=pod.addresses, client_secret=names.client_secret(pod.identity)
     )
     return (planned(LISTENER, names.outbound_listener(pod.key), outbound),)
 
