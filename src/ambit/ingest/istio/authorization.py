@@ -217,14 +217,14 @@ def _rule(rule: istio.Rule, path: str, action: Action, report: _Report) -> Rule 
                 "AMB0201",
                 Level.WARNING,
                 path,
-                f"{names} needs a waypoint; at nodes this ALLOW rule allows nothing",
+                f"nodes do not see {names}; this ALLOW rule allows nothing there",
             )
             return None
         report.say(
             "AMB0202",
             Level.WARNING,
             path,
-            f"{names} needs a waypoint; at nodes this DENY rule denies without regard to it",
+            f"nodes do not see {names}; this DENY rule denies there without regard to it",
         )
     return Rule(tuple(clause for clause in clauses if clause.matches))
 
