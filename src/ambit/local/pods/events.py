@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
-from uuid import uuid4
 
 from ambit.core.errors import AmbitError
 from ambit.kube import resource as kinds
@@ -53,7 +53,7 @@ class EventRecorder:
         event = {
             "metadata": {
                 "namespace": metadata["namespace"],
-                "name": f"{metadata['name']}.{uuid4().hex[:16]}",
+                "name": f"{metadata['name']}.{time.time_ns():016x}",
             },
             "involvedObject": involved,
             "type": kind,

@@ -20,9 +20,7 @@ import msgspec
 
 from ambit.core.errors import BadInput
 
-SAMPLES = Path(__file__).parent.parent / "samples"
 _PACKAGES = str(Path(__file__).parents[3])
-_PYTHON = (sys.executable, "-I", "-S")
 PATH = f"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:{os.path.dirname(sys.executable)}"
 
 
@@ -40,30 +38,32 @@ class UnknownImage(BadInput):
 
 
 def _sample(
-    pattern: str, program: str, *fixed: str, args: tuple[str, ...] = (), **environment: str
+    pattern: str, module: str, *fixed: str, args: tuple[str, ...] = (), **environment: str
 ) -> ImageEntry:
-    return ImageEntry(pattern, (*_PYTHON, str(SAMPLES / program), *fixed), args, environment)
+    """One of our own services, started without the site packages it does not need."""
+    program = f"import sys; sys.path.insert(0, {_PACKAGES!r}); from ambit.local.samples.{module} import main; main()"
+    return ImageEntry(pattern, (sys.executable, "-I", "-S", "-c", program, *fixed), args, environment)
 
 
-def _reviews(version: str, **environment: str) -> ImageEntry:
-    return _sample(f"*examples-bookinfo-reviews-{version}", "reviews.py", args=("9080",), **environment)
+def _bookinfo(image: str, service: str, **environment: str) -> ImageEntry:
+    return _sample(f"*examples-bookinfo-{image}", "bookinfo", service, args=("9080",), **environment)
 
 
 BUILT_IN: tuple[ImageEntry, ...] = (
     ImageEntry("ambit/*", (sys.executable, "-m", "ambit"), (), {"PYTHONPATH": _PACKAGES}),
-    _sample("*examples-bookinfo-productpage-v*", "productpage.py", args=("9080",)),
-    _sample("*examples-bookinfo-details-v*", "details.py", args=("9080",)),
-    _sample("*examples-bookinfo-ratings-v*", "ratings.py", args=("9080",)),
-    _reviews("v1", ENABLE_RATINGS="false"),
-    _reviews("v2", ENABLE_RATINGS="true", STAR_COLOR="black"),
-    _reviews("v3", ENABLE_RATINGS="true", STAR_COLOR="red"),
-    _sample("*examples-helloworld-v1", "helloworld.py", SERVICE_VERSION="v1"),
-    _sample("*examples-helloworld-v2", "helloworld.py", SERVICE_VERSION="v2"),
-    _sample("*tcp-echo-server", "tcp_echo.py", args=("9000,9001,9002", "hello")),
-    _sample("*go-httpbin", "httpbin.py", args=("8080",)),
-    _sample("*httpbin", "httpbin.py", args=("80",)),
-    _sample("*echo-server", "httpbin.py", args=("80",)),
-    _sample("echo", "httpbin.py", args=("80",)),
+    _bookinfo("productpage-v*", "productpage"),
+    _bookinfo("details-v*", "details"),
+    _bookinfo("ratings-v*", "ratings"),
+    _bookinfo("reviews-v1", "reviews", ENABLE_RATINGS="false"),
+    _bookinfo("reviews-v2", "reviews", ENABLE_RATINGS="true", STAR_COLOR="black"),
+    _bookinfo("reviews-v3", "reviews", ENABLE_RATINGS="true", STAR_COLOR="red"),
+    _sample("*examples-helloworld-v1", "helloworld", SERVICE_VERSION="v1"),
+    _sample("*examples-helloworld-v2", "helloworld", SERVICE_VERSION="v2"),
+    _sample("*tcp-echo-server", "tcp_echo", args=("9000,9001,9002", "hello")),
+    _sample("*go-httpbin", "httpbin", args=("8080",)),
+    _sample("*httpbin", "httpbin", args=("80",)),
+    _sample("*echo-server", "httpbin", args=("80",)),
+    _sample("echo", "httpbin", args=("80",)),
     ImageEntry("curlimages/curl", ("curl",)),
     ImageEntry("curl", ("curl",)),
     ImageEntry("python", ("python3",)),

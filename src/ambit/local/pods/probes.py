@@ -6,6 +6,7 @@ failure that says so.
 """
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -67,7 +68,7 @@ async def tcp(target: Target, host: str, port: int) -> Outcome:
     try:
         connection = await _connect(target, host, port)
     except OSError as problem:
-        return False, f"dial tcp {host}:{port}: {problem.strerror or problem}"
+        return False, f"dial tcp {host}:{port}: {_reason(problem)}"
     connection.close()
     return True, ""
 
@@ -86,7 +87,7 @@ async def http(target: Target, action: Mapping[str, Any], port: int) -> Outcome:
         connection = await _connect(target, host, port)
         status = await _exchange(connection, path, headers, _unverified() if secure else None)
     except (OSError, ValueError, asyncio.IncompleteReadError) as problem:
-        return False, f'Get "{url}": {getattr(problem, "strerror", None) or problem}'
+        return False, f'Get "{url}": {_reason(problem)}'
     return 200 <= status < 400, f"HTTP probe failed with statuscode: {status}"
 
 
@@ -129,6 +130,13 @@ async def _connect(target: Target, host: str, port: int) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+def _reason(problem: Exception) -> str:
+    """asyncio words a refused connection its own way; people know the kernel's words."""
+    if isinstance(problem, OSError) and problem.errno:
+        return os.strerror(problem.errno).lower()
+    return str(problem)
 
 
 def _unverified() -> ssl.SSLContext:

@@ -4,7 +4,8 @@ Rules:
 1. The new root is a tmpfs with one bind per entry of the host's root; `/run`, `/tmp`, `/var/tmp`, `/home`,
    `/root` are empty
    and private, as is every directory in `hidden` (the instance's state, the user's home).
-2. `readable` paths (the interpreter, this package) come back, read-only, where hiding swallowed them.
+2. `readable` paths (the interpreter, this package) come back, read-only, where hiding or a volume
+   (as on `/tmp`) swallowed them.
 3. A mount point that does not exist is made without touching the host: the nearest existing directory
    becomes a tmpfs
    with its old entries bound back in.
@@ -16,6 +17,7 @@ assembled.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -76,6 +78,11 @@ def enter(staging: str, hidden: list[str], readable: list[str], mounts: list[Mou
     _processes_and_devices()
     for mount in sorted(mounts, key=_depth):
         place(OLD + mount["source"], mount["target"], mount["read_only"], _is_writable)
+    for path in readable:
+        with contextlib.suppress(
+            OSError
+        ):  # a read-only volume over the interpreter: the container wants it so
+            _reveal(path)
     for path in MASKED:
         _mask(path)
     linux.unmount(OLD, linux.MNT_DETACH)

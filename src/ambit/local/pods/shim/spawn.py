@@ -76,7 +76,7 @@ def _fork(
             os.execvpe(process["argv"][0], process["argv"], process["environment"])
         except BaseException as problem:  # noqa: BLE001 - the child must end here, whatever happened
             number = problem.errno if isinstance(problem, OSError) and problem.errno else 0
-            os.write(report_write, f"{number} {stage}: {problem}".encode())
+            os.write(report_write, f"{number} {_explained(stage, process, problem)}".encode())
         finally:
             os._exit(127)
     os.close(report_write)
@@ -87,6 +87,14 @@ def _fork(
         code, _, text = message.partition(" ")
         raise OSError(int(code), text)
     return pid
+
+
+def _explained(stage: str, process: Process, problem: BaseException) -> str:
+    name = process["argv"][0] if process["argv"] else ""
+    if stage == "command" and isinstance(problem, FileNotFoundError):
+        where = "no such file or directory" if "/" in name else "executable file not found in $PATH"
+        return f'exec: "{name}": {where}'
+    return f"{stage}: {problem}"
 
 
 def _redirect(streams: tuple[int, int, int]) -> None:
