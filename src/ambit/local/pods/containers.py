@@ -1,5 +1,6 @@
 """Starting, probing, stopping one container at a time inside a pod's sandbox; the order is the worker's
-business."""
+business.
+"""
 
 import asyncio
 import os

@@ -1,9 +1,8 @@
 """A container's environment, as kubelet makes it. Pure: what must be fetched comes in as arguments.
 
-Sources: kubernetes.io/docs/tasks/inject-data-application (env, envFrom, downward API), `$(VAR)` expansion
-as in
-k8s.io/kubernetes third_party/forked/golang/expansion: `$$` is a literal dollar, an unknown reference stays
-as it is.
+Sources: kubernetes.io/docs/tasks/inject-data-application (env, envFrom, downward API), `$(VAR)` expansion as in
+k8s.io/kubernetes third_party/forked/golang/expansion: `$$` is a literal dollar, an unknown reference stays as
+it is.
 """
 
 import re

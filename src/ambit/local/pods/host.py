@@ -1,5 +1,6 @@
-"""What every pod's worker shares: the API, the network, the files, and what is known of namespaces,
-services and images."""
+"""What every pod's worker shares: the API, the network, the files, and what is known of namespaces, services
+and images.
+"""
 
 import os
 from collections.abc import Callable, Mapping

@@ -1,5 +1,4 @@
-"""Reads container logs as `kubectl logs` wants them. The files are written by the shim
-(`shim/logfile.py`)."""
+"""Reads container logs as `kubectl logs` wants them. The files are written by the shim (`shim/logfile.py`)."""
 
 import asyncio
 import os

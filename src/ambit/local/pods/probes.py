@@ -1,8 +1,7 @@
 """Probes and HTTP hooks, sent as kubelet sends them: from the node's network, with the probe source address.
 
-Source: kubernetes.io/docs/concepts/configuration/liveness-readiness-startup-probes. gRPC probes are
-answered with a
-failure that says so.
+Source: kubernetes.io/docs/concepts/configuration/liveness-readiness-startup-probes. gRPC probes are answered
+with a failure that says so.
 """
 
 import asyncio

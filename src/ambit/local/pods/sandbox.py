@@ -1,8 +1,7 @@
 """Sandboxes: starting a pod's shim, finding it again after a restart, talking to it.
 
 A sandbox's directory `/run/ambit/sandboxes/<id>/` holds `sandbox.json` (what the shim was started with),
-`pod.json` (whose
-it is, and the shim's pid and start time), `shim.sock` and `volumes/`.
+`pod.json` (whose it is, and the shim's pid and start time), `shim.sock` and `volumes/`.
 """
 
 import asyncio

@@ -1,9 +1,8 @@
 """A pod's volumes on disk: fetched, written atomically as kubelet does it, refreshed, bound into containers.
 
 Content volumes live in the sandbox's directory on the instance's tmpfs (they hold secrets); emptyDir lives
-below the
-state directory. A content volume is a directory of links into `..data`, itself a link that is replaced at
-once.
+below the state directory. A content volume is a directory of links into `..data`, itself a link that is
+replaced at once.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """One pod from its binding to a node until it is gone from the API. One task for each pod; level-based.
 
-    sandbox (network, CNI, shim) ─> init containers in order ─> containers, restarted by policy ─>
-    termination ─> removal
+    sandbox (network, CNI, shim) ─> init containers in order ─> containers, restarted by policy
+    ─> termination ─> removal
 
 Rules:
 1. Nothing starts before the network is attached and, for an enrolled pod, the node agent said yes (fail

@@ -1,2 +1,1 @@
-"""Our own small services that stand for the images of well-known samples: standard library only, few
-imports."""
+"""Our own small services that stand for the images of well-known samples: standard library only, few imports."""

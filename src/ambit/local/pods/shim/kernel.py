@@ -1,5 +1,4 @@
-"""The Linux calls a pod needs beyond those of `ambit.local.kernel`. Raises OSError with the
-kernel's errno.
+"""The Linux calls a pod needs beyond those of `ambit.local.kernel`. Raises OSError with the kernel's errno.
 
 Sources: mount(2), mount_setattr(2), unshare(2), setns(2), pivot_root(2), capabilities(7).
 """

@@ -1,5 +1,6 @@
-"""A container's log in the CRI format: `<RFC 3339 time> <stdout|stderr> <F|P> <line>`, rotated once at a
-size limit."""
+"""A container's log in the CRI format: `<RFC 3339 time> <stdout|stderr> <F|P> <line>`, rotated once at a size
+limit.
+"""
 
 import os
 import time

@@ -1,9 +1,9 @@
 """The shim: first process of a pod. Starts, reaps and logs containers on command; outlives whoever commands
 it.
 
-`python -I -S -c … <file>` with a `Sandbox` as JSON. The process first enters the pod's namespaces and
-forks; the parent prints
-`{"pid": …}` once the child listens, and ends. The child is PID 1 of the pod (with host PIDs: a subreaper).
+`python -I -S -c … <file>` with a `Sandbox` as JSON. The process first enters the pod's namespaces and forks;
+the parent prints `{"pid": …}` once the child listens, and ends. The child is PID 1 of the pod (with host PIDs:
+a subreaper).
 """
 
 from __future__ import annotations

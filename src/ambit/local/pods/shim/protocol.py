@@ -1,8 +1,8 @@
 """What goes between the pod runner and a shim: one JSON object per line, on the shim's Unix socket.
 
-Requests: `start` (a container), `exec` (three file descriptors come with it), `signal`, `state`, `stop`.
-Each is answered by one line.
-On a connection that sent `watch` the shim also writes the whole state after each change.
+Requests: `start` (a container), `exec` (three file descriptors come with it), `signal`, `state`, `stop`. Each
+is answered by one line. On a connection that sent `watch` the shim also writes the whole state after each
+change.
 """
 
 from typing import NotRequired, TypedDict

@@ -2,13 +2,11 @@
 
 Rules:
 1. The new root is a tmpfs with one bind per entry of the host's root; `/run`, `/tmp`, `/var/tmp`, `/home`,
-   `/root` are empty
-   and private, as is every directory in `hidden` (the instance's state, the user's home).
-2. `readable` paths (the interpreter, this package) come back, read-only, where hiding or a volume
-   (as on `/tmp`) swallowed them.
-3. A mount point that does not exist is made without touching the host: the nearest existing directory
-   becomes a tmpfs
-   with its old entries bound back in.
+   `/root` are empty and private, as is every directory in `hidden` (the instance's state, the user's home).
+2. `readable` paths (the interpreter, this package) come back, read-only, where hiding or a volume (as on
+   `/tmp`) swallowed them.
+3. A mount point that does not exist is made without touching the host: the nearest existing directory becomes a
+   tmpfs with its old entries bound back in.
 4. Afterwards the old root is detached, so no path leads out.
 
 This runs in the forked child between fork and exec; sources are named below `/.host` while the root is

@@ -1,10 +1,9 @@
-"""The shim's loop: one thread, one poll; requests, container output and dead children in the order the
-kernel tells them.
+"""The shim's loop: one thread, one poll; requests, container output and dead children in the order the kernel
+tells them.
 
 Rules:
 1. A leftover of an ended container is killed (it is known by its mount namespace), unless the container is
-   privileged: the node
-   agent's Envoy must outlive the agent. Everything dies with the pod.
+   privileged: the node agent's Envoy must outlive the agent. Everything dies with the pod.
 2. Closing the connection of an `exec` kills that program.
 3. The loop never waits for a peer: answers that do not fit a socket's buffer close that connection.
 """
