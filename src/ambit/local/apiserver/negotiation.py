@@ -9,6 +9,7 @@ import orjson
 import yaml
 
 from ambit.local.apiserver.failures import ApiFailure, bad_request, unsupported_media_type
+from ambit.objects import wire
 
 JSON = "application/json"
 MAX_BODY = 3 * 1024 * 1024
@@ -49,7 +50,12 @@ def decode(content_type: str, data: bytes) -> Any:
             return orjson.loads(data)
         except orjson.JSONDecodeError as error:
             raise bad_request(f"the body of the request is not valid JSON: {error}") from error
-    raise unsupported_media_type(media, (JSON, "application/yaml"))
+    if media == wire.MEDIA_TYPE:
+        try:
+            return wire.decode_object(data)
+        except wire.WireError as error:
+            raise bad_request(str(error)) from error
+    raise unsupported_media_type(media, (JSON, "application/yaml", wire.MEDIA_TYPE))
 
 
 class _Loader(yaml.CSafeLoader):

@@ -63,7 +63,9 @@ class ApiServer:
             Reviews(self.store, tokens, authorizer),
             self.pods,
         )
-        self._handler = Handler(self.registry, tokens, authorizer, resources, OpenApi())
+        self._handler = Handler(
+            self.registry, tokens, authorizer, resources, OpenApi(self.registry, self.store, custom)
+        )
         self._runners: list[web.AppRunner] = []
         self._unix_path: Path | None = None
 

@@ -1,8 +1,7 @@
 """Converts upstream API definitions into the files of this package. Run by hand when a version moves.
 
-`python -m ambit.objects.crds.build GATEWAY_API_DIR ISTIO_CRDS_YAML KUBERNETES_DIR`, with the unpacked Go
-modules
-`sigs.k8s.io/gateway-api`, `istio.io/api` (its customresourcedefinitions.gen.yaml) and `k8s.io/kubernetes`.
+Arguments: the unpacked Go modules `sigs.k8s.io/gateway-api`, the file customresourcedefinitions.gen.yaml of
+`istio.io/api`, then the modules `k8s.io/kubernetes`, `k8s.io/api`, `k8s.io/apimachinery`.
 """
 
 import gzip
@@ -12,6 +11,8 @@ from typing import Any
 
 import msgspec
 import yaml
+
+from ambit.objects.crds.build_wire import read_wire
 
 _HERE = Path(__file__).parent
 _GROUPS = (
@@ -93,14 +94,21 @@ def _write(name: str, value: Any) -> None:
     (_HERE / f"{name}.json.gz").write_bytes(gzip.compress(data, 9, mtime=0))
 
 
-def main(gateway: Path, istio: Path, kubernetes: Path) -> None:
+def _packages(api: Path, machinery: Path) -> dict[str, Path]:
+    names = [group.removeprefix("io.k8s.api.").strip(".").split(".") for group in _GROUPS[:-2]]
+    found = {f"io.k8s.api.{group}.{version}": api / group / version for group, version in names}
+    return {**found, "io.k8s.apimachinery.pkg.apis.meta.v1": machinery / "pkg/apis/meta/v1"}
+
+
+def main(gateway: Path, istio: Path, kubernetes: Path, api: Path, machinery: Path) -> None:
     for channel in ("standard", "experimental"):
         files = sorted((gateway / "config/crd" / channel).glob("gateway.networking*.yaml"))
         _write(f"gateway-{channel}", _objects([path.read_text() for path in files]))
     _write("istio", _objects([istio.read_text()]))
     _write("kubernetes", _definitions(kubernetes, descriptions=False))
+    _write("kubernetes-wire", read_wire(_packages(api, machinery)))
     _write("kubernetes-openapi", _definitions(kubernetes, descriptions=True))
 
 
 if __name__ == "__main__":
-    main(*(Path(argument) for argument in sys.argv[1:4]))
+    main(*(Path(argument) for argument in sys.argv[1:6]))
