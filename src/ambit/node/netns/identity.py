@@ -33,7 +33,10 @@ def identify(netns: str) -> NamespaceId:
         found = os.stat(netns)
     except OSError as error:
         raise EnvironmentProblem(f"network namespace {netns} is gone: {error.strerror}") from error
-    if found.st_dev == 0 or (found.st_dev, found.st_ino) == _own():
+    own = os.stat("/proc/self/ns/net")
+    if found.st_dev != own.st_dev:
+        raise EnvironmentProblem(f"{netns} is no network namespace")
+    if found.st_ino == own.st_ino:
         raise EnvironmentProblem(
             f"{netns} is the agent's own network namespace", "a pod with hostNetwork cannot be enrolled"
         )
@@ -43,11 +46,6 @@ def identify(netns: str) -> NamespaceId:
 def addresses(netns: str) -> frozenset[Address]:
     """Global addresses of all interfaces in the namespace, except loopback and link-local. Raises OSError."""
     return in_namespace(Path(netns), _addresses)
-
-
-def _own() -> tuple[int, int]:
-    found = os.stat("/proc/self/ns/net")
-    return found.st_dev, found.st_ino
 
 
 def _addresses() -> frozenset[Address]:

@@ -26,14 +26,23 @@ _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
 def ensure(netns: str) -> None:
-    """Rule and route exist, once, for both families. Raises EnvironmentProblem, or OSError when the namespace
-    is gone."""
-    in_namespace(Path(netns), lambda: _change(_RTM_NEWROUTE, _RTM_NEWRULE))
+    """Rule and route exist, once, for both families. Raises EnvironmentProblem."""
+    _change_in(netns, _RTM_NEWROUTE, _RTM_NEWRULE)
 
 
 def remove(netns: str) -> None:
-    """Rule and route are gone."""
-    in_namespace(Path(netns), lambda: _change(_RTM_DELROUTE, _RTM_DELRULE))
+    """Rule and route are gone. Raises EnvironmentProblem."""
+    _change_in(netns, _RTM_DELROUTE, _RTM_DELRULE)
+
+
+def _change_in(netns: str, route: int, rule: int) -> None:
+    try:
+        in_namespace(Path(netns), lambda: _change(route, rule))
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"routing of captured replies in {netns} cannot be changed: {error.strerror}",
+            "the namespace must exist with its loopback interface up, and the agent needs CAP_NET_ADMIN",
+        ) from error
 
 
 def _change(route: int, rule: int) -> None:
@@ -60,10 +69,7 @@ def _apply(kind: int, creation: int, body: bytes) -> None:
         netlink.exchange(socket.NETLINK_ROUTE, kind, flags, body)
     except OSError as error:
         if error.errno not in {errno.EEXIST, errno.ENOENT, errno.ESRCH, errno.EAFNOSUPPORT}:
-            raise EnvironmentProblem(
-                f"the kernel refused a routing rule for captured replies: {error.strerror}",
-                "the pod's loopback interface must be up and the agent needs CAP_NET_ADMIN",
-            ) from error
+            raise
 
 
 def _number(kind: int, value: int) -> bytes:

@@ -1,0 +1,207 @@
+"""Capture in real namespaces: what is redirected, what is not, and that what is there can be read back."""
+
+import asyncio
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from ambit.core.errors import EnvironmentProblem
+from ambit.core.names import PROBE_ADDRESS_V4, PROBE_ADDRESS_V6, PROXY_MARK
+from ambit.node.capture import apply, ruleset
+from ambit.node.netns.enter import in_namespace
+
+pytestmark = pytest.mark.netns
+POD, POD6, NODE, NODE6 = "10.9.0.2", "fd09::2", "10.9.0.1", "fd09::1"
+TIMEOUT = 5.0
+SO_ORIGINAL_DST = 80
+
+
+class Pair:
+    """A pod and its node, each a namespace."""
+
+    def __init__(self, name: str) -> None:
+        self.pod = Path("/run/netns") / f"{name}-pod"
+        self.node = Path("/run/netns") / f"{name}-node"
+
+    def __enter__(self) -> Self:
+        pod, node = self.pod.name, self.node.name
+        for command in (
+            f"netns add {pod}",
+            f"netns add {node}",
+            f"-n {node} link add veth0 type veth peer name eth0 netns {pod}",
+            f"-n {pod} link set lo up",
+            f"-n {pod} link set eth0 up",
+            f"-n {node} link set lo up",
+            f"-n {node} link set veth0 up",
+            f"-n {pod} addr add {POD}/24 dev eth0",
+            f"-n {pod} addr add {POD6}/64 dev eth0 nodad",
+            f"-n {node} addr add {NODE}/24 dev veth0",
+            f"-n {node} addr add {NODE6}/64 dev veth0 nodad",
+            f"-n {node} addr add {PROBE_ADDRESS_V4}/32 dev lo",
+            f"-n {node} addr add {PROBE_ADDRESS_V6}/128 dev lo",
+            f"-n {pod} route add default via {NODE}",
+            f"-n {pod} -6 route add default via {NODE6}",
+        ):
+            subprocess.run(["ip", *command.split()], check=True, capture_output=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for namespace in (self.pod, self.node):
+            subprocess.run(["ip", "netns", "del", namespace.name], check=False, capture_output=True)
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    with Pair(f"acap{os.getpid()}") as pair:
+        yield pair
+
+
+def listen(netns: Path, address: str, port: int) -> socket.socket:
+    def make() -> socket.socket:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        server = socket.socket(family, socket.SOCK_STREAM)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((address, port))
+        server.listen()
+        server.settimeout(TIMEOUT)
+        return server
+
+    return in_namespace(netns, make)
+
+
+def dial(netns: Path, address: str, port: int, *, source: str = "", mark: int = 0) -> socket.socket:
+    def make() -> socket.socket:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        client = socket.socket(family, socket.SOCK_STREAM)
+        client.settimeout(TIMEOUT)
+        if mark:
+            client.setsockopt(socket.SOL_SOCKET, 36, mark)
+        if source:
+            client.bind((source, 0))
+        client.connect((address, port))
+        return client
+
+    return in_namespace(netns, make)
+
+
+def reaches(server: socket.socket, client: socket.socket) -> bool:
+    """Whether this client is the one that the server accepts."""
+    with client, server, server.accept()[0] as accepted:
+        accepted.sendall(b"x")
+        return client.recv(1) == b"x"
+
+
+@pytest.mark.parametrize(("loopback", "far"), [("127.0.0.1", "192.0.2.1"), ("::1", "2001:db8::1")])
+async def test_what_the_pod_opens_goes_to_the_proxy(pair: Pair, loopback: str, far: str) -> None:
+    await apply.redirect(str(pair.pod), ruleset.Capture())
+    server = listen(pair.pod, loopback, 15001)
+    assert await asyncio.to_thread(lambda: reaches(server, dial(pair.pod, far, 80)))
+
+
+@pytest.mark.parametrize(("loopback", "far"), [("127.0.0.1", "192.0.2.1"), ("::1", "2001:db8::1")])
+async def test_dns_goes_to_the_agent_unless_it_is_left_out(pair: Pair, loopback: str, far: str) -> None:
+    await apply.redirect(str(pair.pod), ruleset.Capture())
+    server = listen(pair.pod, loopback, 15053)
+    assert await asyncio.to_thread(lambda: reaches(server, dial(pair.pod, far, 53)))
+    await apply.redirect(str(pair.pod), ruleset.Capture(dns=False))
+    server = listen(pair.pod, loopback, 15001)
+    assert await asyncio.to_thread(lambda: reaches(server, dial(pair.pod, far, 53)))
+
+
+async def test_loopback_and_the_proxy_itself_are_not_captured(pair: Pair) -> None:
+    await apply.redirect(str(pair.pod), ruleset.Capture())
+    for address in ("127.0.0.1", POD, "::1", POD6):
+        server = listen(pair.pod, address, 8080)
+        assert await asyncio.to_thread(lambda s=server, a=address: reaches(s, dial(pair.pod, a, 8080)))
+    for address in (NODE, NODE6):
+        server = listen(pair.node, address, 8080)
+        assert await asyncio.to_thread(
+            lambda s=server, a=address: reaches(s, dial(pair.pod, a, 8080, mark=PROXY_MARK))
+        )
+
+
+@pytest.mark.parametrize(
+    ("any_address", "pod", "probe"), [("0.0.0.0", POD, PROBE_ADDRESS_V4), ("::", POD6, PROBE_ADDRESS_V6)]
+)
+async def test_what_reaches_the_pod(pair: Pair, any_address: str, pod: str, probe: str) -> None:
+    await apply.redirect(str(pair.pod), ruleset.Capture())
+    server = listen(pair.pod, any_address, 15006)
+    assert await asyncio.to_thread(lambda: reaches(server, dial(pair.node, pod, 8080)))
+    for port, source in ((15008, ""), (8080, probe)):
+        server = listen(pair.pod, any_address, port)
+        assert await asyncio.to_thread(
+            lambda s=server, p=port, f=source: reaches(s, dial(pair.node, pod, p, source=f))
+        )
+    await apply.redirect(str(pair.pod), ruleset.Capture(inbound=False))
+    server = listen(pair.pod, any_address, 8080)
+    assert await asyncio.to_thread(lambda: reaches(server, dial(pair.node, pod, 8080)))
+
+
+async def test_a_blocked_pod_reaches_nobody_but_itself(pair: Pair) -> None:
+    await apply.block(str(pair.pod))
+    assert await apply.is_blocked(str(pair.pod))
+    refused = listen(pair.node, NODE, 8080)
+
+    def attempt(netns: Path, address: str) -> None:
+        def make() -> None:
+            with socket.socket() as client:
+                client.settimeout(0.2)
+                client.connect((address, 8080))
+
+        in_namespace(netns, make)
+
+    with refused, listen(pair.pod, POD, 8080) as own:
+        for netns, address in ((pair.pod, NODE), (pair.node, POD)):
+            with pytest.raises(OSError):
+                await asyncio.to_thread(attempt, netns, address)
+        assert await asyncio.to_thread(lambda: reaches(own, dial(pair.pod, POD, 8080)))
+
+
+async def test_rules_are_read_back_and_differences_are_seen(pair: Pair) -> None:
+    netns, capture = str(pair.pod), ruleset.Capture()
+    assert not await apply.is_redirected(netns, capture)
+    await apply.redirect(netns, capture)
+    await apply.redirect(netns, capture)
+    assert await apply.is_redirected(netns, capture)
+    assert not await apply.is_redirected(netns, ruleset.Capture(dns=False))
+    rule = ["nft", "insert", "rule", "inet", "ambit", "redirect_leaving", "tcp", "dport", "22", "return"]
+    await asyncio.to_thread(subprocess.run, ["nsenter", f"--net={netns}", *rule], check=True)
+    assert not await apply.is_redirected(netns, capture)
+    await apply.redirect(netns, capture)
+    assert await apply.is_redirected(netns, capture)
+
+
+async def test_removal_leaves_nothing(pair: Pair) -> None:
+    def state() -> str:
+        commands = (
+            "nft list ruleset",
+            "ip rule",
+            "ip -6 rule",
+            "ip route show table all",
+            "ip -6 route show table all",
+        )
+        return "".join(
+            subprocess.run(
+                ["nsenter", f"--net={pair.pod}", *each.split()], check=True, capture_output=True, text=True
+            ).stdout
+            for each in commands
+        )
+
+    before = state()
+    await apply.redirect(str(pair.pod), ruleset.Capture())
+    assert state() != before
+    await apply.remove(str(pair.pod))
+    await apply.remove(str(pair.pod))
+    assert state() == before
+
+
+async def test_a_namespace_that_is_gone_is_a_clear_error() -> None:
+    with pytest.raises(EnvironmentProblem, match="/run/netns/not-there"):
+        await apply.block("/run/netns/not-there")
+    with pytest.raises(EnvironmentProblem, match="/run/netns/not-there"):
+        await apply.redirect("/run/netns/not-there", ruleset.Capture())
