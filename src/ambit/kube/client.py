@@ -4,6 +4,7 @@ Objects are plain dictionaries here; typed projections are made by `ambit.kube.i
 Errors are those of `ambit.kube.errors`; a server that cannot be reached raises `Unreachable`.
 """
 
+import asyncio
 import enum
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from ambit.core.errors import Unreachable
 from ambit.kube import resource as kinds
 from ambit.kube.credentials import Credentials, Fixed
 from ambit.kube.errors import error_of
@@ -27,6 +29,9 @@ Propagation = Literal["Background", "Foreground", "Orphan"]
 
 PAGE = 500
 """Objects per page of a list; more at once would make a big cluster's answer huge."""
+
+READ_TIMEOUT = 120.0
+"""Seconds that the body of an answer may take, watches and other streams aside."""
 
 
 class Patch(enum.Enum):
@@ -255,7 +260,11 @@ class Client:
     ) -> bytes:
         """Any request; its body in full. Raises the error that a refusal stands for."""
         async with await self.stream(method, path, query, body, headers) as response:
-            return await response.read()
+            try:
+                async with asyncio.timeout(READ_TIMEOUT):
+                    return await response.read()
+            except TimeoutError as error:
+                raise Unreachable(f"the answer to {method} {path} did not end in time") from error
 
     async def stream(
         self,

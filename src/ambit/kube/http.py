@@ -9,6 +9,7 @@ connection; other methods may have been executed and are reported as `Unreachabl
 """
 
 import asyncio
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -235,6 +236,7 @@ class Transport:
                     )
         except (OSError, ssl.SSLError) as error:
             raise self._unreachable(error) from error
+        _keep_alive(writer.get_extra_info("socket"))
         return Connection(reader, writer)
 
     def put_back(self, connection: Connection) -> None:
@@ -275,6 +277,15 @@ class Transport:
         return Unreachable(
             f"cannot reach the API server at {self.address}: {what}", hint="is the cluster running?"
         )
+
+
+def _keep_alive(connection: socket.socket | None) -> None:
+    """Let the kernel notice a dead peer within a minute: a watch may be silent for long, and laptops sleep."""
+    if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    for option, value in ((socket.TCP_KEEPIDLE, 20), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3)):
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
 def parse_head(head: bytes) -> tuple[int, dict[str, str]]:

@@ -188,12 +188,14 @@ async def forward_to(client: Client, namespace: str, pod: str) -> AsyncIterator[
     except WebSocketError as error:
         connection.close()
         raise Unreachable(f"cannot forward to pod {namespace}/{pod}: {error}") from error
-    async with PortForward(connection, f"{namespace}/{pod}") as tunnel, asyncio.TaskGroup() as group:
-        pump = group.create_task(tunnel.pump())
+    async with PortForward(connection, f"{namespace}/{pod}") as tunnel:
+        # Not a task group: it would wrap the caller's own exceptions in a group.
+        pump = asyncio.create_task(tunnel.pump())
         try:
             yield tunnel
         finally:
             pump.cancel()
+            await asyncio.wait((pump,))
 
 
 @asynccontextmanager

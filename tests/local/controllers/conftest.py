@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -16,6 +17,7 @@ from ambit.kube.errors import NotFound
 from ambit.kube.informer import Informer
 from ambit.kube.resource import DEPLOYMENTS, NODES, PODS, Resource
 from ambit.kube.workqueue import WorkQueue
+from ambit.local.apiserver.credentials import write_kubeconfig
 from ambit.local.apiserver.server import ApiServer, ApiSettings
 from ambit.local.controllers.caches import decode_object
 from ambit.local.controllers.objects import timestamp
@@ -68,9 +70,19 @@ class Runner:
 
 
 @pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[Client]:
+async def server(tmp_path: Path) -> AsyncIterator[ApiServer]:
+    """On a Unix socket, and with TLS on a loopback port that `tmp_path/kubeconfig` names."""
     server = ApiServer(ApiSettings(tmp_path / "pki"), None)
-    await server.start([], tmp_path / "api.sock")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        write_kubeconfig(tmp_path / "kubeconfig", server.credentials, url)
+        await server.start([listener], tmp_path / "api.sock")
+        yield server
+        await server.stop()
+
+
+@pytest.fixture
+async def client(server: ApiServer, tmp_path: Path) -> AsyncIterator[Client]:
     async with Client.over_unix(tmp_path / "api.sock") as client:
         for name in ("node1", "node2"):
             node = {"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}}
@@ -85,7 +97,6 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
             yield client
             for task in tasks:
                 task.cancel()
-    await server.stop()
 
 
 async def until(check: Callable[[], Awaitable[Any]], seconds: float = 15.0) -> Any:
