@@ -19,6 +19,7 @@ from ambit.local.apiserver.server import ApiServer, ApiSettings
 from ambit.local.config import ClusterConfig, read_config
 from ambit.local.controllers.run import run_controllers
 from ambit.local.fabric.cluster_dns import ClusterDns
+from ambit.local.fabric.load_balancer import LoadBalancerController
 from ambit.local.fabric.network import NetnsFabric
 from ambit.local.fabric.service_proxy import ServiceProxy
 from ambit.local.fabric.services import ServiceCatalog
@@ -65,6 +66,7 @@ async def run_cluster(state: StateDirectory) -> None:
                 catalog.run(),
                 ServiceProxy(catalog, config.node_addresses).run(),
                 ClusterDns(client, catalog, FABRIC_V4.ip).run(),
+                LoadBalancerController(client, catalog).run(),
                 ForwardController(client, catalog, state).run(),
             )
         ]
