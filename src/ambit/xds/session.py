@@ -224,7 +224,11 @@ class ServerSession:
 
     def unanswered(self, type_url: str) -> frozenset[str]:
         """Names asked for that do not exist."""
-        return self.names(type_url) - self.store.resources(type_url).keys()
+        subscription = self._subscriptions.get(type_url)
+        if subscription is None:
+            return frozenset()
+        current = self.store.resources(type_url)
+        return frozenset(name for name in subscription.names if name not in current)
 
     def status(self, type_url: str) -> TypeStatus:
         subscription = self._subscriptions.get(type_url)
