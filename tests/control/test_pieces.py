@@ -17,11 +17,11 @@ from ambit.control.server import RENEWAL, ServerCertificate
 from ambit.core.identity import Identity
 from ambit.graph.collection import Delta
 from ambit.ingest.mesh import MeshDelta
-from ambit.model.policy import Action, Authorization, Scope
+from ambit.model.policy import Action, Authorization, Clause, Match, Rule, Scope
 from ambit.model.service import Service
 from ambit.model.workload import Workload
 from ambit.objects.kube import Pod
-from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE
+from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, from_resource
 
 
 @pytest.mark.parametrize(
@@ -119,3 +119,16 @@ def test_the_server_certificate_is_renewed_at_half_of_its_life():
     now += RENEWAL
     assert certificate._renewed() is not None
     assert certificate._renewed() is None
+
+
+async def test_what_cannot_be_sent_keeps_its_form_and_a_policy_denies():
+    workload = Workload(uid="u", name="w", namespace="a", identity=Identity("t", "a", "b"), capacity=-1)
+    clause = Clause((Match(destination_ports=(-1,)),))
+    policy = Authorization(
+        name="p", namespace="a", scope=Scope.NAMESPACE, action=Action.ALLOW, rules=(Rule((clause,)),)
+    )
+    delta = MeshDelta(workloads=Delta({"u": workload}), authorizations=Delta({"a/p": policy}))
+    policies, addresses = updates_of(delta)
+    assert not addresses.changed
+    sent = from_resource(AUTHORIZATION_TYPE, policies.changed["a/p"])
+    assert (sent.action, sent.scope, sent.rules) == (Action.DENY, Scope.NAMESPACE, (Rule(),))

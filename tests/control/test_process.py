@@ -10,6 +10,7 @@ import pytest
 from ambit.ca.authority import BadAuthority
 from ambit.control.process import ControlPlane
 from ambit.control.settings import Settings
+from ambit.core.errors import EnvironmentProblem
 from ambit.kube import resource as kinds
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
@@ -263,3 +264,27 @@ async def test_a_second_replica_serves_and_takes_over(client):
         assert lease["spec"]["holderIdentity"] == "one"
     lease = await client.get(kinds.LEASES, "ambit-control", "ambit-system")
     assert lease["spec"]["holderIdentity"] == ""
+
+
+async def test_a_batch_that_cannot_be_compiled_ends_the_process(client):
+    ready = asyncio.get_running_loop().create_future()
+    plane = ControlPlane(client, SETTINGS, on_ready=ready.set_result)
+    task = asyncio.create_task(plane.run(asyncio.Event()))
+    await ready
+
+    def fail(changes):
+        raise RuntimeError("a bug")
+
+    plane._feed._compiler.apply = fail
+    await client.create(kinds.NAMESPACES, {"metadata": {"name": "later"}})
+    with pytest.raises(RuntimeError, match="a bug"):
+        async with asyncio.timeout(10):
+            await task
+
+
+async def test_two_control_planes_on_one_port_do_not_share_it(client):
+    async with running(client) as first:
+        settings = msgspec.structs.replace(SETTINGS, tls_port=first.ports.tls)
+        with pytest.raises(EnvironmentProblem, match=f"port {first.ports.tls} cannot be bound"):
+            async with running(client, settings):
+                pass

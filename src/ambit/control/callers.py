@@ -3,6 +3,7 @@
 Every failure to find out is a refusal.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Iterable
 
@@ -20,6 +21,8 @@ REMEMBERED = 10.0
 """Seconds for which a reviewed token counts as reviewed; its pod is looked at every time."""
 MAX_REMEMBERED = 4096
 MAX_TOKEN = 16 * 1024
+MAX_REVIEWS = 16
+"""Reviews under way at once: whoever can reach the port can make us ask the API server."""
 _POD = "authentication.kubernetes.io/pod-name"
 _POD_UID = "authentication.kubernetes.io/pod-uid"
 _NODE = "authentication.kubernetes.io/node-name"
@@ -42,6 +45,7 @@ class Authenticator:
         self._client = client
         self._pods = pods
         self._clock = clock
+        self._reviews = asyncio.Semaphore(MAX_REVIEWS)
         self._reviewed: dict[bytes, tuple[float, Caller]] = {}
 
     async def caller(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
@@ -70,7 +74,8 @@ class Authenticator:
         review = {"spec": {"token": token, "audiences": [CA_TOKEN_AUDIENCE]}}
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", **review}
         try:
-            answer = await self._client.create(TOKEN_REVIEWS, body)
+            async with self._reviews:
+                answer = await self._client.create(TOKEN_REVIEWS, body)
         except AmbitError as error:
             raise Refused(
                 grpc.StatusCode.UNAVAILABLE, f"the token cannot be reviewed: {error.message}"

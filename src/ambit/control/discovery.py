@@ -17,7 +17,7 @@ from ambit.control.settings import Settings
 from ambit.xds import wire
 from ambit.xds.frames import Resource, Response
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES
-from ambit.xds.session import Acknowledged, Asked, ProtocolViolation, Rejected, ServerSession, TypeStatus
+from ambit.xds.session import Acknowledged, Asked, Rejected, ServerSession, TypeStatus
 from ambit.xds.store import Store
 
 log = logging.getLogger("ambit.control.discovery")
@@ -62,9 +62,15 @@ class Stream:
         self.session = session
         self.outbox: deque[Response] = deque()
         self.awake = asyncio.Event()
+        self.ended = False
+        self.failure: tuple[grpc.StatusCode, str] | None = None
 
     def send(self, responses: Iterable[Response]) -> None:
         self.outbox.extend(responses)
+        self.awake.set()
+
+    def end(self) -> None:
+        self.ended = True
         self.awake.set()
 
 
@@ -77,7 +83,7 @@ class Discovery:
         self._authenticator = authenticator
         self._counters = counters
         self._streams: set[Stream] = set()
-        self._stopping = asyncio.Event()
+        self._stopping = False
         self.on_answer: Callable[[], None] = lambda: None
         """Called after a node acknowledged or rejected something."""
         counters.declare(PUSHED, "Responses sent, by type.")
@@ -123,7 +129,9 @@ class Discovery:
 
     def stop(self) -> None:
         """End all streams so that their clients look for another replica."""
-        self._stopping.set()
+        self._stopping = True
+        for stream in self._streams:
+            stream.end()
 
     async def serve(self, requests: AsyncIterator[bytes], context: Any) -> None:
         """The bidirectional method on serialised messages. `context` is a `grpc.aio.ServicerContext`."""
@@ -144,25 +152,22 @@ class Discovery:
             return
         event(log, logging.INFO, "node connected", node=stream.caller.node, caller=stream.caller)
         self._streams.add(stream)
-        tasks = [
-            asyncio.create_task(self._read(stream, requests)),
-            asyncio.create_task(self._write(stream, context)),
-            asyncio.create_task(self._release(stream)),
-            asyncio.create_task(self._stopping.wait()),
-        ]
+        reader = asyncio.create_task(self._read(stream, requests))
+        release = asyncio.get_running_loop().call_later(
+            PREREQUISITE_WAIT, lambda: stream.send(stream.session.release())
+        )
         try:
-            await asyncio.wait([tasks[0], tasks[1], tasks[3]], return_when=asyncio.FIRST_COMPLETED)
+            await self._write(stream, context)
         finally:
             self._streams.discard(stream)
-            for task in tasks:
-                task.cancel()
-            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            release.cancel()
+            reader.cancel()
             event(log, logging.INFO, "node disconnected", node=stream.caller.node, caller=stream.caller)
-        for outcome in outcomes:
-            if isinstance(outcome, ProtocolViolation | ValueError):
-                event(log, logging.WARNING, "stream ended", node=stream.caller.node, reason=str(outcome))
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(outcome))
-        if self._stopping.is_set():
+        if stream.failure is not None:
+            status, reason = stream.failure
+            event(log, logging.WARNING, "stream ended", node=stream.caller.node, reason=reason)
+            await context.abort(status, reason)
+        if self._stopping:
             # ztunnel comes back at once when it reads "transport is closing"; other texts make it wait longer.
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the control plane stops: transport is closing")
 
@@ -170,46 +175,62 @@ class Discovery:
         caller = await self._authenticator.caller(context.invocation_metadata() or ())
         if (caller.namespace, caller.service_account) not in self._settings.node_accounts:
             raise Refused(grpc.StatusCode.PERMISSION_DENIED, "the caller is no node agent", caller)
+        if self._stopping:
+            raise Refused(
+                grpc.StatusCode.UNAVAILABLE, "the control plane stops: transport is closing", caller
+            )
         session = ServerSession(self.store, prerequisites={ADDRESS_TYPE: AUTHORIZATION_TYPE})
         return Stream(caller, session)
 
     async def _read(self, stream: Stream, requests: AsyncIterator[bytes]) -> None:
-        async for data in requests:
-            stream.send(stream.session.receive(wire.decode_request(data)))
-            for happened in stream.session.take_events():
-                match happened:
-                    case Asked(type_url, names):
-                        # The store is complete: what is not in it does not exist.
-                        stream.send(stream.session.refuse(type_url, names))
-                    case Acknowledged(response):
-                        self._counters.count(ANSWERED, type=response.type_url, answer="ack")
-                        self.on_answer()
-                    case Rejected(response, error):
-                        self._counters.count(ANSWERED, type=response.type_url, answer="nack")
-                        event(
-                            log,
-                            logging.ERROR,
-                            "node rejected configuration",
-                            node=stream.caller.node,
-                            type=response.type_url,
-                            error=error,
-                        )
-                        self.on_answer()
-                    case _:
-                        pass
+        try:
+            async for data in requests:
+                stream.send(stream.session.receive(wire.decode_request(data)))
+                self._note(stream)
+        except ValueError as error:
+            # Nonsense, or a protocol violation, which is one too.
+            stream.failure = (grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except Exception:
+            log.exception("a request of %s failed", stream.caller)
+            stream.failure = (grpc.StatusCode.INTERNAL, "the control plane failed on this request")
+        finally:
+            stream.end()
+
+    def _note(self, stream: Stream) -> None:
+        """What the last request meant."""
+        for happened in stream.session.take_events():
+            match happened:
+                case Asked(type_url, names):
+                    # The store is complete: what is not in it does not exist.
+                    stream.send(stream.session.refuse(type_url, names))
+                case Acknowledged(response):
+                    self._counters.count(ANSWERED, type=response.type_url, answer="ack")
+                    self.on_answer()
+                case Rejected(response, error):
+                    self._counters.count(ANSWERED, type=response.type_url, answer="nack")
+                    event(
+                        log,
+                        logging.ERROR,
+                        "node rejected configuration",
+                        node=stream.caller.node,
+                        type=response.type_url,
+                        error=error,
+                    )
+                    self.on_answer()
+                case _:
+                    pass
 
     async def _write(self, stream: Stream, context: Any) -> None:
+        """Write until the stream ends. Never cancelled by us: grpc cannot end a call in the middle of a write."""
         while True:
             await stream.awake.wait()
             stream.awake.clear()
-            while stream.outbox:
+            while stream.outbox and not stream.ended:
                 response = stream.outbox.popleft()
                 self._counters.count(PUSHED, type=response.type_url)
                 await context.write(wire.encode_response(response))
-
-    async def _release(self, stream: Stream) -> None:
-        await asyncio.sleep(PREREQUISITE_WAIT)
-        stream.send(stream.session.release())
+            if stream.ended:
+                return
 
 
 def _rank(type_url: str) -> int:

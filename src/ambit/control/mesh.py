@@ -16,7 +16,7 @@ from ambit.ingest.settings import MeshSettings
 from ambit.kube.client import Client
 from ambit.kube.informer import EventKind, Informer
 from ambit.kube.resource import Resource as Kind
-from ambit.model.policy import Authorization
+from ambit.model.policy import Action, Authorization, Rule
 from ambit.objects.decoding import PROJECTIONS, Projection
 from ambit.xds.frames import Resource
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, Value, to_resource
@@ -54,6 +54,8 @@ class MeshFeed:
         self._compiled: Callable[[MeshDelta], None] = lambda _: None
         self._counters = counters
         self._batch_seconds = settings.batch_seconds
+        self.failed: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        """Gets the exception of a batch that could not be compiled; nothing is right after that."""
         self._pending: list[Change] = []
         self._started = False
         self._timer: asyncio.TimerHandle | None = None
@@ -106,8 +108,17 @@ class MeshFeed:
         return collect
 
     def _flush(self) -> None:
+        """A batch that fails ends the process: its changes would be missing for ever."""
         self._timer = None
         changes, self._pending = self._pending, []
+        try:
+            self._compile(changes)
+        except Exception as error:
+            if not self.failed.done():
+                self.failed.set_exception(error)
+            raise
+
+    def _compile(self, changes: list[Change]) -> None:
         begin = time.perf_counter()
         delta = self._compiler.apply(changes)
         updates = updates_of(delta)
@@ -136,7 +147,20 @@ def updates_of(delta: MeshDelta) -> list[Update]:
 
 
 def _resources(values: Mapping[str, Value]) -> dict[str, Resource]:
-    return {resource.name: resource for resource in map(to_resource, values.values())}
+    """What cannot be said on the wire keeps its former form; a policy becomes one that denies."""
+    resources: dict[str, Resource] = {}
+    for value in values.values():
+        try:
+            resource = to_resource(value)
+        except (ValueError, TypeError, OverflowError) as error:
+            event(log, logging.ERROR, "cannot be sent to nodes", name=value.key, reason=error)
+            if not isinstance(value, Authorization):
+                continue
+            resource = to_resource(
+                Authorization(value.name, value.namespace, value.scope, Action.DENY, rules=(Rule(),))
+            )
+        resources[resource.name] = resource
+    return resources
 
 
 def _informer(client: Client, name: str, projection: Projection) -> Informer[Any]:

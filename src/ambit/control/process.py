@@ -145,11 +145,18 @@ class ControlPlane:
         self._ready = True
         event(log, logging.INFO, "ready", port=ports.tls, seconds=f"{time.monotonic() - begin:.2f}")
         self._on_ready(ports)
-        await stop.wait()
-        self._ready = False
-        event(log, logging.INFO, "stopping")
-        self._discovery.stop()
-        await server.stop(STOP_GRACE)
+        stopping: asyncio.Future[object] = asyncio.ensure_future(stop.wait())
+        ends: set[asyncio.Future[object]] = {stopping, self._feed.failed}
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            self._ready = False
+            event(log, logging.INFO, "stopping")
+            self._discovery.stop()
+            await server.stop(STOP_GRACE)
+        if self._feed.failed.done():
+            self._feed.failed.result()
 
     async def _listen(self, authority: Authority, debug_port: int) -> tuple[grpc.aio.Server, Ports]:
         settings = self._settings
