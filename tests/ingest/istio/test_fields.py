@@ -3,19 +3,17 @@
 import copy
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import ambit.objects
 from ambit.ingest.istio.fields import AUTHORIZATION_POLICY, PEER_AUTHENTICATION, Enforced, Refused, Treatment
 from ambit.ingest.mesh import MeshCompiler
 from ambit.ingest.settings import MeshSettings
+from ambit.objects.crds import read_bundle
 from tests.ingest.build import Given, pod
 from tests.ingest.test_mesh import change
 
-BUNDLE = Path(ambit.objects.__path__[0]) / "crds/istio.json.gz"
 TABLES = {"AuthorizationPolicy": AUTHORIZATION_POLICY, "PeerAuthentication": PEER_AUTHENTICATION}
 
 
@@ -32,11 +30,8 @@ def leaves(schema: dict[str, Any], path: str = "") -> Iterator[str]:
         yield path
 
 
-@pytest.mark.skipif(not BUNDLE.exists(), reason="CRDs are not part of this build")
 @pytest.mark.parametrize("kind", TABLES)
 def test_the_table_is_the_crd(kind: str) -> None:
-    from ambit.objects.crds import read_bundle
-
     [crd] = [each for each in read_bundle("istio") if each["spec"]["names"]["kind"] == kind]
     for version in crd["spec"]["versions"]:
         spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
