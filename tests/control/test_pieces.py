@@ -54,19 +54,20 @@ def test_a_review_without_an_answer_is_a_refusal(review):
     assert caught.value.status is grpc.StatusCode.UNAUTHENTICATED
 
 
-def test_policies_are_published_before_what_names_them():
+def test_policies_come_before_what_names_them_and_go_after_it():
     policy = Authorization(name="p", namespace="a", scope=Scope.GLOBAL, action=Action.DENY)
     workload = Workload(uid="u", name="w", namespace="a", identity=Identity("t", "a", "b"), policies=("a/p",))
     service = Service(name="s", namespace="a", hostname="s.a.svc")
     delta = MeshDelta(
         workloads=Delta({"u": workload}, ("gone",)),
         services=Delta({"a/s.a.svc": service}, ("a/gone",)),
-        authorizations=Delta({"a/p": policy}),
+        authorizations=Delta({"a/p": policy}, ("a/old",)),
     )
-    policies, addresses = updates_of(delta)
+    policies, addresses, gone = updates_of(delta)
     assert (policies.type_url, list(policies.changed)) == (AUTHORIZATION_TYPE, ["a/p"])
     assert (addresses.type_url, list(addresses.changed)) == (ADDRESS_TYPE, ["a/s.a.svc", "u"])
     assert tuple(addresses.removed) == ("a/gone", "gone")
+    assert (gone.type_url, dict(gone.changed), tuple(gone.removed)) == (AUTHORIZATION_TYPE, {}, ("a/old",))
     assert updates_of(MeshDelta()) == []
 
 

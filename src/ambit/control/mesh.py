@@ -134,15 +134,18 @@ class MeshFeed:
 
 
 def updates_of(delta: MeshDelta) -> list[Update]:
-    """What a compiled batch changes for nodes: policies first, then services and workloads together."""
+    """What a compiled batch changes for nodes: new policies, then services and workloads together, then the
+    policies that go. A workload that names an unknown policy is closed, so names go before what they name."""
     updates = []
     policies = delta.authorizations
-    if policies:
-        updates.append(Update(AUTHORIZATION_TYPE, _resources(policies.upserts), policies.removals))
+    if policies.upserts:
+        updates.append(Update(AUTHORIZATION_TYPE, _resources(policies.upserts), ()))
     services, workloads = delta.services, delta.workloads
     if services or workloads:
         changed = _resources(services.upserts) | _resources(workloads.upserts)
         updates.append(Update(ADDRESS_TYPE, changed, (*services.removals, *workloads.removals)))
+    if policies.removals:
+        updates.append(Update(AUTHORIZATION_TYPE, {}, policies.removals))
     return updates
 
 

@@ -41,8 +41,8 @@ class Change(msgspec.Struct, frozen=True):
 class MeshDelta(msgspec.Struct, frozen=True):
     """What one batch changed, by resource name in the workload API; findings by their object's text.
 
-    Whoever sends it: authorizations first, then services, then workloads, so that no workload names the
-    unknown.
+    Whoever sends it: new authorizations first, then services and workloads, then the authorizations that go.
+    So no workload ever names an unknown policy, which would close it.
     """
 
     workloads: Delta[Workload] = Delta()
