@@ -52,10 +52,10 @@ def test_addresses_without_loopback(netns: str) -> None:
     name = netns.rpartition("/")[2]
     for command in (
         f"-n {name} link set lo up",
-        f"-n {name} link add dummy1 type dummy",
-        f"-n {name} link set dummy1 up",
-        f"-n {name} addr add 10.1.2.3/24 dev dummy1",
-        f"-n {name} addr add fd00::3/64 dev dummy1 nodad",
+        f"-n {name} link add eth0 type veth peer name eth1",
+        f"-n {name} link set eth0 up",
+        f"-n {name} addr add 10.1.2.3/24 dev eth0",
+        f"-n {name} addr add fd00::3/64 dev eth0 nodad",
     ):
         subprocess.run(["ip", *command.split()], check=True)
     assert identity.addresses(netns) == {ipaddress.ip_address("10.1.2.3"), ipaddress.ip_address("fd00::3")}

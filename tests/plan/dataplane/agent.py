@@ -54,9 +54,10 @@ class Agent:
         self.log: list[tuple[str, object]] = []
         self._directory = directory / settings.node
         self._directory.mkdir()
-        self._roots = roots
+        self.roots = roots
         self._certificates = certificates
         self._store = Store()
+        self._forgotten: set[str] = set()
         self._lock = threading.RLock()
         self._sessions: dict[ServerSession, queue.Queue[bytes | None]] = {}
         self._server = grpc.server(ThreadPoolExecutor(8))
@@ -109,7 +110,7 @@ class Agent:
 
     def sync(self) -> None:
         """Plans again everything that is there or was asked for, and waits until Envoy took it."""
-        wanted = [*node_proxy.shared_resources(), node_proxy.trust_bundle(self._roots)]
+        wanted = [*node_proxy.shared_resources(), node_proxy.trust_bundle(self.roots)]
         for pod in self.pods.values():
             wanted += node_proxy.pod_resources(pod, self.view, self.settings)
             wanted += [self._secret(name) for name in node_proxy.required_secrets(pod.identity)]
@@ -117,6 +118,13 @@ class Agent:
             wanted += [self._answer(name) for name in self._asked_clusters()]
             self._replace(wanted)
         until(self._settled, f"acknowledgements of {self.settings.node}")
+
+    def forget(self, pod: str) -> None:
+        """Removes what this pod asked for."""
+        with self._lock:
+            for name in self._asked_clusters():
+                if names.pod_of(name) == pod:
+                    self._forgotten.add(name)
 
     def _settled(self) -> bool:
         with self._lock:
@@ -127,7 +135,8 @@ class Agent:
             )
 
     def _asked_clusters(self) -> list[str]:
-        return [name for name in self._store.resources(CLUSTER) if name.startswith(("dst|", "hbone|"))]
+        known = self._store.resources(CLUSTER)
+        return [name for name in known if name.startswith(("dst|", "hbone|")) and name not in self._forgotten]
 
     def _answer(self, name: str) -> PlannedResource:
         return node_proxy.destination(name, self.view, LocalPods(self.pods.values()), self.settings)

@@ -4,6 +4,7 @@ import datetime as dt
 import ipaddress
 import itertools
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -104,8 +105,8 @@ class Mesh:
     def __init__(self, directory: Path, network: Network) -> None:
         self.network = network
         self._directory = directory
-        self._authority = Authority()
-        self.certificates = cache(self._authority.certificate)
+        self.authority = Authority()
+        self.certificates = cache(self.authority.certificate)
         self.agents: dict[str, Agent] = {}
         self.pods: dict[str, Pod] = {}
         self.others: list[Workload] = []
@@ -116,7 +117,7 @@ class Mesh:
         self.agents[name] = Agent(
             self._directory,
             NodeSettings(node=name),
-            {"cluster.local": self._authority.root},
+            {"cluster.local": self.authority.root},
             lambda uri: self.certificates(uri),
         )
         return self.agents[name]
@@ -141,6 +142,17 @@ class Mesh:
             services = {service_key: (Port(80, targets[name]),)} if name in targets else {}
             pod.workload = msgspec.structs.replace(pod.workload, services=services)
         self.update()
+
+    def trust(self, roots: str, authority: Authority) -> None:
+        """Both nodes trust `roots` and get certificates of `authority`."""
+        self.certificates = cache(authority.certificate)
+        for agent in self.agents.values():
+            agent.roots = {"cluster.local": roots}
+        self.update()
+
+    def pause(self, seconds: float) -> None:
+        """Lets real time pass, where the absence of an event is what is tested."""
+        threading.Event().wait(seconds)
 
     def close(self) -> None:
         for agent in self.agents.values():

@@ -1,0 +1,94 @@
+"""What changes while traffic flows: certificates, roots, policies, pods. Nothing that is allowed is cut."""
+
+import socket
+
+import msgspec
+import pytest
+
+from ambit.model.policy import Action, Authorization, Clause, Match, Rule, Scope
+from tests.plan.dataplane.agent import until
+from tests.plan.dataplane.conftest import Authority, Mesh, service
+from tests.plan.dataplane.network import REFUSED
+
+pytestmark = [pytest.mark.netns, pytest.mark.envoy]
+
+
+def echo(connection: socket.socket, _: str) -> None:
+    while part := connection.recv(100):
+        connection.sendall(part)
+
+
+def alive(connection: socket.socket) -> bool:
+    connection.sendall(b"ping")
+    return connection.recv(100) == b"ping"
+
+
+def deny(port: int) -> Authorization:
+    rule = Rule((Clause((Match(destination_ports=(port,)),)),))
+    return Authorization("closed", "default", Scope.NAMESPACE, Action.DENY, (rule,))
+
+
+@pytest.mark.parametrize("destination", ["far", "near"])
+def test_open_connections_outlive_every_change(mesh: Mesh, destination: str) -> None:
+    """Policies, services and endpoints change; listeners drain for one second, so a drained one would be cut."""
+    a, server = mesh.pods["a"], mesh.pods[destination]
+    mesh.services = [service("10.99.0.30")]
+    mesh.serve(service().key, {destination: 8200})
+    with (
+        server.listen(8200, echo),
+        a.connect("10.99.0.30", 80) as through,
+        a.connect(server.four, 8200) as direct,
+    ):
+        assert alive(through)
+        assert alive(direct)
+        mesh.policies = [deny(8201)]
+        mesh.update()
+        mesh.serve(service().key, {"far2": 8200})
+        mesh.services = []
+        mesh.update()
+        mesh.policies = [deny(8201), deny(8202)]
+        mesh.update()
+        for _ in range(15):
+            assert a.ask(server.four, 8201) == REFUSED
+            assert alive(through)
+            assert alive(direct)
+            mesh.pause(0.1)
+
+
+def test_new_certificates_and_a_new_root(mesh: Mesh) -> None:
+    """Union of roots, then leaves of the new root, then the old root goes: every connection works throughout."""
+    a, far, fresh_pod = mesh.pods["a"], mesh.pods["far"], mesh.pods["twin"]
+    old, new = mesh.authority, Authority()
+    with far.listen(8210, echo), a.connect(far.four, 8210) as kept:
+        assert alive(kept)
+        for roots, authority in (
+            (old.root + new.root, old),
+            (old.root + new.root, new),
+            (new.root, new),
+        ):
+            mesh.trust(roots, authority)
+            with a.connect(far.four, 8210) as fresh:
+                assert alive(fresh)
+        assert alive(kept)
+        mesh.trust(old.root, new)
+        until(lambda: fresh_pod.ask(far.four, 8210) == REFUSED, "an untrusted certificate to be refused")
+        mesh.trust(old.root, old)
+        with fresh_pod.connect(far.four, 8210) as fresh:
+            assert alive(fresh)
+
+
+def test_a_pod_that_leaves_takes_its_listeners_with_it(mesh: Mesh) -> None:
+    """Its destinations are forgotten too; the names never come back, so that is safe."""
+    b, far = mesh.pods["b"], mesh.pods["far"]
+    with far.listen(8220):
+        assert b.ask(far.four, 8220) == f"{b.four} 2"
+        b.agent.pods.pop(b.local.key)
+        b.agent.forget(b.local.key)
+        mesh.update()
+        until(lambda: b.ask(far.four, 8220) == REFUSED, "the listener to be gone")
+        reborn = msgspec.structs.replace(b.local, sandbox="s-b2")
+        b.agent.pods[reborn.key] = reborn
+        mesh.update()
+        until(lambda: b.ask(far.four, 8220) == f"{b.four} 2", "the new sandbox to work")
+        b.agent.pods.pop(reborn.key)
+        b.agent.pods[b.local.key] = b.local
