@@ -3,18 +3,18 @@
 import copy
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ambit.ingest.istio.fields import AUTHORIZATION_POLICY, PEER_AUTHENTICATION, Enforced, Refused, Treatment
+from ambit.ingest.istio.fields import KINDS as TABLES
+from ambit.ingest.istio.fields import Enforced, Refused, Treatment, reference
 from ambit.ingest.mesh import MeshCompiler
 from ambit.ingest.settings import MeshSettings
 from ambit.objects.crds import read_bundle
 from tests.ingest.build import Given, pod
 from tests.ingest.test_mesh import change
-
-TABLES = {"AuthorizationPolicy": AUTHORIZATION_POLICY, "PeerAuthentication": PEER_AUTHENTICATION}
 
 
 def leaves(schema: dict[str, Any], path: str = "") -> Iterator[str]:
@@ -125,3 +125,8 @@ def test_paths_are_well_formed() -> None:
     for table in TABLES.values():
         for path in table:
             assert re.fullmatch(r"\w+(\[\]|\{\})?(\.\w+(\[\]|\{\})?)*", path), path
+
+
+def test_the_page_for_users_holds_the_tables() -> None:
+    page = Path(__file__).parents[3] / "docs/policy.md"
+    assert page.read_text().endswith("## Every field\n\n" + reference())

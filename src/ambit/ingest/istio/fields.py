@@ -79,3 +79,24 @@ PEER_AUTHENTICATION: dict[str, Treatment] = {
     "portLevelMtls{}.mode": _ENFORCED,
     "selector.matchLabels{}": _ENFORCED,
 }
+
+KINDS = {"AuthorizationPolicy": AUTHORIZATION_POLICY, "PeerAuthentication": PEER_AUTHENTICATION}
+
+
+def reference() -> str:
+    """The Markdown tables of `docs/policy.md`."""
+    parts = []
+    for kind, table in KINDS.items():
+        rows = "\n".join(f"| `{path}` | {_words(treatment)} |" for path, treatment in table.items())
+        parts.append(f"### {kind}\n\n| field of `spec` | at nodes |\n| --- | --- |\n{rows}\n")
+    return "\n".join(parts)
+
+
+def _words(treatment: Treatment) -> str:
+    match treatment:
+        case Enforced():
+            return "enforced"
+        case Refused(codes):
+            return "refused, " + " or ".join(codes)
+        case Ignored(reason):
+            return f"ignored: {reason}"
