@@ -1,6 +1,7 @@
 """Whole agents: enrolment, policy, restarts, with real Envoys and pods in network namespaces."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Rule, Scope
+from ambit.node.flows.access_line import access_line
+from ambit.node.flows.record import Reporter
 from ambit.node.supervise.table import State
 from tests.node.world import REDIRECTION, Pod, World, making, until
 from tests.plan.dataplane.network import REFUSED
@@ -165,3 +168,54 @@ async def test_a_pod_that_lies_about_its_namespace_is_refused(world: World) -> N
     assert "is not the namespace of pod" in (await node.cni("add", liar))["error"]
     world.api.delete("pods", "default", "liar")
     assert "does not exist" in (await node.cni("add", liar))["error"]
+
+
+async def test_what_the_agent_shows(world: World) -> None:
+    client, server = await pair(world)
+    await eventually(client, server, f"{client.four} 2")
+    await world.control.put(deny("client"))
+    await eventually(client, server, REFUSED)
+    one, two = world.nodes["node1"], world.nodes["node2"]
+    await until(lambda: any(flow.decision == "deny" for flow in one.lines))
+    await until(lambda: any(flow.decision == "deny" for flow in two.lines))
+    good = next(flow for flow in two.lines if flow.sent)
+    assert good.reporter is Reporter.DESTINATION
+    assert good.source.identity == "spiffe://cluster.local/ns/default/sa/client"
+    assert good.destination.identity == "spiffe://cluster.local/ns/default/sa/server"
+    assert good.mutual_tls
+    assert (good.received, good.sent) == (2, len(f"{client.four} 2"))
+    bad = next(flow for flow in two.lines if flow.decision == "deny")
+    assert bad.policy == "default/deny[0]"
+    assert 'error="denied by policy default/deny[0]"' in access_line(bad)
+    status, body = await two.http("/metrics", 1)
+    assert status == 200
+    text = body.decode()
+    opened = [line for line in text.splitlines() if line.startswith("istio_tcp_connections_opened_total{")]
+    assert any(
+        'reporter="destination"' in line
+        and 'source_principal="spiffe://cluster.local/ns/default/sa/client"' in line
+        and 'connection_security_policy="mutual_tls"' in line
+        for line in opened
+    )
+    assert any(
+        'response_flags="DENY"' in line
+        for line in text.splitlines()
+        if line.startswith("istio_tcp_connections_failed_total{")
+    )
+    assert (await one.http("/healthz/ready", 2)) == (200, b"ready\n")
+    status, body = await one.http("/config_dump")
+    dump = json.loads(body)
+    assert {each["name"] for each in dump["workloads"]} == {"client", "server"}
+    assert dump["policies"][0]["rules"] == [
+        [[{"principals": [{"Exact": "cluster.local/ns/default/sa/client"}]}]]
+    ]
+    assert dump["certificates"][0]["state"] == "Available"
+    assert dump["workloadState"][client.uid]["info"]["name"] == "client"
+    status, body = await one.http("/flows?limit=3")
+    assert len([json.loads(line) for line in body.splitlines()]) == 3
+    status, body = await one.http("/certs")
+    assert json.loads(body)[0]["state"] == "valid"
+    status, body = await one.http("/status")
+    assert json.loads(body)["envoy"]["state"] == "serving"
+    status, body = await one.http("/nothing")
+    assert status == 404

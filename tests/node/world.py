@@ -24,7 +24,9 @@ from ambit.model.policy import Authorization
 from ambit.model.service import Service
 from ambit.model.workload import Port, TunnelProtocol, Workload
 from ambit.node.enrol.sandbox import Sandbox
+from ambit.node.flows.record import Flow
 from ambit.node.process import NodeAgent
+from ambit.node.serve.endpoints import Endpoints
 from ambit.node.settings import AgentSettings
 from ambit.xds.frames import Resource
 from ambit.xds.messages import ADDRESS_TYPE, TYPES, to_resource, type_of
@@ -236,6 +238,7 @@ class Node:
         self.agent: NodeAgent | None = None
         self._task: asyncio.Task | None = None
         self._stop = asyncio.Event()
+        self.lines: list[Flow] = []
 
     @property
     def run(self) -> Path:
@@ -256,8 +259,10 @@ class Node:
             readiness_port=0,
         )
         self._stop = asyncio.Event()
-        self.agent = NodeAgent(settings, self.world.api, ("", "", ""))  # type: ignore[arg-type]
-        self._task = asyncio.ensure_future(self.agent.run(self._stop))
+        self.lines = []
+        self.agent = NodeAgent(settings, self.world.api, ("", "", ""), self.lines.append)  # type: ignore[arg-type]
+        self.endpoints = Endpoints(self.agent)
+        self._task = asyncio.ensure_future(self.agent.run(self._stop, self.endpoints.run()))
         if ready:
             await until(lambda: self._task.done() or not self.agent.unready())
             if self._task.done():
@@ -280,6 +285,15 @@ class Node:
             await self.agent.supervisor.stop()
             await until(lambda: self.agent.supervisor.status.current is None)
         await self.stop()
+
+    async def http(self, target: str, port: int = 0, method: str = "GET") -> tuple[int, bytes]:
+        """Asks the agent's admin (0), metrics (1) or readiness (2) port."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.endpoints.ports[port])
+        writer.write(f"{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        async with asyncio.timeout(10):
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        return int(head.split()[1]), body
 
     async def cni(self, command: str, pod: "Pod") -> dict:
         reader, writer = await asyncio.open_unix_connection(str(self.run / "cni.sock"))

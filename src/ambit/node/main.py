@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 
 # grpc reads its environment when it is imported: the agent starts helpers, and grpc's log is not for users.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -10,7 +11,10 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 from ambit.core.errors import AmbitError
 from ambit.kube.client import Client
+from ambit.node.flows.access_line import access_line
+from ambit.node.flows.record import Flow
 from ambit.node.process import NodeAgent, locality
+from ambit.node.serve.endpoints import Endpoints
 from ambit.node.settings import AgentSettings
 
 
@@ -26,11 +30,22 @@ async def main(settings: AgentSettings) -> None:
         else Client.in_cluster()
     )
     async with client:
-        agent = NodeAgent(settings, client, await locality(client, settings.node))
+        line = _print if settings.access_log else _ignore
+        agent = NodeAgent(settings, client, await locality(client, settings.node), line)
         try:
-            await agent.run(stop)
+            await agent.run(stop, Endpoints(agent).run())
         except BaseExceptionGroup as several:
             raise _first(several) from several
+
+
+def _print(record: Flow) -> None:
+    """The access log goes to standard output, the agent's own log to standard error."""
+    sys.stdout.write(access_line(record) + "\n")
+    sys.stdout.flush()
+
+
+def _ignore(record: Flow) -> None:
+    """No access log."""
 
 
 def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -9,7 +9,7 @@ import fcntl
 import gc
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from ambit.node.enrol.enroller import Enroller
 from ambit.node.enrol.names import MeshNames
 from ambit.node.enrol.reconciler import Reconciler
 from ambit.node.enrol.sandbox import Sandbox
+from ambit.node.flows.collector import Collector
+from ambit.node.flows.record import Flow
 from ambit.node.settings import AgentSettings
 from ambit.node.state.mesh import MeshState, Stored
 from ambit.node.supervise.binary import envoy_binary
@@ -50,7 +52,13 @@ _SUBZONE = "topology.istio.io/subzone"
 class NodeAgent:
     """One node's agent. The parts are attributes for those who show them (`ambit.node.serve`)."""
 
-    def __init__(self, settings: AgentSettings, client: Client, locality: tuple[str, str, str]) -> None:
+    def __init__(
+        self,
+        settings: AgentSettings,
+        client: Client,
+        locality: tuple[str, str, str],
+        line: Callable[[Flow], None] = lambda _: None,
+    ) -> None:
         self.settings = settings
         self.state = MeshState(settings.state / "mesh.sqlite")
         self.planned = NodeSettings(
@@ -81,6 +89,7 @@ class NodeAgent:
             self.subscription.complete.is_set,
             self._certificate,
         )
+        self.flows = Collector(self.state, lambda: self.configuration.table, self.planned, line)
         self.names = MeshNames(
             self.state, settings.network, settings.resolv_conf, DnsSettings(domain=settings.cluster_domain)
         )
@@ -113,8 +122,8 @@ class NodeAgent:
         self.cut = 0
         """Connections ended because a new policy denies them."""
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop` is set. Raises AmbitError when the agent cannot do its work."""
+    async def run(self, stop: asyncio.Event, *beside: Awaitable[None]) -> None:
+        """Until `stop` is set; `beside` runs as long. Raises AmbitError when the agent cannot do its work."""
         settings = self.settings
         settings.run.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.chmod(settings.run, 0o700)
@@ -140,6 +149,7 @@ class NodeAgent:
                         ).run(),
                         self._open_when_complete(),
                         self._readopt(restored),
+                        *(_started(each) for each in beside),
                     )
                 ]
                 gc.collect()
@@ -190,8 +200,8 @@ class NodeAgent:
     def _asked(self, type_url: str, wanted: tuple[str, ...]) -> None:
         self.configuration.asked(type_url, wanted)
 
-    def _logged(self, message: bytes) -> None:
-        del message
+    def _logged(self, name: str, message: bytes) -> None:
+        self.flows.take(name, message)
 
     def _write_bootstrap(self) -> None:
         content = node_proxy.bootstrap(
@@ -202,6 +212,10 @@ class NodeAgent:
         temporary = self.settings.run / "bootstrap.new"
         temporary.write_bytes(content)
         temporary.replace(self.settings.run / "bootstrap.pb")
+
+
+async def _started(work: Awaitable[None]) -> None:
+    await work
 
 
 async def locality(client: Client, node: str) -> tuple[str, str, str]:

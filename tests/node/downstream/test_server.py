@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 
 from ambit.node.downstream.server import EnvoyServer
 from ambit.xds.frames import Request, Resource, Response
@@ -49,9 +50,11 @@ class Agent:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.asked: asyncio.Queue[tuple[str, tuple[str, ...]]] = asyncio.Queue()
-        self.logs: asyncio.Queue[bytes] = asyncio.Queue()
+        self.logs: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
         self.server = EnvoyServer(
-            path, lambda type_url, names: self.asked.put_nowait((type_url, names)), self.logs.put_nowait
+            path,
+            lambda type_url, names: self.asked.put_nowait((type_url, names)),
+            lambda name, message: self.logs.put_nowait((name, message)),
         )
 
     @asynccontextmanager
@@ -147,9 +150,12 @@ async def test_a_publication_waits_for_both_generations(agent: Agent) -> None:
 async def test_access_logs_arrive_as_bytes(agent: Agent) -> None:
     async with agent.channel() as channel:
         call = channel.stream_unary("/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs")()
-        await call.write(b"one")
-        async with asyncio.timeout(5):
-            assert await agent.logs.get() == b"one"
+        first = StreamAccessLogsMessage(identifier={"log_name": "inbound"}).SerializeToString()
+        second = StreamAccessLogsMessage().SerializeToString()
+        for message in (first, second):
+            await call.write(message)
+            async with asyncio.timeout(5):
+                assert await agent.logs.get() == ("inbound", message)
         await call.done_writing()
         assert await call == b""
 

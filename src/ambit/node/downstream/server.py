@@ -13,6 +13,7 @@ import grpc
 
 from ambit.core.errors import EnvironmentProblem
 from ambit.node.downstream.publication import Publication, StreamProgress
+from ambit.node.flows.entry import log_name
 from ambit.xds.frames import Request, Resource, Response
 from ambit.xds.session import Asked, ProtocolViolation, Rejected, ServerSession
 from ambit.xds.store import Changed, Store
@@ -33,9 +34,9 @@ AskedFor = Callable[[str, tuple[str, ...]], None]
 
 
 class EnvoyServer:
-    """Serves until `stop`. `access_log` gets each serialised `StreamAccessLogsMessage`."""
+    """Serves until `stop`. `access_log` gets the log's name and each serialised `StreamAccessLogsMessage`."""
 
-    def __init__(self, path: Path, asked: AskedFor, access_log: Callable[[bytes], None]) -> None:
+    def __init__(self, path: Path, asked: AskedFor, access_log: Callable[[str, bytes], None]) -> None:
         self.store = Store()
         self._path = path
         self._asked = asked
@@ -164,11 +165,14 @@ class EnvoyServer:
         self._check()
 
     async def _logs(self, messages: object, context: grpc.aio.ServicerContext) -> bytes:
+        name = ""
         while True:
             message = await context.read()
             if message is grpc.aio.EOF:
                 return b""
-            self._access_log(message)
+            # Only the first message of a stream says which log it is.
+            name = name or log_name(message)
+            self._access_log(name, message)
 
 
 class _Stream:

@@ -1,0 +1,1 @@
+"""Connections as Envoy reports them: decision records, one log line each, metrics."""

@@ -1,0 +1,127 @@
+"""Takes Envoy's access-log stream: counts, keeps the newest records, writes lines, tells followers.
+
+A tunnel that fails is reported twice by Envoy: by the shared internal listener with the reason, and by the
+pod's listener as a connection without an answer. They are joined by the client's address and port; the
+second waits a moment for the first.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+
+from ambit.envoy import names
+from ambit.model.view import MeshView
+from ambit.node.flows import metrics
+from ambit.node.flows.entry import TUNNEL, Entry, decode
+from ambit.node.flows.record import Flow, flow
+from ambit.plan.values import LocalPods, NodeSettings
+
+KEPT = 5_000
+"""Newest records in memory."""
+OPEN = 50_000
+"""Open connections that are counted; beyond that the oldest is counted when it ends."""
+_JOIN = 0.6
+"""Seconds a failed connection waits for the tunnel's reason; two flush intervals and a bit."""
+_FAILURES = 1_000
+_FOLLOWER = 1_000
+"""Records a slow follower may lag behind before it misses some."""
+
+
+class Collector:
+    """One node's connections. `line` gets each ended record, for the access log."""
+
+    def __init__(
+        self,
+        view: MeshView,
+        pods: Callable[[], LocalPods],
+        settings: NodeSettings,
+        line: Callable[[Flow], None],
+    ) -> None:
+        self._view = view
+        self._pods = pods
+        self._settings = settings
+        self._line = line
+        self.counters = metrics.TcpMetrics()
+        self.recent: deque[Flow] = deque(maxlen=KEPT)
+        self.open: OrderedDict[tuple[str, str, str, float], tuple[Entry, tuple[metrics.Labels, ...]]] = (
+            OrderedDict()
+        )
+        self._failures: OrderedDict[str, Entry] = OrderedDict()
+        self._followers: list[asyncio.Queue[Flow]] = []
+
+    def take(self, kind: str, message: bytes) -> None:
+        """One message of the stream with this log name."""
+        for entry in decode(kind, message):
+            if entry.kind == names.LOG_TUNNEL:
+                self._failures[entry.client] = entry
+                if len(self._failures) > _FAILURES:
+                    self._failures.popitem(last=False)
+            elif not entry.ended:
+                self._progress(entry)
+            elif entry.kind == names.LOG_OUTBOUND and entry.route == TUNNEL and not entry.sent:
+                asyncio.get_running_loop().call_later(_JOIN, self._ended_late, entry)
+            else:
+                self._ended(entry)
+
+    async def follow(self) -> AsyncIterator[Flow]:
+        """Records from now on."""
+        queue: asyncio.Queue[Flow] = asyncio.Queue(_FOLLOWER)
+        self._followers.append(queue)
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self._followers.remove(queue)
+
+    def _ended_late(self, entry: Entry) -> None:
+        failure = self._failures.pop(entry.client, None)
+        if failure is not None:
+            entry = msgspec.structs.replace(entry, failure=failure.failure, denied=failure.denied)
+        self._ended(entry)
+
+    def _progress(self, entry: Entry) -> None:
+        known = self.open.pop(entry.key, None)
+        if known is None:
+            labels = tuple(metrics.labels(each) for each in self._flows(entry))
+            for each in labels:
+                self.counters.add(each, metrics.OPENED, 1)
+            before = (0, 0)
+        else:
+            labels = known[1]
+            before = known[0].received, known[0].sent
+        self._bytes(labels, entry, *before)
+        self.open[entry.key] = entry, labels
+        if len(self.open) > OPEN:
+            self.open.popitem(last=False)
+
+    def _ended(self, entry: Entry) -> None:
+        known = self.open.pop(entry.key, None)
+        flows = self._flows(entry)
+        if known is not None:
+            labels = known[1]
+            self._bytes(labels, entry, known[0].received, known[0].sent)
+        else:
+            labels = tuple(metrics.labels(each) for each in flows)
+            if not flows[0].failed:
+                for each in labels:
+                    self.counters.add(each, metrics.OPENED, 1)
+            self._bytes(labels, entry, 0, 0)
+        for each in labels:
+            failed = flows[0].failed and known is None
+            self.counters.add(each, metrics.FAILED if failed else metrics.CLOSED, 1)
+        for record in flows:
+            self.recent.append(record)
+            self._line(record)
+            for queue in self._followers:
+                if not queue.full():
+                    queue.put_nowait(record)
+
+    def _flows(self, entry: Entry) -> tuple[Flow, ...]:
+        return flow(entry, self._view, self._pods(), self._settings)
+
+    def _bytes(self, labels: tuple[metrics.Labels, ...], entry: Entry, received: int, sent: int) -> None:
+        for each in labels:
+            self.counters.add(each, metrics.RECEIVED, max(0, entry.received - received))
+            self.counters.add(each, metrics.SENT, max(0, entry.sent - sent))

@@ -1,0 +1,154 @@
+"""The agent's ports: 15000 on loopback for people, 15020 for metrics, 15021 for readiness."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import msgspec
+
+from ambit import __version__
+from ambit.core.errors import AmbitError, EnvironmentProblem
+from ambit.node.flows.record import Flow
+from ambit.node.process import NodeAgent
+from ambit.node.serve import dump, metrics
+from ambit.node.serve.http import Handler, Request, Response, json_response, serve
+from ambit.node.serve.status import node_view
+
+_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+_LINES = "application/x-ndjson"
+
+
+class Endpoints:
+    """Serves one agent's state until cancelled."""
+
+    def __init__(self, agent: NodeAgent) -> None:
+        self._agent = agent
+
+    async def run(self) -> None:
+        """Raises EnvironmentProblem when a port is taken."""
+        settings = self._agent.settings
+        ready: dict[str, Handler] = {"/healthz/ready": self._ready}
+        counted: dict[str, Handler] = {"/metrics": self._metrics, "/stats/prometheus": self._metrics}
+        servers = [
+            await _listen("127.0.0.1", settings.admin_port, {**self._debug(), **ready, **counted}),
+            await _listen("", settings.metrics_port, counted),
+            await _listen("", settings.readiness_port, ready),
+        ]
+        self.ports = [server.sockets[0].getsockname()[1] for server in servers]
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for server in servers:
+                    tasks.create_task(server.serve_forever())
+        finally:
+            for server in servers:
+                server.close()
+
+    def _debug(self) -> Mapping[str, Handler]:
+        return {
+            "/config_dump": self._config_dump,
+            "/connections": self._connections,
+            "/certs": self._certs,
+            "/flows": self._flows,
+            "/status": self._status,
+            "/restart": self._restart,
+        }
+
+    def _ready(self, _: Request) -> Response:
+        missing = self._agent.unready()
+        if missing:
+            return Response(f"not ready, pending: {', '.join(missing)}\n".encode(), 503)
+        return Response(b"ready\n")
+
+    def _metrics(self, _: Request) -> Response:
+        text = "\n".join(metrics.render(self._agent, __version__)) + "\n"
+        return Response(text.encode(), content_type=_TEXT)
+
+    async def _status(self, _: Request) -> Response:
+        return json_response(await node_view(self._agent))
+
+    async def _restart(self, request: Request) -> Response:
+        """POST: hands over to a new Envoy; `?force=1` even when the older one still has connections."""
+        if request.method != "POST":
+            return Response(b"POST /restart\n", 405)
+        try:
+            await self._agent.supervisor.restart(force=request.query.get("force") == "1")
+        except AmbitError as problem:
+            return json_response({"error": problem.message, "hint": problem.hint}, 503)
+        return json_response(await node_view(self._agent))
+
+    def _certs(self, _: Request) -> Response:
+        now = time.time()
+        return json_response([dump.certificate_view(each, now) for each in self._agent.certificates.states()])
+
+    def _config_dump(self, _: Request) -> Response:
+        agent = self._agent
+        pods: dict[str, Any] = {
+            pod.uid: {
+                "state": "Up",
+                "info": {
+                    "name": pod.name,
+                    "namespace": pod.namespace,
+                    "serviceAccount": pod.identity.service_account,
+                },
+                "connections": self._open(pod.key),
+            }
+            for pod in agent.configuration.pods
+        }
+        config = {"localNode": agent.settings.node, "clusterId": agent.settings.cluster_id}
+        parts = dump.config_dump(agent.state, agent.certificates.states(), pods, config, __version__)
+
+        async def stream() -> AsyncIterator[bytes]:
+            for part in parts:
+                yield part
+
+        return Response(content_type="application/json", stream=stream())
+
+    def _connections(self, _: Request) -> Response:
+        """Open connections that lasted long enough to be reported, per pod."""
+        keys = [pod.key for pod in self._agent.configuration.pods]
+        return json_response({key: self._open(key) for key in keys})
+
+    def _open(self, key: str) -> dict[str, list[dict[str, str]]]:
+        found: dict[str, list[dict[str, str]]] = {"inbound": [], "outbound": []}
+        for entry, _ in self._agent.flows.open.values():
+            if entry.pod != key:
+                continue
+            found["outbound" if entry.kind == "outbound" else "inbound"].append(
+                {
+                    "src": entry.client,
+                    "originalDst": entry.destination,
+                    "actualDst": entry.target or entry.destination,
+                    "protocol": "HBONE" if entry.route == "tunnel" else "TCP",
+                }
+            )
+        return found
+
+    def _flows(self, request: Request) -> Response:
+        """The newest records as JSON lines (`?limit=N`), and those to come with `?follow=1`."""
+        agent = self._agent
+        limit = int(request.query.get("limit") or len(agent.flows.recent))
+        recent = list(agent.flows.recent)[-limit:] if limit > 0 else []
+        follow = request.query.get("follow") in {"1", "true"}
+
+        async def stream() -> AsyncIterator[bytes]:
+            for record in recent:
+                yield _line(record)
+            if follow:
+                async for record in agent.flows.follow():
+                    yield _line(record)
+
+        return Response(content_type=_LINES, stream=stream())
+
+
+def _line(record: Flow) -> bytes:
+    return msgspec.json.encode(record) + b"\n"
+
+
+async def _listen(address: str, port: int, routes: Mapping[str, Handler]) -> asyncio.Server:
+    try:
+        return await serve(address, port, routes)
+    except OSError as problem:
+        raise EnvironmentProblem(
+            f"the agent cannot listen on port {port}: {problem.strerror}", "another agent may run here"
+        ) from problem

@@ -1,0 +1,65 @@
+"""`:15020/metrics`: Istio's TCP metrics, the agent's own, and what Envoy says about itself. Pure text."""
+
+from collections.abc import Iterator
+
+from ambit.node.process import NodeAgent
+from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE
+
+
+def render(agent: NodeAgent, version: str) -> Iterator[str]:
+    """Lines of the Prometheus text format."""
+    yield from agent.flows.counters.render()
+    yield from _gauge("istio_build", "Component build info", 1, component="ztunnel", tag=version)
+    status = agent.supervisor.status
+    gauges = {
+        "workload_manager_active_proxy_count": (
+            "Pods in the mesh on this node",
+            len(agent.enroller.sandboxes),
+        ),
+        "ambit_node_ready": ("Whether the node serves new pods", int(not agent.unready())),
+        "ambit_control_plane_connected": (
+            "Whether the control plane answers",
+            int(agent.subscription.connected),
+        ),
+        "ambit_workloads": ("Workloads and services known", agent.state.count(ADDRESS_TYPE)),
+        "ambit_policies": ("Policies known", agent.state.count(AUTHORIZATION_TYPE)),
+        "ambit_destinations": ("Destinations that pods asked for", agent.configuration.destinations),
+        "ambit_destination_limit_reached": (
+            "Pods at the limit of destinations",
+            len(agent.configuration.capped),
+        ),
+        "ambit_envoy_generations": (
+            "Envoy processes",
+            sum(each is not None for each in (status.current, status.older)),
+        ),
+        "ambit_open_connections": ("Connections open for longer than a few seconds", len(agent.flows.open)),
+        "ambit_metric_series": ("Label sets of the TCP metrics", len(agent.flows.counters)),
+    }
+    for name, (text, value) in gauges.items():
+        yield from _gauge(name, text, value)
+    counters = {
+        "ambit_envoy_crashes": ("Times Envoy ended unexpectedly", status.crashes),
+        "ambit_connections_cut": ("Connections ended by a policy change", agent.cut),
+        "ambit_configuration_rejected": ("Changes refused here or by Envoy", agent.subscription.rejections),
+    }
+    for name, (text, value) in counters.items():
+        yield f"# HELP {name}_total {text}."
+        yield f"# TYPE {name}_total counter"
+        yield f"{name}_total {value}"
+    yield from _certificates(agent)
+
+
+def _certificates(agent: NodeAgent) -> Iterator[str]:
+    name = "ambit_certificate_expiry_seconds"
+    yield f"# HELP {name} When the certificate ends, seconds since 1970."
+    yield f"# TYPE {name} gauge"
+    for each in agent.certificates.states():
+        if each.certificate is not None:
+            yield f'{name}{{identity="{each.identity}"}} {each.certificate.not_after:.0f}'
+
+
+def _gauge(name: str, text: str, value: int, **labels: str) -> Iterator[str]:
+    yield f"# HELP {name} {text}."
+    yield f"# TYPE {name} gauge"
+    shown = ",".join(f'{key}="{label}"' for key, label in labels.items())
+    yield f"{name}{{{shown}}} {value}" if shown else f"{name} {value}"

@@ -1,0 +1,85 @@
+"""What `ambit node status` and `ambit ps` show of a node, as one value."""
+
+import msgspec
+
+from ambit.node.process import NodeAgent
+from ambit.node.supervise.generation import Generation
+from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE
+
+
+class EnvoyView(msgspec.Struct, frozen=True, rename="camel"):
+    state: str
+    pid: int | None
+    epoch: int | None
+    older_pid: int | None
+    older_connections: int | None
+    crashes: int
+    problem: str
+
+
+class PodView(msgspec.Struct, frozen=True, rename="camel"):
+    namespace: str
+    name: str
+    uid: str
+    identity: str
+    addresses: tuple[str, ...]
+
+
+class NodeView(msgspec.Struct, frozen=True, rename="camel"):
+    node: str
+    ready: bool
+    missing: tuple[str, ...]
+    control_plane: str
+    connected: bool
+    problem: str
+    workloads: int
+    policies: int
+    envoy: EnvoyView
+    rejections: dict[str, str]
+    destinations: int
+    capped: tuple[str, ...]
+    pods: tuple[PodView, ...]
+    cut: int
+
+
+async def node_view(agent: NodeAgent) -> NodeView:
+    """The state of this moment; Envoy is asked how many connections an older generation holds."""
+    envoy = await agent.supervisor.refresh()
+    missing = tuple(agent.unready())
+    return NodeView(
+        node=agent.settings.node,
+        ready=not missing,
+        missing=missing,
+        control_plane=agent.settings.control,
+        connected=agent.subscription.connected,
+        problem=agent.subscription.problem,
+        workloads=agent.state.count(ADDRESS_TYPE),
+        policies=agent.state.count(AUTHORIZATION_TYPE),
+        envoy=EnvoyView(
+            state=envoy.state.value,
+            pid=_pid(envoy.current),
+            epoch=envoy.current.epoch if envoy.current is not None else None,
+            older_pid=_pid(envoy.older),
+            older_connections=envoy.older_connections,
+            crashes=envoy.crashes,
+            problem=envoy.problem,
+        ),
+        rejections=agent.server.rejections,
+        destinations=agent.configuration.destinations,
+        capped=tuple(sorted(agent.configuration.capped)),
+        pods=tuple(
+            PodView(
+                pod.namespace,
+                pod.name,
+                pod.uid,
+                pod.identity.uri,
+                tuple(str(address) for address in pod.addresses),
+            )
+            for pod in agent.configuration.pods
+        ),
+        cut=agent.cut,
+    )
+
+
+def _pid(generation: Generation | None) -> int | None:
+    return generation.pid if generation is not None else None
