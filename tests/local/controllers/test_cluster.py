@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from ambit.kube.client import Client, Patch
 from ambit.kube.errors import NotFound
 from ambit.kube.resource import (
@@ -11,6 +13,7 @@ from ambit.kube.resource import (
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     EVENTS,
+    GATEWAYS,
     JOBS,
     NAMESPACES,
     NODES,
@@ -20,6 +23,7 @@ from ambit.kube.resource import (
     SERVICES,
     STATEFUL_SETS,
 )
+from ambit.local.controllers import pod_collector
 from tests.local.controllers.conftest import gone, ready_deployment, until, workload
 
 Object = dict[str, Any]
@@ -181,6 +185,24 @@ async def test_an_object_of_an_owner_that_never_existed_is_collected(client: Cli
     await gone(client, CONFIG_MAPS, "child")
 
 
+async def test_what_a_custom_resource_owns_goes_with_it(client: Client) -> None:
+    spec = {"gatewayClassName": "ambit", "listeners": [{"name": "a", "port": 80, "protocol": "HTTP"}]}
+    gateway = await client.create(GATEWAYS, {"metadata": {"name": "g"}, "spec": spec}, "default")
+    owner = {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "Gateway",
+        "name": "g",
+        "uid": gateway["metadata"]["uid"],
+    }
+    for name, uid in (("child", owner["uid"]), ("stray", "another-uid")):
+        metadata = {"name": name, "namespace": "default", "ownerReferences": [{**owner, "uid": uid}]}
+        await client.create(SERVICE_ACCOUNTS, {"metadata": metadata})
+    await gone(client, SERVICE_ACCOUNTS, "stray")
+    assert await client.get(SERVICE_ACCOUNTS, "child", "default")
+    await client.delete(GATEWAYS, "g", "default")
+    await gone(client, SERVICE_ACCOUNTS, "child")
+
+
 async def test_a_daemon_set_runs_on_every_node_and_rolls(client: Client) -> None:
     value = workload("agent")
     del value["spec"]["replicas"]
@@ -268,3 +290,18 @@ async def test_reading_what_is_not_there(client: Client) -> None:
         assert error.message == 'pods "nobody" not found'
     else:
         raise AssertionError("found")
+
+
+async def test_pods_of_a_vanished_node_are_replaced_elsewhere(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pod_collector, "QUARANTINE", 0.1)
+    await client.create(DEPLOYMENTS, workload("web", 2))
+    await ready_deployment(client, "web", 2)
+    await client.delete(NODES, "node2")
+
+    async def moved() -> bool:
+        pods = await pods_of(client, "web")
+        return [pod["spec"].get("nodeName") for pod in pods] == ["node1", "node1"]
+
+    await until(moved)

@@ -7,7 +7,8 @@ Rules are Kubernetes' ("Owners and dependents", "Garbage collection"):
 dependents are deleted meanwhile.
 3. An owner with the finalizer `orphan` loses it after all references to it have been removed from its
    dependents.
-4. A reference across namespaces, or to a kind that is not served, counts as an owner that is gone.
+4. A reference to an owner in another namespace counts as gone; one to a kind that is not served (any more) keeps the
+   object, because nobody can tell.
 
 Kinds that usually own or are owned are watched. All others, custom resources for instance, are listed now and then,
 and watched from the moment one of them takes part in ownership.
@@ -154,6 +155,9 @@ class GarbageCollector:
         if "unknown" in states:
             self._queue.add_after(item, RECHECK)
             return
+        if "unserved" in states:
+            self._queue.add_after(item, SWEEP)
+            return
         if "alive" in states:
             return
         propagation: Propagation = "Foreground" if "waiting" in states else "Background"
@@ -161,13 +165,13 @@ class GarbageCollector:
             await self._client.delete(resource, key[1], key[0], uid=uid_of(value), propagation=propagation)
 
     async def _state(self, namespace: str, owner: Object) -> str:
-        """The owner is alive, gone, waiting (for its dependents), or unknown while its kind is being learned."""
+        """An owner is alive, gone, waiting (for its dependents), unserved, or unknown until its kind is learned."""
         resource = self._resource_of(owner)
         if resource is None:
             await self._learn()
             resource = self._resource_of(owner)
             if resource is None:
-                return "gone"
+                return "unserved"
         key = (namespace if resource.namespaced else "", owner["name"])
         if resource not in self._watched:
             self._follow(resource)

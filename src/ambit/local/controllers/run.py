@@ -7,6 +7,7 @@ from ambit.kube.client import Client
 from ambit.local import layout
 from ambit.local.controllers.caches import Caches
 from ambit.local.controllers.controller import forever
+from ambit.local.controllers.cron_job import CronJobController
 from ambit.local.controllers.daemon_set import DaemonSetController
 from ambit.local.controllers.deployment import DeploymentController
 from ambit.local.controllers.endpoint_slice import EndpointSliceController
@@ -14,6 +15,7 @@ from ambit.local.controllers.garbage import GarbageCollector
 from ambit.local.controllers.job import JobController
 from ambit.local.controllers.kubernetes_service import publish_api_server
 from ambit.local.controllers.namespace import NamespaceController
+from ambit.local.controllers.pod_collector import PodCollector
 from ambit.local.controllers.replica_set import ReplicaSetController
 from ambit.local.controllers.scheduler import Scheduler
 from ambit.local.controllers.stateful_set import StatefulSetController
@@ -40,6 +42,8 @@ async def run_controllers(
         DaemonSetController(caches),
         StatefulSetController(caches),
         JobController(caches),
+        CronJobController(caches),
+        PodCollector(caches),
         Scheduler(caches),
         EndpointSliceController(caches),
     )
