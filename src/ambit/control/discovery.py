@@ -28,6 +28,10 @@ REFUSED = "ambit_xds_refused_total"
 PREREQUISITE_WAIT = 1.0
 """Seconds to wait for a client's question about policies before it gets workloads without them."""
 
+BULK, BULK_WRITES = 1000, 8
+"""So many resources make a bulky response, and so many of those are written at once: when all nodes come at the same
+time, each first answer would otherwise lie encoded in memory."""
+
 
 class Update(msgspec.Struct, frozen=True):
     """What changed of one type."""
@@ -84,6 +88,7 @@ class Discovery:
         self._counters = counters
         self._streams: set[Stream] = set()
         self._stopping = False
+        self._bulk = asyncio.Semaphore(BULK_WRITES)
         self.on_answer: Callable[[], None] = lambda: None
         """Called after a node acknowledged or rejected something."""
         counters.declare(PUSHED, "Responses sent, by type.")
@@ -228,7 +233,11 @@ class Discovery:
             while stream.outbox and not stream.ended:
                 response = stream.outbox.popleft()
                 self._counters.count(PUSHED, type=response.type_url)
-                await context.write(wire.encode_response(response))
+                if len(response.resources) < BULK:
+                    await context.write(wire.encode_response(response))
+                    continue
+                async with self._bulk:
+                    await context.write(wire.encode_response(response))
             if stream.ended:
                 return
 
