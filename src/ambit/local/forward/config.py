@@ -16,6 +16,9 @@ _TYPE = "type.googleapis.com/"
 _CONNECT_TIMEOUT = "2s"
 _BUFFER = 256 * 1024
 """Bytes that one side may be ahead of the other."""
+_CONNECTIONS = 4096
+"""At a time, through all forwards: far more than a developer's tools open, far less than descriptors run
+out."""
 
 
 class Forward(msgspec.Struct, frozen=True):
@@ -61,8 +64,15 @@ def bootstrap(files: Files) -> dict[str, Any]:
     def watched(path: Path) -> dict[str, Any]:
         return {"path_config_source": {"path": str(path)}, "resource_api_version": "V3"}
 
+    limit = {
+        "@type": _TYPE
+        + "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+        "max_active_downstream_connections": _CONNECTIONS,
+    }
+    monitor = {"name": "envoy.resource_monitors.global_downstream_max_connections", "typed_config": limit}
     return {
         "node": {"id": f"forward-{files.role}", "cluster": "forward"},
+        "overload_manager": {"resource_monitors": [monitor]},
         "dynamic_resources": {
             "lds_config": watched(files.listeners),
             "cds_config": watched(files.clusters),
