@@ -12,7 +12,10 @@ import dns.message
 import dns.query
 import dns.rcode
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ambit.core.dns import Type, encode_query
 from ambit.kube.client import Client
 from ambit.local.fabric.cluster_dns import ClusterDns
 from ambit.local.fabric.service_proxy import ServiceProxy
@@ -69,6 +72,18 @@ def ask(netns: Path, name: str, kind: str = "A", *, tcp: bool = False) -> dns.me
     query = dns.message.make_query(name, kind)
     method = dns.query.tcp if tcp else dns.query.udp
     return in_namespace(netns, partial(method, query, "10.96.0.10", timeout=2))
+
+
+@given(st.binary(max_size=64), st.booleans(), st.integers(0, 255), st.integers(0, 40))
+def test_any_bytes_get_a_reply_or_none_and_never_an_error(
+    noise: bytes, over_tcp: bool, byte: int, position: int
+) -> None:
+    server = ClusterDns(Client.over_unix("/nowhere"), Written([KUBE_DNS], [DNS_ENDPOINTS]))
+    damaged = bytearray(encode_query("_dns._udp.kube-dns.default.svc.cluster.local", Type.SRV, 7))
+    damaged[position] = byte
+    for data in (noise, bytes(damaged)):
+        reply = server.handle(data, over_tcp)
+        assert reply is None or (reply[:2] == data[:2] and reply[2] & 0x80)
 
 
 @pytest.mark.netns

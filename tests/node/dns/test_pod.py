@@ -14,8 +14,10 @@ import dns.message
 import dns.query
 import dns.rcode
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ambit.core.dns import Rcode, encode_reply, parse_query
+from ambit.core.dns import Rcode, Type, encode_query, encode_reply, parse_query
 from ambit.model.service import Service
 from ambit.node.dns.answer import Client
 from ambit.node.dns.forward import Forwarder
@@ -136,3 +138,13 @@ async def test_late_and_foreign_answers_are_not_taken() -> None:
                 assert dns.message.from_wire(reply).rcode() == dns.rcode.NXDOMAIN
         finally:
             forwarder.close()
+
+
+@given(st.binary(max_size=64), st.booleans())
+async def test_any_bytes_get_a_reply_or_none_and_never_an_error(noise: bytes, over_tcp: bool) -> None:
+    proxy = PodDns(Path("/nowhere"), Client("default"), MESH, [])
+    for data in (noise, encode_query("web", Type.A)[:4] + noise, encode_query("*.\\..web", Type.AAAA)):
+        reply = proxy.handle(data, over_tcp)
+        if reply is not None and not isinstance(reply, bytes):
+            reply = await reply
+        assert reply is None or (reply[:2] == data[:2] and reply[2] & 0x80)

@@ -50,7 +50,7 @@ class PodDns:
     async def start(self) -> None:
         """Listen. Raises OSError when the namespace is gone or the port is taken."""
         udp, tcp = in_namespace(self._netns, lambda: listen(LOOPBACKS, self._port, PROXY_MARK))
-        self._server = DnsServer(self._handle, udp, tcp)
+        self._server = DnsServer(self.handle, udp, tcp)
         await self._server.start()
 
     async def close(self) -> None:
@@ -59,7 +59,8 @@ class PodDns:
             self._server = None
         self._forwarder.close()
 
-    def _handle(self, data: bytes, over_tcp: bool) -> bytes | Awaitable[bytes | None] | None:
+    def handle(self, data: bytes, over_tcp: bool) -> bytes | Awaitable[bytes | None] | None:
+        """The reply to these bytes, now or from the nameserver; None when they deserve none."""
         try:
             query = parse_query(data)
         except Malformed:
