@@ -159,6 +159,6 @@ def test_findings_come_and_go() -> None:
 def test_an_object_that_cannot_be_compiled_stops_nobody_else() -> None:
     made = compiler(pod("bad", "not-an-address"), pod("web-1", "10.244.1.2"))
     assert list(made.workloads) == [WEB]
-    assert [finding.code for finding in made.findings] == ["AMB0001"]
+    assert [(each.code, str(each.origin)) for each in made.findings] == [("AMB0001", "Pod default/bad")]
     made.apply([Change("pods", "default/bad")])
     assert not made.findings

@@ -11,6 +11,7 @@ COMMANDS = {
     "up": "ambit.cli.commands.up:command",
     "down": "ambit.cli.commands.down:command",
     "check": "ambit.cli.commands.check:command",
+    "explain": "ambit.cli.commands.explain:command",
     "ps": "ambit.cli.commands.ps:command",
     "workloads": "ambit.cli.commands.proxy_state:workloads",
     "services": "ambit.cli.commands.proxy_state:services",

@@ -35,9 +35,11 @@ class GraphError(AmbitError):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """A transform that raised (rule 6): its collection, the input key, and the exception's text."""
+    """A transform that raised (rule 6): its collection and the one it reads, the input key, and the
+    exception's text."""
 
     collection: str
+    source: str
     key: str
     text: str
 
@@ -158,11 +160,20 @@ class Derived(Collection[V], Generic[I, V]):
         except GraphError:
             raise
         except Exception as error:  # noqa: BLE001 - rule 6: one object's fault must not stop the others
-            self._failures[(self.name, key)] = Failure(self.name, key, f"{type(error).__name__}: {error}")
-            after = before if self._on_failure is None else self._on_failure(context, value)
+            text = f"{type(error).__name__}: {error}"
+            self._failures[(self.name, key)] = Failure(self.name, self._source.name, key, text)
+            after = self._instead(context, value, before)
         if reads:
             self._reads[key] = tuple(reads.values())
         return after
+
+    def _instead(self, context: Context, value: I, before: Mapping[str, V]) -> Mapping[str, V]:
+        if self._on_failure is None:
+            return before
+        try:
+            return self._on_failure(context, value)
+        except Exception:  # noqa: BLE001 - a commit must end whatever a transform does
+            return before
 
     def _forget(self, key: str, reader: Reader) -> None:
         for readers, entry in self._reads.pop(key, ()):

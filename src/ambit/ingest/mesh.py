@@ -138,10 +138,11 @@ class MeshCompiler:
 
 def _fault(failure: Failure) -> Finding:
     namespace, _, name = failure.key.rpartition("/")
+    projection = PROJECTIONS.get(failure.source)
     return Finding(
         "AMB0001",
         Level.ERROR,
-        ObjectRef(failure.collection, namespace, name),
+        ObjectRef(projection.kind if projection else failure.source, namespace, name),
         "",
-        f"compiling it failed ({failure.text}); its former result stays in force",
+        f"{failure.collection} could not be made of it ({failure.text}); its former result stays in force",
     )

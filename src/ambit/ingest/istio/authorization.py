@@ -10,28 +10,30 @@
 - CUSTOM and AUDIT are refused; a policy with targetRefs is for waypoints.
 """
 
-import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TypeVar
 
 import msgspec
 
-from ambit.core.address import Network
-from ambit.core.finding import Finding, Level, ObjectRef
+from ambit.core.finding import Finding, Level
+from ambit.ingest.istio.values import (
+    Report,
+    network,
+    port,
+    principal,
+    service_account,
+    string,
+    values_of,
+)
 from ambit.ingest.settings import MeshSettings
 from ambit.model.policy import (
     Action,
     Authorization,
     Clause,
-    Exact,
     Match,
-    Prefix,
-    Presence,
     Rule,
     Scope,
     ServiceAccountMatch,
-    StringMatch,
-    Suffix,
 )
 from ambit.objects import istio
 
@@ -72,25 +74,9 @@ class CompiledPolicy(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...] = ()
 
 
-class _Report:
-    """Collects findings of one object, and whether the rule at hand holds a malformed value."""
-
-    def __init__(self, origin: ObjectRef) -> None:
-        self.origin = origin
-        self.findings: list[Finding] = []
-        self.malformed = False
-
-    def say(self, code: str, level: Level, path: str, text: str) -> None:
-        self.findings.append(Finding(code, level, self.origin, path, text))
-
-    def refuse(self, code: str, path: str, text: str) -> None:
-        self.malformed = True
-        self.say(code, Level.ERROR, path, text)
-
-
 def authorization(given: istio.AuthorizationPolicy, settings: MeshSettings) -> CompiledPolicy:
     """The L4 policy of an object, or none for one that is not meant for L4."""
-    report = _Report(given.metadata.reference(KIND))
+    report = Report(given.metadata.reference(KIND))
     spec = given.spec
     if given.problem:
         report.say("AMB0002", Level.ERROR, "spec", f"{given.problem}; {_closed(given)}")
@@ -132,7 +118,7 @@ def _closed(given: istio.AuthorizationPolicy) -> str:
 
 
 def _for_waypoints(
-    given: istio.AuthorizationPolicy, report: _Report, settings: MeshSettings
+    given: istio.AuthorizationPolicy, report: Report, settings: MeshSettings
 ) -> CompiledPolicy:
     spec = given.spec
     if spec.selector is not None or (spec.target_ref and spec.target_refs):
@@ -154,7 +140,7 @@ def _for_waypoints(
 
 
 def _compiled(
-    given: istio.AuthorizationPolicy, rules: tuple[Rule, ...], report: _Report, settings: MeshSettings
+    given: istio.AuthorizationPolicy, rules: tuple[Rule, ...], report: Report, settings: MeshSettings
 ) -> CompiledPolicy:
     """With an error that left no rules to compile, a DENY policy denies everything."""
     meta = given.metadata
@@ -181,7 +167,7 @@ def _compiled(
     return CompiledPolicy(compiled, labels or None, tuple(report.findings))
 
 
-def _dry_run(given: istio.AuthorizationPolicy, report: _Report) -> bool:
+def _dry_run(given: istio.AuthorizationPolicy, report: Report) -> bool:
     text = given.metadata.annotations.get(DRY_RUN_ANNOTATION)
     if text is None or text.lower() in ("false", "f", "0"):
         return False
@@ -193,7 +179,7 @@ def _dry_run(given: istio.AuthorizationPolicy, report: _Report) -> bool:
     return False
 
 
-def _rule(rule: istio.Rule, path: str, action: Action, report: _Report) -> Rule | None:
+def _rule(rule: istio.Rule, path: str, action: Action, report: Report) -> Rule | None:
     """None for a rule that must not allow anything."""
     report.malformed = False
     beyond: dict[str, None] = {}
@@ -235,37 +221,37 @@ def _clause(matches: Iterable[Match | None]) -> Clause:
     return Clause() if None in found else Clause(tuple(match for match in found if match is not None))
 
 
-def _operation(given: istio.Operation, path: str, beyond: dict[str, None], report: _Report) -> Match | None:
+def _operation(given: istio.Operation, path: str, beyond: dict[str, None], report: Report) -> Match | None:
     http = _present(given, HTTP_OPERATIONS, beyond)
     match = Match(
-        destination_ports=_values(given.ports, f"{path}.ports", _port, report),
-        not_destination_ports=_values(given.not_ports, f"{path}.notPorts", _port, report),
+        destination_ports=values_of(given.ports, f"{path}.ports", port, report),
+        not_destination_ports=values_of(given.not_ports, f"{path}.notPorts", port, report),
     )
     return _or_nothing(match, http, path, report)
 
 
-def _source(given: istio.Source, path: str, beyond: dict[str, None], report: _Report) -> Match | None:
+def _source(given: istio.Source, path: str, beyond: dict[str, None], report: Report) -> Match | None:
     http = _present(given, HTTP_SOURCES, beyond)
 
-    def account(text: str, where: str, to: _Report) -> ServiceAccountMatch | None:
-        return _service_account(text, to.origin.namespace, where, to)
+    def account(text: str, where: str, to: Report) -> ServiceAccountMatch | None:
+        return service_account(text, to.origin.namespace, where, to)
 
     match = Match(
-        principals=_values(given.principals, f"{path}.principals", _principal, report),
-        not_principals=_values(given.not_principals, f"{path}.notPrincipals", _principal, report),
-        namespaces=_values(given.namespaces, f"{path}.namespaces", _string, report),
-        not_namespaces=_values(given.not_namespaces, f"{path}.notNamespaces", _string, report),
-        source_ips=_values(given.ip_blocks, f"{path}.ipBlocks", _network, report),
-        not_source_ips=_values(given.not_ip_blocks, f"{path}.notIpBlocks", _network, report),
-        service_accounts=_values(given.service_accounts, f"{path}.serviceAccounts", account, report),
-        not_service_accounts=_values(
+        principals=values_of(given.principals, f"{path}.principals", principal, report),
+        not_principals=values_of(given.not_principals, f"{path}.notPrincipals", principal, report),
+        namespaces=values_of(given.namespaces, f"{path}.namespaces", string, report),
+        not_namespaces=values_of(given.not_namespaces, f"{path}.notNamespaces", string, report),
+        source_ips=values_of(given.ip_blocks, f"{path}.ipBlocks", network, report),
+        not_source_ips=values_of(given.not_ip_blocks, f"{path}.notIpBlocks", network, report),
+        service_accounts=values_of(given.service_accounts, f"{path}.serviceAccounts", account, report),
+        not_service_accounts=values_of(
             given.not_service_accounts, f"{path}.notServiceAccounts", account, report
         ),
     )
     return _or_nothing(match, http, path, report)
 
 
-def _condition(given: istio.Condition, path: str, beyond: dict[str, None], report: _Report) -> Clause:
+def _condition(given: istio.Condition, path: str, beyond: dict[str, None], report: Report) -> Clause:
     values, others = f"{path}.values", f"{path}.notValues"
     if not given.values and not given.not_values:
         report.refuse("AMB0214", path, "neither values nor notValues is given")
@@ -273,28 +259,28 @@ def _condition(given: istio.Condition, path: str, beyond: dict[str, None], repor
     match given.key:
         case "source.namespace":
             made = Match(
-                namespaces=_values(given.values, values, _string, report),
-                not_namespaces=_values(given.not_values, others, _string, report),
+                namespaces=values_of(given.values, values, string, report),
+                not_namespaces=values_of(given.not_values, others, string, report),
             )
         case "source.principal":
             made = Match(
-                principals=_values(given.values, values, _principal, report),
-                not_principals=_values(given.not_values, others, _principal, report),
+                principals=values_of(given.values, values, principal, report),
+                not_principals=values_of(given.not_values, others, principal, report),
             )
         case "source.ip":
             made = Match(
-                source_ips=_values(given.values, values, _network, report),
-                not_source_ips=_values(given.not_values, others, _network, report),
+                source_ips=values_of(given.values, values, network, report),
+                not_source_ips=values_of(given.not_values, others, network, report),
             )
         case "destination.ip":
             made = Match(
-                destination_ips=_values(given.values, values, _network, report),
-                not_destination_ips=_values(given.not_values, others, _network, report),
+                destination_ips=values_of(given.values, values, network, report),
+                not_destination_ips=values_of(given.not_values, others, network, report),
             )
         case "destination.port":
             made = Match(
-                destination_ports=_values(given.values, values, _port, report),
-                not_destination_ports=_values(given.not_values, others, _port, report),
+                destination_ports=values_of(given.values, values, port, report),
+                not_destination_ports=values_of(given.not_values, others, port, report),
             )
         case key if is_http_condition(key):
             beyond[key] = None
@@ -317,67 +303,9 @@ def _present(given: msgspec.Struct, names: Iterable[str], beyond: dict[str, None
     return bool(found)
 
 
-def _or_nothing(match: Match, http: bool, path: str, report: _Report) -> Match | None:
+def _or_nothing(match: Match, http: bool, path: str, report: Report) -> Match | None:
     if match != Match():
         return match
     if not http and not report.malformed:
         report.refuse("AMB0214", path, "nothing is given, so nothing would match")
     return None
-
-
-def _values(
-    given: tuple[str, ...], path: str, parse: Callable[[str, str, _Report], T | None], report: _Report
-) -> tuple[T, ...]:
-    parsed = (parse(text, f"{path}[{i}]", report) for i, text in enumerate(given))
-    return tuple(value for value in parsed if value is not None)
-
-
-def _string(text: str, path: str, report: _Report) -> StringMatch | None:
-    """`*`, `*suffix`, `prefix*` or exact, as Istio reads it."""
-    if not text:
-        report.refuse("AMB0213", path, "an empty text matches nothing")
-        return None
-    if text == "*":
-        return Presence()
-    if text.startswith("*"):
-        return Suffix(text[1:])
-    if text.endswith("*"):
-        return Prefix(text[:-1])
-    return Exact(text)
-
-
-def _principal(text: str, path: str, report: _Report) -> StringMatch | None:
-    if text.startswith("spiffe://"):
-        report.refuse("AMB0213", path, f"write {text.removeprefix('spiffe://')!r}, without spiffe://")
-        return None
-    return _string(text, path, report)
-
-
-def _network(text: str, path: str, report: _Report) -> Network | None:
-    """An address or a CIDR with a prefix length; a netmask, which Python takes too, is refused."""
-    _, slash, length = text.partition("/")
-    if slash and not (length.isascii() and length.isdigit()):
-        report.refuse("AMB0212", path, f"{text!r} has no prefix length")
-        return None
-    try:
-        return ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        report.refuse("AMB0212", path, f"{text!r} is neither an IP address nor a CIDR")
-        return None
-
-
-def _port(text: str, path: str, report: _Report) -> int | None:
-    if text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 65535:
-        return int(text)
-    report.refuse("AMB0210", path, f"{text!r} is no port between 1 and 65535")
-    return None
-
-
-def _service_account(text: str, namespace: str, path: str, report: _Report) -> ServiceAccountMatch | None:
-    """`<namespace>/<account>`, or `<account>` in the policy's own namespace."""
-    first, slash, rest = text.partition("/")
-    match = ServiceAccountMatch(first, rest) if slash else ServiceAccountMatch(namespace, first)
-    if not match.namespace or not match.service_account or "*" in text or "/" in match.service_account:
-        report.refuse("AMB0213", path, f"{text!r} is neither <account> nor <namespace>/<account>")
-        return None
-    return match

@@ -1,0 +1,34 @@
+"""`ambit explain`."""
+
+import difflib
+
+import click
+
+from ambit.cli.render.output import emit_data
+from ambit.core.codes import CODES
+from ambit.core.errors import BadInput
+
+
+@click.command("explain")
+@click.argument("code", required=False)
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json", "yaml"]), default="text", help="Output format."
+)
+def command(code: str | None, output: str) -> None:
+    """What a finding's code means and what to do. Without CODE, lists all."""
+    if code is None:
+        if output == "text":
+            click.echo("\n".join(f"{each.code}  {each.title}" for each in CODES.values()))
+        else:
+            emit_data(list(CODES.values()), output)
+        return
+    found = CODES.get(code.upper())
+    if found is None:
+        near = difflib.get_close_matches(code.upper(), CODES, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise BadInput(f"{code!r} is no finding of this version", f"{hint}`ambit explain` lists all")
+    if output == "text":
+        example = "\n".join(f"    {line}" for line in found.example.splitlines())
+        click.echo(f"{found.code}: {found.title}\n\n{found.meaning}\n\n{example}\n\n{found.repair}")
+    else:
+        emit_data(found, output)
