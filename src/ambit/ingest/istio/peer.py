@@ -17,6 +17,7 @@ import msgspec
 
 from ambit.core.finding import Finding, Level, ObjectRef
 from ambit.core.names import CONVERTED_STRICT_POLICY
+from ambit.ingest.istio.values import is_port
 from ambit.ingest.settings import MeshSettings
 from ambit.model.policy import Action, Authorization, Clause, Match, Presence, Rule, Scope
 from ambit.objects import istio
@@ -146,7 +147,7 @@ def _modes(
     for text, mtls in sorted(spec.port_level_mtls.items()):
         path = f"spec.portLevelMtls[{text}]"
         port_mode = _mode(mtls.mode, f"{path}.mode", say)
-        if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 65535):
+        if not is_port(text):
             say("AMB0210", Level.ERROR, path, f"{text!r} is no port between 1 and 65535; it counts as STRICT")
             readable = False
         elif port_mode is None:

@@ -59,23 +59,32 @@ def principal(text: str, path: str, report: Report) -> StringMatch | None:
 
 
 def network(text: str, path: str, report: Report) -> Network | None:
-    """An address or a CIDR with a prefix length; a netmask, which Python takes too, is refused."""
-    _, slash, length = text.partition("/")
+    """An address or a CIDR with a prefix length. Netmasks and zones, which Python takes too, are refused, and
+    so are IPv4 addresses in IPv6 form, which no connection would match."""
+    address, slash, length = text.partition("/")
     if slash and not (length.isascii() and length.isdigit()):
         report.refuse("AMB0212", path, f"{text!r} has no prefix length")
         return None
     try:
-        return ipaddress.ip_network(text, strict=False)
+        found = ipaddress.ip_network(text, strict=False)
     except ValueError:
         report.refuse("AMB0212", path, f"{text!r} is neither an IP address nor a CIDR")
         return None
+    if "%" in address or (found.version == 6 and found.network_address.ipv4_mapped):
+        report.refuse("AMB0212", path, f"{text!r} would match no connection: write it without zone, as IPv4")
+        return None
+    return found
 
 
 def port(text: str, path: str, report: Report) -> int | None:
-    if text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 65535:
+    if is_port(text):
         return int(text)
     report.refuse("AMB0210", path, f"{text!r} is no port between 1 and 65535")
     return None
+
+
+def is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 65535
 
 
 def service_account(text: str, namespace: str, path: str, report: Report) -> ServiceAccountMatch | None:
