@@ -1,8 +1,10 @@
 """Informers against a real server that goes away, comes back, and forgets."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -104,3 +106,26 @@ async def test_an_object_of_the_wrong_shape_is_reported_not_fatal(cluster: Clust
         async with following(informer):
             assert informer.items == {}
             assert ("default", "text") in informer.undecodable
+
+
+async def test_a_server_that_ends_every_watch_is_not_asked_in_a_loop(tmp_path: Path) -> None:
+    asked: list[float] = []
+    clock = asyncio.get_running_loop().time
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = b""
+        if not asked:
+            annotations = {"k8s.io/initial-events-end": "true"}
+            metadata = {"resourceVersion": "7", "annotations": annotations}
+            body = msgspec.json.encode({"type": "BOOKMARK", "object": {"metadata": metadata}}) + b"\n"
+        asked.append(clock())
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, tmp_path / "api")
+    async with Client.over_unix(tmp_path / "api") as client, following(Informer(client, CONFIG_MAPS, decode)):
+        await until(lambda: len(asked) == 5)
+    server.close()
+    pauses = [later - sooner for sooner, later in itertools.pairwise(asked)]
+    assert all(pause >= floor for pause, floor in zip(pauses, (0.045, 0.09, 0.19, 0.39), strict=True))

@@ -260,11 +260,7 @@ class Client:
     ) -> bytes:
         """Any request; its body in full. Raises the error that a refusal stands for."""
         async with await self.stream(method, path, query, body, headers) as response:
-            try:
-                async with asyncio.timeout(READ_TIMEOUT):
-                    return await response.read()
-            except TimeoutError as error:
-                raise Unreachable(f"the answer to {method} {path} did not end in time") from error
+            return await _read(response, f"{method} {path}")
 
     async def stream(
         self,
@@ -293,7 +289,7 @@ class Client:
             break
         if response.status >= 400:
             async with response:
-                raise error_of(response.status, await response.read())
+                raise error_of(response.status, await _read(response, f"{method} {path}"))
         return response
 
     async def upgrade(self, path: str, headers: Mapping[str, str]) -> tuple[Response, Connection]:
@@ -321,8 +317,19 @@ class Client:
         else:
             headers = {"Content-Type": content_type}
             answer = await self.raw(method, path, query, msgspec.json.encode(body), headers)
-        decoded: Object = msgspec.json.decode(answer) if answer else {}
+        try:
+            decoded: Object = msgspec.json.decode(answer or b"{}", type=dict)
+        except msgspec.DecodeError as error:
+            raise Unreachable(f"the answer to {method} {path} is no JSON object: {error}") from error
         return decoded
+
+
+async def _read(response: Response, what: str) -> bytes:
+    try:
+        async with asyncio.timeout(READ_TIMEOUT):
+            return await response.read()
+    except TimeoutError as error:
+        raise Unreachable(f"the answer to {what} did not end in time") from error
 
 
 def _typed(resource: Resource, value: Object) -> Object:

@@ -28,6 +28,10 @@ BACKOFF_MAX = 10.0
 """Seconds between failed attempts, doubled each time and jittered by half."""
 WATCH_SECONDS = (300, 600)
 """The server is asked to end a watch after a random time in between, which spreads reconnects."""
+ABSENCES = 2
+"""Answers "no such resource" in a row after which a resource that was served counts as gone."""
+SHORT_WATCH = 1.0
+"""A watch that ends sooner counts as a failure, so that a server which always ends it is not asked in a loop."""
 WATCH_SLACK = 30.0
 """A watch that has outlived its time by this many seconds is on a dead connection."""
 
@@ -35,9 +39,9 @@ WATCH_SLACK = 30.0
 class Informer(Generic[T]):
     """A copy of the objects of one resource that match the selectors, each decoded by `decode`.
 
-    `decode` takes an object's JSON; when it raises, the object keeps its last good value (see
-    `undecodable`). A resource that the server does not know counts as empty and is asked for again every
-    `missing_retry` seconds.
+    `decode` takes an object's JSON; when it raises, the object keeps its last good value (see `undecodable`).
+    A resource that the server does not know counts as empty and is asked for again every `missing_retry`
+    seconds; one that was known before must be missing twice in a row, since a starting server may not know it yet.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Informer(Generic[T]):
         self._subscribers: list[Callable[[EventKind, T | None, T | None], None]] = []
         self._synced = asyncio.Event()
         self._failures = 0
+        self._absences = 0
 
     @property
     def items(self) -> Mapping[Key, T]:
@@ -88,11 +93,14 @@ class Informer(Generic[T]):
 
     async def run(self) -> None:
         """Follow the collection until cancelled. Failures are retried for ever, with back-off."""
+        clock = asyncio.get_running_loop().time
         while True:
+            began = clock()
             try:
                 await self._follow()
                 self._reflector.ended()
-                continue
+                if clock() - began >= SHORT_WATCH:
+                    continue
             except NotFound as error:
                 self._reflector.refused(error)
                 self._missing()
@@ -156,12 +164,16 @@ class Informer(Generic[T]):
 
     def _missing(self) -> None:
         """A kind that is not served has no objects: say so rather than keep everybody waiting."""
+        self._absences += 1
+        if self.is_synced and self._absences < ABSENCES:
+            return
         for change in self._reflector.vanish():
             self._tell(change)
-        self._progress()
+        self._synced.set()
 
     def _progress(self) -> None:
         self._failures = 0
+        self._absences = 0
         if self._reflector.synced and not self._synced.is_set():
             self._synced.set()
 

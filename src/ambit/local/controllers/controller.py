@@ -1,6 +1,7 @@
 """What all controllers share: a queue fed by caches, status writes that skip no-ops, events, adoption."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable
 from typing import ClassVar
@@ -26,6 +27,8 @@ from ambit.local.controllers.objects import (
     uid_of,
 )
 
+log = logging.getLogger(__name__)
+
 
 class Controller:
     """Makes the world match one object at a time. Subclasses watch and implement `reconcile`."""
@@ -46,9 +49,14 @@ class Controller:
 
         def changed(kind: EventKind, old: Object | None, new: Object | None) -> None:
             for value in (old, new):
-                if value is not None:
+                if value is None:
+                    continue
+                try:
                     for key in keys_of(value):
                         self.queue.add(key)
+                except (LookupError, TypeError, ValueError):
+                    # Some object related to this one is malformed; that must not end the watch for all.
+                    log.exception("%s: cannot tell what %s concerns", self.name, key_of(value))
 
         cache.informer.subscribe(changed)
         self._watched.append(cache)
