@@ -55,6 +55,10 @@ MASKED = (
 READ_ONLY_PROC = ("/proc/sys", "/proc/bus", "/proc/fs", "/proc/irq")
 
 
+_covered: list[str] = []
+"""Directories that were replaced by rule 3, in this child, which makes one root only."""
+
+
 def enter(staging: str, hidden: list[str], readable: list[str], mounts: list[Mount]) -> None:
     """Make the container's root and move into it. The caller owns a fresh mount namespace.
 
@@ -83,6 +87,8 @@ def enter(staging: str, hidden: list[str], readable: list[str], mounts: list[Mou
             _reveal(path)
     for path in MASKED:
         _mask(path)
+    for path in _covered:
+        kernel.make_read_only(path, below=False)
     linux.unmount(OLD, linux.MNT_DETACH)
     os.rmdir(OLD)
     kernel.make_read_only("/", below=False)  # volumes and scratch directories stay writable
@@ -244,6 +250,7 @@ def _replace_by_tmpfs(directory: str, without: str = "") -> None:
             for entry in os.scandir(source)
         ]
         linux.mount("tmpfs", directory, "tmpfs", linux.MS_NOSUID, "mode=0755")
+        _covered.append(directory)
         for name, is_link, is_directory in entries:
             if name == without:
                 continue

@@ -1,0 +1,264 @@
+"""Scenarios with one sandbox and no cluster around it."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from contextlib import aclosing
+from pathlib import Path
+
+from ambit.core.errors import AmbitError
+from ambit.local.pods import sandbox
+from ambit.local.pods.sandbox import Owner, ShimClient
+from ambit.local.pods.shim.protocol import Container, ContainerState, Mount, Process
+
+DIRECTORY = Path("/run/ambit/sandboxes/web-0")
+NETNS = "/run/ambit/netns/web-0"
+
+PROBE = r"""
+import json, os, signal, socket, sys
+state, outside = sys.argv[1], int(sys.argv[2])
+def attempt(action):
+    try:
+        return str(action())
+    except OSError as problem:
+        return type(problem).__name__
+def connect(path):
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(path)
+    return "connected"
+print(json.dumps({
+    "key": attempt(lambda: open(state + "/pki/ca.key").read()),
+    "state": attempt(lambda: os.listdir(state)),
+    "admin": attempt(lambda: connect("/run/ambit/nodes/node1/admin.sock")),
+    "abstract": attempt(lambda: connect("\0ambit-test")),
+    "run": sorted(os.listdir("/run")),
+    "home": sorted(set(os.listdir("/home")) | set(os.listdir("/var/tmp"))),
+    "pids": sorted(int(name) for name in os.listdir("/proc") if name.isdigit()),
+    "signal": attempt(lambda: os.kill(outside, 0)),
+    "kill first": attempt(lambda: os.kill(1, signal.SIGKILL)),
+    "first's root": attempt(lambda: os.listdir("/proc/1/root")),
+    "first's memory": attempt(lambda: open("/proc/1/mem", "rb")),
+    "write": attempt(lambda: open("/etc/new", "w")),
+    "write usr": attempt(lambda: open("/usr/new", "w")),
+    "sysctl": attempt(lambda: open("/proc/sys/kernel/hostname", "w").write("x")),
+    "shadow": attempt(lambda: open("/etc/shadow").read()),
+    "tmp": attempt(lambda: open("/tmp/new", "w").write("x")),
+    "mount": attempt(lambda: __import__("ctypes").CDLL(None).umount2(b"/tmp", 2)),
+    "capabilities": [l.split()[1] for l in open("/proc/self/status") if l.startswith(("CapPrm", "CapEff", "CapBnd"))],
+    "privileges": [l.split()[1] for l in open("/proc/self/status") if l.startswith("NoNewPrivs")],
+    "volume": attempt(lambda: open("/etc/made/for/this/key").read()),
+    "hostname": socket.gethostname(),
+    "interfaces": sorted(name for _, name in socket.if_nameindex()),
+    "low port": attempt(lambda: socket.create_server(("127.0.0.1", 80)).close()),
+    "python": __import__("ambit").__file__,
+}))
+"""
+
+
+def process(*argv: str) -> Process:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    return {"argv": list(argv), "environment": environment, "directory": "/", "user": None, "group": None, "groups": []}
+
+
+def container(
+    state: Path, name: str, *argv: str, attempt: int = 0, privileged: bool = False, mounts: list[Mount] | None = None
+) -> Container:
+    return {
+        "name": name,
+        "attempt": attempt,
+        "process": process(*argv),
+        "privileged": privileged,
+        "mounts": mounts or [],
+        "log": str(state / "logs" / name / f"{attempt}.log"),
+    }
+
+
+async def launch(state: Path, *, host_pids: bool = False) -> ShimClient:
+    if not Path(NETNS).exists():
+        Path(NETNS).touch()
+        subprocess.run(["unshare", "--net", "mount", "--bind", "/proc/self/ns/net", NETNS], check=True)
+    hidden, readable = sandbox.private_view(state)
+    owner = Owner("default", "web-0", "uid", "node1", 0, 0)
+    return await sandbox.launch(
+        DIRECTORY,
+        {
+            "socket": str(DIRECTORY / "shim.sock"),
+            "staging": str(DIRECTORY / "root"),
+            "netns": NETNS,
+            "hostname": "web-0",
+            "host_pids": host_pids,
+            "host_network": False,
+            "hidden": hidden,
+            "readable": readable,
+        },
+        owner,
+    )
+
+
+async def ended(shim: ShimClient, name: str) -> ContainerState:
+    async with aclosing(shim.watch()) as changes:
+        async for states in changes:
+            for state in states:
+                if state["name"] == name and state["finished"] is not None:
+                    return state
+    raise AssertionError("the shim ended")
+
+
+def log_of(state: Path, name: str, attempt: int = 0) -> str:
+    lines = (state / "logs" / name / f"{attempt}.log").read_text().splitlines()
+    return "\n".join(line.split(" ", 3)[3] for line in lines)
+
+
+async def isolation(state: Path) -> None:
+    """What a pod sees and may do."""
+    (state / "pki").mkdir()
+    (state / "pki" / "ca.key").write_text("private")
+    (DIRECTORY / "volumes" / "v").mkdir(parents=True)
+    (DIRECTORY / "volumes" / "v" / "key").write_text("from the volume")
+    listeners = []
+    for address in ("/run/ambit/nodes/node1/admin.sock", "\0ambit-test"):
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(address)
+        listener.listen()
+        listeners.append(listener)
+    shim = await launch(state)
+    mount: Mount = {"source": str(DIRECTORY / "volumes" / "v"), "target": "/etc/made/for/this", "read_only": True}
+    await shim.start(
+        container(state, "probe", sys.executable, "-c", PROBE, str(state), str(os.getpid() + 5000), mounts=[mount])
+    )
+    assert (await ended(shim, "probe"))["exit_code"] == 0, log_of(state, "probe")
+    seen = json.loads(log_of(state, "probe"))
+    refused = {"FileNotFoundError", "PermissionError", "ConnectionRefusedError", "OSError", "ProcessLookupError"}
+    assert seen["key"] in refused
+    assert seen["state"] in refused | {"[]"}
+    assert seen["admin"] in refused
+    assert seen["abstract"] in refused
+    assert seen["run"] == []
+    assert seen["home"] == []
+    assert seen["pids"] == [1, 2]
+    assert seen["signal"] in refused
+    assert seen["kill first"] in refused | {"None"}
+    assert sandbox.is_alive(_owner())
+    assert seen["first's root"] in refused
+    assert seen["first's memory"] in refused
+    assert seen["write"] in refused
+    assert seen["write usr"] in refused
+    assert seen["sysctl"] in refused
+    assert seen["shadow"] in refused | {""}
+    assert seen["tmp"] == "1"
+    assert seen["mount"] == "-1"
+    assert set(seen["capabilities"]) == {"0000000000000400"}
+    assert seen["privileges"] == ["1"]
+    assert seen["volume"] == "from the volume"
+    assert seen["hostname"] == "web-0"
+    assert seen["interfaces"] == ["lo"]
+    assert seen["low port"] == "None"
+    assert not Path("/etc/made").exists()
+    await sandbox.remove(DIRECTORY)
+    assert not DIRECTORY.exists()
+
+
+def _owner() -> Owner:
+    owner = sandbox.read_owner(DIRECTORY)
+    assert owner is not None
+    return owner
+
+
+async def lifecycle(state: Path) -> None:
+    """Exit codes, signals, logs, a second attempt, what may not start, what is left over."""
+    shim = await launch(state)
+    await shim.start(container(state, "a", "sh", "-c", "echo out; echo err >&2; printf unfinished; exit 7"))
+    first = await ended(shim, "a")
+    assert (first["exit_code"], first["signal"]) == (7, None)
+    await _until(lambda: "unfinished" in log_of(state, "a"))
+    lines = (state / "logs" / "a" / "0.log").read_text().splitlines()
+    assert sorted(line.split(" ", 1)[1] for line in lines) == ["stderr F err", "stdout F out", "stdout F unfinished"]
+    await shim.start(container(state, "a", "sleep", "1000", attempt=1))
+    assert await shim.signal("a", 15)
+    second = await ended(shim, "a")
+    assert (second["attempt"], second["exit_code"], second["signal"]) == (1, 143, 15)
+    assert not await shim.signal("a", 15)
+    for argv, reason in ((["/nonexistent"], "no such file"), (["nonexistent"], "not found in $PATH")):
+        try:
+            await shim.start(container(state, "b", *argv))
+        except AmbitError as problem:
+            assert reason in problem.message
+        else:
+            raise AssertionError("started")
+    await shim.start(container(state, "c", "sh", "-c", "sleep 1000 & echo started; exit 0"))
+    await ended(shim, "c")
+    await shim.start(container(state, "d", "sh", "-c", "ls /proc | grep -c '^[0-9]'"))
+    await ended(shim, "d")
+    await _until(lambda: log_of(state, "d") != "")
+    assert int(log_of(state, "d")) <= 4, "the leftover of container c is dead"
+    await sandbox.remove(DIRECTORY)
+
+
+async def execution(state: Path) -> None:
+    """A second program in a container sees its files and processes, and dies with its connection."""
+    shim = await launch(state)
+    await shim.start(container(state, "a", "sh", "-c", "echo here > /tmp/mark; sleep 1000"))
+    read_end, write_end = os.pipe()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    streams = (nothing, write_end, write_end)
+    program = process("sh", "-c", "until test -e /tmp/mark; do :; done; cat /tmp/mark; exit 9")
+    async with shim.execute("a", program, streams, False) as replies:
+        assert json.loads(await replies.readline())["exit_code"] == 9
+    assert os.read(read_end, 100) == b"here\n"
+    async with shim.execute("a", process("sleep", "4242"), streams, False):
+        assert _running("4242")
+    await _until(lambda: not _running("4242"))
+    await sandbox.remove(DIRECTORY)
+    assert not _running("1000")
+
+
+async def privileged(state: Path) -> None:
+    """The shape of the node agent: its double-forked child outlives the container, not the pod; later mounts arrive."""
+    shim = await launch(state, host_pids=True)
+    script = "setsid sleep 4343 & while ! test -e /run/ambit/netns/later; do sleep 0.05; done; echo seen"
+    await shim.start(container(state, "a", "sh", "-c", script, privileged=True))
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run/ambit/netns"], check=True)
+    Path("/run/ambit/netns/later").touch()
+    assert (await ended(shim, "a"))["exit_code"] == 0
+    assert _running("4343")
+    await shim.start(container(state, "a", "sleep", "1000", attempt=1, privileged=True))
+    assert _running("4343")
+    await sandbox.remove(DIRECTORY)
+    await _until(lambda: not _running("4343"))
+
+
+async def survival(state: Path) -> None:
+    """The shim is no child of whoever started it, and answers whoever comes next."""
+    shim = await launch(state)
+    await shim.start(container(state, "a", "sleep", "1000"))
+    owner = _owner()
+    status = Path(f"/proc/{owner.pid}/stat").read_text().rpartition(")")[2].split()
+    assert int(status[1]) == 1, "reparented to the instance's first process"
+    other = ShimClient(str(DIRECTORY / "shim.sock"))
+    assert [item["name"] for item in await other.state()] == ["a"]
+    os.kill(owner.pid, 9)
+    await _until(lambda: not sandbox.is_alive(owner))
+    await _until(lambda: not _running("1000"))
+    await sandbox.remove(DIRECTORY)
+
+
+def _running(argument: str) -> bool:
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (path / "cmdline").read_bytes().split(b"\0")
+            state = (path / "stat").read_bytes().rpartition(b")")[2].split()[0]
+        except OSError:
+            continue
+        if words[:2] == [b"sleep", argument.encode()] and state != b"Z":
+            return True
+    return False
+
+
+async def _until(condition: object) -> None:
+    assert callable(condition)
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
