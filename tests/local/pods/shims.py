@@ -4,8 +4,8 @@ import asyncio
 import json
 import os
 import socket
-import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from ambit.core.errors import AmbitError
 from ambit.local.pods import sandbox
 from ambit.local.pods.sandbox import Owner, ShimClient
 from ambit.local.pods.shim.protocol import Container, ContainerState, Mount, Process
+from tests.local.pods.inside import command, eventually
 
 DIRECTORY = Path("/run/ambit/sandboxes/web-0")
 NETNS = "/run/ambit/netns/web-0"
@@ -37,7 +38,7 @@ print(json.dumps({
     "run": sorted(os.listdir("/run")),
     "home": sorted(set(os.listdir("/home")) | set(os.listdir("/var/tmp"))),
     "pids": sorted(int(name) for name in os.listdir("/proc") if name.isdigit()),
-    "signal": attempt(lambda: os.kill(outside, 0)),
+    "signal": attempt(lambda: os.kill(outside, signal.SIGKILL)),
     "kill first": attempt(lambda: os.kill(1, signal.SIGKILL)),
     "first's root": attempt(lambda: os.listdir("/proc/1/root")),
     "first's memory": attempt(lambda: open("/proc/1/mem", "rb")),
@@ -60,11 +61,23 @@ print(json.dumps({
 
 def process(*argv: str) -> Process:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
-    return {"argv": list(argv), "environment": environment, "directory": "/", "user": None, "group": None, "groups": []}
+    return {
+        "argv": list(argv),
+        "environment": environment,
+        "directory": "/",
+        "user": None,
+        "group": None,
+        "groups": [],
+    }
 
 
 def container(
-    state: Path, name: str, *argv: str, attempt: int = 0, privileged: bool = False, mounts: list[Mount] | None = None
+    state: Path,
+    name: str,
+    *argv: str,
+    attempt: int = 0,
+    privileged: bool = False,
+    mounts: list[Mount] | None = None,
 ) -> Container:
     return {
         "name": name,
@@ -79,7 +92,7 @@ def container(
 async def launch(state: Path, *, host_pids: bool = False) -> ShimClient:
     if not Path(NETNS).exists():
         Path(NETNS).touch()
-        subprocess.run(["unshare", "--net", "mount", "--bind", "/proc/self/ns/net", NETNS], check=True)
+        command("unshare", "--net", "mount", "--bind", "/proc/self/ns/net", NETNS)
     hidden, readable = sandbox.private_view(state)
     owner = Owner("default", "web-0", "uid", "node1", 0, 0)
     return await sandbox.launch(
@@ -124,14 +137,25 @@ async def isolation(state: Path) -> None:
         listener.bind(address)
         listener.listen()
         listeners.append(listener)
+    outside = await asyncio.create_subprocess_exec("sleep", "600")
     shim = await launch(state)
-    mount: Mount = {"source": str(DIRECTORY / "volumes" / "v"), "target": "/etc/made/for/this", "read_only": True}
+    mount: Mount = {
+        "source": str(DIRECTORY / "volumes" / "v"),
+        "target": "/etc/made/for/this",
+        "read_only": True,
+    }
     await shim.start(
-        container(state, "probe", sys.executable, "-c", PROBE, str(state), str(os.getpid() + 5000), mounts=[mount])
+        container(state, "probe", sys.executable, "-c", PROBE, str(state), str(outside.pid), mounts=[mount])
     )
     assert (await ended(shim, "probe"))["exit_code"] == 0, log_of(state, "probe")
     seen = json.loads(log_of(state, "probe"))
-    refused = {"FileNotFoundError", "PermissionError", "ConnectionRefusedError", "OSError", "ProcessLookupError"}
+    refused = {
+        "FileNotFoundError",
+        "PermissionError",
+        "ConnectionRefusedError",
+        "OSError",
+        "ProcessLookupError",
+    }
     assert seen["key"] in refused
     assert seen["state"] in refused | {"[]"}
     assert seen["admin"] in refused
@@ -140,6 +164,9 @@ async def isolation(state: Path) -> None:
     assert seen["home"] == []
     assert seen["pids"] == [1, 2]
     assert seen["signal"] in refused
+    assert Path(f"/proc/{outside.pid}/cmdline").read_bytes().startswith(b"sleep")
+    outside.kill()
+    assert await outside.wait() == -9
     assert seen["kill first"] in refused | {"None"}
     assert sandbox.is_alive(_owner())
     assert seen["first's root"] in refused
@@ -175,7 +202,11 @@ async def lifecycle(state: Path) -> None:
     assert (first["exit_code"], first["signal"]) == (7, None)
     await _until(lambda: "unfinished" in log_of(state, "a"))
     lines = (state / "logs" / "a" / "0.log").read_text().splitlines()
-    assert sorted(line.split(" ", 1)[1] for line in lines) == ["stderr F err", "stdout F out", "stdout F unfinished"]
+    assert sorted(line.split(" ", 1)[1] for line in lines) == [
+        "stderr F err",
+        "stdout F out",
+        "stdout F unfinished",
+    ]
     await shim.start(container(state, "a", "sleep", "1000", attempt=1))
     assert await shim.signal("a", 15)
     second = await ended(shim, "a")
@@ -220,7 +251,7 @@ async def privileged(state: Path) -> None:
     shim = await launch(state, host_pids=True)
     script = "setsid sleep 4343 & while ! test -e /run/ambit/netns/later; do sleep 0.05; done; echo seen"
     await shim.start(container(state, "a", "sh", "-c", script, privileged=True))
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run/ambit/netns"], check=True)
+    command("mount", "-t", "tmpfs", "tmpfs", "/run/ambit/netns")
     Path("/run/ambit/netns/later").touch()
     assert (await ended(shim, "a"))["exit_code"] == 0
     assert _running("4343")
@@ -257,8 +288,8 @@ def _running(argument: str) -> bool:
     return False
 
 
-async def _until(condition: object) -> None:
-    assert callable(condition)
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
+async def _until(condition: Callable[[], bool]) -> None:
+    async def check() -> bool:
+        return condition()
+
+    await eventually(check)

@@ -1,0 +1,15 @@
+"""The pod runner against the real API server and the real network of one node."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.local.pods.inside import MODES, in_namespaces
+
+pytestmark = pytest.mark.netns
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("scenario", ["life", "enrolment", "failures", "adoption"])
+def test_pods(tmp_path: Path, scenario: str, mode: str) -> None:
+    in_namespaces(f"tests.local.pods.cluster:{scenario}", tmp_path, mode)
