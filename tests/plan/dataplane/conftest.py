@@ -214,7 +214,7 @@ def _text(address: Any) -> str:
     return f"{address.socket_address.address}:{address.socket_address.port_value}"
 
 
-class TestService(Service, frozen=True):
+class WebService(Service, frozen=True):
     """A service on port 80."""
 
     def ports_of(self, target: int) -> dict[str, tuple[Port, ...]]:
@@ -222,8 +222,8 @@ class TestService(Service, frozen=True):
         return {self.key: (Port(80, target),)}
 
 
-def service(*addresses: str) -> TestService:
-    return TestService(
+def service(*addresses: str) -> WebService:
+    return WebService(
         name="web",
         namespace="default",
         hostname="web.default.svc.cluster.local",
