@@ -22,9 +22,10 @@ from ambit.envoy.words import AnyMessage
 from ambit.model.service import BalancingMode, LoadBalancing, Service
 from ambit.model.view import MeshView
 from ambit.model.workload import GatewayAddress, TunnelProtocol, Workload
+from ambit.plan import authorization
 from ambit.plan.endpoints import Choice, choices, preferred_address
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings
-from ambit.policy.decide import ConnectionFacts, Decision, decide
+from ambit.policy.decide import ConnectionFacts, Decision, Reason, decide
 
 TUNNEL, SAME_NODE, DIRECT, REFUSED = "tunnel", "same-node", "direct", "refused"
 """Values of the access log's `route` tag."""
@@ -119,8 +120,8 @@ def _same_node(
     ):
         return _refused(name, f"the pod at {asked.address} is not {workload.uid}", tags)
     decision = decide_same_node(source, asked.address, asked.port, workload, view)
-    if decision.policy:
-        tags = {**tags, access_log.POLICY: rule_name(decision)}
+    if name_of_rule := rule_name(decision):
+        tags = {**tags, access_log.POLICY: name_of_rule}
     if not decision.allowed:
         return _refused(name, decision.reason.value, tags)
     return clusters.inside(name, local.netns, {**tags, access_log.ROUTE: SAME_NODE})
@@ -140,8 +141,17 @@ def decide_same_node(
 
 
 def rule_name(decision: Decision) -> str:
-    """The decision's rule as logs show it: `<namespace>/<name>[<rule>]`, empty without policy."""
-    return decision.policy if decision.rule is None else f"{decision.policy}[{decision.rule}]"
+    """The decision's rule as logs show it, the same as on HBONE (`ambit.plan.authorization`); empty when it was
+    allowed without any policy."""
+    match decision.reason:
+        case Reason.NO_ALLOW_POLICY:
+            return ""
+        case Reason.UNKNOWN_POLICY:
+            return authorization.UNKNOWN_POLICY + decision.policy
+        case Reason.NO_RULE_MATCHED:
+            return decision.policy or authorization.NO_ALLOW_MATCHED
+        case Reason.DENIED_BY_RULE | Reason.ALLOWED_BY_RULE:
+            return f"{decision.policy}[{decision.rule}]"
 
 
 def _waypoint(

@@ -1,0 +1,64 @@
+"""Names can be read back: what is asked for by name is what was meant."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ambit.core.identity import Identity
+from ambit.envoy import names
+
+PART = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
+PODS = st.builds(names.pod_key, PART, PART, PART)
+IDENTITIES = st.builds(Identity, PART, PART, PART)
+SERVICES = st.just("") | st.builds("{}/{}.svc".format, PART, PART)
+
+
+@given(PODS, st.ip_addresses(), st.integers(1, 65535))
+def test_destinations(pod: str, address, port: int) -> None:  # type: ignore[no-untyped-def]
+    name = names.destination(pod, address, port)
+    assert names.parse_cluster(name) == names.Destination(pod, address, port)
+    assert names.pod_of(name) == pod
+    assert name.startswith(names.destination_prefix(pod))
+
+
+@given(IDENTITIES, SERVICES)
+def test_tunnels(identity: Identity, service: str) -> None:
+    name = names.tunnel(identity, service)
+    assert names.parse_cluster(name) == names.Tunnel(identity, service)
+    assert names.pod_of(name) is None
+
+
+@given(IDENTITIES)
+def test_secrets(identity: Identity) -> None:
+    server, client = names.server_secret(identity), names.client_secret(identity)
+    assert server != client
+    assert names.parse_secret(server) == names.parse_secret(client) == identity
+
+
+@given(PODS)
+def test_resources_of_a_pod(pod: str) -> None:
+    makers = (
+        names.outbound_listener,
+        names.hbone_listener,
+        names.plaintext_listener,
+        names.local_cluster,
+        names.policy,
+    )
+    assert {names.pod_of(make(pod)) for make in makers} == {pod}
+    assert len({make(pod) for make in makers}) == len(makers)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "dst|", "dst|a/b/c", "dst|a/b/c|1.2.3.4", "hbone|x", "refused", "local|a/b/c"]
+)
+def test_other_names_ask_for_nothing(name: str) -> None:
+    with pytest.raises(ValueError):
+        names.parse_cluster(name)
+
+
+@given(st.text())
+def test_any_text_is_a_question_or_an_error(text: str) -> None:
+    try:
+        names.parse_cluster(text)
+    except ValueError:
+        return

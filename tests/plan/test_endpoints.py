@@ -1,0 +1,87 @@
+"""Which endpoints of a service count: health, ports, network, locality, capacity, address family."""
+
+import ipaddress
+
+import msgspec
+import pytest
+
+from ambit.model.service import BalancingMode, HealthPolicy, LoadBalancing, Scope, Service
+from ambit.model.view import Snapshot
+from ambit.model.workload import Locality, Port, Workload, WorkloadStatus
+from ambit.plan.endpoints import choices
+from ambit.plan.node_proxy import NodeSettings
+from tests.plan.cases import workload
+
+KEY = "default/web.default.svc.cluster.local"
+SERVICE = Service(
+    name="web",
+    namespace="default",
+    hostname="web.default.svc.cluster.local",
+    ports=(Port(80, 8080), Port(81, 0)),
+)
+SETTINGS = NodeSettings(node="node1", region="r1", zone="z1")
+
+
+def endpoint(name: str, **more: object) -> Workload:
+    number = int.from_bytes(name.encode(), "big") % 200 + 2
+    return workload(name, f"10.0.0.{number}", f"fd00::{number:x}", **{"services": {KEY: ()}, **more})
+
+
+def names(*workloads: Workload, service: Service = SERVICE, port: int = 80, family: int = 4) -> list[str]:
+    found = choices(service, port, family, Snapshot(workloads), SETTINGS)
+    return [choice.workload.name for choice in found]
+
+
+def balanced(mode: BalancingMode, *scopes: Scope) -> Service:
+    return msgspec.structs.replace(SERVICE, load_balancing=LoadBalancing(scopes, mode))
+
+
+def test_only_workloads_that_name_the_service() -> None:
+    assert names(endpoint("a"), endpoint("b", services={}), endpoint("c")) == ["a", "c"]
+
+
+def test_unhealthy_ones_only_when_all_are_allowed() -> None:
+    sick = endpoint("a", status=WorkloadStatus.UNHEALTHY)
+    assert names(sick) == []
+    everyone = msgspec.structs.replace(
+        SERVICE, load_balancing=LoadBalancing(health_policy=HealthPolicy.ALLOW_ALL)
+    )
+    assert names(sick, service=everyone) == ["a"]
+
+
+def test_other_networks_and_empty_ones_do_not_count() -> None:
+    assert names(endpoint("a", network="other"), endpoint("b", capacity=0), endpoint("c", addresses=())) == []
+
+
+def test_a_workloads_own_port_goes_before_the_services() -> None:
+    own, named = (
+        endpoint("a", services={KEY: (Port(80, 9000),)}),
+        endpoint("b", services={KEY: (Port(81, 7000),)}),
+    )
+    view = Snapshot([own, named, endpoint("c")])
+    assert [each.port for each in choices(SERVICE, 80, 4, view, SETTINGS)] == [9000, 8080, 8080]
+    assert [each.workload.name for each in choices(SERVICE, 81, 4, view, SETTINGS)] == ["b"]
+    assert choices(SERVICE, 82, 4, view, SETTINGS) == ()
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_the_family_that_was_asked_for(family: int) -> None:
+    only6 = endpoint("b", addresses=(ipaddress.ip_address("fd00::9"),))
+    found = choices(SERVICE, 80, family, Snapshot([endpoint("a"), only6]), SETTINGS)
+    assert [each.address.version for each in found] == [family, 6]
+
+
+def test_failover_keeps_the_best_rank() -> None:
+    here = endpoint("a", locality=Locality("r1", "z1"))
+    near = endpoint("b", locality=Locality("r1", "z2"))
+    away = endpoint("c", locality=Locality("r2", "z1"))
+    service = balanced(BalancingMode.FAILOVER, Scope.REGION, Scope.ZONE)
+    assert names(here, near, away, service=service) == ["a"]
+    assert names(near, away, service=service) == ["b"]
+    assert names(away, service=service) == ["c"]
+
+
+def test_strict_keeps_full_matches_only() -> None:
+    service = balanced(BalancingMode.STRICT, Scope.NODE)
+    assert names(endpoint("a", node="node1"), endpoint("b"), service=service) == ["a"]
+    assert names(endpoint("b"), service=service) == []
