@@ -176,6 +176,10 @@ class CustomKinds:
         for resource in resources_of(spec, name):
             self._registry.add(resource)
 
+    def registry_generation(self) -> int:
+        """Changes whenever a definition changes; for caches of what definitions say."""
+        return self._registry.generation
+
     def shape(self, resource: Resource) -> CustomShape:
         """Compiled on first use."""
         key = (resource.custom, resource.version)
