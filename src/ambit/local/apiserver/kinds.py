@@ -44,7 +44,7 @@ def _kind(
     )
 
 
-_POD_EXTRA = "attach binding ephemeralcontainers eviction exec log portforward proxy resize"
+_POD_EXTRA = "attach binding ephemeralcontainers eviction exec log portforward resize"
 
 KINDS: tuple[Resource, ...] = (
     _kind("v1", "bindings", "Binding", verbs=_CREATE),

@@ -7,6 +7,9 @@ from ambit.local.apiserver.custom import merge_conditions
 from ambit.local.apiserver.deletion import read_options
 from ambit.local.apiserver.failures import ApiFailure, bad_request, conflict
 from ambit.local.apiserver.negotiation import decode
+from ambit.local.apiserver.pod_exec import serve_attach, serve_exec
+from ambit.local.apiserver.pod_forward import serve_forward
+from ambit.local.apiserver.pod_logs import serve_log
 from ambit.local.apiserver.requests import Target
 from ambit.local.apiserver.resources import Resource
 from ambit.local.apiserver.store import Json
@@ -38,8 +41,20 @@ class PodRequests:
                 return self.bind(target.namespace, target.name, await self._json(request))
             case "eviction":
                 return self._evict(target, await self._json(request))
+            case "log" | "exec" | "attach" | "portforward" as name:
+                return await self._stream(request, target, name)
             case name:
                 raise ApiFailure(501, "NotImplemented", f"pods/{name} is not implemented")
+
+    async def _stream(self, request: web.Request, target: Target, name: str) -> web.StreamResponse:
+        pod = self._writer.existing(self._pods(), target.namespace, target.name).decode()
+        if self.streams is None:
+            raise ApiFailure(503, "ServiceUnavailable", "no pod runner is connected to this API server")
+        if name != "log" and (pod.get("status") or {}).get("phase") in {"Succeeded", "Failed"}:
+            phase = pod["status"]["phase"]
+            raise bad_request(f"cannot {name} in a completed pod; current phase is {phase}")
+        serve = {"log": serve_log, "exec": serve_exec, "attach": serve_attach}.get(name, serve_forward)
+        return await serve(request, pod, self.streams)
 
     async def _json(self, request: web.Request) -> Json:
         body = decode(request.headers.get("Content-Type", ""), await request.read())
