@@ -8,10 +8,11 @@ immediately instead of waiting for timeouts.
 import asyncio
 import logging
 import random
+from collections.abc import Awaitable
 from pathlib import Path
 
 from ambit.core.address import Address
-from ambit.core.dns import MAX_TCP, Malformed, Rcode, encode_reply, error_reply, parse_query
+from ambit.core.dns import MAX_TCP, Malformed, Query, Rcode, encode_reply, error_reply, parse_query
 from ambit.core.errors import AmbitError
 from ambit.kube.client import Client, Object
 from ambit.kube.errors import AlreadyExists, NotFound
@@ -29,6 +30,8 @@ PORT = 53
 NAMESPACE = "kube-system"
 NAME = "kube-dns"
 RETRY = 0.5
+PATIENCE = 4.0
+"""Seconds that a question waits for the names after a start; resolvers ask again after five."""
 
 
 class ClusterDns:
@@ -54,7 +57,7 @@ class ClusterDns:
             group.create_task(publish_dns_service(self._client, str(self._address)))
 
     async def serve(self) -> None:
-        """Answer until cancelled; before the first complete copy of the names, questions get SERVFAIL."""
+        """Answer until cancelled; questions wait for the first complete copy of the names."""
         self._catalog.subscribe(self._forget)
         udp, tcp = in_namespace(self._netns, lambda: listen([str(self._address)], PORT))
         server = DnsServer(self.handle, udp, tcp)
@@ -64,8 +67,8 @@ class ClusterDns:
         finally:
             await server.close()
 
-    def handle(self, data: bytes, over_tcp: bool) -> bytes | None:
-        """The reply to these bytes; None when they deserve none."""
+    def handle(self, data: bytes, over_tcp: bool) -> bytes | Awaitable[bytes | None] | None:
+        """The reply to these bytes, later while the names are not known; None when they deserve none."""
         try:
             query = parse_query(data)
         except Malformed:
@@ -73,7 +76,18 @@ class ClusterDns:
         if query.opcode != 0:
             return encode_reply(query, Rcode.NOTIMP)
         if not self._catalog.is_synced:
+            return self._answer_later(query, over_tcp)
+        return self._answer(query, over_tcp)
+
+    async def _answer_later(self, query: Query, over_tcp: bool) -> bytes:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._catalog.wait_synced()
+        except TimeoutError:
             return encode_reply(query, Rcode.SERVFAIL)
+        return self._answer(query, over_tcp)
+
+    def _answer(self, query: Query, over_tcp: bool) -> bytes:
         if self._zone is None:
             self._zone = Zone(self._catalog.services, self._catalog.slices())
         reply = self._zone.answer(query)

@@ -3,7 +3,9 @@
 Pure. Two verdict maps lead from (address, protocol, port) to one chain for each service port, and that chain
 picks a ready endpoint at random (by the client's address under `sessionAffinity: ClientIP`, so without state
 and only until the endpoints change). Node ports are entries with the nodes' addresses. What still goes to the
-service and load balancer ranges after translation has no endpoints or does not exist, and is refused at once.
+service and load balancer ranges after translation has no endpoints or does not exist, and is refused at once
+(TCP by a reset: an ICMPv6 error that arrives while the caller is still inside connect() is lost, and the
+caller waits for a second).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -82,9 +84,13 @@ table inet {TABLE} {{
     type nat hook output priority -100; policy accept;
     jump translate
   }}
+  chain refused {{
+    meta l4proto tcp reject with tcp reset
+    reject
+  }}
   chain refuse {{
-    ip daddr {{ {SERVICES_V4}, {BALANCERS_V4} }} reject
-    ip6 daddr {{ {SERVICES_V6}, {BALANCERS_V6} }} reject
+    ip daddr {{ {SERVICES_V4}, {BALANCERS_V4} }} goto refused
+    ip6 daddr {{ {SERVICES_V6}, {BALANCERS_V6} }} goto refused
   }}
   chain refuse_forwarded {{
     type filter hook forward priority filter; policy accept;

@@ -1,0 +1,146 @@
+"""Services and names as pods outside the mesh and the host see them: addresses, DNS, load balancers, forwards."""
+
+import json
+import os
+import signal
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from ambit.testing.mesh import Mesh
+
+pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
+
+OBJECTS = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: web
+        image: python:3
+        command: [python3, -u, -m, http.server, "8080", --bind, "::"]
+        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  type: LoadBalancer
+  ipFamilyPolicy: PreferDualStack
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: 8080}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: each}
+spec:
+  clusterIP: None
+  selector: {app: web}
+  ports: [{name: http, port: 8080}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers: [{name: client, image: busybox, command: [sleep, "3600"]}]
+"""
+
+PROBE = """
+import json, socket, sys, time
+found = {}
+for place in sys.argv[1:]:
+    host, _, port = place.rpartition(":")
+    start = time.monotonic()
+    try:
+        with socket.create_connection((host, int(port)), 5) as connection:
+            found[place] = [connection.getpeername()[0].count(":") > 0, time.monotonic() - start]
+    except OSError as error:
+        found[place] = [type(error).__name__, time.monotonic() - start]
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def plain(mesh: Mesh) -> Iterator[str]:
+    """A namespace that is not enrolled, with a Deployment, Services and a client in it."""
+    name = f"n{uuid.uuid4().hex[:8]}"
+    mesh.kubectl("create", "namespace", name)
+    mesh.kubectl("apply", "-n", name, "-f", "-", stdin=OBJECTS)
+    mesh.kubectl("rollout", "status", "-n", name, "deployment/web", "--timeout=60s")
+    mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod/client", "--timeout=60s")
+    yield name
+    mesh.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def dial(mesh: Mesh, namespace: str, *places: str) -> dict[str, list[Any]]:
+    """For each place: whether IPv6 answered, or the error's name; and the seconds that took."""
+    output = mesh.exec(namespace, "client", "python3", "-c", PROBE, *places).stdout
+    return dict(json.loads(output))
+
+
+def test_every_name_and_address_of_a_service_leads_to_it(mesh: Mesh, plain: str) -> None:
+    service = json.loads(mesh.kubectl("get", "service", "web", "-n", plain, "-o", "json").stdout)
+    balancer = mesh.wait(
+        "the load balancer has addresses",
+        lambda: (
+            json.loads(mesh.kubectl("get", "service", "web", "-n", plain, "-o", "json").stdout)
+            .get("status", {})
+            .get("loadBalancer", {})
+            .get("ingress")
+        ),
+    )
+    names = ["web", f"web.{plain}", f"web.{plain}.svc", f"web.{plain}.svc.cluster.local"]
+    addresses = [*service["spec"]["clusterIPs"], *(each["ip"] for each in balancer)]
+    assert len(addresses) == 4
+    places = [f"{place}:80" for place in names + addresses]
+    places += [f"each.{plain}:8080", "kubernetes.default:443"]
+    answers = dial(mesh, plain, *places)
+    assert {place for place, (kind, _) in answers.items() if isinstance(kind, str)} == set(), answers
+    for address in addresses:
+        assert answers[f"{address}:80"][0] is (":" in address)
+
+
+def test_what_does_not_exist_fails_at_once(mesh: Mesh, plain: str) -> None:
+    answers = dial(mesh, plain, "web:81", "10.96.255.254:80", "www.example.com:80", "nothing:80")
+    assert [kind for kind, _ in answers.values()] == [
+        "ConnectionRefusedError",
+        "ConnectionRefusedError",
+        "gaierror",
+        "gaierror",
+    ]
+    assert max(seconds for _, seconds in answers.values()) < 1
+
+
+def test_forwards_lead_from_the_host_and_outlive_the_cluster_process(mesh: Mesh, plain: str) -> None:
+    address = mesh.ambit("local", "forward", "add", "web", "80", "-n", plain).stdout.strip()
+    try:
+        assert urlopen(f"http://{address}/", timeout=5).status == 200
+        os.kill(cluster_process(mesh), signal.SIGKILL)
+        assert urlopen(f"http://{address}/", timeout=5).status == 200
+        mesh.wait("the API answers again", lambda: mesh.kubectl("get", "nodes", check=False).returncode == 0)
+        mesh.wait("names resolve again", lambda: dial(mesh, plain, "web:80")["web:80"][0] in (True, False))
+        assert urlopen(f"http://{address}/", timeout=5).status == 200
+    finally:
+        mesh.ambit("local", "forward", "remove", address.rpartition(":")[2])
+
+
+def cluster_process(mesh: Mesh) -> int:
+    """The pid of `ambit local run` of this very instance: a child of its supervisor."""
+    supervisor = json.loads(mesh.state.instance.read_bytes())["supervisor"]["pid"]
+    for child in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split():
+        words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+        if b"local" in words and b"run" in words:
+            return int(child)
+    raise AssertionError("the cluster process does not run")
