@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from ambit.core.identity import Identity
+from ambit.envoy import http_rbac
 from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Presence, Rule, Scope
 from ambit.model.workload import GatewayAddress
 from ambit.node.netns import sockets
@@ -167,3 +168,34 @@ def test_exactly_the_denied_connection_is_cut(mesh: Mesh, destination: str) -> N
 def _authority(logged: tuple[str, object]) -> str:
     name, entry = logged
     return entry.request.authority if name == "inbound" else ""  # type: ignore[attr-defined, no-any-return]
+
+
+def test_the_same_node_in_tls_when_that_is_wanted(mesh: Mesh) -> None:
+    a, near = mesh.pods["a"], mesh.pods["near"]
+    near.agent.settings = msgspec.structs.replace(near.agent.settings, same_node_tls=True)
+    mesh.services = [service("10.99.0.9")]
+    mesh.serve(service().key, {"near": 8170})
+    with near.listen(8170):
+        assert a.ask(near.four, 8170) == f"{a.four} 2"
+        assert a.ask("10.99.0.9", 80) == f"{a.four} 2"
+    near.agent.settings = msgspec.structs.replace(near.agent.settings, same_node_tls=False)
+    assert {each.identity for each in tunnel_log(mesh, near, 8170, count=2)} == {a.identity.uri}
+
+
+def test_dry_run_policies_only_speak(mesh: Mesh) -> None:
+    a, far = mesh.pods["a"], mesh.pods["far"]
+    rule = Rule((Clause((Match(destination_ports=(8180,)),)),))
+    mesh.policies = [Authorization("trial", "default", Scope.NAMESPACE, Action.DENY, (rule,), dry_run=True)]
+    mesh.update()
+    with far.listen(8180):
+        assert a.ask(far.four, 8180) == f"{a.four} 2"
+    tunnel_log(mesh, far, 8180, count=1)
+    entry = next(
+        each
+        for name, each in far.agent.log
+        if name == "inbound" and _authority((name, each)).endswith(":8180")
+    )
+    fields = entry.common_properties.metadata.filter_metadata[http_rbac.METADATA].fields  # type: ignore[attr-defined]
+    assert fields[http_rbac.ENFORCED_RULE].string_value == "default"
+    assert fields[http_rbac.SHADOW_RULE].string_value == "default/trial[0]"
+    assert fields[http_rbac.SHADOW_RESULT].string_value == "denied"
