@@ -88,9 +88,9 @@ async def test_a_restarted_agent_takes_everything_back(world: World) -> None:
     before = node.agent.supervisor.status.current
     await node.stop()
     assert await client.says(server) == f"{client.four} 2"
-    agent = await node.start()
-    assert agent.supervisor.status.current == before
-    await until(lambda: agent.server.connected == 1)
+    agent = await node.start(ready=False)
+    await until(lambda: agent.supervisor.status.current == before)
+    await until(lambda: agent.server.connected == 1, seconds=2)
     assert await client.says(server) == f"{client.four} 2"
     other = await world.pod("other", node, "other")
     assert await other.says(server) == f"{other.four} 2"

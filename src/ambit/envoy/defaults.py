@@ -13,6 +13,9 @@ CONCURRENT_STREAMS_IN = 1000
 CONNECT_TIMEOUT = 10.0
 """TCP and TLS set-up; ztunnel's number."""
 LOCAL_CONNECT_TIMEOUT = 10.0
+RECONNECT_FIRST, RECONNECT_LAST = 0.05, 0.5
+"""To the agent: its restart takes half a second, and new destinations wait for it (Envoy's default back-off
+reached 3 s there)."""
 ON_DEMAND_TIMEOUT = 10.0
 """How long a first connection waits for the agent's answer: longer than an agent's restart."""
 ORIGINAL_DESTINATION_CLEANUP = 60.0

@@ -1,6 +1,7 @@
 """The agent's ports: 15000 on loopback for people, 15020 for metrics, 15021 for readiness."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -24,6 +25,8 @@ class Endpoints:
 
     def __init__(self, agent: NodeAgent) -> None:
         self._agent = agent
+        self.ports: tuple[int, ...] = ()
+        """IPv4 ports for people, metrics and readiness, once they are served."""
 
     async def run(self) -> None:
         """Raises EnvironmentProblem when a port is taken."""
@@ -35,7 +38,7 @@ class Endpoints:
             await _listen("", settings.metrics_port, counted),
             await _listen("", settings.readiness_port, ready),
         ]
-        self.ports = [server.sockets[0].getsockname()[1] for server in servers]
+        self.ports = tuple(_port(server) for server in servers)
         try:
             async with asyncio.TaskGroup() as tasks:
                 for server in servers:
@@ -139,6 +142,10 @@ class Endpoints:
                     yield _line(record)
 
         return Response(content_type=_LINES, stream=stream())
+
+
+def _port(server: asyncio.Server) -> int:
+    return next(int(each.getsockname()[1]) for each in server.sockets if each.family == socket.AF_INET)
 
 
 def _line(record: Flow) -> bytes:
