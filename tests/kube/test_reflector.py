@@ -98,6 +98,19 @@ def test_refused_streaming_falls_back_to_pages() -> None:
     assert (reflector.mode, reflector.resource_version) == (Mode.WATCH, "4")
 
 
+def test_a_server_that_does_not_know_streaming_is_listed_too() -> None:
+    reflector = Reflector(decode)
+    reflector.begin()
+    feed(reflector, event("ADDED", "a", 1), bookmark(3))
+    assert (reflector.mode, reflector.synced) == (Mode.LIST, False)
+    reflector.begin()
+    assert said(list(reflector.list_page(decode_page(page(4, body("b", 2)))))) == [
+        ("added", "b"),
+        ("deleted", "a"),
+    ]
+    assert reflector.synced
+
+
 @pytest.mark.parametrize(("code", "reason"), [(410, "Expired"), (410, "Gone"), (500, "Expired")])
 def test_an_expired_version_relists_and_delivers_what_was_missed(code: int, reason: str) -> None:
     reflector = Reflector(decode)

@@ -146,6 +146,8 @@ class Informer(Generic[T]):
                 for change in reflector.event(event):
                     self._tell(change)
                 self._progress()
+                if reflector.mode is Mode.LIST:
+                    break
 
     async def _list(self) -> None:
         reflector = self._reflector

@@ -7,7 +7,8 @@
 4. A watch resumes after the last version seen (events and bookmarks); `Gone` or an expired version means
    relist.
 5. An object that cannot be decoded keeps its last good value and is reported; it never stops the stream.
-6. A server that refuses a streaming list (kube-apiserver before 1.32 and others) is listed in pages instead.
+6. A server that refuses a streaming list, or does not know it and never marks its end, is listed in pages
+   instead.
 
 Rules follow the Kubernetes API concepts, "Efficient detection of changes" and "Streaming lists".
 """
@@ -138,6 +139,10 @@ class Reflector(Generic[T]):
                 self.resource_version = meta.resource_version
                 if self._seen is not None and (meta.annotations or {}).get(INITIAL_EVENTS_END) == "true":
                     yield from self._complete()
+                elif self._seen is not None:
+                    # A server that knows streaming lists sends no bookmark before the marked one.
+                    self._streaming = False
+                    self._restart()
             case "ERROR":
                 error = error_of_status(_statuses.decode(body))
                 self.refused(error)

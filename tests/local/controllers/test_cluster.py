@@ -1,5 +1,8 @@
 """All controllers together against the real API server."""
 
+import asyncio
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,8 +26,11 @@ from ambit.kube.resource import (
     SERVICES,
     STATEFUL_SETS,
 )
+from ambit.local.apiserver.server import ApiServer
 from ambit.local.controllers import pod_collector
-from tests.local.controllers.conftest import gone, ready_deployment, until, workload
+from ambit.local.controllers.event_expiry import expire_once
+from ambit.local.controllers.run import run_controllers
+from tests.local.controllers.conftest import Runner, gone, ready_deployment, until, workload
 
 Object = dict[str, Any]
 
@@ -305,3 +311,41 @@ async def test_pods_of_a_vanished_node_are_replaced_elsewhere(
         return [pod["spec"].get("nodeName") for pod in pods] == ["node1", "node1"]
 
     await until(moved)
+
+
+async def test_events_go_an_hour_after_they_happened(client: Client) -> None:
+    await client.create(DEPLOYMENTS, workload("web", 1))
+    await ready_deployment(client, "web", 1)
+    await until(lambda: client.list(EVENTS, "default"))
+    await expire_once(client, time.time() + 3500)
+    assert await client.list(EVENTS, "default")
+    await expire_once(client, time.time() + 3700)
+    assert await client.list(EVENTS, "default") == []
+
+
+async def test_controllers_that_are_killed_mid_way_finish_after_a_restart(
+    server: ApiServer, tmp_path: Path
+) -> None:
+    """Whatever was in their memory is gone; the objects are all they need."""
+    async with Client.over_unix(tmp_path / "api.sock") as client:
+        await client.create(NODES, {"metadata": {"name": "node1"}})
+        ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+        await client.patch(NODES, "node1", {"status": ready}, subresource="status")
+        await client.create(DEPLOYMENTS, workload("web", 12))
+        runner = asyncio.create_task(Runner(client).run())
+        for seen in (3, 6, 9, 12):
+            controllers = asyncio.create_task(run_controllers(client, cluster_ca="PEM"))
+
+            async def enough(count: int = seen) -> bool:
+                return len(await pods_of(client, "web")) >= count
+
+            await until(enough)
+            controllers.cancel()
+            await asyncio.wait((controllers,))
+        controllers = asyncio.create_task(run_controllers(client, cluster_ca="PEM"))
+        await ready_deployment(client, "web", 12)
+        assert len(await pods_of(client, "web")) == 12
+        assert len(await client.list(REPLICA_SETS, "default")) == 1
+        controllers.cancel()
+        runner.cancel()
+        await asyncio.wait((controllers, runner))
