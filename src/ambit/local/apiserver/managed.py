@@ -1,12 +1,101 @@
-"""metadata.managedFields: who wrote which field."""
+"""metadata.managedFields: who wrote which field, kept up to date by every write.
+
+Events and Leases are not tracked: they are written all the time and never applied.
+"""
 
 from typing import TYPE_CHECKING, Any
 
+from ambit.local.apiserver import clock
+from ambit.local.apiserver.apply import Owner, Owners, same_owner
+from ambit.local.apiserver.fieldset import (
+    MISSING,
+    Path,
+    Paths,
+    from_fields,
+    lookup,
+    paths_of,
+    to_fields,
+)
 from ambit.local.apiserver.resources import Resource
 from ambit.local.apiserver.store import Json
 
 if TYPE_CHECKING:
+    from ambit.local.apiserver.shapes import Shape
     from ambit.local.apiserver.writes import WriteOptions, Writer
+
+_UNTRACKED = {"events", "leases.coordination.k8s.io"}
+_SERVER_META = frozenset(
+    {
+        "creationTimestamp",
+        "deletionGracePeriodSeconds",
+        "deletionTimestamp",
+        "generateName",
+        "generation",
+        "managedFields",
+        "name",
+        "namespace",
+        "resourceVersion",
+        "selfLink",
+        "uid",
+    }
+)
+
+
+def bare(body: Json) -> Json:
+    """The object without what nobody owns."""
+    kept = {key: value for key, value in body.items() if key not in {"apiVersion", "kind", "metadata"}}
+    metadata = {key: value for key, value in (body.get("metadata") or {}).items() if key not in _SERVER_META}
+    return {**kept, "metadata": metadata} if metadata else kept
+
+
+def read_owners(metadata: Json) -> Owners:
+    """The owners that an object's managedFields name."""
+    owners: Owners = {}
+    for entry in metadata.get("managedFields") or ():
+        if not isinstance(entry, dict) or not entry.get("manager"):
+            continue
+        owner = Owner(
+            entry["manager"],
+            entry.get("operation") or "Update",
+            entry.get("subresource") or "",
+            entry.get("apiVersion") or "",
+        )
+        owners[owner] = owners.get(owner, frozenset()) | from_fields(entry.get("fieldsV1"))
+    return owners
+
+
+def write_owners(metadata: Json, owners: Owners) -> None:
+    """Sets managedFields; entries that did not change keep their time."""
+    former = {
+        _identity(entry): entry for entry in metadata.get("managedFields") or () if isinstance(entry, dict)
+    }
+    entries = []
+    for owner, paths in owners.items():
+        if not paths:
+            continue
+        entry: Json = {
+            "manager": owner.manager,
+            "operation": owner.operation,
+            "apiVersion": owner.api_version,
+            "time": clock.now(),
+            "fieldsType": "FieldsV1",
+            "fieldsV1": to_fields(paths),
+        }
+        if owner.subresource:
+            entry["subresource"] = owner.subresource
+        last = former.get(_identity(entry))
+        if last and last.get("fieldsV1") == entry["fieldsV1"]:
+            entry["time"] = last.get("time") or entry["time"]
+        entries.append(entry)
+    metadata.pop("managedFields", None)
+    if entries:
+        order = sorted(entries, key=lambda one: (one["operation"] != "Apply", one["time"], one["manager"]))
+        metadata["managedFields"] = order
+
+
+def _identity(entry: Json) -> tuple[Any, ...]:
+    fields = ("manager", "operation", "subresource", "apiVersion")
+    return tuple(entry.get(field) or "" for field in fields)
 
 
 def record_write(
@@ -17,10 +106,59 @@ def record_write(
     options: "WriteOptions",
     subresource: str,
     *,
-    applied: Any = None,
+    applied: Owners | None = None,
 ) -> None:
-    """Notes in `body` which fields this write set."""
+    """Sets managedFields of `body`: the given owners after an apply, else this writer for what it changed."""
     metadata = body["metadata"]
-    metadata.pop("managedFields", None)
+    given = metadata.pop("managedFields", None)
+    if resource.storage in _UNTRACKED:
+        return
+    shape = writer.shape(resource)
     if old is not None and "managedFields" in old["metadata"]:
         metadata["managedFields"] = old["metadata"]["managedFields"]
+    if applied is not None:
+        write_owners(metadata, _existing(shape, applied, body))
+        return
+    if given == [{}]:
+        metadata.pop("managedFields", None)
+    elif given and old is not None and given != old["metadata"].get("managedFields"):
+        metadata["managedFields"] = given
+    me = Owner(options.field_manager[:128], "Update", subresource, resource.api_version)
+    write_owners(metadata, _update(shape, old, body, me, read_owners(metadata)))
+
+
+def _existing(shape: "Shape", owners: Owners, body: Json) -> Owners:
+    """Owners of fields that are still there."""
+    content = bare(body)
+    return {
+        owner: frozenset(
+            path for path in paths if lookup(shape.schema, content, path, shape.resolve) is not MISSING
+        )
+        for owner, paths in owners.items()
+    }
+
+
+def _update(shape: "Shape", old: Json | None, body: Json, me: Owner, owners: Owners) -> Owners:
+    """What changed belongs to the writer alone; what is gone belongs to nobody."""
+    schema, resolve = shape.schema, shape.resolve
+    before, after = bare(old) if old else {}, bare(body)
+    if before == after:
+        return owners
+    old_paths, new_paths = paths_of(schema, before, resolve), paths_of(schema, after, resolve)
+
+    def changed(path: Path) -> bool:
+        return bool(lookup(schema, before, path, resolve) != lookup(schema, after, path, resolve))
+
+    leaves = frozenset(
+        path for path in old_paths & new_paths if not path[-1].startswith(("k:", "v:")) and changed(path)
+    )
+    mine: Paths = (new_paths - old_paths) | leaves
+    lost = leaves | (old_paths - new_paths)
+    result: Owners = {}
+    for owner, paths in owners.items():
+        if same_owner(owner, me):
+            mine |= paths - lost
+        else:
+            result[owner] = paths - lost
+    result[me] = mine
+    return result

@@ -5,7 +5,10 @@ from typing import Any
 import orjson
 
 from ambit.local.apiserver import negotiation, versions
-from ambit.local.apiserver.failures import ApiFailure, bad_request, unsupported_media_type
+from ambit.local.apiserver.apply import Owner, apply
+from ambit.local.apiserver.failures import ApiFailure, Cause, bad_request, not_found, unsupported_media_type
+from ambit.local.apiserver.fieldset import Paths, paths_of, text
+from ambit.local.apiserver.managed import bare, read_owners
 from ambit.local.apiserver.patch_json import PatchError, json_patch, merge_patch
 from ambit.local.apiserver.patch_strategic import strategic_patch
 from ambit.local.apiserver.requests import Target
@@ -39,6 +42,8 @@ class Patches:
         supported = [JSON_PATCH, MERGE_PATCH, APPLY_PATCH, *([STRATEGIC_PATCH] if strategic else [])]
         if media not in supported:
             raise unsupported_media_type(media, supported)
+        if media == APPLY_PATCH:
+            return self._apply(resource, target, data, options, subresource)
         entry = self._writer.existing(resource, target.namespace, target.name)
         patch = _decode(data)
         current = versions.served(resource, entry.decode())
@@ -49,6 +54,47 @@ class Patches:
         if meta.get("name") != entry.name or meta.get("namespace", "") != entry.namespace:
             raise bad_request("the name and namespace of an object cannot be changed by a patch")
         return self._writer.update(resource, entry, body, options, subresource)
+
+    def _apply(
+        self, resource: Resource, target: Target, data: bytes, options: WriteOptions, subresource: str
+    ) -> Written:
+        """Server-side apply; creates the object when it is absent (not for subresources)."""
+        writer = self._writer
+        config = negotiation.decode_yaml(data)
+        if not options.named_manager:
+            raise bad_request(
+                "PatchOptions.meta.k8s.io is invalid: fieldManager: Required value: is required"
+            )
+        warnings = writer.receive(resource, config, options)
+        meta = config["metadata"]
+        if meta.get("managedFields"):
+            raise bad_request("metadata.managedFields must be nil")
+        if meta.setdefault("name", target.name) != target.name:
+            raise bad_request("the name of the object does not match the name on the URL")
+        namespace = target.namespace if resource.namespaced else ""
+        entry = writer.store.get(resource.storage, namespace, target.name)
+        me = Owner(options.field_manager, "Apply", subresource, resource.api_version)
+        if entry is None and subresource:
+            raise not_found(resource.plural, resource.group, target.name)
+        shape = writer.shape(resource)
+        wanted = _owned_part(resource, config, subresource)
+        if entry is None:
+            owned = paths_of(shape.schema, wanted, shape.resolve)
+            return writer.create(resource, namespace, config, options, applied={me: owned})
+        current = versions.served(resource, entry.decode())
+        owners = read_owners(current["metadata"])
+        result = apply(shape.schema, shape.resolve, bare(current), wanted, me, owners, force=options.force)
+        if result.conflicts:
+            raise _conflict(result.conflicts)
+        metadata = {**current["metadata"], **_without(result.value.get("metadata"), current["metadata"])}
+        if meta.get("resourceVersion"):
+            metadata["resourceVersion"] = meta["resourceVersion"]
+        head = {"apiVersion": current["apiVersion"], "kind": current["kind"]}
+        body = {**head, **result.value, "metadata": metadata}
+        written = writer.update(
+            resource, entry, body, options, subresource, received=True, applied=result.owners
+        )
+        return Written(written.body, warnings=tuple(warnings))
 
     def change(self, resource: Resource, media: str, current: Json, patch: Any) -> Any:
         """The object after the patch. Raises ApiFailure."""
@@ -71,3 +117,36 @@ def _decode(data: bytes) -> Any:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
         return negotiation.decode_yaml(data)
+
+
+_CLIENT_META = ("labels", "annotations", "finalizers", "ownerReferences")
+
+
+def _without(merged: Any, current: Json) -> Json:
+    """What the apply left of the metadata that clients own; absent members are removed by null."""
+    found = merged or {}
+    return {name: found.get(name) for name in _CLIENT_META if name in found or name in current}
+
+
+def _owned_part(resource: Resource, config: Json, subresource: str) -> Json:
+    """What this path can own: status belongs to its subresource alone."""
+    part = bare(config)
+    if subresource == "status":
+        return {key: value for key, value in part.items() if key == "status"}
+    if resource.has_status:
+        part.pop("status", None)
+    return part
+
+
+def _conflict(conflicts: dict[Owner, Paths]) -> ApiFailure:
+    causes, parts = [], []
+    total = sum(map(len, conflicts.values()))
+    for owner, paths in conflicts.items():
+        within = f' with subresource "{owner.subresource}"' if owner.subresource else ""
+        head = f'conflict with "{owner.manager}"{within} using {owner.api_version}'
+        fields = sorted(map(text, paths))
+        causes += [Cause("FieldManagerConflict", head, field) for field in fields]
+        parts.append(f"{head}: {fields[0]}" if len(fields) == 1 else head + ":\n- " + "\n- ".join(fields))
+    plural = "conflict" if total == 1 else "conflicts"
+    message = f"Apply failed with {total} {plural}: " + "\n".join(parts)
+    return ApiFailure(409, "Conflict", message, causes=causes)

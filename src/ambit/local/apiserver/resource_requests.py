@@ -39,6 +39,7 @@ def write_options(request: web.Request) -> WriteOptions:
     return WriteOptions(
         dry_run=bool(dry),
         field_manager=query.get("fieldManager") or agent or "unknown",
+        named_manager=bool(query.get("fieldManager")),
         force=query.get("force", "false").lower() == "true",
         field_validation=validation,  # type: ignore[arg-type]
     )

@@ -12,6 +12,7 @@ import msgspec
 
 from ambit.local.apiserver import clock, metadata
 from ambit.local.apiserver.addresses import ServiceAddresses
+from ambit.local.apiserver.apply import Owners
 from ambit.local.apiserver.custom import STORAGE as DEFINITIONS
 from ambit.local.apiserver.custom import CustomKinds
 from ambit.local.apiserver.deletion import DeleteOptions, plan_deletion
@@ -40,6 +41,8 @@ class WriteOptions(msgspec.Struct, frozen=True):
     dry_run: bool = False
     field_manager: str = "unknown"
     force: bool = False
+    named_manager: bool = False
+    """Whether the client gave the manager's name (apply needs it)."""
     field_validation: FieldValidation = "Warn"
 
 
@@ -99,8 +102,19 @@ class Writer:
             body["metadata"] = {}
         return self.shape(resource).receive(body, options.field_validation)
 
-    def create(self, resource: Resource, namespace: str, body: Json, options: WriteOptions) -> Written:
-        """Stores a new object. Raises ApiFailure (400, 403, 404, 409, 422)."""
+    def create(
+        self,
+        resource: Resource,
+        namespace: str,
+        body: Json,
+        options: WriteOptions,
+        *,
+        applied: Owners | None = None,
+    ) -> Written:
+        """Stores a new object. Raises ApiFailure (400, 403, 404, 409, 422).
+
+        `applied` are the field owners when it comes from an apply.
+        """
         warnings = self.receive(resource, body, options)
         body = stored(resource, body)
         metadata.prepare_create(resource, namespace, body["metadata"])
@@ -119,7 +133,7 @@ class Writer:
         except ApiFailure:
             strategy.deleted(self, body)
             raise
-        record_write(self, resource, None, body, options, "")
+        record_write(self, resource, None, body, options, "", applied=applied)
         if options.dry_run:
             strategy.deleted(self, body)
         else:
@@ -162,7 +176,7 @@ class Writer:
         subresource: str = "",
         *,
         received: bool = False,
-        applied: Any = None,
+        applied: Owners | None = None,
     ) -> Written:
         """Replaces `entry` by `body`, or only its status. Raises ApiFailure (400, 409, 422).
 
