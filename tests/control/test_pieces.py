@@ -9,11 +9,14 @@ import pytest
 from ambit.ca.authority import Authority
 from ambit.control.callers import Refused, read_review
 from ambit.control.debug import Answer, DebugServer
+from ambit.control.discovery import Progress
 from ambit.control.logs import Lines, event
 from ambit.control.mesh import updates_of
 from ambit.control.metrics import Counters
 from ambit.control.pods import is_enrolled
 from ambit.control.server import RENEWAL, ServerCertificate
+from ambit.control.status import Condition, accepted, acknowledged, merged
+from ambit.core.finding import Finding, Level, ObjectRef
 from ambit.core.identity import Identity
 from ambit.graph.collection import Delta
 from ambit.ingest.mesh import MeshDelta
@@ -133,3 +136,55 @@ async def test_what_cannot_be_sent_keeps_its_form_and_a_policy_denies():
     assert not addresses.changed
     sent = from_resource(AUTHORIZATION_TYPE, policies.changed["a/p"])
     assert (sent.action, sent.scope, sent.rules) == (Action.DENY, Scope.NAMESPACE, (Rule(),))
+
+
+def condition(kind, status, **more):
+    return {"type": kind, "status": status, "reason": "r", "message": "m", **more}
+
+
+def test_conditions_of_others_are_left_alone_and_times_change_with_the_status():
+    now = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
+    theirs = condition("theirs", "True", lastTransitionTime="then")
+    ours = Condition("ours", "True", "r", "m")
+    first = merged([theirs], [ours], 1, now)
+    assert first == [
+        theirs,
+        condition("ours", "True", observedGeneration=1, lastTransitionTime="2026-01-02T00:00:00Z"),
+    ]
+    assert merged(first, [ours], 1, now + dt.timedelta(days=1)) is None
+    again = merged(first, [Condition("ours", "True", "r", "new")], 2, now + dt.timedelta(days=1))
+    assert again[1]["lastTransitionTime"] == "2026-01-02T00:00:00Z"
+    changed = merged(first, [Condition("ours", "False", "r", "m")], 2, now + dt.timedelta(days=1))
+    assert changed[1]["lastTransitionTime"] == "2026-01-03T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "levels"),
+    [
+        ("True", "Accepted", []),
+        ("True", "Accepted", [Level.INFO]),
+        ("True", "PartiallyInvalid", [Level.WARNING]),
+        ("False", "Invalid", [Level.WARNING, Level.ERROR]),
+    ],
+)
+def test_acceptance(status, reason, levels):
+    origin = ObjectRef("AuthorizationPolicy", "a", "p")
+    said = accepted([Finding("AMB0100", level, origin, "spec.x", "is wrong") for level in levels])
+    assert (said.status, said.reason) == (status, reason)
+    assert status == "True" or "AMB0100 spec.x: is wrong" in said.message
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "progress"),
+    [
+        ("Unknown", "no node is connected", Progress(0)),
+        ("True", "acknowledged by 1 node", Progress(1)),
+        ("True", "acknowledged by all 3 nodes", Progress(3)),
+        ("False", "waiting for n1", Progress(3, ("n1",))),
+        ("False", "rejected by n2 (why)", Progress(3, ("n1",), ("n2 (why)",))),
+        ("False", "waiting for 0, 1, 2, 3, 4 and 2 more", Progress(9, tuple("0123456"))),
+    ],
+)
+def test_acknowledgement(status, message, progress):
+    said = acknowledged(progress)
+    assert (said.status, said.message) == (status, message)

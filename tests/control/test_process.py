@@ -231,6 +231,11 @@ async def test_policies_report_acceptance_and_acknowledgement(client):
         await client.create(kinds.AUTHORIZATION_POLICIES, bad)
         found = await eventually(lambda: conditions("bad"))
         assert found["ZtunnelAccepted"][0] == "False"
+        node.reject = "shop/bad: cannot do that"
+        await node.receive()
+        await eventually(
+            lambda: conditions("bad"), lambda found: found["ambit.io/Acknowledged"] == ("False", "Rejected")
+        )
 
 
 async def test_debug_pages(client):

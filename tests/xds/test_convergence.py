@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from ambit.xds.client_session import ClientSession
 from ambit.xds.frames import Node, Resource
-from ambit.xds.session import ServerSession
+from ambit.xds.session import Asked, ServerSession
 from ambit.xds.store import Store
 
 ALL, NAMED = "type/all", "type/named"
@@ -81,7 +81,10 @@ class Streams(RuleBasedStateMachine):
     @rule()
     def server_reads(self):
         self.to_client.extend(self.server.receive(self.to_server.popleft()))
-        self.server.take_events()
+        for event in self.server.take_events():
+            if isinstance(event, Asked):
+                # As the control plane does: its store is complete.
+                self.to_client.extend(self.server.refuse(event.type_url, event.names))
 
     @precondition(lambda self: self.to_client)
     @rule()
@@ -92,6 +95,8 @@ class Streams(RuleBasedStateMachine):
     @rule(reject=st.booleans())
     def client_applies(self, reject):
         update = self.to_answer.popleft()
+        if not self.client.is_current(update):
+            return
         assert not {each.name for each in update.resources} & set(update.removed)
         kept = self.kept[update.type_url]
         for resource in update.resources:
@@ -138,5 +143,5 @@ class Streams(RuleBasedStateMachine):
             assert self.server.status(kind).unacknowledged == 0
 
 
-Streams.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Streams.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
 TestStreams = Streams.TestCase

@@ -124,12 +124,25 @@ def test_acknowledgements_and_rejections():
     session.receive(ask(nonce=second.nonce, error=""))
     assert session.take_events() == [Acknowledged(first), Rejected(second, "rejected without a reason")]
     status = session.status(T)
-    assert (status.sent, status.acknowledged, status.unacknowledged) == (2, 1, 0)
-    assert status.error == "rejected without a reason"
+    assert (status.sent, status.acknowledged, status.unacknowledged) == (2, 2, 0)
+    assert status.error == session.rejection(T, "a") == "rejected without a reason"
+    [other] = session.offer(T, {"b": res("b")})
+    session.receive(ask(nonce=other.nonce))
+    assert session.rejection(T, "a"), "the acceptance of something else does not make it good"
     [third] = session.offer(T, {"a": res("a", "3")})
     session.receive(ask(nonce=third.nonce))
-    assert session.status(T).error == ""
-    assert session.status(T).acknowledged == 3
+    assert session.status(T).error == session.rejection(T, "a") == ""
+    assert session.status(T).acknowledged == 4
+
+
+def test_answers_out_of_order_do_not_count_too_early():
+    session = holding(res("a"))
+    [first] = session.receive(ask())
+    [second] = session.offer(T, {"b": res("b")})
+    session.receive(ask(nonce=second.nonce))
+    assert session.status(T).acknowledged == 0
+    session.receive(ask(nonce=first.nonce))
+    assert session.status(T).acknowledged == 2
 
 
 def test_an_unknown_nonce_is_ignored_but_its_names_count():

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -119,17 +119,15 @@ class Discovery:
             key=lambda status: (status.node, status.caller),
         )
 
-    def progress(self, type_url: str, revision: int) -> Progress:
-        """Where the connected nodes stand with a revision of the store."""
+    def progress(self, type_url: str, revision: int, names: Collection[str]) -> Progress:
+        """Where the connected nodes stand with these names, which last changed at this revision of the store."""
         behind, rejected = [], []
         for stream in self._streams:
-            status = stream.session.status(type_url)
-            if status.acknowledged >= revision:
-                continue
-            if status.error and status.sent >= revision:
-                rejected.append(f"{stream.caller.node} ({status.error})")
-            else:
+            errors = filter(None, (stream.session.rejection(type_url, name) for name in names))
+            if stream.session.status(type_url).acknowledged < revision:
                 behind.append(stream.caller.node)
+            elif (error := next(errors, "")) != "":
+                rejected.append(f"{stream.caller.node} ({error})")
         return Progress(len(self._streams), tuple(sorted(behind)), tuple(sorted(rejected)))
 
     def stop(self) -> None:

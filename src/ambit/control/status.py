@@ -103,6 +103,8 @@ class StatusWriter:
         self._wall = wall
         self._queue: WorkQueue[ObjectRef] = WorkQueue("policy status")
         self._revisions: dict[ObjectRef, int] = {}
+        self._keys: dict[ObjectRef, frozenset[str]] = {}
+        """Names of the policies that nodes get for an object."""
         self._waiting: set[ObjectRef] = set()
         self._findings: dict[str, tuple[Finding, ...]] = {}
         """By the text of their object."""
@@ -138,6 +140,7 @@ class StatusWriter:
 
     def _concern(self, policy: Authorization, revision: int) -> None:
         if policy.origin is not None:
+            self._keys[policy.origin] = self._keys.get(policy.origin, frozenset()) | {policy.key}
             self._add(policy.origin, revision)
 
     def _add(self, origin: ObjectRef, revision: int) -> None:
@@ -154,8 +157,11 @@ class StatusWriter:
         except NotFound:
             self._waiting.discard(origin)
             self._revisions.pop(origin, None)
+            self._keys.pop(origin, None)
             return
-        progress = self._discovery.progress(AUTHORIZATION_TYPE, self._revisions.get(origin, 0))
+        progress = self._discovery.progress(
+            AUTHORIZATION_TYPE, self._revisions.get(origin, 0), self._keys.get(origin, frozenset())
+        )
         if progress.behind:
             self._waiting.add(origin)
         else:

@@ -98,6 +98,11 @@ class ClientSession:
             response.type_url, response.resources, response.removed, response.nonce, self._stream, first
         )
 
+    def is_current(self, update: Update) -> bool:
+        """Whether it may still be applied. Once a new stream began it may not: that stream's first requests told
+        the server what is kept, and this was not."""
+        return update.stream == self._stream
+
     def accept(self, update: Update) -> list[Request]:
         """The update was applied. Nothing to send when its stream is gone."""
         self._synced.add(update.type_url)
@@ -117,6 +122,6 @@ class ClientSession:
         return self._connected
 
     def _answer(self, update: Update, error: str | None) -> list[Request]:
-        if not self._connected or update.stream != self._stream:
+        if not self._connected or not self.is_current(update):
             return []
         return [Request(type_url=update.type_url, nonce=update.nonce, error=error)]

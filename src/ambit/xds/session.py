@@ -13,8 +13,8 @@ do):
    an *unanswered question*: nothing is sent until it is offered, or refused with `refuse`.
 5. On-demand resources go only to those who subscribed to their name: Envoy asks for on-demand clusters with
    the same type as for all clusters.
-6. A rejection is the presence of an error, whatever its code. What was rejected is sent again only when it
-   changes.
+6. A rejection is the presence of an error, whatever its code; it counts for every name of its response. What
+   was rejected is sent again only when it changes.
 7. At most `window` responses of a type are unacknowledged; later changes are merged until one is
    acknowledged.
 """
@@ -64,7 +64,11 @@ Event = Asked | Released | Acknowledged | Rejected
 
 
 class TypeStatus(msgspec.Struct, frozen=True):
-    """Where one type of one stream stands. Revisions are the store's; -1 means never."""
+    """Where one type of one stream stands. Revisions are the store's; -1 means never.
+
+    `acknowledged` is the newest revision up to which every response was answered; `error` is the text of a
+    rejection for as long as something rejected has not been replaced by something accepted.
+    """
 
     sent: int = -1
     acknowledged: int = -1
@@ -77,15 +81,15 @@ class TypeStatus(msgspec.Struct, frozen=True):
 
 class _Subscription:
     __slots__ = (
-        "acknowledged",
         "dirty",
-        "error",
         "held",
         "kept",
         "names",
         "opening",
         "pending",
+        "rejected",
         "sent",
+        "settled",
         "wildcard",
     )
 
@@ -100,8 +104,10 @@ class _Subscription:
         self.held = False
         self.pending: dict[str, tuple[Response, int]] = {}
         self.sent = -1
-        self.acknowledged = -1
-        self.error = ""
+        self.settled = -1
+        """The newest revision that was answered; older ones may still be open."""
+        self.rejected: dict[str, str] = {}
+        """Names whose last answer was a rejection, with its text."""
 
 
 class ServerSession:
@@ -230,14 +236,22 @@ class ServerSession:
         current = self.store.resources(type_url)
         return frozenset(name for name in subscription.names if name not in current)
 
+    def rejection(self, type_url: str, name: str) -> str:
+        """Why the client rejected this name when it last got it; empty when it did not."""
+        subscription = self._subscriptions.get(type_url)
+        return subscription.rejected.get(name, "") if subscription is not None else ""
+
     def status(self, type_url: str) -> TypeStatus:
         subscription = self._subscriptions.get(type_url)
         if subscription is None:
             return TypeStatus()
+        # Clients may answer out of order: a revision counts when no older one is open.
+        opened = min((revision for _, revision in subscription.pending.values()), default=None)
+        settled = subscription.settled if opened is None else min(subscription.settled, opened - 1)
         return TypeStatus(
             subscription.sent,
-            subscription.acknowledged,
-            subscription.error,
+            settled,
+            next(reversed(subscription.rejected.values()), ""),
             subscription.wildcard,
             len(subscription.names),
             len(self.unanswered(type_url)),
@@ -253,13 +267,17 @@ class ServerSession:
         if answered is None:
             return
         response, revision = answered
+        named = [resource.name for resource in response.resources]
         if request.error is not None:
-            subscription.error = request.error or "rejected without a reason"
-            self._events.append(Rejected(response, subscription.error))
+            error = request.error or "rejected without a reason"
+            subscription.rejected.update(dict.fromkeys((*named, *response.removed), error))
+            self._events.append(Rejected(response, error))
         else:
-            subscription.error = ""
-            subscription.acknowledged = max(subscription.acknowledged, revision)
+            if subscription.rejected:
+                for name in (*named, *response.removed):
+                    subscription.rejected.pop(name, None)
             self._events.append(Acknowledged(response))
+        subscription.settled = max(subscription.settled, revision)
 
     def _subscribe(self, subscription: _Subscription, request: Request, *, first: bool) -> None:
         names = request.subscribe
