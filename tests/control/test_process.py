@@ -249,7 +249,7 @@ async def test_debug_pages(client):
             return msgspec.json.decode(body)
 
         [status] = await eventually(
-            synced, lambda found: found and found[0]["types"][ADDRESS_TYPE]["acknowledged"] > 0
+            synced, lambda found: found and found[0]["types"][ADDRESS_TYPE]["acked"] > 0
         )
         assert status["node"] == "node1"
         assert (await ask(plane.ports.debug, b"GET /healthz/ready HTTP/1.1\r\n\r\n"))[1] == b"ready\n"

@@ -63,7 +63,7 @@ class Rejected(msgspec.Struct, frozen=True):
 Event = Asked | Released | Acknowledged | Rejected
 
 
-class TypeStatus(msgspec.Struct, frozen=True):
+class TypeStatus(msgspec.Struct, frozen=True, rename={"acknowledged": "acked"}):
     """Where one type of one stream stands. Revisions are the store's; -1 means never.
 
     `acknowledged` is the newest revision up to which every response was answered; `error` is the text of a
