@@ -64,11 +64,13 @@ class Agent:
         self._server.add_generic_rpc_handlers((self._ads(), self._als()))
         self._server.add_insecure_port(f"unix:{self._directory}/xds.sock")
         self._server.start()
-        self.envoy: subprocess.Popen[bytes] | None = None
+        self._generations: list[subprocess.Popen[bytes]] = []
+        self._base_id = 0
 
     # Envoy
 
     def start(self, base_id: int) -> None:
+        """The first Envoy of this node."""
         bootstrap = self._directory / "bootstrap.pb"
         bootstrap.write_bytes(
             node_proxy.bootstrap(
@@ -78,22 +80,55 @@ class Agent:
             )
         )
         self.sync()
-        self.envoy = subprocess.Popen(
-            [
-                str(ENVOY),
-                *("-c", str(bootstrap), "--concurrency", "1", "--base-id", str(base_id)),
-                *("--log-path", f"{self._directory}/envoy.log", "-l", os.environ.get("ENVOY_LOG", "info")),
-                *("--drain-time-s", "1"),
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        self._base_id = base_id
+        self._launch()
         until(lambda: "LIVE" in self.admin("/ready"), f"Envoy of {self.settings.node}")
 
+    def restart(self) -> None:
+        """A new generation of Envoy takes over; the old one keeps its connections."""
+        epoch = len(self._generations)
+        self._launch()
+        wanted = f'"restart_epoch": {epoch}'
+        until(lambda: wanted in self.admin("/server_info"), f"epoch {epoch} of {self.settings.node}")
+        until(lambda: "LIVE" in self.admin("/ready"), f"Envoy of {self.settings.node}")
+
+    @property
+    def generations(self) -> list[bool]:
+        """Which of the Envoys that were started still run, oldest first."""
+        return [each.poll() is None for each in self._generations]
+
+    def _launch(self) -> None:
+        epoch = len(self._generations)
+        self._generations.append(
+            subprocess.Popen(
+                [
+                    str(ENVOY),
+                    *("-c", f"{self._directory}/bootstrap.pb", "--concurrency", "1"),
+                    *("--base-id", str(self._base_id), "--restart-epoch", str(epoch)),
+                    *(
+                        "--log-path",
+                        f"{self._directory}/envoy.log",
+                        "-l",
+                        os.environ.get("ENVOY_LOG", "info"),
+                    ),
+                    *(
+                        "--drain-time-s",
+                        "1",
+                        "--drain-strategy",
+                        "immediate",
+                        "--parent-shutdown-time-s",
+                        "600",
+                    ),
+                ],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        )
+
     def stop(self) -> None:
-        if self.envoy is not None:
-            self.envoy.kill()
-            self.envoy.wait()
+        for envoy in self._generations:
+            envoy.kill()
+            envoy.wait()
         self._server.stop(0).wait()
 
     def admin(self, path: str) -> str:
