@@ -9,12 +9,14 @@ import pytest
 
 from ambit.local.apiserver.credentials import write_kubeconfig
 from ambit.local.apiserver.server import ApiServer, ApiSettings
+from ambit.local.streams import PodStreams
 
 
 class Cluster:
     """One database, served by one server at a time, on a Unix socket and a loopback port with TLS."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, streams: PodStreams | None = None) -> None:
+        self._streams = streams
         self.directory = directory
         self.unix = directory / "api.sock"
         self.kubeconfig = directory / "kubeconfig"
@@ -22,7 +24,7 @@ class Cluster:
         self._port = 0
 
     async def start(self) -> None:
-        self._server = ApiServer(ApiSettings(self.directory / "pki", self.directory / "db"), None)
+        self._server = ApiServer(ApiSettings(self.directory / "pki", self.directory / "db"), self._streams)
         listener = socket.create_server(("127.0.0.1", self._port))
         self._port = listener.getsockname()[1]
         write_kubeconfig(self.kubeconfig, self._server.credentials, f"https://127.0.0.1:{self._port}")

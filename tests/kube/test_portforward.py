@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +16,11 @@ from ambit.kube import spdy
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
 from ambit.kube.portforward import PROTOCOL, forward_to, pod_http
+from ambit.kube.resource import PODS
+from tests.kube.conftest import Cluster
+from tests.local.apiserver.streams import HostStreams
 
+C = {"name": "c", "image": "a"}
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 MISSING = b'{"kind":"Status","code":404,"reason":"NotFound","message":"pods \\"none\\" not found"}'
 
@@ -106,7 +111,9 @@ async def test_connections_do_not_mix(tmp_path: Path) -> None:
 
 async def test_a_refused_port_says_why(tmp_path: Path) -> None:
     async with connected(tmp_path) as client, pod_http(client, "default", "web", 9999) as http:
-        with pytest.raises(Unreachable, match="port 9999 of pod default/web: connection refused"):
+        with pytest.raises(
+            Unreachable, match="cannot reach port 9999 of pod default/web: connection refused"
+        ):
             await http.request("GET", "/", {})
 
 
@@ -122,3 +129,45 @@ async def test_the_callers_error_comes_out_as_it_is(tmp_path: Path) -> None:
         with pytest.raises(KeyError):
             async with pod_http(client, "default", "web", 80):
                 raise KeyError("mine")
+
+
+async def test_through_the_real_api_server_over_tls(tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            try:
+                path = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1]
+            except asyncio.IncompleteReadError:
+                break
+            body = path * 50_000
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        writer.close()
+
+    pod = {
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"nodeName": "node1", "containers": [C]},
+    }
+    web = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = web.sockets[0].getsockname()[1]
+    cluster = Cluster(tmp_path, HostStreams())
+    await cluster.start()
+    try:
+        async with Client.from_kubeconfig(cluster.kubeconfig) as client:
+            await client.create(PODS, pod)
+            await client.patch(PODS, "web", {"status": {"phase": "Running"}}, "default", subresource="status")
+            async with pod_http(client, "default", "web", port) as http:
+                for path in (b"/one", b"/two"):
+                    async with await http.request("GET", path.decode(), {}) as response:
+                        assert await response.read() == path * 50_000
+            with socket.create_server(("127.0.0.1", 0)) as closed:
+                free = closed.getsockname()[1]
+            async with pod_http(client, "default", "web", free) as http:
+                with pytest.raises(
+                    Unreachable, match=f"cannot reach port {free} of pod default/web: .*failed"
+                ):
+                    await http.request("GET", "/", {})
+            with pytest.raises(NotFound):
+                async with forward_to(client, "default", "none"):
+                    raise AssertionError("there is no such pod")
+    finally:
+        await cluster.stop()
+        web.close()

@@ -115,7 +115,7 @@ class Response:
                 yield chunk
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
             self.close()
-            raise Unreachable(f"the connection to {self._pool.address} broke off: {error}") from error
+            raise Unreachable(f"the connection to {self._pool.name} broke off: {error}") from error
         self._finish()
 
     async def lines(self) -> AsyncIterator[bytes]:
@@ -175,8 +175,12 @@ class Transport:
         tls: ssl.SSLContext | None = None,
         server_name: str | None = None,
         host_header: str = "localhost",
+        name: str = "",
     ) -> None:
         self.address = address
+        self.name = name or f"the API server at {address}"
+        """What error messages call it."""
+        self._hint = "" if name else "is the cluster running?"
         self._tls = tls
         self._server_name = server_name
         self._host = host_header
@@ -274,9 +278,7 @@ class Transport:
 
     def _unreachable(self, error: BaseException) -> Unreachable:
         what = "it did not answer in time" if isinstance(error, TimeoutError) else str(error) or repr(error)
-        return Unreachable(
-            f"cannot reach the API server at {self.address}: {what}", hint="is the cluster running?"
-        )
+        return Unreachable(f"cannot reach {self.name}: {what}", self._hint)
 
 
 def _keep_alive(connection: socket.socket | None) -> None:

@@ -43,7 +43,7 @@ class PortForward:
         error_stream = self._session.open_stream(headers, finished=True)
         stream = self._session.open_stream({**headers, "streamtype": "data"})
         reader = asyncio.StreamReader(limit=_READ)
-        writer = ForwardedWriter(self, stream, error_stream, reader, f"port {port} of pod {self._pod}")
+        writer = ForwardedWriter(self, stream, error_stream, reader)
         self._streams[stream] = self._errors[error_stream] = writer
         await self.flush()
         return Connection(reader, writer)
@@ -122,13 +122,12 @@ class ForwardedWriter:
     """The writing half of a forwarded connection, in the shape of asyncio's StreamWriter."""
 
     def __init__(
-        self, tunnel: PortForward, stream: int, error_stream: int, reader: asyncio.StreamReader, what: str
+        self, tunnel: PortForward, stream: int, error_stream: int, reader: asyncio.StreamReader
     ) -> None:
         self.stream = stream
         self.error_stream = error_stream
         self._tunnel = tunnel
         self._reader = reader
-        self._what = what
         self._closing = False
         self._ended = False
 
@@ -162,14 +161,16 @@ class ForwardedWriter:
         """The connection is broken: readers get the reason."""
         if not self._ended:
             self._ended = True
-            self._reader.set_exception(ConnectionResetError(f"{self._what}: {problem}"))
+            self._reader.set_exception(ConnectionResetError(problem))
 
 
 class _ForwardedTransport(Transport):
     """HTTP over forwarded connections."""
 
     def __init__(self, tunnel: PortForward, pod: str, port: int) -> None:
-        super().__init__(Address(f"{pod} (port-forward)", port), host_header=f"localhost:{port}")
+        super().__init__(
+            Address(pod, port), host_header=f"localhost:{port}", name=f"port {port} of pod {pod}"
+        )
         self._tunnel = tunnel
         self._port = port
 
