@@ -29,6 +29,7 @@ from ambit.node.enrol.sandbox import Sandbox
 from ambit.node.flows.collector import Collector
 from ambit.node.flows.record import Flow
 from ambit.node.settings import AgentSettings
+from ambit.node.state.database import StateLost
 from ambit.node.state.mesh import MeshState, Stored
 from ambit.node.supervise.binary import envoy_binary
 from ambit.node.supervise.supervisor import EnvoySpec, Supervisor
@@ -119,6 +120,8 @@ class NodeAgent:
                 max_drain=settings.max_drain,
             )
         )
+        self.subscription.completed = self._completed
+        self.state.lost = self._lost
         self.cut = 0
         """Connections ended because a new policy denies them."""
 
@@ -147,7 +150,6 @@ class NodeAgent:
                         CniServer(
                             settings.run / "cni.sock", self.reconciler.add, self.reconciler.remove
                         ).run(),
-                        self._open_when_complete(),
                         self._readopt(restored),
                         *(_started(each) for each in beside),
                     )
@@ -180,9 +182,13 @@ class NodeAgent:
             self.cut += await cut_denied(concerned, self.state, self.configuration.table, self.planned)
         return problem
 
-    async def _open_when_complete(self) -> None:
-        await self.subscription.complete.wait()
+    def _completed(self) -> None:
         self.configuration.open()
+
+    def _lost(self) -> None:
+        """The state file was damaged and is empty now: pods are noted again, the mesh is asked for again."""
+        self.subscription.begin_anew()
+        self.enroller.persist()
 
     async def _readopt(self, restored: Iterable[Sandbox]) -> None:
         for sandbox in restored:
@@ -198,7 +204,12 @@ class NodeAgent:
         self.configuration.certified(certificate)
 
     def _asked(self, type_url: str, wanted: tuple[str, ...]) -> None:
-        self.configuration.asked(type_url, wanted)
+        try:
+            self.configuration.asked(type_url, wanted)
+        except StateLost as problem:
+            _log.error("%s", problem.message)
+            self.state.reopen()
+            self.configuration.asked(type_url, wanted)
 
     def _logged(self, name: str, message: bytes) -> None:
         self.flows.take(name, message)

@@ -206,3 +206,28 @@ def test_an_empty_token_is_refused(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("\n")
     with pytest.raises(AmbitError, match="empty"):
         ControlPlane("10.0.0.1:15012", token=tmp_path / "token").metadata()
+
+
+async def test_a_lost_state_is_asked_for_again(tmp_path: Path, control: ControlPlaneServer) -> None:
+    await control.put(to_resource(workload("a")))
+    agent = Agent(tmp_path, control)
+    agent.state.lost = agent.subscription.begin_anew
+    async with agent.running():
+        await until(agent.subscription.complete.is_set)
+        agent.state.reopen()
+        assert not agent.subscription.complete.is_set()
+        assert agent.state.workload("c//Pod/default/a") is None
+        await until(agent.subscription.complete.is_set)
+        assert agent.state.workload("c//Pod/default/a") == workload("a")
+
+
+async def test_a_refused_resource_keeps_the_node_waiting_until_it_is_mended(
+    tmp_path: Path, control: ControlPlaneServer
+) -> None:
+    await control.put(Resource(name="c//Pod/default/a", version="1", body=b""))
+    agent = Agent(tmp_path, control)
+    async with agent.running():
+        await until(lambda: agent.subscription.rejections == 1)
+        assert not agent.subscription.complete.is_set()
+        await control.put(to_resource(workload("a")))
+        await until(agent.subscription.complete.is_set)

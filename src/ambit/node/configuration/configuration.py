@@ -1,7 +1,8 @@
 """Keeps Envoy's configuration equal to what the node knows: pods, mesh state, certificates.
 
 Rules:
-1. A pod's inbound listeners exist only when both workload-API types were answered completely (design 6).
+1. A pod's inbound listeners exist only when both workload-API types were answered completely (design 6);
+   until then questions for destinations wait too, because an unknown destination would pass in plain text.
 2. Every question for a cluster gets an answer; an answer changes when what it read changes, and goes only
    with its pod.
 3. A question for a secret is answered when there is a valid certificate, never with "removed".
@@ -61,6 +62,7 @@ class Configuration:
         self._touched: set[str] = set()
         self._batch: asyncio.Future[Publication] | None = None
         self._roots: dict[str, bytes] = {}
+        self._waiting: set[str] = set()
         self.capped: set[str] = set()
         """Keys of pods that reached the limit of destinations."""
 
@@ -122,8 +124,14 @@ class Configuration:
         return touched, set(self._sent.pop(key, frozenset()))
 
     def open(self) -> Publication:
-        """The mesh became known completely: inbound listeners may open."""
-        return self._publish([each for pod in self._pods.values() for each in self._pod_resources(pod)])
+        """The mesh became known completely: inbound listeners open, everything is computed from what is
+        known now, and waiting questions are answered."""
+        self._touched.clear()
+        waiting, self._waiting = self._waiting, set()
+        resources = [each for pod in self._pods.values() for each in self._pod_resources(pod)]
+        resources += [self._answer(answer.name) for answer in self._dependencies if answer.kind == "cluster"]
+        resources += [self._answer_new(name) for name in sorted(waiting)]
+        return self._publish(resources)
 
     async def changed(self, touched: Iterable[str]) -> Publication:
         """The mesh changed; the publication of what follows from it and from what came with it."""
@@ -139,7 +147,8 @@ class Configuration:
         touched, self._touched = self._touched, set()
         assert batch is not None
         try:
-            batch.set_result(self._publish(self._answers(self._dependencies.on(touched))))
+            affected = self._dependencies.on(touched) if self._complete() else ()
+            batch.set_result(self._publish(self._answers(affected)))
         except (AmbitError, ValueError) as problem:
             batch.set_exception(problem)
 
@@ -149,7 +158,9 @@ class Configuration:
         """Envoy asked for names that were not there."""
         found: list[PlannedResource] = []
         for name in wanted:
-            if type_url == CLUSTER:
+            if type_url == CLUSTER and not self._complete():
+                self._waiting.add(name)
+            elif type_url == CLUSTER:
                 found.append(self._answer_new(name))
             elif type_url == SECRET:
                 found += self._secret(name)

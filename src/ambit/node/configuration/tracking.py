@@ -4,7 +4,7 @@ Properties: an answer that read a key is found by every change that touches this
 leaves nothing behind.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ambit.core.address import Address
@@ -109,6 +109,10 @@ class Dependencies:
         for key in touched:
             found |= self._readers.get(key, set())
         return found
+
+    def __iter__(self) -> Iterator[Answer]:
+        """All answers, in order; recording while iterating is fine."""
+        return iter(sorted(self._reads))
 
     def __len__(self) -> int:
         return len(self._reads)

@@ -115,6 +115,11 @@ class Enroller:
                 _log.warning("the redirection of pod %s/%s was not as written: repaired", *sandbox.key)
                 await capture.redirect(sandbox.netns, rules)
 
+    def persist(self) -> None:
+        """Notes all captured pods again, in a state file that lost them."""
+        for sandbox in list(self._sandboxes.values()):
+            self._store(sandbox)
+
     async def add(self, sandbox: Sandbox, pod: Pod, *, started: bool) -> None:
         """Captures a pod; `started` when its containers may already run. May be repeated.
 

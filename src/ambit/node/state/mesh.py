@@ -9,7 +9,7 @@ Rules (each has a test of the same number):
 
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -59,6 +59,8 @@ class MeshState:
         self._cached = cached
         self._values: OrderedDict[tuple[str, str], Value] = OrderedDict()
         self.database = open_database(path)
+        self.lost: Callable[[], None] = lambda: None
+        """Told after a damaged file was replaced by an empty one: nothing is known until it is sent again."""
 
     def close(self) -> None:
         self.database.close()
@@ -69,6 +71,7 @@ class MeshState:
         move_aside(self._path)
         self._values.clear()
         self.database = open_database(self._path)
+        self.lost()
 
     # Changes
 

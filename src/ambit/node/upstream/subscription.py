@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import grpc
 
@@ -48,13 +48,28 @@ class Subscription:
         self.connected = False
         self.problem = ""
         self.rejections = 0
+        self.completed: Callable[[], None] = lambda: None
+        """Told whenever `complete` turns true."""
+        self._refused: dict[str, set[str]] = {}
+        self._reading: asyncio.Task[None] | None = None
+
+    def begin_anew(self) -> None:
+        """What was held is lost: the stream is opened again, and nothing counts as complete until then."""
+        self.complete.clear()
+        self._refused.clear()
+        if self._reading is not None:
+            self._reading.cancel()
 
     async def run(self) -> None:
         delay = _FIRST_DELAY
         while True:
             try:
-                await self._stream()
+                self._reading = asyncio.ensure_future(self._stream())
+                await self._reading
                 delay = _FIRST_DELAY
+            except asyncio.CancelledError:
+                if self._cancelled():
+                    raise
             except grpc.aio.AioRpcError as problem:
                 self._failed(describe(problem))
                 if self.connected:
@@ -71,6 +86,12 @@ class Subscription:
                 self._session.disconnect()
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
             delay = min(_LAST_DELAY, delay * 2)
+
+    @staticmethod
+    def _cancelled() -> bool:
+        """Whether the task that runs this is to end, and not only its stream."""
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
 
     def _failed(self, text: str) -> None:
         if text != self.problem:
@@ -128,11 +149,24 @@ class Subscription:
             touched |= stored.touched
             if not last:
                 await asyncio.sleep(0)
-        if update.first and not refused and not self.complete.is_set():
+        self._note_complete(update, refused)
+        return Stored(tuple(changed), refused, frozenset(touched))
+
+    def _note_complete(self, update: Update, refused: Mapping[str, str]) -> None:
+        """A type is complete when its first answer came and nothing in it, or since, is refused."""
+        if self.complete.is_set():
+            return
+        outstanding = set() if update.first else self._refused.get(update.type_url)
+        if outstanding is None:
+            return
+        sent = {resource.name for resource in update.resources}
+        outstanding = (outstanding - sent - set(update.removed)) | refused.keys()
+        self._refused[update.type_url] = outstanding
+        if not outstanding:
             self._state.mark_complete(update.type_url)
             if self._state.complete:
                 self.complete.set()
-        return Stored(tuple(changed), refused, frozenset(touched))
+                self.completed()
 
     async def _settle(self, update: Update, stored: Stored, requests: asyncio.Queue[Request]) -> None:
         text = await self._applied(stored) if stored.changed else None
