@@ -9,8 +9,8 @@ import pytest
 
 from ambit.core.errors import Unreachable
 from ambit.kube.client import Client
-from ambit.kube.credentials import TokenFile
-from ambit.kube.errors import AlreadyExists, Conflict, NotFound
+from ambit.kube.credentials import Fixed, TokenFile
+from ambit.kube.errors import AlreadyExists, Conflict, NotFound, Overloaded
 from ambit.kube.http import Address, Transport, parse_head
 from ambit.kube.resource import PODS
 
@@ -133,6 +133,18 @@ async def test_a_rotated_token_is_read_again_after_a_refusal(tmp_path: Path) -> 
         assert await client.get(PODS, "a", "default") == {}
     assert b"Bearer old" in script.requests[0]
     assert b"Bearer new" in script.requests[1]
+
+
+async def test_a_server_that_is_too_busy_is_asked_again(tmp_path: Path) -> None:
+    busy = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n"
+    script = Script([busy, busy, ok(b'{"a":1}')], [busy] * 6)
+    async with transport(script, tmp_path) as http:
+        client = Client(http, Fixed())
+        assert await client.create(PODS, {"metadata": {"name": "a"}}, "default") == {"a": 1}
+        http.drop_idle()
+        with pytest.raises(Overloaded):
+            await client.get(PODS, "a", "default")
+    assert len(script.requests) == 9
 
 
 def test_a_head_that_is_not_http_is_refused() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ambit.core.errors import Unreachable
-from ambit.kube import spdy
+from ambit.kube import portforward, spdy
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
 from ambit.kube.portforward import PROTOCOL, forward_to, pod_http
@@ -107,6 +107,30 @@ async def test_connections_do_not_mix(tmp_path: Path) -> None:
         await first.writer.drain()
         assert await second.reader.readexactly(5) == b"small"
         assert await first.reader.readexactly(len(big)) == big
+
+
+async def test_a_slow_reader_holds_the_tunnel_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(portforward, "BUFFER", 1000)
+    async with connected(tmp_path) as client, forward_to(client, "default", "web") as tunnel:
+        slow = await tunnel.dial(7)
+        sent = bytes(range(256)) * 2000
+        slow.writer.write(sent)
+        await slow.writer.drain()
+        got = b""
+        while len(got) < len(sent):
+            got += await slow.reader.read(4096)
+        assert got == sent
+        blocked = await tunnel.dial(7)
+        blocked.writer.write(sent)
+        await blocked.writer.drain()
+        assert await blocked.reader.readexactly(10) == sent[:10]
+        blocked.writer.close()
+        free = await tunnel.dial(7)
+        free.writer.write(b"through")
+        await free.writer.drain()
+        assert await asyncio.wait_for(free.reader.readexactly(7), 5) == b"through"
 
 
 async def test_a_refused_port_says_why(tmp_path: Path) -> None:

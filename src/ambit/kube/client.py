@@ -32,6 +32,9 @@ PAGE = 500
 
 READ_TIMEOUT = 120.0
 """Seconds that the body of an answer may take, watches and other streams aside."""
+RETRIES = 5
+"""How often a request is sent again that the server turned away with a Retry-After header (429, 503)."""
+RETRY_AFTER_MAX = 10.0
 
 
 class Patch(enum.Enum):
@@ -273,15 +276,22 @@ class Client:
         """Any request; the answer's body is left to the caller to read or close."""
         filled = {key: str(value) for key, value in (query or {}).items() if value is not None}
         target = f"{path}?{urlencode(filled)}" if filled else path
-        retried = False
+        refreshed = False
+        patience = RETRIES
         while True:
             sent = {"Accept": "application/json", "User-Agent": "ambit"} | dict(headers or {})
             authorization = await self._credentials.header()
             if authorization is not None:
                 sent["Authorization"] = authorization
             response = await self._transport.request(method, target, sent, body)
-            if response.status == 401 and not retried:
-                retried = True
+            wait = _asked_to_wait(response) if patience else None
+            if wait is not None:
+                patience -= 1
+                response.close()
+                await asyncio.sleep(wait)
+                continue
+            if response.status == 401 and not refreshed:
+                refreshed = True
                 self._credentials.forget()
                 if await self._credentials.header() != authorization:
                     response.close()
@@ -322,6 +332,14 @@ class Client:
         except msgspec.DecodeError as error:
             raise Unreachable(f"the answer to {method} {path} is no JSON object: {error}") from error
         return decoded
+
+
+def _asked_to_wait(response: Response) -> float | None:
+    """Seconds to wait before the same request again, when the server turned it away unread."""
+    text = response.headers.get("retry-after", "")
+    if response.status not in (429, 503) or not text.isdigit():
+        return None
+    return min(float(text), RETRY_AFTER_MAX)
 
 
 async def _read(response: Response, what: str) -> bytes:

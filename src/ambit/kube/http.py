@@ -254,6 +254,10 @@ class Transport:
     def close(self) -> None:
         """Close all idle connections and keep none from now on."""
         self._closed = True
+        self.drop_idle()
+
+    def drop_idle(self) -> None:
+        """Close the connections that are not in use; the next request opens a fresh one."""
         for connection in self._idle:
             connection.close()
         self._idle.clear()

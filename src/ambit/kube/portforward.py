@@ -19,6 +19,8 @@ from ambit.kube.websocket import WebSocket, WebSocketError, check_answer, new_ke
 
 PROTOCOL = "SPDY/3.1+portforward.k8s.io"
 _READ = 64 * 1024
+BUFFER = 2 * 1024 * 1024
+"""Bytes that may wait for a slow reader, twice over, before the whole tunnel waits (there is no flow control)."""
 
 
 class PortForward:
@@ -33,6 +35,9 @@ class PortForward:
         self._errors: dict[int, ForwardedWriter] = {}
         self._requests = 0
         self._closed = False
+        self._full: set[_Brake] = set()
+        self._may_read = asyncio.Event()
+        self._may_read.set()
 
     async def dial(self, port: int) -> Connection:
         """A connection to 127.0.0.1:port in the pod; refusals show as `Unreachable` when it is read."""
@@ -42,8 +47,10 @@ class PortForward:
         self._requests += 1
         error_stream = self._session.open_stream(headers, finished=True)
         stream = self._session.open_stream({**headers, "streamtype": "data"})
-        reader = asyncio.StreamReader(limit=_READ)
-        writer = ForwardedWriter(self, stream, error_stream, reader)
+        reader = asyncio.StreamReader(limit=BUFFER)
+        brake = _Brake(self)
+        reader.set_transport(brake)
+        writer = ForwardedWriter(self, stream, error_stream, reader, brake)
         self._streams[stream] = self._errors[error_stream] = writer
         await self.flush()
         return Connection(reader, writer)
@@ -65,6 +72,17 @@ class PortForward:
         if output and not self._connection.writer.is_closing():
             self._connection.writer.write(output)
 
+    def pause(self, brake: "_Brake") -> None:
+        """A connection's reader is full: read nothing until it has room."""
+        self._full.add(brake)
+        self._may_read.clear()
+
+    def resume(self, brake: "_Brake") -> None:
+        """It has room again, or is given up."""
+        self._full.discard(brake)
+        if not self._full:
+            self._may_read.set()
+
     def forget(self, writer: "ForwardedWriter") -> None:
         """A connection ended: its streams are no longer expected."""
         self._streams.pop(writer.stream, None)
@@ -81,6 +99,7 @@ class PortForward:
                 self.flush_nowait()
                 if self._websocket.is_closed:
                     break
+                await self._may_read.wait()
         except (OSError, WebSocketError, spdy.SpdyError) as error:
             problem = f"the tunnel to pod {self._pod} broke: {error}"
         finally:
@@ -118,16 +137,31 @@ class PortForward:
         self._connection.close()
 
 
+class _Brake(asyncio.ReadTransport):
+    """What a StreamReader tells that its buffer is full, and that it has room again."""
+
+    def __init__(self, tunnel: PortForward) -> None:
+        super().__init__()
+        self._tunnel = tunnel
+
+    def pause_reading(self) -> None:
+        self._tunnel.pause(self)
+
+    def resume_reading(self) -> None:
+        self._tunnel.resume(self)
+
+
 class ForwardedWriter:
     """The writing half of a forwarded connection, in the shape of asyncio's StreamWriter."""
 
     def __init__(
-        self, tunnel: PortForward, stream: int, error_stream: int, reader: asyncio.StreamReader
+        self, tunnel: PortForward, stream: int, error_stream: int, reader: asyncio.StreamReader, brake: _Brake
     ) -> None:
         self.stream = stream
         self.error_stream = error_stream
         self._tunnel = tunnel
         self._reader = reader
+        self._brake = brake
         self._closing = False
         self._ended = False
 
@@ -146,6 +180,7 @@ class ForwardedWriter:
         if self._closing:
             return
         self._closing = True
+        self._tunnel.resume(self._brake)
         self._tunnel.write(self.stream, b"", finished=True)
         self._tunnel.flush_nowait()
         self._tunnel.forget(self)
