@@ -1,6 +1,7 @@
 """Cluster DNS and the Service table together: a pod asks 10.96.0.10, as its resolv.conf says."""
 
 import asyncio
+import socket
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from ambit.core.dns import Type, encode_query
 from ambit.kube.client import Client
 from ambit.local.fabric.cluster_dns import ClusterDns
+from ambit.local.fabric.interface import PodNetwork
 from ambit.local.fabric.service_proxy import ServiceProxy
 from ambit.local.fabric.services import (
     EndpointPort,
@@ -28,7 +30,8 @@ from ambit.local.fabric.services import (
     SlicesByService,
 )
 from ambit.node.netns.enter import in_namespace
-from tests.local.fabric.build import NODES, fabric
+from tests.local.fabric import build
+from tests.local.fabric.build import NODES, arrives, fabric, receiver
 from tests.local.fabric.objects import endpoint, endpoint_slice, service
 
 PORTS = (ServicePort(53, "dns", "UDP"), ServicePort(53, "dns-tcp", "TCP"))
@@ -143,6 +146,37 @@ async def test_the_proxy_follows_the_catalog(tmp_path: Path) -> None:
             proxy.cancel()
             with suppress(asyncio.CancelledError):
                 await proxy
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("family", [0, 1])
+async def test_udp_clients_leave_an_endpoint_that_is_gone(tmp_path: Path, family: int) -> None:
+    vip, kind = ("10.96.0.20", "fd00:10:96::20")[family], ("IPv4", "IPv6")[family]
+    async with fabric(tmp_path) as built:
+        a, b, c = [await built.attach(name, "node1") for name in "abc"]
+        with (
+            receiver(b.netns, b.addresses[family]) as old,
+            receiver(c.netns, c.addresses[family]) as new,
+            in_namespace(
+                a.netns, lambda: socket.socket(build.family(a.addresses[family]), socket.SOCK_DGRAM)
+            ) as out,
+        ):
+
+            def serving(pod: PodNetwork, sock: socket.socket) -> EndpointSlice:
+                port = EndpointPort("", sock.getsockname()[1], "UDP")
+                return endpoint_slice("log", endpoint(str(pod.addresses[family])), family=kind, ports=(port,))
+
+            catalog = Written(
+                [service("log", vip, ports=(ServicePort(514, protocol="UDP"),))], [serving(b, old)]
+            )
+            proxy = ServiceProxy(catalog, NODES, tmp_path)
+            await proxy.apply()
+            out.sendto(b"1", (vip, 514))
+            assert arrives(old) == str(a.addresses[family])
+            catalog.written_slices[:] = [serving(c, new)]
+            await proxy.apply()
+            out.sendto(b"2", (vip, 514))
+            assert arrives(new) == str(a.addresses[family])
 
 
 async def _table_has(netns: Path, text: str) -> None:

@@ -1,29 +1,26 @@
-"""The few rtnetlink requests that the fabric needs, as pure byte builders and one socket that sends them.
+"""The few rtnetlink requests that the fabric needs, as pure byte builders.
 
 Starting `ip` costs several milliseconds for each namespace that it must enter; a batch of these takes one
-system call. Layout: `linux/rtnetlink.h`, `linux/if_link.h`, netlink(7): a message is a header, a fixed part
-and attributes, each padded to four bytes; numbers are in the machine's byte order.
+system call. Layout: `linux/rtnetlink.h`, `linux/if_link.h`.
 """
 
 import errno
-import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
 from ambit.core.address import Address, Network
+from ambit.local.fabric import netlink
+from ambit.local.fabric.netlink import CREATE, EXCLUSIVE, REPLACE, Message, attribute, text
 
-_HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBI")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")
 
-_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
-_REPLACE, _EXCLUSIVE, _CREATE = 0x100, 0x200, 0x400
-_ERROR, _DONE = 2, 3
+_PROTOCOL = 0
 _NEW_LINK, _DEL_LINK, _GET_LINK, _NEW_ADDRESS, _NEW_ROUTE, _NEW_NEIGHBOUR = 16, 17, 18, 20, 24, 28
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_NET_NS_FD = (
@@ -43,16 +40,6 @@ _PERMANENT = 0x80
 _NO_DAD = 0x02
 
 
-class Message(msgspec.Struct, frozen=True):
-    """One request; `what` names it in errors, `tolerated` are errno values that count as success."""
-
-    kind: int
-    flags: int
-    body: bytes
-    what: str
-    tolerated: tuple[int, ...] = ()
-
-
 class Link(msgspec.Struct, frozen=True):
     """One interface as the kernel lists it. `alias` is empty when none is set."""
 
@@ -62,42 +49,42 @@ class Link(msgspec.Struct, frozen=True):
 
 
 def add_bridge(name: str, address: bytes) -> Message:
-    body = _link_body() + _text(_IFLA_IFNAME, name) + _attribute(_IFLA_ADDRESS, address)
-    body += _attribute(_IFLA_LINKINFO, _text(_INFO_KIND, "bridge"))
-    return Message(_NEW_LINK, _CREATE | _EXCLUSIVE, body, f"bridge {name}", (errno.EEXIST,))
+    body = _link_body() + text(_IFLA_IFNAME, name) + attribute(_IFLA_ADDRESS, address)
+    body += attribute(_IFLA_LINKINFO, text(_INFO_KIND, "bridge"))
+    return Message(_NEW_LINK, CREATE | EXCLUSIVE, body, f"bridge {name}", (errno.EEXIST,))
 
 
 def add_veth(name: str, address: bytes, peer: str, peer_address: bytes, peer_namespace: int) -> Message:
     """A veth pair; the peer is born in the namespace of the given file descriptor."""
-    inner = _link_body() + _text(_IFLA_IFNAME, peer) + _attribute(_IFLA_ADDRESS, peer_address)
-    inner += _attribute(_IFLA_NET_NS_FD, struct.pack("=i", peer_namespace))
-    information = _text(_INFO_KIND, "veth") + _attribute(_INFO_DATA, _attribute(_VETH_PEER, inner))
-    body = _link_body() + _text(_IFLA_IFNAME, name) + _attribute(_IFLA_ADDRESS, address)
-    body += _attribute(_IFLA_LINKINFO, information)
-    return Message(_NEW_LINK, _CREATE | _EXCLUSIVE, body, f"veth {name}")
+    inner = _link_body() + text(_IFLA_IFNAME, peer) + attribute(_IFLA_ADDRESS, peer_address)
+    inner += attribute(_IFLA_NET_NS_FD, struct.pack("=i", peer_namespace))
+    information = text(_INFO_KIND, "veth") + attribute(_INFO_DATA, attribute(_VETH_PEER, inner))
+    body = _link_body() + text(_IFLA_IFNAME, name) + attribute(_IFLA_ADDRESS, address)
+    body += attribute(_IFLA_LINKINFO, information)
+    return Message(_NEW_LINK, CREATE | EXCLUSIVE, body, f"veth {name}")
 
 
 def set_up(index: int, *, master: int = 0) -> Message:
     body = _link_body(index, _UP)
     if master:
-        body += _attribute(_IFLA_MASTER, struct.pack("=I", master))
+        body += attribute(_IFLA_MASTER, struct.pack("=I", master))
     return Message(_NEW_LINK, 0, body, f"interface {index} up")
 
 
 def set_alias(index: int, alias: str) -> Message:
-    body = _link_body(index) + _attribute(_IFLA_IFALIAS, alias.encode())
+    body = _link_body(index) + attribute(_IFLA_IFALIAS, alias.encode())
     return Message(_NEW_LINK, 0, body, f"alias of interface {index}")
 
 
 def delete_link(name: str) -> Message:
-    return Message(_DEL_LINK, 0, _link_body() + _text(_IFLA_IFNAME, name), f"delete {name}", (errno.ENODEV,))
+    return Message(_DEL_LINK, 0, _link_body() + text(_IFLA_IFNAME, name), f"delete {name}", (errno.ENODEV,))
 
 
 def add_address(index: int, address: Address, prefix: int) -> Message:
     """Usable at once: duplicate address detection is off."""
     body = _ADDRESS.pack(_family(address), prefix, _NO_DAD, _SCOPE_GLOBAL, index)
-    body += _attribute(2, address.packed) + _attribute(1, address.packed)
-    return Message(_NEW_ADDRESS, _CREATE | _REPLACE, body, f"address {address}/{prefix}")
+    body += attribute(2, address.packed) + attribute(1, address.packed)
+    return Message(_NEW_ADDRESS, CREATE | REPLACE, body, f"address {address}/{prefix}")
 
 
 def add_route(
@@ -111,97 +98,43 @@ def add_route(
     """A unicast route. `on_link`: the gateway is taken as reachable though no route says so."""
     scope = _SCOPE_GLOBAL if gateway is not None or destination.version == 6 else _SCOPE_LINK
     flags = 4 if on_link else 0
-    body = _route_body(destination, _UNICAST, scope, flags) + _attribute(4, struct.pack("=I", index))
+    body = _route_body(destination, _UNICAST, scope, flags) + attribute(4, struct.pack("=I", index))
     if gateway is not None:
-        body += _attribute(5, gateway.packed)
+        body += attribute(5, gateway.packed)
     if source is not None:
-        body += _attribute(7, source.packed)
-    return Message(_NEW_ROUTE, _CREATE | _REPLACE, body, f"route to {destination}")
+        body += attribute(7, source.packed)
+    return Message(_NEW_ROUTE, CREATE | REPLACE, body, f"route to {destination}")
 
 
 def refuse_route(destination: Network) -> Message:
     """What no longer specific route takes is answered with "unreachable" at once."""
     body = _route_body(destination, _UNREACHABLE, _SCOPE_GLOBAL, 0)
-    return Message(_NEW_ROUTE, _CREATE | _REPLACE, body, f"unreachable {destination}")
+    return Message(_NEW_ROUTE, CREATE | REPLACE, body, f"unreachable {destination}")
 
 
 def add_neighbour(index: int, address: Address, link_address: bytes) -> Message:
     """A permanent neighbour: no packet waits for ARP or ND, and no packet can change it."""
     body = _NEIGHBOUR.pack(_family(address), index, _PERMANENT, 0, _UNICAST)
-    body += _attribute(1, address.packed) + _attribute(2, link_address)
-    return Message(_NEW_NEIGHBOUR, _CREATE | _REPLACE, body, f"neighbour {address}")
+    body += attribute(1, address.packed) + attribute(2, link_address)
+    return Message(_NEW_NEIGHBOUR, CREATE | REPLACE, body, f"neighbour {address}")
 
 
 def send(messages: Sequence[Message]) -> None:
     """Apply the messages in order in the calling thread's namespace. Raises OSError naming the first
     failure."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as channel:
-        channel.bind((0, 0))
-        channel.send(b"".join(_packed(number, message) for number, message in enumerate(messages)))
-        waiting = set(range(len(messages)))
-        failures: list[OSError] = []
-        while waiting:
-            for kind, number, payload in _parts(channel.recv(65536)):
-                if kind != _ERROR:
-                    continue
-                waiting.discard(number)
-                code = -struct.unpack_from("=i", payload)[0]
-                if code and code not in messages[number].tolerated:
-                    failures.append(OSError(code, os.strerror(code), messages[number].what))
-    if failures:
-        raise failures[0]
+    netlink.send(messages, _PROTOCOL)
 
 
 def links() -> tuple[Link, ...]:
     """The interfaces of the calling thread's namespace. Raises OSError."""
-    found: list[Link] = []
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as channel:
-        channel.bind((0, 0))
-        channel.send(_packed(1, Message(_GET_LINK, _DUMP, _link_body(), "links")))
-        while True:
-            for kind, _, payload in _parts(channel.recv(1 << 18)):
-                if kind == _DONE:
-                    return tuple(found)
-                if kind == _ERROR:
-                    code = -struct.unpack_from("=i", payload)[0]
-                    raise OSError(code, os.strerror(code), "links")
-                found.append(_link(payload))
+    return tuple(map(_link, netlink.dump(Message(_GET_LINK, 0, _link_body(), "links"), _PROTOCOL)))
 
 
 def _link(payload: bytes) -> Link:
     index = _LINK.unpack_from(payload)[2]
-    attributes = dict(_attributes(payload[_LINK.size :]))
-    name = attributes.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode()
-    return Link(index, name, attributes.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode())
-
-
-def _packed(number: int, message: Message) -> bytes:
-    flags = _REQUEST | message.flags | (0 if message.flags & _DUMP == _DUMP else _ACK)
-    return _HEADER.pack(_HEADER.size + len(message.body), message.kind, flags, number, 0) + message.body
-
-
-def _parts(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    position = 0
-    while position + _HEADER.size <= len(data):
-        length, kind, _, number, _ = _HEADER.unpack_from(data, position)
-        yield kind, number, data[position + _HEADER.size : position + length]
-        position += (length + 3) & ~3
-
-
-def _attributes(data: bytes) -> Iterable[tuple[int, bytes]]:
-    position = 0
-    while position + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, position)
-        yield kind & 0x3FFF, data[position + 4 : position + length]
-        position += (length + 3) & ~3
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
-
-
-def _text(kind: int, value: str) -> bytes:
-    return _attribute(kind, value.encode() + b"\0")
+    found = netlink.attributes(payload[_LINK.size :])
+    name = found.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode()
+    return Link(index, name, found.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode())
 
 
 def _link_body(index: int = 0, flags: int = 0) -> bytes:
@@ -212,7 +145,7 @@ def _route_body(destination: Network, kind: int, scope: int, flags: int) -> byte
     family = _family(destination.network_address)
     body = _ROUTE.pack(family, destination.prefixlen, 0, 0, _MAIN_TABLE, _STATIC, scope, kind, flags)
     if destination.prefixlen:
-        body += _attribute(1, destination.network_address.packed)
+        body += attribute(1, destination.network_address.packed)
     return body
 
 

@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from ambit.core.errors import AmbitError
+from ambit.local.fabric.conntrack import forget_udp
 from ambit.local.fabric.network import load_table
-from ambit.local.fabric.service_table import entries, service_table
+from ambit.local.fabric.service_table import Target, entries, service_table, udp_targets
 from ambit.local.fabric.services import ServiceCatalog
 from ambit.local.fabric.wiring import BRIDGE
 from ambit.local.layout import NETNS, NodeAddresses
@@ -29,6 +30,7 @@ class ServiceProxy:
         self._nodes = tuple(nodes)
         self._pins = pins
         self._loaded: dict[str, str] = {}
+        self._udp: dict[str, frozenset[Target]] = {}
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
@@ -52,8 +54,17 @@ class ServiceProxy:
         slices = self._catalog.slices()
         services = tuple(self._catalog.services)
         for node in ("", *(node.name for node in self._nodes)):
-            text = service_table(entries(services, slices, self._nodes, node))
+            table = entries(services, slices, self._nodes, node)
+            text = service_table(table)
             if self._loaded.get(node) != text:
+                udp = udp_targets(table)
+                gone = self._udp.get(node, udp) - udp
                 pin = self._pins / (node or BRIDGE)
-                await asyncio.to_thread(in_namespace, pin, partial(load_table, text))
-                self._loaded[node] = text
+                await asyncio.to_thread(in_namespace, pin, partial(_load, text, gone))
+                self._loaded[node], self._udp[node] = text, udp
+
+
+def _load(text: str, gone: frozenset[Target]) -> None:
+    load_table(text)
+    if gone:
+        forget_udp(gone)

@@ -63,6 +63,10 @@ def entries(
     return found
 
 
+def udp_targets(table: Iterable[Entry]) -> frozenset[Target]:
+    return frozenset(target for entry in table if entry.protocol == "udp" for target in entry.targets)
+
+
 def service_table(table: Iterable[Entry]) -> str:
     """The whole table; loading it replaces the former one in one transaction."""
     table = list(table)

@@ -17,6 +17,7 @@ import msgspec
 from ambit.core.address import Address, Network
 from ambit.core.names import PROBE_ADDRESS_V4, PROBE_ADDRESS_V6
 from ambit.local.fabric import rtnetlink
+from ambit.local.fabric.netlink import Message
 from ambit.local.layout import FABRIC_V4, FABRIC_V6, SERVICES_V4, SERVICES_V6, NodeAddresses
 
 BRIDGE = "fabric"
@@ -110,7 +111,7 @@ def gateways(node: NodeAddresses) -> tuple[Address, ...]:
     return (node.pods_v4[1], node.pods_v6[1])
 
 
-def fabric_requests(bridge: int, nodes: Iterable[NodeAddresses]) -> list[rtnetlink.Message]:
+def fabric_requests(bridge: int, nodes: Iterable[NodeAddresses]) -> list[Message]:
     """For the fabric's namespace, once its bridge exists.
 
     Service addresses are routed to the bridge only so that a local connection finds a route before the
@@ -125,9 +126,7 @@ def fabric_requests(bridge: int, nodes: Iterable[NodeAddresses]) -> list[rtnetli
     return requests + _ways_to(nodes, bridge)
 
 
-def node_requests(
-    uplink: int, node: NodeAddresses, nodes: Iterable[NodeAddresses]
-) -> list[rtnetlink.Message]:
+def node_requests(uplink: int, node: NodeAddresses, nodes: Iterable[NodeAddresses]) -> list[Message]:
     """For a node's namespace, once its interface on the fabric exists."""
     requests = [rtnetlink.set_up(_LOOPBACK), rtnetlink.set_up(uplink)]
     requests += [
@@ -147,7 +146,7 @@ def node_requests(
     return requests + _ways_to([other for other in nodes if other != node], uplink)
 
 
-def pod_requests(interface: int, place: PodPlace) -> list[rtnetlink.Message]:
+def pod_requests(interface: int, place: PodPlace) -> list[Message]:
     """For a pod's namespace, once its interface exists."""
     requests = [rtnetlink.set_up(_LOOPBACK), rtnetlink.set_up(interface)]
     for address, gateway in zip(place.addresses, gateways(place.node), strict=True):
@@ -160,7 +159,7 @@ def pod_requests(interface: int, place: PodPlace) -> list[rtnetlink.Message]:
     return requests
 
 
-def attach_requests(interface: int, place: PodPlace, sandbox: str) -> list[rtnetlink.Message]:
+def attach_requests(interface: int, place: PodPlace, sandbox: str) -> list[Message]:
     """For the node's end of a pod's veth pair. The alias comes last: an interface without one is
     unfinished."""
     requests = [rtnetlink.set_up(interface)]
@@ -206,7 +205,7 @@ table inet ambit_guard {{
 """
 
 
-def _ways_to(nodes: Iterable[NodeAddresses], interface: int) -> list[rtnetlink.Message]:
+def _ways_to(nodes: Iterable[NodeAddresses], interface: int) -> list[Message]:
     """Neighbour entries of the nodes and the routes to their pods."""
     requests = []
     for node in nodes:
