@@ -16,7 +16,7 @@ from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
 from ambit.local.apiserver.server import ApiServer, ApiSettings
 from ambit.model.workload import TunnelProtocol
-from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, from_resource
+from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES, from_resource
 from tests.control.test_pieces import ask
 from tests.control.world import World, Ztunnel, signing_request
 
@@ -293,3 +293,28 @@ async def test_two_control_planes_on_one_port_do_not_share_it(client):
         with pytest.raises(EnvironmentProblem, match=f"port {first.ports.tls} cannot be bound"):
             async with running(client, settings):
                 pass
+
+
+async def test_nodes_are_served_while_the_api_server_is_away_and_updated_when_it_is_back(tmp_path):
+    settings = ApiSettings(tmp_path / "pki", tmp_path / "cluster.sqlite")
+    api = ApiServer(settings, None)
+    await api.start([], tmp_path / "api.sock")
+    async with Client.over_unix(tmp_path / "api.sock") as client:
+        for name in ("ambit-system", "shop"):
+            await ensure(client, kinds.NAMESPACES, {"metadata": {"name": name}})
+        await make_pod(client, "shop", "web", "web-0")
+        token = await agent_token(client)
+        async with running(client) as plane:
+            node = Ztunnel(plane, token)
+            async with node.connected():
+                await node.receive()
+                await node.receive()
+                await api.stop()
+            async with node.connected():
+                assert {(await node.receive()).type_url, (await node.receive()).type_url} == set(TYPES)
+                api = ApiServer(settings, None)
+                await api.start([], tmp_path / "api.sock")
+                await make_pod(client, "shop", "web", "web-1", address="10.244.1.10")
+                update = await node.receive()
+                assert [each.name for each in update.resources] == ["Kubernetes//Pod/shop/web-1"]
+    await api.stop()
