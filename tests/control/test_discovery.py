@@ -1,4 +1,5 @@
 import asyncio
+import ipaddress
 
 import grpc
 import pytest
@@ -6,10 +7,12 @@ import pytest
 from ambit.control.discovery import Update
 from ambit.core.identity import Identity
 from ambit.model.policy import Action, Authorization, Scope
+from ambit.model.service import Service, VirtualAddress
 from ambit.model.workload import Workload
 from ambit.xds import wire
 from ambit.xds.frames import Request
-from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, from_resource, to_resource
+from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, decode_address, from_resource, to_resource
+from ambit.xds.wire import unpack
 from tests.control.world import World, Ztunnel, peer_certificate, pod_json, review
 
 
@@ -102,6 +105,38 @@ async def test_names_on_demand(world):
         assert [each.name for each in (await node.receive()).resources] == [web.uid]
         await node.send(node.session.subscribe(ADDRESS_TYPE, ["nobody"]))
         assert (await node.receive()).removed == ("nobody",)
+
+
+async def test_addresses_on_demand(world):
+    """A stock ztunnel asks for `<network>/<ip>` and waits for a resource of exactly that name."""
+    first, second = ipaddress.ip_address("10.0.0.1"), ipaddress.ip_address("fd00::2")
+    web = workload("web-0", addresses=(first,))
+    vip = VirtualAddress("", ipaddress.ip_address("10.96.0.1"))
+    service = Service(name="s", namespace="shop", hostname="s.shop.svc", addresses=(vip,))
+    world.discovery.publish(updates(web, service))
+    async with Ztunnel(world, named=[ADDRESS_TYPE]).connected() as node, Ztunnel(world).connected() as other:
+        await node.receive()
+        await other.receive()
+        assert len((await other.receive()).resources) == 2
+
+        async def ask_for(*names):
+            await node.send(node.session.subscribe(ADDRESS_TYPE, names))
+            return await node.receive()
+
+        def values(response):
+            return {each.name: decode_address(unpack(each.body)[1]) for each in response.resources}
+
+        assert values(await ask_for("/10.0.0.1", "/10.96.0.1")) == {"/10.0.0.1": web, "/10.96.0.1": service}
+        assert (await ask_for("/fd00::2")).removed == ("/fd00::2",)
+        later = workload("web-1", addresses=(second,))
+        world.discovery.publish(updates(later))
+        assert values(await node.receive()) == {"/fd00::2": later}
+        assert [each.name for each in (await other.receive()).resources] == [later.uid]
+        heir = workload("web-2", addresses=(first,))
+        world.discovery.publish(updates(heir, removed=[web.uid]))
+        assert values(await node.receive()) == {"/10.0.0.1": heir}
+        world.discovery.publish(updates(removed=[heir.uid]))
+        assert (await node.receive()).removed == ("/10.0.0.1",)
 
 
 async def test_rejections_are_shown(world, caplog):

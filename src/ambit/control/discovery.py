@@ -10,6 +10,7 @@ import grpc
 import msgspec
 
 from ambit.ca.issuance import Caller
+from ambit.control.addresses import AddressIndex, is_address
 from ambit.control.callers import Authenticator, Refused
 from ambit.control.logs import event
 from ambit.control.metrics import Counters
@@ -18,7 +19,7 @@ from ambit.xds import wire
 from ambit.xds.frames import Resource, Response
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES
 from ambit.xds.session import Acknowledged, Asked, Rejected, ServerSession, TypeStatus
-from ambit.xds.store import Store
+from ambit.xds.store import Changed, Store
 
 log = logging.getLogger("ambit.control.discovery")
 
@@ -83,6 +84,7 @@ class Discovery:
 
     def __init__(self, settings: Settings, authenticator: Authenticator, counters: Counters) -> None:
         self.store = Store()
+        self._addresses = AddressIndex(self.store)
         self._settings = settings
         self._authenticator = authenticator
         self._counters = counters
@@ -98,11 +100,17 @@ class Discovery:
     def publish(self, updates: Sequence[Update]) -> None:
         """Take changes of several types that belong together, in any order, and tell every stream."""
         ordered = sorted(updates, key=lambda update: _rank(update.type_url))
-        changes = [self.store.update(each.type_url, each.changed, each.removed) for each in ordered]
-        changes = [each for each in changes if each]
+        changes = [each for each in map(self._apply, ordered) if each]
         if changes:
             for stream in self._streams:
                 stream.send(stream.session.notify_all(changes))
+
+    def _apply(self, update: Update) -> Changed:
+        changed, removed = update.changed, update.removed
+        if update.type_url == ADDRESS_TYPE:
+            present, gone = self._addresses.follow(changed, removed)
+            changed, removed = {**changed, **present}, (*removed, *gone)
+        return self.store.update(update.type_url, changed, removed)
 
     def status(self) -> list[NodeStatus]:
         """All connected nodes."""
@@ -204,8 +212,7 @@ class Discovery:
         for happened in stream.session.take_events():
             match happened:
                 case Asked(type_url, names):
-                    # The store is complete: what is not in it does not exist.
-                    stream.send(stream.session.refuse(type_url, names))
+                    self._answer(stream, type_url, names)
                 case Acknowledged(response):
                     self._counters.count(ANSWERED, type=response.type_url, answer="ack")
                     self.on_answer()
@@ -222,6 +229,15 @@ class Discovery:
                     self.on_answer()
                 case _:
                     pass
+
+    def _answer(self, stream: Stream, type_url: str, names: Sequence[str]) -> None:
+        """Names that were not in the store when they were asked for."""
+        if type_url == ADDRESS_TYPE and (addresses := [name for name in names if is_address(name)]):
+            change = self.store.update(ADDRESS_TYPE, self._addresses.ask(addresses))
+            for each in self._streams if change else ():
+                each.send(each.session.notify(change))
+        # The store is complete: what is not in it does not exist.
+        stream.send(stream.session.refuse(type_url, names))
 
     async def _write(self, stream: Stream, context: Any) -> None:
         """Write until the stream ends. Never cancelled by us: grpc cannot end a call in the middle of a write."""
