@@ -4,6 +4,7 @@ A definition's schema is decoded and compiled on first use of the kind, not at s
 Spec: apiextensions v1; conversion strategy None only (versions differ in apiVersion alone).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -11,12 +12,15 @@ import msgspec
 from ambit.local.apiserver import clock
 from ambit.local.apiserver.failures import Cause
 from ambit.local.apiserver.resources import ALL_VERBS, Registry, Resource, ScalePaths
-from ambit.local.apiserver.shapes import Shape
+from ambit.local.apiserver.shapes import FieldValidation, Shape
 from ambit.local.apiserver.store import Event, Json, Store
 from ambit.objects import builtin
+from ambit.objects.cel import Rules
 from ambit.objects.structural import Schema, apply_defaults, has_defaults, mismatch
 from ambit.objects.validation import CompiledSchema
 
+RULES_CONDITION = "ValidationRulesCompile"
+"""Our own condition: False when CEL rules of a definition cannot be enforced."""
 STORAGE = "customresourcedefinitions.apiextensions.k8s.io"
 
 
@@ -124,6 +128,7 @@ class CustomShape(Shape):
         }
         super().__init__(resource, {"type": "object", **schema, "properties": properties})
         self._compiled = CompiledSchema(schema)
+        self._rules = compile_rules(schema)
         self.defaulted = has_defaults(schema)
 
     def wrong_type(self, body: Json) -> str | None:
@@ -138,10 +143,40 @@ class CustomShape(Shape):
             apply_defaults(self.schema, body, self.resolve)
 
     def validate(self, body: Json, old: Json | None) -> list[Cause]:
-        return [Cause(*found) for found in self._compiled.validate(body, old)]
+        found = self._compiled.validate(body, old)
+        if not found and self._rules is not None:
+            found = self._rules.validate(body, old)
+        return [Cause(*complaint) for complaint in found]
+
+    def receive(self, body: Json, mode: FieldValidation) -> list[str]:
+        """Warns, besides, of rules that cannot be enforced."""
+        warnings = super().receive(body, mode)
+        return [*warnings, *(self._rules.problems if self._rules else ())]
 
     def strategic(self) -> bool:
         return False
+
+
+def declares_rules(schema: Schema) -> bool:
+    """Whether any node has CEL rules; the engine is loaded only then."""
+    if schema.get("x-kubernetes-validations"):
+        return True
+    parts = [*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")]
+    return any(declares_rules(part) for part in parts if isinstance(part, dict))
+
+
+def compile_rules(schema: Schema) -> Rules | None:
+    return Rules(schema) if declares_rules(schema) else None
+
+
+def rule_problems(body: Json) -> list[str]:
+    """The CEL rules of a definition that cannot be compiled."""
+    problems: list[str] = []
+    for version in (body.get("spec") or {}).get("versions") or ():
+        schema = (version.get("schema") or {}).get("openAPIV3Schema") or {}
+        rules = compile_rules(schema)
+        problems += [f"version {version['name']}: {one}" for one in (rules.problems if rules else ())]
+    return problems
 
 
 class CustomKinds:
@@ -204,7 +239,7 @@ def _generation(body: Json) -> Any:
     return body["metadata"].get("generation")
 
 
-def complete(body: Json, registry: Registry) -> None:
+def complete(body: Json, registry: Registry, problems: Sequence[str] = ()) -> None:
     """Fills in name defaults and status of a definition in place: names are accepted or conflict, then it
     is established."""
     spec = body["spec"]
@@ -239,7 +274,10 @@ def complete(body: Json, registry: Registry) -> None:
     if rival is not None:
         text = f'"{names["kind"]}" is already in use'
         conditions = [(kind, good, reason, text) for kind, good, reason, _ in conditions]
-    status["conditions"] = merge_conditions(status.get("conditions") or [], conditions)
+    if problems:
+        conditions.append((RULES_CONDITION, False, "RulesDoNotCompile", "; ".join(problems)))
+    held = [one for one in status.get("conditions") or [] if one["type"] != RULES_CONDITION or problems]
+    status["conditions"] = merge_conditions(held, conditions)
 
 
 def merge_conditions(old: list[Json], new: list[tuple[str, bool, str, str]]) -> list[Json]:

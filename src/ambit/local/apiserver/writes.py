@@ -134,6 +134,7 @@ class Writer:
             strategy.deleted(self, body)
             raise
         record_write(self, resource, None, body, options, "", applied=applied)
+        warnings += strategy.warnings(body)
         if options.dry_run:
             strategy.deleted(self, body)
         else:
@@ -197,6 +198,7 @@ class Writer:
         if resource.generation and _content(resource, body) != _content(resource, old):
             body["metadata"]["generation"] = int(old["metadata"].get("generation") or 1) + 1
         record_write(self, resource, old, body, options, subresource, applied=applied)
+        warnings += self.strategy(resource).warnings(body)
         return self._store(resource, entry, body, old, options, warnings)
 
     def _store(

@@ -32,6 +32,10 @@ class Strategy:
         """What is wrong; `old` is given for updates."""
         return []
 
+    def warnings(self, body: Json) -> list[str]:
+        """What the client should know although the object is valid."""
+        return []
+
     def deleted(self, cluster: Cluster, body: Json) -> None:
         """After the object is gone: gives back what it held."""
 

@@ -184,11 +184,14 @@ class Definitions(Strategy):
     def create(self, cluster: Cluster, body: Json) -> None:
         body.pop("status", None)
         if not self.validate(body, None):
-            custom.complete(body, cluster.registry)
+            custom.complete(body, cluster.registry, custom.rule_problems(body))
 
     def update(self, cluster: Cluster, body: Json, old: Json) -> None:
         if not self.validate(body, old):
-            custom.complete(body, cluster.registry)
+            custom.complete(body, cluster.registry, custom.rule_problems(body))
+
+    def warnings(self, body: Json) -> list[str]:
+        return custom.rule_problems(body)
 
     def validate(self, body: Json, old: Json | None) -> list[Cause]:
         spec = body.get("spec") or {}
