@@ -13,6 +13,7 @@ import pytest
 from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Rule, Scope
 from ambit.node.flows.access_line import access_line
 from ambit.node.flows.record import Reporter
+from ambit.node.netns import sockets
 from ambit.node.supervise.table import State
 from tests.node.world import REDIRECTION, Pod, World, making, until
 from tests.plan.dataplane.network import REFUSED
@@ -70,11 +71,12 @@ async def test_two_pods_on_two_nodes_talk_and_policy_decides(world: World) -> No
     assert two is not None
     held = await asyncio.to_thread(client.connect, server.four, 8080)
     held.sendall(b"half")
+    await until(lambda: bool(sockets.inbound(str(server.netns), server.addresses)))
     await world.control.put(deny("client"))
     held.settimeout(1)
     assert await asyncio.to_thread(ended, held)
     await eventually(client, server, REFUSED)
-    assert two.cut == 1
+    await until(lambda: two.cut == 1)
     await world.control.put(remove=("default/deny",))
     await eventually(client, server, f"{client.four} 2")
 
@@ -132,10 +134,18 @@ async def test_labels_of_a_running_pod_are_followed(world: World) -> None:
     late = await world.pod("late", world.nodes["node1"], "late", enrol=False)
     await until(lambda: late.annotations.get(REDIRECTION) == "enabled")
     await eventually(late, server, f"{late.four} 2")
+    held = await asyncio.to_thread(late.connect, server.four, 8080)
+    held.sendall(b"held")
     world.api.label("pods", "default", "late", **{"istio.io__dataplane-mode": "none"})
     await until(lambda: REDIRECTION not in late.annotations)
     agent = world.nodes["node1"].agent
     assert agent is not None
+    await eventually(late, server, f"{late.four} 2")
+    assert late.uid in agent.enroller.sandboxes
+    held.sendall(b" on")
+    held.shutdown(socket.SHUT_WR)
+    assert await asyncio.to_thread(held.recv, 100) == f"{late.four} 7".encode()
+    held.close()
     await until(lambda: late.uid not in agent.enroller.sandboxes)
     await eventually(late, server, f"{late.four} 2")
     world.api.label("pods", "default", "late")

@@ -102,6 +102,7 @@ class NodeAgent:
             self.state,
             self.names,
             self.subscription.complete,
+            settings.max_drain,
         )
         self.reconciler = Reconciler(
             client,

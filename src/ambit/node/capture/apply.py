@@ -1,8 +1,8 @@
 """Putting capture into a pod's namespace, reading it back, and taking it away.
 
 For a new pod: `block`, then the proxy's listeners, then `redirect`. For a running pod: listeners, then
-`redirect`. Each step replaces the whole table at once, so there is never a moment without rules. All may be
-repeated.
+`redirect`. A running pod that leaves: `release`, and `remove` when its connections have ended. Each step
+replaces the whole table at once, so there is never a moment without rules. All may be repeated.
 """
 
 import asyncio
@@ -21,6 +21,11 @@ async def redirect(netns: str, capture: ruleset.Capture) -> None:
     """The pod's traffic goes through the proxy. Raises EnvironmentProblem, and then traffic is as before."""
     await asyncio.to_thread(routes.ensure, netns)
     await _nft(netns, ruleset.replacing(ruleset.redirect(capture)))
+
+
+async def release(netns: str) -> None:
+    """Nothing new of the pod goes through the proxy; what is open goes on. Raises EnvironmentProblem."""
+    await _nft(netns, ruleset.replacing(ruleset.release()))
 
 
 async def remove(netns: str) -> None:

@@ -37,22 +37,17 @@ class Capture(msgspec.Struct, frozen=True):
 
 def redirect(capture: Capture) -> str:
     """The table of an enrolled pod."""
-    chains = [
-        _chain(
-            "mark_arriving",
-            "filter hook prerouting priority mangle",
-            [_from_proxy("ct mark set " + _CONNECTION)],
-        ),
-        _chain(
-            "mark_replies",
-            "route hook output priority mangle",
-            [f"ct mark & {_MASK} == {_CONNECTION} meta mark set ct mark"],
-        ),
-        _chain("redirect_leaving", "nat hook output priority -100", list(_leaving(capture))),
-    ]
+    chains = [*_marks(), _chain("redirect_leaving", _LEAVING_HOOK, _leaving(capture))]
     if capture.inbound:
-        chains.append(_chain("redirect_arriving", "nat hook prerouting priority dstnat", list(_arriving())))
+        chains.append(_chain("redirect_arriving", _ARRIVING_HOOK, _arriving()))
     return _table(f"ambit capture {VERSION}", chains)
+
+
+def release() -> str:
+    """The table of a running pod that leaves the mesh: nothing new is redirected, and what is open keeps its
+    translation, which the kernel does only while NAT chains exist."""
+    nat = [_chain("redirect_leaving", _LEAVING_HOOK, []), _chain("redirect_arriving", _ARRIVING_HOOK, [])]
+    return _table(f"ambit release {VERSION}", [*_marks(), *nat])
 
 
 def block() -> str:
@@ -79,9 +74,26 @@ def removing() -> str:
     return f"table inet {TABLE}\ndelete table inet {TABLE}\n"
 
 
+_LEAVING_HOOK = "nat hook output priority -100"
+_ARRIVING_HOOK = "nat hook prerouting priority dstnat"
 _MASK = f"0x{MARK_MASK:08x}"
 _PROXY = f"0x{PROXY_MARK:08x}"
 _CONNECTION = f"0x{CONNECTION_MARK:08x}"
+
+
+def _marks() -> list[str]:
+    return [
+        _chain(
+            "mark_arriving",
+            "filter hook prerouting priority mangle",
+            [_from_proxy("ct mark set " + _CONNECTION)],
+        ),
+        _chain(
+            "mark_replies",
+            "route hook output priority mangle",
+            [f"ct mark & {_MASK} == {_CONNECTION} meta mark set ct mark"],
+        ),
+    ]
 
 
 def _from_proxy(verdict: str) -> str:

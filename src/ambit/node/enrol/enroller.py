@@ -8,6 +8,7 @@ stays as it was: blocked when new, outside the mesh when running.
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -16,7 +17,6 @@ import msgspec
 from ambit.core.errors import AmbitError, Unreachable
 from ambit.core.identity import Identity
 from ambit.core.names import (
-    DNS_PORT,
     HBONE_PORT,
     INBOUND_PLAINTEXT_PORT,
     OUTBOUND_PORT,
@@ -31,9 +31,10 @@ from ambit.node.capture.ruleset import Capture
 from ambit.node.configuration.configuration import Configuration
 from ambit.node.downstream.publication import Publication
 from ambit.node.downstream.server import EnvoyServer
-from ambit.node.enrol.listening import wait_listening
+from ambit.node.enrol.listening import established, wait_listening
 from ambit.node.enrol.pods import Pod
 from ambit.node.enrol.sandbox import Sandbox, checked
+from ambit.node.netns import sockets
 from ambit.node.state.database import StateNotWritten, transaction
 from ambit.node.state.mesh import MeshState
 from ambit.node.upstream.certificates import Certificates
@@ -69,6 +70,7 @@ class Enroller:
         state: MeshState,
         dns: PodNames,
         complete: asyncio.Event,
+        max_drain: float,
     ) -> None:
         self._client = client
         self._configuration = configuration
@@ -77,9 +79,9 @@ class Enroller:
         self._state = state
         self._dns = dns
         self._complete = complete
+        self._max_drain = max_drain
         self._sandboxes: dict[str, Sandbox] = {}
         self._locks: dict[str, asyncio.Lock] = {}
-        self.enrolled: Callable[[LocalPod], None] = lambda pod: None
 
     @property
     def sandboxes(self) -> dict[str, Sandbox]:
@@ -111,7 +113,7 @@ class Enroller:
         async with self._lock(sandbox.uid):
             await self._dns.start(sandbox, None)
             rules = Capture(dns=sandbox.dns, inbound=sandbox.inbound)
-            if not await capture.is_redirected(sandbox.netns, rules):
+            if not sandbox.leaving and not await capture.is_redirected(sandbox.netns, rules):
                 _log.warning("the redirection of pod %s/%s was not as written: repaired", *sandbox.key)
                 await capture.redirect(sandbox.netns, rules)
 
@@ -144,20 +146,31 @@ class Enroller:
             await self._leave(sandbox, self._configuration.remove)
         self._locks.pop(uid, None)
 
-    async def unenrol(self, uid: str) -> None:
-        """Lets a running pod go: no new connection is captured, then the proxy leaves its namespace."""
+    async def unenrol(self, uid: str) -> bool:
+        """Lets a running pod go: no new connection is captured, and when the open ones have ended (or the
+        drain cap has passed) the proxy leaves its namespace. Call again until it returns true."""
         async with self._lock(uid):
             sandbox = self._sandboxes.get(uid)
             if sandbox is None:
-                return
-            await self._annotate(sandbox, None)
+                return True
+            if not sandbox.leaving:
+                await capture.release(sandbox.netns)
+                self._store(msgspec.structs.replace(sandbox, leaving=time.time()))
+                await self._annotate(sandbox, None)
+                return False
+            if time.time() < sandbox.leaving + self._max_drain and await asyncio.to_thread(_busy, sandbox):
+                return False
             await capture.remove(sandbox.netns)
             await self._leave(sandbox, self._configuration.release)
             _log.info("pod %s/%s left the mesh", *sandbox.key)
+            return True
 
     async def _add(self, sandbox: Sandbox, pod: Pod, started: bool) -> None:
         known = self._sandboxes.get(sandbox.uid)
         if known is not None and known.sandbox == sandbox.sandbox and known.same_namespace():
+            if known.leaving:
+                await capture.redirect(known.netns, Capture(dns=known.dns, inbound=known.inbound))
+                self._store(msgspec.structs.replace(known, leaving=0.0))
             await self._annotate(known, REDIRECTION_ENABLED)
             return
         if known is not None:
@@ -181,9 +194,8 @@ class Enroller:
         except BaseException:
             await self._undo(sandbox)
             raise
-        self._store(msgspec.structs.replace(sandbox, redirected=True))
+        self._store(sandbox)
         await self._annotate(sandbox, REDIRECTION_ENABLED)
-        self.enrolled(local)
         _log.info("pod %s/%s is in the mesh as %s", *sandbox.key, local.identity)
 
     async def _undo(self, sandbox: Sandbox) -> None:
@@ -278,5 +290,11 @@ def _described(sandbox: Sandbox, pod: Pod) -> Sandbox:
     )
 
 
-PORTS = _LISTENERS | {DNS_PORT}
-"""Ports that the proxy holds in a captured pod's namespace."""
+def _busy(sandbox: Sandbox) -> bool:
+    """Whether the proxy still carries connections of the pod."""
+    try:
+        return bool(
+            established(sandbox.netns, OUTBOUND_PORT) or sockets.inbound(sandbox.netns, sandbox.addresses)
+        )
+    except (OSError, AmbitError):
+        return False

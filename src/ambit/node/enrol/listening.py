@@ -10,13 +10,18 @@ from pathlib import Path
 from ambit.core.errors import EnvironmentProblem
 from ambit.node.netns.enter import in_namespace
 
-_LISTEN = "0A"
+_ESTABLISHED, _LISTEN = "01", "0A"
 _INTERVAL = 0.01
 
 
 def listening_ports(netns: str) -> frozenset[int]:
     """TCP ports with a listening socket, of either family. Blocks briefly. Raises OSError."""
-    return in_namespace(Path(netns), _ports)
+    return in_namespace(Path(netns), lambda: frozenset(_ports(_LISTEN)))
+
+
+def established(netns: str, port: int) -> int:
+    """How many connections were accepted on a port and are open. Blocks briefly. Raises OSError."""
+    return in_namespace(Path(netns), lambda: sum(each == port for each in _ports(_ESTABLISHED)))
 
 
 async def wait_listening(netns: str, ports: Collection[int]) -> None:
@@ -30,8 +35,9 @@ async def wait_listening(netns: str, ports: Collection[int]) -> None:
         raise EnvironmentProblem(f"network namespace {netns} is gone: {problem.strerror}") from problem
 
 
-def _ports() -> frozenset[int]:
-    found: set[int] = set()
+def _ports(state: str) -> list[int]:
+    """Local ports of the TCP sockets in this state (proc_pid_net(5))."""
+    found: list[int] = []
     for table in ("tcp", "tcp6"):
         try:
             text = Path(f"/proc/thread-self/net/{table}").read_text()
@@ -39,6 +45,6 @@ def _ports() -> frozenset[int]:
             continue
         for line in text.splitlines()[1:]:
             fields = line.split()
-            if fields[3] == _LISTEN:
-                found.add(int(fields[1].rpartition(":")[2], 16))
-    return frozenset(found)
+            if fields[3] == state:
+                found.append(int(fields[1].rpartition(":")[2], 16))
+    return found

@@ -20,6 +20,8 @@ from ambit.node.enrol.sandbox import Sandbox, find
 
 _log = logging.getLogger("ambit.enrol")
 Key = tuple[str, str]
+_DRAIN_CHECK = 1.0
+"""Seconds between two looks at the open connections of a pod that leaves."""
 
 
 class Reconciler:
@@ -91,14 +93,15 @@ class Reconciler:
                 await self._enroller.remove(sandbox.uid)
         if pod is None:
             return
-        captured = pod.uid in self._enroller.sandboxes
+        known = self._enroller.sandboxes.get(pod.uid)
+        captured = known is not None
         if pod.terminating:
             return
         if wanted(pod, self._namespaces.items.get(("", key[0]))):
-            if pod.running and not (captured and pod.annotated):
+            if pod.running and (known is None or known.leaving or not pod.annotated):
                 await self._capture(pod)
-        elif captured:
-            await self._enroller.unenrol(pod.uid)
+        elif captured and not await self._enroller.unenrol(pod.uid):
+            self._queue.add_after(key, _DRAIN_CHECK)
 
     async def _capture(self, pod: Pod) -> None:
         known = self._enroller.sandboxes.get(pod.uid)

@@ -31,7 +31,8 @@ class Sandbox(msgspec.Struct, frozen=True):
     inode: int = 0
     dns: bool = True
     inbound: bool = True
-    redirected: bool = False
+    leaving: float = 0.0
+    """Since when (seconds since 1970) it leaves the mesh while it runs; 0 when it does not."""
 
     @property
     def key(self) -> tuple[str, str]:
