@@ -54,7 +54,8 @@ def _existing(path: Path) -> list[bytes]:
             data += part.read_bytes()
         except FileNotFoundError:
             continue
-    return data.splitlines(keepends=True)
+    lines = [line + b"\n" for line in data.split(b"\n")]  # splitlines would also split at a carriage return
+    return lines[:-1]
 
 
 async def _follow(path: Path, is_running: Callable[[], bool]) -> AsyncIterator[bytes]:

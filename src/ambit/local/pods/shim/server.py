@@ -47,7 +47,7 @@ class _Running:
         self.state = state
         self.log = log
         self.namespace = namespace
-        self.pipes: set[int] = set()
+        self.pipes: dict[int, str] = {}
 
 
 class Server:
@@ -57,7 +57,7 @@ class Server:
         self._sandbox = sandbox
         self._running: dict[str, _Running] = {}
         self._connections: dict[int, _Connection] = {}
-        self._handlers: dict[int, Callable[[], None]] = {}
+        self._handlers: dict[int, Callable[[], object]] = {}
         self._poll = select.poll()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with contextlib.suppress(FileNotFoundError):
@@ -81,7 +81,7 @@ class Server:
                 if handler is not None:
                     handler()
 
-    def _watch(self, descriptor: int, handler: Callable[[], None]) -> None:
+    def _watch(self, descriptor: int, handler: Callable[[], object]) -> None:
         self._handlers[descriptor] = handler
         self._poll.register(descriptor, select.POLLIN)
 
@@ -195,23 +195,31 @@ class Server:
         self._running[container["name"]] = running
         for (read_end, _), stream in zip(pipes, ("stdout", "stderr"), strict=True):
             os.set_blocking(read_end, False)
-            running.pipes.add(read_end)
-            self._watch(read_end, partial(self._copy, running, read_end, stream))
+            running.pipes[read_end] = stream
+            self._watch(read_end, partial(self._copy, running, read_end))
         self._tell()
         return pid
 
-    def _copy(self, running: _Running, end: int, stream: str) -> None:
+    def _copy(self, running: _Running, end: int) -> bool:
+        """Move what a pipe holds into the log; False when it holds nothing now, or ended."""
         try:
             data = os.read(end, 65536)
         except BlockingIOError:
-            return
-        running.log.write(stream, data)
+            return False
+        running.log.write(running.pipes[end], data)
         if not data:
             self._forget(end)
             os.close(end)
-            running.pipes.discard(end)
+            del running.pipes[end]
             if not running.pipes:
                 running.log.close()
+        return bool(data)
+
+    def _drain(self, running: _Running) -> None:
+        """Everything a container said is in its log before its end is told."""
+        for end in list(running.pipes):
+            while self._copy(running, end):
+                pass
 
     def _exec(self, connection: _Connection, request: Request) -> int:
         running = self._running.get(request["name"])
@@ -258,6 +266,7 @@ class Server:
             if running.state["pid"] == pid and running.state["finished"] is None:
                 if not running.container["privileged"]:
                     family.kill_in_mount_namespace(running.namespace)
+                self._drain(running)
                 running.state["finished"] = time.time()
                 running.state["exit_code"] = exit_code
                 running.state["signal"] = -code if code < 0 else None
@@ -280,9 +289,7 @@ class Server:
         else:
             family.kill_everything()
         for running in self._running.values():
-            for end, stream in zip(sorted(running.pipes), ("stdout", "stderr"), strict=False):
-                with contextlib.suppress(BlockingIOError):
-                    running.log.write(stream, os.read(end, 65536))
+            self._drain(running)
             running.log.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._sandbox["socket"])
