@@ -127,4 +127,5 @@ def resources() -> dict[str, PlannedResource]:
     found["hbone_service"] = node_proxy.destination(name, VIEW, PODS, SETTINGS)
     # These differ from the open pod's in names only.
     del found["in_guarded"], found["out_guarded"], found["local_guarded"]
+    found["matcher_open"] = found["out_open"]
     return found

@@ -12,24 +12,47 @@ from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
 from envoy.extensions.filters.listener.original_src.v3 import original_src_pb2
 
-from ambit.core.address import Address
-from ambit.core.names import HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT, PROXY_MARK
-from ambit.envoy import access_log, connection_manager, defaults, filter_state, names, tcp_proxy, tls
+from ambit.core.address import INNER_NETWORKS, Address, Network
+from ambit.core.names import (
+    HBONE_PORT,
+    INBOUND_PLAINTEXT_PORT,
+    OUTBOUND_PORT,
+    PROXY_MARK,
+    RESERVED_PORTS,
+)
+from ambit.envoy import (
+    access_log,
+    connection_manager,
+    defaults,
+    filter_state,
+    matchers,
+    names,
+    tcp_proxy,
+    tls,
+)
 from ambit.envoy.words import ANY_V4, ANY_V6, pack, socket_address, uint32
 
 ACCEPTED = "accepted"
 DENIED = "denied"
 """Filter chains of the plaintext listener; its matcher names one of them."""
 
+ASKED = "asked"
+PASSED = "passed"
+"""Filter chains of the outbound listener."""
+
 _ORIGINAL_DST = "envoy.filters.listener.original_dst"
 _SOL_SOCKET, _SO_KEEPALIVE = 1, 9
 _SOL_TCP, _TCP_KEEPIDLE, _TCP_KEEPINTVL, _TCP_KEEPCNT = 6, 4, 5, 6
 
 
-def outbound(*, pod: str, netns: str, addresses: Collection[Address], client_secret: str) -> Any:
-    """15001: every TCP connection that the pod opens. The cluster `dst|POD|ADDRESS:PORT`, asked for on
-    demand, decides how it goes on; the client's address is kept."""
-    return _pod_listener(
+def outbound(
+    *, pod: str, netns: str, addresses: Collection[Address], client_secret: str, outer: Iterable[Network]
+) -> Any:
+    """15001: every TCP connection that the pod opens. The cluster `dst|POD|ADDRESS:PORT`, asked for on demand,
+    decides how it goes on; the client's address is kept. Destinations outside of the usual networks and of
+    `outer` pass through without a question: they would cost a cluster each and can be any number."""
+    log = access_log.tcp(names.LOG_OUTBOUND, pod=pod)
+    listener = _pod_listener(
         names.outbound_listener(pod),
         addresses=_per_family(addresses, "127.0.0.1", "::1"),
         port=OUTBOUND_PORT,
@@ -38,7 +61,7 @@ def outbound(*, pod: str, netns: str, addresses: Collection[Address], client_sec
         listener_filters=[_original_destination(), _original_source()],
         filter_chains=[
             _chain(
-                "outbound",
+                ASKED,
                 filter_state.network_filter(
                     filter_state.upstream_namespace(netns),
                     filter_state.client_certificate(client_secret),
@@ -47,10 +70,21 @@ def outbound(*, pod: str, netns: str, addresses: Collection[Address], client_sec
                         names.destination_prefix(pod).replace("%", "%%") + "%DOWNSTREAM_LOCAL_ADDRESS%"
                     ),
                 ),
-                tcp_proxy.on_demand(access_log.tcp(names.LOG_OUTBOUND, pod=pod)),
-            )
+                tcp_proxy.on_demand(log),
+            ),
+            _chain(
+                PASSED,
+                filter_state.network_filter(filter_state.upstream_namespace(netns)),
+                tcp_proxy.fixed(names.PASSTHROUGH, log),
+            ),
         ],
     )
+    reserved = matchers.any_of(matchers.destination_port(port) for port in sorted(RESERVED_PORTS))
+    inside = matchers.any_of([reserved, matchers.destination_in([*INNER_NETWORKS, *outer])])
+    listener.filter_chain_matcher.CopyFrom(
+        matchers.first_match([(inside, matchers.filter_chain(ASKED))], matchers.filter_chain(PASSED))
+    )
+    return listener
 
 
 def hbone(*, pod: str, netns: str, addresses: Collection[Address], server_secret: str) -> Any:

@@ -26,6 +26,8 @@ DIRECT_ORIGINATE = "direct_originate"
 """Internal listener: goes on to the destination named by the endpoint's metadata, without a tunnel."""
 REFUSED = "refused"
 """Cluster without endpoints."""
+PASSTHROUGH = "passthrough"
+"""Cluster of destinations that cannot belong to the mesh: dialled as the pod would."""
 TRUST = "trust"
 XDS_CLUSTER = "xds"
 

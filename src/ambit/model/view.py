@@ -7,7 +7,7 @@ use `Snapshot`.
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from ambit.core.address import Address
+from ambit.core.address import Address, Network, outer_network, sorted_networks
 from ambit.model.policy import Authorization, Scope
 from ambit.model.service import Service
 from ambit.model.workload import NetworkMode, Workload
@@ -37,6 +37,10 @@ class MeshView(Protocol):
     def policies_for(self, workload: Workload) -> tuple[tuple[Authorization, ...], tuple[str, ...]]:
         """Authorizations that apply to a destination (global, its namespace's, those it names), in order of
         key, and the names it gives that are not known: such a workload accepts nothing."""
+
+    def outer_networks(self, network: str) -> tuple[Network, ...]:
+        """Networks outside `ambit.core.address.INNER_NETWORKS` in which the mesh has an address (`outer_network`
+        of each), sorted. A destination in neither belongs to nobody in the mesh."""
 
 
 class Snapshot:
@@ -89,6 +93,17 @@ class Snapshot:
             or (policy.scope == Scope.WORKLOAD_SELECTOR and key in named)
         )
         return policies, tuple(sorted(named - self._authorizations.keys()))
+
+    def outer_networks(self, network: str) -> tuple[Network, ...]:
+        hosts = (address for name, address in self._by_address if name == network)
+        virtual = (
+            (each.address, each.prefix)
+            for service in self._services.values()
+            for each in service.addresses
+            if each.network == network
+        )
+        found = {outer_network(address) for address in hosts} | {outer_network(*each) for each in virtual}
+        return sorted_networks(each for each in found if each is not None)
 
 
 def select_service(

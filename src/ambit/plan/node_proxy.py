@@ -9,8 +9,8 @@ mesh changed. Extensions (ECDS), secrets and on-demand clusters go only to who a
 from collections.abc import Mapping
 
 from ambit.core.identity import Identity
+from ambit.envoy import access_log, clusters, listeners, names, tls
 from ambit.envoy import bootstrap as envoy_bootstrap
-from ambit.envoy import clusters, listeners, names, tls
 from ambit.envoy.words import AnyMessage
 from ambit.model.view import MeshView
 from ambit.model.workload import Workload
@@ -60,6 +60,11 @@ def shared_resources() -> tuple[PlannedResource, ...]:
     """What every node proxy has, whatever pods are there. Send it before any pod's resources."""
     return (
         planned(CLUSTER, names.REFUSED, clusters.refused(names.REFUSED, {})),
+        planned(
+            CLUSTER,
+            names.PASSTHROUGH,
+            clusters.passthrough(names.PASSTHROUGH, {access_log.ROUTE: destinations.DIRECT}),
+        ),
         planned(LISTENER, names.CONNECT_ORIGINATE, listeners.connect_originate()),
         planned(LISTENER, names.DIRECT_ORIGINATE, listeners.direct_originate()),
     )
@@ -87,16 +92,20 @@ def pod_resources(pod: LocalPod, view: MeshView, settings: NodeSettings) -> tupl
     return (
         planned(CLUSTER, names.local_cluster(pod.key), local),
         planned(EXTENSION, names.policy(pod.key), policy, on_demand=True),
-        *outbound_resources(pod),
+        *outbound_resources(pod, view, settings),
         planned(LISTENER, names.hbone_listener(pod.key), hbone),
         planned(LISTENER, names.plaintext_listener(pod.key), plaintext),
     )
 
 
-def outbound_resources(pod: LocalPod) -> tuple[PlannedResource, ...]:
+def outbound_resources(pod: LocalPod, view: MeshView, settings: NodeSettings) -> tuple[PlannedResource, ...]:
     """The part of `pod_resources` that may be sent before the first complete answer of the control plane."""
     outbound = listeners.outbound(
-        pod=pod.key, netns=pod.netns, addresses=pod.addresses, client_secret=names.client_secret(pod.identity)
+        pod=pod.key,
+        netns=pod.netns,
+        addresses=pod.addresses,
+        client_secret=names.client_secret(pod.identity),
+        outer=view.outer_networks(settings.network),
     )
     return (planned(LISTENER, names.outbound_listener(pod.key), outbound),)
 

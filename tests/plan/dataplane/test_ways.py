@@ -7,8 +7,9 @@ from collections import Counter
 import pytest
 
 from ambit.model.workload import Workload
-from tests.plan.dataplane.conftest import Mesh, service, tunnel_log
-from tests.plan.dataplane.network import REFUSED, Host, read_all
+from tests.plan.dataplane.agent import until
+from tests.plan.dataplane.conftest import Mesh, log_of, service, tag, tunnel_log
+from tests.plan.dataplane.network import REFUSED, Host, ip, read_all
 
 pytestmark = [pytest.mark.netns, pytest.mark.envoy]
 VIP = "10.99.0.1"
@@ -43,6 +44,27 @@ def test_unknown_destinations_pass_through(mesh: Mesh, outside: Host) -> None:
         assert a.ask(outside.four, 8080) == f"{a.four} 2"
         assert a.ask(outside.six, 8080) == f"{a.six} 2"
     assert a.ask(outside.four, 8081) == REFUSED
+
+
+def test_addresses_that_cannot_be_in_the_mesh_need_no_question(mesh: Mesh, outside: Host) -> None:
+    """Until the mesh has an address nearby."""
+    a, agent = mesh.pods["a"], mesh.agents["node1"]
+    for address, bits in (("203.0.113.5", 32), ("2001:db8::5", 128)):
+        ip("-n", outside.netns.name, "addr", "add", f"{address}/{bits}", "dev", "lo")
+        gateway = outside.four if bits == 32 else outside.six
+        ip("-n", a.netns.name, "route", "add", f"{address}/{bits}", "via", str(gateway))
+    with outside.listen(8084):
+        assert a.ask("203.0.113.5", 8084) == f"{a.four} 2"
+        assert a.ask("2001:db8::5", 8084) == f"{a.six} 2"
+        assert not [name for name in agent.asked if "203.0.113" in name or "2001:db8" in name]
+        entry = log_of(agent, "outbound", "203.0.113.5:8084")
+        assert (tag(entry, "route"), tag(entry, "pod")) == ("direct", a.local.key)
+        assert a.ask("203.0.113.5", 15008) == REFUSED
+        mesh.services = [service("203.0.113.77")]
+        mesh.update()
+        until(lambda: a.ask("203.0.113.77", 80) == REFUSED, "the new service to be known")
+        assert a.ask("203.0.113.5", 8084) == f"{a.four} 2"
+        assert [name for name in agent.asked if "203.0.113.5:8084" in name]
 
 
 @pytest.mark.parametrize("port", [15001, 15006, 15008, 15053])

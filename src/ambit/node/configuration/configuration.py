@@ -227,7 +227,7 @@ class Configuration:
         if self._complete():
             resources = node_proxy.pod_resources(pod, view, self._settings)
         else:
-            resources = node_proxy.outbound_resources(pod)
+            resources = node_proxy.outbound_resources(pod, view, self._settings)
         self._dependencies.record(Answer("pod", pod.key), view.read)
         sent = frozenset((resource.type_url, resource.name) for resource in resources)
         self._sent[pod.key] = self._sent.get(pod.key, frozenset()) | sent

@@ -7,7 +7,7 @@ leaves nothing behind.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from ambit.core.address import Address
+from ambit.core.address import Address, Network
 from ambit.model.policy import Authorization
 from ambit.model.service import Service
 from ambit.model.view import MeshView
@@ -59,6 +59,10 @@ class TrackedView:
         self.read |= {"p:*", f"p:{workload.namespace}", keys.resource(workload.uid)}
         self.read |= {keys.policy(name) for name in workload.policies}
         return self._view.policies_for(workload)
+
+    def outer_networks(self, network: str) -> tuple[Network, ...]:
+        self.read.add(keys.OUTER)
+        return self._view.outer_networks(network)
 
 
 class TrackedPods(LocalPods):

@@ -5,17 +5,19 @@
 | `r:NAME` | a workload or service by name |
 | `a:NETWORK/HEX` | workload or service by address |
 | `cidr` | services whose address is a range (all of them: they are few) |
+| `outer` | networks outside the usual ranges in which the mesh has addresses |
 | `e:SERVICE` | endpoints of a service |
 | `p:*`, `p:NAMESPACE` | policies of the mesh, of a namespace |
 | `n:NAME` | a policy by name |
 """
 
-from ambit.core.address import Address
+from ambit.core.address import Address, outer_network
 from ambit.model.policy import Authorization, Scope
 from ambit.model.service import Service
 from ambit.model.workload import Workload
 
 RANGES = "cidr"
+OUTER = "outer"
 
 
 def resource(name: str) -> str:
@@ -54,11 +56,16 @@ def of_value(value: Workload | Service | Authorization) -> set[str]:
     match value:
         case Workload():
             found = {address_of(value.network, each) for each in value.addresses}
+            if any(outer_network(each) for each in value.addresses):
+                found.add(OUTER)
             return found | {endpoints(service) for service in value.services} | {resource(value.uid)}
         case Service():
-            return {resource(value.key)} | {
+            found = {
                 RANGES if each.prefix is not None else address_of(each.network, each.address)
                 for each in value.addresses
             }
+            if any(outer_network(each.address, each.prefix) for each in value.addresses):
+                found.add(OUTER)
+            return found | {resource(value.key)}
         case Authorization():
             return {policy(value.key), policies(int(value.scope), value.namespace)}

@@ -7,6 +7,7 @@ Rules (each has a test of the same number):
 4. Memory does not follow the mesh: at most `cached` decoded values are held.
 """
 
+import ipaddress
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from ambit.core.address import Address
+from ambit.core.address import Address, Network, outer_network, sorted_networks
 from ambit.model.policy import Authorization, Scope
 from ambit.model.service import Service
 from ambit.model.view import select_service
@@ -58,6 +59,7 @@ class MeshState:
         self._path = path
         self._cached = cached
         self._values: OrderedDict[tuple[str, str], Value] = OrderedDict()
+        self._outer: dict[str, tuple[Network, ...]] = {}
         self.database = open_database(path)
         self.lost: Callable[[], None] = lambda: None
         """Told after a damaged file was replaced by an empty one: nothing is known until it is sent again."""
@@ -70,6 +72,7 @@ class MeshState:
         self.database.close()
         move_aside(self._path)
         self._values.clear()
+        self._outer.clear()
         self.database = open_database(self._path)
         self.lost()
 
@@ -99,6 +102,8 @@ class MeshState:
                 touched |= keys.of_value(value)
                 changed.append(resource.name)
             changed += [name for name in removed if _forget(database, type_url, name, touched)]
+        if keys.OUTER in touched:
+            self._outer.clear()
         for name in changed:
             self._values.pop((type_url, name), None)
         return Stored(tuple(changed), refused, frozenset(touched))
@@ -177,6 +182,24 @@ class MeshState:
         }
         unknown = tuple(sorted(name for name, policy in named.items() if policy is None))
         return tuple(policies[name] for name in sorted(policies)), unknown
+
+    def outer_networks(self, network: str) -> tuple[Network, ...]:
+        """Found once and kept until an address outside the usual ranges comes; one that goes is forgotten then."""
+        known = self._outer.get(network)
+        if known is None:
+            blocks = self._rows(
+                "SELECT DISTINCT substr(address, 1, 1 + length(address) * 5 / 16), length(address), prefix "
+                "FROM address WHERE network = ?",
+                network,
+            )
+            found = {
+                outer_network(
+                    ipaddress.ip_address(start.ljust(length, b"\0")), None if prefix == _HOST_BITS else prefix
+                )
+                for start, length, prefix in blocks
+            }
+            known = self._outer[network] = sorted_networks(each for each in found if each is not None)
+        return known
 
     # Lists, for `/config_dump`
 
