@@ -238,6 +238,40 @@ async def test_policies_report_acceptance_and_acknowledgement(client):
         )
 
 
+async def test_mutual_tls_of_a_namespace_reports_too_and_a_restart_changes_nothing(client):
+    token = await agent_token(client)
+    peer = {"metadata": {"name": "default", "namespace": "shop"}, "spec": {"mtls": {"mode": "STRICT"}}}
+    await client.create(kinds.PEER_AUTHENTICATIONS, peer)
+
+    async def status():
+        policy = await client.get(kinds.PEER_AUTHENTICATIONS, "default", "shop")
+        conditions = (policy.get("status") or {}).get("conditions", ())
+        return {each["type"]: each["status"] for each in conditions}, policy["metadata"]["resourceVersion"]
+
+    async with running(client) as plane:
+        await eventually(status, lambda found: found[0].get("ambit.io/Acknowledged") == "Unknown")
+        async with Ztunnel(plane, token).connected() as node:
+            await node.receive()
+            await node.receive()
+            wanted = {"ZtunnelAccepted": "True", "ambit.io/Acknowledged": "True"}
+            _, version = await eventually(status, lambda found: found[0] == wanted)
+    control = ControlPlane(client, SETTINGS)
+    looked = asyncio.Event()
+    real = control._status._reconcile
+
+    async def reconcile(origin):
+        await real(origin)
+        looked.set()
+
+    control._status._reconcile = reconcile
+    stop = asyncio.Event()
+    task = asyncio.create_task(control.run(stop))
+    await asyncio.wait_for(looked.wait(), 10)
+    stop.set()
+    await task
+    assert await status() == (wanted, version)
+
+
 async def test_debug_pages(client):
     token = await agent_token(client)
     async with running(client) as plane, Ztunnel(plane, token).connected() as node:

@@ -51,7 +51,7 @@ class MeshFeed:
             )
         )
         self._publish: Callable[[Sequence[Update]], None] = lambda _: None
-        self._compiled: Callable[[MeshDelta], None] = lambda _: None
+        self._compiled: Callable[[Sequence[Change], MeshDelta], None] = lambda *_: None
         self._counters = counters
         self._batch_seconds = settings.batch_seconds
         self.failed: asyncio.Future[object] = asyncio.get_running_loop().create_future()
@@ -66,7 +66,9 @@ class MeshFeed:
             informer.subscribe(self._collector(name))
 
     def publish_to(
-        self, publish: Callable[[Sequence[Update]], None], compiled: Callable[[MeshDelta], None]
+        self,
+        publish: Callable[[Sequence[Update]], None],
+        compiled: Callable[[Sequence[Change], MeshDelta], None],
     ) -> None:
         """Who gets what each batch changed: nodes first, then whoever writes about it."""
         self._publish = publish
@@ -124,8 +126,7 @@ class MeshFeed:
         updates = updates_of(delta)
         if updates:
             self._publish(updates)
-        if delta:
-            self._compiled(delta)
+        self._compiled(changes, delta)
         spent = time.perf_counter() - begin
         self._counters.count(BATCHES)
         self._counters.count(CHANGES, len(changes))

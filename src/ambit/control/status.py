@@ -13,12 +13,13 @@ import msgspec
 
 from ambit.control.discovery import Discovery, Progress
 from ambit.core.finding import Finding, Level, ObjectRef
-from ambit.ingest.mesh import MeshDelta
+from ambit.ingest.mesh import Change, MeshDelta
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
 from ambit.kube.resource import AUTHORIZATION_POLICIES, PEER_AUTHENTICATIONS
 from ambit.kube.workqueue import WorkQueue
 from ambit.model.policy import Authorization
+from ambit.objects.istio import PeerAuthentication
 from ambit.xds.messages import AUTHORIZATION_TYPE
 
 ACCEPTED = "ZtunnelAccepted"
@@ -65,6 +66,16 @@ def _names(nodes: tuple[str, ...], shown: int = 5) -> str:
     return ", ".join(nodes[:shown]) + (f" and {more} more" if more > 0 else "")
 
 
+def settled(existing: Iterable[Mapping[str, Any]], generation: int) -> bool:
+    """Whether this generation was acknowledged by all nodes: that stays true when nodes or we come back."""
+    return any(
+        each.get("type") == ACKNOWLEDGED
+        and each.get("status") == "True"
+        and each.get("observedGeneration") == generation
+        for each in existing
+    )
+
+
 def merged(
     existing: Iterable[Mapping[str, Any]], ours: Iterable[Condition], generation: int, now: dt.datetime
 ) -> list[dict[str, Any]] | None:
@@ -105,13 +116,22 @@ class StatusWriter:
         self._revisions: dict[ObjectRef, int] = {}
         self._keys: dict[ObjectRef, frozenset[str]] = {}
         """Names of the policies that nodes get for an object."""
+        self._generations: dict[ObjectRef, int] = {}
+        """Of the peer authentications seen: our own status writes come back as changes."""
         self._waiting: set[ObjectRef] = set()
         self._findings: dict[str, tuple[Finding, ...]] = {}
         """By the text of their object."""
 
-    def compiled(self, delta: MeshDelta) -> None:
+    def compiled(self, changes: Iterable[Change], delta: MeshDelta) -> None:
         """A batch was compiled and published."""
         revision = self._discovery.store.revision(AUTHORIZATION_TYPE)
+        for change in changes:
+            # Mutual TLS of a namespace has no policy of its own on the wire, but its object wants an answer.
+            if isinstance(change.value, PeerAuthentication):
+                origin = change.value.metadata.reference(PEER_AUTHENTICATIONS.kind)
+                if self._generations.get(origin) != change.value.metadata.generation:
+                    self._generations[origin] = change.value.metadata.generation
+                    self._add(origin, revision)
         for policy in delta.authorizations.upserts.values():
             self._concern(policy, revision)
         for text, findings in delta.findings.upserts.items():
@@ -128,6 +148,8 @@ class StatusWriter:
             self._concern(policy, revision)
         for findings in self._findings.values():
             self._add(findings[0].origin, revision)
+        for origin in self._generations:
+            self._add(origin, revision)
 
     def answered(self) -> None:
         """A node acknowledged or rejected policies."""
@@ -158,21 +180,22 @@ class StatusWriter:
             self._waiting.discard(origin)
             self._revisions.pop(origin, None)
             self._keys.pop(origin, None)
+            self._generations.pop(origin, None)
             return
         progress = self._discovery.progress(
             AUTHORIZATION_TYPE, self._revisions.get(origin, 0), self._keys.get(origin, frozenset())
         )
-        if progress.behind:
+        if progress.behind or progress.nodes == 0:
             self._waiting.add(origin)
         else:
             self._waiting.discard(origin)
         metadata = live["metadata"]
-        conditions = merged(
-            (live.get("status") or {}).get("conditions") or (),
-            (accepted(self._findings.get(str(origin), ())), acknowledged(progress)),
-            int(metadata.get("generation") or 0),
-            self._wall(),
-        )
+        generation = int(metadata.get("generation") or 0)
+        existing = (live.get("status") or {}).get("conditions") or ()
+        ours = [accepted(self._findings.get(str(origin), ()))]
+        if progress.rejected or not settled(existing, generation):
+            ours.append(acknowledged(progress))
+        conditions = merged(existing, ours, generation, self._wall())
         if conditions is not None:
             await self._client.patch(
                 resource,
