@@ -1,0 +1,117 @@
+"""The control plane is not on the data path: what happens without it, and what policies report about it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from ambit.testing.mesh import Mesh
+
+pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
+
+OBJECTS = """
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, labels: {app: web}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: web
+    image: python:3
+    command: [python3, -u, -m, http.server, "8080"]
+    readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers: [{name: client, image: busybox, command: [sleep, "3600"]}]
+"""
+
+DENY = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: nobody}
+spec: {action: DENY, rules: [{}]}
+"""
+
+FETCH = """
+import sys, urllib.request
+try:
+    print(urllib.request.urlopen(sys.argv[1], timeout=5).status)
+except OSError as problem:
+    print(type(problem).__name__)
+"""
+
+
+@pytest.fixture
+def ready(mesh: Mesh, namespace: str) -> str:
+    mesh.kubectl("apply", "-n", namespace, "-f", "-", stdin=OBJECTS)
+    mesh.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+    mesh.wait("the first answer", lambda: fetch(mesh, namespace) == "200")
+    return namespace
+
+
+def fetch(mesh: Mesh, namespace: str) -> str:
+    return mesh.exec(namespace, "client", "python3", "-c", FETCH, "http://web").stdout.strip()
+
+
+def scale(mesh: Mesh, replicas: int) -> None:
+    mesh.kubectl("scale", "-n", "ambit-system", "deployment/ambit-control", f"--replicas={replicas}")
+    mesh.wait("the replicas are there", lambda: len(control_pods(mesh)) == replicas)
+
+
+def control_pods(mesh: Mesh) -> list[str]:
+    return mesh.kubectl("get", "pods", "-n", "ambit-system", "-l", "app=istiod", "-o", "name").stdout.split()
+
+
+@pytest.fixture
+def without_control_plane(mesh: Mesh, ready: str) -> Iterator[str]:
+    scale(mesh, 0)
+    try:
+        yield ready
+    finally:
+        scale(mesh, 1)
+        mesh.kubectl("rollout", "status", "-n", "ambit-system", "deployment/ambit-control", "--timeout=30s")
+
+
+def test_known_workloads_talk_without_it(mesh: Mesh, without_control_plane: str) -> None:
+    assert [fetch(mesh, without_control_plane) for _ in range(3)] == ["200"] * 3
+
+
+def test_what_was_applied_while_it_was_away_holds_when_it_is_back(mesh: Mesh, ready: str) -> None:
+    scale(mesh, 0)
+    mesh.kubectl("apply", "-n", ready, "-f", "-", stdin=DENY)
+    scale(mesh, 1)
+    acknowledged(mesh, ready)
+    assert fetch(mesh, ready) != "200"
+
+
+def test_an_acknowledged_policy_is_enforced(mesh: Mesh, ready: str) -> None:
+    for _ in range(3):
+        mesh.kubectl("apply", "-n", ready, "-f", "-", stdin=DENY)
+        acknowledged(mesh, ready)
+        assert fetch(mesh, ready) != "200"
+        mesh.kubectl("delete", "authorizationpolicy", "nobody", "-n", ready)
+        mesh.wait("the policy is gone from the node", lambda: fetch(mesh, ready) == "200")
+
+
+def acknowledged(mesh: Mesh, namespace: str) -> None:
+    condition = "--for=condition=ambit.io/Acknowledged"
+    mesh.kubectl("wait", condition, "authorizationpolicy/nobody", "-n", namespace, "--timeout=30s")
+
+
+def test_the_root_is_in_every_namespace(mesh: Mesh, namespace: str) -> None:
+    path = "jsonpath={.data.root-cert\\.pem}"
+    words = ("get", "configmap", "istio-ca-root-cert", "-o", path)
+    system = mesh.kubectl(*words, "-n", "ambit-system").stdout
+    assert system.startswith("-----BEGIN CERTIFICATE-----")
+    mesh.wait(
+        "the root is published",
+        lambda: mesh.kubectl(*words, "-n", namespace, check=False).stdout == system,
+    )
