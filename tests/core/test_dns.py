@@ -153,9 +153,13 @@ def test_replies_are_never_answered_with_an_error() -> None:
 
 
 def test_speed() -> None:
+    """The best of three, because others use the machine too."""
     wire = dns.message.make_query("web.default.svc.cluster.local", "AAAA", use_edns=0).to_wire()
-    start = time.perf_counter()
-    for _ in range(1000):
-        query = parse_query(wire)
-        encode_reply(query, answers=[address_record(query.name, 30, IPv6Address("fd00::1"))])
-    assert time.perf_counter() - start < 0.5  # 0.5 ms each; measured 15 us
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        for _ in range(300):
+            query = parse_query(wire)
+            encode_reply(query, answers=[address_record(query.name, 30, IPv6Address("fd00::1"))])
+        times.append((time.perf_counter() - start) / 300)
+    assert min(times) < 0.0005  # measured 15 us

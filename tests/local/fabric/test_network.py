@@ -127,13 +127,18 @@ async def test_names_that_cannot_be_sandboxes_are_refused(tmp_path: Path) -> Non
 
 
 async def test_speed(tmp_path: Path) -> None:
-    start = time.perf_counter()
-    async with fabric(tmp_path) as built:
-        prepared = time.perf_counter()
-        await asyncio.gather(*(built.attach(f"p{number}", "node1") for number in range(20)))
-        attached = time.perf_counter()
-        assert prepared - start < 0.6  # target 0.3 s; twice that for a busy machine
-        assert (attached - prepared) / 20 < 0.03
+    """The best of three, because others use the machine too."""
+    preparing, attaching = [], []
+    for attempt in range(3):
+        pins = tmp_path / str(attempt)
+        start = time.perf_counter()
+        async with fabric(pins) as built:
+            prepared = time.perf_counter()
+            await asyncio.gather(*(built.attach(f"p{number}", "node1") for number in range(20)))
+            preparing.append(prepared - start)
+            attaching.append((time.perf_counter() - prepared) / 20)
+    assert min(preparing) < 0.3  # measured 0.07 s
+    assert min(attaching) < 0.015  # measured 0.003 s
 
 
 def test_an_ordinary_user_can_build_it_in_a_user_namespace(tmp_path: Path) -> None:
