@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -14,6 +16,7 @@ from ambit.local.apiserver.server import ApiServer, ApiSettings
 from ambit.local.fabric.network import NetnsFabric
 from ambit.local.layout import NodeAddresses, StateDirectory
 from ambit.local.pods.runner import PodRunner
+from ambit.local.pods.sandbox import read_owner
 from ambit.local.streams import LogOptions
 from tests.local.pods.inside import command, eventually
 
@@ -102,7 +105,7 @@ def waits(pod: dict[str, Any]) -> str:
 
 @asynccontextmanager
 async def cluster(directory: Path) -> AsyncIterator[Cluster]:
-    state = StateDirectory(directory)
+    state = StateDirectory(directory / "state" / "test")
     fabric = NetnsFabric((NODE,))
     fabric.join()
     command("ip", "link", "set", "lo", "up")
@@ -283,6 +286,75 @@ async def adoption(directory: Path) -> None:
             assert status["authenticated"]
             assert status["user"]["extra"]["authentication.kubernetes.io/pod-name"] == ["web"]
             await it.delete("web")
+
+
+async def private_paths(directory: Path) -> None:
+    """The instance's files are no volume, not even for who asks by their path."""
+    async with cluster(directory) as it, it.runner():
+        for number, path in enumerate(["/", "/run/ambit", str(it.state.pki), str(directory / "link")]):
+            if path.endswith("link"):
+                Path(path).symlink_to(it.state.pki)
+            await it.create(
+                f"nosy-{number}",
+                {"command": ["sleep", "1000"], "volumeMounts": [{"name": "v", "mountPath": "/v"}]},
+                automountServiceAccountToken=False,
+                volumes=[{"name": "v", "hostPath": {"path": path}}],
+            )
+            pod = await it.until(f"nosy-{number}", lambda pod: waits(pod) == "CreateContainerConfigError")
+            assert "private files" in main_status(pod)["state"]["waiting"]["message"]
+            await it.delete(f"nosy-{number}")
+
+
+async def lost_sandbox(directory: Path) -> None:
+    """A pod whose first process was killed starts anew in the same network; its volumes are still there."""
+    async with cluster(directory) as it, it.runner():
+        await it.create("web", {"command": ["sleep", "1000"]})
+        before = await it.ready("web")
+        owner = read_owner(next(Path("/run/ambit/sandboxes").iterdir()))
+        assert owner is not None
+        os.kill(owner.pid, signal.SIGKILL)
+        after = await it.until("web", lambda pod: is_ready(pod) and main_status(pod)["restartCount"] == 1)
+        assert after["status"]["podIPs"] == before["status"]["podIPs"]
+        assert main_status(after)["lastState"]["terminated"]["exitCode"] == 137
+        assert await it.has_event("web", "SandboxChanged")
+        await it.delete("web")
+
+
+async def termination(directory: Path) -> None:
+    """preStop first, then SIGTERM, SIGKILL at the end of the grace; a sidecar outlives the containers it serves."""
+    log = "/work/log"
+    stubborn = f'trap "echo term >> {log}" TERM; while :; do sleep 0.05; done'
+    sidecar = f'trap "echo sidecar >> {log}; exit 0" TERM; while :; do sleep 0.05; done'
+    work = {"name": "work", "mountPath": "/work"}
+    async with cluster(directory) as it, it.runner():
+        out = directory / "out"
+        out.mkdir()
+        await it.create(
+            "web",
+            {
+                "command": ["sh", "-c", stubborn],
+                "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", f"echo hook >> {log}"]}}},
+                "volumeMounts": [work],
+            },
+            terminationGracePeriodSeconds=2,
+            automountServiceAccountToken=False,
+            initContainers=[
+                {
+                    "name": "side",
+                    "image": "busybox",
+                    "restartPolicy": "Always",
+                    "command": ["sh", "-c", sidecar],
+                    "volumeMounts": [work],
+                }
+            ],
+            volumes=[{"name": "work", "hostPath": {"path": str(out)}}],
+        )
+        await it.ready("web")
+        began = asyncio.get_running_loop().time()
+        await it.delete("web")
+        assert 1.8 <= asyncio.get_running_loop().time() - began <= 8
+        said = (out / "log").read_text().split()
+        assert said == ["hook", "term", "sidecar"], (said, await it.events("web"))
 
 
 async def _holds(runner: PodRunner, path: str, data: bytes) -> bool:

@@ -10,6 +10,8 @@ pytestmark = pytest.mark.netns
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("scenario", ["life", "enrolment", "failures", "adoption"])
+@pytest.mark.parametrize(
+    "scenario", ["life", "enrolment", "failures", "adoption", "lost_sandbox", "private_paths", "termination"]
+)
 def test_pods(tmp_path: Path, scenario: str, mode: str) -> None:
     in_namespaces(f"tests.local.pods.cluster:{scenario}", tmp_path, mode)

@@ -10,7 +10,7 @@ import base64
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ambit.core.errors import AmbitError
 from ambit.kube import resource as kinds
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
-from ambit.local.pods import content
+from ambit.local.pods import content, plan
 from ambit.local.pods.content import File, Material, TokenKey
 from ambit.local.pods.environment import MissingReference, Sources, expand
 from ambit.local.pods.shim.protocol import Mount
@@ -29,9 +29,13 @@ _RENEW_AT = 0.8
 
 
 class PodVolumes:
-    """`memory` and `disk` are this pod's own directories; the caller removes them at the end."""
+    """`memory` and `disk` are this pod's own directories; the caller removes them at the end.
 
-    def __init__(self, client: Client, memory: Path, disk: Path) -> None:
+    `private` directories are not given to unprivileged containers, not even as a hostPath.
+    """
+
+    def __init__(self, client: Client, memory: Path, disk: Path, private: Sequence[Path]) -> None:
+        self._private = [Path(os.path.realpath(path)) for path in private]
         self._client = client
         self._memory = memory
         self._disk = disk
@@ -73,7 +77,7 @@ class PodVolumes:
                 raise MissingReference(
                     f'volume "{mount["name"]}" of mount {mount["mountPath"]} is not defined'
                 )
-            source = self._source(volume)
+            source = self._source(volume, container)
             below = mount.get("subPath") or expand(mount.get("subPathExpr") or "", env)
             if below:
                 source = _sub_path(source, below, "emptyDir" in volume)
@@ -105,7 +109,7 @@ class PodVolumes:
         }
         return Sources(text["configMap"], text["secret"])
 
-    def _source(self, volume: Mapping[str, Any]) -> Path:
+    def _source(self, volume: Mapping[str, Any], container: Mapping[str, Any]) -> Path:
         if "emptyDir" in volume:
             return self._disk / str(volume["name"])
         if "hostPath" in volume:
@@ -114,6 +118,13 @@ class PodVolumes:
                 path.mkdir(parents=True)
             if not path.exists():
                 raise MissingReference(f"hostPath {path} does not exist")
+            real = Path(os.path.realpath(path))
+            if not plan.is_privileged(container) and any(
+                _overlap(real, private) for private in self._private
+            ):
+                raise MissingReference(
+                    f"hostPath {path} holds private files; only a privileged container may have it"
+                )
             return path
         return self._memory / str(volume["name"])
 
@@ -200,6 +211,10 @@ def write_atomically(directory: Path, files: Mapping[str, File]) -> None:
             link.unlink()
     if old is not None:
         shutil.rmtree(directory / old, ignore_errors=True)
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)
 
 
 def _inside(directory: Path, path: str) -> Path:

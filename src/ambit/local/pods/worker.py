@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 _RETRY_FIRST = 0.2
 _RETRY_LONGEST = 10.0
 _CNI_DEL_TRIES = 5
+_LEAST_GRACE = 2.0
+"""What a sidecar still gets after its containers used up the pod's grace (kubelet's minimum), in seconds."""
 _DEADLINE = "DeadlineExceeded"
 _SANDBOX_LOST = "Pod sandbox changed, it will be killed and re-created."
 
@@ -71,7 +73,8 @@ class PodWorker:
         self._written: dict[str, Any] | None = None
         self._directory = host.memory(self.id)
         self._disk = host.disk(pod["metadata"]["uid"])
-        self._volumes = PodVolumes(host.client, self._directory / "volumes", self._disk)
+        private = [host.state.root.parent, Path("/run")]  # of all instances
+        self._volumes = PodVolumes(host.client, self._directory / "volumes", self._disk, private)
 
     def update(self, pod: Mapping[str, Any] | None) -> None:
         """The object as it is now; None when it is gone from the API (deleted by force)."""
@@ -373,11 +376,12 @@ class PodWorker:
         grace = metadata.get("deletionGracePeriodSeconds", spec.get("terminationGracePeriodSeconds"))
         seconds = 0.0 if self._gone else float(30 if grace is None else grace)
         deadline = time.monotonic() + seconds
+        least = _LEAST_GRACE if seconds > 0 else 0.0
         for kinds_now in (("main", "init"), ("sidecar",)):
             async with asyncio.TaskGroup() as group:
                 for slot in self.slots:
                     if slot.kind in kinds_now:
-                        group.create_task(self._kill(slot, max(deadline - time.monotonic(), 0.0)))
+                        group.create_task(self._kill(slot, max(deadline - time.monotonic(), least)))
 
     async def _kill(self, slot: Slot, grace: float) -> None:
         assert self.containers is not None
