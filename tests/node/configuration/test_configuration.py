@@ -1,0 +1,155 @@
+"""The node's configuration: rules 1 to 4 of `ambit.node.configuration.configuration`."""
+
+import asyncio
+import datetime as dt
+import ipaddress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ambit.ca.authority import Authority
+from ambit.core.identity import Identity
+from ambit.envoy import names
+from ambit.model.view import MeshView, Snapshot
+from ambit.node.configuration import configuration
+from ambit.node.configuration.configuration import Configuration
+from ambit.node.downstream.server import EnvoyServer
+from ambit.node.state.mesh import MeshState
+from ambit.node.upstream.csr import Certificate, checked, new_key
+from ambit.plan import node_proxy
+from ambit.plan.values import CLUSTER, EXTENSION, LISTENER, SECRET, LocalPod, LocalPods, NodeSettings
+from ambit.xds.messages import Value
+from tests.node.state.meshes import ADDRESSES, steps, store
+
+WEB = Identity("cluster.local", "default", "web")
+SETTINGS = NodeSettings(node="node1")
+
+
+def pod(name: str, *addresses: str) -> LocalPod:
+    found = tuple(ipaddress.ip_address(each) for each in addresses)
+    return LocalPod(f"uid-{name}", "default", name, f"s-{name}", WEB, found, f"/run/netns/{name}")
+
+
+def issued() -> Certificate:
+    key, now = new_key(), dt.datetime.now(dt.UTC)
+    authority = Authority.create("cluster.local", now)
+    return checked(WEB, key, authority.issue(WEB, key.public_key(), now))
+
+
+class Node:
+    """A configuration over a view; `complete` and `certificate` are what the rest of the agent knows."""
+
+    def __init__(self, view: MeshView) -> None:
+        self.view = view
+        self.complete = True
+        self.certificate: Certificate | None = None
+        self.server = EnvoyServer(Path("/nonexistent"), lambda *_: None, lambda *_: None)
+        self.configuration = Configuration(
+            view, SETTINGS, self.server, lambda: self.complete, lambda _: self.certificate
+        )
+        self.configuration.begin()
+
+    def versions(self, type_url: str) -> dict[str, str]:
+        return {name: each.version for name, each in self.server.store.resources(type_url).items()}
+
+
+async def test_1_inbound_listeners_and_answers_wait_for_a_complete_mesh() -> None:
+    node = Node(Snapshot())
+    node.complete = False
+    web = pod("web", "10.1.0.1")
+    node.configuration.add(web)
+    asked = names.destination(web.key, ipaddress.ip_address("10.9.0.1"), 80)
+    node.configuration.asked(CLUSTER, [asked])
+    assert names.outbound_listener(web.key) in node.versions(LISTENER)
+    assert names.hbone_listener(web.key) not in node.versions(LISTENER)
+    assert asked not in node.versions(CLUSTER)
+    node.complete = True
+    node.configuration.open()
+    assert names.hbone_listener(web.key) in node.versions(LISTENER)
+    assert asked in node.versions(CLUSTER)
+
+
+@settings(max_examples=50, deadline=None)
+@given(changes=steps, data=st.data())
+def test_2_answers_follow_every_change(
+    tmp_path_factory: pytest.TempPathFactory,
+    changes: list[tuple[list[Value], list[Value]]],
+    data: st.DataObject,
+) -> None:
+    state = MeshState(tmp_path_factory.mktemp("state") / "state.sqlite")
+    pods = {each.name: each for each in (pod("x", "10.1.0.1"), pod("y", "10.1.0.2", "fd00::1"))}
+    here: dict[str, LocalPod] = {}
+    wanted = [*ADDRESSES, ipaddress.ip_address("10.1.7.7"), ipaddress.ip_address("10.200.0.1")]
+
+    async def run() -> None:
+        node = Node(state)
+        for put, remove in changes:
+            name = data.draw(st.sampled_from(sorted(pods)))
+            if name in here:
+                here.pop(name)
+                node.configuration.release(pods[name].key)
+            else:
+                here[name] = pods[name]
+                node.configuration.add(pods[name])
+                node.configuration.asked(
+                    CLUSTER, [names.destination(pods[name].key, each, 80) for each in wanted]
+                )
+            await node.configuration.changed(store(state, put, remove))
+            clusters = node.versions(CLUSTER)
+            for each in here.values():
+                for planned in node_proxy.pod_resources(each, state, SETTINGS):
+                    assert node.versions(planned.type_url)[planned.name] == planned.version
+            for cluster in clusters:
+                if cluster.startswith("dst|"):
+                    answer = node_proxy.destination(cluster, state, LocalPods(here.values()), SETTINGS)
+                    assert clusters[cluster] == answer.version, cluster
+
+    asyncio.run(run())
+    state.close()
+
+
+async def test_2_an_ended_sandbox_leaves_nothing() -> None:
+    node = Node(Snapshot())
+    before = {kind: node.versions(kind) for kind in (CLUSTER, LISTENER, EXTENSION)}
+    web = pod("web", "10.1.0.1")
+    node.configuration.add(web)
+    node.configuration.asked(CLUSTER, [names.destination(web.key, ADDRESSES[1], 80)])
+    node.configuration.remove(web.key)
+    assert {kind: node.versions(kind) for kind in before} == before
+    assert node.configuration.destinations == 0
+
+
+async def test_2_destinations_of_a_pod_are_capped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(configuration, "MAX_DESTINATIONS", 2)
+    node = Node(Snapshot())
+    web = pod("web", "10.1.0.1")
+    node.configuration.add(web)
+    wanted = [names.destination(web.key, ADDRESSES[1], port) for port in (81, 82, 83)]
+    node.configuration.asked(CLUSTER, wanted)
+    refused = node_proxy.destination(wanted[2], Snapshot(), LocalPods(), SETTINGS)
+    assert node.versions(CLUSTER)[wanted[2]] == refused.version
+    assert node.configuration.capped == {web.key}
+
+
+async def test_3_a_secret_is_answered_when_there_is_a_certificate() -> None:
+    node = Node(Snapshot())
+    wanted = [names.client_secret(WEB), names.server_secret(WEB), names.TRUST, "nonsense"]
+    node.configuration.asked(SECRET, wanted)
+    assert node.versions(SECRET) == {}
+    node.certificate = issued()
+    node.configuration.certified(node.certificate)
+    assert set(node.versions(SECRET)) == set(wanted[:3])
+    before = node.versions(SECRET)
+    node.configuration.asked(SECRET, wanted)
+    assert node.versions(SECRET) == before
+
+
+async def test_4_changes_that_come_together_are_one_publication() -> None:
+    node = Node(Snapshot())
+    node.configuration.add(pod("web", "10.1.0.1"))
+    first, second = await asyncio.gather(
+        node.configuration.changed({"p:default"}), node.configuration.changed({"p:*"})
+    )
+    assert first is second
