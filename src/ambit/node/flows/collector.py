@@ -7,7 +7,7 @@ second waits a moment for the first.
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 import msgspec
 
@@ -65,7 +65,7 @@ class Collector:
             else:
                 self._ended(entry)
 
-    async def follow(self) -> AsyncIterator[Flow]:
+    async def follow(self) -> AsyncGenerator[Flow, None]:
         """Records from now on."""
         queue: asyncio.Queue[Flow] = asyncio.Queue(_FOLLOWER)
         self._followers.append(queue)

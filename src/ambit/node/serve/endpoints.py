@@ -3,7 +3,8 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -101,7 +102,7 @@ class Endpoints:
         config = {"localNode": agent.settings.node, "clusterId": agent.settings.cluster_id}
         parts = dump.config_dump(agent.state, agent.certificates.states(), pods, config, __version__)
 
-        async def stream() -> AsyncIterator[bytes]:
+        async def stream() -> AsyncGenerator[bytes, None]:
             for part in parts:
                 yield part
 
@@ -134,12 +135,13 @@ class Endpoints:
         recent = list(agent.flows.recent)[-limit:] if limit > 0 else []
         follow = request.query.get("follow") in {"1", "true"}
 
-        async def stream() -> AsyncIterator[bytes]:
+        async def stream() -> AsyncGenerator[bytes, None]:
             for record in recent:
                 yield _line(record)
             if follow:
-                async for record in agent.flows.follow():
-                    yield _line(record)
+                async with aclosing(agent.flows.follow()) as records:
+                    async for record in records:
+                        yield _line(record)
 
         return Response(content_type=_LINES, stream=stream())
 

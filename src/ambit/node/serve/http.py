@@ -7,7 +7,7 @@ third of its memory.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
@@ -39,7 +39,7 @@ class Response(msgspec.Struct, frozen=True):
     body: bytes = b""
     status: int = 200
     content_type: str = "text/plain; charset=utf-8"
-    stream: AsyncIterator[bytes] | None = None
+    stream: AsyncGenerator[bytes, None] | None = None
 
 
 Handler: TypeAlias = Callable[[Request], Response | Awaitable[Response]]
@@ -79,17 +79,19 @@ async def _exchange(
         await _pump(response.stream, writer, gone)
     finally:
         gone.cancel()
+        await response.stream.aclose()
 
 
 async def _pump(
-    stream: AsyncIterator[bytes], writer: asyncio.StreamWriter, gone: "asyncio.Future[bytes]"
+    stream: AsyncGenerator[bytes, None], writer: asyncio.StreamWriter, gone: "asyncio.Future[bytes]"
 ) -> None:
     """Sends parts until there are no more or the client has closed."""
     while True:
         part = asyncio.ensure_future(anext(stream, b""))
         await asyncio.wait({part, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not part.done():
+        if gone.done():
             part.cancel()
+            await asyncio.wait({part})
             return
         data = part.result()
         if not data:

@@ -1,0 +1,86 @@
+"""The CNI socket: one JSON object per line each way, whatever comes."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from ambit.core.errors import AmbitError
+from ambit.node.cni.server import CniServer
+from ambit.node.enrol.sandbox import Sandbox
+
+FIELDS = {
+    "namespace": "default",
+    "name": "web",
+    "uid": "u",
+    "sandbox": "s",
+    "netns": "/n",
+    "ips": ["10.0.0.1"],
+}
+
+
+class Agent:
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, Sandbox]] = []
+        self.refusal = ""
+
+    async def add(self, sandbox: Sandbox) -> bool:
+        self.seen.append(("add", sandbox))
+        if self.refusal:
+            raise AmbitError(self.refusal)
+        return sandbox.name == "web"
+
+    async def remove(self, sandbox: Sandbox) -> None:
+        self.seen.append(("del", sandbox))
+
+
+@pytest.fixture
+async def agent(tmp_path: Path) -> AsyncIterator[Agent]:
+    agent = Agent()
+    path = tmp_path / "run" / "cni.sock"
+    task = asyncio.ensure_future(CniServer(path, agent.add, agent.remove).run())
+    async with asyncio.timeout(5):
+        while not path.exists():  # noqa: ASYNC110 - the server makes it
+            await asyncio.sleep(0.01)
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    yield agent
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def talk(tmp_path: Path, *lines: bytes) -> list[dict[str, object]]:
+    reader, writer = await asyncio.open_unix_connection(str(tmp_path / "run" / "cni.sock"))
+    answers = []
+    for line in lines:
+        writer.write(line + b"\n")
+        async with asyncio.timeout(5):
+            answers.append(json.loads(await reader.readline()))
+    writer.close()
+    return answers
+
+
+def request(command: str, **changes: object) -> bytes:
+    return json.dumps({"command": command, **FIELDS, **changes}).encode()
+
+
+async def test_commands_on_one_connection(agent: Agent, tmp_path: Path) -> None:
+    answers = await talk(tmp_path, request("add"), request("add", name="other"), request("del"))
+    assert answers == [{"ok": True, "enrolled": True}, {"ok": True, "enrolled": False}, {"ok": True}]
+    assert agent.seen[0] == ("add", Sandbox("default", "web", "u", "s", "/n", ("10.0.0.1",)))
+    assert agent.seen[2][0] == "del"
+
+
+async def test_a_refusal_is_one_sentence(agent: Agent, tmp_path: Path) -> None:
+    agent.refusal = "no certificate"
+    assert await talk(tmp_path, request("add")) == [{"ok": False, "error": "no certificate"}]
+
+
+@pytest.mark.parametrize("line", [b"", b"{}", b"[1]", b"\xff", b'{"command":"fly"}', request("fly")])
+async def test_nonsense_is_refused_and_the_connection_goes_on(
+    agent: Agent, tmp_path: Path, line: bytes
+) -> None:
+    answers = await talk(tmp_path, line, request("add"))
+    assert answers[0]["ok"] is False
+    assert answers[1] == {"ok": True, "enrolled": True}

@@ -1,0 +1,96 @@
+"""What labels and annotations of pods mean, and how a sandbox is found."""
+
+import ipaddress
+import json
+from pathlib import Path
+
+import pytest
+
+from ambit.core.identity import Identity
+from ambit.node.enrol.names import nameservers
+from ambit.node.enrol.pods import namespace_decoder, pod_decoder, wanted
+from ambit.node.enrol.sandbox import find
+
+
+def pod(labels: dict[str, str], annotations: dict[str, str] | None = None, **spec: object) -> bytes:
+    return json.dumps(
+        {
+            "metadata": {
+                "name": "web",
+                "namespace": "default",
+                "uid": "u",
+                "labels": labels,
+                "annotations": annotations or {},
+                "ownerReferences": [{"kind": "ReplicaSet"}],
+            },
+            "spec": {"containers": [{}], **spec},
+            "status": {
+                "phase": "Running",
+                "podIP": "10.0.0.1",
+                "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}],
+            },
+        }
+    ).encode()
+
+
+AMBIENT = {"istio.io/dataplane-mode": "ambient"}
+NONE = {"istio.io/dataplane-mode": "none"}
+
+
+@pytest.mark.parametrize(
+    ("namespace", "labels", "spec", "expected"),
+    [
+        (AMBIENT, {}, {}, True),
+        ({}, AMBIENT, {}, True),
+        (AMBIENT, NONE, {}, False),
+        (NONE, AMBIENT, {}, True),
+        ({}, {}, {}, False),
+        (AMBIENT, AMBIENT, {"hostNetwork": True}, False),
+    ],
+)
+def test_which_pods_are_wanted(
+    namespace: dict[str, str], labels: dict[str, str], spec: dict[str, object], expected: bool
+) -> None:
+    found = namespace_decoder.decode(json.dumps({"metadata": {"name": "default", "labels": namespace}}))
+    assert wanted(pod_decoder.decode(pod(labels, None, **spec)), found) is expected
+
+
+def test_what_the_agent_reads_of_a_pod() -> None:
+    found = pod_decoder.decode(
+        pod(
+            {},
+            {"ambient.istio.io/dns-capture": "false", "ambient.istio.io/redirection": "enabled"},
+            serviceAccountName="runner",
+            dnsConfig={"nameservers": ["10.0.0.53"]},
+        )
+    )
+    assert found.identity("td") == Identity("td", "default", "runner")
+    assert found.addresses == (ipaddress.ip_address("10.0.0.1"), ipaddress.ip_address("fd00::1"))
+    assert not found.captures_dns
+    assert found.captures_inbound
+    assert found.annotated
+    assert found.running
+    assert not found.terminating
+    assert found.spec.dns_config.nameservers == ("10.0.0.53",)
+
+
+def test_a_sandbox_is_found_by_the_pod_runners_record(tmp_path: Path) -> None:
+    sandboxes, namespaces = tmp_path / "sandboxes", tmp_path / "netns"
+    for name, uid in (("s1", "u1"), ("s2", "u2"), ("gone", "u3")):
+        (sandboxes / name).mkdir(parents=True)
+        (sandboxes / name / "pod.json").write_text(json.dumps({"uid": uid}))
+    (sandboxes / "s2" / "pod.json").write_text("nonsense")
+    namespaces.mkdir()
+    (namespaces / "s1").touch()
+    assert find(sandboxes, namespaces, "u1", ()) == ("s1", str(namespaces / "s1"))
+    assert find(sandboxes, namespaces, "u2", ()) is None
+    assert find(sandboxes, namespaces, "u3", ()) is None
+
+
+def test_nameservers_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "resolv.conf"
+    path.write_text(
+        "search a b\nnameserver 10.0.0.53\n# nameserver 1.1.1.1\nnameserver fd00::53\nnameserver x\n"
+    )
+    assert nameservers(path) == [ipaddress.ip_address("10.0.0.53"), ipaddress.ip_address("fd00::53")]
+    assert nameservers(tmp_path / "absent") == []
