@@ -65,11 +65,18 @@ def prune(schema: Schema, value: Any, resolve: Resolve = inline, path: str = "")
 
 
 def drop_nulls(schema: Schema, value: Any, resolve: Resolve = inline) -> None:
-    """Removes nulls where the schema does not say `nullable`, as decoding into Go types does for pointers."""
+    """Removes nulls where the schema does not say `nullable`; a null item of a list of objects is an empty one.
+
+    Decoding into Go types does the same.
+    """
     schema = resolve(schema)
     if isinstance(value, list):
-        for item in value:
-            drop_nulls(schema.get("items", {}), item, resolve)
+        items = schema.get("items", {})
+        empty = resolve(items).get("type") == "object" and not resolve(items).get("nullable")
+        for index, item in enumerate(value):
+            if item is None and empty:
+                value[index] = {}
+            drop_nulls(items, item, resolve)
     elif isinstance(value, dict):
         for name in tuple(value):
             member = field_schema(schema, name)

@@ -123,19 +123,21 @@ def merge(schema: Schema, live: Any, config: Any, resolve: Resolve) -> Any:
 
 
 def _merge_items(schema: Schema, live: list[Any], config: list[Any], resolve: Resolve) -> list[Any]:
-    """Items of both; those of `config` in its order, in the places of their live counterparts, new ones last."""
+    """Items of both: those of `config` in its order, around the places of their live counterparts."""
     items = item_schema(schema, resolve)
     wanted = {item_key(schema, one, resolve): one for one in config}
     current = {item_key(schema, one, resolve): one for one in live}
-    ordered = iter([key for key in wanted if key in current])
+    ordered = iter(wanted.items())
     result = []
     for one in live:
-        if item_key(schema, one, resolve) in wanted:
-            key = next(ordered)
-            result.append(merge(items, current[key], wanted[key], resolve))
-        else:
+        if item_key(schema, one, resolve) not in wanted:
             result.append(one)
-    return [*result, *(copy.deepcopy(one) for key, one in wanted.items() if key not in current)]
+            continue
+        for key, item in ordered:
+            result.append(merge(items, current.get(key), item, resolve))
+            if key in current:
+                break
+    return [*result, *(copy.deepcopy(item) for _, item in ordered)]
 
 
 def remove(schema: Schema, value: Any, path: Path, resolve: Resolve) -> None:

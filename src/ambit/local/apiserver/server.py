@@ -53,7 +53,7 @@ class ApiServer:
         self.registry = Registry(KINDS)
         bootstrap.fill(self.store, self.registry, settings.bundles, lambda: str(uuid.uuid4()))
         custom = CustomKinds(self.store, self.registry)
-        writer = Writer(self.store, self.registry, custom)
+        self.writer = writer = Writer(self.store, self.registry, custom)
         tokens = Tokens(self.credentials.account_key, self.store)
         authorizer = Authorizer(self.store)
         self.pods = PodRequests(writer, streams)

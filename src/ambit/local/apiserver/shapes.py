@@ -7,7 +7,7 @@ from ambit.local.apiserver.failures import Cause, bad_request
 from ambit.local.apiserver.resources import Resource
 from ambit.local.apiserver.store import Json
 from ambit.objects import builtin
-from ambit.objects.structural import Schema, mismatch, prune
+from ambit.objects.structural import Schema, drop_nulls, mismatch, prune
 
 FieldValidation = Literal["Strict", "Warn", "Ignore"]
 
@@ -26,6 +26,7 @@ class Shape:
         """Checks types and drops unknown fields in place. Returns warnings; raises ApiFailure 400."""
         if wrong := self.wrong_type(body):
             raise bad_request(self._prefix() + wrong)
+        drop_nulls(self.schema, body, self.resolve)
         unknown = [f'unknown field "{path}"' for path in prune(self.schema, body, self.resolve)]
         if unknown and mode == "Strict":
             raise bad_request(self._prefix() + "strict decoding error: " + ", ".join(unknown))

@@ -92,7 +92,7 @@ class Writer:
         if not isinstance(body.get("metadata", {}), dict | None):
             raise bad_request(f"{resource.kind}: json: cannot unmarshal metadata into an object")
         for field, wanted in (("apiVersion", resource.api_version), ("kind", resource.kind)):
-            if body.get(field) not in {None, "", wanted}:
+            if body.get(field) not in (None, "", wanted):
                 what = "API version" if field == "apiVersion" else "kind"
                 raise bad_request(
                     f"the {what} in the data ({body[field]}) does not match the expected {what} ({wanted})"
@@ -131,12 +131,12 @@ class Writer:
         try:
             self._validate(resource, body, None)
         except ApiFailure:
-            strategy.deleted(self, body)
+            strategy.rejected(self, body, None)
             raise
         record_write(self, resource, None, body, options, "", applied=applied)
         warnings += strategy.warnings(body)
         if options.dry_run:
-            strategy.deleted(self, body)
+            strategy.rejected(self, body, None)
         else:
             self.store.put(resource.storage, body)
         return Written(served(resource, body), created=True, warnings=tuple(warnings))
@@ -194,7 +194,13 @@ class Writer:
         self._default(resource, body)
         if not subresource:
             self.strategy(resource).update(self, body, old)
-        self._validate(resource, body, old)
+        try:
+            self._validate(resource, body, old)
+        except ApiFailure:
+            self.strategy(resource).rejected(self, body, old)
+            raise
+        if options.dry_run:
+            self.strategy(resource).rejected(self, body, old)
         if resource.generation and _content(resource, body) != _content(resource, old):
             body["metadata"]["generation"] = int(old["metadata"].get("generation") or 1) + 1
         record_write(self, resource, old, body, options, subresource, applied=applied)

@@ -32,6 +32,9 @@ class Strategy:
         """What is wrong; `old` is given for updates."""
         return []
 
+    def rejected(self, cluster: Cluster, body: Json, old: Json | None) -> None:
+        """The write was refused or a dry run: gives back what `create` or `update` took."""
+
     def warnings(self, body: Json) -> list[str]:
         """What the client should know although the object is valid."""
         return []

@@ -70,6 +70,13 @@ class Services(Strategy):
     def deleted(self, cluster: Cluster, body: Json) -> None:
         cluster.addresses.release(body)
 
+    def rejected(self, cluster: Cluster, body: Json, old: Json | None) -> None:
+        held = (old or {}).get("spec", {}).get("clusterIPs") or []
+        taken = [text for text in body["spec"].get("clusterIPs") or [] if text not in held]
+        cluster.addresses.release({"spec": {"clusterIPs": taken}})
+        if old is not None:
+            cluster.addresses.adopt(old)
+
     def _allocate(self, cluster: Cluster, body: Json, old: Json | None) -> None:
         spec = body["spec"]
         if spec["type"] == "ExternalName":
