@@ -26,7 +26,7 @@ IDENTITY = "identity"
 ROUTE = "route"
 TARGET = "target"
 _CLUSTER_TAGS = (REASON, POLICY, SERVICE, WORKLOAD, IDENTITY, ROUTE)
-_HOST_TAGS = (WORKLOAD, IDENTITY, ROUTE, TARGET)
+_HOST_TAGS = (WORKLOAD, IDENTITY, ROUTE, TARGET, REASON, POLICY)
 
 
 def tcp(log_name: str, *, pod: str) -> Any:
@@ -36,7 +36,7 @@ def tcp(log_name: str, *, pod: str) -> Any:
 
 def tcp_failures(log_name: str) -> Any:
     """Only connections that failed, of a listener that all pods share; joined by the client's address."""
-    log = _tcp(log_name, (*map(_dynamic, _HOST_TAGS), *map(_cluster, (REASON, POLICY))))
+    log = _tcp(log_name, map(_dynamic, _HOST_TAGS))
     log.filter.response_flag_filter.SetInParent()
     return log
 

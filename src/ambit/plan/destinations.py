@@ -72,7 +72,7 @@ def _service(
         return _refused(name, f"service {service.key} has no port {asked.port}", tags)
     family = asked.address.version
     endpoints = [
-        _endpoint(source, choice, service, pods, settings)
+        _endpoint(source, choice, service, view, pods, settings)
         for choice in choices(service, asked.port, family, view, settings)
         if choice.address.version == family or _is_tunnelled(choice.workload, settings)
     ]
@@ -113,18 +113,30 @@ def _same_node(
     tags: dict[str, str],
     view: MeshView,
 ) -> AnyMessage:
+    tags = {**tags, **_same_node_tags(source, Choice(workload, asked.address, asked.port), local, view)}
+    if tags[access_log.ROUTE] == REFUSED:
+        return clusters.refused(name, tags)
+    return clusters.inside(name, local.netns, tags)
+
+
+def _same_node_tags(source: LocalPod, choice: Choice, local: LocalPod, view: MeshView) -> dict[str, str]:
+    """Whether the connection goes on to `local`, and why (not)."""
+    workload = choice.workload
     if (local.namespace, local.name, local.identity) != (
         workload.namespace,
         workload.name,
         workload.identity,
     ):
-        return _refused(name, f"the pod at {asked.address} is not {workload.uid}", tags)
-    decision = decide_same_node(source, asked.address, asked.port, workload, view)
-    if name_of_rule := rule_name(decision):
-        tags = {**tags, access_log.POLICY: name_of_rule}
-    if not decision.allowed:
-        return _refused(name, decision.reason.value, tags)
-    return clusters.inside(name, local.netns, {**tags, access_log.ROUTE: SAME_NODE})
+        return {
+            access_log.ROUTE: REFUSED,
+            access_log.REASON: f"the pod at {choice.address} is not {workload.uid}",
+        }
+    decision = decide_same_node(source, choice.address, choice.port, workload, view)
+    rule = rule_name(decision)
+    policy = {access_log.POLICY: rule} if rule else {}
+    if decision.allowed:
+        return {access_log.ROUTE: SAME_NODE, **policy}
+    return {access_log.ROUTE: REFUSED, access_log.REASON: decision.reason.value, **policy}
 
 
 def decide_same_node(
@@ -206,19 +218,26 @@ def _is_waypoint(source: LocalPod, gateway: GatewayAddress, view: MeshView, sett
 
 
 def _endpoint(
-    source: LocalPod, choice: Choice, service: Service, pods: LocalPods, settings: NodeSettings
+    source: LocalPod,
+    choice: Choice,
+    service: Service,
+    view: MeshView,
+    pods: LocalPods,
+    settings: NodeSettings,
 ) -> clusters.Endpoint:
     workload = choice.workload
     if _is_tunnelled(workload, settings):
-        return _tunnel(
-            choice, names.tunnel(workload.identity, service.key if service.subject_alt_names else "")
-        )
+        pinned = service.key if service.subject_alt_names else ""
+        return _tunnel(choice, names.tunnel(workload.identity, pinned))
+    local = pods.by_address(choice.address)
+    # The pod's own answer decides; the tags say so here because this connection's log cannot see it.
+    same_node = _same_node_tags(source, choice, local, view) if local is not None else {}
     return clusters.Endpoint(
         listener=names.DIRECT_ORIGINATE,
         hop=(choice.address, choice.port),
         cluster=names.destination(source.key, choice.address, choice.port),
         weight=workload.capacity,
-        tags=_tags(choice, DIRECT if pods.by_address(choice.address) is None else SAME_NODE),
+        tags={**_tags(choice, DIRECT), **same_node},
     )
 
 

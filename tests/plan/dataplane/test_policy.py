@@ -66,6 +66,21 @@ def test_a_deny_names_its_rule(mesh: Mesh) -> None:
     assert tunnel.common_properties.downstream_remote_address.socket_address.address == str(a.four)
 
 
+def test_a_deny_behind_a_service_names_its_rule_too(mesh: Mesh) -> None:
+    a = mesh.pods["a"]
+    rule = Rule((Clause((Match(destination_ports=(8112,)),)),))
+    mesh.policies = [Authorization("no", "default", Scope.NAMESPACE, Action.DENY, (rule,))]
+    mesh.services = [service("10.99.0.6")]
+    mesh.serve(service().key, {"near": 8112})
+    with mesh.pods["near"].listen(8112):
+        assert a.ask("10.99.0.6", 80) == REFUSED
+        entry = log_of(mesh.agents["node1"], "outbound", "10.99.0.6:80")
+        assert [tag(entry, f"host.{name}") for name in ("route", "policy")] == ["refused", "default/no[0]"]
+        mesh.policies = []
+        mesh.update()
+        assert a.ask("10.99.0.6", 80) == f"{a.four} 2"
+
+
 @pytest.mark.parametrize("destination", ["far", "near"])
 def test_an_unknown_policy_closes_the_pod(mesh: Mesh, outside: Host, destination: str) -> None:
     a, server = mesh.pods["a"], mesh.pods[destination]

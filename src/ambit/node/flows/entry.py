@@ -74,8 +74,8 @@ def _tcp(kind: str, entry: Any) -> Entry:
     common = entry.common_properties
     tags = common.custom_tags
     route = tags.get("host.route") or tags.get("route", "")
-    reason = tags.get("reason", "")
-    policy = tags.get("policy", "")
+    reason = tags.get("host.reason") or tags.get("reason", "")
+    policy = tags.get("host.policy") or tags.get("policy", "")
     refused = route == REFUSED
     return Entry(
         kind=kind,
