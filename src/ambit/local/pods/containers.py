@@ -112,9 +112,10 @@ class Containers:
         """News from the shim."""
         if slot.current is not None and state["attempt"] < slot.current["attempt"]:
             return
-        was_running = slot.running
+        before = slot.current
         self._take(slot, state)
-        if slot.ended and was_running:
+        is_news = before is None or before["attempt"] != state["attempt"] or before["finished"] is None
+        if slot.ended and is_news:
             self._ended(pod, slot)
 
     def watch(self, pod: Mapping[str, Any], slot: Slot, group: asyncio.TaskGroup) -> None:
@@ -219,6 +220,10 @@ class Containers:
             self._host.events.record(pod, "Warning", "Failed", f"Error: {problem.message}", place)
             self._ended(pod, slot)
             return False
+        self._host.events.record(pod, "Normal", "Started", f"Started container {slot.name}", place)
+        if slot.current is not None and slot.current["attempt"] == attempt and slot.ended:
+            # It ended before the answer to `start` was read: `update` took the news, which must stay.
+            return False
         self._take(
             slot,
             {
@@ -231,7 +236,6 @@ class Containers:
                 "signal": None,
             },
         )
-        self._host.events.record(pod, "Normal", "Started", f"Started container {slot.name}", place)
         return True
 
     async def after_start(self, pod: Mapping[str, Any], slot: Slot) -> None:
