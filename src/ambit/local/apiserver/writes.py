@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ambit.local.apiserver import clock, metadata
+from ambit.local.apiserver import metadata
 from ambit.local.apiserver.addresses import ServiceAddresses
 from ambit.local.apiserver.apply import Owners
 from ambit.local.apiserver.custom import STORAGE as DEFINITIONS
@@ -33,6 +33,9 @@ from ambit.local.apiserver.store import Entry, Json, Store
 from ambit.local.apiserver.strategies.base import Strategy
 from ambit.local.apiserver.strategies.table import NEUTRAL, STRATEGIES
 from ambit.local.apiserver.versions import served, stored
+
+CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
+"""Finalizer of a definition while objects of its kind wait for theirs."""
 
 
 class WriteOptions(msgspec.Struct, frozen=True):
@@ -238,8 +241,9 @@ class Writer:
     def delete(self, resource: Resource, entry: Entry, options: DeleteOptions) -> tuple[Json, bool]:
         """Removes the object or marks it as terminating. Returns its last state and whether it is gone."""
         old = entry.decode()
-        if resource.storage == DEFINITIONS and not options.dry_run:
-            self._delete_instances(entry.name, options)
+        if resource.storage == DEFINITIONS and not options.dry_run and self._delete_instances(entry.name):
+            held = old["metadata"].get("finalizers") or []
+            old["metadata"]["finalizers"] = list(dict.fromkeys([*held, CLEANUP]))
         changed = plan_deletion(resource, old, options)
         if changed is None:
             if not options.dry_run:
@@ -259,19 +263,14 @@ class Writer:
             self._finish_definition(resource.custom)
         return body
 
-    def _delete_instances(self, definition: str, options: DeleteOptions) -> None:
-        """Objects of a custom kind go with their definition."""
+    def _delete_instances(self, definition: str) -> bool:
+        """Objects of a custom kind go with their definition; whether some wait for their finalizers."""
         resource = next((one for one in self.registry if one.custom == definition), None)
         if resource is None:
-            return
-        plain = DeleteOptions(grace_period_seconds=options.grace_period_seconds)
+            return False
         for entry in self.store.select(resource.storage):
-            self.delete(resource, entry, plain)
-        definitions = self.store.get(DEFINITIONS, "", definition)
-        if definitions and self.store.select(resource.storage):
-            body = definitions.decode()
-            body["metadata"].setdefault("deletionTimestamp", clock.now())
-            self.store.put(DEFINITIONS, body)
+            self.delete(resource, entry, DeleteOptions())
+        return bool(self.store.select(resource.storage))
 
     def _finish_definition(self, definition: str) -> None:
         """Ends a definition that waits for its last object."""
@@ -279,9 +278,13 @@ class Writer:
         if entry is None:
             return
         body = entry.decode()
-        if "deletionTimestamp" not in body["metadata"] or body["metadata"].get("finalizers"):
+        finalizers = body["metadata"].get("finalizers") or []
+        if CLEANUP not in finalizers or self.store.select(definition):
             return
-        if not self.store.select(definition):
+        body["metadata"]["finalizers"] = [one for one in finalizers if one != CLEANUP]
+        if body["metadata"]["finalizers"]:
+            self.store.put(DEFINITIONS, body)
+        else:
             self.store.delete(DEFINITIONS, "", definition)
 
 
