@@ -35,11 +35,11 @@ def node_of(pod: Pod) -> str:
     return str(pod.get("spec", {}).get("nodeName", ""))
 
 
-async def ask(client: Client, pod: Pod, path: str, port: int = NODE_ADMIN_PORT) -> Any:
+async def ask(client: Client, pod: Pod, path: str, port: int = NODE_ADMIN_PORT, method: str = "GET") -> Any:
     """The JSON that a pod's debug port answers. Raises Unreachable."""
     metadata = pod["metadata"]
     async with pod_http(client, metadata["namespace"], metadata["name"], port) as transport:
-        response = await transport.request("GET", path, {})
+        response = await transport.request(method, path, {})
         body = await response.read()
     try:
         return msgspec.json.decode(body)

@@ -1,17 +1,23 @@
-"""`ambit node`: the agent of one node."""
+"""`ambit node`: the agent of one node: run it, look at it, hand its Envoy over."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from ambit.cli import access
+from ambit.cli.mesh import ask, ask_all, node_pods
+from ambit.cli.render.output import emit, emit_data, output_option
 from ambit.core import names
+from ambit.core.errors import AmbitError
+from ambit.kube.client import Client
 
 _PATH = click.Path(path_type=Path)
 
 
 @click.group("node")
 def command() -> None:
-    """Run the agent of a node."""
+    """Node agents and their Envoys."""
 
 
 @command.command("run")
@@ -120,3 +126,64 @@ def run(
     )
     set_up(log_level, as_json=log_format == "json")
     asyncio.run(main(settings))
+
+
+@command.command("status")
+@click.argument("node", required=False)
+@access.cluster_options
+@output_option
+def status(
+    node: str | None, name: str | None, kubeconfig: str | None, context: str | None, output: str
+) -> None:
+    """Agents, their Envoys, and what an older Envoy still carries."""
+
+    async def work(client: Client) -> list[dict[str, Any]]:
+        answers = await ask_all(client, await node_pods(client, node), "/status")
+        return [answer for _, answer in answers]
+
+    found = access.run(access.with_client(access.open_client(name, kubeconfig, context), work))
+    rows = [
+        [
+            each["node"],
+            "yes" if each["ready"] else "; ".join(each["missing"]),
+            each["envoy"]["state"],
+            str(each["envoy"]["pid"] or ""),
+            _older(each["envoy"]),
+            str(len(each["pods"])),
+            "yes" if each["connected"] else each["problem"] or "no",
+        ]
+        for each in found
+    ]
+    emit(["NODE", "READY", "ENVOY", "PID", "OLDER", "PODS", "CONTROL PLANE"], rows, found, output)
+
+
+@command.command("restart")
+@click.argument("node")
+@click.option("--force", is_flag=True, help="Also when an older Envoy still has connections: they are cut.")
+@access.cluster_options
+@output_option
+def restart(
+    node: str, force: bool, name: str | None, kubeconfig: str | None, context: str | None, output: str
+) -> None:
+    """Hand over to a new Envoy on NODE: no new connection is refused, open ones end in the old one."""
+
+    async def work(client: Client) -> dict[str, Any]:
+        (pod,) = await node_pods(client, node)
+        path = "/restart?force=1" if force else "/restart"
+        answer: dict[str, Any] = await ask(client, pod, path, method="POST")
+        if "error" in answer:
+            raise AmbitError(str(answer["error"]), str(answer.get("hint", "")))
+        return answer
+
+    answer = access.run(access.with_client(access.open_client(name, kubeconfig, context), work))
+    if output == "table":
+        click.echo(f"Envoy on {answer['node']} is {answer['envoy']['state']}, pid {answer['envoy']['pid']}")
+    else:
+        emit_data(answer, output)
+
+
+def _older(envoy: dict[str, Any]) -> str:
+    if envoy["olderPid"] is None:
+        return ""
+    held = envoy["olderConnections"]
+    return f"pid {envoy['olderPid']}: {'?' if held is None else held} connections"

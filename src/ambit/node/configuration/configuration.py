@@ -55,6 +55,7 @@ class Configuration:
         self._complete = complete
         self._certificate = certificate
         self._pods: dict[str, LocalPod] = {}
+        self._known = LocalPods()
         self._table = TrackedPods(())
         self._sent: dict[str, frozenset[tuple[str, str]]] = {}
         self._destinations: dict[str, set[str]] = {}
@@ -76,7 +77,8 @@ class Configuration:
 
     @property
     def table(self) -> LocalPods:
-        return LocalPods(self._pods.values())
+        """The node's pods, immutable."""
+        return self._known
 
     @property
     def destinations(self) -> int:
@@ -95,7 +97,7 @@ class Configuration:
     def add(self, pod: LocalPod) -> Publication:
         """A pod came, or a fact about it changed."""
         self._pods[pod.key] = pod
-        self._table = TrackedPods(self._pods.values())
+        self._note_pods()
         resources = self._pod_resources(pod)
         return self._publish([*resources, *self._answers(self._dependencies.on(pod_keys(pod)))])
 
@@ -115,10 +117,14 @@ class Configuration:
         touched, removed = self._without(key)
         return self._publish(self._answers(self._dependencies.on(touched)), removed)
 
+    def _note_pods(self) -> None:
+        self._known = LocalPods(self._pods.values())
+        self._table = TrackedPods(self._pods.values())
+
     def _without(self, key: str) -> tuple[frozenset[str], set[tuple[str, str]]]:
         """What looked for this pod, and what is to be removed from Envoy."""
         pod = self._pods.pop(key, None)
-        self._table = TrackedPods(self._pods.values())
+        self._note_pods()
         self._dependencies.forget(Answer("pod", key))
         touched = pod_keys(pod) if pod is not None else frozenset()
         return touched, set(self._sent.pop(key, frozenset()))

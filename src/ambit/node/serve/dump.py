@@ -36,7 +36,7 @@ def config_dump(
     certificates: Iterable[CertificateState],
     pods: Mapping[str, Any],
     config: Mapping[str, Any],
-    version: str,
+    version: Mapping[str, str],
 ) -> Iterator[bytes]:
     """Parts of one JSON document."""
     encode = msgspec.json.encode
@@ -52,7 +52,7 @@ def config_dump(
     yield from _joined(encode(policy(each)) for each in state.authorizations())
     yield b'],"certificates":' + encode([certificate(each) for each in certificates])
     yield b',"workloadState":' + encode(pods)
-    yield b',"stagedServices":{},"staticConfig":{},"version":' + encode({"version": version})
+    yield b',"stagedServices":{},"staticConfig":{},"version":' + encode(version)
     yield b',"config":' + encode(config) + b"}\n"
 
 

@@ -100,7 +100,8 @@ class Endpoints:
             for pod in agent.configuration.pods
         }
         config = {"localNode": agent.settings.node, "clusterId": agent.settings.cluster_id}
-        parts = dump.config_dump(agent.state, agent.certificates.states(), pods, config, __version__)
+        version = {"version": __version__, "envoy": agent.supervisor.version}
+        parts = dump.config_dump(agent.state, agent.certificates.states(), pods, config, version)
 
         async def stream() -> AsyncGenerator[bytes, None]:
             for part in parts:

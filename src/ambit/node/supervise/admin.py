@@ -21,6 +21,12 @@ class ServerInfo(msgspec.Struct, frozen=True):
     version: str
     epoch: int
 
+    @property
+    def release(self) -> str:
+        """`1.40.0` of `<commit>/1.40.0/Clean/RELEASE/BoringSSL`."""
+        parts = self.version.split("/")
+        return parts[1] if len(parts) > 1 else self.version
+
 
 class _Options(msgspec.Struct, frozen=True):
     restart_epoch: int = 0

@@ -90,6 +90,8 @@ class Supervisor:
         self.spec = spec
         self.admin = Admin(spec.admin)
         self.state = State.ABSENT
+        self.version = ""
+        """Envoy's version, once one was live."""
         self._changed = changed
         self._current: Generation | None = None
         self._older: Generation | None = None
@@ -294,6 +296,7 @@ class Supervisor:
             with contextlib.suppress(Unreachable):
                 info = await self.admin.server_info()
                 if info.epoch == generation.epoch and info.state == "LIVE":
+                    self.version = info.release
                     self._post(Event.LIVE)
                     return
             await asyncio.sleep(0.02)
