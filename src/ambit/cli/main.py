@@ -18,6 +18,7 @@ COMMANDS = {
     "policies": "ambit.cli.commands.proxy_state:policies",
     "certs": "ambit.cli.commands.proxy_state:certs",
     "connections": "ambit.cli.commands.proxy_state:connections",
+    "flows": "ambit.cli.commands.flows:command",
     "control": "ambit.cli.commands.control:command",
     "node": "ambit.cli.commands.node:command",
     "local": "ambit.cli.commands.local:command",

@@ -1,0 +1,111 @@
+"""`ambit flows`: what the node proxies decided, one line each."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import click
+import msgspec
+
+from ambit.cli.access import cluster_options, open_client, run, with_client
+from ambit.cli.mesh import node_of, node_pods
+from ambit.cli.render.flow_line import flow_line, is_denied
+from ambit.core.errors import AmbitError
+from ambit.core.names import NODE_ADMIN_PORT
+from ambit.kube.client import Client
+from ambit.kube.portforward import pod_http
+
+Flow = dict[str, Any]
+LOOK_AGAIN = 1.0
+
+
+@click.command("flows")
+@cluster_options
+@click.option("-f", "--follow", is_flag=True, help="Wait for more.")
+@click.option(
+    "--last", default=20, show_default=True, help="How many of the past to show first, of each node."
+)
+@click.option("--denied", is_flag=True, help="Only denied ones.")
+@click.option(
+    "--from", "source", default=None, metavar="TEXT", help="Only from a pod or namespace/pod with this in it."
+)
+@click.option(
+    "--to",
+    "destination",
+    default=None,
+    metavar="TEXT",
+    help="Only to a pod or namespace/pod with this in it.",
+)
+@click.option("--node", default=None, metavar="NODE", help="Only decisions of this node.")
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Lines, or JSON lines."
+)
+def command(
+    name: str | None,
+    kubeconfig: str | None,
+    context: str | None,
+    follow: bool,
+    last: int,
+    denied: bool,
+    source: str | None,
+    destination: str | None,
+    node: str | None,
+    output: str,
+) -> None:
+    """Show live decisions: who talked to whom, with which identity, and what was decided by which rule."""
+
+    def is_wanted(flow: Flow) -> bool:
+        return (
+            (not denied or is_denied(flow))
+            and _contains(flow["source"], source)
+            and _contains(flow["destination"], destination)
+        )
+
+    def show(flow: Flow) -> None:
+        if is_wanted(flow):
+            click.echo(msgspec.json.encode(flow).decode() if output == "json" else flow_line(flow))
+
+    async def work(client: Client) -> None:
+        pods = await node_pods(client, node)
+        if follow:
+            async with asyncio.TaskGroup() as group:
+                for pod in pods:
+                    group.create_task(_follow(client, pod, last, show))
+            return
+        past = await asyncio.gather(*(_past(client, pod, last) for pod in pods))
+        for flow in sorted((flow for flows in past for flow in flows), key=lambda flow: float(flow["time"])):
+            show(flow)
+
+    with contextlib.suppress(KeyboardInterrupt):
+        run(with_client(open_client(name, kubeconfig, context), work))
+
+
+def _contains(end: dict[str, Any], text: str | None) -> bool:
+    return text is None or text in f"{end.get('namespace', '')}/{end.get('workload', '')} {end['address']}"
+
+
+async def _past(client: Client, pod: dict[str, Any], last: int) -> list[Flow]:
+    found: list[Flow] = []
+    await _read(client, pod, f"/flows?last={last}", found.append)
+    return found
+
+
+async def _follow(client: Client, pod: dict[str, Any], last: int, show: Callable[[Flow], None]) -> None:
+    """A proxy that goes away is waited for; what it says comes on when it is back."""
+    path = f"/flows?follow=1&last={last}"
+    while True:
+        try:
+            await _read(client, pod, path, show)
+        except AmbitError as problem:
+            click.echo(f"node {node_of(pod)}: {problem.message}", err=True)
+        path = "/flows?follow=1&last=0"
+        await asyncio.sleep(LOOK_AGAIN)
+
+
+async def _read(client: Client, pod: dict[str, Any], path: str, take: Callable[[Flow], None]) -> None:
+    metadata = pod["metadata"]
+    async with pod_http(client, metadata["namespace"], metadata["name"], NODE_ADMIN_PORT) as transport:
+        response = await transport.request("GET", path, {})
+        async for line in response.lines():
+            take(msgspec.json.decode(line))

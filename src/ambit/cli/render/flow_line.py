@@ -1,0 +1,61 @@
+"""One decision as one line: time, source with identity, arrow, destination, how it went, and the verdict."""
+
+from datetime import datetime
+from typing import Any
+
+import click
+
+from ambit.cli.render.output import printable
+from ambit.core.identity import Identity
+
+Flow = dict[str, Any]
+
+
+def flow_line(flow: Flow) -> str:
+    """A coloured line; click drops the colours where they are not wanted."""
+    time = datetime.fromtimestamp(flow["time"]).strftime("%H:%M:%S.%f")[:-3]
+    source, destination = flow["source"], flow["destination"]
+    size = f"{flow.get('received', 0)}/{flow.get('sent', 0)}B {flow.get('milliseconds', 0.0):.1f}ms"
+    parts = [
+        click.style(time, dim=True),
+        f"{flow['node']}/{flow['reporter']}",
+        _end(source),
+        "→",
+        _end(destination),
+        f"{flow.get('hop') or 'plain'} {_security(flow)}",
+        size,
+        _verdict(flow),
+    ]
+    return " ".join(parts)
+
+
+def is_denied(flow: Flow) -> bool:
+    return flow.get("decision") == "deny"
+
+
+def _end(end: dict[str, Any]) -> str:
+    name = f"{end.get('namespace', '')}/{end['workload']}" if end.get("workload") else end["address"]
+    where = f"{name}:{end['address'].rpartition(':')[2]}" if end.get("workload") else name
+    return printable(f"{where} ({_account(end.get('identity', ''))})")
+
+
+def _account(uri: str) -> str:
+    """`namespace/account` of an identity, which is what tells people most."""
+    try:
+        identity = Identity.parse(uri)
+    except ValueError:
+        return "no identity"
+    return f"{identity.namespace}/{identity.service_account}"
+
+
+def _security(flow: Flow) -> str:
+    return "verified" if flow.get("mutualTls") else "unverified"
+
+
+def _verdict(flow: Flow) -> str:
+    policy = printable(flow.get("policy", "")) if flow.get("policy") else ""
+    if is_denied(flow):
+        return click.style(f"DENIED by {policy or 'default'}", fg="red")
+    if flow.get("error"):
+        return click.style(f"FAILED {printable(flow['error'])}", fg="yellow")
+    return click.style("ALLOWED", fg="green") + (f" by {policy}" if policy else "")
