@@ -10,6 +10,7 @@ from ambit.core.errors import AmbitError
 COMMANDS = {
     "up": "ambit.cli.commands.up:command",
     "down": "ambit.cli.commands.down:command",
+    "demo": "ambit.cli.commands.demo:command",
     "check": "ambit.cli.commands.check:command",
     "explain": "ambit.cli.commands.explain:command",
     "ps": "ambit.cli.commands.ps:command",

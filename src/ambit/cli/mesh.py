@@ -1,6 +1,7 @@
 """The mesh's own pods, and what their debug ports say. Reached by port-forward, as istioctl does."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -53,3 +54,23 @@ async def ask_all(client: Client, pods: list[Pod], path: str) -> list[tuple[Pod,
     """The same of several pods at once."""
     answers = await asyncio.gather(*(ask(client, pod, path) for pod in pods))
     return list(zip(pods, answers, strict=True))
+
+
+async def read_flows(client: Client, last: int = 1000, node: str | None = None) -> list[dict[str, Any]]:
+    """The newest decisions of the node proxies, at most `last` of each, oldest first."""
+    pods = await node_pods(client, node)
+    parts = await asyncio.gather(*(_flows_of(client, pod, last) for pod in pods))
+    return sorted((flow for part in parts for flow in part), key=lambda flow: float(flow["time"]))
+
+
+async def _flows_of(client: Client, pod: Pod, last: int) -> list[dict[str, Any]]:
+    return [flow async for flow in stream(client, pod, f"/flows?last={last}")]
+
+
+async def stream(client: Client, pod: Pod, path: str) -> AsyncIterator[Any]:
+    """The JSON lines that a pod's debug port answers, as they come. Raises Unreachable."""
+    metadata = pod["metadata"]
+    async with pod_http(client, metadata["namespace"], metadata["name"], NODE_ADMIN_PORT) as transport:
+        response = await transport.request("GET", path, {})
+        async for line in response.lines():
+            yield msgspec.json.decode(line)

@@ -9,12 +9,10 @@ import click
 import msgspec
 
 from ambit.cli.access import cluster_options, open_client, run, with_client
-from ambit.cli.mesh import node_of, node_pods
+from ambit.cli.mesh import node_of, node_pods, read_flows, stream
 from ambit.cli.render.flow_line import flow_line, is_denied
 from ambit.core.errors import AmbitError
-from ambit.core.names import NODE_ADMIN_PORT
 from ambit.kube.client import Client
-from ambit.kube.portforward import pod_http
 
 Flow = dict[str, Any]
 LOOK_AGAIN = 1.0
@@ -73,8 +71,7 @@ def command(
                 for pod in pods:
                     group.create_task(_follow(client, pod, last, show))
             return
-        past = await asyncio.gather(*(_past(client, pod, last) for pod in pods))
-        for flow in sorted((flow for flows in past for flow in flows), key=lambda flow: float(flow["time"])):
+        for flow in await read_flows(client, last, node):
             show(flow)
 
     with contextlib.suppress(KeyboardInterrupt):
@@ -85,27 +82,14 @@ def _contains(end: dict[str, Any], text: str | None) -> bool:
     return text is None or text in f"{end.get('namespace', '')}/{end.get('workload', '')} {end['address']}"
 
 
-async def _past(client: Client, pod: dict[str, Any], last: int) -> list[Flow]:
-    found: list[Flow] = []
-    await _read(client, pod, f"/flows?last={last}", found.append)
-    return found
-
-
 async def _follow(client: Client, pod: dict[str, Any], last: int, show: Callable[[Flow], None]) -> None:
     """A proxy that goes away is waited for; what it says comes on when it is back."""
     path = f"/flows?follow=1&last={last}"
     while True:
         try:
-            await _read(client, pod, path, show)
+            async for flow in stream(client, pod, path):
+                show(flow)
         except AmbitError as problem:
             click.echo(f"node {node_of(pod)}: {problem.message}", err=True)
         path = "/flows?follow=1&last=0"
         await asyncio.sleep(LOOK_AGAIN)
-
-
-async def _read(client: Client, pod: dict[str, Any], path: str, take: Callable[[Flow], None]) -> None:
-    metadata = pod["metadata"]
-    async with pod_http(client, metadata["namespace"], metadata["name"], NODE_ADMIN_PORT) as transport:
-        response = await transport.request("GET", path, {})
-        async for line in response.lines():
-            take(msgspec.json.decode(line))
