@@ -78,6 +78,6 @@ async def _until_it_listens(process: asyncio.subprocess.Process) -> None:
 async def _until_quiet(path: Path) -> None:
     """Until the file has not grown for a moment: what was sent has then been written."""
     size = -1
-    while size != path.stat().st_size:  # noqa: ASYNC110 - tcpdump gives no sign that all is written
+    while size != path.stat().st_size:
         size = path.stat().st_size
         await asyncio.sleep(0.2)
