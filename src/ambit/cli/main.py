@@ -1,6 +1,7 @@
 """The `ambit` command: subcommands are imported only when they are used."""
 
 import importlib
+import signal
 import sys
 
 import click
@@ -49,7 +50,8 @@ def ambit() -> None:
 
 
 def main() -> None:
-    """Entry point. An AmbitError becomes one sentence, a hint and its exit code."""
+    """Entry point. An AmbitError becomes one sentence, a hint and its exit code; SIGTERM undoes things as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         ambit.main(standalone_mode=False, prog_name="ambit")
     except click.exceptions.Exit as stop:

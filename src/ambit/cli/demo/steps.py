@@ -29,6 +29,8 @@ NAMESPACE = "default"
 PAGE = "http://productpage:9080/productpage"
 RATINGS = "http://ratings:9080/ratings/0"
 REQUESTS = 40
+PODS_IN_ALL = 7
+"""Bookinfo's six and the curl pod."""
 PATIENCE = 60.0
 LOOK_AGAIN = 0.1
 POLICY_NAME = "ratings-refuses-curl"
@@ -142,7 +144,7 @@ class Demo:
 
     async def _ready_pods(self) -> list[dict[str, Any]]:
         pods = await self.client.list(PODS, NAMESPACE)
-        return pods if len(pods) >= 7 and all(is_ready(pod) for pod in pods) else []
+        return pods if len(pods) >= PODS_IN_ALL and all(is_ready(pod) for pod in pods) else []
 
     async def _page(self) -> str:
         return (await curl(self.client, NAMESPACE, PAGE)).stdout.decode(errors="replace")
@@ -158,8 +160,8 @@ class Demo:
 
     async def _all_tunnel(self) -> bool:
         for _, dump in await ask_all(self.client, await node_pods(self.client), "/config_dump"):
-            ours = [workload for workload in dump["workloads"] if workload["namespace"] == NAMESPACE]
-            if len(ours) < 7 or any(workload.get("protocol") != "HBONE" for workload in ours):
+            ours = [each for each in dump["workloads"] if f"//Pod/{NAMESPACE}/" in each["uid"]]
+            if len(ours) < PODS_IN_ALL or any(workload.get("protocol") != "HBONE" for workload in ours):
                 return False
         return True
 

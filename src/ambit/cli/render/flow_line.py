@@ -55,7 +55,8 @@ def _security(flow: Flow) -> str:
 def _verdict(flow: Flow) -> str:
     policy = printable(flow.get("policy", "")) if flow.get("policy") else ""
     if is_denied(flow):
-        return click.style(f"DENIED by {policy or 'default'}", fg="red")
+        by = f"by {policy}" if policy else "at the destination" if flow["reporter"] == "source" else "by default"
+        return click.style(f"DENIED {by}", fg="red")
     if flow.get("error"):
         return click.style(f"FAILED {printable(flow['error'])}", fg="yellow")
     return click.style("ALLOWED", fg="green") + (f" by {policy}" if policy else "")

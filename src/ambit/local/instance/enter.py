@@ -15,7 +15,7 @@ def enter_command(record: InstanceRecord, place: str, words: list[str]) -> list[
     places = ["fabric", *(f"node{index}" for index in range(1, record.nodes + 1))]
     if place not in places:
         raise BadInput(f"no node {place!r}", f"there are: {', '.join(places)}")
-    enter = ["nsenter", f"--target={record.supervisor.pid}", "--mount", "--pid", "--ipc"]
+    enter = ["nsenter", f"--target={record.supervisor.pid}", "--mount"]
     if record.rootless:
         enter += ["--user", "--preserve-credentials"]
     return [*enter, "--", "nsenter", f"--net={os.fspath(NETNS / place)}", "--", *words]
