@@ -64,7 +64,7 @@ async def read_flows(client: Client, last: int = 1000, node: str | None = None) 
 
 
 async def _flows_of(client: Client, pod: Pod, last: int) -> list[dict[str, Any]]:
-    return [flow async for flow in stream(client, pod, f"/flows?last={last}")]
+    return [flow async for flow in stream(client, pod, f"/flows?limit={last}")]
 
 
 async def stream(client: Client, pod: Pod, path: str) -> AsyncIterator[Any]:

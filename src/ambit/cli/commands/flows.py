@@ -84,12 +84,12 @@ def _contains(end: dict[str, Any], text: str | None) -> bool:
 
 async def _follow(client: Client, pod: dict[str, Any], last: int, show: Callable[[Flow], None]) -> None:
     """A proxy that goes away is waited for; what it says comes on when it is back."""
-    path = f"/flows?follow=1&last={last}"
+    path = f"/flows?follow=1&limit={last}"
     while True:
         try:
             async for flow in stream(client, pod, path):
                 show(flow)
         except AmbitError as problem:
             click.echo(f"node {node_of(pod)}: {problem.message}", err=True)
-        path = "/flows?follow=1&last=0"
+        path = "/flows?follow=1&limit=0"
         await asyncio.sleep(LOOK_AGAIN)
