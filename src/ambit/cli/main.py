@@ -50,7 +50,7 @@ def ambit() -> None:
 
 
 def main() -> None:
-    """Entry point. An AmbitError becomes one sentence, a hint and its exit code; SIGTERM undoes things as Ctrl-C does."""
+    """Entry point. An AmbitError becomes a sentence, a hint and an exit code; SIGTERM acts as Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         ambit.main(standalone_mode=False, prog_name="ambit")
