@@ -45,7 +45,19 @@ async def captured(record: InstanceRecord, node: str) -> AsyncIterator[Capture]:
     capture = Capture()
     with tempfile.TemporaryDirectory(prefix="ambit-capture-") as directory:
         path = Path(directory) / "wire.pcap"
-        words = ["tcpdump", "-i", NODE_INTERFACE, "-Z", "root", "--immediate-mode", "-U", "-s", "0", "-w", "-"]
+        words = [
+            "tcpdump",
+            "-i",
+            NODE_INTERFACE,
+            "-Z",
+            "root",
+            "--immediate-mode",
+            "-U",
+            "-s",
+            "0",
+            "-w",
+            "-",
+        ]
         with path.open("wb") as file:
             process = await asyncio.create_subprocess_exec(
                 *enter_command(record, node, words),

@@ -55,7 +55,13 @@ def _security(flow: Flow) -> str:
 def _verdict(flow: Flow) -> str:
     policy = printable(flow.get("policy", "")) if flow.get("policy") else ""
     if is_denied(flow):
-        by = f"by {policy}" if policy else "at the destination" if flow["reporter"] == "source" else "by default"
+        by = (
+            f"by {policy}"
+            if policy
+            else "at the destination"
+            if flow["reporter"] == "source"
+            else "by default"
+        )
         return click.style(f"DENIED {by}", fg="red")
     if flow.get("error"):
         return click.style(f"FAILED {printable(flow['error'])}", fg="yellow")
