@@ -30,6 +30,10 @@ def definition_name(group: str, version: str, kind: str) -> str | None:
     return _kinds().get((group, version, kind))
 
 
+_RESOLVED: dict[int, tuple[Schema, Schema]] = {}
+"""Identity of a reference with siblings -> the reference (kept, so that its identity stays its own) and the result."""
+
+
 def schema_of(group: str, version: str, kind: str) -> Schema | None:
     """The schema of a kind; its references are followed with `resolve`."""
     name = definition_name(group, version, kind)
@@ -42,9 +46,13 @@ def resolve(schema: Schema) -> Schema:
     if reference is None:
         return schema
     target: Schema = resolve(definitions()[reference])
-    if len(schema) > 1:
-        return {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
-    return target
+    if len(schema) == 1:
+        return target
+    found = _RESOLVED.get(id(schema))
+    if found is None:
+        own = {key: value for key, value in schema.items() if key != "$ref"}
+        found = _RESOLVED[id(schema)] = (schema, {**target, **own})
+    return found[1]
 
 
 def object_meta() -> Schema:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ambit.local.apiserver.apply import Owner, Owners, apply
-from ambit.local.apiserver.fieldset import MISSING, from_fields, lookup, paths_of, to_fields
+from ambit.local.apiserver.fieldset import MISSING, changes, from_fields, lookup, paths_of, to_fields
 from ambit.objects.structural import inline
 from tests.local.apiserver.conftest import Client
 from tests.local.apiserver.test_objects import DEPLOYMENTS, deployment
@@ -60,6 +60,17 @@ def test_field_sets_survive_their_json_form(config: Any) -> None:
     paths = paths_of(SCHEMA, config, inline)
     assert from_fields(to_fields(paths)) == paths
     assert all(lookup(SCHEMA, config, path, inline) is not MISSING for path in paths)
+
+
+@given(CONFIG, CONFIG)
+def test_changes_are_what_the_field_sets_say(old: Any, new: Any) -> None:
+    gained, lost = changes(SCHEMA, old, new, inline)
+    before, after = paths_of(SCHEMA, old, inline), paths_of(SCHEMA, new, inline)
+    assert lost == before - after
+    assert after - before <= gained <= after
+    for path in before & after:
+        changed = lookup(SCHEMA, old, path, inline) != lookup(SCHEMA, new, path, inline)
+        assert (path in gained) == (changed and not path[-1].startswith(("k:", "v:")))
 
 
 @given(CONFIG, CONFIG)

@@ -76,6 +76,52 @@ def _walk(schema: Schema, value: Any, resolve: Resolve, path: Path) -> Iterator[
         yield path
 
 
+def changes(schema: Schema, old: Any, new: Any, resolve: Resolve) -> tuple[Paths, Paths]:
+    """Fields that are new or have another value, and fields that are gone. Equal parts are not walked."""
+    gained: set[Path] = set()
+    lost: set[Path] = set()
+    _compare(resolve(schema), old, new, resolve, (), gained, lost)
+    return frozenset(gained), frozenset(lost - gained)
+
+
+def _compare(
+    schema: Schema, old: Any, new: Any, resolve: Resolve, path: Path, gained: set[Path], lost: set[Path]
+) -> None:
+    if old == new and type(old) is type(new):
+        return
+    if old and new and isinstance(old, dict) and isinstance(new, dict) and not is_atomic_map(schema):
+        for name in old.keys() | new.keys():
+            inner, step = member(schema, name, resolve), (*path, f"f:{name}")
+            if name not in new:
+                lost.update(_walk(inner, old[name], resolve, step))
+            elif name not in old:
+                gained.update(_walk(inner, new[name], resolve, step))
+            else:
+                _compare(inner, old[name], new[name], resolve, step, gained, lost)
+    elif old and new and isinstance(old, list) and isinstance(new, list) and list_type(schema) == "map":
+        items = item_schema(schema, resolve)
+        before = {item_key(schema, one, resolve): one for one in old}
+        after = {item_key(schema, one, resolve): one for one in new}
+        for key in (before.keys() | after.keys()) - {None}:
+            step = (*path, str(key))
+            if key in before and key in after:
+                _compare(items, before[key], after[key], resolve, step, gained, lost)
+            else:
+                target, source = (gained, after) if key in after else (lost, before)
+                target.add(step)
+                target.update(_walk(items, source[key], resolve, step))
+    else:
+        before_paths, after_paths = _walk(schema, old, resolve, path), _walk(schema, new, resolve, path)
+        if list_type(schema) == "set":
+            kept = frozenset(before_paths)
+            found = frozenset(after_paths)
+            gained |= found - kept
+            lost |= kept - found
+        else:
+            lost.update(before_paths)
+            gained.update(after_paths)
+
+
 def to_fields(paths: Iterable[Path]) -> dict[str, Any]:
     """As `fieldsV1`."""
     root: dict[str, Any] = {}

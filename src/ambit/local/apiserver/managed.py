@@ -9,11 +9,10 @@ from ambit.local.apiserver import clock
 from ambit.local.apiserver.apply import Owner, Owners, same_owner
 from ambit.local.apiserver.fieldset import (
     MISSING,
-    Path,
     Paths,
+    changes,
     from_fields,
     lookup,
-    paths_of,
     to_fields,
 )
 from ambit.local.apiserver.resources import Resource
@@ -144,16 +143,9 @@ def _update(shape: "Shape", old: Json | None, body: Json, me: Owner, owners: Own
     before, after = bare(old) if old else {}, bare(body)
     if before == after:
         return owners
-    old_paths, new_paths = paths_of(schema, before, resolve), paths_of(schema, after, resolve)
-
-    def changed(path: Path) -> bool:
-        return bool(lookup(schema, before, path, resolve) != lookup(schema, after, path, resolve))
-
-    leaves = frozenset(
-        path for path in old_paths & new_paths if not path[-1].startswith(("k:", "v:")) and changed(path)
-    )
-    mine: Paths = (new_paths - old_paths) | leaves
-    lost = leaves | (old_paths - new_paths)
+    gained, lost = changes(schema, before, after, resolve)
+    lost |= gained
+    mine: Paths = gained
     result: Owners = {}
     for owner, paths in owners.items():
         if same_owner(owner, me):

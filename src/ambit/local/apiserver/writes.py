@@ -151,10 +151,12 @@ class Writer:
             body["apiVersion"] = resource.stored_api_version
         self.strategy(resource).default(body)
 
-    def _validate(self, resource: Resource, body: Json, old: Json | None) -> None:
+    def _validate(self, resource: Resource, body: Json, old: Json | None, *, content: bool = True) -> None:
+        """`content` is False when a status write left everything else as it was."""
         causes = metadata.check(resource, body["metadata"])
         causes += self.shape(resource).validate(body, old)
-        causes += self.strategy(resource).validate(body, old)
+        if content:
+            causes += self.strategy(resource).validate(body, old)
         if causes:
             name = body["metadata"].get("name") or body["metadata"].get("generateName") or ""
             raise invalid(resource.kind, resource.group, name, causes)
@@ -186,19 +188,22 @@ class Writer:
 
         `received` says that the body was checked already. `applied` is the new managedFields of an apply.
         """
+        if subresource == "status" and isinstance(body, dict):
+            body = {key: body[key] for key in ("apiVersion", "kind", "metadata", "status") if key in body}
         warnings = [] if received else self.receive(resource, body, options)
         body = stored(resource, body)
         old = entry.decode()
         given = body["metadata"].get("resourceVersion")
         if given and given != str(entry.revision):
             raise modified(resource.plural, resource.group, entry.name)
-        body = _isolate(resource, body, old, subresource)
+        body = _isolate(resource, body, entry.decode(), subresource)
         metadata.prepare_update(resource, body["metadata"], old["metadata"])
-        self._default(resource, body)
+        if resource.custom or not subresource:
+            self._default(resource, body)
         if not subresource:
             self.strategy(resource).update(self, body, old)
         try:
-            self._validate(resource, body, old)
+            self._validate(resource, body, old, content=not subresource)
         except ApiFailure:
             self.strategy(resource).rejected(self, body, old)
             raise
@@ -289,9 +294,9 @@ class Writer:
 
 
 def _isolate(resource: Resource, body: Json, old: Json, subresource: str) -> Json:
-    """A status write changes only status; other writes leave status alone."""
+    """A status write changes only status; other writes leave status alone. Takes parts of `old`."""
     if subresource == "status":
-        kept = copy.deepcopy(old)
+        kept = old
         if "status" in body:
             kept["status"] = body["status"]
         else:
