@@ -1,0 +1,154 @@
+"""Istio's sample applications, their manifests unchanged, in an enrolled namespace: they run, and talk only TLS."""
+
+import asyncio
+import ipaddress
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ambit.cli.demo.wire import Capture, captured
+from ambit.local.instance.record import read_record
+from ambit.testing.mesh import Mesh
+
+pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
+
+MANIFESTS = Path(__file__).parents[2] / "examples" / "istio"
+SAMPLES = ("bookinfo", "curl", "httpbin", "helloworld", "tcp-echo")
+PODS = ipaddress.ip_network("10.244.0.0/16")
+HBONE_PORT = 15008
+
+TALK = """
+import socket, sys
+with socket.create_connection(("tcp-echo", int(sys.argv[1])), 5) as connection:
+    connection.sendall(b"world\\n")
+    print(connection.makefile().readline(), end="")
+"""
+
+
+def create(mesh: Mesh, *, is_enrolled: bool) -> str:
+    """A namespace with all samples, every pod ready."""
+    name = f"n{uuid.uuid4().hex[:8]}"
+    labels = {"istio.io/dataplane-mode": "ambient"} if is_enrolled else {}
+    mesh.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    files = [word for sample in SAMPLES for word in ("-f", str(MANIFESTS / f"{sample}.yaml"))]
+    mesh.kubectl("apply", "-n", name, *files)
+    mesh.kubectl("wait", "-n", name, "--for=condition=Available", "deployment", "--all", "--timeout=60s")
+    return name
+
+
+@pytest.fixture(scope="module")
+def samples(mesh: Mesh) -> Iterator[str]:
+    name = create(mesh, is_enrolled=True)
+    yield name
+    mesh.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def curl(mesh: Mesh, namespace: str, *words: str) -> str:
+    return mesh.exec(namespace, "deploy/curl", "curl", "-sS", "-m", "10", *words).stdout
+
+
+def test_productpage_is_served_to_the_curl_pod(mesh: Mesh, samples: str) -> None:
+    page = curl(mesh, samples, "http://productpage:9080/productpage")
+    assert "<title>Simple Bookstore App</title>" in page
+    assert "Book Details" in page
+    assert "Reviews served by" in page
+
+
+def test_every_pod_is_captured_and_tunnelled_to(mesh: Mesh, samples: str) -> None:
+    path = "jsonpath={range .items[*]}{.metadata.annotations.ambient\\.istio\\.io/redirection}{'\\n'}{end}"
+    told = mesh.kubectl("get", "pods", "-n", samples, "-o", path).stdout.split()
+    assert set(told) == {"enabled"}
+    workloads = [each for each in mesh.dump("workloads") if each["namespace"] == samples]
+    assert len(workloads) == len(told)
+    assert {each["protocol"] for each in workloads} == {"HBONE"}
+
+
+def test_httpbin_answers(mesh: Mesh, samples: str) -> None:
+    answer = json.loads(curl(mesh, samples, "-H", "x-word: mesh", "http://httpbin:8000/get?a=1"))
+    assert answer["args"] == {"a": ["1"]}
+    assert answer["headers"]["X-Word"] == ["mesh"]
+    codes = [
+        curl(mesh, samples, "-o", "/dev/null", "-w", "%{http_code}", f"http://httpbin:8000/status/{code}")
+        for code in (204, 418, 503)
+    ]
+    assert codes == ["204", "418", "503"]
+
+
+def test_both_versions_of_helloworld_answer(mesh: Mesh, samples: str) -> None:
+    seen: set[str] = set()
+
+    def both() -> bool:
+        seen.add(curl(mesh, samples, "http://helloworld:5000/hello").split(",")[0])
+        return seen == {"Hello version: v1", "Hello version: v2"}
+
+    mesh.wait("both versions have answered", both)
+
+
+@pytest.mark.parametrize("port", ["9000", "9001"])
+def test_tcp_echo_answers(mesh: Mesh, samples: str, port: str) -> None:
+    assert mesh.exec(samples, "deploy/curl", "python3", "-c", TALK, port).stdout == "hello world\n"
+
+
+def test_only_tls_is_on_the_wire_between_nodes(mesh: Mesh, samples: str) -> None:
+    marker, capture = captured_request(mesh, samples)
+    assert capture.packets > 0
+    assert not capture.has(marker.encode())
+    assert not capture.has(b"HTTP/1.1")
+    ends = {frozenset(pair) & {HBONE_PORT} for pair in ports_between_pods(capture)}
+    assert ends == {frozenset({HBONE_PORT})}
+
+
+def test_the_capture_finds_plaintext_before_enrolment(mesh: Mesh) -> None:
+    """The control of the test above: the same capture of the same request does see what is in the clear."""
+    name = create(mesh, is_enrolled=False)
+    try:
+        marker, capture = captured_request(mesh, name)
+        assert capture.has(marker.encode())
+        assert capture.has(b"HTTP/1.1")
+        assert all(HBONE_PORT not in pair for pair in ports_between_pods(capture))
+    finally:
+        mesh.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def captured_request(mesh: Mesh, namespace: str) -> tuple[str, Capture]:
+    """A request with a fresh marker from the curl pod to an httpbin or bookinfo pod of another node."""
+    pods = json.loads(mesh.kubectl("get", "pods", "-n", namespace, "-o", "json").stdout)["items"]
+    source = next(pod for pod in pods if pod["metadata"]["labels"]["app"] == "curl")
+    node = source["spec"]["nodeName"]
+    services = ("productpage", "details", "ratings", "reviews")
+    target = next(
+        pod["status"]["podIP"]
+        for pod in pods
+        if pod["spec"]["nodeName"] != node and pod["metadata"]["labels"]["app"] in services
+    )
+    marker = uuid.uuid4().hex
+    record = read_record(mesh.state)
+    assert record is not None
+
+    async def ask() -> Capture:
+        words = ("-H", f"x-marker: {marker}", "-o", "/dev/null", f"http://{target}:9080/health")
+        async with captured(record, node) as capture:
+            await asyncio.to_thread(curl, mesh, namespace, *words)
+        return capture
+
+    return marker, asyncio.run(ask())
+
+
+def ports_between_pods(capture: Capture) -> set[tuple[int, int]]:
+    """Source and destination ports of each TCP packet over IPv4 between two pods (pcap, Ethernet)."""
+    found, place = set(), 24
+    while place + 16 <= len(capture.content):
+        length = int.from_bytes(capture.content[place + 8 : place + 12], "little")
+        frame = capture.content[place + 16 : place + 16 + length]
+        place += 16 + length
+        packet = frame[14:]
+        if frame[12:14] != b"\x08\x00" or packet[9] != 6:
+            continue
+        ends = [ipaddress.ip_address(packet[12:16]), ipaddress.ip_address(packet[16:20])]
+        if all(end in PODS for end in ends):
+            segment = packet[4 * (packet[0] & 15) :]
+            found.add((int.from_bytes(segment[0:2], "big"), int.from_bytes(segment[2:4], "big")))
+    return found
