@@ -107,6 +107,25 @@ async def test_a_crash_while_draining_starts_a_fresh_generation(tmp_path: Path) 
         assert older.alive
 
 
+async def test_a_crash_of_the_older_generation_leaves_the_successor_alone(tmp_path: Path) -> None:
+    async with running(spec(tmp_path, max_drain=60)) as (supervisor, watch):
+        await watch.until(lambda status: status.state is State.SERVING)
+        await supervisor.restart()
+        older, current = supervisor.status.older, supervisor.status.current
+        assert older is not None
+        assert current is not None
+        os.kill(older.pid, signal.SIGKILL)
+        await watch.until(lambda status: status.state is State.SERVING)
+        async with asyncio.timeout(15):
+            while supervisor._stand_in is None or supervisor._stand_in.answered < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        started = time.monotonic()
+        assert (await supervisor.admin.server_info()).epoch == 1
+        assert time.monotonic() - started < 0.5
+        assert supervisor.status.current == current
+        assert supervisor.status.crashes == 0
+
+
 async def test_a_restarted_agent_adopts_the_running_envoy(tmp_path: Path) -> None:
     envoy = spec(tmp_path)
     watch = Watch()

@@ -19,6 +19,7 @@ import msgspec
 from ambit.core.errors import AmbitError, BadInput, EnvironmentProblem, Unreachable
 from ambit.node.supervise.admin import Admin
 from ambit.node.supervise.generation import Generation, spawn
+from ambit.node.supervise.stand_in import StandIn
 from ambit.node.supervise.table import Action, Event, State, back_off, step
 
 _log = logging.getLogger("ambit.envoy")
@@ -97,6 +98,7 @@ class Supervisor:
         self._older: Generation | None = None
         self._next: Generation | None = None
         self._older_connections: int | None = None
+        self._stand_in: StandIn | None = None
         self._events: asyncio.Queue[tuple[Event, Generation | None]] = asyncio.Queue(maxsize=64)
         self._serving = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
@@ -122,10 +124,12 @@ class Supervisor:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             await self._begin()
-            while True:
-                event, generation = await self._events.get()
-                if await self._handle(event, generation):
-                    return
+            try:
+                while not await self._handle(*await self._events.get()):
+                    pass
+            finally:
+                if self._stand_in is not None:
+                    self._stand_in.close()
 
     async def restart(self, force: bool = False) -> None:
         """Hands over to a successor; returns when it serves.
@@ -195,10 +199,22 @@ class Supervisor:
             self._serving.set()
         else:
             self._serving.clear()
+        self._keep_stand_in()
         self._write()
         if self._changed is not None:
             self._changed(self.status)
         return event is Event.STOP
+
+    def _keep_stand_in(self) -> None:
+        """A successor whose older generation is gone, for whatever reason, finds somebody in its place."""
+        current = self._current
+        alone = current is not None and current.epoch > 0 and self._older is None
+        place = (current.base_id, current.epoch - 1) if alone and current is not None else None
+        if self._stand_in is not None and place != (self._stand_in.base_id, self._stand_in.epoch):
+            self._stand_in.close()
+            self._stand_in = None
+        if place is not None and self._stand_in is None:
+            self._stand_in = StandIn(self.spec.run, *place)
 
     def _meaning(self, event: Event, generation: Generation | None) -> Event:
         """A process that ended means different things by the role it has now."""
