@@ -11,7 +11,7 @@ from ambit.core.errors import EnvironmentProblem
 from ambit.local import kernel
 
 SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-PROGRAMS = {"nft": "nftables", "ip": "iproute2"}
+PROGRAMS = {"nft": "nftables", "nsenter": "util-linux"}
 """Program to the Debian package that has it."""
 MAXIMUM_USER_NAMESPACES = Path("/proc/sys/user/max_user_namespaces")
 APPARMOR_RESTRICTION = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
