@@ -67,5 +67,6 @@ def unmount(target: str, flags: int = MNT_DETACH) -> None:
     _check(_libc.umount2(target.encode(), ctypes.c_int(flags)), f"umount {target}")
 
 
-def prctl(option: int, value: int) -> None:
-    _check(_libc.prctl(ctypes.c_int(option), ctypes.c_ulong(value), 0, 0, 0), f"prctl {option}")
+def prctl(option: int, value: int, address: int = 0) -> None:
+    result = _libc.prctl(ctypes.c_int(option), ctypes.c_ulong(value), ctypes.c_void_p(address), 0, 0)
+    _check(result, f"prctl {option}")

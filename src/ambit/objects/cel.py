@@ -63,7 +63,8 @@ class Rules:
         return busy
 
     def _compile(self, declared: Any, path: str) -> Rule | None:
-        from cel import compile as compile_rule
+        # Not `from cel`: the xds-protos distribution puts an empty file over that package's __init__.
+        from cel.cel import compile as compile_rule
 
         text = declared.get("rule", "")
         expression = declared.get("messageExpression")

@@ -232,6 +232,6 @@ def unknown_functions(names: Iterable[str]) -> list[str]:
 
 def context(variables: dict[str, Any]) -> Any:
     """The engine's evaluation context."""
-    from cel import Context
+    from cel.cel import Context
 
     return Context(variables, FUNCTIONS)

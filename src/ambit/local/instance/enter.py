@@ -1,6 +1,7 @@
 """Running a program inside an instance's namespaces, from the host: for debugging and captures."""
 
 import os
+import sys
 
 from ambit.core.errors import BadInput
 from ambit.local.instance.record import InstanceRecord
@@ -18,4 +19,5 @@ def enter_command(record: InstanceRecord, place: str, words: list[str]) -> list[
     enter = ["nsenter", f"--target={record.supervisor.pid}", "--mount"]
     if record.rootless:
         enter += ["--user", "--preserve-credentials"]
+        words = [sys.executable, "-m", "ambit.local.instance.groups", *words]
     return [*enter, "--", "nsenter", f"--net={os.fspath(NETNS / place)}", "--", *words]
