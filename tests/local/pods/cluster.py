@@ -288,6 +288,28 @@ async def adoption(directory: Path) -> None:
             await it.delete("web")
 
 
+async def interrupted(directory: Path) -> None:
+    """A runner that ends while a pod is ending, or was deleted by force: the next one finishes the work."""
+    async with cluster(directory) as it:
+        script = "trap 'sleep 1; exit 0' TERM; while :; do sleep 0.05; done"
+        async with it.runner():
+            await it.create("slow", {"command": ["sh", "-c", script]}, terminationGracePeriodSeconds=30)
+            await it.create("gone", {"command": ["sleep", "1000"]})
+            await it.ready("slow")
+            await it.ready("gone")
+            await it.client.delete(kinds.PODS, "slow", "default")
+            await eventually(lambda: it.has_event("slow", "Killing"))
+        await it.client.delete(kinds.PODS, "gone", "default", grace_period=0)
+        assert len(list(Path("/run/ambit/sandboxes").iterdir())) == 2
+        async with it.runner():
+            await it.delete("slow")
+
+            async def is_clean() -> bool:
+                return not list(Path("/run/ambit/sandboxes").iterdir()) and await it.fabric.attached() == ()
+
+            await eventually(is_clean)
+
+
 async def private_paths(directory: Path) -> None:
     """The instance's files are no volume, not even for who asks by their path."""
     async with cluster(directory) as it, it.runner():

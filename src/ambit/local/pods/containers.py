@@ -109,13 +109,15 @@ class Containers:
         self.watch(pod, slot, group)
 
     def update(self, slot: Slot, state: ContainerState, pod: Mapping[str, Any]) -> None:
-        """News from the shim."""
-        if slot.current is not None and state["attempt"] < slot.current["attempt"]:
-            return
-        before = slot.current
+        """News of an attempt, from the shim or from starting it; the two may come in either order."""
+        known = slot.current
+        if known is not None:
+            if state["attempt"] < known["attempt"]:
+                return
+            if state["attempt"] == known["attempt"] and known["finished"] is not None:
+                return
         self._take(slot, state)
-        is_news = before is None or before["attempt"] != state["attempt"] or before["finished"] is None
-        if slot.ended and is_news:
+        if slot.ended:
             self._ended(pod, slot)
 
     def watch(self, pod: Mapping[str, Any], slot: Slot, group: asyncio.TaskGroup) -> None:
@@ -216,15 +218,10 @@ class Containers:
                 "reason": "StartError",
                 "message": problem.message,
             }
-            self._take(slot, state)
             self._host.events.record(pod, "Warning", "Failed", f"Error: {problem.message}", place)
-            self._ended(pod, slot)
+            self.update(slot, state, pod)
             return False
-        self._host.events.record(pod, "Normal", "Started", f"Started container {slot.name}", place)
-        if slot.current is not None and slot.current["attempt"] == attempt and slot.ended:
-            # It ended before the answer to `start` was read: `update` took the news, which must stay.
-            return False
-        self._take(
+        self.update(
             slot,
             {
                 "name": slot.name,
@@ -235,8 +232,10 @@ class Containers:
                 "exit_code": None,
                 "signal": None,
             },
+            pod,
         )
-        return True
+        self._host.events.record(pod, "Normal", "Started", f"Started container {slot.name}", place)
+        return slot.running
 
     async def after_start(self, pod: Mapping[str, Any], slot: Slot) -> None:
         """The postStart hook; a container whose hook fails is killed (and restarted by policy)."""

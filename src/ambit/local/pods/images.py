@@ -21,6 +21,15 @@ import msgspec
 from ambit.core.errors import BadInput
 
 _PACKAGES = str(Path(__file__).parents[3])
+_LIBRARIES = os.pathsep.join(
+    dict.fromkeys(
+        [
+            _PACKAGES,
+            *(path for path in sys.path if path.endswith("-packages") and not path.startswith(sys.prefix)),
+        ]
+    )
+)
+"""What `python -m ambit` needs beside its own prefix: a source tree, or a user's own site-packages."""
 PATH = f"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:{os.path.dirname(sys.executable)}"
 
 
@@ -50,7 +59,7 @@ def _bookinfo(image: str, service: str, **environment: str) -> ImageEntry:
 
 
 BUILT_IN: tuple[ImageEntry, ...] = (
-    ImageEntry("ambit/*", (sys.executable, "-m", "ambit"), (), {"PYTHONPATH": _PACKAGES}),
+    ImageEntry("ambit/*", (sys.executable, "-m", "ambit"), (), {"PYTHONPATH": _LIBRARIES}),
     _bookinfo("productpage-v*", "productpage"),
     _bookinfo("details-v*", "details"),
     _bookinfo("ratings-v*", "ratings"),

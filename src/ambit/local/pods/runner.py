@@ -7,6 +7,8 @@ date.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,9 +19,9 @@ from ambit.core.names import SYSTEM_NAMESPACE
 from ambit.kube import resource as kinds
 from ambit.kube.client import Client
 from ambit.kube.informer import Informer
-from ambit.local.fabric.interface import Fabric
+from ambit.local.fabric.interface import Fabric, PodNetwork
 from ambit.local.layout import SANDBOXES, NodeAddresses, StateDirectory
-from ambit.local.pods import images, nodes, sandbox
+from ambit.local.pods import cni, images, nodes, sandbox
 from ambit.local.pods.content import objects_needed, volumes_of
 from ambit.local.pods.environment import ServiceLink, ServicePort
 from ambit.local.pods.events import EventRecorder
@@ -104,6 +106,8 @@ class PodRunner:
         self.streams = Streams(state, lambda namespace, name: self._by_name.get((namespace, name)))
 
     async def run(self) -> None:
+        sandboxes = sorted(SANDBOXES.iterdir()) if SANDBOXES.is_dir() else []
+        networks = await self._host.fabric.attached()
         async with asyncio.TaskGroup() as group:
             self._group = group
             group.create_task(self._events.run())
@@ -120,7 +124,7 @@ class PodRunner:
             )
             group.create_task(self._pods.run())
             await self._pods.wait_synced()
-            await self._sweep()
+            await self._sweep(sandboxes, networks)
 
     async def _register(self) -> None:
         for node in self._host.nodes.values():
@@ -171,16 +175,23 @@ class PodRunner:
         if self._by_name.get(key) is worker:
             del self._by_name[key]
 
-    async def _sweep(self) -> None:
-        """Sandboxes and networks of pods that went away while nobody watched."""
+    async def _sweep(self, sandboxes: list[Path], networks: tuple[PodNetwork, ...]) -> None:
+        """Of what was there before we watched, end what belongs to no pod any more."""
         known = {worker.id for worker in self._workers.values()}
-        if SANDBOXES.is_dir():
-            for directory in SANDBOXES.iterdir():
-                if directory.name not in known:
-                    await sandbox.remove(directory)
-        for network in await self._host.fabric.attached():
-            if network.sandbox not in known:
-                await self._host.fabric.detach(network.sandbox)
+        owners = {}
+        for directory in sandboxes:
+            if directory.name not in known:
+                owners[directory.name] = sandbox.read_owner(directory)
+                await sandbox.remove(directory)
+        for network in networks:
+            if network.sandbox in known:
+                continue
+            owner = owners.get(network.sandbox)
+            if owner is not None and network.node in self._host.nodes:
+                run = self._host.nodes[network.node].run
+                with suppress(AmbitError):  # an agent that is not there holds nothing
+                    await cni.call(run, "del", owner.namespace, owner.name, owner.uid, network)
+            await self._host.fabric.detach(network.sandbox)
 
     def _namespace_labels(self, name: str) -> Mapping[str, str]:
         namespace = self._namespaces.items.get(("", name))

@@ -126,11 +126,12 @@ class PodWorker:
         self._wake.clear()
 
     async def _retried(self, reason: str, action: Callable[[], Awaitable[None]]) -> None:
-        """Repeat `action` until it works. Raises _Deleted when the pod ends first."""
+        """Repeat `action` until it works. Raises _Deleted when the pod ends first.
+
+        A pod that already runs is taken over even when it is ending, so that its grace goes on.
+        """
         pause = _RETRY_FIRST
-        while True:
-            if self._ending():
-                raise _Deleted
+        while not self._ending() or self._runs():
             try:
                 await action()
             except (AmbitError, OSError) as problem:
@@ -138,9 +139,16 @@ class PodWorker:
                 self._host.events.record(self.pod, "Warning", reason, text)
             else:
                 return
+            if self._ending():
+                break
             await self._write_status()
             await self._sleep(pause)
             pause = min(pause * 2, _RETRY_LONGEST)
+        raise _Deleted
+
+    def _runs(self) -> bool:
+        owner = sandbox.read_owner(self._directory)
+        return owner is not None and owner.uid == self.pod["metadata"]["uid"] and sandbox.is_alive(owner)
 
     async def _live(self) -> None:
         await self._retried("FailedCreatePodSandBox", self._attach)
@@ -214,13 +222,12 @@ class PodWorker:
         """Adopt the shim that runs, or enrol the pod and start one."""
         assert self.network is not None
         metadata = self.pod["metadata"]
-        owner = sandbox.read_owner(self._directory)
         self._enrolled = is_enrolled(
             self._host.namespace_labels(metadata["namespace"]),
             metadata.get("labels") or {},
             host_network=bool(self.pod["spec"].get("hostNetwork")),
         )
-        if owner is not None and owner.uid == metadata["uid"] and sandbox.is_alive(owner):
+        if self._runs():
             self.shim = ShimClient(str(self._directory / "shim.sock"))
         else:
             if self._enrolled:
@@ -399,6 +406,9 @@ class PodWorker:
         self.shim = None
         self._sandbox_ready = False
         annotations = self.pod["metadata"].get("annotations") or {}
+        if self.network is None:
+            found = (item for item in await self._host.fabric.attached() if item.sandbox == self.id)
+            self.network = next(found, None)
         if self.network is not None and not self.pod["spec"].get("hostNetwork"):
             if self._enrolled or annotations.get(REDIRECTION_ANNOTATION) == REDIRECTION_ENABLED:
                 await self._let_go()
