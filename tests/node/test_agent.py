@@ -169,6 +169,34 @@ async def test_a_pod_without_certificate_does_not_start(world: World) -> None:
     assert await node.cni("del", pod) == {"ok": True}
 
 
+async def test_a_pod_comes_again_with_the_identity_of_one_that_left(world: World) -> None:
+    client, server = await pair(world)
+    await eventually(client, server, f"{client.four} 2")
+    assert await client.node.cni("del", client) == {"ok": True}
+    world.api.delete("pods", "default", "client")
+    again = await world.pod("again", client.node, "client")
+    await eventually(again, server, f"{again.four} 2")
+
+
+async def test_the_mesh_goes_on_without_a_control_plane(world: World) -> None:
+    client, server = await pair(world)
+    await eventually(client, server, f"{client.four} 2")
+    port = world.control.port
+    await world.control.stop()
+    for node in world.nodes.values():
+        assert node.agent is not None
+        current = node.agent.supervisor.status.current
+        assert current is not None
+        await node.stop()
+        os.kill(current.pid, signal.SIGKILL)
+        await node.start()
+    await eventually(client, server, f"{client.four} 2")
+    await eventually(client, server, f"{client.six} 2", v6=True)
+    await world.control.start(port)
+    for node in world.nodes.values():
+        await until(lambda node=node: node.agent.subscription.connected, seconds=20)
+
+
 async def test_a_pod_that_lies_about_its_namespace_is_refused(world: World) -> None:
     node = await world.node("node1")
     real = await world.pod("real", node)

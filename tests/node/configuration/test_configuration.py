@@ -144,6 +144,8 @@ async def test_3_a_secret_is_answered_when_there_is_a_certificate() -> None:
     before = node.versions(SECRET)
     node.configuration.asked(SECRET, wanted)
     assert node.versions(SECRET) == before
+    node.configuration.uncertified(WEB)
+    assert set(node.versions(SECRET)) == {names.TRUST}
 
 
 async def test_4_changes_that_come_together_are_one_publication() -> None:

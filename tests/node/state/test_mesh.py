@@ -98,6 +98,16 @@ def test_4_the_cache_is_bounded(tmp_path: Path) -> None:
     assert len(state._values) == 10
 
 
+def test_ranges_are_found_without_reading_every_address(state: MeshState) -> None:
+    statements: list[str] = []
+    state.database.set_trace_callback(statements.append)
+    assert state.service_by_address("", ADDRESSES[0]) is None
+    state.database.set_trace_callback(None)
+    (ranges,) = [each for each in statements if "DISTINCT" in each]
+    plan = state.database.execute(f"EXPLAIN QUERY PLAN {ranges}").fetchall()
+    assert "address_ranges" in str(plan)
+
+
 def test_a_pod_is_preferred_to_another_workload_with_its_address(state: MeshState) -> None:
     entry = workload("c/networking.istio.io/WorkloadEntry/default/a", addresses=(ADDRESSES[0],))
     pod = workload("c//Pod/default/z", addresses=(ADDRESSES[0],))

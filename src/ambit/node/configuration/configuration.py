@@ -180,6 +180,10 @@ class Configuration:
             found.append(self._trust())
         self._publish([*found, *self._secrets(certificate)])
 
+    def uncertified(self, identity: Identity) -> None:
+        """No pod of this node has the identity any more: its key leaves Envoy."""
+        self._publish((), [(SECRET, name) for name in node_proxy.required_secrets(identity)])
+
     def _secret(self, name: str) -> list[PlannedResource]:
         if name == names.TRUST:
             return [self._trust()] if self._roots else []

@@ -223,6 +223,7 @@ class Enroller:
         self._forget(sandbox.uid)
         identity = self._local(sandbox).identity
         if not any(self._local(other).identity == identity for other in self._sandboxes.values()):
+            self._configuration.uncertified(identity)
             with contextlib.suppress(StateNotWritten):
                 self._certificates.forget(identity)
 

@@ -19,6 +19,9 @@ _log = logging.getLogger("ambit.state")
 SCHEMA_VERSION: Final = 1
 """Kept in `user_version`; a file of another version is treated like a damaged one."""
 
+HOST_BITS: Final = 128
+"""`prefix` of an exact address, of either family; less means a range."""
+
 _SCHEMA = f"""
 PRAGMA user_version = {SCHEMA_VERSION};
 CREATE TABLE resource (type TEXT, name TEXT, version TEXT NOT NULL, body BLOB NOT NULL,
@@ -26,6 +29,7 @@ CREATE TABLE resource (type TEXT, name TEXT, version TEXT NOT NULL, body BLOB NO
 CREATE TABLE address (network TEXT, address BLOB, prefix INTEGER, kind TEXT, name TEXT,
                       PRIMARY KEY (network, address, prefix, kind, name)) WITHOUT ROWID;
 CREATE INDEX address_by_name ON address (name);
+CREATE INDEX address_ranges ON address (network, prefix) WHERE prefix < {HOST_BITS};
 CREATE TABLE hostname (hostname TEXT, name TEXT, PRIMARY KEY (hostname, name)) WITHOUT ROWID;
 CREATE INDEX hostname_by_name ON hostname (name);
 CREATE TABLE endpoint (service TEXT, uid TEXT, PRIMARY KEY (service, uid)) WITHOUT ROWID;

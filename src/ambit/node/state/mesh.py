@@ -22,7 +22,7 @@ from ambit.model.service import Service
 from ambit.model.view import select_service
 from ambit.model.workload import NetworkMode, TunnelProtocol, Workload
 from ambit.node.state import keys
-from ambit.node.state.database import StateLost, mapped, move_aside, open_database, transaction
+from ambit.node.state.database import HOST_BITS, StateLost, mapped, move_aside, open_database, transaction
 from ambit.xds.frames import Resource
 from ambit.xds.messages import (
     ADDRESS_TYPE,
@@ -35,8 +35,11 @@ from ambit.xds.messages import (
 )
 from ambit.xds.wire import unpack
 
-_HOST_BITS: Final = 128
-"""`prefix` of an exact address, of either family."""
+_RANGE_LENGTHS: Final = (
+    "SELECT DISTINCT prefix FROM address WHERE network = ? AND prefix < 128 AND length(address) = ? "
+    "ORDER BY prefix DESC"
+)
+"""HOST_BITS is a literal here, which lets SQLite use the index of ranges: they are few."""
 _WORKLOAD: Final = "workload"
 _SERVICE: Final = "service"
 
@@ -194,7 +197,7 @@ class MeshState:
             )
             found = {
                 outer_network(
-                    ipaddress.ip_address(start.ljust(length, b"\0")), None if prefix == _HOST_BITS else prefix
+                    ipaddress.ip_address(start.ljust(length, b"\0")), None if prefix == HOST_BITS else prefix
                 )
                 for start, length, prefix in blocks
             }
@@ -218,17 +221,15 @@ class MeshState:
             "SELECT name FROM address WHERE network = ? AND address = ? AND prefix = ? AND kind = ?",
             network,
             address.packed,
-            _HOST_BITS,
+            HOST_BITS,
             kind,
         )
         return [name for (name,) in rows]
 
     def _names_around(self, network: str, address: Address) -> list[str]:
         prefixes = self._rows(
-            "SELECT DISTINCT prefix FROM address WHERE network = ? AND prefix < ? AND length(address) = ? "
-            "ORDER BY prefix DESC",
+            _RANGE_LENGTHS,
             network,
-            _HOST_BITS,
             len(address.packed),
         )
         for (prefix,) in prefixes:
@@ -283,7 +284,7 @@ def _forget(database: sqlite3.Connection, type_url: str, name: str, touched: set
         for network, packed, prefix in database.execute(
             "SELECT network, address, prefix FROM address WHERE name = ?", (name,)
         ):
-            touched.add(keys.RANGES if prefix != _HOST_BITS else keys.address(network, packed))
+            touched.add(keys.RANGES if prefix != HOST_BITS else keys.address(network, packed))
         for (service,) in database.execute("SELECT service FROM endpoint WHERE uid = ?", (name,)):
             touched.add(keys.endpoints(service))
         touched.add(keys.resource(name))
@@ -306,7 +307,7 @@ def _index(database: sqlite3.Connection, value: Value) -> None:
             if value.network_mode is NetworkMode.STANDARD:
                 database.executemany(
                     "INSERT OR IGNORE INTO address VALUES (?, ?, ?, ?, ?)",
-                    [(value.network, a.packed, _HOST_BITS, _WORKLOAD, value.key) for a in value.addresses],
+                    [(value.network, a.packed, HOST_BITS, _WORKLOAD, value.key) for a in value.addresses],
                 )
             database.executemany(
                 "INSERT INTO endpoint VALUES (?, ?)", [(service, value.uid) for service in value.services]
@@ -321,7 +322,7 @@ def _index(database: sqlite3.Connection, value: Value) -> None:
                         virtual.address.packed
                         if virtual.prefix is None
                         else _masked(virtual.address.packed, virtual.prefix),
-                        _HOST_BITS if virtual.prefix is None else virtual.prefix,
+                        HOST_BITS if virtual.prefix is None else virtual.prefix,
                         _SERVICE,
                         value.key,
                     )
