@@ -189,7 +189,6 @@ def _supervisor_program(
         "LANG": "C.UTF-8",
         "PYTHONPATH": package,
         "AMBIT_STATE": os.fspath(state.root.parent),
-        "PYTHONDONTWRITEBYTECODE": "1",
         **config.environment,
     }
     settings = {
