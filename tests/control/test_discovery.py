@@ -11,7 +11,14 @@ from ambit.model.service import Service, VirtualAddress
 from ambit.model.workload import Workload
 from ambit.xds import wire
 from ambit.xds.frames import Request
-from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, decode_address, from_resource, to_resource
+from ambit.xds.messages import (
+    ADDRESS_TYPE,
+    AUTHORIZATION_TYPE,
+    TYPES,
+    decode_address,
+    from_resource,
+    to_resource,
+)
 from ambit.xds.wire import unpack
 from tests.control.world import World, Ztunnel, peer_certificate, pod_json, review
 
@@ -210,3 +217,23 @@ async def test_stopping_tells_nodes_to_come_back_at_once(world):
 async def test_the_server_is_known_by_all_its_names(world, host):
     certificate = await peer_certificate(world, host)
     assert ("DNS", host) in certificate["subjectAltName"]
+
+
+async def test_a_policy_counts_as_taken_with_the_workloads_that_name_it(world):
+    world.discovery.publish(updates(workload("web-0")))
+    node = Ztunnel(world)
+    async with node.connected():
+        await node.receive()
+        await node.receive()
+        world.discovery.publish(updates(workload("web-0", policies=("shop/deny",)), POLICY))
+        revisions = {kind: world.discovery.store.revision(kind) for kind in TYPES}
+
+        def progress():
+            return world.discovery.progress(revisions, [POLICY.key], ["node1"])
+
+        assert (await node.receive()).type_url == AUTHORIZATION_TYPE
+        await settled(lambda: world.discovery.status()[0].types[AUTHORIZATION_TYPE].unacknowledged == 0)
+        assert progress().behind == ("node1",)
+        assert (await node.receive()).type_url == ADDRESS_TYPE
+        await settled(lambda: not progress().behind)
+        assert progress().nodes == 1

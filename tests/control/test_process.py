@@ -8,14 +8,17 @@ import msgspec
 import pytest
 
 from ambit.ca.authority import BadAuthority
-from ambit.control.process import ControlPlane
+from ambit.control.process import ControlPlane, wall_clock
 from ambit.control.settings import Settings
+from ambit.control.status import StatusWriter
 from ambit.core.errors import EnvironmentProblem
+from ambit.ingest.mesh import Change, MeshDelta
 from ambit.kube import resource as kinds
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
 from ambit.local.apiserver.server import ApiServer, ApiSettings
 from ambit.model.workload import TunnelProtocol
+from ambit.objects.istio import decode_authorization_policy
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES, from_resource
 from tests.control.test_pieces import ask
 from tests.control.world import World, Ztunnel, signing_request
@@ -236,6 +239,60 @@ async def test_policies_report_acceptance_and_acknowledgement(client):
         await eventually(
             lambda: conditions("bad"), lambda found: found["ambit.io/Acknowledged"] == ("False", "Rejected")
         )
+
+
+async def acknowledged(client, name):
+    policy = await client.get(kinds.AUTHORIZATION_POLICIES, name, "shop")
+    conditions = (policy.get("status") or {}).get("conditions", ())
+    found = [each for each in conditions if each["type"] == "ambit.io/Acknowledged"]
+    return (found[0]["status"], found[0]["message"]) if found else ("", "")
+
+
+async def test_a_node_with_captured_pods_that_is_not_connected_has_not_acknowledged(client):
+    enabled = {"ambient.istio.io/redirection": "enabled"}
+    await make_pod(client, "shop", "web", "web-0", node="node2", annotations=enabled)
+    token = await agent_token(client)
+    nobody = {"metadata": {"name": "nobody", "namespace": "shop"}, "spec": {"action": "DENY", "rules": [{}]}}
+    await client.create(kinds.AUTHORIZATION_POLICIES, nobody)
+    async with running(client) as plane, Ztunnel(plane, token).connected() as node:
+        await node.receive()
+        await node.receive()
+        waiting = ("False", "waiting for node2 (not connected)")
+        await eventually(lambda: acknowledged(client, "nobody"), lambda found: found == waiting)
+        await client.delete(kinds.PODS, "web-0", "shop", grace_period=0)
+        done = ("True", "acknowledged by 1 node")
+        await eventually(lambda: acknowledged(client, "nobody"), lambda found: found == done)
+
+
+async def test_a_newer_generation_is_not_acknowledged_by_the_answers_to_an_older_one(client):
+    writer = StatusWriter(client, World().discovery, tuple, lambda: True, wall_clock)
+    running_writer = asyncio.create_task(writer.run())
+    resource = kinds.AUTHORIZATION_POLICIES
+    name = "authorizationpolicies.security.istio.io"
+
+    def compiled(value):
+        policy = decode_authorization_policy(msgspec.json.encode(value))
+        writer.compiled([Change(name, policy.metadata.key, policy)], MeshDelta())
+
+    async def generations(name):
+        policy = await client.get(resource, name, "shop")
+        return {each["observedGeneration"] for each in (policy.get("status") or {}).get("conditions", ())}
+
+    older = await client.create(
+        resource, {"metadata": {"name": "nobody", "namespace": "shop"}, "spec": {"action": "DENY"}}
+    )
+    changed = {"spec": {"action": "DENY", "rules": [{}]}}
+    newer = await client.patch(resource, "nobody", changed, "shop")
+    compiled(older)
+    await eventually(lambda: settled(writer))
+    assert await generations("nobody") == set()
+    compiled(newer)
+    await eventually(lambda: generations("nobody"), lambda found: found == {newer["metadata"]["generation"]})
+    running_writer.cancel()
+
+
+async def settled(writer):
+    return writer._queue.is_idle
 
 
 async def test_mutual_tls_of_a_namespace_reports_too_and_a_restart_changes_nothing(client):

@@ -52,7 +52,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far connected nodes are with a revision: how many there are, and which lag or have rejected."""
+    """How far nodes are: how many there are, and which lag or have rejected."""
 
     nodes: int
     behind: tuple[str, ...] = ()
@@ -127,16 +127,24 @@ class Discovery:
             key=lambda status: (status.node, status.caller),
         )
 
-    def progress(self, type_url: str, revision: int, names: Collection[str]) -> Progress:
-        """Where the connected nodes stand with these names, which last changed at this revision of the store."""
+    def progress(
+        self, revisions: Mapping[str, int], names: Collection[str], expected: Collection[str] = ()
+    ) -> Progress:
+        """Where nodes stand: whether they have acknowledged each type up to its revision, and which of these
+        policies they rejected. An `expected` node that is not connected lags."""
         behind, rejected = [], []
         for stream in self._streams:
-            errors = filter(None, (stream.session.rejection(type_url, name) for name in names))
-            if stream.session.status(type_url).acknowledged < revision:
+            session = stream.session
+            errors = filter(None, (session.rejection(AUTHORIZATION_TYPE, name) for name in names))
+            if any(session.status(each).acknowledged < revision for each, revision in revisions.items()):
                 behind.append(stream.caller.node)
             elif (error := next(errors, "")) != "":
                 rejected.append(f"{stream.caller.node} ({error})")
-        return Progress(len(self._streams), tuple(sorted(behind)), tuple(sorted(rejected)))
+        connected = {stream.caller.node for stream in self._streams}
+        behind += [f"{node} (not connected)" for node in set(expected) - connected]
+        return Progress(
+            len(connected.union(expected)), tuple(sorted(set(behind))), tuple(sorted(set(rejected)))
+        )
 
     def stop(self) -> None:
         """End all streams so that their clients look for another replica."""

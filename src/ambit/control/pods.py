@@ -1,6 +1,7 @@
 """What the certificate rules need to know of pods: an index over the pod informer, and live lookups behind it."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -57,9 +58,18 @@ class PodIndex:
         self._pods = pods
         self._namespaces = namespaces
         self._accounts: dict[tuple[str, str], set[PodEntry]] = {}
+        self._captured: Counter[str] = Counter()
+        self.on_nodes: Callable[[], None] = lambda: None
+        """Called when a node has its first captured pod, or none any more."""
+
+    @property
+    def capturing_nodes(self) -> Collection[str]:
+        """Nodes that carry traffic of captured pods, so every policy must reach them."""
+        return self._captured.keys()
 
     def update(self, kind: str, old: Pod | None, new: Pod | None) -> None:
         """Subscriber of the pod informer."""
+        self._count(old, new)
         for pod in (old, new):
             if pod is None:
                 continue
@@ -71,6 +81,20 @@ class PodIndex:
                 members.discard(entry)
                 if not members:
                     del self._accounts[account]
+
+    def _count(self, old: Pod | None, new: Pod | None) -> None:
+        before, now = _capturing_node(old), _capturing_node(new)
+        if before == now:
+            return
+        nodes = len(self._captured)
+        if now:
+            self._captured[now] += 1
+        if before:
+            self._captured[before] -= 1
+            if not self._captured[before]:
+                del self._captured[before]
+        if len(self._captured) != nodes or (before and now):
+            self.on_nodes()
 
     def pod(self, namespace: str, name: str) -> PodFacts | None:
         """One pod as watched."""
@@ -109,6 +133,14 @@ class PodIndex:
             return {}
         labels: Mapping[str, str] = (found.get("metadata") or {}).get("labels") or {}
         return labels
+
+
+def _capturing_node(pod: Pod | None) -> str:
+    """Where this pod is captured; empty when it is not, or has ended."""
+    if pod is None or pod.finished:
+        return ""
+    enabled = pod.metadata.annotations.get(REDIRECTION_ANNOTATION) == REDIRECTION_ENABLED
+    return pod.spec.node_name if enabled else ""
 
 
 def _pod(value: Any) -> Pod:

@@ -84,7 +84,10 @@ class ControlPlane:
         self._authenticator = Authenticator(client, self._pods, time.monotonic)
         self._discovery = Discovery(settings, self._authenticator, counters)
         self._leadership: Leadership | None = None
-        self._status = StatusWriter(client, self._discovery, self._leading, wall)
+        self._status = StatusWriter(
+            client, self._discovery, lambda: self._pods.capturing_nodes, self._leading, wall
+        )
+        self._pods.on_nodes = self._status.answered
         self._discovery.on_answer = self._status.answered
         self._feed.publish_to(self._discovery.publish, self._status.compiled)
         self._ready = False

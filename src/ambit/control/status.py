@@ -2,11 +2,12 @@
 
 Two conditions are ours, all others are left alone: `ZtunnelAccepted`, which istiod writes too, and
 `ambit.io/Acknowledged`. A condition is written when its policy or what is wrong with it changed, and once more when
-every node that was connected has acknowledged; later comings and goings of nodes are not written.
+every node that must take it has acknowledged; later comings and goings of nodes are not written. A condition is
+written only for the very object that was compiled: never for a newer generation, nor for one made anew under its name.
 """
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -19,14 +20,17 @@ from ambit.kube.errors import NotFound
 from ambit.kube.resource import AUTHORIZATION_POLICIES, PEER_AUTHENTICATIONS
 from ambit.kube.workqueue import WorkQueue
 from ambit.model.policy import Authorization
-from ambit.objects.istio import PeerAuthentication
-from ambit.xds.messages import AUTHORIZATION_TYPE
+from ambit.xds.messages import TYPES
 
 ACCEPTED = "ZtunnelAccepted"
 ACKNOWLEDGED = "ambit.io/Acknowledged"
 RECHECK = 0.1
 """Seconds after an answer of a node until the policies that wait for answers are looked at again."""
 KINDS = {each.kind: each for each in (AUTHORIZATION_POLICIES, PEER_AUTHENTICATIONS)}
+POLICIES = {f"{each.plural}.{each.group}": each.kind for each in KINDS.values()}
+"""Kinds by the name of their changes."""
+Version = tuple[str, int]
+"""An object's uid and generation."""
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -99,60 +103,67 @@ def _time(now: dt.datetime) -> str:
 
 
 class StatusWriter:
-    """Writes while `leading`."""
+    """Writes while `leading`. `nodes` tells which nodes must take every policy, connected or not."""
 
     def __init__(
         self,
         client: Client,
         discovery: Discovery,
+        nodes: Callable[[], Collection[str]],
         leading: Callable[[], bool],
         wall: Callable[[], dt.datetime],
     ) -> None:
         self._client = client
         self._discovery = discovery
+        self._nodes = nodes
         self._leading = leading
         self._wall = wall
         self._queue: WorkQueue[ObjectRef] = WorkQueue("policy status")
-        self._revisions: dict[ObjectRef, int] = {}
+        self._revisions: dict[ObjectRef, dict[str, int]] = {}
+        """By type: workloads name the policies that select them, so both types count."""
         self._keys: dict[ObjectRef, frozenset[str]] = {}
         """Names of the policies that nodes get for an object."""
-        self._generations: dict[ObjectRef, int] = {}
-        """Of the peer authentications seen: our own status writes come back as changes."""
+        self._versions: dict[ObjectRef, Version] = {}
+        """What was compiled last: our own status writes come back as changes."""
         self._waiting: set[ObjectRef] = set()
         self._findings: dict[str, tuple[Finding, ...]] = {}
         """By the text of their object."""
 
     def compiled(self, changes: Iterable[Change], delta: MeshDelta) -> None:
         """A batch was compiled and published."""
-        revision = self._discovery.store.revision(AUTHORIZATION_TYPE)
+        revisions = self._current()
         for change in changes:
-            # Mutual TLS of a namespace has no policy of its own on the wire, but its object wants an answer.
-            if isinstance(change.value, PeerAuthentication):
-                origin = change.value.metadata.reference(PEER_AUTHENTICATIONS.kind)
-                if self._generations.get(origin) != change.value.metadata.generation:
-                    self._generations[origin] = change.value.metadata.generation
-                    self._add(origin, revision)
+            if (kind := POLICIES.get(change.resource)) is None:
+                continue
+            if change.value is None:
+                namespace, _, name = change.key.rpartition("/")
+                self._forget(ObjectRef(kind, namespace, name))
+                continue
+            # Not everything said has a policy of its own on the wire, but its object wants an answer.
+            metadata = change.value.metadata
+            origin, version = metadata.reference(kind), (metadata.uid, metadata.generation)
+            if self._versions.get(origin) != version:
+                self._versions[origin] = version
+                self._add(origin, revisions)
         for policy in delta.authorizations.upserts.values():
-            self._concern(policy, revision)
+            self._concern(policy, revisions)
         for text, findings in delta.findings.upserts.items():
             self._findings[text] = findings
-            self._add(findings[0].origin, revision)
+            self._add(findings[0].origin, revisions)
         for text in delta.findings.removals:
             if former := self._findings.pop(text, ()):
-                self._add(former[0].origin, revision)
+                self._add(former[0].origin, revisions)
 
     def started_leading(self, policies: Iterable[Authorization]) -> None:
         """Look at every policy again."""
-        revision = self._discovery.store.revision(AUTHORIZATION_TYPE)
+        revisions = self._current()
         for policy in policies:
-            self._concern(policy, revision)
-        for findings in self._findings.values():
-            self._add(findings[0].origin, revision)
-        for origin in self._generations:
-            self._add(origin, revision)
+            self._concern(policy, revisions)
+        for origin in self._versions:
+            self._add(origin, revisions)
 
     def answered(self) -> None:
-        """A node acknowledged or rejected policies."""
+        """A node acknowledged or rejected something, or need not do so any more."""
         for origin in self._waiting:
             self._queue.add_after(origin, RECHECK)
 
@@ -160,37 +171,45 @@ class StatusWriter:
         """Write until cancelled."""
         await self._queue.run(self._reconcile, workers=2)
 
-    def _concern(self, policy: Authorization, revision: int) -> None:
+    def _current(self) -> dict[str, int]:
+        return {each: self._discovery.store.revision(each) for each in TYPES}
+
+    def _concern(self, policy: Authorization, revisions: dict[str, int]) -> None:
         if policy.origin is not None:
             self._keys[policy.origin] = self._keys.get(policy.origin, frozenset()) | {policy.key}
-            self._add(policy.origin, revision)
+            self._add(policy.origin, revisions)
 
-    def _add(self, origin: ObjectRef, revision: int) -> None:
-        if origin.kind in KINDS:
-            self._revisions[origin] = revision
+    def _add(self, origin: ObjectRef, revisions: dict[str, int]) -> None:
+        if origin in self._versions:
+            self._revisions[origin] = revisions
             self._queue.add(origin)
 
+    def _forget(self, origin: ObjectRef) -> None:
+        self._waiting.discard(origin)
+        self._revisions.pop(origin, None)
+        self._keys.pop(origin, None)
+        self._versions.pop(origin, None)
+
     async def _reconcile(self, origin: ObjectRef) -> None:
-        if not self._leading():
-            return
         resource = KINDS[origin.kind]
+        if not self._leading() or origin not in self._versions:
+            return
         try:
             live = await self._client.get(resource, origin.name, origin.namespace)
         except NotFound:
-            self._waiting.discard(origin)
-            self._revisions.pop(origin, None)
-            self._keys.pop(origin, None)
-            self._generations.pop(origin, None)
+            return
+        metadata = live["metadata"]
+        generation = int(metadata.get("generation") or 0)
+        if self._versions.get(origin) != (metadata.get("uid"), generation):
+            # The watch brings what is there now, and its compilation leads here again.
             return
         progress = self._discovery.progress(
-            AUTHORIZATION_TYPE, self._revisions.get(origin, 0), self._keys.get(origin, frozenset())
+            self._revisions[origin], self._keys.get(origin, frozenset()), self._nodes()
         )
         if progress.behind or progress.nodes == 0:
             self._waiting.add(origin)
         else:
             self._waiting.discard(origin)
-        metadata = live["metadata"]
-        generation = int(metadata.get("generation") or 0)
         existing = (live.get("status") or {}).get("conditions") or ()
         ours = [accepted(self._findings.get(str(origin), ()))]
         if progress.rejected or not settled(existing, generation):
