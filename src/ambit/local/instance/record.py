@@ -56,7 +56,7 @@ def read_record(state: StateDirectory) -> InstanceRecord | None:
     """None when there is none, or when what is there cannot be read (a half-written or older file)."""
     try:
         return msgspec.json.decode(state.instance.read_bytes(), type=InstanceRecord)
-    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, msgspec.DecodeError):
         return None
 
 

@@ -10,13 +10,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import NoReturn
 
 import ambit
 from ambit.core.errors import AmbitError, BadInput, EnvironmentProblem
 from ambit.local import kernel
 from ambit.local.config import ClusterConfig, write_config
-from ambit.local.instance.preflight import check_namespaces, check_programs, search_path
+from ambit.local.instance.end import end_supervisors
+from ambit.local.instance.preflight import check_envoy, check_namespaces, check_programs, search_path
 from ambit.local.instance.record import InstanceRecord, ProcessId, boot_id, read_record, write_record
 from ambit.local.layout import StateDirectory
 
@@ -31,6 +33,7 @@ def start_instance(state: StateDirectory, config: ClusterConfig, api_port: int =
     """
     check_programs()
     check_namespaces()
+    check_envoy()
     _check_path(state)
     with instance_lock(state):
         running = read_record(state)
@@ -39,13 +42,14 @@ def start_instance(state: StateDirectory, config: ClusterConfig, api_port: int =
                 f"instance {config.name!r} is already running",
                 f"type `ambit down --name {config.name}` to stop it",
             )
+        end_supervisors(state)
         try:
             return _start(state, config, api_port)
         except OSError as problem:
-            discard_state(state)
+            _undo(state)
             raise _explain(problem, state) from problem
-        except AmbitError:
-            discard_state(state)
+        except BaseException:
+            _undo(state)
             raise
 
 
@@ -54,35 +58,57 @@ def _start(state: StateDirectory, config: ClusterConfig, api_port: int) -> Insta
     for directory in (state.root, state.logs, state.host, state.root / "nodes"):
         directory.mkdir(mode=0o700, parents=True)
     write_config(state, config)
-    with _listen(api_port) as listener:
-        record = InstanceRecord(
-            name=config.name,
-            version=ambit.__version__,
-            supervisor=_launch(state, config, listener),
-            boot=boot_id(),
-            api_port=listener.getsockname()[1],
-            nodes=config.nodes,
-            rootless=os.geteuid() != 0,
-        )
-    write_record(state, record)
+    allowed, allow = os.pipe2(os.O_CLOEXEC)
+    try:
+        with _listen(api_port) as listener:
+            record = InstanceRecord(
+                name=config.name,
+                version=ambit.__version__,
+                supervisor=_launch(state, config, listener, allowed),
+                boot=boot_id(),
+                api_port=listener.getsockname()[1],
+                nodes=config.nodes,
+                rootless=os.geteuid() != 0,
+            )
+        write_record(state, record)
+        os.write(allow, b"go")
+    finally:
+        os.close(allowed)
+        os.close(allow)
     return record
+
+
+def _undo(state: StateDirectory) -> None:
+    end_supervisors(state)
+    discard_state(state)
 
 
 @contextmanager
 def instance_lock(state: StateDirectory) -> Iterator[None]:
     """One `up` or `down` of an instance at a time. The lock file lies beside the state directory."""
+    path = state.root.parent / f".{state.root.name}.lock"
     try:
-        state.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(
-            state.root.parent / f".{state.root.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = _locked(path)
     except OSError as problem:
         raise _explain(problem, state) from problem
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
-        (state.root.parent / f".{state.root.name}.lock").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def _locked(path: Path) -> int:
+    """The locked file that `path` names: who waited for a file that its owner removed tries again."""
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            if os.path.samestat(os.fstat(lock), path.stat()):
+                return lock
+        except FileNotFoundError:
+            pass
         os.close(lock)
 
 
@@ -93,13 +119,29 @@ def discard_state(state: StateDirectory) -> None:
             f"{state.root} is not a directory", "move it away, or set AMBIT_STATE to another directory"
         )
     try:
-        shutil.rmtree(state.root)
+        shutil.rmtree(state.root, onerror=_open_and_retry)
     except FileNotFoundError:
         return
     except OSError as problem:
         raise EnvironmentProblem(
             f"cannot remove the state of a former instance: {problem}", f"remove {state.root} as its owner"
         ) from problem
+
+
+def _open_and_retry(
+    _: object, path: str, error: tuple[type[BaseException], BaseException, TracebackType]
+) -> None:
+    """Directories that a container closed even for their owner are opened, then removed."""
+    if not isinstance(error[1], PermissionError):
+        raise error[1]
+    parent = os.path.dirname(path)
+    for directory in (parent, path):
+        if os.path.isdir(directory) and not os.path.islink(directory):
+            os.chmod(directory, 0o700)
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
 
 
 def _check_path(state: StateDirectory) -> None:
@@ -128,14 +170,21 @@ def _listen(port: int) -> socket.socket:
     return listener
 
 
-def _launch(state: StateDirectory, config: ClusterConfig, listener: socket.socket) -> ProcessId:
-    """Fork a launcher that makes the namespaces, whose child becomes PID 1. Returns PID 1 as the host sees it."""
+def _launch(state: StateDirectory, config: ClusterConfig, listener: socket.socket, allowed: int) -> ProcessId:
+    """Fork a launcher that makes the namespaces, whose child becomes PID 1. Returns PID 1 as the host sees it.
+
+    PID 1 waits until something can be read from `allowed`, and ends when its other side is closed instead: an
+    instance that nobody wrote down never runs.
+    """
     log = os.open(state.logs / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     told, tell = os.pipe()
+    program = _supervisor_program(state, config, listener, allowed)
     launcher = os.fork()
     if launcher == 0:
         os.close(told)
-        _be_launcher(state, config, listener, log, tell)
+        for descriptor in (listener.fileno(), allowed):
+            os.set_inheritable(descriptor, True)
+        _be_launcher(program, log, tell)
     os.close(log)
     os.close(tell)
     with os.fdopen(told) as answer:
@@ -148,9 +197,7 @@ def _launch(state: StateDirectory, config: ClusterConfig, listener: socket.socke
     return ProcessId.of(int(text))
 
 
-def _be_launcher(
-    state: StateDirectory, config: ClusterConfig, listener: socket.socket, log: int, tell: int
-) -> NoReturn:
+def _be_launcher(program: tuple[str, list[str], dict[str, str]], log: int, tell: int) -> NoReturn:
     try:
         os.setsid()
         null = os.open(os.devnull, os.O_RDONLY)
@@ -169,8 +216,7 @@ def _be_launcher(
         if supervisor == 0:
             os.close(tell)
             os.chdir("/")
-            listener.set_inheritable(True)
-            os.execve(*_supervisor_program(state, config, listener.fileno()))
+            os.execve(*program)
         os.write(tell, str(supervisor).encode())
     except BaseException as problem:  # noqa: BLE001 - whatever it is, the parent must hear of it
         os.write(tell, str(problem).encode())
@@ -179,7 +225,7 @@ def _be_launcher(
 
 
 def _supervisor_program(
-    state: StateDirectory, config: ClusterConfig, api: int
+    state: StateDirectory, config: ClusterConfig, listener: socket.socket, allowed: int
 ) -> tuple[str, list[str], dict[str, str]]:
     """Path, arguments and environment of PID 1. Only what the instance needs of the environment goes in."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(ambit.__file__)))
@@ -192,7 +238,8 @@ def _supervisor_program(
         **config.environment,
     }
     settings = {
-        "api_fd": api,
+        "api_fd": listener.fileno(),
+        "allowed_fd": allowed,
         "logs": os.fspath(state.logs),
         "environment": environment,
         "cluster": [sys.executable, "-m", "ambit", "local", "run", "--name", config.name],

@@ -171,8 +171,14 @@ class Supervisor:
 
 
 def main() -> None:
+    config = json.loads(sys.argv[1])
+    allowed = int(config["allowed_fd"])
+    if not os.read(allowed, 1):
+        say("the command that started this instance went away before it was written down")
+        return
+    os.close(allowed)
     make_private_view()
-    Supervisor(json.loads(sys.argv[1])).run()
+    Supervisor(config).run()
     say("stopping: every process of the instance ends now")
 
 
