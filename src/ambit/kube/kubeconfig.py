@@ -16,6 +16,7 @@ from ambit.core.errors import BadInput, EnvironmentProblem
 from ambit.kube.credentials import Credentials, ExecPlugin, Fixed, TokenFile
 from ambit.kube.http import Address, Transport
 
+HINT = "pass --kubeconfig FILE, or --name NAME for a laptop cluster"
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -27,12 +28,14 @@ def load_kubeconfig(path: Path | str, context: str | None = None) -> tuple[Trans
     try:
         document = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
     except OSError as error:
-        raise BadInput(f"cannot read the kubeconfig {path}: {error.strerror or error}") from error
+        raise BadInput(f"cannot read the kubeconfig {path}: {error.strerror or error}", HINT) from error
     except yaml.YAMLError as error:
-        raise BadInput(f"the kubeconfig {path} is not YAML: {error}") from error
+        raise BadInput(f"the kubeconfig {path} is not YAML: {' '.join(str(error).split())}", HINT) from error
     if not isinstance(document, dict):
-        raise BadInput(f"the kubeconfig {path} is empty")
+        raise BadInput(f"the kubeconfig {path} is {'no object' if document else 'empty'}", HINT)
     name = context or document.get("current-context") or ""
+    if not name:
+        raise BadInput(f"the kubeconfig {path} has no current-context", "pass --context NAME")
     chosen = _named(document, "contexts", "context", name, path)
     cluster = _named(document, "clusters", "cluster", str(chosen.get("cluster", "")), path)
     user = _named(document, "users", "user", str(chosen["user"]), path) if chosen.get("user") else {}
@@ -56,10 +59,14 @@ def load_in_cluster(account: Path = ACCOUNT) -> tuple[Transport, Credentials, st
 
 
 def _named(document: dict[str, Any], plural: str, singular: str, name: str, path: Path) -> dict[str, Any]:
-    for entry in document.get(plural) or ():
-        if entry.get("name") == name:
-            return dict(entry.get(singular) or {})
-    raise BadInput(f"the kubeconfig {path} has no {singular} named {name!r}")
+    entries = document.get(plural)
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, dict) and entry.get("name") == name:
+            found = entry.get(singular) or {}
+            if not isinstance(found, dict):
+                break
+            return found
+    raise BadInput(f"the kubeconfig {path} has no {singular} named {name!r}", HINT)
 
 
 def _transport(cluster: dict[str, Any], user: dict[str, Any], path: Path) -> Transport:

@@ -13,6 +13,9 @@ from ambit.node.supervise.binary import envoy_binary
 SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROGRAMS = {"nft": "nftables", "nsenter": "util-linux"}
 """Program to the Debian package that has it."""
+MEBIBYTE = 1 << 20
+NEEDED_SPACE = 32 * MEBIBYTE
+"""Database, write-ahead log, certificates and the first logs of a small cluster."""
 MAXIMUM_USER_NAMESPACES = Path("/proc/sys/user/max_user_namespaces")
 APPARMOR_RESTRICTION = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 DEBIAN_RESTRICTION = Path("/proc/sys/kernel/unprivileged_userns_clone")
@@ -66,6 +69,26 @@ def _namespace_hint(code: int) -> str:
     if code == errno.ENOSPC or MAXIMUM_USER_NAMESPACES.read_text().strip() == "0":
         return "type `sudo sysctl -w user.max_user_namespaces=15000`, or run as root"
     return "user namespaces are not allowed here (a container's seccomp profile?): run as root"
+
+
+def check_space(directory: Path) -> None:
+    """The disk that will hold `directory` must have room for a small cluster. Raises EnvironmentProblem."""
+    place = directory
+    while not place.exists():
+        place = place.parent
+    free = free_space(place)
+    if free < NEEDED_SPACE:
+        raise EnvironmentProblem(
+            f"no space left on the disk that holds {directory}: {free // MEBIBYTE} MiB are free, "
+            f"an instance needs {NEEDED_SPACE // MEBIBYTE} MiB",
+            "free some, or set AMBIT_STATE to a directory on another disk",
+        )
+
+
+def free_space(place: Path) -> int:
+    """Bytes that this user may still write on the disk of an existing file or directory."""
+    found = os.statvfs(place)
+    return found.f_bavail * found.f_frsize
 
 
 def check_envoy() -> None:

@@ -9,12 +9,15 @@ from ambit.core.errors import AmbitError, EnvironmentProblem
 from ambit.core.names import SYSTEM_NAMESPACE
 from ambit.kube.client import Client
 from ambit.kube.resource import DAEMON_SETS, DEPLOYMENTS, NODES
+from ambit.local.instance.preflight import free_space
 from ambit.local.instance.record import InstanceRecord
 from ambit.local.layout import StateDirectory
 
 LOOK_AGAIN = 0.05
 """Seconds between two looks; the whole start takes only a few seconds."""
 LAST_LINES = 5
+LEAST_SPACE = 64 << 10
+"""Bytes without which the database cannot be written: whatever did not get ready, this is why."""
 
 
 async def wait_ready(
@@ -44,6 +47,11 @@ async def _until(
                 return
         except AmbitError as error:
             problem = f": {error.message}"
+        if state.root.exists() and free_space(state.root) < LEAST_SPACE:
+            raise EnvironmentProblem(
+                f"no space left on the disk that holds {state.root}",
+                "free some, or set AMBIT_STATE to a directory on another disk",
+            )
         if not record.is_running():
             raise EnvironmentProblem(f"the instance ended while it started{_log_end(state)}")
         if time.monotonic() > deadline:

@@ -18,7 +18,13 @@ from ambit.core.errors import AmbitError, BadInput, EnvironmentProblem
 from ambit.local import kernel
 from ambit.local.config import ClusterConfig, write_config
 from ambit.local.instance.end import end_supervisors
-from ambit.local.instance.preflight import check_envoy, check_namespaces, check_programs, search_path
+from ambit.local.instance.preflight import (
+    check_envoy,
+    check_namespaces,
+    check_programs,
+    check_space,
+    search_path,
+)
 from ambit.local.instance.record import InstanceRecord, ProcessId, boot_id, read_record, write_record
 from ambit.local.layout import StateDirectory
 
@@ -43,6 +49,7 @@ def start_instance(state: StateDirectory, config: ClusterConfig, api_port: int =
                 f"type `ambit down --name {config.name}` to stop it",
             )
         end_supervisors(state)
+        check_space(state.root)
         try:
             return _start(state, config, api_port)
         except OSError as problem:
@@ -254,7 +261,7 @@ def _explain(problem: OSError, state: StateDirectory) -> AmbitError:
             f"no space left on the disk that holds {state.root}",
             "free some, or set AMBIT_STATE to another disk",
         )
-    if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
         return EnvironmentProblem(
             f"cannot write the state directory: {problem}", "set AMBIT_STATE to a directory of yours"
         )

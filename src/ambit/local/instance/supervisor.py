@@ -8,6 +8,7 @@ kernel kills every process of the instance, and mounts and network namespaces va
                                                             └ fork ─> host processes, as the cluster process asks
 """
 
+import contextlib
 import json
 import os
 import select
@@ -83,7 +84,9 @@ class Child:
 
 
 def say(text: str) -> None:
-    print(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} supervisor: {text}", file=sys.stderr, flush=True)  # noqa: T201
+    line = f"{time.strftime('%Y-%m-%dT%H:%M:%S')} supervisor: {text}\n"
+    with contextlib.suppress(OSError):  # the log's disk may be full, which must not end the instance
+        os.write(2, line.encode())
 
 
 def make_private_view() -> None:
