@@ -132,3 +132,32 @@ async def test_roles_decide_for_service_accounts(app: Client, outside: aiohttp.C
     assert answer["status"]["allowed"] is True
     await app.call("DELETE", f"{RBAC}/namespaces/default/rolebindings/reader")
     assert await status(pods) == 403
+
+
+async def test_nobody_grants_more_than_they_hold(app: Client, outside: aiohttp.ClientSession) -> None:
+    subject = {"kind": "ServiceAccount", "name": "app", "namespace": "default"}
+    mine = {
+        "metadata": {"name": "mine"},
+        "roleRef": {"kind": "ClusterRole", "name": "admin"},
+        "subjects": [subject],
+    }
+    bindings = f"{RBAC}/namespaces/default/rolebindings"
+    await app.make(bindings, mine)
+    headers = {"Authorization": f"Bearer {await issue(app)}"}
+
+    async def grant(name: str, role: str) -> int:
+        body = {**mine, "metadata": {"name": name}, "roleRef": {"kind": "ClusterRole", "name": role}}
+        async with outside.post(bindings, json=body, headers=headers) as response:
+            return response.status
+
+    assert await grant("more", "cluster-admin") == 403
+    assert await grant("same", "view") == 201
+    rules = [{"apiGroups": ["apiextensions.k8s.io"], "resources": ["*"], "verbs": ["*"]}]
+    role = {"metadata": {"name": "r"}, "rules": rules}
+    async with outside.post(f"{RBAC}/namespaces/default/roles", json=role, headers=headers) as response:
+        assert response.status == 403
+    await app.make(f"{RBAC}/namespaces/default/roles", {"metadata": {"name": "r"}, "rules": []})
+    media = {**headers, "Content-Type": "application/merge-patch+json"}
+    path = f"{RBAC}/namespaces/default/roles/r"
+    async with outside.patch(path, json={"rules": rules}, headers=media) as response:
+        assert response.status == 403

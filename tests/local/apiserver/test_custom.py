@@ -140,3 +140,17 @@ async def test_objects_go_with_their_definition(client: Client) -> None:
     assert status == 404
     status, answer = await client.call("GET", f"{WIDGETS}/{made['metadata']['name']}")
     assert (status, answer["message"]) == (404, "the server could not find the requested resource")
+
+
+async def test_new_defaults_reach_stored_objects(client: Client) -> None:
+    await client.make(CRDS, definition())
+    made = await client.make(WIDGETS, widget(size=1))
+    crd = await client.get(f"{CRDS}/widgets.example.com")
+    for version in crd["spec"]["versions"]:
+        schema = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+        schema["color"] = {"type": "string", "default": "red"}
+    status, _ = await client.call("PUT", f"{CRDS}/widgets.example.com", crd)
+    assert status == 200
+    body = await client.get(f"{WIDGETS}/w")
+    assert body["spec"] == {"size": 1, "color": "red"}
+    assert body["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]

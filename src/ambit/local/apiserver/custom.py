@@ -4,6 +4,7 @@ A definition's schema is decoded and compiled on first use of the kind, not at s
 Spec: apiextensions v1; conversion strategy None only (versions differ in apiVersion alone).
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -205,6 +206,24 @@ class CustomKinds:
             self._store.drop(name)
         else:
             self._register(name, event.new.data)
+            if event.kind == "MODIFIED":
+                self._default_stored(name)
+
+    def _default_stored(self, name: str) -> None:
+        """New defaults show in objects that were stored before (Kubernetes applies them on every read)."""
+        found = [one for one in self._registry if one.custom == name]
+        resource = next((one for one in found if one.version == one.storage_version), None)
+        if resource is None or not self._store.select(resource.storage):
+            return
+        shape = self.shape(resource)
+
+        def change(body: Json) -> bool:
+            before = copy.deepcopy(body)
+            shape.default(body)
+            return body != before
+
+        if shape.defaulted:
+            self._store.rewrite(resource.storage, change)
 
     def _register(self, name: str, data: bytes) -> None:
         spec = msgspec.json.decode(data, type=_Definition).spec

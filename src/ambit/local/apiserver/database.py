@@ -60,6 +60,11 @@ class Database:
         with self._transaction(rows[-1][3]) as db:
             db.executemany("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?)", rows)
 
+    def rewrite(self, storage: str, namespace: str, name: str, data: bytes) -> None:
+        """Other bytes for a row, at its old revision."""
+        row = (data, storage, namespace, name)
+        self._db.execute("UPDATE objects SET data = ? WHERE storage = ? AND namespace = ? AND name = ?", row)
+
     def delete(self, storage: str, namespace: str, name: str, revision: int) -> None:
         with self._transaction(revision) as db:
             row = (storage, namespace, name)

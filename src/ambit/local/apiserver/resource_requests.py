@@ -3,11 +3,14 @@
 import random
 from typing import Any
 
+import msgspec
 import orjson
 from aiohttp import web
 
 from ambit.local.apiserver import deletion, negotiation, reads, versions
 from ambit.local.apiserver.answers import Answers
+from ambit.local.apiserver.escalation import GROUP as RBAC_GROUP
+from ambit.local.apiserver.escalation import Escalation
 from ambit.local.apiserver.failures import (
     bad_request,
     method_not_allowed,
@@ -48,12 +51,20 @@ def write_options(request: web.Request) -> WriteOptions:
 class ResourceRequests:
     """Serves everything below a resource's path."""
 
-    def __init__(self, writer: Writer, answers: Answers, reviews: Reviews, pods: PodRequests) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        answers: Answers,
+        reviews: Reviews,
+        pods: PodRequests,
+        escalation: Escalation,
+    ) -> None:
         self._writer = writer
         self._store = writer.store
         self._answers = answers
         self._reviews = reviews
         self._pods = pods
+        self._escalation = escalation
         self._patches = Patches(writer)
         self._scales = Scales(writer)
 
@@ -75,9 +86,9 @@ class ResourceRequests:
             case "create":
                 return await self._create(request, target, resource, user)
             case "update":
-                return await self._update(request, target, resource)
+                return await self._update(request, target, resource, user)
             case "patch":
-                return await self._patch(request, target, resource)
+                return await self._patch(request, target, resource, user)
             case "delete":
                 return await self._delete(request, target, resource)
             case "deletecollection":
@@ -142,11 +153,12 @@ class ResourceRequests:
         namespace = target.namespace
         if resource.namespaced and not namespace:
             raise method_not_allowed(request.method)
+        self._escalation.check(resource, namespace, body, user)
         options = write_options(request)
         return self._written(request, resource, self._writer.create(resource, namespace, body, options))
 
     async def _update(
-        self, request: web.Request, target: Target, resource: Resource, subresource: str = ""
+        self, request: web.Request, target: Target, resource: Resource, user: User, subresource: str = ""
     ) -> web.Response:
         body = await self._body(request)
         options = write_options(request)
@@ -156,16 +168,21 @@ class ResourceRequests:
                 raise bad_request(
                     f"the name of the object ({name}) does not match the name on the URL ({target.name})"
                 )
+            self._escalation.check(resource, target.namespace, body, user)
         entry = self._writer.existing(resource, target.namespace, target.name)
         written = self._writer.update(resource, entry, body, options, subresource)
         return self._written(request, resource, written)
 
     async def _patch(
-        self, request: web.Request, target: Target, resource: Resource, subresource: str = ""
+        self, request: web.Request, target: Target, resource: Resource, user: User, subresource: str = ""
     ) -> web.Response:
         data = await request.read()
         options = write_options(request)
         media = request.headers.get("Content-Type", "").partition(";")[0].strip()
+        if resource.group == RBAC_GROUP:
+            trial = msgspec.structs.replace(options, dry_run=True)
+            outcome = self._patches.patch(resource, target, media, data, trial, subresource)
+            self._escalation.check(resource, target.namespace, outcome.body, user)
         written = self._patches.patch(resource, target, media, data, options, subresource)
         return self._written(request, resource, written)
 
@@ -202,7 +219,7 @@ class ResourceRequests:
     ) -> web.StreamResponse:
         name = target.subresource
         if name == "status" and resource.has_status:
-            return await self._part(request, target, resource, "status")
+            return await self._part(request, target, resource, user, "status")
         if name == "scale" and resource.scale:
             body = await self._body(request) if request.method in {"PUT", "PATCH"} else None
             media = request.headers.get("Content-Type", "").partition(";")[0].strip()
@@ -220,18 +237,18 @@ class ResourceRequests:
             written = self._writer.finalize_namespace(entry, body, write_options(request))
             return self._written(request, resource, written)
         if name in _STATUS_LIKE:
-            return await self._part(request, target, resource, "")
+            return await self._part(request, target, resource, user, "")
         return await self._pods.serve(request, target)
 
     async def _part(
-        self, request: web.Request, target: Target, resource: Resource, subresource: str
+        self, request: web.Request, target: Target, resource: Resource, user: User, subresource: str
     ) -> web.Response:
         match request.method:
             case "GET":
                 return self._get(request, target, resource)
             case "PUT":
-                return await self._update(request, target, resource, subresource)
+                return await self._update(request, target, resource, user, subresource)
             case "PATCH":
-                return await self._patch(request, target, resource, subresource)
+                return await self._patch(request, target, resource, user, subresource)
             case method:
                 raise method_not_allowed(method)

@@ -4,6 +4,7 @@ TLS on inherited sockets (client certificates or tokens), plain HTTP on a Unix s
 cluster's own controllers. A development server: no clustering, no webhook conversion.
 """
 
+import asyncio
 import contextlib
 import gc
 import os
@@ -15,10 +16,11 @@ from pathlib import Path
 import msgspec
 from aiohttp import web
 
-from ambit.local.apiserver import bootstrap
+from ambit.local.apiserver import bootstrap, housekeeping
 from ambit.local.apiserver.answers import Answers
 from ambit.local.apiserver.credentials import ensure_credentials
 from ambit.local.apiserver.custom import CustomKinds
+from ambit.local.apiserver.escalation import Escalation
 from ambit.local.apiserver.handler import TRUSTED, Handler
 from ambit.local.apiserver.kinds import FIELD_READERS, KINDS
 from ambit.local.apiserver.negotiation import MAX_BODY
@@ -62,12 +64,14 @@ class ApiServer:
             Answers(self.store, Tables(custom)),
             Reviews(self.store, tokens, authorizer),
             self.pods,
+            Escalation(self.store, authorizer),
         )
         self._handler = Handler(
             self.registry, tokens, authorizer, resources, OpenApi(self.registry, self.store, custom)
         )
         self._runners: list[web.AppRunner] = []
         self._unix_path: Path | None = None
+        self._housekeeping: asyncio.Task[None] | None = None
 
     async def start(self, sockets: list[socket.socket], unix_path: Path | None) -> None:
         """Serves TLS on listening or bound `sockets`, and plain HTTP on `unix_path`. Raises OSError."""
@@ -87,11 +91,14 @@ class ApiServer:
                 os.umask(mask)
             await web.SockSite(runner, unix).start()
             self._unix_path = unix_path
+        self._housekeeping = asyncio.create_task(housekeeping.run(self.store))
         gc.collect()
         gc.freeze()
 
     async def stop(self) -> None:
         """Ends watches, then connections, then closes the database."""
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
         self.store.end_watches()
         for runner in self._runners:
             await runner.cleanup()

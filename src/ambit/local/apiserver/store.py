@@ -7,6 +7,7 @@ disk first; when that fails memory is unchanged.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ import orjson
 from ambit.local.apiserver.database import Database
 from ambit.local.apiserver.failures import ApiFailure, expired
 
-HISTORY = 2048
+HISTORY = 1024
 """Events kept per storage; a watch that starts before them gets 410 and lists again."""
 BACKLOG = 10_000
 """Undelivered events after which a watcher that does not read is closed (it will list again)."""
@@ -200,6 +201,16 @@ class Store:
         entry = Entry(namespace, name, revision, old.uid, old.labels, old.fields, data)
         self._publish(storage, shelf, Event("DELETED", entry, old))
         return entry
+
+    def rewrite(self, storage: str, change: Callable[[Json], bool]) -> None:
+        """Changes objects in place without a new version; `change` says whether it changed anything."""
+        entries = self._shelf(storage).entries
+        for key, entry in tuple(entries.items()):
+            body = entry.decode()
+            if change(body):
+                changed = msgspec.structs.replace(entry, data=orjson.dumps(body))
+                self._write(partial(self._database.rewrite, storage, key[0], key[1], changed.data))
+                entries[key] = changed
 
     def check_since(self, storage: str, revision: int) -> None:
         """Raises ApiFailure 410 when changes after `revision` are no longer known."""
