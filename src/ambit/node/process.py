@@ -32,7 +32,8 @@ from ambit.node.settings import AgentSettings
 from ambit.node.state.database import StateLost
 from ambit.node.state.mesh import MeshState, Stored
 from ambit.node.supervise.binary import envoy_binary
-from ambit.node.supervise.supervisor import EnvoySpec, Supervisor
+from ambit.node.supervise.spec import EnvoySpec
+from ambit.node.supervise.supervisor import Supervisor
 from ambit.node.supervise.table import State
 from ambit.node.upstream.authority import Authority
 from ambit.node.upstream.certificates import Certificates

@@ -12,7 +12,9 @@ import pytest
 
 from ambit.core.errors import AmbitError
 from ambit.node.supervise.binary import envoy_binary
-from ambit.node.supervise.supervisor import EnvoySpec, EnvoyStatus, Supervisor
+from ambit.node.supervise.generation import LOG_LIMIT, rotate
+from ambit.node.supervise.spec import EnvoySpec
+from ambit.node.supervise.supervisor import EnvoyStatus, Supervisor
 from ambit.node.supervise.table import State
 
 pytestmark = pytest.mark.envoy
@@ -140,6 +142,33 @@ async def test_a_restarted_agent_adopts_the_running_envoy(tmp_path: Path) -> Non
         adopted = await second.until(lambda status: status.state is State.SERVING)
         assert adopted.current == before.current
     assert not before.current.alive
+
+
+async def test_an_adopted_envoy_of_another_build_is_handed_over(tmp_path: Path) -> None:
+    envoy = spec(tmp_path, max_drain=2)
+    watch = Watch()
+    task = asyncio.ensure_future(Supervisor(envoy, watch).run())
+    before = await watch.until(lambda status: status.state is State.SERVING)
+    task.cancel()
+    await asyncio.wait([task])
+    envoy.bootstrap.write_text(envoy.bootstrap.read_text() + "# another\n")
+    async with running(envoy) as (_, second):
+        draining = await second.until(lambda status: status.state is State.DRAINING)
+        assert draining.older == before.current
+        assert draining.current is not None
+        assert draining.current.epoch == 1
+        assert draining.current.build == envoy.build()
+
+
+def test_a_long_log_is_kept_aside(tmp_path: Path) -> None:
+    log = tmp_path / "envoy.log"
+    log.write_bytes(b"x")
+    rotate(log)
+    assert log.exists()
+    os.truncate(log, LOG_LIMIT + 1)
+    rotate(log)
+    assert not log.exists()
+    assert (tmp_path / "envoy.log.1").exists()
 
 
 async def test_a_bad_bootstrap_is_reported_and_retried(tmp_path: Path) -> None:

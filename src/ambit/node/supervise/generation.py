@@ -17,6 +17,8 @@ import msgspec
 
 from ambit.core.errors import EnvironmentProblem
 
+LOG_LIMIT = 8 << 20
+"""Bytes."""
 _LAUNCH = (
     "import os,sys;"
     "print(os.posix_spawn(sys.argv[1],sys.argv[1:],os.environ,setsid=True,"
@@ -25,13 +27,14 @@ _LAUNCH = (
 
 
 class Generation(msgspec.Struct, frozen=True):
-    """`start_time` is in clock ticks since boot (proc(5), field 22)."""
+    """`start_time` is in clock ticks since boot (proc(5), field 22); `build` tells program and bootstrap."""
 
     pid: int
     start_time: int
     epoch: int
     base_id: int
     concurrency: int = 1
+    build: str = ""
 
     @property
     def alive(self) -> bool:
@@ -74,11 +77,19 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def rotate(log: Path) -> None:
+    """Keeps a log that grew beyond LOG_LIMIT as `<name>.1`; a process that writes to it goes on there."""
+    with contextlib.suppress(OSError):
+        if log.stat().st_size > LOG_LIMIT:
+            log.replace(log.with_name(log.name + ".1"))
+
+
 async def spawn(argv: Sequence[str], log: Path) -> tuple[int, int]:
     """Starts a detached process with its output appended to `log`; its pid and start time.
 
     Raises EnvironmentProblem when it cannot be started.
     """
+    rotate(log)
     with log.open("ab") as output:
         helper = await asyncio.create_subprocess_exec(
             sys.executable,

@@ -19,53 +19,13 @@ import msgspec
 from ambit.core.errors import AmbitError, BadInput, EnvironmentProblem, Unreachable
 from ambit.node.supervise.admin import Admin
 from ambit.node.supervise.generation import Generation, spawn
+from ambit.node.supervise.spec import EnvoySpec
 from ambit.node.supervise.stand_in import StandIn
 from ambit.node.supervise.table import Action, Event, State, back_off, step
 
 _log = logging.getLogger("ambit.envoy")
 _STEADY_SECONDS = 30.0
 """A generation that served this long resets the back-off."""
-
-
-class EnvoySpec(msgspec.Struct, frozen=True):
-    """How to start Envoy. `max_drain`: seconds an older generation may keep its connections."""
-
-    binary: Path
-    bootstrap: Path
-    run: Path
-    log: Path
-    concurrency: int = 1
-    max_drain: int = 3600
-    drain_time: int = 10
-    live_timeout: float = 30.0
-    log_level: str = "warning"
-
-    @property
-    def admin(self) -> Path:
-        return self.run / "admin.sock"
-
-    def argv(self, epoch: int, base_id: int, concurrency: int) -> list[str]:
-        return [
-            str(self.binary),
-            "-c",
-            str(self.bootstrap),
-            "--base-id",
-            str(base_id),
-            "--restart-epoch",
-            str(epoch),
-            "--socket-path",
-            str(self.run / "restart"),
-            "--concurrency",
-            str(concurrency),
-            "--drain-strategy",
-            "immediate",
-            "--drain-time-s",
-            str(self.drain_time),
-            "--parent-shutdown-time-s",
-            str(self.max_drain),
-            "--log-level",
-            self.log_level,
-        ]
 
 
 class EnvoyStatus(msgspec.Struct, frozen=True):
@@ -171,6 +131,8 @@ class Supervisor:
             await self._handle(Event.ADOPTED, None)
             self._watch(record.current, Event.CURRENT_ENDED)
             self._start(self._await_live(record.current))
+            if self._older is None and record.current.build != self.spec.build():
+                self._start(self._hand_over())
         else:
             await self._handle(Event.START, None)
         if self._older is not None:
@@ -287,12 +249,14 @@ class Supervisor:
     async def _spawn(self, epoch: int, base_id: int, concurrency: int) -> Generation | None:
         argv = self.spec.argv(epoch, base_id, concurrency)
         try:
+            build = self.spec.build()
             pid, began = await spawn(argv, self.spec.log)
-        except EnvironmentProblem as problem:
+        except (EnvironmentProblem, OSError) as failure:
+            problem = failure if isinstance(failure, AmbitError) else EnvironmentProblem(str(failure))
             self._problem = problem.message
             _log.error("%s", problem.message)
             return None
-        return Generation(pid, began, epoch, base_id, concurrency)
+        return Generation(pid, began, epoch, base_id, concurrency, build)
 
     def _schedule_retry(self) -> None:
         served = time.monotonic() - self._live_since if self._live_since else 0.0
@@ -317,6 +281,15 @@ class Supervisor:
                     return
             await asyncio.sleep(0.02)
         self._post(Event.TIMED_OUT)
+
+    async def _hand_over(self) -> None:
+        """The adopted Envoy is of another release or has another bootstrap: a successor takes over."""
+        await self._serving.wait()
+        _log.info("the running Envoy is not the one wanted: handing over")
+        try:
+            await self.restart()
+        except AmbitError as problem:
+            _log.error("%s", problem.message)
 
     def _watch(self, generation: Generation, event: Event) -> None:
         async def wait() -> None:
