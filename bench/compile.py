@@ -1,6 +1,6 @@
 """How long the compiler takes: everything from cold, then one change at a time, and what it keeps in memory.
 
-    python bench/compile.py [--pods 100000]
+    python -m bench.compile [--pods 100000]
 
 Prints one JSON object. Times are seconds (cold) and milliseconds (one change: median, 99th percentile, largest).
 """

@@ -1,6 +1,6 @@
 """How long one pod change takes from the API server to every node, with the whole control plane as its own process.
 
-    python bench/push.py [--nodes 50] [--pods 1000] [--changes 100]
+    python -m bench.push [--nodes 50] [--pods 1000] [--changes 100]
 
 Prints one JSON object: milliseconds from the moment the API server has answered the write until the last node has
 the change (median, 99th percentile, largest), and what the control plane keeps in memory. API server and nodes share

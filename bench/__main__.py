@@ -1,0 +1,77 @@
+"""`python -m bench [SUBJECT...]`: measure, and print each number with its target and the distance.
+
+Numbers without a target give context. Exit code 1 when a target is missed. Every run is appended to
+`.cache/bench/history.jsonl`.
+"""
+
+import argparse
+import asyncio
+import sys
+import time
+
+import msgspec
+
+from bench import compiler, demo, latency, propagation, startup
+from bench.harness import Number, Options, Subject, machine, remember, table
+
+SUBJECTS = (
+    Subject("startup", "ambit up, bookinfo, memory", startup.measure),
+    Subject("demo", "ambit demo --once", demo.measure),
+    Subject("latency", "first connections and DNS, from inside an enrolled pod", latency.measure),
+    Subject("compile", "the compiler with 100,000 pods", compiler.measure),
+    Subject("push", "one pod change from the API server to 50 nodes", propagation.measure),
+)
+
+
+def main() -> int:
+    given = _arguments()
+    chosen = [each for each in SUBJECTS if not given.subjects or each.name in given.subjects]
+    if given.list:
+        for subject in SUBJECTS:
+            print(f"{subject.name:<10} {subject.about}")
+        return 0
+    options = Options(given.rounds, given.seconds, given.quick)
+    results: dict[str, list[Number]] = {}
+    before = machine()
+    for subject in chosen:
+        started = time.monotonic()
+        print(f"{subject.name}: {subject.about} …", file=sys.stderr, flush=True)
+        results[subject.name] = asyncio.run(subject.measure(options))
+        if given.output == "table":
+            print(table(subject.name, results[subject.name]))
+            print(f"  ({time.monotonic() - started:.0f} s)\n", flush=True)
+    remember(results, options)
+    if given.output == "json":
+        text = msgspec.json.format(msgspec.json.encode({"machine": before, "results": results}), indent=1)
+        print(text.decode())
+    else:
+        print(", ".join(f"{key} {value}" for key, value in before.items()))
+    missed = [
+        f"{name}: {each.name}" for name, all_ in results.items() for each in all_ if each.holds is False
+    ]
+    for each in missed:
+        print(f"missed: {each}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument(
+        "subjects", nargs="*", metavar="SUBJECT", help=", ".join(each.name for each in SUBJECTS)
+    )
+    parser.add_argument("--list", action="store_true", help="list the subjects")
+    parser.add_argument("--rounds", type=int, default=3, help="repetitions (default 3)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each load measurement (default 2)")
+    parser.add_argument("--quick", action="store_true", help="one short round of everything")
+    parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
+    given = parser.parse_args()
+    unknown = set(given.subjects) - {each.name for each in SUBJECTS}
+    if unknown:
+        parser.error(f"no subject {', '.join(sorted(unknown))}; `--list` shows them")
+    if given.quick:
+        given.rounds, given.seconds = 1, min(given.seconds, 1.0)
+    return given
+
+
+if __name__ == "__main__":
+    sys.exit(main())

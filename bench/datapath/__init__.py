@@ -1,0 +1,1 @@
+"""Application bytes through the mesh against the same bytes without it."""
