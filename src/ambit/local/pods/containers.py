@@ -37,7 +37,7 @@ class Containers:
         self, host: Host, shim: ShimClient, volumes: PodVolumes, target: Target, changed: Callable[[], None]
     ) -> None:
         self._host = host
-        self._shim = shim
+        self.shim = shim
         self._volumes = volumes
         self._target = target
         self._changed = changed
@@ -156,10 +156,10 @@ class Containers:
                     self._host.events.record(
                         pod, "Warning", "FailedPreStopHook", text, _field_path(pod, slot)
                     )
-            if grace > 0 and await self._shim.signal(slot.name, signal.SIGTERM):
+            if grace > 0 and await self.shim.signal(slot.name, signal.SIGTERM):
                 await self._wait_ended(slot, max(deadline - time.monotonic(), 2.0))
             if slot.running:
-                await self._shim.signal(slot.name, signal.SIGKILL)
+                await self.shim.signal(slot.name, signal.SIGKILL)
                 await self._wait_ended(slot, 10.0)
         finally:
             self._killing.discard(slot.name)
@@ -168,7 +168,7 @@ class Containers:
         """`update` is fed by the worker's watch; this asks the shim itself so that it also works without."""
         try:
             async with asyncio.timeout(seconds):
-                async with aclosing(self._shim.watch()) as changes:
+                async with aclosing(self.shim.watch()) as changes:
                     async for states in changes:
                         state = next((item for item in states if item["name"] == slot.name), None)
                         if state is None or state["finished"] is not None:
@@ -194,7 +194,7 @@ class Containers:
             (logs / f"{attempt - 2}.log").unlink(missing_ok=True)
         began = time.time()
         try:
-            pid = await self._shim.start(
+            pid = await self.shim.start(
                 {
                     "name": slot.name,
                     "attempt": attempt,
@@ -416,7 +416,7 @@ class Containers:
         read_end, write_end = os.pipe()
         nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            async with self._shim.execute(name, process, (nothing, write_end, write_end), False) as replies:
+            async with self.shim.execute(name, process, (nothing, write_end, write_end), False) as replies:
                 os.set_blocking(read_end, False)
                 code = int(msgspec.json.decode(await replies.readline() or b"{}").get("exit_code", 137))
             try:

@@ -46,14 +46,14 @@ class Streams:
         self, namespace: str, pod: str, container: str, command: list[str], *, stdin: bool, tty: bool
     ) -> ExecSession:
         worker, slot = self._slot(namespace, pod, container)
-        if worker.shim is None or worker.containers is None or not slot.running:
+        if worker.containers is None or not slot.running:
             raise LookupError(f'container "{slot.name}" in pod "{pod}" does not run')
         session = Session()
         try:
             process = await worker.containers.process_in(worker.pod, slot.name, command)
             if tty:
                 process["environment"] = {"TERM": "xterm", **process["environment"]}
-            await session.start(worker.shim, slot.name, process, stdin=stdin, tty=tty)
+            await session.start(worker.containers.shim, slot.name, process, stdin=stdin, tty=tty)
         except AmbitError as problem:
             raise LookupError(
                 f"cannot run {command[0] if command else 'nothing'}: {problem.message}"
@@ -62,7 +62,7 @@ class Streams:
 
     async def dial(self, namespace: str, pod: str, port: int) -> tuple[StreamReader, StreamWriter]:
         worker = self._find(namespace, pod)
-        if worker is None or worker.network is None or worker.shim is None:
+        if worker is None or worker.place.network is None or worker.place.shim is None:
             raise LookupError(f'pod "{pod}" does not run')
 
         def make(family: socket.AddressFamily) -> socket.socket:
@@ -70,7 +70,9 @@ class Streams:
 
         problem: OSError | None = None
         for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
-            connection = await asyncio.to_thread(in_namespace, worker.network.netns, lambda f=family: make(f))
+            connection = await asyncio.to_thread(
+                in_namespace, worker.place.network.netns, lambda f=family: make(f)
+            )
             try:
                 await asyncio.get_running_loop().sock_connect(connection, (host, port))
             except OSError as error:

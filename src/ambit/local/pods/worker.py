@@ -3,11 +3,7 @@
     sandbox (network, CNI, shim) ─> init containers in order ─> containers, restarted by policy
     ─> termination ─> removal
 
-Rules:
-1. Nothing starts before the network is attached and, for an enrolled pod, the node agent said yes (fail
-   closed).
-2. The network is detached only after every process is dead and the agent let go.
-3. A restarted cluster process adopts the sandbox and its containers as they are.
+A restarted cluster process adopts the sandbox and its containers as they are (`place.py` has the order of a sandbox).
 """
 
 import asyncio
@@ -16,31 +12,25 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing, suppress
-from pathlib import Path
 from typing import Any
 
-from ambit.core.enrolment import is_enrolled
 from ambit.core.errors import AmbitError, Unreachable
-from ambit.core.names import REDIRECTION_ANNOTATION, REDIRECTION_ENABLED
 from ambit.kube import resource as kinds
 from ambit.kube.errors import ApiError, Conflict, NotFound
-from ambit.local.fabric.interface import PodNetwork
-from ambit.local.pods import cni, names, plan, sandbox
+from ambit.local.pods import plan
 from ambit.local.pods.containers import Containers
 from ambit.local.pods.environment import MissingReference
 from ambit.local.pods.events import now
 from ambit.local.pods.host import Host
-from ambit.local.pods.probes import Target
-from ambit.local.pods.sandbox import Owner, ShimClient
-from ambit.local.pods.shim.protocol import ContainerState, Mount
+from ambit.local.pods.place import Place
+from ambit.local.pods.sandbox import ShimClient
+from ambit.local.pods.shim.protocol import ContainerState
 from ambit.local.pods.status import TERMINAL, Facts, Slot, phase_of, status_of
-from ambit.local.pods.volumes import PodVolumes
 
 log = logging.getLogger(__name__)
 
 _RETRY_FIRST = 0.2
 _RETRY_LONGEST = 10.0
-_CNI_DEL_TRIES = 5
 _LEAST_GRACE = 2.0
 """What a sidecar still gets after its containers used up the pod's grace (kubelet's minimum), in seconds."""
 _DEADLINE = "DeadlineExceeded"
@@ -57,24 +47,18 @@ class PodWorker:
     def __init__(self, host: Host, pod: Mapping[str, Any]) -> None:
         self._host = host
         self.pod = pod
-        self.id = plan.sandbox_id(pod)
+        self.place = Place(host, pod)
+        self.id = self.place.id
         self.slots = plan.slots_of(pod)
-        self.shim: ShimClient | None = None
         self.containers: Containers | None = None
-        self.network: PodNetwork | None = None
         self._gone = False
         self._wake = asyncio.Event()
         self._stale = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._enrolled = False
         self._reason = ("", "")
         self._start_time = now()
         self._sandbox_ready = False
         self._written: dict[str, Any] | None = None
-        self._directory = host.memory(self.id)
-        self._disk = host.disk(pod["metadata"]["uid"])
-        private = [host.state.root.parent, Path("/run")]  # of all instances
-        self._volumes = PodVolumes(host.client, self._directory / "volumes", self._disk, private)
 
     def update(self, pod: Mapping[str, Any] | None) -> None:
         """The object as it is now; None when it is gone from the API (deleted by force)."""
@@ -95,16 +79,15 @@ class PodWorker:
         self._wake.set()
 
     async def run(self) -> None:
-        if self._finished() and not self._directory.exists():
-            await self._until_deleted()
-        else:
+        if not self._finished():
             try:
                 await self._live()
             except _Deleted:
                 log.debug("pod deleted before it started", extra={"pod": self.id})
+        if self.place.exists() or self.place.network is not None:
             await self._clean()
-            if not self._ending():
-                await self._until_deleted()
+        while not self._ending():
+            await self._sleep(None)
         await self._remove()
 
     def _ending(self) -> bool:
@@ -112,11 +95,6 @@ class PodWorker:
 
     def _finished(self) -> bool:
         return (self.pod.get("status") or {}).get("phase") in TERMINAL
-
-    async def _until_deleted(self) -> None:
-        while not self._ending():
-            await self._sleep(None)
-        shutil.rmtree(self._disk, ignore_errors=True)
 
     async def _sleep(self, seconds: float | None) -> None:
         """Until poked, or the time is over."""
@@ -131,7 +109,7 @@ class PodWorker:
         A pod that already runs is taken over even when it is ending, so that its grace goes on.
         """
         pause = _RETRY_FIRST
-        while not self._ending() or self._runs():
+        while not self._ending() or self.place.runs(self.pod):
             try:
                 await action()
             except (AmbitError, OSError) as problem:
@@ -146,19 +124,13 @@ class PodWorker:
             pause = min(pause * 2, _RETRY_LONGEST)
         raise _Deleted
 
-    def _runs(self) -> bool:
-        owner = sandbox.read_owner(self._directory)
-        return owner is not None and owner.uid == self.pod["metadata"]["uid"] and sandbox.is_alive(owner)
-
     async def _live(self) -> None:
-        await self._retried("FailedCreatePodSandBox", self._attach)
+        await self._retried("FailedCreatePodSandBox", lambda: self.place.attach(self.pod))
         await self._retried("FailedMount", self._mount)
         await self._retried("FailedCreatePodSandBox", self._start_sandbox)
-        assert self.shim is not None
         assert self.containers is not None
-        self._sandbox_ready = True
         async with asyncio.TaskGroup() as group:
-            self._spawn(group, self._follow(self.shim))
+            self._spawn(group, self._follow(self.containers.shim))
             self._spawn(group, self._refresh())
             await self._adopt(group)
             while not self._ending() and not self._reason[0]:
@@ -168,7 +140,7 @@ class PodWorker:
                     break
                 await self._sleep(pause)
             await self._terminate()
-            self._take(await self._last_states())
+            self._take(await self.place.states())
             for task in self._tasks:
                 task.cancel()
             for slot in self.slots:
@@ -183,81 +155,24 @@ class PodWorker:
     def _policy(self) -> str:
         return str(self.pod["spec"].get("restartPolicy") or "Always")
 
-    async def _attach(self) -> None:
-        node = self._host.nodes[self.pod["spec"]["nodeName"]]
-        if self.pod["spec"].get("hostNetwork"):
-            addresses = (node.v4, node.v6)
-            self.network = PodNetwork(self.id, node.name, node.netns, addresses)
-        else:
-            self.network = await self._host.fabric.attach(self.id, node.name)
-
     async def _mount(self) -> None:
         self.pod = {**self.pod, "status": {**(self.pod.get("status") or {}), **self._address_fields()}}
-        await self._volumes.refresh(self.pod)
-        await asyncio.to_thread(self._write_names)
+        await self.place.mount(self.pod)
 
     def _address_fields(self) -> dict[str, Any]:
         """The downward API shows addresses before the status that carries them was written."""
         status = status_of(self.pod, self.slots, self._facts())
         return {key: status[key] for key in ("hostIP", "hostIPs", "podIP", "podIPs")}
 
-    def _write_names(self) -> None:
-        directory = self._directory / "names"
-        directory.mkdir(parents=True, exist_ok=True)
-        resolver = Path("/etc/resolv.conf")
-        host_file = resolver.read_text() if resolver.exists() else ""
-        addresses = [str(address) for address in self.network.addresses] if self.network else []
-        (directory / "hosts").write_text(names.hosts_file(self.pod, addresses))
-        (directory / "resolv.conf").write_text(names.resolver_file(self.pod, host_file))
-        (directory / "hostname").write_text(names.hostname_of(self.pod) + "\n")
-
-    def _name_mounts(self) -> list[Mount]:
-        directory = self._directory / "names"
-        return [
-            {"source": str(directory / name), "target": f"/etc/{name}", "read_only": True}
-            for name in ("hosts", "resolv.conf", "hostname")
-        ]
-
     async def _start_sandbox(self) -> None:
-        """Adopt the shim that runs, or enrol the pod and start one."""
-        assert self.network is not None
-        metadata = self.pod["metadata"]
-        self._enrolled = is_enrolled(
-            self._host.namespace_labels(metadata["namespace"]),
-            metadata.get("labels") or {},
-            host_network=bool(self.pod["spec"].get("hostNetwork")),
-        )
-        if self._runs():
-            self.shim = ShimClient(str(self._directory / "shim.sock"))
-        else:
-            if self._enrolled:
-                await self._call_agent("add")
-            settings = plan.sandbox_of(
-                self.pod, self._directory, self.network.netns, self._host.hidden, self._host.readable
-            )
-            new = Owner(metadata["namespace"], metadata["name"], metadata["uid"], self.network.node, 0, 0)
-            self.shim = await sandbox.launch(self._directory, settings, new)
-        node = self._host.nodes[self.network.node]
-        host_network = bool(self.pod["spec"].get("hostNetwork"))
-        target = Target(str(self.network.addresses[0]), node.netns, host_network)
-        self.containers = Containers(self._host, self.shim, self._volumes, target, self._wake.set)
-
-    async def _call_agent(self, command: str) -> None:
-        assert self.network is not None
-        metadata = self.pod["metadata"]
-        await cni.call(
-            self._host.nodes[self.network.node].run,
-            "add" if command == "add" else "del",
-            metadata["namespace"],
-            metadata["name"],
-            metadata["uid"],
-            self.network,
-        )
+        shim = await self.place.start(self.pod)
+        target = self.place.target(self.pod)
+        self.containers = Containers(self._host, shim, self.place.volumes, target, self._wake.set)
+        self._sandbox_ready = True
 
     async def _adopt(self, group: asyncio.TaskGroup) -> None:
-        assert self.shim is not None
         assert self.containers is not None
-        for state in await self.shim.state():
+        for state in await self.place.states():
             slot = self._slot(state["name"])
             if slot is not None:
                 self.containers.adopt(slot, state, self.pod, group)
@@ -301,8 +216,8 @@ class PodWorker:
         """Keep volumes fresh: at each poke, and when a token is due."""
         while True:
             try:
-                await self._volumes.refresh(self.pod)
-                pause = self._volumes.renewal()
+                await self.place.volumes.refresh(self.pod)
+                pause = self.place.volumes.renewal()
             except MissingReference as problem:
                 log.debug("volume keeps its last content", extra={"pod": self.id, "reason": problem.message})
                 pause = _RETRY_LONGEST
@@ -321,9 +236,8 @@ class PodWorker:
                 await self._retried("FailedCreatePodSandBox", self._start_sandbox)
             except _Deleted:
                 return None
-            assert self.shim is not None
-            self._sandbox_ready = True
-            self._spawn(group, self._follow(self.shim))
+            assert self.containers is not None
+            self._spawn(group, self._follow(self.containers.shim))
             for slot in self.slots:
                 slot.due = 0.0
         pauses: list[float] = []
@@ -365,7 +279,7 @@ class PodWorker:
             pauses.append(left)
             return
         try:
-            runs = await self.containers.start(self.pod, slot, self._name_mounts())
+            runs = await self.containers.start(self.pod, slot, self.place.name_mounts())
         except Unreachable:
             pauses.append(_RETRY_FIRST)
             return
@@ -396,47 +310,17 @@ class PodWorker:
             await self.containers.kill(self.pod, slot, grace, f"Stopping container {slot.name}")
 
     async def _clean(self) -> None:
-        """Everything dead, then the agent lets go, then the network goes (rule 2)."""
-        states = await self._last_states()
-        await sandbox.remove(self._directory)
+        """The last states are kept: a finished pod still shows how its containers ended."""
+        states = await self.place.states()
+        await self.place.leave(self.pod)
+        self._sandbox_ready = False
         for state in states:
             slot = self._slot(state["name"])
             if slot is not None and slot.current is not None and slot.current["attempt"] == state["attempt"]:
                 slot.current = state
-        self.shim = None
-        self._sandbox_ready = False
-        annotations = self.pod["metadata"].get("annotations") or {}
-        if self.network is None:
-            found = (item for item in await self._host.fabric.attached() if item.sandbox == self.id)
-            self.network = next(found, None)
-        if self.network is not None and not self.pod["spec"].get("hostNetwork"):
-            if self._enrolled or annotations.get(REDIRECTION_ANNOTATION) == REDIRECTION_ENABLED:
-                await self._let_go()
-            await self._host.fabric.detach(self.id)
-        await asyncio.to_thread(shutil.rmtree, self._disk, ignore_errors=True)
-
-    async def _last_states(self) -> list[ContainerState]:
-        if self.shim is None:
-            return []
-        try:
-            return await self.shim.state()
-        except Unreachable:
-            return []
-
-    async def _let_go(self) -> None:
-        """An agent that stays away cannot hold the pod for ever: the namespace goes, which closes its listeners."""
-        for attempt in range(_CNI_DEL_TRIES):
-            try:
-                await self._call_agent("del")
-            except AmbitError as problem:
-                self._host.events.record(self.pod, "Warning", "FailedKillPod", problem.message)
-                await asyncio.sleep(_RETRY_FIRST * 2**attempt)
-            else:
-                return
 
     async def _remove(self) -> None:
         """The last word to the API: a pod with a grace of 0 is gone at once."""
-        shutil.rmtree(self._disk, ignore_errors=True)
         metadata = self.pod["metadata"]
         logs = self._host.state.pod_logs(metadata["namespace"], metadata["name"], metadata["uid"])
         await asyncio.to_thread(shutil.rmtree, logs, ignore_errors=True)
@@ -457,7 +341,8 @@ class PodWorker:
 
     def _facts(self) -> Facts:
         node = self._host.nodes[self.pod["spec"]["nodeName"]]
-        addresses = () if self.network is None else tuple(str(item) for item in self.network.addresses)
+        network = self.place.network
+        addresses = () if network is None else tuple(str(item) for item in network.addresses)
         return Facts(
             addresses,
             (str(node.v4), str(node.v6)),
