@@ -1,7 +1,11 @@
 """Plugins and options of the test suite."""
 
+import os
+
 import pytest
 from hypothesis import settings
+
+from tests.kubectl.program import find_kubectl
 
 # Time limits per example fail on a busy machine; every test has one of its own.
 settings.register_profile("ambit", deadline=None)
@@ -9,6 +13,29 @@ settings.load_profile("ambit")
 
 pytest_plugins = ["ambit.testing.plugin"]
 
+KUBECTL = pytest.StashKey[str | None]()
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite golden files instead of comparing")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """A kubectl is looked for (and perhaps built, which no test's time limit allows for) only when tests need it."""
+    needed = any(item.get_closest_marker("kubectl") for item in session.items)
+    if needed and not session.config.option.collectonly:
+        session.config.stash[KUBECTL] = find_kubectl()
+
+
+@pytest.fixture(scope="session")
+def kubectl_program(pytestconfig: pytest.Config) -> str | None:
+    return pytestconfig.stash.get(KUBECTL, None)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Without kubectl its tests are not run, and say so; in CI that is a failure."""
+    if item.get_closest_marker("kubectl") and item.config.stash.get(KUBECTL, None) is None:
+        reason = "no kubectl: not in $KUBECTL, not in PATH, and no `go` to build it"
+        if os.environ.get("CI"):
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)

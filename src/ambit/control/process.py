@@ -17,6 +17,7 @@ from typing import TypeVar
 import grpc.aio
 import msgspec
 
+from ambit import __version__
 from ambit.ca.authority import Authority
 from ambit.control.callers import Authenticator
 from ambit.control.certificates import CertificateService
@@ -206,6 +207,7 @@ class ControlPlane:
         return {
             "/metrics": self._metrics,
             "/healthz/ready": self._readiness,
+            "/version": lambda: json_answer({"version": __version__}),
             "/debug/syncz": lambda: json_answer(self._discovery.status()),
             "/debug/findings": lambda: json_answer(
                 {"findings": self._feed.findings, "undecodable": self._feed.undecodable}

@@ -32,8 +32,9 @@ class Mesh:
     def ambit(
         self, *words: str, check: bool = True, timeout: float = PATIENCE
     ) -> subprocess.CompletedProcess[str]:
-        """Run the command line against this instance (`--name` is added)."""
-        command = [sys.executable, "-m", "ambit", *words, "--name", self.name]
+        """Run the command line against this instance (`--name` is added, before a `--`)."""
+        end = words.index("--") if "--" in words else len(words)
+        command = [sys.executable, "-m", "ambit", *words[:end], "--name", self.name, *words[end:]]
         return _run(command, self.environment, check=check, timeout=timeout)
 
     def kubectl(

@@ -14,7 +14,7 @@ from ambit.testing.mesh import Mesh
 
 @pytest.fixture(scope="session")
 def kubectl_program() -> str | None:
-    """`$KUBECTL`, or the one in PATH. Under CI its absence is a failure, elsewhere a reported skip."""
+    """`$KUBECTL`, or the one in PATH; None where there is none. Override it to find another one."""
     return os.environ.get("KUBECTL") or shutil.which("kubectl")
 
 

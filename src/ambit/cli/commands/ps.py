@@ -61,10 +61,9 @@ async def _describe(client: Client, pod: dict[str, Any], entry: dict[str, Any] |
         "sync": sync_word(entry),
     }
     try:
-        dump = await ask(client, pod, "/config_dump")
+        version = await ask(client, pod, "/version")
     except AmbitError as problem:
         return {**proxy, "version": "", "envoy": "", "error": problem.message}
-    version = dump.get("version", {})
     return {**proxy, "version": version.get("version", ""), "envoy": version.get("envoy", "")}
 
 

@@ -55,6 +55,7 @@ class Endpoints:
             "/certs": self._certs,
             "/flows": self._flows,
             "/status": self._status,
+            "/version": lambda _: json_response(self._versions()),
             "/restart": self._restart,
         }
 
@@ -100,14 +101,17 @@ class Endpoints:
             for pod in agent.configuration.pods
         }
         config = {"localNode": agent.settings.node, "clusterId": agent.settings.cluster_id}
-        version = {"version": __version__, "envoy": agent.supervisor.version}
-        parts = dump.config_dump(agent.state, agent.certificates.states(), pods, config, version)
+        states = agent.certificates.states()
+        parts = dump.config_dump(agent.state, states, pods, config, self._versions())
 
         async def stream() -> AsyncGenerator[bytes, None]:
             for part in parts:
                 yield part
 
         return Response(content_type="application/json", stream=stream())
+
+    def _versions(self) -> dict[str, str]:
+        return {"version": __version__, "envoy": self._agent.supervisor.version}
 
     def _connections(self, _: Request) -> Response:
         """Open connections that lasted long enough to be reported, per pod."""
