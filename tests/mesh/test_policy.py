@@ -1,0 +1,182 @@
+"""Policies on the running mesh: what they enforce, what a broken one does, and how refusals are reported."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ambit.testing.mesh import Mesh
+
+pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
+
+POD = """
+apiVersion: v1
+kind: ServiceAccount
+metadata: {{name: {name}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, labels: {{app: {name}}}}}
+spec:
+  serviceAccountName: {name}
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: main
+    image: python:3
+    command: [python3, -u, -m, http.server, "8080"]
+    readinessProbe: {{tcpSocket: {{port: 8080}}, periodSeconds: 1}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}}}
+spec: {{selector: {{app: {name}}}, ports: [{{name: http, port: 80, targetPort: 8080}}]}}
+---
+"""
+
+FETCH = """
+import sys, urllib.request
+try:
+    print(urllib.request.urlopen(sys.argv[1], timeout=5).status)
+except OSError as problem:
+    print(type(problem).__name__)
+"""
+
+GOOD = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: good}}
+spec:
+  selector: {{matchLabels: {{app: first}}}}
+  action: DENY
+  rules: [{{from: [{{source: {{principals: ["cluster.local/ns/{namespace}/sa/client"]}}}}]}}]
+"""
+
+BAD = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: bad}
+spec:
+  selector: {matchLabels: {app: second}}
+  action: ALLOW
+  rules: [{from: [{source: {ipBlocks: [10.0.0/8]}}]}]
+"""
+
+STRICT = """
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default}
+spec: {mtls: {mode: STRICT}}
+"""
+
+
+@pytest.fixture(scope="module")
+def pods(mesh: Mesh) -> Iterator[str]:
+    """An enrolled namespace with two servers and a client."""
+    name = f"n{uuid.uuid4().hex[:8]}"
+    labels = {"istio.io/dataplane-mode": "ambient"}
+    mesh.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    manifest = "".join(POD.format(name=pod) for pod in ("first", "second", "client"))
+    mesh.kubectl("apply", "-n", name, "-f", "-", stdin=manifest)
+    mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+    for server in ("first", "second"):
+        mesh.wait(f"{server} answers", lambda server=server: fetch(mesh, name, server) == "200")
+    yield name
+    mesh.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="module")
+def outsider(mesh: Mesh) -> Iterator[str]:
+    """A namespace outside the mesh with a client."""
+    name = f"n{uuid.uuid4().hex[:8]}"
+    mesh.kubectl("create", "namespace", name)
+    mesh.kubectl("apply", "-n", name, "-f", "-", stdin=POD.format(name="client"))
+    mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod/client", "--timeout=60s")
+    yield name
+    mesh.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def fetch(mesh: Mesh, namespace: str, host: str, client: str = "client") -> str:
+    """The HTTP status, or the error's name."""
+    return mesh.exec(namespace, client, "python3", "-c", FETCH, f"http://{host}").stdout.strip()
+
+
+def apply(mesh: Mesh, namespace: str, *manifests: str) -> None:
+    mesh.kubectl("apply", "-n", namespace, "-f", "-", stdin="---\n".join(manifests))
+
+
+def condition(mesh: Mesh, namespace: str, policy: str, kind: str) -> dict[str, Any]:
+    """A condition of a policy once it is there."""
+
+    def find() -> dict[str, Any] | None:
+        found = json.loads(
+            mesh.kubectl("get", "authorizationpolicy", policy, "-n", namespace, "-o", "json").stdout
+        )
+        conditions = found.get("status", {}).get("conditions", ())
+        return next((each for each in conditions if each["type"] == kind), None)
+
+    return dict(mesh.wait(f"policy {policy} has the condition {kind}", find))
+
+
+def denied(mesh: Mesh, policy: str, source: str) -> dict[str, Any]:
+    """A refused connection of this policy from a source whose address starts with `source`, once reported."""
+
+    def find() -> dict[str, Any] | None:
+        lines = mesh.ambit("flows", "--denied", "--last", "1000", "-o", "json").stdout.splitlines()
+        flows = [json.loads(line) for line in lines]
+        assert all(flow["decision"] == "deny" for flow in flows)
+        return next(
+            (
+                flow
+                for flow in reversed(flows)
+                if flow.get("policy", "").partition("[")[0] == policy
+                and flow["source"]["address"].startswith(f"{source}:")
+            ),
+            None,
+        )
+
+    return dict(mesh.wait(f"a refusal by {policy} is reported", find))
+
+
+def address(mesh: Mesh, namespace: str, pod: str) -> str:
+    return mesh.kubectl("get", "pod", pod, "-n", namespace, "-o", "jsonpath={.status.podIP}").stdout
+
+
+def test_a_broken_policy_is_closed_and_stops_no_other(mesh: Mesh, pods: str) -> None:
+    apply(mesh, pods, BAD, GOOD.format(namespace=pods))
+    try:
+        for policy in ("good", "bad"):
+            wanted = "--for=condition=ambit.io/Acknowledged"
+            mesh.kubectl("wait", wanted, f"authorizationpolicy/{policy}", "-n", pods, "--timeout=30s")
+        told = condition(mesh, pods, "bad", "ZtunnelAccepted")
+        assert told["status"] == "False"
+        assert "AMB0212 spec.rules[0].from[0].source.ipBlocks[0]: '10.0.0/8'" in told["message"]
+        assert condition(mesh, pods, "good", "ZtunnelAccepted")["status"] == "True"
+        assert fetch(mesh, pods, "first") != "200", "the good one is enforced"
+        assert fetch(mesh, pods, "first", client="second") == "200", "on those whom it names only"
+        assert fetch(mesh, pods, "second") != "200", "what cannot be understood allows nothing"
+        assert (
+            denied(mesh, f"{pods}/good", address(mesh, pods, "client"))["destination"]["workload"] == "first"
+        )
+    finally:
+        mesh.kubectl("delete", "authorizationpolicy", "--all", "-n", pods)
+    for server in ("first", "second"):
+        mesh.wait(f"{server} answers again", lambda server=server: fetch(mesh, pods, server) == "200")
+
+
+def test_strict_refuses_who_has_no_identity_and_says_so(mesh: Mesh, pods: str, outsider: str) -> None:
+    host = f"first.{pods}"
+    assert fetch(mesh, outsider, host) == "200", "PERMISSIVE is the default"
+    apply(mesh, pods, STRICT)
+    try:
+        mesh.wait("the outsider is refused", lambda: fetch(mesh, outsider, host) != "200")
+        assert fetch(mesh, pods, "first") == "200"
+        flow = denied(mesh, "istio-system/istio_converted_static_strict", address(mesh, outsider, "client"))
+        assert flow["destination"]["workload"] == "first"
+        assert not flow["source"].get("identity")
+        text = mesh.ambit("flows", "--denied", "--last", "1000", "--from", "client").stdout
+        assert "DENIED by istio-system/istio_converted_static_strict" in text
+    finally:
+        mesh.kubectl("delete", "peerauthentication", "--all", "-n", pods)
+    mesh.wait("the outsider is served again", lambda: fetch(mesh, outsider, host) == "200")
