@@ -161,3 +161,19 @@ async def test_nobody_grants_more_than_they_hold(app: Client, outside: aiohttp.C
     path = f"{RBAC}/namespaces/default/roles/r"
     async with outside.patch(path, json={"rules": rules}, headers=media) as response:
         assert response.status == 403
+
+
+async def test_impersonation_narrows_and_needs_the_right(app: Client, outside: aiohttp.ClientSession) -> None:
+    account = "system:serviceaccount:default:app"
+    review = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+    async with app.session.post(review, json={}, headers={"Impersonate-User": account}) as response:
+        info = (await response.json())["status"]["userInfo"]
+    assert info["username"] == account and "system:serviceaccounts:default" in info["groups"]
+    async with app.session.get("/api/v1/pods", headers={"Impersonate-User": account}) as response:
+        assert response.status == 403
+    headers = {"Authorization": f"Bearer {await issue(app)}", "Impersonate-User": "somebody"}
+    async with outside.get("/apis", headers=headers) as response:
+        assert response.status == 403
+        assert 'cannot impersonate resource "users"' in (await response.json())["message"]
+    async with app.session.get("/apis", headers={"Impersonate-Group": "system:masters"}) as response:
+        assert response.status == 400

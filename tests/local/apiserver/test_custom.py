@@ -154,3 +154,11 @@ async def test_new_defaults_reach_stored_objects(client: Client) -> None:
     body = await client.get(f"{WIDGETS}/w")
     assert body["spec"] == {"size": 1, "color": "red"}
     assert body["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
+
+
+async def test_a_schema_that_cannot_judge_is_refused(client: Client) -> None:
+    body = definition(size={"type": "string", "pattern": "("})
+    status, answer = await client.call("POST", CRDS, body)
+    assert status == 422
+    fields = {cause["field"] for cause in answer["details"]["causes"]}
+    assert fields == {f"spec.versions[{index}].schema.openAPIV3Schema" for index in (0, 1)}

@@ -158,6 +158,17 @@ class CustomShape(Shape):
         return False
 
 
+def schema_problem(schema: Schema) -> str | None:
+    """Why objects cannot be judged by a schema (a pattern that is no regular expression, say); None when they can."""
+    if schema.get("type") != "object":
+        return 'the root of a schema must have type "object"'
+    try:
+        CompiledSchema(schema)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def declares_rules(schema: Schema) -> bool:
     """Whether any node has CEL rules; the engine is loaded only then."""
     if schema.get("x-kubernetes-validations"):

@@ -23,6 +23,14 @@ INSERT OR IGNORE INTO revision VALUES (1, 1);
 """
 
 
+def unusable(path: Path | None, error: Exception) -> AmbitError:
+    """The error for a file that cannot be read as a database."""
+    return AmbitError(
+        f"the cluster database {path} cannot be opened: {error}",
+        "free disk space, or delete the file to start with an empty cluster",
+    )
+
+
 class Database:
     """Rows (storage, namespace, name) -> (revision, data). Every write is one transaction."""
 
@@ -38,12 +46,10 @@ class Database:
             if path is not None:
                 path.chmod(0o600)
         except sqlite3.Error as error:
-            raise AmbitError(
-                f"the cluster database {path} cannot be opened: {error}",
-                "free disk space, or delete the file to start with an empty cluster",
-            ) from error
+            raise unusable(path, error) from error
 
     def revision(self) -> int:
+        """The highest revision ever given."""
         (value,) = self._db.execute("SELECT value FROM revision").fetchone()
         return int(value)
 
@@ -88,12 +94,16 @@ class _Transaction:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if kind is not None:
-            self._db.execute("ROLLBACK")
+            self._abandon()
             return
         try:
             self._db.execute("UPDATE revision SET value = ?", (self._revision,))
             self._db.execute("COMMIT")
         except sqlite3.Error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            self._abandon()
             raise
+
+    def _abandon(self) -> None:
+        """SQLite ends a transaction by itself after some errors, such as a full disk."""
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")

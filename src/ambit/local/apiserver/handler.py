@@ -15,6 +15,7 @@ from ambit.local.apiserver.failures import (
     no_such_path,
     unauthorized,
 )
+from ambit.local.apiserver.impersonation import impersonate
 from ambit.local.apiserver.openapi import OpenApi
 from ambit.local.apiserver.rbac import Action, Authorizer
 from ambit.local.apiserver.requests import Target, parse_target
@@ -65,7 +66,8 @@ class Handler:
         path = request.path
         if path in _OPEN or path.startswith(("/livez/", "/readyz/", "/healthz/")):
             return self._open(path)
-        user = self.authenticate(request)
+        groups = request.headers.getall("Impersonate-Group", [])
+        user = impersonate(self.authenticate(request), request.headers, groups, self._authorizer)
         target = parse_target(request.method, path, request.query)
         if target is None:
             self._authorize(user, Action(request.method.lower(), path=path))

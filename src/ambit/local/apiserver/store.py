@@ -5,6 +5,7 @@ disk first; when that fails memory is unchanged.
 """
 
 import asyncio
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -14,7 +15,7 @@ from typing import Any, Literal
 import msgspec
 import orjson
 
-from ambit.local.apiserver.database import Database
+from ambit.local.apiserver.database import Database, unusable
 from ambit.local.apiserver.failures import ApiFailure, expired
 
 HISTORY = 1024
@@ -117,9 +118,12 @@ class Store:
         self.revision = self._started = self._database.revision()
         self._shelves: dict[str, _Shelf] = {}
         self.on_change: list[Callable[[str, Event], None]] = []
-        for storage, namespace, name, revision, data in self._database.rows():
-            entry = self._entry(storage, namespace, name, revision, data, orjson.loads(data))
-            self._shelf(storage).entries[namespace, name] = entry
+        try:
+            for storage, namespace, name, revision, data in self._database.rows():
+                entry = self._entry(storage, namespace, name, revision, data, orjson.loads(data))
+                self._shelf(storage).entries[namespace, name] = entry
+        except (sqlite3.Error, orjson.JSONDecodeError, KeyError) as error:
+            raise unusable(path, error) from error
 
     def _shelf(self, storage: str) -> _Shelf:
         shelf = self._shelves.get(storage)

@@ -216,6 +216,9 @@ class Definitions(Strategy):
                 causes.append(
                     required(f"spec.versions[{index}].schema.openAPIV3Schema", "schemas are required")
                 )
+            elif wrong := custom.schema_problem(version["schema"]["openAPIV3Schema"]):
+                where = f"spec.versions[{index}].schema.openAPIV3Schema"
+                causes.append(Cause("FieldValueInvalid", f"Invalid value: {wrong}", where))
         strategy = (spec.get("conversion") or {}).get("strategy", "None")
         if strategy != "None":
             causes.append(unsupported("spec.conversion.strategy", strategy, ("None",)))
