@@ -1,6 +1,7 @@
 """Whole agents: enrolment, policy, restarts, with real Envoys and pods in network namespaces."""
 
 import asyncio
+import ipaddress
 import json
 import os
 import signal
@@ -11,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Rule, Scope
+from ambit.model.service import Service, VirtualAddress
 from ambit.node.flows.access_line import access_line
 from ambit.node.flows.record import Reporter
 from ambit.node.netns import sockets
+from ambit.node.netns.enter import in_namespace
 from ambit.node.supervise.table import State
 from tests.node.world import REDIRECTION, Pod, World, making, until
 from tests.plan.dataplane.network import REFUSED
@@ -206,6 +209,39 @@ async def test_a_pod_that_lies_about_its_namespace_is_refused(world: World) -> N
     assert "is not the namespace of pod" in (await node.cni("add", liar))["error"]
     world.api.delete("pods", "default", "liar")
     assert "does not exist" in (await node.cni("add", liar))["error"]
+
+
+async def test_dns_of_a_pod_is_answered_and_counted(world: World) -> None:
+    client, _ = await pair(world)
+    await world.control.put(
+        Service(
+            "web",
+            "default",
+            "web.default.svc.cluster.local",
+            (VirtualAddress("", ipaddress.ip_address("10.96.0.9")),),
+        )
+    )
+    node = world.nodes["node1"]
+    assert node.agent is not None
+    await until(lambda: bool(node.agent.state.services_by_hostname("web.default.svc.cluster.local")))
+    reply = await asyncio.to_thread(client_asks, client, "web.default.svc.cluster.local")
+    assert ipaddress.ip_address("10.96.0.9").packed in reply
+    _, body = await node.http("/metrics", 1)
+    assert b'istio_dns_requests_total{request_query_type="A",request_protocol="udp"' in body
+
+
+def client_asks(client: Pod, name: str) -> bytes:
+    """Asks a nameserver that does not exist: only the capture can answer."""
+    labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
+    question = b"\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00" + labels + b"\x00\x00\x01\x00\x01"
+
+    def ask() -> bytes:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+            asker.settimeout(5)
+            asker.sendto(question, ("10.77.255.253", 53))
+            return asker.recv(512)
+
+    return in_namespace(client.netns, ask)
 
 
 async def test_what_the_agent_shows(world: World) -> None:

@@ -373,6 +373,9 @@ class World:
         """A running pod, captured before it began when `enrol`."""
         pod = Pod(await asyncio.to_thread(self.network.host, name), self, name, node, account)
         pod.create()
+        record = self.directory / "sandboxes" / pod.netns.name
+        record.mkdir(parents=True)
+        (record / "pod.json").write_text(json.dumps({"uid": pod.uid}))
         if enrol:
             answer = await node.cni("add", pod)
             assert answer == {"ok": True, "enrolled": True}, answer

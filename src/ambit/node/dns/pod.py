@@ -24,7 +24,8 @@ class PodDns:
     """Answers one pod's questions between `start` and `close`.
 
     `nameservers` are the pod's own, asked from inside its namespace. `on_resolved` hears of each service
-    that a name was resolved to, so that its proxy can prepare for the connection that follows.
+    that a name was resolved to, so that its proxy can prepare for the connection that follows. `on_query`
+    hears of each question: its type, whether it came over TCP, whether it was forwarded.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class PodDns:
         *,
         settings: Settings | None = None,
         on_resolved: Callable[[Client, Service], None] | None = None,
+        on_query: Callable[[int, bool, bool], None] | None = None,
         port: int = DNS_PORT,
     ) -> None:
         self.client = client
@@ -43,6 +45,7 @@ class PodDns:
         self._view = view
         self._settings = settings or Settings()
         self._on_resolved = on_resolved
+        self._on_query = on_query
         self._port = port
         self._forwarder = Forwarder(nameservers, self._open)
         self._server: DnsServer | None = None
@@ -66,6 +69,8 @@ class PodDns:
         except Malformed:
             return error_reply(data, Rcode.FORMERR)
         resolution = answer(query, self.client, self._view, self._settings, random.shuffle)
+        if self._on_query is not None:
+            self._on_query(query.type, over_tcp, resolution is None)
         if resolution is None:
             return self._forwarder.ask(data, over_tcp)
         if resolution.service is not None and self._on_resolved is not None:

@@ -2,16 +2,29 @@
 
 import contextlib
 import ipaddress
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ambit.core.address import Address
+from ambit.core.dns import Type
 from ambit.core.errors import EnvironmentProblem
 from ambit.node.dns.answer import Client, Settings
 from ambit.node.dns.pod import PodDns
 from ambit.node.enrol.pods import Pod
 from ambit.node.enrol.sandbox import Sandbox
 from ambit.node.state.mesh import MeshState
+
+
+class Question(NamedTuple):
+    """How questions are counted: type, transport, and who asked."""
+
+    type: str
+    protocol: str
+    forwarded: bool
+    canonical_service: str
+    canonical_revision: str
 
 
 class MeshNames:
@@ -24,6 +37,8 @@ class MeshNames:
         self._resolv_conf = resolv_conf
         self._settings = settings
         self._proxies: dict[str, PodDns] = {}
+        self.queries: Counter[Question] = Counter()
+        """Questions so far."""
 
     def __len__(self) -> int:
         return len(self._proxies)
@@ -41,6 +56,7 @@ class MeshNames:
             self._state,
             [(address, 53) for address in own or nameservers(self._resolv_conf)],
             settings=self._settings,
+            on_query=self._counting(sandbox),
         )
         try:
             await proxy.start()
@@ -54,6 +70,31 @@ class MeshNames:
         proxy = self._proxies.pop(uid, None)
         if proxy is not None:
             await proxy.close()
+
+    def _counting(self, sandbox: Sandbox) -> Callable[[int, bool, bool], None]:
+        def count(kind: int, over_tcp: bool, forwarded: bool) -> None:
+            workload = next(
+                filter(None, (self._state.workload_by_address(self._network, a) for a in sandbox.addresses)),
+                None,
+            )
+            question = Question(
+                _type_name(kind),
+                "tcp" if over_tcp else "udp",
+                forwarded,
+                workload.canonical_name if workload is not None else "",
+                workload.canonical_revision if workload is not None else "",
+            )
+            self.queries[question] += 1
+
+        return count
+
+
+def _type_name(kind: int) -> str:
+    """A label from a small set, whatever a client asks for."""
+    try:
+        return Type(kind).name
+    except ValueError:
+        return "other"
 
 
 def nameservers(resolv_conf: Path) -> Sequence[Address]:

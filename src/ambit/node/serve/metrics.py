@@ -1,7 +1,10 @@
 """`:15020/metrics`: Istio's TCP metrics, the agent's own, and what Envoy says about itself. Pure text."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
+from ambit.node.enrol.names import Question
+from ambit.node.flows.metrics import UNKNOWN
 from ambit.node.process import NodeAgent
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE
 
@@ -47,6 +50,7 @@ def render(agent: NodeAgent, version: str) -> Iterator[str]:
         yield f"# TYPE {name}_total counter"
         yield f"{name}_total {value}"
     yield from _certificates(agent)
+    yield from _dns(agent.names.queries)
 
 
 def _certificates(agent: NodeAgent) -> Iterator[str]:
@@ -56,6 +60,27 @@ def _certificates(agent: NodeAgent) -> Iterator[str]:
     for each in agent.certificates.states():
         if each.certificate is not None:
             yield f'{name}{{identity="{each.identity}"}} {each.certificate.not_after:.0f}'
+
+
+def _dns(queries: Mapping[Question, int]) -> Iterator[str]:
+    """ztunnel's `istio_dns_*`: all questions, and those that went to the pod's nameserver."""
+    totals: Counter[str] = Counter()
+    upstream: Counter[str] = Counter()
+    for question, count in queries.items():
+        found = (
+            f'request_query_type="{question.type}",request_protocol="{question.protocol}",'
+            f'source_canonical_service="{question.canonical_service or UNKNOWN}",'
+            f'source_canonical_revision="{question.canonical_revision or UNKNOWN}"'
+        )
+        totals[found] += count
+        upstream[found] += count if question.forwarded else 0
+    for name, text, counts in (
+        ("istio_dns_requests", "DNS questions of pods", totals),
+        ("istio_dns_upstream_requests", "DNS questions that were forwarded", upstream),
+    ):
+        yield f"# HELP {name}_total {text}."
+        yield f"# TYPE {name}_total counter"
+        yield from (f"{name}_total{{{found}}} {count}" for found, count in counts.items())
 
 
 def _gauge(name: str, text: str, value: int, **labels: str) -> Iterator[str]:
