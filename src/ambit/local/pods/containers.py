@@ -28,6 +28,7 @@ QUIET = 600.0
 """A container that ran this long starts over with no back-off (kubelet's MaxContainerBackOff rule)."""
 _CONFIG_RETRY = 5.0
 _HOOK_OUTPUT = 4096
+_NO_USERS = "runAsUser is ignored: this instance runs without root, so it has one user only"
 
 
 class Containers:
@@ -58,11 +59,17 @@ class Containers:
             return False
         try:
             process, mounts = await self.prepare(pod, container, argv, image_environment)
-        except MissingReference as problem:
-            slot.waiting = ("CreateContainerConfigError", problem.message)
+        except Unreachable:
+            raise
+        except (AmbitError, OSError) as problem:
+            missing = isinstance(problem, MissingReference)
+            text = problem.message if isinstance(problem, AmbitError) else str(problem)
+            slot.waiting = ("CreateContainerConfigError" if missing else "CreateContainerError", text)
             slot.due = time.monotonic() + _CONFIG_RETRY
-            self._host.events.record(pod, "Warning", "Failed", f"Error: {problem.message}", place)
+            self._host.events.record(pod, "Warning", "Failed", f"Error: {text}", place)
             return False
+        if plan.wants_user(pod, container) and not maps_users():
+            self._host.events.record(pod, "Warning", "UserIgnored", _NO_USERS, place)
         attempt = slot.restarts + 1 if slot.current is not None else 0
         if attempt == 0:
             text = f'Container image "{slot.image}" already present on machine'

@@ -49,6 +49,12 @@ def is_privileged(container: Mapping[str, Any]) -> bool:
     return bool((container.get("securityContext") or {}).get("privileged"))
 
 
+def wants_user(pod: Mapping[str, Any], container: Mapping[str, Any]) -> bool:
+    """Whether another user than root is asked for."""
+    shared = pod["spec"].get("securityContext") or {}
+    return bool((container.get("securityContext") or {}).get("runAsUser", shared.get("runAsUser")))
+
+
 def process_of(
     pod: Mapping[str, Any],
     container: Mapping[str, Any],
