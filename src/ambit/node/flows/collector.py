@@ -22,8 +22,8 @@ KEPT = 5_000
 """Newest records in memory."""
 OPEN = 50_000
 """Open connections that are counted; beyond that the oldest is counted when it ends."""
-_JOIN = 0.6
-"""Seconds a failed connection waits for the tunnel's reason; two flush intervals and a bit."""
+_JOIN = 1.0
+"""Seconds a failed connection waits for the tunnel's reason: flush intervals of 0.25 s, and a busy machine."""
 _FAILURES = 1_000
 _FOLLOWER = 1_000
 """Records a slow follower may lag behind before it misses some."""
