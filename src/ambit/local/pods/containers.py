@@ -15,8 +15,9 @@ import msgspec
 from ambit.core.errors import AmbitError, Unreachable
 from ambit.local.pods import images, plan, probes
 from ambit.local.pods.environment import MissingReference, environment_of, expand
+from ambit.local.pods.health import Health
 from ambit.local.pods.host import Host, maps_users
-from ambit.local.pods.probes import Outcome, Probe, Target
+from ambit.local.pods.probes import Target
 from ambit.local.pods.sandbox import ShimClient
 from ambit.local.pods.shim.protocol import ContainerState, Mount, Process
 from ambit.local.pods.status import Slot
@@ -41,8 +42,7 @@ class Containers:
         self.shim = shim
         self._volumes = volumes
         self._target = target
-        self._changed = changed
-        self._probes: dict[str, list[asyncio.Task[None]]] = {}
+        self.health = Health(host, target, self.run_command, self.kill, changed)
         self._processes: dict[str, Process] = {}
         self._killing: set[str] = set()
         self.stopping = False
@@ -50,8 +50,8 @@ class Containers:
 
     async def start(self, pod: Mapping[str, Any], slot: Slot, files: list[Mount]) -> bool:
         """One attempt; whether it runs. What hinders it becomes the slot's waiting reason and a later `due`."""
-        container = _spec(pod, slot.name)
-        place = _field_path(pod, slot)
+        container = plan.container_of(pod, slot.name)
+        place = plan.field_path(slot)
         try:
             argv, image_environment = images.resolve(container, self._host.images())
         except images.UnknownImage as problem:
@@ -94,7 +94,7 @@ class Containers:
     async def process_in(self, pod: Mapping[str, Any], name: str, command: list[str]) -> Process:
         """How one more program runs in a container: with the same environment and rights. Raises MissingReference."""
         if name not in self._processes:
-            container = _spec(pod, name)
+            container = plan.container_of(pod, name)
             argv, image_environment = images.resolve(container, self._host.images())
             self._processes[name], _ = await self.prepare(pod, container, argv, image_environment)
         return {**self._processes[name], "argv": command}
@@ -113,7 +113,7 @@ class Containers:
         }.get(slot.name, {})
         slot.started = bool(known.get("started"))
         slot.ready = bool(known.get("ready")) and slot.kind != "init"
-        self.watch(pod, slot, group)
+        self.health.watch(pod, slot, group)
 
     def update(self, slot: Slot, state: ContainerState, pod: Mapping[str, Any]) -> None:
         """News of an attempt, from the shim or from starting it; the two may come in either order."""
@@ -127,42 +127,26 @@ class Containers:
         if slot.ended:
             self._ended(pod, slot)
 
-    def watch(self, pod: Mapping[str, Any], slot: Slot, group: asyncio.TaskGroup) -> None:
-        """Start the probes of a running container. Without a probe the answer is yes."""
-        self.forget_probes(slot.name)
-        container = _spec(pod, slot.name)
-        startup = container.get("startupProbe")
-        tasks = []
-        if startup is None or slot.started:
-            slot.started = True
-        else:
-            tasks.append(group.create_task(self._startup(pod, container, slot, startup, group)))
-        self._probes[slot.name] = tasks
-        if slot.started:
-            self._serve(pod, container, slot, group)
-
-    def forget_probes(self, name: str) -> None:
-        for task in self._probes.pop(name, ()):
-            task.cancel()
-
     async def kill(self, pod: Mapping[str, Any], slot: Slot, grace: float, message: str) -> None:
         """preStop hook, SIGTERM, then SIGKILL after `grace` seconds. Returns once the container has ended."""
         if not slot.running or slot.name in self._killing:
             return
         self._killing.add(slot.name)
         try:
-            self._host.events.record(pod, "Normal", "Killing", message, _field_path(pod, slot))
+            self._host.events.record(pod, "Normal", "Killing", message, plan.field_path(slot))
             deadline = time.monotonic() + grace
-            hook = ((_spec(pod, slot.name).get("lifecycle") or {}).get("preStop")) if grace > 0 else None
+            hook = (
+                ((plan.container_of(pod, slot.name).get("lifecycle") or {}).get("preStop"))
+                if grace > 0
+                else None
+            )
             if hook:
                 try:
                     async with asyncio.timeout(grace):
                         await self._hook(pod, slot, hook)
                 except (AmbitError, OSError, TimeoutError) as problem:
                     text = f"PreStopHook failed: {problem}"
-                    self._host.events.record(
-                        pod, "Warning", "FailedPreStopHook", text, _field_path(pod, slot)
-                    )
+                    self._host.events.record(pod, "Warning", "FailedPreStopHook", text, plan.field_path(slot))
             if grace > 0 and await self.shim.signal(slot.name, signal.SIGTERM):
                 await self._wait_ended(slot, max(deadline - time.monotonic(), 2.0))
             if slot.running:
@@ -246,15 +230,15 @@ class Containers:
 
     async def after_start(self, pod: Mapping[str, Any], slot: Slot) -> None:
         """The postStart hook; a container whose hook fails is killed (and restarted by policy)."""
-        hook = (_spec(pod, slot.name).get("lifecycle") or {}).get("postStart")
+        hook = (plan.container_of(pod, slot.name).get("lifecycle") or {}).get("postStart")
         if not hook:
             return
         try:
             await self._hook(pod, slot, hook)
         except (AmbitError, OSError) as problem:
             text = f"PostStartHook failed: {problem}"
-            self._host.events.record(pod, "Warning", "FailedPostStartHook", text, _field_path(pod, slot))
-            await self.kill(pod, slot, _grace(pod), f"Container {slot.name} failed its postStart hook")
+            self._host.events.record(pod, "Warning", "FailedPostStartHook", text, plan.field_path(slot))
+            await self.kill(pod, slot, plan.grace_of(pod), f"Container {slot.name} failed its postStart hook")
 
     def _take(self, slot: Slot, state: ContainerState) -> None:
         if slot.current is not None and slot.current["attempt"] != state["attempt"]:
@@ -267,7 +251,7 @@ class Containers:
 
     def _ended(self, pod: Mapping[str, Any], slot: Slot) -> None:
         """Decide when to start again: at once the first time, then after 10 s doubling to 5 min."""
-        self.forget_probes(slot.name)
+        self.health.forget(slot.name)
         if (
             self.stopping
             or slot.finished_for_good
@@ -285,7 +269,7 @@ class Containers:
             text = f"{word} pod={metadata['name']}_{metadata['namespace']}({metadata['uid']})"
             slot.waiting = ("CrashLoopBackOff", text)
             text = f"Back-off restarting failed container {slot.name} in pod {metadata['name']}"
-            self._host.events.record(pod, "Warning", "BackOff", text, _field_path(pod, slot))
+            self._host.events.record(pod, "Warning", "BackOff", text, plan.field_path(slot))
         slot.backoff = min(max(slot.backoff * 2, FIRST_BACKOFF), LONGEST_BACKOFF)
 
     def _pull_failed(
@@ -307,102 +291,6 @@ class Containers:
         slot.backoff = min(max(slot.backoff * 2, FIRST_BACKOFF), LONGEST_BACKOFF)
         slot.due = time.monotonic() + slot.backoff
 
-    async def _startup(
-        self,
-        pod: Mapping[str, Any],
-        container: Mapping[str, Any],
-        slot: Slot,
-        spec: Mapping[str, Any],
-        group: asyncio.TaskGroup,
-    ) -> None:
-        failed = ""
-
-        def tell(outcome: bool, text: str) -> bool:
-            nonlocal failed
-            slot.started = outcome
-            failed = "" if outcome else text
-            return True
-
-        await probes.repeat(_timing(spec), self._check(pod, container, slot, spec, "Startup"), tell)
-        if failed:
-            await self._unhealthy(pod, slot, "startup")
-        else:
-            self._serve(pod, container, slot, group)
-            self._changed()
-
-    def _serve(
-        self, pod: Mapping[str, Any], container: Mapping[str, Any], slot: Slot, group: asyncio.TaskGroup
-    ) -> None:
-        readiness, liveness = container.get("readinessProbe"), container.get("livenessProbe")
-        tasks = self._probes.setdefault(slot.name, [])
-        if readiness is None:
-            slot.ready = slot.kind != "init"
-        else:
-            tasks.append(group.create_task(self._readiness(pod, container, slot, readiness)))
-        if liveness is not None:
-            tasks.append(group.create_task(self._liveness(pod, container, slot, liveness)))
-
-    async def _readiness(
-        self, pod: Mapping[str, Any], container: Mapping[str, Any], slot: Slot, spec: Mapping[str, Any]
-    ) -> None:
-        def tell(outcome: bool, _text: str) -> bool:
-            if slot.ready != outcome:
-                slot.ready = outcome
-                self._changed()
-            return False
-
-        await probes.repeat(_timing(spec), self._check(pod, container, slot, spec, "Readiness"), tell)
-
-    async def _liveness(
-        self, pod: Mapping[str, Any], container: Mapping[str, Any], slot: Slot, spec: Mapping[str, Any]
-    ) -> None:
-        await probes.repeat(
-            _timing(spec), self._check(pod, container, slot, spec, "Liveness"), lambda outcome, _: not outcome
-        )
-        await self._unhealthy(pod, slot, "liveness")
-
-    async def _unhealthy(self, pod: Mapping[str, Any], slot: Slot, word: str) -> None:
-        text = f"Container {slot.name} failed {word} probe, will be restarted"
-        try:
-            await self.kill(pod, slot, _grace(pod), text)
-        except Unreachable:
-            return  # the worker finds out by itself that the sandbox is gone
-
-    def _check(
-        self,
-        pod: Mapping[str, Any],
-        container: Mapping[str, Any],
-        slot: Slot,
-        spec: Mapping[str, Any],
-        word: str,
-    ) -> probes.Check:
-        async def check() -> Outcome:
-            try:
-                outcome, text = await self._probe(pod, container, slot, spec)
-            except (AmbitError, ValueError) as problem:
-                outcome, text = False, str(problem)
-            if not outcome:
-                message = f"{word} probe failed: {text}"
-                self._host.events.record(pod, "Warning", "Unhealthy", message, _field_path(pod, slot))
-            return outcome, text
-
-        return check
-
-    async def _probe(
-        self, pod: Mapping[str, Any], container: Mapping[str, Any], slot: Slot, spec: Mapping[str, Any]
-    ) -> Outcome:
-        if "httpGet" in spec:
-            action = spec["httpGet"]
-            return await probes.http(self._target, action, plan.port_of(container, action["port"]))
-        if "tcpSocket" in spec:
-            action = spec["tcpSocket"]
-            host = action.get("host") or self._target.address
-            return await probes.tcp(self._target, host, plan.port_of(container, action["port"]))
-        if "exec" in spec:
-            code, output = await self.run_command(pod, slot.name, spec["exec"].get("command") or [])
-            return code == 0, output
-        return False, "gRPC probes are not supported on the laptop; use httpGet, tcpSocket or exec"
-
     async def _hook(self, pod: Mapping[str, Any], slot: Slot, hook: Mapping[str, Any]) -> None:
         if "exec" in hook:
             code, output = await self.run_command(pod, slot.name, hook["exec"].get("command") or [])
@@ -410,7 +298,7 @@ class Containers:
                 raise AmbitError(f"command exited with {code}: {output}")
         elif "httpGet" in hook:
             action = hook["httpGet"]
-            port = plan.port_of(_spec(pod, slot.name), action["port"])
+            port = plan.port_of(plan.container_of(pod, slot.name), action["port"])
             good, text = await probes.http(self._target, action, port)
             if not good:
                 raise AmbitError(text)
@@ -434,23 +322,3 @@ class Containers:
         finally:
             for descriptor in (read_end, write_end, nothing):
                 os.close(descriptor)
-
-
-def _timing(spec: Mapping[str, Any]) -> Probe:
-    return msgspec.convert(spec, Probe)
-
-
-def _grace(pod: Mapping[str, Any]) -> float:
-    seconds = pod["spec"].get("terminationGracePeriodSeconds")
-    return 30.0 if seconds is None else float(seconds)
-
-
-def _spec(pod: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    for container in (*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]):
-        if container["name"] == name:
-            return dict(container)
-    raise LookupError(f"container {name} is not valid for pod {pod['metadata']['name']}")
-
-
-def _field_path(pod: Mapping[str, Any], slot: Slot) -> str:
-    return f"spec.{'containers' if slot.kind == 'main' else 'initContainers'}{{{slot.name}}}"

@@ -97,3 +97,22 @@ def port_of(container: Mapping[str, Any], port: int | str) -> int:
     if port not in named:
         raise ValueError(f"container has no port named {port!r}")
     return named[port]
+
+
+def grace_of(pod: Mapping[str, Any]) -> float:
+    """The pod's own termination grace in seconds."""
+    seconds = pod["spec"].get("terminationGracePeriodSeconds")
+    return 30.0 if seconds is None else float(seconds)
+
+
+def container_of(pod: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The spec of a container or init container. Raises LookupError."""
+    for container in (*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]):
+        if container["name"] == name:
+            return dict(container)
+    raise LookupError(f"container {name} is not valid for pod {pod['metadata']['name']}")
+
+
+def field_path(slot: Slot) -> str:
+    """How events name a container."""
+    return f"spec.{'containers' if slot.kind == 'main' else 'initContainers'}{{{slot.name}}}"

@@ -144,7 +144,7 @@ class PodWorker:
             for task in self._tasks:
                 task.cancel()
             for slot in self.slots:
-                self.containers.forget_probes(slot.name)
+                self.containers.health.forget(slot.name)
         await self._write_status()
 
     def _spawn(self, group: asyncio.TaskGroup, work: Coroutine[Any, Any, None]) -> None:
@@ -284,7 +284,7 @@ class PodWorker:
             pauses.append(_RETRY_FIRST)
             return
         if runs:
-            self.containers.watch(self.pod, slot, group)
+            self.containers.health.watch(self.pod, slot, group)
             self._spawn(group, self.containers.after_start(self.pod, slot))
         else:
             pauses.append(max(slot.due - time.monotonic(), 0.0))
