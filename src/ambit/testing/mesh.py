@@ -82,6 +82,22 @@ class Mesh:
         """Run a program in a container: `target` is a pod, or `deploy/NAME`."""
         return self.kubectl("exec", "-n", namespace, target, "--", *words, check=check)
 
+    def on_node(self, place: str, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a program in the network namespace of a node (or of `fabric`)."""
+        return _run(self._node_command(place, words), self.environment, check=check, timeout=PATIENCE)
+
+    def start_on_node(self, place: str, *words: str) -> subprocess.Popen[str]:
+        """Start a program there that goes on by itself; the caller ends it."""
+        command = self._node_command(place, words)
+        return subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, text=True)
+
+    def _node_command(self, place: str, words: Sequence[str]) -> list[str]:
+        return [
+            sys.executable,
+            *("-m", "ambit", "local", "node", "exec", "--name", self.name, place, "--"),
+            *words,
+        ]
+
     def wait(self, what: str, condition: Callable[[], Any], timeout: float = PATIENCE) -> Any:
         """Until `condition` gives something true, which is returned. Fails with `what` and its last value."""
         deadline = time.monotonic() + timeout

@@ -1,0 +1,132 @@
+"""No first byte in the clear: pods that send as early as they can. Pods outside the mesh show that it would be seen."""
+
+import asyncio
+import os
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ambit.kube import resource as kinds
+from ambit.kube.client import Client
+from ambit.testing.mesh import Mesh
+from tests.mesh.sniffer import Sniffer, sniffing
+
+pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
+
+PODS = int(os.environ.get("AMBIT_CAPTURE_PODS", "500"))
+BATCH = 50
+SINK_NODE, SINK_NODE_ADDRESS, PODS_NODE = "node2", "172.30.0.12", "node1"
+SINK = """
+import os, socket, threading
+def answer(connection):
+    with connection, connection.makefile("rw") as lines:
+        os.write(1, lines.readline().encode())
+        print("taken", file=lines, flush=True)
+server = socket.create_server(("::", 9000), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1000)
+while True:
+    threading.Thread(target=answer, args=[server.accept()[0]], daemon=True).start()
+"""
+# Both connections are opened by the container's first instructions, before either is answered.
+FIRST = """
+exec 3<>/dev/tcp/{v4}/9000 && echo {marker}-{number}a. >&3
+exec 4<>/dev/tcp/{v6}/9000 && echo {marker}-{number}b. >&4
+read -t 20 -u 3 first; read -t 20 -u 4 second
+[ "$first$second" = takentaken ]
+"""
+
+
+@pytest.fixture
+def marker() -> str:
+    return uuid.uuid4().hex
+
+
+@pytest.fixture
+def sniffer(mesh: Mesh, marker: str) -> Iterator[Sniffer]:
+    with sniffing(mesh, SINK_NODE, SINK_NODE_ADDRESS, marker) as sniffer:
+        yield sniffer
+
+
+def pod(name: str, node: str, command: list[str], **more: Any) -> dict[str, Any]:
+    container = {"name": "main", "image": "local", "command": command, **more}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {
+            "nodeName": node,
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 0,
+            "containers": [container],
+        },
+    }
+
+
+def make_sink(mesh: Mesh, namespace: str) -> tuple[str, str]:
+    """Its addresses."""
+    probe = {"tcpSocket": {"port": 9000}, "periodSeconds": 1}
+    mesh.call(
+        lambda client: client.create(
+            kinds.PODS, pod("sink", SINK_NODE, ["python3", "-uc", SINK], readinessProbe=probe), namespace
+        )
+    )
+    mesh.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/sink", "--timeout=30s")
+    template = "jsonpath={.status.podIPs[*].ip}"
+    v4, v6 = mesh.kubectl("get", "pod", "sink", "-n", namespace, "-o", template).stdout.split()
+    return v4, v6
+
+
+async def start_quickly(client: Client, namespace: str, scripts: list[str]) -> Counter[str]:
+    """Pods with these scripts, started together and deleted when all have ended; how many ended how."""
+
+    pods = [pod(f"p{number}", PODS_NODE, ["bash", "-c", script]) for number, script in enumerate(scripts)]
+    await asyncio.gather(*(client.create(kinds.PODS, each, namespace) for each in pods))
+    phases = await until(client, namespace, lambda found: not {"Pending", "Running"} & set(found.values()))
+    await asyncio.gather(*(client.delete(kinds.PODS, name, namespace) for name in phases))
+    await until(client, namespace, lambda found: not found)
+    return Counter(phases.values())
+
+
+async def until(
+    client: Client, namespace: str, condition: Callable[[dict[str, str]], bool]
+) -> dict[str, str]:
+    """The phases of all pods but the sink, once they are as wanted."""
+    async with asyncio.timeout(60):
+        while True:
+            pods = {each["metadata"]["name"]: each for each in await client.list(kinds.PODS, namespace)}
+            phases = {name: each["status"]["phase"] for name, each in pods.items() if name != "sink"}
+            if condition(phases):
+                return phases
+            await asyncio.sleep(0.1)
+
+
+def send_first_bytes(mesh: Mesh, namespace: str, marker: str, count: int) -> list[str]:
+    """From so many new pods; what arrived at the sink."""
+    v4, v6 = make_sink(mesh, namespace)
+    for begin in range(0, count, BATCH):
+        numbers = range(begin, min(count, begin + BATCH))
+        scripts = [FIRST.format(v4=v4, v6=v6, marker=marker, number=number) for number in numbers]
+        ended = mesh.call(lambda client, scripts=scripts: start_quickly(client, namespace, scripts))
+        assert ended == {"Succeeded": len(numbers)}
+    return mesh.kubectl("logs", "sink", "-n", namespace).stdout.split()
+
+
+def sent(marker: str, count: int) -> list[str]:
+    return sorted(f"{marker}-{number}{letter}." for number in range(count) for letter in "ab")
+
+
+def test_first_bytes_of_captured_pods_are_never_in_the_clear(
+    mesh: Mesh, namespace: str, marker: str, sniffer: Sniffer
+) -> None:
+    assert sorted(send_first_bytes(mesh, namespace, marker, PODS)) == sent(marker, PODS)
+    assert sniffer.seen(PODS_NODE) == set()
+
+
+def test_first_bytes_of_other_pods_are_seen_in_the_clear(
+    mesh: Mesh, namespace: str, marker: str, sniffer: Sniffer
+) -> None:
+    mesh.kubectl("label", "namespace", namespace, "istio.io/dataplane-mode-")
+    assert sorted(send_first_bytes(mesh, namespace, marker, 20)) == sent(marker, 20)
+    assert sorted(sniffer.seen(PODS_NODE)) == sent(marker, 20)
