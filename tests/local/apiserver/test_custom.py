@@ -162,3 +162,18 @@ async def test_a_schema_that_cannot_judge_is_refused(client: Client) -> None:
     assert status == 422
     fields = {cause["field"] for cause in answer["details"]["causes"]}
     assert fields == {f"spec.versions[{index}].schema.openAPIV3Schema" for index in (0, 1)}
+
+
+async def test_declared_fields_can_be_selected(client: Client) -> None:
+    body = definition()
+    for version in body["spec"]["versions"]:
+        version["selectableFields"] = [{"jsonPath": ".spec.size"}]
+    await client.make(CRDS, body)
+    for name, size in (("a", 1), ("b", 2)):
+        await client.make(WIDGETS, {**widget(size=size), "metadata": {"name": name}})
+    found = await client.get(WIDGETS, fieldSelector="spec.size=2")
+    assert [one["metadata"]["name"] for one in found["items"]] == ["b"]
+    events = await client.events(WIDGETS, 1, fieldSelector="spec.size!=1")
+    assert events[0]["object"]["metadata"]["name"] == "b"
+    status, answer = await client.call("GET", WIDGETS, fieldSelector="spec.port=1")
+    assert (status, answer["message"]) == (400, "field label not supported: spec.port")

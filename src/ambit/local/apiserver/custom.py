@@ -12,6 +12,7 @@ import msgspec
 
 from ambit.local.apiserver import clock
 from ambit.local.apiserver.failures import Cause
+from ambit.local.apiserver.kinds import read_fields
 from ambit.local.apiserver.resources import ALL_VERBS, Registry, Resource, ScalePaths
 from ambit.local.apiserver.shapes import FieldValidation, Shape
 from ambit.local.apiserver.store import Event, Json, Store
@@ -238,8 +239,13 @@ class CustomKinds:
 
     def _register(self, name: str, data: bytes) -> None:
         spec = msgspec.json.decode(data, type=_Definition).spec
-        for resource in resources_of(spec, name):
+        fields: dict[str, None] = {}
+        resources = resources_of(spec, name)
+        for resource in resources:
             self._registry.add(resource)
+            fields.update(dict.fromkeys(resource.selectable))
+        if fields:
+            self._store.select_by(resources[0].storage, read_fields(tuple(fields)))
 
     def registry_generation(self) -> int:
         """Changes whenever a definition changes; for caches of what definitions say."""

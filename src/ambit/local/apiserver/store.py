@@ -114,7 +114,7 @@ class Store:
 
     def __init__(self, path: Path | None, field_readers: dict[str, FieldReader]) -> None:
         self._database = Database(path)
-        self._readers = field_readers
+        self._readers = dict(field_readers)
         self.revision = self._started = self._database.revision()
         self._shelves: dict[str, _Shelf] = {}
         self.on_change: list[Callable[[str, Event], None]] = []
@@ -145,6 +145,13 @@ class Store:
             reader(body) if reader else {},
             data,
         )
+
+    def select_by(self, storage: str, reader: FieldReader) -> None:
+        """Sets how fields of a storage are read for selectors; what is stored is read again."""
+        self._readers[storage] = reader
+        entries = self._shelf(storage).entries
+        for key, entry in entries.items():
+            entries[key] = msgspec.structs.replace(entry, fields=reader(entry.decode()))
 
     def get(self, storage: str, namespace: str, name: str) -> Entry | None:
         return self._shelf(storage).entries.get((namespace, name))
