@@ -65,3 +65,11 @@ def test_a_rule_that_does_not_compile_is_a_problem_not_a_pass() -> None:
 
 def test_a_rule_that_fails_refuses() -> None:
     assert Rules(schema("self.missing == 1", message="m")).validate({"a": 1}, None)
+
+
+def test_what_did_not_change_is_not_judged_again() -> None:
+    inner = {"type": "object", "properties": {"x": schema("self.a > 1"), "y": {"type": "integer"}}}
+    rules = Rules(inner)
+    old = {"x": {"a": 1}, "y": 1}
+    assert rules.validate({"x": {"a": 1}, "y": 2}, old) == []
+    assert len(rules.validate({"x": {"a": 0}, "y": 2}, old)) == 1

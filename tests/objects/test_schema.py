@@ -147,3 +147,16 @@ def test_no_bytes_break_the_protobuf_decoder(data: bytes) -> None:
             wire.decode_object(body)
         except wire.WireError:
             continue
+
+
+def test_what_did_not_change_is_not_judged_again() -> None:
+    judge = CompiledSchema(
+        {
+            "type": "object",
+            "properties": {"a": {"type": "object", "properties": {"b": {"minimum": 2}}}, "c": {}},
+        }
+    )
+    old = {"a": {"b": 1}, "c": 1}
+    assert judge.validate({"a": {"b": 1}, "c": 2}, old) == []
+    assert len(judge.validate({"a": {"b": 0}, "c": 2}, old)) == 1
+    assert len(judge.validate({"a": {"b": 1}}, None)) == 1

@@ -45,20 +45,20 @@ class Rules:
         self.problems: list[str] = []
         self._schema = schema
         self._rules: dict[int, list[Rule]] = {}
-        self._busy: dict[int, bool] = {}
+        self._busy: dict[int, int] = {}
         self._prepare(schema, "")
 
-    def _prepare(self, schema: Schema, path: str) -> bool:
-        """Compiles the rules below a node; whether there are any."""
+    def _prepare(self, schema: Schema, path: str) -> int:
+        """Compiles the rules below a node: 0 when there are none, 2 when there are transition rules, else 1."""
         found = [rule for one in schema.get(_RULES) or () if (rule := self._compile(one, path))]
         if found:
             self._rules[id(schema)] = found
-        busy = bool(found)
+        busy = max((2 if rule.transition else 1 for rule in found), default=0)
         for name, member in schema.get("properties", {}).items():
-            busy = self._prepare(member, f"{path}.{name}") or busy
+            busy = max(busy, self._prepare(member, f"{path}.{name}"))
         for key in ("items", "additionalProperties"):
             if isinstance(schema.get(key), dict):
-                busy = self._prepare(schema[key], f"{path}[*]") or busy
+                busy = max(busy, self._prepare(schema[key], f"{path}[*]"))
         self._busy[id(schema)] = busy
         return busy
 
@@ -91,13 +91,17 @@ class Rules:
         )
 
     def validate(self, body: Any, old: Any | None) -> list[Complaint]:
-        """Complaints of all rules that do not hold."""
+        """Complaints of all rules that do not hold, but none about parts that are as they were in `old`."""
         return list(self._walk(self._schema, body, old, ""))
 
     def _walk(self, schema: Schema, value: Any, old: Any, path: str) -> Iterator[Complaint]:
-        if value is None or not self._busy.get(id(schema)):
+        busy = self._busy.get(id(schema), 0)
+        same = old is not None and value == old
+        if value is None or not busy or (same and busy == 1):
             return
         for rule in self._rules.get(id(schema), ()):
+            if same and not rule.transition:
+                continue
             if complaint := _evaluate(rule, value, old, path):
                 yield complaint
         if isinstance(value, dict):

@@ -102,14 +102,29 @@ class CompiledSchema:
         self._has_lists = _declares_lists(schema)
 
     def validate(self, body: Any, old: Any | None) -> list[Complaint]:
-        """All complaints, in document order of the schema. `old` is for transition rules only."""
+        """All complaints, in document order of the schema, but none about parts that are as they were in `old`
+        (Kubernetes' validation ratcheting)."""
         found: list[Complaint] = []
         if not self._judge.is_valid(body):
             for error in self._judge.iter_errors(body):
-                found.extend(_complaints(error))
-        if self._has_lists:
+                if old is None or not unchanged(error.instance_path, body, old):
+                    found.extend(_complaints(error))
+        if self._has_lists and body != old:
             found.extend(_duplicates(self._schema, body, ""))
         return found
+
+
+def unchanged(path: Any, body: Any, old: Any) -> bool:
+    """Whether the value at `path`, or something around it, is the same in both; list items have no counterpart."""
+    for step in path:
+        if not (isinstance(step, str) and isinstance(body, dict) and isinstance(old, dict)):
+            return False
+        if step not in body or step not in old:
+            return False
+        body, old = body[step], old[step]
+        if body == old:
+            return True
+    return False
 
 
 def _complaints(error: Any) -> Iterator[Complaint]:
