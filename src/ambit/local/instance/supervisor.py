@@ -94,6 +94,8 @@ def make_private_view() -> None:
     kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_SLAVE)
     kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
     kernel.mount("tmpfs", RUN, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755,size=64m")
+    # Envoy leaves its shared memory behind when it is killed: it must vanish with the instance.
+    kernel.mount("tmpfs", "/dev/shm", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=1777,size=64m")  # noqa: S108
     kernel.mount("none", RUN, flags=kernel.MS_SHARED)
     for directory in DIRECTORIES:
         os.makedirs(directory, 0o700)
