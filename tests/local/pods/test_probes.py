@@ -51,3 +51,20 @@ async def test_thresholds() -> None:
 
 async def test_it_ends_when_told() -> None:
     assert await verdicts("++--", stop_at=False, failure_threshold=2) == [True, True, False, True]
+
+
+async def test_eager_probes_find_the_first_success_early() -> None:
+    told = asyncio.Event()
+    row = iter("---+")
+
+    async def check() -> Outcome:
+        return next(row) == "+", ""
+
+    def tell(outcome: bool, _text: str) -> bool:
+        if outcome:
+            told.set()
+        return outcome
+
+    async with asyncio.timeout(10):
+        await repeat(Probe(period_seconds=30), check, tell, eager=True)
+    assert told.is_set()

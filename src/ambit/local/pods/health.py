@@ -95,9 +95,8 @@ class Health:
                 self._changed()
             return False
 
-        await probes.repeat(
-            msgspec.convert(spec, Probe), self._check(pod, container, slot, spec, "Readiness"), tell
-        )
+        check = self._check(pod, container, slot, spec, "Readiness")
+        await probes.repeat(msgspec.convert(spec, Probe), check, tell, eager=True)
 
     async def _liveness(
         self, pod: Mapping[str, Any], container: Mapping[str, Any], slot: Slot, spec: Mapping[str, Any]

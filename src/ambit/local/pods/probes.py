@@ -18,6 +18,9 @@ from ambit.core.names import PROBE_ADDRESS_V4, PROBE_ADDRESS_V6
 from ambit.node.netns.enter import in_namespace
 
 _LONGEST_HEAD = 64 * 1024
+_EAGER = 0.05
+_GROWTH = 1.3
+"""First pause of an eager probe in seconds, and how it grows up to the period."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -42,13 +45,19 @@ Outcome: TypeAlias = tuple[bool, str]
 Check: TypeAlias = Callable[[], Awaitable[Outcome]]
 
 
-async def repeat(probe: Probe, check: Check, tell: Callable[[bool, str], bool]) -> None:
-    """Probe until `tell` says stop. `tell` gets a verdict once a threshold is reached, and the last text."""
+async def repeat(
+    probe: Probe, check: Check, tell: Callable[[bool, str], bool], *, eager: bool = False
+) -> None:
+    """Probe until `tell` says stop. `tell` gets a verdict once a threshold is reached, and the last text.
+
+    `eager` looks more often than the period says until the first success: a laptop's user waits for it.
+    """
     await asyncio.sleep(probe.initial_delay_seconds or 0)
     period = probe.period_seconds or 10
     wanted = {True: probe.success_threshold or 1, False: probe.failure_threshold or 3}
     last: bool | None = None
     count = 0
+    pause = _EAGER if eager else period
     while True:
         try:
             async with asyncio.timeout(probe.timeout_seconds or 1):
@@ -59,7 +68,10 @@ async def repeat(probe: Probe, check: Check, tell: Callable[[bool, str], bool]) 
         last = outcome
         if count >= wanted[outcome] and tell(outcome, text):
             return
-        await asyncio.sleep(period)
+        if outcome:
+            pause = period
+        await asyncio.sleep(min(pause, period))
+        pause *= _GROWTH
 
 
 async def tcp(target: Target, host: str, port: int) -> Outcome:
