@@ -35,7 +35,7 @@ def test_hosts() -> None:
 def test_cluster_dns_is_the_rule() -> None:
     assert sorted(resolver_file(pod(), HOST).splitlines()) == [
         "nameserver 10.96.0.10",
-        "options ndots:5",
+        "options ndots:5 timeout:1 attempts:5",
         "search shop.svc.cluster.local svc.cluster.local cluster.local",
     ]
 
@@ -47,5 +47,5 @@ def test_policies() -> None:
         "nameserver 192.0.2.9\nsearch x\noptions ndots:2\n"
     )
     joined = resolver_file(pod(dnsConfig=config), HOST)
-    assert "options ndots:2\n" in joined
+    assert "options timeout:1 attempts:5 ndots:2\n" in joined
     assert "cluster.local x\n" in joined

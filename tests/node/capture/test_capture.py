@@ -113,6 +113,28 @@ async def test_dns_goes_to_the_agent_unless_it_is_left_out(pair: Pair, loopback:
     assert await asyncio.to_thread(lambda: reaches(server, dial(pair.pod, far, 53)))
 
 
+@pytest.mark.parametrize(("family", "far"), [(socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")])
+async def test_questions_are_not_refused_while_nobody_answers(pair: Pair, family: int, far: str) -> None:
+    """The agent is restarting: the resolver hears nothing and asks again, instead of failing at once."""
+
+    def asked(port: int) -> type[OSError] | None:
+        with in_namespace(pair.pod, lambda: socket.socket(family, socket.SOCK_DGRAM)) as client:
+            client.settimeout(0.2)
+            client.connect((far, port))
+            client.send(b"question")
+            try:
+                client.recv(1)
+            except OSError as problem:
+                return type(problem)
+            return None
+
+    await apply.redirect(str(pair.pod), ruleset.Capture())
+    assert await asyncio.to_thread(asked, 53) is TimeoutError
+    loopback = "127.0.0.1" if family == socket.AF_INET else "::1"
+    far = loopback
+    assert await asyncio.to_thread(asked, 9) is ConnectionRefusedError
+
+
 async def test_loopback_and_the_proxy_itself_are_not_captured(pair: Pair) -> None:
     await apply.redirect(str(pair.pod), ruleset.Capture())
     for address in ("127.0.0.1", POD, "::1", POD6):

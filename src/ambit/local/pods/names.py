@@ -9,6 +9,9 @@ from typing import Any
 from ambit.core.names import CLUSTER_DOMAIN
 from ambit.local.layout import DNS_SERVICE
 
+RESOLVER_OPTIONS = "ndots:5 timeout:1 attempts:5"
+"""The kubelet's `ndots:5`; and ask again soon, for a question that nobody takes while the node agent restarts."""
+
 
 def hostname_of(pod: Mapping[str, Any]) -> str:
     """`spec.hostname`, else the pod's name cut to what the kernel takes; a host network pod is called as its node."""
@@ -47,7 +50,7 @@ def resolver_file(pod: Mapping[str, Any], host_file: str) -> str:
         # A node here is no machine with a resolver of its own: its pods use the cluster's, with or without saying so.
         namespace = pod["metadata"]["namespace"]
         search = f"{namespace}.svc.{CLUSTER_DOMAIN} svc.{CLUSTER_DOMAIN} {CLUSTER_DOMAIN}"
-        text = f"search {search}\nnameserver {DNS_SERVICE}\noptions ndots:5\n"
+        text = f"search {search}\nnameserver {DNS_SERVICE}\noptions {RESOLVER_OPTIONS}\n"
     return _with_config(text, spec.get("dnsConfig") or {})
 
 

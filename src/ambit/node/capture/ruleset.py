@@ -5,7 +5,9 @@ NAT redirect, as Istio does it:
 1. what the pod opens goes to 15001, its DNS to 15053 (not loopback, not what the proxy itself opens);
 2. what reaches the pod goes to 15006, HBONE stays on 15008, host probes go straight in;
 3. connections that the proxy opens into the pod are marked when they *arrive* (never when they leave: the
-proxy's own outbound tunnels would be rerouted), and replies get that mark so that table 100 keeps them local.
+proxy's own outbound tunnels would be rerouted), and replies get that mark so that table 100 keeps them local;
+4. while the agent is away nobody answers on 15053, and the kernel's "port unreachable" would make resolvers fail at
+once: it is dropped, so that they ask again until the agent is back.
 """
 
 import msgspec
@@ -23,7 +25,7 @@ from ambit.core.names import (
 )
 
 TABLE = "ambit"
-VERSION = 1
+VERSION = 2
 """Changes whenever the rules do; it is in the table's comment for people."""
 
 
@@ -40,6 +42,8 @@ def redirect(capture: Capture) -> str:
     chains = [*_marks(), _chain("redirect_leaving", _LEAVING_HOOK, _leaving(capture))]
     if capture.inbound:
         chains.append(_chain("redirect_arriving", _ARRIVING_HOOK, _arriving()))
+    if capture.dns:
+        chains.append(_chain("hold_questions", "filter hook output priority raw", _unanswered()))
     return _table(f"ambit capture {VERSION}", chains)
 
 
@@ -118,6 +122,16 @@ def _arriving() -> list[str]:
         f"ip6 saddr {PROBE_ADDRESS_V6} return",
         f"tcp dport {HBONE_PORT} return",
         f"meta l4proto tcp redirect to :{INBOUND_PLAINTEXT_PORT}",
+    ]
+
+
+def _unanswered() -> list[str]:
+    """The error messages about a packet to the DNS port: its UDP destination, bits into the ICMP message, behind the
+    8 bytes of that and the IP header of 20 or 40 bytes."""
+    port = f"0x{DNS_PORT:04x}"
+    return [
+        f"icmp type destination-unreachable icmp code port-unreachable @th,240,16 {port} drop",
+        f"icmpv6 type destination-unreachable icmpv6 code port-unreachable @th,400,16 {port} drop",
     ]
 
 

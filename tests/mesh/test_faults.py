@@ -1,0 +1,272 @@
+"""kill -9 of every process of an instance under light traffic: who goes on, and how soon the rest is back."""
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ambit.local.instance.processes import Process, instance_processes
+from ambit.local.instance.record import read_record
+from ambit.testing.mesh import Mesh
+from ambit.testing.plugin import start_mesh
+from tests.mesh.traffic import Attempt, attempts, start_traffic
+
+pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
+
+NAMESPACE = "faults"
+ENROLLED = {"istio.io/dataplane-mode": "ambient"}
+FETCH_ON_COMMAND = """
+import sys, urllib.request
+print("ready", flush=True)
+sys.stdin.readline()
+print(urllib.request.urlopen(sys.argv[1], timeout=10).status)
+"""
+
+
+@pytest.fixture(scope="module")
+def faulty(kubectl_program: str | None) -> Iterator[Mesh]:
+    """An instance of this file's own, with traffic in it."""
+    with tempfile.TemporaryDirectory(prefix="ambit-") as root:
+        mesh = start_mesh(Path(root), kubectl_program)
+        try:
+            mesh.apply(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Namespace",
+                    "metadata": {"name": NAMESPACE, "labels": ENROLLED},
+                }
+            )
+            start_traffic(mesh, NAMESPACE)
+            yield mesh
+        finally:
+            mesh.ambit("down")
+
+
+@pytest.fixture(autouse=True)
+def healthy_before_and_after(faulty: Mesh) -> Iterator[None]:
+    served(faulty)
+    yield
+    served(faulty)
+
+
+def served(mesh: Mesh) -> None:
+    """Until the client was served ten times in a row, on new and on kept connections."""
+    mesh.wait(
+        "the client is served again",
+        lambda: all(a.result == 200 for a in attempts(mesh, NAMESPACE, since=time.time() - 1)[-10:]),
+        timeout=30,
+    )
+
+
+def processes(mesh: Mesh, part: str, containing: str = "") -> list[Process]:
+    record = read_record(mesh.state)
+    assert record is not None
+    return [
+        process
+        for process in instance_processes(record)
+        if process.part == part and containing in Path(f"/proc/{process.pid}/cmdline").read_text()
+    ]
+
+
+def only(mesh: Mesh, part: str, containing: str = "") -> int:
+    found = processes(mesh, part, containing)
+    assert len(found) == 1, f"{part} {containing}: {found}"
+    return found[0].pid
+
+
+def kill(mesh: Mesh, part: str, containing: str = "") -> float:
+    """SIGKILL the one such process, wait until it is gone. Returns when that was."""
+    pid = only(mesh, part, containing)
+    descriptor = os.pidfd_open(pid)
+    killed = time.time()
+    os.kill(pid, signal.SIGKILL)
+    mesh.wait(f"{part} is dead", lambda: pid not in [each.pid for each in processes(mesh, part)])
+    os.close(descriptor)
+    return killed
+
+
+def back(mesh: Mesh, part: str, containing: str = "", timeout: float = 10.0) -> float:
+    """When a new such process was there (the mesh's own time is not counted: only that it runs)."""
+    mesh.wait(f"{part} is back", lambda: processes(mesh, part, containing), timeout)
+    return time.time()
+
+
+def until_served_after(mesh: Mesh, moment: float) -> list[Attempt]:
+    """The client's attempts since `moment`, once it has been served for a while after it."""
+
+    def seen() -> list[Attempt]:
+        found = attempts(mesh, NAMESPACE, since=moment)
+        good = [attempt for attempt in found[-20:] if attempt.result == 200]
+        return found if len(good) == 20 and found[-1].at > moment + 1.5 else []
+
+    return list(mesh.wait("served for a while", seen, timeout=30))
+
+
+def failed(found: list[Attempt]) -> list[Attempt]:
+    return [attempt for attempt in found if attempt.result != 200]
+
+
+def container_states(mesh: Mesh) -> dict[str, Any]:
+    """Restart count and start time of every container of every pod."""
+    pods = json.loads(mesh.kubectl("get", "pods", "-A", "-o", "json").stdout)["items"]
+    return {
+        f"{pod['metadata']['namespace']}/{pod['metadata']['name']}/{status['name']}": (
+            status["restartCount"],
+            status["state"].get("running", {}).get("startedAt"),
+            status.get("containerID"),
+        )
+        for pod in pods
+        for status in pod["status"].get("containerStatuses", [])
+    }
+
+
+def test_cluster_process(faulty: Mesh) -> None:
+    before = container_states(faulty)
+    moment = kill(faulty, "cluster")
+    faulty.wait(
+        "kubectl works again", lambda: faulty.kubectl("get", "nodes", check=False).returncode == 0, timeout=10
+    )
+    assert time.time() - moment < 8
+    assert failed(until_served_after(faulty, moment)) == []
+    assert container_states(faulty) == before
+    assert faulty.exec(NAMESPACE, "client", "echo", "hello").stdout == "hello\n"
+    faulty.kubectl("run", "after", "-n", NAMESPACE, "--image=busybox", "--command", "--", "sleep", "600")
+    faulty.kubectl("wait", "-n", NAMESPACE, "pod/after", "--for=condition=Ready", "--timeout=30s")
+    faulty.kubectl("delete", "pod", "after", "-n", NAMESPACE, "--grace-period=0")
+
+
+def test_control_plane(faulty: Mesh) -> None:
+    moment = kill(faulty, "control plane")
+    faulty.kubectl("rollout", "status", "-n", "ambit-system", "deployment/ambit-control", "--timeout=30s")
+    back(faulty, "control plane")
+    assert failed(until_served_after(faulty, moment)) == []
+
+
+@pytest.mark.parametrize("node", ["node1", "node2"])
+def test_node_agent(faulty: Mesh, node: str) -> None:
+    """Known destinations and open connections go on; a name and a destination never used before wait."""
+    names = [f"late-{node}-{index}" for index in range(3)]
+    for name in names:
+        faulty.kubectl("create", "service", "clusterip", name, "-n", NAMESPACE, "--tcp=80:8080")
+        faulty.kubectl("set", "selector", "service", name, "app=web", "-n", NAMESPACE)
+    envoys = {process.pid for process in processes(faulty, "envoy")}
+    with waiting_fetches(faulty, names) as fetches:
+        moment = kill(faulty, "node agent", f"nodes/{node}")
+        answers = fetches()
+    assert answers == ["200"] * len(names)
+    assert failed(until_served_after(faulty, moment)) == []
+    assert {process.pid for process in processes(faulty, "envoy")} == envoys
+    faulty.wait("the agent is ready", lambda: ready_proxies(faulty) == 2, timeout=10)
+
+
+def test_envoy(faulty: Mesh) -> None:
+    """Connections through it are lost; it is back within a second, and nobody passes it by meanwhile."""
+    for node in ("node1", "node2"):
+        moment = kill(faulty, "envoy", f"nodes/{node}")
+        found = until_served_after(faulty, moment)
+        first = next(attempt for attempt in found if attempt.result == 200 and attempt.kind == "fresh")
+        assert first.at + first.took - moment < 2.0, found[:20]
+    denied = attempts(faulty, NAMESPACE, "denied")
+    assert len(denied) > 20
+    assert [attempt for attempt in denied if attempt.result == 200] == []
+
+
+def test_both_envoys_at_once(faulty: Mesh) -> None:
+    moment = time.time()
+    for process in processes(faulty, "envoy"):
+        os.kill(process.pid, signal.SIGKILL)
+    until_served_after(faulty, moment)
+    assert [attempt for attempt in attempts(faulty, NAMESPACE, "denied") if attempt.result == 200] == []
+
+
+def test_application(faulty: Mesh) -> None:
+    """The container is started again in the same sandbox, with the same address."""
+    address = pod_field(faulty, "web", ".status.podIP")
+    restarts = int(pod_field(faulty, "web", ".status.containerStatuses[0].restartCount"))
+    os.kill(container_process(faulty, "ThreadingHTTPServer"), signal.SIGKILL)
+    faulty.wait(
+        "it was restarted",
+        lambda: (
+            int(pod_field(faulty, "web", ".status.containerStatuses[0].restartCount")) == restarts + 1
+            and pod_field(faulty, "web", ".status.containerStatuses[0].ready") == "true"
+        ),
+        timeout=30,
+    )
+    assert pod_field(faulty, "web", ".status.podIP") == address
+
+
+def test_shim(faulty: Mesh) -> None:
+    """Its containers die with it; the pod gets a new sandbox, enrolled again. Pods beside it notice nothing."""
+    others = {key: value for key, value in container_states(faulty).items() if "/web/" not in key}
+    application = container_process(faulty, "ThreadingHTTPServer")
+    shim = parent(application)
+    restarts = int(pod_field(faulty, "web", ".status.containerStatuses[0].restartCount"))
+    os.kill(shim, signal.SIGKILL)
+    faulty.wait(
+        "the pod runs again",
+        lambda: (
+            int(pod_field(faulty, "web", ".status.containerStatuses[0].restartCount")) > restarts
+            and pod_field(faulty, "web", ".status.containerStatuses[0].ready") == "true"
+        ),
+        timeout=30,
+    )
+    served(faulty)
+    after = container_states(faulty)
+    assert {key: value for key, value in after.items() if "/web/" not in key} == others
+    assert [attempt for attempt in attempts(faulty, NAMESPACE, "denied") if attempt.result == 200] == []
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def container_process(mesh: Mesh, word: str) -> int:
+    return only(mesh, "application", word)
+
+
+def pod_field(mesh: Mesh, pod: str, path: str) -> str:
+    return mesh.kubectl("get", "pod", pod, "-n", NAMESPACE, "-o", f"jsonpath={{{path}}}").stdout
+
+
+def ready_proxies(mesh: Mesh) -> int:
+    words = ("get", "daemonset", "ambit-node", "-n", "ambit-system", "-o", "jsonpath={.status.numberReady}")
+    return int(mesh.kubectl(*words).stdout or 0)
+
+
+class waiting_fetches:
+    """Processes in the client's container that each fetch one name once they are told to."""
+
+    def __init__(self, mesh: Mesh, names: list[str]) -> None:
+        command = [str(mesh._kubectl), f"--kubeconfig={mesh.state.kubeconfig}", "exec", "-i", "-n", NAMESPACE]
+        command += ["client", "--", "python3", "-c", FETCH_ON_COMMAND]
+        self._started = [
+            subprocess.Popen(
+                [*command, f"http://{name}/"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            for name in names
+        ]
+
+    def __enter__(self) -> Callable[[], list[str]]:
+        for process in self._started:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        return self._fetch
+
+    def _fetch(self) -> list[str]:
+        for process in self._started:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        return [process.communicate(timeout=30)[0].strip() for process in self._started]
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._started:
+            process.kill()
+            process.wait()
