@@ -12,12 +12,19 @@ import time
 import msgspec
 
 from bench import compiler, demo, latency, propagation, startup
+from bench.datapath import measure as datapath
 from bench.harness import Number, Options, Subject, machine, remember, table
 
 SUBJECTS = (
     Subject("startup", "ambit up, bookinfo, memory", startup.measure),
     Subject("demo", "ambit demo --once", demo.measure),
     Subject("latency", "first connections and DNS, from inside an enrolled pod", latency.measure),
+    Subject(
+        "datapath",
+        "throughput, requests, connections against direct and sidecars",
+        datapath.measure,
+        datapath.show,
+    ),
     Subject("compile", "the compiler with 100,000 pods", compiler.measure),
     Subject("push", "one pod change from the API server to 50 nodes", propagation.measure),
 )
@@ -38,7 +45,11 @@ def main() -> int:
         print(f"{subject.name}: {subject.about} …", file=sys.stderr, flush=True)
         results[subject.name] = asyncio.run(subject.measure(options))
         if given.output == "table":
-            print(table(subject.name, results[subject.name]))
+            numbers = results[subject.name]
+            if subject.show is not None:
+                print(subject.show(subject.name, numbers), end="\n\n")
+                numbers = [each for each in numbers if each.unit == "×"]
+            print(table(subject.name, numbers))
             print(f"  ({time.monotonic() - started:.0f} s)\n", flush=True)
     remember(results, options)
     if given.output == "json":

@@ -60,6 +60,8 @@ class Subject(msgspec.Struct, frozen=True):
     name: str
     about: str
     measure: Callable[[Options], Coroutine[Any, Any, list[Number]]]
+    show: Callable[[str, list[Number]], str] | None = None
+    """Prints what is clearer as a matrix; the table below it then has only ratios."""
 
 
 def summary(
@@ -83,16 +85,16 @@ def percentile(values: Iterable[float], share: float) -> float:
 
 def table(subject: str, numbers: Sequence[Number]) -> str:
     """The lines for one subject."""
-    lines = [f"{subject:<46}{'VALUE':>12}  {'[MIN - MAX]':<24}{'TARGET':>12}  DISTANCE"]
+    width = max(44, *(len(number.name) + 4 for number in numbers))
+    lines = [f"{subject:<{width}}{'VALUE':>12}  {'[MIN - MAX]':<18}{'TARGET':>8}  DISTANCE"]
     for number in numbers:
         extremes = "" if number.low is None else f"[{_plain(number.low)} - {_plain(number.high)}]"
         bound = ""
         if number.target is not None:
             bound = f"{'<' if number.at_most else '≥'} {_plain(number.target)}"
         value = f"{_plain(number.value)} {number.unit}"
-        lines.append(
-            f"  {number.name:<42}{value:>14}  {extremes:<24}{bound:>12}  {_verdict(number)}".rstrip()
-        )
+        name = f"  {number.name}"
+        lines.append(f"{name:<{width}}{value:>12}  {extremes:<18}{bound:>8}  {_verdict(number)}".rstrip())
     lines += [f"    {number.name}: {number.note}" for number in numbers if number.note]
     return "\n".join(lines)
 

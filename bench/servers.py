@@ -23,7 +23,7 @@ def envoy_command(config: dict[str, Any], concurrency: int = 1) -> list[str]:
     return [
         os.fspath(envoy_binary()),
         *("--config-yaml", json.dumps(config), "--concurrency", str(concurrency)),
-        *("--disable-hot-restart", "--log-level", "warning"),
+        *("--disable-hot-restart", "--log-level", "error"),
     ]
 
 

@@ -1,0 +1,213 @@
+"""Interleaved rounds over every variant and load, on pods of one laptop cluster.
+
+Rules:
+1. Every variant has pods of its own, with the same servers, on the same nodes and the same wires.
+2. Within a round each load visits every variant before the next load starts; rounds rotate the order.
+3. Ratios are made within a round and then summarised, so that a busy machine moves both sides.
+4. Processor time is that of every process the variant adds: proxies, and for the mesh the agents beside them,
+   which count metrics and keep decision records (the sidecars have nothing of the kind).
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from ambit.kube.resource import CONFIG_MAPS
+from bench.datapath.sidecar import sidecars
+from bench.datapath.tools import LOADS, Load, Result, known_tools, run_load, sink
+from bench.harness import Number, Options, summary
+from bench.instance import Instance, instance, until
+from bench.servers import BULK_PORT, HTTP_PORT, SECOND_HTTP_PORT, http_server
+
+LOADER = Path(__file__).parents[1] / "load.py"
+NAMESPACES = {"bench-direct": False, "bench-mesh": True, "bench-sidecar": False}
+NEAR, FAR = "server-near", "server-far"
+ZTUNNEL = "AMBIT_BENCH_ZTUNNEL"
+
+
+class Variant(msgspec.Struct, frozen=True):
+    """Where load starts and what it aims at; `baseline` is the variant on the same wires without a mesh."""
+
+    name: str
+    namespace: str
+    server: str
+    http_port: int = HTTP_PORT
+    baseline: str = ""
+    has_bulk: bool = True
+
+
+VARIANTS = (
+    Variant("direct, same node", "bench-direct", NEAR),
+    Variant("mesh, same node", "bench-mesh", NEAR, baseline="direct, same node"),
+    Variant("direct, across nodes", "bench-direct", FAR),
+    Variant("mesh, across nodes", "bench-mesh", FAR, baseline="direct, across nodes"),
+    Variant("sidecars, TCP", "bench-sidecar", FAR, SECOND_HTTP_PORT, "direct, across nodes"),
+    Variant("sidecars, HTTP", "bench-sidecar", FAR, HTTP_PORT, "direct, across nodes", has_bulk=False),
+)
+MESH = "mesh, across nodes"
+PEERS = ("sidecars, TCP", "sidecars, HTTP")
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """Processor times in microseconds per request, or per megabyte."""
+
+    result: Result
+    proxies_us: float
+    agents_us: float
+
+
+class Processes(msgspec.Struct, frozen=True):
+    proxies: tuple[int, ...] = ()
+    agents: tuple[int, ...] = ()
+
+    def used(self) -> tuple[float, float]:
+        return _processor(self.proxies), _processor(self.agents)
+
+
+Samples = dict[tuple[str, str], list[Sample]]
+
+
+async def measure(options: Options) -> list[Number]:
+    """Rates and latencies of each variant, then the ratios that count."""
+    if os.environ.get(ZTUNNEL):
+        print(f"{ZTUNNEL}: not measured, see docs/performance.md for what is missing", file=sys.stderr)
+    known = await known_tools()
+    samples: Samples = {}
+    async with instance() as mesh:
+        own = mesh.processes()
+        processes = {
+            "bench-direct": Processes(),
+            "bench-mesh": Processes(
+                tuple(each.pid for each in own if each.part == "envoy"),
+                tuple(each.pid for each in own if each.part == "node agent"),
+            ),
+        }
+        for namespace, enrolled in NAMESPACES.items():
+            await _pods(mesh, namespace, enrolled, known)
+        addresses = {
+            (namespace, server): await mesh.address(namespace, f"{namespace}-{server}")
+            for namespace in NAMESPACES
+            for server in (NEAR, FAR)
+        }
+        for namespace in NAMESPACES:
+            await mesh.address(namespace, f"{namespace}-client")
+        async with sidecars(mesh, "bench-sidecar-client", f"bench-sidecar-{FAR}") as pids:
+            processes["bench-sidecar"] = Processes(pids)
+            for variant in VARIANTS:
+                await _warm(mesh, variant, addresses)
+            for number in range(options.rounds):
+                for load in LOADS:
+                    for variant in VARIANTS[number % len(VARIANTS) :] + VARIANTS[: number % len(VARIANTS)]:
+                        if load.bulk and not variant.has_bulk:
+                            continue
+                        address = addresses[variant.namespace, variant.server]
+                        place = (variant.namespace, f"{variant.namespace}-client")
+                        port = BULK_PORT if load.bulk else variant.http_port
+                        proxies, agents = processes[variant.namespace].used()
+                        result = await run_load(mesh, place, (address, port), load, options.seconds, known)
+                        proxies_now, agents_now = processes[variant.namespace].used()
+                        unit = 1e6 / (result.amount * (1000 if load.bulk else 1))
+                        sample = Sample(result, (proxies_now - proxies) * unit, (agents_now - agents) * unit)
+                        samples.setdefault((variant.name, load.name), []).append(sample)
+    return [*_absolute(samples), *_ratios(samples)]
+
+
+async def _pods(mesh: Instance, namespace: str, enrolled: bool, known: bool) -> None:
+    await mesh.namespace(namespace, enrolled=enrolled)
+    script = {"metadata": {"name": "script", "namespace": namespace}, "data": {"load.py": LOADER.read_text()}}
+    await mesh.client.create(CONFIG_MAPS, script)
+    servers = {"http": http_server(), "bulk": sink(known)}
+    await mesh.pod(namespace, f"{namespace}-client", "node1", {"client": ["sleep", "infinity"]}, "script")
+    await mesh.pod(namespace, f"{namespace}-{NEAR}", "node1", servers, "script")
+    await mesh.pod(namespace, f"{namespace}-{FAR}", "node2", servers, "script")
+
+
+async def _warm(mesh: Instance, variant: Variant, addresses: dict[tuple[str, str], str]) -> None:
+    """Until the variant's servers answer: what starts late must not count as slow."""
+    address = addresses[variant.namespace, variant.server]
+    targets = [f"{address}:{variant.http_port}"]
+
+    async def answers() -> bool:
+        try:
+            words = ("python3", "/bench/load.py", "first", *targets)
+            return bool(await mesh.run(variant.namespace, f"{variant.namespace}-client", *words))
+        except RuntimeError:
+            return False
+
+    await until(f"{variant.name} answers", answers)
+
+
+def _processor(pids: tuple[int, ...]) -> float:
+    """Seconds of processor time so far, of every thread (field 1 of schedstat, nanoseconds)."""
+    total = 0
+    for pid in pids:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            try:
+                total += int(Path(f"/proc/{pid}/task/{task}/schedstat").read_text().split()[0])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return total / 1e9
+
+
+def _absolute(samples: Samples) -> list[Number]:
+    numbers = []
+    for (variant, load), found in samples.items():
+        kind = next(each for each in LOADS if each.name == load)
+        name = f"{variant}: {load}"
+        numbers.append(summary(name, [each.result.rate for each in found], "Gbit/s" if kind.bulk else "/s"))
+        if not kind.bulk:
+            numbers.append(summary(f"{name}, p50", [each.result.p50 for each in found], "us"))
+            numbers.append(summary(f"{name}, p99", [each.result.p99 for each in found], "us"))
+        unit = "us/MB" if kind.bulk else "us/request"
+        if any(each.proxies_us for each in found):
+            numbers.append(summary(f"{name}, proxies", [each.proxies_us for each in found], unit))
+        if any(each.agents_us for each in found):
+            numbers.append(summary(f"{name}, agents", [each.agents_us for each in found], unit))
+    return numbers
+
+
+def _ratios(samples: Samples) -> list[Number]:
+    """The mesh against direct (no target: it is what mutual TLS costs) and against sidecars (at least as fast)."""
+    meshes = [each for each in VARIANTS if each.namespace == "bench-mesh"]
+    pairs: list[tuple[Load, str, str, float | None]] = []
+    for load in LOADS:
+        pairs += [(load, variant.name, variant.baseline, None) for variant in meshes]
+        pairs += [(load, MESH, peer, 1.0) for peer in PEERS if (peer, load.name) in samples]
+    return [_ratio(samples, *pair) for pair in pairs]
+
+
+def _ratio(samples: Samples, load: Load, one: str, other: str, target: float | None) -> Number:
+    pairs = zip(samples[one, load.name], samples[other, load.name], strict=True)
+    ratios = [mine.result.rate / theirs.result.rate for mine, theirs in pairs]
+    return summary(f"{load.name}: {one} / {other}", ratios, "×", target, at_most=False)
+
+
+def show(subject: str, numbers: list[Number]) -> str:
+    """A matrix of the variants, then the ratios."""
+    by_name = {number.name: number for number in numbers}
+    lines = []
+    for load in LOADS:
+        lines.append(f"{subject}: {load.name}")
+        for variant in VARIANTS:
+            name = f"{variant.name}: {load.name}"
+            if name not in by_name:
+                continue
+            rate = by_name[name]
+            parts = [f"  {variant.name:<24}{_figure(rate.value):>9} {rate.unit:<7}"]
+            parts.append(f"[{_figure(rate.low)} - {_figure(rate.high)}]".ljust(18))
+            if f"{name}, p50" in by_name:
+                parts.append(
+                    f"p50 {by_name[f'{name}, p50'].value:.0f} p99 {by_name[f'{name}, p99'].value:.0f} us"
+                )
+            for part in ("proxies", "agents"):
+                if f"{name}, {part}" in by_name:
+                    used = by_name[f"{name}, {part}"]
+                    parts.append(f"{part} {used.value:.0f} {used.unit}")
+            lines.append("  ".join(parts).rstrip())
+    return "\n".join(lines)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}" if value < 100 else f"{value:.0f}"
