@@ -5,13 +5,13 @@ import os
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
 from ambit.kube import resource as kinds
 from ambit.kube.client import Client
 from ambit.testing.mesh import Mesh
+from tests.mesh.pods import pod
 from tests.mesh.sniffer import Sniffer, sniffing
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
@@ -47,21 +47,6 @@ def marker() -> str:
 def sniffer(mesh: Mesh, marker: str) -> Iterator[Sniffer]:
     with sniffing(mesh, SINK_NODE, SINK_NODE_ADDRESS, marker) as sniffer:
         yield sniffer
-
-
-def pod(name: str, node: str, command: list[str], **more: Any) -> dict[str, Any]:
-    container = {"name": "main", "image": "local", "command": command, **more}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name},
-        "spec": {
-            "nodeName": node,
-            "restartPolicy": "Never",
-            "terminationGracePeriodSeconds": 0,
-            "containers": [container],
-        },
-    }
 
 
 def make_sink(mesh: Mesh, namespace: str) -> tuple[str, str]:

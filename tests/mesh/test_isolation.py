@@ -1,0 +1,212 @@
+"""What a pod can reach of the machine and of the mesh's own parts: nothing secret, and no name or address but its own.
+
+Ports 15020 (metrics) and 15021 (readiness) of a node, 6443 (API server) and 15012 (control plane; both want a
+credential) are open to pods, as on Kubernetes.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ambit.testing.mesh import Mesh
+from tests.mesh.pods import make_namespace, pod
+
+pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
+
+ECHO = """
+import socket
+server = socket.create_server(("::", 9000), family=socket.AF_INET6, dualstack_ipv6=True, backlog=100)
+while True:
+    connection, peer = server.accept()
+    connection.sendall(peer[0].removeprefix("::ffff:").encode())
+    connection.close()
+"""
+DIAL = """
+import errno, json, socket, sys
+from concurrent.futures import ThreadPoolExecutor
+
+def dial(address, port, source=None):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as dialled:
+        dialled.settimeout(2)
+        if source is not None:
+            dialled.setsockopt(socket.SOL_IP, 15, 1)  # IP_FREEBIND, which everybody may
+            dialled.bind((source, 0))
+        dialled.connect((address, port))
+        dialled.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+        return dialled.recv(1000).decode(errors="replace")
+
+def answer(question):
+    try:
+        return dial(*question)
+    except OSError as problem:
+        return errno.errorcode.get(problem.errno, "timeout")
+
+with ThreadPoolExecutor(32) as several:
+    answers = list(several.map(answer, json.load(sys.stdin)))
+print(json.dumps(answers))
+"""
+FORBIDDEN = """
+import errno, json, os, signal, socket, sys
+
+def ended(action):
+    try:
+        return str(action())
+    except OSError as problem:
+        return errno.errorcode[problem.errno]
+
+def option(level, name, value):
+    with socket.socket() as made:
+        made.setsockopt(level, name, value)
+
+facts = json.load(sys.stdin)
+print(json.dumps({
+    "files": {path: ended(lambda: open(path, "rb").read(1)) for path in facts["files"]},
+    "sockets": {path: ended(lambda: socket.socket(socket.AF_UNIX).connect(path)) for path in facts["sockets"]},
+    "run": sorted(os.listdir("/run")),
+    "signal": ended(lambda: os.kill(facts["supervisor"], 0)),
+    "processes": [open(f"/proc/{pid}/cmdline").read() for pid in os.listdir("/proc") if pid.isdigit()],
+    "first": ended(lambda: os.listdir("/proc/1/root")),
+    "mark": ended(lambda: option(socket.SOL_SOCKET, 36, 0x539)),
+    "transparent": ended(lambda: option(socket.SOL_IP, 19, 1)),
+    "raw": ended(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 6)),
+    "packet": ended(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)),
+    "mount": os.system("mount -t tmpfs none /mnt 2>/dev/null") != 0,
+    "uncover": os.system("umount /run 2>/dev/null || unshare -Urm umount /run 2>/dev/null") != 0,
+    "capabilities": next(line.split()[1] for line in open("/proc/self/status") if line.startswith("CapBnd")),
+}))
+"""
+NET_BIND_SERVICE = f"{1 << 10:016x}"
+
+
+@pytest.fixture(scope="module")
+def pods(mesh: Mesh) -> Iterator[dict[str, list[str]]]:
+    """Addresses of an attacker in the mesh and one outside, and of pods beside and away from them."""
+    with make_namespace(mesh) as namespace, make_namespace(mesh, enrolled=False) as outside:
+        made = {
+            (namespace, "attacker"): ("node1", ["sleep", "3600"]),
+            (namespace, "near"): ("node1", ["python3", "-uc", ECHO]),
+            (namespace, "far"): ("node2", ["python3", "-uc", ECHO]),
+            (outside, "attacker"): ("node1", ["sleep", "3600"]),
+            (outside, "near"): ("node1", ["python3", "-uc", ECHO]),
+        }
+        for (place, name), (node, command) in made.items():
+            mesh.apply(pod(name, node, command, namespace=place))
+        found = {}
+        for place in (namespace, outside):
+            mesh.kubectl("wait", "-n", place, "--for=condition=Ready", "pod", "--all", "--timeout=30s")
+            listed = json.loads(mesh.kubectl("get", "pods", "-n", place, "-o", "json").stdout)
+            for each in listed["items"]:
+                addresses = [one["ip"] for one in each["status"]["podIPs"]]
+                found[f"{place}/{each['metadata']['name']}"] = addresses
+        yield {"": [namespace, outside], **found}
+
+
+def ask(mesh: Mesh, namespace: str, program: str, facts: Any) -> Any:
+    words = ("exec", "-i", "-n", namespace, "attacker", "--", "python3", "-c", program)
+    return json.loads(mesh.kubectl(*words, stdin=json.dumps(facts)).stdout)
+
+
+def is_refused(answer: str) -> bool:
+    """The connection was not made, or ended without a byte."""
+    return answer in ("", "ECONNREFUSED", "ECONNRESET", "ENETUNREACH", "EHOSTUNREACH", "timeout")
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_nothing_of_the_host_is_in_a_pods_hands(mesh: Mesh, pods: dict[str, list[str]], which: int) -> None:
+    record = json.loads(mesh.state.instance.read_text())
+    files = [str(path) for path in mesh.state.root.rglob("*") if path.is_file()]
+    assert any(path.endswith("ca.key") for path in files)
+    sockets = [
+        f"/run/ambit/nodes/{node}/{name}.sock"
+        for node in ("node1", "node2")
+        for name in ("cni", "xds", "admin")
+    ]
+    facts = {"files": files, "sockets": sockets, "supervisor": record["supervisor"]["pid"]}
+    found = ask(mesh, pods[""][which], FORBIDDEN, facts)
+    assert set(found["files"].values()) == {"ENOENT"}
+    assert set(found["sockets"].values()) == {"ENOENT"}
+    assert found["run"] in ([], ["secrets"])
+    assert found["signal"] == "ESRCH"
+    assert not [each for each in found["processes"] if "envoy" in each or "cluster" in each]
+    assert len(found["processes"]) <= 4
+    refused = {name: found[name] for name in ("first", "mark", "transparent", "raw", "packet")}
+    assert set(refused.values()) <= {"EPERM", "EACCES"}, refused
+    assert found["mount"]
+    assert found["uncover"]
+    assert found["capabilities"] == NET_BIND_SERVICE
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_no_part_of_the_mesh_tells_a_pod_anything(mesh: Mesh, pods: dict[str, list[str]], which: int) -> None:
+    control = mesh.kubectl(
+        "get", "pods", "-n", "ambit-system", "-l", "app=istiod", "-o", "jsonpath={.items[*].status.podIP}"
+    ).stdout.split()
+    nodes = ["172.30.0.11", "172.30.0.12", "172.30.0.1", "fd00:ac1e::b", "fd00:ac1e::c", "169.254.7.127"]
+    ports = [15000, 15001, 15006, 15008, 15010, 15014, 15053, 10250]
+    questions = [[address, port] for address in nodes for port in ports]
+    # 15008 does not exist in a pod outside of the mesh.
+    questions += [[address, port] for address in control for port in ports]
+    answers = ask(mesh, pods[""][which], DIAL, questions)
+    told = [(each, answer) for each, answer in zip(questions, answers, strict=True) if not is_refused(answer)]
+    assert told == []
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_ports_of_the_proxy_lead_nowhere(mesh: Mesh, pods: dict[str, list[str]], which: int) -> None:
+    """From a pod to its own and others' redirection ports: no application, no loop."""
+    namespace, outside = pods[""]
+    own = pods[f"{pods[''][which]}/attacker"]
+    others = pods[f"{namespace}/near"] + pods[f"{namespace}/far"] + pods[f"{outside}/near"]
+    ports = [15000, 15001, 15006, 15008, 15020, 15021, 15053]
+    questions = [[address, port] for address in ["127.0.0.1", "::1", *own, *others] for port in ports]
+    answers = ask(mesh, pods[""][which], DIAL, questions)
+    told = [(each, answer) for each, answer in zip(questions, answers, strict=True) if not is_refused(answer)]
+    assert told == []
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_nobody_gets_through_with_a_foreign_address(
+    mesh: Mesh, pods: dict[str, list[str]], which: int
+) -> None:
+    namespace, outside = pods[""]
+    own = dict(zip((4, 6), pods[f"{pods[''][which]}/attacker"], strict=True))
+    stolen = dict(zip((4, 6), pods[f"{namespace}/far"], strict=True))
+    targets = pods[f"{namespace}/near"] + pods[f"{namespace}/far"] + pods[f"{outside}/near"]
+    unused = {4: "10.244.1.250", 6: "fd00:10:244:1::fa"}
+    probes = {4: "169.254.7.127", 6: "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"}
+    families = [(address, 6 if ":" in address else 4) for address in targets]
+    honest = ask(mesh, pods[""][which], DIAL, [[address, 9000, own[family]] for address, family in families])
+    assert honest == [own[family] for _, family in families]
+    for foreign in (stolen, unused, probes):
+        questions = [[address, 9000, foreign[family]] for address, family in families]
+        answers = ask(mesh, pods[""][which], DIAL, questions)
+        assert [answer for answer in answers if not is_refused(answer)] == []
+
+
+def test_a_service_account_may_do_nothing_by_default(mesh: Mesh, pods: dict[str, list[str]]) -> None:
+    program = """
+import json, ssl, sys, urllib.request, urllib.error
+base = "/var/run/secrets/kubernetes.io/serviceaccount"
+context = ssl.create_default_context(cafile=f"{base}/ca.crt")
+def status(path, token):
+    request = urllib.request.Request("https://kubernetes.default.svc" + path)
+    if token:
+        request.add_header("Authorization", "Bearer " + token)
+    try:
+        return urllib.request.urlopen(request, timeout=10, context=context).status
+    except urllib.error.HTTPError as problem:
+        return problem.code
+token = open(f"{base}/token").read()
+print(json.dumps([[status(path, each) for each in (token, "", "x" + token)] for path in json.load(sys.stdin)]))
+"""
+    paths = [
+        "/api/v1/secrets",
+        "/api/v1/namespaces/ambit-system/secrets",
+        "/api/v1/pods",
+        "/api/v1/nodes",
+        "/apis/security.istio.io/v1/authorizationpolicies",
+    ]
+    assert ask(mesh, pods[""][0], program, paths) == [[403, 401, 401]] * len(paths)
