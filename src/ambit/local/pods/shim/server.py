@@ -98,7 +98,7 @@ class Server:
 
     def _receive(self, connection: _Connection) -> None:
         try:
-            data, descriptors, _, _ = socket.recv_fds(connection.peer, 65536, 3)
+            data, descriptors, _, _ = socket.recv_fds(connection.peer, 65536, 3, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return
         except OSError:
