@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from ambit.local.apiserver import clock
+from ambit.local.apiserver.scale import selector_text
 from ambit.local.apiserver.store import Json
 
 Cell = Callable[[Json], Any]
@@ -87,8 +88,6 @@ def labels_text(labels: Any) -> str:
 
 
 def selector(body: Json) -> str:
-    from ambit.local.apiserver.scale import selector_text
-
     found = (body.get("spec") or {}).get("selector")
     if not found:
         return NONE

@@ -3,7 +3,7 @@
 import orjson
 from aiohttp import web
 
-from ambit.local.apiserver.custom import merge_conditions
+from ambit.local.apiserver.conditions import merge_conditions
 from ambit.local.apiserver.deletion import read_options
 from ambit.local.apiserver.failures import ApiFailure, bad_request, conflict
 from ambit.local.apiserver.negotiation import decode
@@ -13,6 +13,7 @@ from ambit.local.apiserver.pod_logs import serve_log
 from ambit.local.apiserver.requests import Target
 from ambit.local.apiserver.resources import Resource
 from ambit.local.apiserver.store import Json
+from ambit.local.apiserver.strategies.workloads import selects
 from ambit.local.apiserver.writes import Writer
 from ambit.local.streams import PodStreams
 
@@ -94,8 +95,6 @@ class PodRequests:
         return _success()
 
     def _check_budget(self, target: Target, labels: dict[str, str]) -> None:
-        from ambit.local.apiserver.strategies.workloads import selects
-
         for entry in self._writer.store.select("poddisruptionbudgets.policy", target.namespace):
             budget = entry.decode()
             if not selects((budget.get("spec") or {}).get("selector") or {}, labels):

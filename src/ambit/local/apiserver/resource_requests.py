@@ -22,6 +22,7 @@ from ambit.local.apiserver.requests import Target
 from ambit.local.apiserver.resources import Resource
 from ambit.local.apiserver.reviews import Reviews
 from ambit.local.apiserver.scale import Scales
+from ambit.local.apiserver.shapes import FieldValidation
 from ambit.local.apiserver.tokens import User
 from ambit.local.apiserver.writes import WriteOptions, Writer, Written
 
@@ -35,16 +36,17 @@ def write_options(request: web.Request) -> WriteOptions:
     dry = query.getall("dryRun", [])
     if any(one != "All" for one in dry):
         raise bad_request(f"Invalid value: {dry}: supported values: All")
-    validation = query.get("fieldValidation") or "Warn"
-    if validation not in {"Strict", "Warn", "Ignore"}:
-        raise bad_request(f"fieldValidation: Unsupported value: {validation!r}")
+    try:
+        validation = msgspec.convert(query.get("fieldValidation") or "Warn", FieldValidation)
+    except msgspec.ValidationError as error:
+        raise bad_request(f"fieldValidation: Unsupported value: {query['fieldValidation']!r}") from error
     agent = request.headers.get("User-Agent", "unknown").partition("/")[0]
     return WriteOptions(
         dry_run=bool(dry),
         field_manager=query.get("fieldManager") or agent or "unknown",
         named_manager=bool(query.get("fieldManager")),
         force=query.get("force", "false").lower() == "true",
-        field_validation=validation,  # type: ignore[arg-type]
+        field_validation=validation,
     )
 
 

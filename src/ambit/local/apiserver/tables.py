@@ -11,6 +11,7 @@ from ambit.local.apiserver.custom import CustomKinds
 from ambit.local.apiserver.jsonpath import JsonPathError, find
 from ambit.local.apiserver.resources import Resource
 from ambit.local.apiserver.store import Json
+from ambit.objects.validation import show
 
 _BUILTIN = {**columns_pods.COLUMNS, **columns_others.COLUMNS}
 _DEFAULT = (NAME, AGE)
@@ -37,8 +38,6 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | dict):
-        from ambit.objects.validation import show
-
         return show(value)
     return str(value)
 

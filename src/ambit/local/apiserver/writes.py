@@ -13,8 +13,8 @@ import msgspec
 from ambit.local.apiserver import metadata
 from ambit.local.apiserver.addresses import ServiceAddresses
 from ambit.local.apiserver.apply import Owners
-from ambit.local.apiserver.custom import STORAGE as DEFINITIONS
 from ambit.local.apiserver.custom import CustomKinds
+from ambit.local.apiserver.definitions import STORAGE as DEFINITIONS
 from ambit.local.apiserver.deletion import DeleteOptions, plan_deletion
 from ambit.local.apiserver.failures import (
     ApiFailure,

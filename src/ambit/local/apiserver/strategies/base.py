@@ -6,6 +6,7 @@ from ambit.local.apiserver.addresses import ServiceAddresses
 from ambit.local.apiserver.failures import Cause
 from ambit.local.apiserver.resources import Registry
 from ambit.local.apiserver.store import Json, Store
+from ambit.objects.validation import show
 
 
 class Cluster(Protocol):
@@ -54,6 +55,4 @@ def immutable(field: str, new: Any, old: Any) -> list[Cause]:
     """Forbids a change of a field."""
     if new == old:
         return []
-    from ambit.objects.validation import show
-
     return [Cause("FieldValueInvalid", f"Invalid value: {show(new)}: field is immutable", field)]

@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 
-from ambit.local.apiserver import custom
+from ambit.local.apiserver.definitions import complete, rule_problems, schema_problem
 from ambit.local.apiserver.failures import Cause
 from ambit.local.apiserver.metadata import invalid_value, required, unsupported
 from ambit.local.apiserver.store import Json
@@ -184,14 +184,14 @@ class Definitions(Strategy):
     def create(self, cluster: Cluster, body: Json) -> None:
         body.pop("status", None)
         if not self.validate(body, None):
-            custom.complete(body, cluster.registry, custom.rule_problems(body))
+            complete(body, cluster.registry, rule_problems(body))
 
     def update(self, cluster: Cluster, body: Json, old: Json) -> None:
         if not self.validate(body, old):
-            custom.complete(body, cluster.registry, custom.rule_problems(body))
+            complete(body, cluster.registry, rule_problems(body))
 
     def warnings(self, body: Json) -> list[str]:
-        return custom.rule_problems(body)
+        return rule_problems(body)
 
     def validate(self, body: Json, old: Json | None) -> list[Cause]:
         spec = body.get("spec") or {}
@@ -216,7 +216,7 @@ class Definitions(Strategy):
                 causes.append(
                     required(f"spec.versions[{index}].schema.openAPIV3Schema", "schemas are required")
                 )
-            elif wrong := custom.schema_problem(version["schema"]["openAPIV3Schema"]):
+            elif wrong := schema_problem(version["schema"]["openAPIV3Schema"]):
                 where = f"spec.versions[{index}].schema.openAPIV3Schema"
                 causes.append(Cause("FieldValueInvalid", f"Invalid value: {wrong}", where))
         strategy = (spec.get("conversion") or {}).get("strategy", "None")

@@ -3,11 +3,13 @@ batch/v1)."""
 
 from typing import Any
 
+from ambit.core.selector import Requirement
 from ambit.local.apiserver.failures import Cause
 from ambit.local.apiserver.metadata import invalid_value, required, unsupported
 from ambit.local.apiserver.store import Json
 from ambit.local.apiserver.strategies.base import Cluster, Strategy, immutable, setdefaults
 from ambit.local.apiserver.strategies.pods import default_pod_spec, validate_pod_spec
+from ambit.objects.validation import show
 
 
 def _template(spec: Json) -> Json:
@@ -19,8 +21,6 @@ def _template(spec: Json) -> Json:
 
 def selects(selector: Json, labels: Json) -> bool:
     """Whether a LabelSelector in JSON matches."""
-    from ambit.core.selector import Requirement
-
     if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
         return False
     return all(
@@ -71,8 +71,6 @@ def _validate_selector(spec: Json) -> list[Cause]:
         return [required("spec.selector")]
     labels = spec["template"]["metadata"].get("labels") or {}
     if not selects(selector, labels):
-        from ambit.objects.validation import show
-
         rule = "`selector` does not match template `labels`"
         message = f"Invalid value: {show(labels)}: {rule}"
         return [Cause("FieldValueInvalid", message, "spec.template.metadata.labels")]
