@@ -67,8 +67,8 @@ def hbone(name: str, server_identities: Iterable[str]) -> Any:
     cluster.transport_socket.CopyFrom(tls.client_socket(server_identities))
     http2 = protocol_pb2.Http2ProtocolOptions(
         max_concurrent_streams=uint32(defaults.CONCURRENT_STREAMS_OUT),
-        initial_stream_window_size=uint32(defaults.STREAM_WINDOW),
-        initial_connection_window_size=uint32(defaults.CONNECTION_WINDOW),
+        initial_stream_window_size=uint32(defaults.DOWNLOAD_STREAM_WINDOW),
+        initial_connection_window_size=uint32(defaults.DOWNLOAD_CONNECTION_WINDOW),
         connection_keepalive=protocol_pb2.KeepaliveSettings(
             interval=seconds(defaults.PING_INTERVAL), timeout=seconds(defaults.PING_TIMEOUT)
         ),

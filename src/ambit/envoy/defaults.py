@@ -1,9 +1,16 @@
 """Numbers in Envoy's configuration, each with its reason. Measurements: 2 cores, Envoy 1.40."""
 
 STREAM_WINDOW = 1 << 20
-"""HTTP/2 window of one tunnel. 256 KiB costs a quarter of single-stream throughput, 4 MiB doubles memory."""
+"""HTTP/2 window of one tunnel's upload, and how much of a download the server's side holds back. 256 KiB costs a
+quarter of single-stream throughput, 4 MiB doubles memory."""
 CONNECTION_WINDOW = 4 << 20
-"""HTTP/2 window of one HBONE connection: four busy tunnels."""
+"""The same of one HBONE connection: four busy tunnels."""
+DOWNLOAD_STREAM_WINDOW = 8 << 20
+DOWNLOAD_CONNECTION_WINDOW = 32 << 20
+"""Windows of the client's side. Envoy as a CONNECT server resets a stream as soon as the application closed, and
+drops what the client's window does not admit at that moment. With 1 MiB half of all 3 MB answers of servers that
+close first lost their end; with 8 MiB none of 40 MB, for a client that reads promptly (docs/limits.md). Costs
+memory only while a client reads slowly."""
 BUFFER_LIMIT = 256 << 10
 """Per-connection buffer. 1 MiB doubles memory under eight bulk streams and gains less than 5 %."""
 CONCURRENT_STREAMS_OUT = 100

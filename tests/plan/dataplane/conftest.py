@@ -1,5 +1,6 @@
 """Two nodes with a real Envoy each, and pods in network namespaces."""
 
+import asyncio
 import datetime as dt
 import ipaddress
 import itertools
@@ -122,11 +123,11 @@ class Mesh:
         )
         return self.agents[name]
 
-    async def pod(self, name: str, node: str, account: str) -> Pod:
+    def pod(self, name: str, node: str, account: str) -> Pod:
         pod = Pod(self.network.host(name), self.agents[node], name, account)
         self.pods[name] = pod
         pod.agent.pods[pod.local.key] = pod.local
-        await apply.redirect(pod.local.netns, ruleset.Capture(dns=False))
+        asyncio.run(apply.redirect(pod.local.netns, ruleset.Capture(dns=False)))
         return pod
 
     def update(self) -> None:
@@ -239,7 +240,7 @@ def network() -> Iterator[Network]:
 
 
 @pytest.fixture(scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory, network: Network) -> Iterator[Mesh]:
+def running(tmp_path_factory: pytest.TempPathFactory, network: Network) -> Iterator[Mesh]:
     mesh = Mesh(tmp_path_factory.mktemp("mesh"), network)
     for name in ("node1", "node2"):
         mesh.node(name)
@@ -251,7 +252,7 @@ async def running(tmp_path_factory: pytest.TempPathFactory, network: Network) ->
         ("far", "node2", "server"),
         ("far2", "node2", "server2"),
     ):
-        await mesh.pod(name, node, account)
+        mesh.pod(name, node, account)
     try:
         mesh.update()
         for agent in mesh.agents.values():

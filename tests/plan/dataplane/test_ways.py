@@ -100,6 +100,16 @@ def test_server_that_speaks_and_closes_first(mesh: Mesh, destination: str) -> No
                 assert read_all(connection) == banner
 
 
+@pytest.mark.parametrize("destination", ["far", "near"])
+def test_much_data_of_a_server_that_closes_first(mesh: Mesh, destination: str) -> None:
+    a, server = mesh.pods["a"], mesh.pods[destination]
+    answer = bytes(range(256)) * 32768
+    with server.listen(8085, lambda connection, _: connection.sendall(answer)):
+        for _ in range(5):
+            with a.connect(server.four, 8085) as connection:
+                assert read_all(connection) == answer
+
+
 def test_service_with_local_remote_and_plain_endpoints(mesh: Mesh, outside: Host) -> None:
     a, near, far, far2 = (mesh.pods[name] for name in ("a", "near", "far", "far2"))
     plain = Workload(
