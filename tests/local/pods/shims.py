@@ -242,12 +242,11 @@ async def execution(state: Path) -> None:
     async with shim.execute("a", program, streams, False) as replies:
         assert json.loads(await replies.readline())["exit_code"] == 9
     assert os.read(read_end, 100) == b"here\n"
-    listing = process(
-        sys.executable, "-c", "import os; print(sorted(map(int, os.listdir('/proc/self/fd')))[:-1])"
-    )
+    listing = process("sh", "-c", "echo /proc/$$/fd/*")
     async with shim.execute("a", listing, streams, False) as replies:
         assert json.loads(await replies.readline())["exit_code"] == 0
-    assert os.read(read_end, 100) == b"[0, 1, 2]\n", "nothing of the shim's is open in there"
+    numbers = [path.rpartition(b"/")[2] for path in os.read(read_end, 1000).split()]
+    assert len(numbers) <= 4, f"the three streams and the listing's own, nothing of the shim's: {numbers}"
     async with shim.execute("a", process("sleep", "4242"), streams, False):
         assert _running("4242")
     await _until(lambda: not _running("4242"))

@@ -98,11 +98,13 @@ class Server:
 
     def _receive(self, connection: _Connection) -> None:
         try:
-            data, descriptors, _, _ = socket.recv_fds(connection.peer, 65536, 3, socket.MSG_CMSG_CLOEXEC)
+            data, descriptors, _, _ = socket.recv_fds(connection.peer, 65536, 3)
         except BlockingIOError:
             return
         except OSError:
             data, descriptors = b"", []
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)  # Python 3.11's recv_fds ignores MSG_CMSG_CLOEXEC
         connection.descriptors += descriptors
         connection.buffer += data
         if not data or len(connection.buffer) > _LONGEST_REQUEST:
