@@ -9,7 +9,21 @@ from pathlib import Path
 
 import pytest
 
+from ambit.local.instance.record import read_record
+from ambit.testing.leftovers import leftovers, pid_namespace
 from ambit.testing.mesh import Mesh
+
+_started: dict[Path, int] = {}
+"""PID namespaces of this session's instances, by the directory above their state."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """At the session's end no process, mount or file of the instances that `start_mesh` started is there."""
+    yield
+    for root, namespace in _started.items():
+        assert leftovers(root, namespace) == []
+        assert not root.exists() or os.listdir(root) == []
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +36,9 @@ def start_mesh(root: Path, kubectl_program: str | None, *flags: str) -> Mesh:
     """A new instance with a name of its own. Whoever starts it stops it with `mesh.ambit("down")`."""
     mesh = Mesh(f"t{uuid.uuid4().hex[:8]}", root, kubectl_program)
     mesh.ambit("up", *flags, timeout=120)
+    record = read_record(mesh.state)
+    assert record is not None
+    _started[root] = pid_namespace(record)
     return mesh
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ambit.core.errors import EnvironmentProblem
 from ambit.local import kernel
+from ambit.local.instance.forking import held_back
 from ambit.node.supervise.binary import envoy_binary
 
 SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -44,14 +45,15 @@ def check_namespaces() -> None:
     flags = kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWPID | kernel.CLONE_NEWIPC
     if os.geteuid() != 0:
         flags |= kernel.CLONE_NEWUSER
-    child = os.fork()
-    if child == 0:
-        try:
-            kernel.unshare(flags)
-        except OSError as problem:
-            os._exit(problem.errno or 255)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
+    with held_back():
+        child = os.fork()
+        if child == 0:
+            try:
+                kernel.unshare(flags)
+            except OSError as problem:
+                os._exit(problem.errno or 255)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     if code != 0:
         raise EnvironmentProblem(

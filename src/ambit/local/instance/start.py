@@ -18,6 +18,7 @@ from ambit.core.errors import AmbitError, BadInput, EnvironmentProblem
 from ambit.local import kernel
 from ambit.local.config import ClusterConfig, write_config
 from ambit.local.instance.end import end_supervisors
+from ambit.local.instance.forking import held_back, let_through
 from ambit.local.instance.preflight import (
     check_envoy,
     check_namespaces,
@@ -186,17 +187,18 @@ def _launch(state: StateDirectory, config: ClusterConfig, listener: socket.socke
     log = os.open(state.logs / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     told, tell = os.pipe()
     program = _supervisor_program(state, config, listener, allowed)
-    launcher = os.fork()
-    if launcher == 0:
-        os.close(told)
-        for descriptor in (listener.fileno(), allowed):
-            os.set_inheritable(descriptor, True)
-        _be_launcher(program, log, tell)
-    os.close(log)
-    os.close(tell)
-    with os.fdopen(told) as answer:
-        text = answer.read()
-    os.waitpid(launcher, 0)
+    with held_back():
+        launcher = os.fork()
+        if launcher == 0:
+            os.close(told)
+            for descriptor in (listener.fileno(), allowed):
+                os.set_inheritable(descriptor, True)
+            _be_launcher(program, log, tell)
+        os.close(log)
+        os.close(tell)
+        with os.fdopen(told) as answer:
+            text = answer.read()
+        os.waitpid(launcher, 0)
     if not text.isdigit():
         raise EnvironmentProblem(
             f"cannot start the instance: {text or 'the launcher died'}", f"see {state.logs}"
@@ -207,6 +209,7 @@ def _launch(state: StateDirectory, config: ClusterConfig, listener: socket.socke
 def _be_launcher(program: tuple[str, list[str], dict[str, str]], log: int, tell: int) -> NoReturn:
     try:
         os.setsid()
+        let_through()
         null = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((null, 0), (log, 1), (log, 2)):
             os.dup2(source, target)
