@@ -39,7 +39,8 @@ def test_arguments_replace_defaults_and_command_replaces_all() -> None:
         "/bin/sleep",
         "infinity",
     ]
-    assert argv("docker.io/library/busybox:1", args=["-c", "true"]) == ["sh", "-c", "true"]
+    assert argv("docker.io/library/busybox:1", args=["echo", "hello"]) == ["echo", "hello"]
+    assert argv("docker.io/library/busybox:1") == ["sh"]
 
 
 def test_the_users_entries_come_first() -> None:

@@ -64,7 +64,13 @@ def list_images(name: str | None, output: str) -> None:
         return await read_entries(client, CONFIG_MAP, KEY)
 
     added = run(with_client(open_client(name, None, None), work))
-    built_in = [{"pattern": entry.pattern, "command": list(entry.command)} for entry in BUILT_IN]
-    rows = [[entry["pattern"], "added", " ".join(entry["command"])] for entry in added]
-    rows += [[entry["pattern"], "built-in", " ".join(entry["command"])] for entry in built_in]
+    built_in = [
+        {"pattern": entry.pattern, "command": list(entry.command), "args": list(entry.args)}
+        for entry in BUILT_IN
+    ]
+    rows = [
+        [entry["pattern"], source, " ".join([*entry["command"], *entry.get("args", ())])]
+        for source, entries in (("added", added), ("built-in", built_in))
+        for entry in entries
+    ]
     emit(["PATTERN", "SOURCE", "COMMAND"], rows, [*added, *built_in], output)

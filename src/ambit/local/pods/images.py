@@ -34,7 +34,10 @@ PATH = f"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:{os.path.d
 
 
 class ImageEntry(msgspec.Struct, frozen=True):
-    """What stands for the images that match `pattern` (shell wildcards)."""
+    """What stands for the images that match `pattern` (shell wildcards): entry point and default arguments.
+
+    As in images, the entry point may be empty: then `args` name the program too.
+    """
 
     pattern: str
     command: tuple[str, ...]
@@ -75,9 +78,10 @@ BUILT_IN: tuple[ImageEntry, ...] = (
     _sample("echo", "httpbin", args=("80",)),
     ImageEntry("curlimages/curl", ("curl",)),
     ImageEntry("curl", ("curl",)),
-    ImageEntry("python", ("python3",)),
-    *(ImageEntry(name, ("sh",)) for name in ("busybox", "alpine", "debian", "ubuntu")),
-    *(ImageEntry(name, (name,), args) for name, args in (("nginx", ("-g", "daemon off;")), ("bash", ()))),
+    ImageEntry("python", (), ("python3",)),
+    *(ImageEntry(name, (), ("sh",)) for name in ("busybox", "alpine", "debian", "ubuntu")),
+    ImageEntry("bash", (), ("bash",)),
+    ImageEntry("nginx", (), ("nginx", "-g", "daemon off;")),
 )
 
 
@@ -93,9 +97,10 @@ def resolve(
         if entry is None and not _exists(command[0]):
             raise _unknown(image)
         return command + args, dict(entry.environment) if entry else {}
-    if entry is None or not _exists(entry.command[0]):
+    argv = [*entry.command, *(args or entry.args)] if entry else []
+    if entry is None or not argv or not _exists(argv[0]):
         raise _unknown(image)
-    return [*entry.command, *(args or entry.args)], dict(entry.environment)
+    return argv, dict(entry.environment)
 
 
 def parse_entries(document: Any) -> tuple[ImageEntry, ...]:
