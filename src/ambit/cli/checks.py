@@ -104,6 +104,23 @@ async def _certificates_valid(client: Client) -> list[str]:
     return problems
 
 
+async def _objects_understood(client: Client) -> list[str]:
+    """As the first control plane sees them: each of them sees the same objects."""
+    for pod in (await system_pods(client, CONTROL_PLANES))[:1]:
+        told = await ask(client, pod, "/debug/findings", CONTROL_DEBUG_PORT)
+        return [
+            *(_finding(each) for each in told["findings"] if each["level"] != "info"),
+            *(f"{key} cannot be read: {problem}" for key, problem in sorted(told["undecodable"].items())),
+        ]
+    return []
+
+
+def _finding(found: dict[str, Any]) -> str:
+    origin = found["origin"]
+    name = f"{origin['kind']} {origin['namespace']}/{origin['name']}"
+    return f"{found['code']} {name} {found['path']}: {found['text']}"
+
+
 async def _enrolled_captured(client: Client) -> list[str]:
     ambient = {
         namespace["metadata"]["name"]
@@ -158,6 +175,10 @@ CHECKS = (
     Check(
         "workloads", "captured", "every enrolled pod is captured", "type `kubectl describe pod` and see its events",
         _enrolled_captured,
+    ),
+    Check(
+        "objects", "objects-understood", "every object of the mesh is understood as written",
+        "type `ambit explain CODE`", _objects_understood, is_warning=True,
     ),
 )  # fmt: skip
 

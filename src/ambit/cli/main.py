@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from ambit import __version__
 from ambit.core.errors import AmbitError
 
 COMMANDS = {
@@ -45,6 +46,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(prog)s %(version)s")
 def ambit() -> None:
     """A sidecar-less service mesh: Python decides, stock Envoy carries."""
 

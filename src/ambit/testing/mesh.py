@@ -27,7 +27,7 @@ class Mesh:
         self.name = name
         self.environment = {**os.environ, "AMBIT_STATE": os.fspath(state_root)}
         self.state = StateDirectory.of(name, self.environment)
-        self._kubectl = kubectl_program
+        self.kubectl_program = kubectl_program
 
     def ambit(
         self, *words: str, check: bool = True, timeout: float = PATIENCE
@@ -40,14 +40,14 @@ class Mesh:
     def kubectl(
         self, *words: str, check: bool = True, timeout: float = PATIENCE, stdin: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        assert self._kubectl is not None, "this test needs a kubectl program"
-        command = [self._kubectl, f"--kubeconfig={self.state.kubeconfig}", *words]
+        assert self.kubectl_program is not None, "this test needs a kubectl program"
+        command = [self.kubectl_program, f"--kubeconfig={self.state.kubeconfig}", *words]
         return _run(command, self.environment, check=check, timeout=timeout, stdin=stdin)
 
     def popen(self, *words: str) -> subprocess.Popen[str]:
         """Start a kubectl that goes on by itself; the caller ends it."""
-        assert self._kubectl is not None, "this test needs a kubectl program"
-        command = [self._kubectl, f"--kubeconfig={self.state.kubeconfig}", *words]
+        assert self.kubectl_program is not None, "this test needs a kubectl program"
+        command = [self.kubectl_program, f"--kubeconfig={self.state.kubeconfig}", *words]
         return subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, text=True)
 
     def client(self) -> Client:

@@ -23,6 +23,7 @@ LOOK_AGAIN = 0.5
     "--output",
     type=click.Choice(["table", "short", "json", "yaml"]),
     default="table",
+    show_default=True,
     help="Output format.",
 )
 def command(name: str | None, kubeconfig: str | None, context: str | None, wait: float, output: str) -> None:

@@ -12,7 +12,12 @@ from ambit.core.errors import BadInput
 @click.command("explain")
 @click.argument("code", required=False)
 @click.option(
-    "-o", "--output", type=click.Choice(["text", "json", "yaml"]), default="text", help="Output format."
+    "-o",
+    "--output",
+    type=click.Choice(["text", "json", "yaml"]),
+    default="text",
+    show_default=True,
+    help="Output format.",
 )
 def command(code: str | None, output: str) -> None:
     """What a finding's code means and what to do. Without CODE, lists all."""

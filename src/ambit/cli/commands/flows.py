@@ -11,6 +11,7 @@ import msgspec
 from ambit.cli.access import cluster_options, open_client, run, with_client
 from ambit.cli.mesh import node_of, node_pods, read_flows, stream
 from ambit.cli.render.flow_line import flow_line, is_denied
+from ambit.cli.render.output import FORMATS
 from ambit.core.errors import AmbitError
 from ambit.kube.client import Client
 
@@ -37,7 +38,12 @@ LOOK_AGAIN = 1.0
 )
 @click.option("--node", default=None, metavar="NODE", help="Only decisions of this node.")
 @click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Lines, or JSON lines."
+    "-o",
+    "--output",
+    type=click.Choice(FORMATS),
+    default="table",
+    show_default=True,
+    help="Lines, JSON lines, or YAML documents.",
 )
 def command(
     name: str | None,
@@ -62,7 +68,7 @@ def command(
 
     def show(flow: Flow) -> None:
         if is_wanted(flow):
-            click.echo(msgspec.json.encode(flow).decode() if output == "json" else flow_line(flow))
+            click.echo(_form(flow, output))
 
     async def work(client: Client) -> None:
         pods = await node_pods(client, node)
@@ -76,6 +82,16 @@ def command(
 
     with contextlib.suppress(KeyboardInterrupt):
         run(with_client(open_client(name, kubeconfig, context), work))
+
+
+def _form(flow: Flow, output: str) -> str:
+    if output == "json":
+        return msgspec.json.encode(flow).decode()
+    if output == "yaml":
+        import yaml
+
+        return f"---\n{yaml.safe_dump(flow, sort_keys=False, allow_unicode=True)}".rstrip()
+    return flow_line(flow)
 
 
 def _contains(end: dict[str, Any], text: str | None) -> bool:

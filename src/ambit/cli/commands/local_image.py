@@ -64,7 +64,7 @@ def list_images(name: str | None, output: str) -> None:
         return await read_entries(client, CONFIG_MAP, KEY)
 
     added = run(with_client(open_client(name, None, None), work))
-    built_in = [
+    built_in: Entries = [
         {"pattern": entry.pattern, "command": list(entry.command), "args": list(entry.args)}
         for entry in BUILT_IN
     ]

@@ -1,0 +1,244 @@
+"""The command line against a running mesh: every reading command, its formats, and its exit codes."""
+
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ambit import __version__
+from ambit.testing.mesh import Mesh
+
+pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
+
+OBJECTS = """
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{name: tcp, port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, labels: {app: web}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: web
+    image: python:3
+    command: [python3, -u, -m, http.server, "8080"]
+    readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers: [{name: client, image: busybox, command: [sleep, "3600"]}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: all}
+spec: {action: ALLOW, rules: [{}]}
+"""
+
+BROKEN = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: bad}
+spec: {action: ALLOW, rules: [{from: [{source: {ipBlocks: [x]}}]}]}
+"""
+
+HOLD = """
+import socket, sys
+with socket.create_connection(("web", 80), 5) as connection:
+    connection.sendall(b"GET / HTTP/1.1\\r\\n")
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+TABLES = {
+    "ps": ["NAME", "NODE", "TYPE", "VERSION", "ENVOY", "SYNC", "CONTROL PLANE"],
+    "workloads": ["NAMESPACE", "POD NAME", "ADDRESS", "NODE", "WAYPOINT", "PROTOCOL"],
+    "services": ["NAMESPACE", "SERVICE NAME", "SERVICE VIP", "WAYPOINT", "ENDPOINTS"],
+    "policies": ["NAMESPACE", "POLICY NAME", "ACTION", "SCOPE"],
+    "certs": ["NODE", "CERTIFICATE NAME", "TYPE", "STATUS", "VALID CERT", "SERIAL NUMBER", "NOT AFTER", "NOT BEFORE"],
+    "connections": ["NODE", "WORKLOAD", "DIRECTION", "LOCAL", "REMOTE", "REMOTE TARGET", "PROTOCOL"],
+    "node status": ["NODE"],
+    "local status": ["PART", "PID", "RSS", "PSS", "COMMAND"],
+    "local image list": ["PATTERN", "SOURCE", "COMMAND"],
+    "local node list": ["NAME", "IPV4", "IPV6", "PODS IPV4", "PODS IPV6"],
+    "local forward list": ["ADDRESS", "NAMESPACE", "SERVICE", "PORT"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def web(mesh: Mesh) -> Iterator[str]:
+    """An enrolled namespace with a server, a client that has asked it once, and a policy."""
+    name = f"n{uuid.uuid4().hex[:8]}"
+    labels = {"istio.io/dataplane-mode": "ambient"}
+    mesh.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    mesh.kubectl("apply", "-n", name, "-f", "-", stdin=OBJECTS)
+    mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+    mesh.wait(
+        "the server answers",
+        lambda: mesh.exec(name, "client", "curl", "-sf", "http://web", check=False).returncode == 0,
+    )
+    yield name
+    mesh.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def of(rows: list[dict[str, Any]], **wanted: str) -> dict[str, Any]:
+    [found] = [row for row in rows if wanted.items() <= row.items()]
+    return found
+
+
+@pytest.mark.parametrize("words", TABLES)
+def test_every_list_has_a_table_and_the_same_data_in_json_and_yaml(mesh: Mesh, web: str, words: str) -> None:
+    command = words.split()
+    header = mesh.ambit(*command).stdout.splitlines()[0].split("   ")
+    columns = [column.strip() for column in header if column]
+    assert columns[: len(TABLES[words])] == TABLES[words]
+    as_json = json.loads(mesh.ambit(*command, "-o", "json").stdout)
+    as_yaml = yaml.safe_load(mesh.ambit(*command, "-o", "yaml").stdout)
+    assert type(as_json) is type(as_yaml)
+    assert len(as_json) == len(as_yaml)
+    if not words.startswith("local"):
+        assert as_json
+
+
+def test_check_is_content_and_names_what_is_wrong(mesh: Mesh, web: str) -> None:
+    assert "Status check results are √" in mesh.ambit("check", "--wait", "30").stdout
+    for output in ("json", "yaml"):
+        told = yaml.safe_load(mesh.ambit("check", "-o", output).stdout)
+        assert told["success"] is True
+        assert {check["id"] for check in told["checks"]} >= {"api-reachable", "certificates", "captured"}
+    mesh.kubectl("apply", "-n", web, "-f", "-", stdin=BROKEN)
+    try:
+        short = mesh.wait("the finding is reported", lambda: _with(mesh, "AMB0212"))
+        assert f"AuthorizationPolicy {web}/bad" in short
+        assert "ambit explain CODE" in short
+    finally:
+        mesh.kubectl("delete", "-n", web, "authorizationpolicy", "bad")
+
+
+def _with(mesh: Mesh, text: str) -> str | None:
+    """`check -o short`, when it says this. A warning does not fail."""
+    done = mesh.ambit("check", "-o", "short")
+    return done.stdout if text in done.stdout else None
+
+
+def test_what_node_proxies_know(mesh: Mesh, web: str) -> None:
+    workload = of(mesh.dump("workloads"), namespace=web, name="web")
+    assert workload["protocol"] == "HBONE"
+    service = of(mesh.dump("services"), namespace=web, name="web")
+    assert [each["status"] for each in service["endpoints"].values()] == ["Healthy"]
+    assert of(mesh.dump("policies"), namespace=web, name="all")["action"] == "Allow"
+    node = workload["node"]
+    [certificates] = mesh.dump("certs", "--node", node).values()
+    identity = f"spiffe://cluster.local/ns/{web}/sa/default"
+    assert of(certificates, identity=identity)["state"] == "Available"
+    assert {(each["sync"], each["envoy"][:2]) for each in mesh.dump("ps")} == {("SYNCED", "1.")}
+
+
+def test_open_connections_are_listed(mesh: Mesh, web: str) -> None:
+    words = [mesh.kubectl_program, f"--kubeconfig={mesh.state.kubeconfig}", "exec", "-i", "-n", web, "client"]
+    with subprocess.Popen(
+        [*words, "--", "python3", "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "open\n"
+        listed = mesh.wait("the connection is listed", lambda: _connections(mesh, f"client.{web}"))
+        assert listed[0][2] == "Outbound"
+        holder.communicate("", timeout=20)
+
+
+def _connections(mesh: Mesh, workload: str) -> list[list[str]]:
+    rows = [line.split() for line in mesh.ambit("connections").stdout.splitlines()[1:]]
+    return [row for row in rows if row[1] == workload]
+
+
+def test_flows_in_each_form(mesh: Mesh, web: str) -> None:
+    words = ("flows", "--last", "1000", "--from", f"{web}/client")
+    line = mesh.wait("the flow is reported", lambda: mesh.ambit(*words).stdout.splitlines()[:1])[0]
+    assert f"{web}/client" in line and f"{web}/web" in line and "ALLOWED" in line
+    flows = [json.loads(line) for line in mesh.ambit(*words, "-o", "json").stdout.splitlines()]
+    documents = list(yaml.safe_load_all(mesh.ambit(*words, "-o", "yaml").stdout))
+    assert {flow["source"]["workload"] for flow in flows} == {"client"}
+    assert {document["destination"]["workload"] for document in documents} == {"web"}
+    assert mesh.ambit("flows", "--denied", "--from", f"{web}/client").stdout == ""
+
+
+def test_version_of_everything(mesh: Mesh) -> None:
+    told = mesh.dump("version")
+    assert told["client"]["version"] == __version__
+    assert [part["version"] for part in told["controlPlanes"]] == [__version__]
+    assert [part["version"] for part in told["nodeProxies"]] == [__version__] * 2
+    envoy = told["nodeProxies"][0]["envoy"]
+    text = mesh.ambit("version").stdout.splitlines()
+    assert text[1:] == [
+        f"control plane version: {__version__} (1 running)",
+        f"node proxy version: {__version__} (2 running)",
+        f"Envoy version: {envoy} (2 running)",
+    ]
+
+
+def test_local_commands(mesh: Mesh, web: str, tmp_path: Path) -> None:
+    path = Path(mesh.ambit("local", "kubeconfig", "--path").stdout.strip())
+    assert path.read_text() == mesh.ambit("local", "kubeconfig").stdout
+    assert path.stat().st_mode & 0o777 == 0o600
+    elsewhere = [sys.executable, "-m", "ambit", "ps", "-o", "json", "--kubeconfig", path]
+    assert len(json.loads(subprocess.run(elsewhere, check=True, capture_output=True).stdout)) == 2
+    parts = {each["part"] for each in mesh.dump("local", "status")}
+    assert {"supervisor", "cluster", "shim"} <= parts
+    assert mesh.ambit("local", "logs", "cluster").returncode == 0
+    addresses = mesh.ambit("local", "node", "exec", "node1", "--", "ip", "-br", "address").stdout
+    assert "172.30.0.11" in addresses
+    assert (
+        mesh.ambit("local", "node", "exec", "fabric", "--", "sh", "-c", "exit 7", check=False).returncode == 7
+    )
+
+
+def test_an_image_is_mapped_listed_and_forgotten(mesh: Mesh, web: str) -> None:
+    mesh.ambit("local", "image", "add", "acme/sleeper", "--", "sleep", "3600")
+    listed = of(mesh.dump("local", "image", "list"), pattern="acme/sleeper")
+    assert listed["command"] == ["sleep", "3600"]
+    try:
+        mesh.kubectl("run", "sleeper", "-n", web, "--image=acme/sleeper", "--restart=Never")
+        mesh.kubectl("wait", "-n", web, "pod/sleeper", "--for=condition=Ready", "--timeout=30s")
+        mesh.kubectl("delete", "pod", "sleeper", "-n", web, "--now")
+    finally:
+        mesh.ambit("local", "image", "remove", "acme/sleeper")
+    assert mesh.ambit("local", "image", "remove", "acme/sleeper", check=False).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (("nonsense",), 2, "No such command"),
+        (("workloads", "--node", "nowhere"), 1, "no node proxy on node 'nowhere'"),
+        (("workloads", "-o", "xml"), 2, "Invalid value for '-o'"),
+        (("check", "--kubeconfig", "/nowhere"), 2, "cannot read the kubeconfig /nowhere"),
+        (("local", "logs", "nothing"), 2, "there are: cluster"),
+        (("local", "node", "exec", "nowhere", "--", "true"), 2, "there are: fabric, node1, node2"),
+        (("local", "forward", "add", "nothing", "80"), 1, 'services "nothing" not found'),
+        (("explain", "AMB9999"), 2, "is no finding"),
+    ],
+)
+def test_mistakes_end_with_a_code_and_a_sentence(
+    mesh: Mesh, words: tuple[str, ...], code: int, text: str
+) -> None:
+    named = words[0] in ("nonsense", "explain")
+    done = (
+        subprocess.run([sys.executable, "-m", "ambit", *words], check=False, capture_output=True, text=True)
+        if named
+        else mesh.ambit(*words, check=False)
+    )
+    assert done.returncode == code, done.stderr
+    assert text in done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
