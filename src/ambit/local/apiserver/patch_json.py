@@ -1,6 +1,7 @@
 """JSON Patch (RFC 6902) and JSON Merge Patch (RFC 7386). Pure."""
 
 import copy
+import re
 from typing import Any
 
 OPERATIONS = frozenset({"add", "remove", "replace", "move", "copy", "test"})
@@ -19,7 +20,7 @@ def _tokens(pointer: Any) -> list[str]:
 def _index(token: str, items: list[Any], *, insert: bool) -> int:
     if insert and token == "-":  # noqa: S105 - a path element
         return len(items)
-    if not token.isdigit() or (len(token) > 1 and token.startswith("0")):
+    if not re.fullmatch("0|[1-9][0-9]{0,8}", token):
         raise PatchError(f"{token!r} is not an array index")
     index = int(token)
     if index > len(items) - (not insert):

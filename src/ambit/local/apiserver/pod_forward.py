@@ -10,6 +10,7 @@ from aiohttp import WSMsgType, web
 
 from ambit.kube import spdy
 from ambit.local.apiserver.pod_exec import open_socket
+from ambit.local.apiserver.requests import number
 from ambit.local.apiserver.store import Json
 from ambit.local.streams import PodStreams
 
@@ -75,7 +76,7 @@ class _Tunnel:
             self._errors[request] = stream
             self._session.reply(stream)
             return
-        if headers.get("streamtype") != "data" or not port.isdigit() or request not in self._errors:
+        if headers.get("streamtype") != "data" or number(port) is None or request not in self._errors:
             self._session.reset(stream, spdy.REFUSED)
             return
         self._session.reply(stream)

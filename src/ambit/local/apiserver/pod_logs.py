@@ -7,7 +7,7 @@ from aiohttp import web
 
 from ambit.local.apiserver import clock
 from ambit.local.apiserver.failures import ApiFailure, bad_request
-from ambit.local.apiserver.requests import flag
+from ambit.local.apiserver.requests import flag, number
 from ambit.local.apiserver.store import Json
 from ambit.local.streams import LogOptions, PodStreams
 
@@ -38,9 +38,10 @@ def _count(query: Mapping[str, str], name: str) -> int | None:
     text = query.get(name)
     if text is None or text == "":
         return None
-    if not text.isdigit():
+    found = number(text)
+    if found is None:
         raise bad_request(f"{name}: Invalid value: {text!r}: must be greater than or equal to 0")
-    return int(text)
+    return found
 
 
 def read_options(query: Mapping[str, str]) -> LogOptions:

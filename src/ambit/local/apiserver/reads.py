@@ -10,7 +10,7 @@ import orjson
 from ambit.local.apiserver.failures import ApiFailure, bad_request, expired, invalid, version_too_large
 from ambit.local.apiserver.kinds import field_names
 from ambit.local.apiserver.metadata import invalid_value
-from ambit.local.apiserver.requests import flag
+from ambit.local.apiserver.requests import flag, number
 from ambit.local.apiserver.resources import Resource
 from ambit.local.apiserver.selectors import FieldTest, LabelTest, parse_fields, parse_labels
 from ambit.local.apiserver.store import Entry, Event, Store
@@ -61,20 +61,22 @@ class Page(msgspec.Struct, frozen=True):
 
 def _number(query: Mapping[str, str], name: str) -> int:
     text = query.get(name) or "0"
-    if not text.isdigit():
+    found = number(text)
+    if found is None:
         raise bad_request(f"invalid {name}: {text!r}")
-    return int(text)
+    return found
 
 
 def _version(store: Store, query: Mapping[str, str]) -> int:
     """The given resourceVersion, 0 when there is none. Raises ApiFailure 400 or 504."""
     text = query.get("resourceVersion") or "0"
-    if not text.isdigit():
+    found = number(text)
+    if found is None:
         cause = invalid_value("resourceVersion", text, "strconv.ParseUint: invalid syntax")
         raise ApiFailure(400, "BadRequest", f"resourceVersion: {cause.message}")
-    if int(text) > store.revision:
-        raise version_too_large(int(text), store.revision)
-    return int(text)
+    if found > store.revision:
+        raise version_too_large(found, store.revision)
+    return found
 
 
 def list_page(store: Store, resource: Resource, wanted: Filter, query: Mapping[str, str]) -> Page:
@@ -107,7 +109,7 @@ def _read_token(token: str) -> tuple[int, tuple[str, str]]:
     try:
         revision, namespace, name = orjson.loads(base64.urlsafe_b64decode(token))
         return int(revision), (str(namespace), str(name))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise bad_request("continue key is not valid") from error
 
 

@@ -1,5 +1,6 @@
 """Reads what a request means from its method, path and query (Kubernetes API conventions, "request info")."""
 
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -66,6 +67,11 @@ def _verb(method: str, query: Mapping[str, str], named: bool) -> str:
     if not named:
         return {"get": "list", "delete": "deletecollection"}.get(verb, verb)
     return verb
+
+
+def number(text: str) -> int | None:
+    """A count written in ASCII digits, of a sane length; None for anything else."""
+    return int(text) if len(text) <= 18 and re.fullmatch("[0-9]+", text) else None
 
 
 def flag(query: Mapping[str, str], name: str) -> bool:

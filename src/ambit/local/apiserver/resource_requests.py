@@ -18,7 +18,7 @@ from ambit.local.apiserver.failures import (
 )
 from ambit.local.apiserver.patches import Patches
 from ambit.local.apiserver.pod_requests import PodRequests
-from ambit.local.apiserver.requests import Target
+from ambit.local.apiserver.requests import Target, number
 from ambit.local.apiserver.resources import Resource
 from ambit.local.apiserver.reviews import Reviews
 from ambit.local.apiserver.scale import Scales
@@ -118,8 +118,8 @@ class ResourceRequests:
         wanted = negotiation.wanted(request.headers.get("Accept", ""))
         chosen = reads.read_filter(resource, target.namespace, target.name, request.query)
         plan = reads.plan_watch(self._store, resource, chosen, request.query)
-        text = request.query.get("timeoutSeconds") or ""
-        timeout = float(text) if text.isdigit() and text != "0" else random.uniform(*_WATCH_SECONDS)  # noqa: S311
+        seconds = number(request.query.get("timeoutSeconds") or "")
+        timeout = float(seconds or random.uniform(*_WATCH_SECONDS))  # noqa: S311 - spreads reconnects
         return await self._answers.watch(request, resource, wanted, chosen, plan, timeout)
 
     async def _body(self, request: web.Request) -> Any:

@@ -119,7 +119,7 @@ def _version_rank(version: str) -> tuple[int, int, int]:
 
 
 def _number(text: str) -> int:
-    return int(text) if text.isdigit() else 0
+    return int(text) if text.isdecimal() and len(text) < 10 else 0
 
 
 def dig(body: Any, path: tuple[str, ...]) -> Any:
