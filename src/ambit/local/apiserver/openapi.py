@@ -5,7 +5,9 @@ OpenAPI v2 is answered with 406; no current client needs it.
 """
 
 import hashlib
+import time
 from collections.abc import Mapping
+from email.utils import formatdate
 from typing import Any
 
 import orjson
@@ -19,6 +21,7 @@ from ambit.objects import builtin
 from ambit.objects.crds import KUBERNETES_VERSION, read_bundle
 from ambit.objects.structural import INT_OR_STRING, QUANTITY
 
+_YEAR = 365 * 86400
 _REF = "#/components/schemas/"
 _GVK = "x-kubernetes-group-version-kind"
 _QUERY = ("dryRun", "fieldManager", "fieldValidation", "pretty")
@@ -40,13 +43,21 @@ class OpenApi:
             raise ApiFailure(406, "NotAcceptable", "OpenAPI v2 is not served; use /openapi/v3")
         if path[:1] != ["v3"]:
             raise no_such_path()
-        body = self._index() if len(path) == 1 else self._document(path[1:])
-        response = web.Response(body=orjson.dumps(body), content_type="application/json")
-        response.headers["Vary"] = "Accept"
-        if request.query.get("hash"):
-            response.headers["Cache-Control"] = "public, immutable"
-        response.enable_compression()
-        return response
+        if len(path) == 1:
+            return _answer(self._index(), {})
+        group, version = _group_version(path[1:])
+        if not self._registry.of(group, version):
+            raise no_such_path()
+        digest = self._digest(group, version)
+        headers = {"ETag": f'"{digest}"', "Cache-Control": "no-cache, private"}
+        if request.query.get("hash") == digest:
+            headers |= {
+                "Cache-Control": "public, immutable",
+                "Expires": formatdate(time.time() + _YEAR, usegmt=True),
+            }
+        if request.headers.get("If-None-Match") == headers["ETag"]:
+            return web.Response(status=304, headers=headers)
+        return _answer(self._document(group, version), headers)
 
     def _index(self) -> dict[str, Any]:
         paths = {}
@@ -65,13 +76,8 @@ class OpenApi:
             parts.append(f"{resource.plural}@{entry.revision if entry else 0}")
         return hashlib.sha256(",".join(parts).encode()).hexdigest()[:32].upper()
 
-    def _document(self, path: list[str]) -> dict[str, Any]:
-        group, version = ("", path[1]) if path[0] == "api" and len(path) == 2 else ("", "")
-        if path[0] == "apis" and len(path) == 3:
-            group, version = path[1], path[2]
+    def _document(self, group: str, version: str) -> dict[str, Any]:
         resources = self._registry.of(group, version)
-        if not resources:
-            raise no_such_path()
         texts = read_bundle("kubernetes-openapi")
         schemas: dict[str, Any] = {}
         paths: dict[str, Any] = {}
@@ -104,6 +110,24 @@ class OpenApi:
         _add_definition(builtin.OBJECT_META, texts, schemas)
         schemas[name] = {**schema, "properties": properties, _GVK: [resource.gvk()]}
         return name
+
+
+def _group_version(path: list[str]) -> tuple[str, str]:
+    """From `api/v1` or `apis/GROUP/VERSION`. Raises ApiFailure 404."""
+    match path:
+        case ["api", version]:
+            return "", version
+        case ["apis", group, version]:
+            return group, version
+        case _:
+            raise no_such_path()
+
+
+def _answer(body: dict[str, Any], headers: dict[str, str]) -> web.Response:
+    response = web.Response(body=orjson.dumps(body), content_type="application/json", headers=headers)
+    response.headers["Vary"] = "Accept"
+    response.enable_compression()
+    return response
 
 
 def _add_definition(name: str, texts: dict[str, Any], schemas: dict[str, Any]) -> None:
