@@ -46,7 +46,7 @@ class ApiSettings(msgspec.Struct, frozen=True):
 
 
 class ApiServer:
-    """One server. `start` may be called once."""
+    """One server. `start` may be called again for further sockets."""
 
     def __init__(self, settings: ApiSettings, streams: PodStreams | None) -> None:
         """Opens the database and makes missing credentials. Raises AmbitError or OSError."""
@@ -91,7 +91,8 @@ class ApiServer:
                 os.umask(mask)
             await web.SockSite(runner, unix).start()
             self._unix_path = unix_path
-        self._housekeeping = asyncio.create_task(housekeeping.run(self.store))
+        if self._housekeeping is None:
+            self._housekeeping = asyncio.create_task(housekeeping.run(self.store))
         gc.collect()
         gc.freeze()
 
