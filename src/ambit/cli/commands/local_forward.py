@@ -26,7 +26,7 @@ def forward() -> None:
 @name_option
 @click.argument("service")
 @click.argument("port", type=click.IntRange(1, 65535))
-@click.option("-n", "--namespace", default="default", show_default=True)
+@click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of the service.")
 @click.option(
     "--host-port", type=click.IntRange(0, 65535), default=0, help="Port on 127.0.0.1; 0 takes a free one."
 )

@@ -70,10 +70,28 @@ def command() -> None:
 @click.option(
     "--resolv-conf", type=_PATH, default="/etc/resolv.conf", show_default=True, help="Nameservers for pods."
 )
-@click.option("--cluster-id", envvar="CLUSTER_ID", default=names.DEFAULT_CLUSTER_ID, show_default=True)
-@click.option("--cluster-domain", envvar="CLUSTER_DOMAIN", default=names.CLUSTER_DOMAIN, show_default=True)
+@click.option(
+    "--cluster-id",
+    envvar="CLUSTER_ID",
+    default=names.DEFAULT_CLUSTER_ID,
+    show_default=True,
+    help="Name of this cluster.",
+)
+@click.option(
+    "--cluster-domain",
+    envvar="CLUSTER_DOMAIN",
+    default=names.CLUSTER_DOMAIN,
+    show_default=True,
+    help="Domain of service names.",
+)
 @click.option("--network", envvar="NETWORK", default="", help="Network that this node's pods are in.")
-@click.option("--trust-domain", envvar="TRUST_DOMAIN", default=names.DEFAULT_TRUST_DOMAIN, show_default=True)
+@click.option(
+    "--trust-domain",
+    envvar="TRUST_DOMAIN",
+    default=names.DEFAULT_TRUST_DOMAIN,
+    show_default=True,
+    help="Trust domain of all identities.",
+)
 @click.option("--pod-name", envvar="POD_NAME", default="", hidden=True)
 @click.option("--pod-namespace", envvar="POD_NAMESPACE", default=names.SYSTEM_NAMESPACE, hidden=True)
 @click.option("--pod-ip", envvar="INSTANCE_IP", default="", hidden=True)
@@ -82,14 +100,24 @@ def command() -> None:
     "--max-drain", default=3600, show_default=True, help="Seconds an old Envoy may keep its connections."
 )
 @click.option("--same-node-tls", is_flag=True, help="Tunnel also between pods of this node.")
-@click.option("--access-log/--no-access-log", default=True, show_default=True)
+@click.option("--access-log/--no-access-log", default=True, show_default=True, help="Log each connection.")
 @click.option("--admin-port", default=names.NODE_ADMIN_PORT, hidden=True)
 @click.option("--metrics-port", default=names.METRICS_PORT, hidden=True)
 @click.option("--readiness-port", default=names.READINESS_PORT, hidden=True)
 @click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="Least level that is logged.",
 )
-@click.option("--log-format", type=click.Choice(["plain", "json"]), default="plain", show_default=True)
+@click.option(
+    "--log-format",
+    type=click.Choice(["plain", "json"]),
+    default="plain",
+    show_default=True,
+    help="Form of a log line.",
+)
 def run(
     node: str,
     run_dir: Path | None,

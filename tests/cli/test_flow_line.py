@@ -1,0 +1,69 @@
+"""One decision as one line."""
+
+from typing import Any
+
+import click
+import pytest
+
+from ambit.cli.render.flow_line import flow_line, is_denied
+
+FLOW: dict[str, Any] = {
+    "time": 1_700_000_000.25,
+    "node": "node1",
+    "reporter": "destination",
+    "source": {
+        "address": "10.244.2.3:40000",
+        "workload": "client",
+        "namespace": "shop",
+        "identity": "spiffe://cluster.local/ns/shop/sa/buyer",
+    },
+    "destination": {
+        "address": "10.244.1.2:8080",
+        "workload": "web",
+        "namespace": "shop",
+        "identity": "spiffe://cluster.local/ns/shop/sa/seller",
+    },
+    "hop": "tunnel",
+    "mutualTls": True,
+    "decision": "allow",
+    "received": 10,
+    "sent": 20,
+    "milliseconds": 1.25,
+}
+
+
+def line(**changes: Any) -> str:
+    return click.unstyle(flow_line({**FLOW, **changes})).split(" ", 1)[1]
+
+
+def test_an_allowed_connection() -> None:
+    assert line() == (
+        "node1/destination shop/client:40000 (shop/buyer) → shop/web:8080 (shop/seller)"
+        " tunnel verified 10/20B 1.2ms ALLOWED"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"decision": "deny", "policy": "shop/p[0]"}, "DENIED by shop/p[0]"),
+        ({"decision": "deny", "reporter": "source"}, "DENIED at the destination"),
+        ({"decision": "deny"}, "DENIED by default"),
+        ({"error": "connection refused"}, "FAILED connection refused"),
+        ({"policy": "shop/p[1]"}, "ALLOWED by shop/p[1]"),
+    ],
+)
+def test_verdicts(changes: dict[str, Any], verdict: str) -> None:
+    assert line(**changes).endswith(verdict)
+    assert is_denied({**FLOW, **changes}) == verdict.startswith("DENIED")
+
+
+def test_a_stranger_has_an_address_and_no_identity() -> None:
+    text = line(source={"address": "192.0.2.1:5"}, hop="", mutualTls=False)
+    assert " 192.0.2.1:5 (no identity) → " in text
+    assert " plain unverified " in text
+
+
+def test_names_of_others_cannot_drive_the_terminal() -> None:
+    text = line(source={"address": "192.0.2.1:5", "workload": "a\x1b[31m", "namespace": "b"}, error="x\r\ny")
+    assert text.isprintable()
