@@ -44,11 +44,11 @@ class Mesh:
         command = [self.kubectl_program, f"--kubeconfig={self.state.kubeconfig}", *words]
         return _run(command, self.environment, check=check, timeout=timeout, stdin=stdin)
 
-    def popen(self, *words: str) -> subprocess.Popen[str]:
+    def popen(self, *words: str, stdin: int | None = None) -> subprocess.Popen[str]:
         """Start a kubectl that goes on by itself; the caller ends it."""
         assert self.kubectl_program is not None, "this test needs a kubectl program"
         command = [self.kubectl_program, f"--kubeconfig={self.state.kubeconfig}", *words]
-        return subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, env=self.environment, stdin=stdin, stdout=subprocess.PIPE, text=True)
 
     def client(self) -> Client:
         return Client.from_kubeconfig(self.state.kubeconfig)

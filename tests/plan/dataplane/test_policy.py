@@ -173,6 +173,8 @@ def test_exactly_the_denied_connection_is_cut(mesh: Mesh, destination: str) -> N
             assert connection.recv(10) == b"1"
         found = sockets.inbound(server.local.netns, server.addresses)
         assert {each.client for each in found if each.destination_port == 8160} == {a.four, b.four}
+        # What a client opens itself is not "inbound" to it.
+        assert sockets.inbound(a.local.netns, a.addresses) == ()
         assert sockets.destroy(server.local.netns, [each for each in found if each.client == a.four]) == 1
         with contextlib.suppress(ConnectionResetError):
             assert cut.recv(10) == b""

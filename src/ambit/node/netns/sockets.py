@@ -57,7 +57,8 @@ def _inbound(own: frozenset[Address]) -> Iterator[Connection]:
             handle = answer[4 : 4 + _ID_BYTES]
             local_port, peer_port, local, peer = _ID.unpack_from(handle)
             client, destination = _address(family, local), _address(family, peer)
-            if destination in own and client not in own:
+            # The proxy's end of what the pod opens has the pod as peer too, and is on loopback.
+            if destination in own and client not in own and not client.is_loopback:
                 yield Connection(client, local_port, destination, peer_port, family, handle)
 
 

@@ -1,0 +1,280 @@
+"""Policy in force: each kind once, near (same node) and far, and what becomes of connections that are open."""
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from ambit.testing.mesh import Mesh
+from tests.mesh.pods import make_namespace, pod
+
+pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
+
+PORTS = (9000, 9001)
+SERVER = """
+import socket, threading
+def echo(connection):
+    with connection:
+        connection.sendall(b"hello")
+        while data := connection.recv(1000):
+            connection.sendall(data)
+def serve(port):
+    server = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=100)
+    while True:
+        threading.Thread(target=echo, args=[server.accept()[0]], daemon=True).start()
+for port in (9000, 9001):
+    threading.Thread(target=serve, args=[port]).start()
+"""
+ASK = """
+import json, socket, sys
+def greeted(address, port):
+    try:
+        with socket.create_connection((address, port), 5) as dialled:
+            return dialled.recv(5) == b"hello"
+    except OSError:
+        return False
+print(json.dumps([greeted(*each) for each in json.load(sys.stdin)]))
+"""
+# Says something every 20 ms and tells when (on the clock that all processes share) it was not answered any more.
+TALK = """
+import select, socket, sys, time
+dialled = socket.create_connection((sys.argv[1], 9000), 5)
+dialled.settimeout(5)
+assert dialled.recv(5) == b"hello"
+print("open", flush=True)
+try:
+    while not select.select([sys.stdin], [], [], 0.02)[0]:
+        dialled.sendall(b"x")
+        assert dialled.recv(1) == b"x", "closed"
+except (OSError, AssertionError) as problem:
+    print("cut", time.monotonic(), repr(problem), flush=True)
+else:
+    print("alive", flush=True)
+"""
+
+
+class Town(NamedTuple):
+    """Namespaces with one server on node1 and clients `near` (node1) and `far` (node2) in each."""
+
+    inside: str
+    other: str
+    outside: str
+    server: tuple[str, str]
+    far: tuple[str, str]
+
+
+@pytest.fixture(scope="module")
+def town(mesh: Mesh) -> Iterator[Town]:
+    with (
+        make_namespace(mesh) as inside,
+        make_namespace(mesh) as other,
+        make_namespace(mesh, enrolled=False) as outside,
+    ):
+        probe = {"tcpSocket": {"port": 9001}, "periodSeconds": 1}
+        mesh.apply(
+            pod(
+                "server",
+                "node1",
+                ["python3", "-uc", SERVER],
+                namespace=inside,
+                labels={"app": "server"},
+                readinessProbe=probe,
+            )
+        )
+        for namespace in (inside, other, outside):
+            for name, node in (("near", "node1"), ("far", "node2")):
+                mesh.apply(pod(name, node, ["sleep", "3600"], namespace=namespace))
+        for namespace in (inside, other, outside):
+            mesh.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod", "--all", "--timeout=40s")
+        yield Town(inside, other, outside, addresses(mesh, inside, "server"), addresses(mesh, inside, "far"))
+
+
+def addresses(mesh: Mesh, namespace: str, name: str) -> tuple[str, str]:
+    template = "jsonpath={.status.podIPs[*].ip}"
+    v4, v6 = mesh.kubectl("get", "pod", name, "-n", namespace, "-o", template).stdout.split()
+    return v4, v6
+
+
+def answers(mesh: Mesh, town: Town, port: int) -> set[str]:
+    """Which clients the server greets on a port, `<namespace> <name>`, each by both families alike."""
+    found = set()
+    for word, namespace in (("inside", town.inside), ("other", town.other), ("outside", town.outside)):
+        for name in ("near", "far"):
+            words = ("exec", "-i", "-n", namespace, name, "--", "python3", "-c", ASK)
+            questions = json.dumps([[address, port] for address in town.server])
+            by_family = json.loads(mesh.kubectl(*words, stdin=questions).stdout)
+            assert len(set(by_family)) == 1, (word, name, by_family)
+            if by_family[0]:
+                found.add(f"{word} {name}")
+    return found
+
+
+INSIDE, OTHER, OUTSIDE = ({f"{word} near", f"{word} far"} for word in ("inside", "other", "outside"))
+ALL = INSIDE | OTHER | OUTSIDE
+SELECTOR = {"matchLabels": {"app": "server"}}
+
+
+def policy(kind: str, **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "security.istio.io/v1",
+        "kind": kind,
+        "metadata": {"name": "rule"},
+        "spec": spec,
+    }
+
+
+def authorization(action: str, rule: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    return policy("AuthorizationPolicy", action=action, rules=[rule], **spec)
+
+
+def source(**fields: list[str]) -> dict[str, Any]:
+    return {"from": [{"source": fields}]}
+
+
+CASES = {
+    "by namespace": (lambda town: authorization("ALLOW", source(namespaces=[town.inside])), INSIDE, INSIDE),
+    "not that namespace": (
+        lambda town: authorization("DENY", source(notNamespaces=[town.other]), selector=SELECTOR),
+        OTHER,
+        OTHER,
+    ),
+    "by principal": (
+        lambda town: authorization(
+            "ALLOW", source(principals=[f"cluster.local/ns/{town.other}/sa/default"]), selector=SELECTOR
+        ),
+        OTHER,
+        OTHER,
+    ),
+    "by address": (
+        lambda town: authorization("DENY", source(ipBlocks=list(town.far))),
+        ALL - {"inside far"},
+        ALL - {"inside far"},
+    ),
+    "by port": (
+        lambda town: authorization("DENY", {"to": [{"operation": {"ports": ["9000"]}}]}, selector=SELECTOR),
+        set(),
+        ALL,
+    ),
+    "nobody": (lambda town: policy("AuthorizationPolicy"), set(), set()),
+    "strict": (
+        lambda town: policy("PeerAuthentication", mtls={"mode": "STRICT"}),
+        INSIDE | OTHER,
+        INSIDE | OTHER,
+    ),
+    "strict but for a port": (
+        lambda town: policy(
+            "PeerAuthentication",
+            selector=SELECTOR,
+            mtls={"mode": "STRICT"},
+            portLevelMtls={9001: {"mode": "PERMISSIVE"}},
+        ),
+        INSIDE | OTHER,
+        ALL,
+    ),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_a_policy_is_in_force_once_acknowledged(mesh: Mesh, town: Town, case: str) -> None:
+    make, *wanted = CASES[case]
+    value = make(town)
+    assert answers(mesh, town, 9000) == ALL
+    with applied(mesh, town.inside, value):
+        assert [answers(mesh, town, port) for port in PORTS] == wanted
+    mesh.wait("the policy is gone", lambda: answers(mesh, town, 9000) == ALL)
+
+
+class applied:
+    """The policy is there and acknowledged."""
+
+    def __init__(self, mesh: Mesh, namespace: str, value: dict[str, Any]) -> None:
+        self._mesh, self._namespace, self._value = mesh, namespace, value
+
+    def __enter__(self) -> None:
+        self._mesh.kubectl("apply", "-n", self._namespace, "-f", "-", stdin=yaml.safe_dump(self._value))
+        condition = "--for=condition=ambit.io/Acknowledged"
+        what = f"{self._value['kind']}/rule".lower()
+        self._mesh.kubectl("wait", condition, what, "-n", self._namespace, "--timeout=20s")
+
+    def __exit__(self, *_: object) -> None:
+        self._mesh.kubectl("delete", self._value["kind"].lower(), "rule", "-n", self._namespace)
+
+
+class Talk:
+    """A connection to the server that is used all the time."""
+
+    def __init__(self, mesh: Mesh, namespace: str, name: str, address: str) -> None:
+        words = ("exec", "-i", "-n", namespace, name, "--", "python3", "-uc", TALK, address)
+        self._process = mesh.popen(*words, stdin=subprocess.PIPE)
+        assert self._said() == ["open"]
+
+    def cut_at(self) -> float:
+        """When it was cut; waits for that."""
+        word, moment, *_ = self._said()
+        assert word == "cut"
+        self.end()
+        return float(moment)
+
+    def last_word(self) -> str:
+        """Ends it, if it has not been cut: `alive`."""
+        said, _ = self._process.communicate("end\n")
+        return said.strip()
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _said(self) -> list[str]:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().split()
+
+
+@pytest.mark.parametrize("family", [0, 1])
+def test_open_connections_that_are_denied_are_cut_and_no_others(mesh: Mesh, town: Town, family: int) -> None:
+    address = town.server[family]
+    denied = [Talk(mesh, town.other, name, address) for name in ("near", "far")]
+    denied += [Talk(mesh, town.outside, name, address) for name in ("near", "far")]
+    allowed = [Talk(mesh, town.inside, name, address) for name in ("near", "far")]
+    value = authorization("ALLOW", source(namespaces=[town.inside]))
+    begin = time.monotonic()
+    with applied(mesh, town.inside, value):
+        acknowledged = time.monotonic()
+        moments = [each.cut_at() for each in denied]
+    assert begin < min(moments)
+    assert max(moments) < acknowledged + 1
+    assert [each.last_word() for each in allowed] == ["alive"] * 2
+
+
+def test_a_namespace_leaves_the_mesh_and_comes_back_without_a_drop(mesh: Mesh, town: Town) -> None:
+    talks = [
+        Talk(mesh, namespace, name, address)
+        for namespace in (town.inside, town.other)
+        for name in ("near", "far")
+        for address in town.server
+    ]
+    label = "istio.io/dataplane-mode"
+    try:
+        mesh.kubectl("label", "namespace", town.inside, f"{label}-")
+        mesh.wait("no pod is enrolled", lambda: not enrolled(mesh, town.inside))
+        assert answers(mesh, town, 9000) == ALL
+    finally:
+        mesh.kubectl("label", "namespace", town.inside, f"{label}=ambient")
+    mesh.wait("all pods are enrolled", lambda: len(enrolled(mesh, town.inside)) == 3)
+    assert answers(mesh, town, 9000) == ALL
+    assert [each.last_word() for each in talks] == ["alive"] * len(talks)
+
+
+def enrolled(mesh: Mesh, namespace: str) -> list[str]:
+    found = json.loads(mesh.kubectl("get", "pods", "-n", namespace, "-o", "json").stdout)["items"]
+    annotation = "ambient.istio.io/redirection"
+    return [
+        each["metadata"]["name"] for each in found if annotation in each["metadata"].get("annotations", {})
+    ]
