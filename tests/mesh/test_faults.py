@@ -1,5 +1,6 @@
 """kill -9 of every process of an instance under light traffic: who goes on, and how soon the rest is back."""
 
+import contextlib
 import json
 import os
 import signal
@@ -113,6 +114,13 @@ def failed(found: list[Attempt]) -> list[Attempt]:
     return [attempt for attempt in found if attempt.result != 200]
 
 
+def never_served_who_is_denied(mesh: Mesh) -> None:
+    """The second client tries all the time; any success of it is a way past the policy."""
+    found = attempts(mesh, NAMESPACE, "denied")
+    assert len(found) > 20
+    assert [attempt for attempt in found if attempt.result == 200] == []
+
+
 def container_states(mesh: Mesh) -> dict[str, Any]:
     """Restart count and start time of every container of every pod."""
     pods = json.loads(mesh.kubectl("get", "pods", "-A", "-o", "json").stdout)["items"]
@@ -142,6 +150,32 @@ def test_cluster_process(faulty: Mesh) -> None:
     faulty.kubectl("delete", "pod", "after", "-n", NAMESPACE, "--grace-period=0")
 
 
+def test_cluster_process_with_a_damaged_database(faulty: Mesh) -> None:
+    """It says what is wrong and leaves the file alone. The mesh goes on; with the file mended all pods are adopted."""
+    before = container_states(faulty)
+    pid = only(faulty, "cluster")
+    os.kill(pid, signal.SIGSTOP)
+    files = [file for file in faulty.state.root.glob("cluster.sqlite*") if not file.name.endswith("-shm")]
+    kept = {file: file.read_bytes() for file in files}
+    damaged = os.urandom(8192)
+    for file in files:
+        file.unlink()
+    faulty.state.database.write_bytes(damaged)
+    moment = kill(faulty, "cluster")
+    log = faulty.state.logs / "cluster.log"
+    faulty.wait("it says so", lambda: "cluster.sqlite cannot be opened" in log.read_text(), timeout=20)
+    assert faulty.state.database.read_bytes() == damaged
+    for file, content in kept.items():
+        file.write_bytes(content)
+    faulty.wait(
+        "kubectl works again",
+        lambda: faulty.kubectl("get", "nodes", check=False).returncode == 0,
+        timeout=20,
+    )
+    assert failed(until_served_after(faulty, moment)) == []
+    assert container_states(faulty) == before
+
+
 def test_control_plane(faulty: Mesh) -> None:
     moment = kill(faulty, "control plane")
     faulty.kubectl("rollout", "status", "-n", "ambit-system", "deployment/ambit-control", "--timeout=30s")
@@ -166,6 +200,25 @@ def test_node_agent(faulty: Mesh, node: str) -> None:
     faulty.wait("the agent is ready", lambda: ready_proxies(faulty) == 2, timeout=10)
 
 
+@pytest.mark.parametrize("damage", ["truncated", "garbage"])
+def test_node_agent_with_a_damaged_state_file(faulty: Mesh, damage: str) -> None:
+    """It asks for everything again and takes its pods back; nobody passes the policy meanwhile."""
+    node = "node1" if damage == "truncated" else "node2"
+    file = faulty.state.node(node) / "mesh.sqlite"
+    states = {key: value for key, value in container_states(faulty).items() if "/ambit-node" not in key}
+    os.kill(only(faulty, "node agent", f"nodes/{node}"), signal.SIGSTOP)
+    if damage == "truncated":
+        os.truncate(file, file.stat().st_size // 2)
+    else:
+        file.write_bytes(os.urandom(file.stat().st_size))
+    moment = kill(faulty, "node agent", f"nodes/{node}")
+    faulty.wait("the agents are ready", lambda: ready_proxies(faulty) == 2, timeout=40)
+    until_served_after(faulty, moment)
+    never_served_who_is_denied(faulty)
+    after = {key: value for key, value in container_states(faulty).items() if "/ambit-node" not in key}
+    assert after == states
+
+
 def test_envoy(faulty: Mesh) -> None:
     """Connections through it are lost; it is back within a second, and nobody passes it by meanwhile."""
     for node in ("node1", "node2"):
@@ -173,9 +226,7 @@ def test_envoy(faulty: Mesh) -> None:
         found = until_served_after(faulty, moment)
         first = next(attempt for attempt in found if attempt.result == 200 and attempt.kind == "fresh")
         assert first.at + first.took - moment < 2.0, found[:20]
-    denied = attempts(faulty, NAMESPACE, "denied")
-    assert len(denied) > 20
-    assert [attempt for attempt in denied if attempt.result == 200] == []
+    never_served_who_is_denied(faulty)
 
 
 def test_both_envoys_at_once(faulty: Mesh) -> None:
@@ -183,7 +234,7 @@ def test_both_envoys_at_once(faulty: Mesh) -> None:
     for process in processes(faulty, "envoy"):
         os.kill(process.pid, signal.SIGKILL)
     until_served_after(faulty, moment)
-    assert [attempt for attempt in attempts(faulty, NAMESPACE, "denied") if attempt.result == 200] == []
+    never_served_who_is_denied(faulty)
 
 
 def test_application(faulty: Mesh) -> None:
@@ -220,7 +271,7 @@ def test_shim(faulty: Mesh) -> None:
     served(faulty)
     after = container_states(faulty)
     assert {key: value for key, value in after.items() if "/web/" not in key} == others
-    assert [attempt for attempt in attempts(faulty, NAMESPACE, "denied") if attempt.result == 200] == []
+    never_served_who_is_denied(faulty)
 
 
 def parent(pid: int) -> int:
@@ -240,33 +291,29 @@ def ready_proxies(mesh: Mesh) -> int:
     return int(mesh.kubectl(*words).stdout or 0)
 
 
-class waiting_fetches:
-    """Processes in the client's container that each fetch one name once they are told to."""
-
-    def __init__(self, mesh: Mesh, names: list[str]) -> None:
-        command = [str(mesh._kubectl), f"--kubeconfig={mesh.state.kubeconfig}", "exec", "-i", "-n", NAMESPACE]
-        command += ["client", "--", "python3", "-c", FETCH_ON_COMMAND]
-        self._started = [
-            subprocess.Popen(
+@contextlib.contextmanager
+def waiting_fetches(mesh: Mesh, names: list[str]) -> Iterator[Callable[[], list[str]]]:
+    """Processes in the client's container that wait; the function lets each fetch its name, and gives the answers."""
+    command = [str(mesh.kubectl_program), f"--kubeconfig={mesh.state.kubeconfig}", "exec", "-i"]
+    command += ["-n", NAMESPACE, "client", "--", "python3", "-c", FETCH_ON_COMMAND]
+    with contextlib.ExitStack() as stack:
+        started = []
+        for name in names:
+            process = subprocess.Popen(
                 [*command, f"http://{name}/"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
-            for name in names
-        ]
-
-    def __enter__(self) -> Callable[[], list[str]]:
-        for process in self._started:
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            started.append(process)
+        for process in started:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
-        return self._fetch
 
-    def _fetch(self) -> list[str]:
-        for process in self._started:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        return [process.communicate(timeout=30)[0].strip() for process in self._started]
+        def fetch() -> list[str]:
+            for process in started:
+                assert process.stdin is not None
+                process.stdin.write("go\n")
+                process.stdin.flush()
+            return [process.communicate(timeout=30)[0].strip() for process in started]
 
-    def __exit__(self, *_: object) -> None:
-        for process in self._started:
-            process.kill()
-            process.wait()
+        yield fetch
