@@ -11,7 +11,7 @@ import time
 
 import msgspec
 
-from bench import compiler, demo, latency, propagation, startup
+from bench import compiler, demo, flows, latency, propagation, startup
 from bench.datapath import measure as datapath
 from bench.harness import Number, Options, Subject, machine, remember, table
 
@@ -25,6 +25,7 @@ SUBJECTS = (
         datapath.measure,
         datapath.show,
     ),
+    Subject("flows", "the agent's work for one connection", flows.measure),
     Subject("compile", "the compiler with 100,000 pods", compiler.measure),
     Subject("push", "one pod change from the API server to 50 nodes", propagation.measure),
 )

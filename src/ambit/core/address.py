@@ -18,7 +18,13 @@ def parse_host_port(text: str) -> tuple[Address, int]:
     host, _, port = text.rpartition(":")
     if not host:
         raise ValueError(f"{text!r} has no port")
-    return ipaddress.ip_address(host.strip("[]")), int(port)
+    return _host(host), int(port)
+
+
+@lru_cache(4096)
+def _host(text: str) -> Address:
+    """The same few addresses come with thousands of ports."""
+    return ipaddress.ip_address(text.strip("[]"))
 
 
 INNER_NETWORKS: tuple[Network, ...] = tuple(

@@ -281,7 +281,7 @@ def test_label_sets_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "MAX_SERIES", 2)
     counters = metrics.TcpMetrics()
     for number in range(10):
-        counters.add(("source", *(str(number) for _ in metrics.LABELS[1:])), metrics.OPENED, 1)
+        counters.series(("source", *(str(number) for _ in metrics.LABELS[1:])))[metrics.OPENED] += 1
     assert len(counters) == 3
     lines = list(counters.render())
     assert any(line.startswith('istio_tcp_connections_opened_total{reporter="source"') for line in lines)

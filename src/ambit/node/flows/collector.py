@@ -45,9 +45,7 @@ class Collector:
         self._line = line
         self.counters = metrics.TcpMetrics()
         self.recent: deque[Flow] = deque(maxlen=KEPT)
-        self.open: OrderedDict[tuple[str, str, str, float], tuple[Entry, tuple[metrics.Labels, ...]]] = (
-            OrderedDict()
-        )
+        self.open: OrderedDict[tuple[str, str, str, float], tuple[Entry, list[list[int]]]] = OrderedDict()
         self._failures: OrderedDict[str, Entry] = OrderedDict()
         self._followers: list[asyncio.Queue[Flow]] = []
 
@@ -84,33 +82,31 @@ class Collector:
     def _progress(self, entry: Entry) -> None:
         known = self.open.pop(entry.key, None)
         if known is None:
-            labels = tuple(metrics.labels(each) for each in self._flows(entry))
-            for each in labels:
-                self.counters.add(each, metrics.OPENED, 1)
-            before = (0, 0)
+            series = [self.counters.series(metrics.labels(each)) for each in self._flows(entry)]
+            for counts in series:
+                counts[metrics.OPENED] += 1
+            _add_bytes(series, entry, 0, 0)
         else:
-            labels = known[1]
-            before = known[0].received, known[0].sent
-        self._bytes(labels, entry, *before)
-        self.open[entry.key] = entry, labels
+            series = known[1]
+            _add_bytes(series, entry, known[0].received, known[0].sent)
+        self.open[entry.key] = entry, series
         if len(self.open) > OPEN:
             self.open.popitem(last=False)
 
     def _ended(self, entry: Entry) -> None:
-        known = self.open.pop(entry.key, None)
+        known = self.open.pop(entry.key, None) if self.open else None
         flows = self._flows(entry)
+        failed = flows[0].failed
         if known is not None:
-            labels = known[1]
-            self._bytes(labels, entry, known[0].received, known[0].sent)
+            series, failed = known[1], False
+            _add_bytes(series, entry, known[0].received, known[0].sent)
         else:
-            labels = tuple(metrics.labels(each) for each in flows)
-            if not flows[0].failed:
-                for each in labels:
-                    self.counters.add(each, metrics.OPENED, 1)
-            self._bytes(labels, entry, 0, 0)
-        for each in labels:
-            failed = flows[0].failed and known is None
-            self.counters.add(each, metrics.FAILED if failed else metrics.CLOSED, 1)
+            series = [self.counters.series(metrics.labels(each)) for each in flows]
+            _add_bytes(series, entry, 0, 0)
+        for counts in series:
+            if known is None and not failed:
+                counts[metrics.OPENED] += 1
+            counts[metrics.FAILED if failed else metrics.CLOSED] += 1
         for record in flows:
             self.recent.append(record)
             self._line(record)
@@ -121,7 +117,9 @@ class Collector:
     def _flows(self, entry: Entry) -> tuple[Flow, ...]:
         return flow(entry, self._view, self._pods(), self._settings)
 
-    def _bytes(self, labels: tuple[metrics.Labels, ...], entry: Entry, received: int, sent: int) -> None:
-        for each in labels:
-            self.counters.add(each, metrics.RECEIVED, max(0, entry.received - received))
-            self.counters.add(each, metrics.SENT, max(0, entry.sent - sent))
+
+def _add_bytes(series: list[list[int]], entry: Entry, received: int, sent: int) -> None:
+    """What came since the counts were `received` and `sent`."""
+    for counts in series:
+        counts[metrics.RECEIVED] += max(0, entry.received - received)
+        counts[metrics.SENT] += max(0, entry.sent - sent)

@@ -55,13 +55,14 @@ class TcpMetrics:
     def __len__(self) -> int:
         return len(self._series)
 
-    def add(self, labels: Labels, counter: int, amount: int) -> None:
-        series = self._series.get(labels)
-        if series is None:
+    def series(self, labels: Labels) -> list[int]:
+        """The counters of a label set, for adding to; in the order of OPENED to SENT."""
+        found = self._series.get(labels)
+        if found is None:
             if len(self._series) >= MAX_SERIES:
                 labels = (labels[0], *(UNKNOWN for _ in labels[1:]))
-            series = self._series.setdefault(labels, [0] * len(_FAMILIES))
-        series[counter] += amount
+            found = self._series.setdefault(labels, [0] * len(_FAMILIES))
+        return found
 
     def render(self) -> Iterator[str]:
         """Prometheus text lines."""

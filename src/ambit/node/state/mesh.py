@@ -4,7 +4,7 @@ Rules (each has a test of the same number):
 1. Bodies and versions change together; what was acknowledged is on disk.
 2. A resource that cannot be decoded is refused by name and leaves its former state; the others are taken.
 3. Lookups give what was last stored, whatever the order of changes; removal leaves no index entry behind.
-4. Memory does not follow the mesh: at most `cached` decoded values are held.
+4. Memory does not follow the mesh: at most `cached` decoded values are held, and as many answers by address.
 """
 
 import ipaddress
@@ -63,6 +63,9 @@ class MeshState:
         self._cached = cached
         self._values: OrderedDict[tuple[str, str], Value] = OrderedDict()
         self._outer: dict[str, tuple[Network, ...]] = {}
+        self._found: OrderedDict[str, tuple[Workload, ...]] = OrderedDict()
+        """Workloads by address, which every ended connection asks for. A change of a workload touches its
+        addresses' keys, before and after."""
         self.database = open_database(path)
         self.lost: Callable[[], None] = lambda: None
         """Told after a damaged file was replaced by an empty one: nothing is known until it is sent again."""
@@ -76,6 +79,7 @@ class MeshState:
         move_aside(self._path)
         self._values.clear()
         self._outer.clear()
+        self._found.clear()
         self.database = open_database(self._path)
         self.lost()
 
@@ -107,6 +111,8 @@ class MeshState:
             changed += [name for name in removed if _forget(database, type_url, name, touched)]
         if keys.OUTER in touched:
             self._outer.clear()
+        for key in touched:
+            self._found.pop(key, None)
         for name in changed:
             self._values.pop((type_url, name), None)
         return Stored(tuple(changed), refused, frozenset(touched))
@@ -142,12 +148,15 @@ class MeshState:
     def workload_by_address(self, network: str, address: Address) -> Workload | None:
         """Pods before other workloads, then HBONE before plain; host-network workloads are not found by
         address (ztunnel `state/workload.rs`)."""
-        found = [
-            workload
-            for name in self._names_at(_WORKLOAD, network, address)
-            if (workload := self.workload(name)) is not None
-        ]
-        return min(found, key=_preference, default=None)
+        key = keys.address_of(network, address)
+        found = self._found.get(key)
+        if found is None:
+            names = self._names_at(_WORKLOAD, network, address)
+            workloads = [workload for name in names if (workload := self.workload(name)) is not None]
+            found = self._found[key] = tuple(sorted(workloads, key=_preference)[:1])
+            if len(self._found) > self._cached:
+                self._found.popitem(last=False)
+        return found[0] if found else None
 
     def service_by_address(
         self, network: str, address: Address, *, client_namespace: str = ""
