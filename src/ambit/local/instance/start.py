@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import NoReturn
 
 import ambit
@@ -127,7 +126,7 @@ def discard_state(state: StateDirectory) -> None:
             f"{state.root} is not a directory", "move it away, or set AMBIT_STATE to another directory"
         )
     try:
-        shutil.rmtree(state.root, onerror=_open_and_retry)
+        _remove(state.root)
     except FileNotFoundError:
         return
     except OSError as problem:
@@ -136,20 +135,16 @@ def discard_state(state: StateDirectory) -> None:
         ) from problem
 
 
-def _open_and_retry(
-    _: object, path: str, error: tuple[type[BaseException], BaseException, TracebackType]
-) -> None:
-    """Directories that a container closed even for their owner are opened, then removed."""
-    if not isinstance(error[1], PermissionError):
-        raise error[1]
-    parent = os.path.dirname(path)
-    for directory in (parent, path):
-        if os.path.isdir(directory) and not os.path.islink(directory):
-            os.chmod(directory, 0o700)
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
-    else:
-        os.unlink(path)
+def _remove(root: Path) -> None:
+    """Remove a directory; ones in it that a container closed even for their owner are opened first."""
+    try:
+        shutil.rmtree(root)
+    except PermissionError:
+        for place, names, _ in os.walk(root):
+            for path in (Path(place, name) for name in names):
+                if not path.is_symlink():
+                    path.chmod(0o700)
+        shutil.rmtree(root)
 
 
 def _check_path(state: StateDirectory) -> None:
