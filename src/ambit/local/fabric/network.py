@@ -7,7 +7,6 @@ half-made pods are recognised (no alias) and removed.
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import socket
 import subprocess
@@ -16,14 +15,12 @@ from functools import partial
 from pathlib import Path
 
 from ambit.core.errors import BadInput, EnvironmentProblem
+from ambit.local import kernel
 from ambit.local.fabric import rtnetlink, wiring
 from ambit.local.fabric.interface import PodNetwork
 from ambit.local.fabric.wiring import PodPlace
 from ambit.local.layout import NETNS, NodeAddresses
 from ambit.node.netns.enter import in_namespace, in_own_thread, new_namespace, set_namespace
-
-_MS_BIND, _MNT_DETACH = 0x1000, 2
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class NetnsFabric:
@@ -251,14 +248,12 @@ def _write_sysctl(key: str, value: str) -> None:
 def _pin_current(pin: Path) -> None:
     """Keep the calling thread's network namespace under this name."""
     os.close(os.open(pin, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600))
-    source = b"/proc/thread-self/ns/net"
-    if _libc.mount(source, os.fsencode(pin), None, _MS_BIND, None) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(pin))
+    kernel.mount("/proc/thread-self/ns/net", os.fspath(pin), flags=kernel.MS_BIND)
 
 
 def _unpin(pin: Path) -> None:
-    _libc.umount2(os.fsencode(pin), _MNT_DETACH)
+    with contextlib.suppress(OSError):
+        kernel.unmount(os.fspath(pin))
     with contextlib.suppress(FileNotFoundError):
         pin.unlink()
 
