@@ -41,7 +41,8 @@ class ConnectClient:
                 return False
             elif stream == self._stream and kind == _HEADERS:
                 self._socket.sendall(_frame(_RST, 0, self._stream, struct.pack(">I", _CANCEL)))
-                return body[0] == _STATUS_200
+                # The first block begins with updates of the table's size (RFC 7541 section 6.3).
+                return next(each for each in body if each >> 5 != 1) == _STATUS_200
 
     def _read(self) -> tuple[int, int, int, bytes]:
         head = self._exactly(9)
