@@ -93,7 +93,7 @@ def test_get_watch_follows_changes(mesh: Mesh, web: str) -> None:
 
 
 def test_describe_shows_events(mesh: Mesh, web: str) -> None:
-    described = mesh.kubectl("describe", "pods", "-n", web, "-l", "app=web").stdout
+    described = mesh.kubectl("describe", "pods", "-n", web, "-l", "app=web", "--show-events=true").stdout
     assert "Started" in described
     assert "Successfully assigned" in described
 
