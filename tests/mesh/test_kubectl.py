@@ -37,6 +37,26 @@ spec:
 """
 
 
+BAD_ROUTE = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: bad}
+spec: {rules: [{matches: [{path: {type: Exact, value: nope}}]}]}
+"""
+
+BAD_DEFINITION = """
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: bars.b.io}
+spec:
+  group: b.io
+  scope: Namespaced
+  names: {kind: Bar, plural: bars}
+  versions:
+  - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, properties: {a: {type: nope}}}}}
+"""
+
+
 @pytest.fixture(scope="module")
 def web(mesh: Mesh) -> Iterator[str]:
     """A namespace with a two-replica web server."""
@@ -159,6 +179,36 @@ def test_delete_waits_until_it_is_gone(mesh: Mesh, web: str) -> None:
     assert mesh.kubectl("get", "pod", "once", "-n", web, check=False).returncode != 0
 
 
+def test_server_side_apply_and_dry_run(mesh: Mesh, web: str) -> None:
+    manifest = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: applied}\ndata: {a: '%s'}\n"
+    apply = ("apply", "-n", web, "--server-side", "-f", "-")
+    told = mesh.kubectl(*apply, "--dry-run=server", stdin=manifest % 1).stdout
+    assert told == "configmap/applied serverside-applied (server dry run)\n"
+    assert mesh.kubectl("get", "cm", "applied", "-n", web, check=False).returncode != 0
+    for text in ("1", "2"):
+        mesh.kubectl(*apply, stdin=manifest % text)
+        assert mesh.kubectl("get", "cm", "applied", "-n", web, "-o", "jsonpath={.data.a}").stdout == text
+    difference = mesh.kubectl("diff", "-n", web, "--server-side", "-f", "-", stdin=manifest % 3, check=False)
+    assert difference.returncode == 1
+    assert '+  a: "3"' in difference.stdout
+
+
+def test_rollout_undo_goes_back(mesh: Mesh, web: str) -> None:
+    image = "jsonpath={.spec.template.spec.containers[0].image}"
+    mesh.kubectl("set", "image", "-n", web, "deploy/web", "web=python:3.12")
+    mesh.kubectl("rollout", "status", "-n", web, "deploy/web", "--timeout=60s")
+    assert mesh.kubectl("get", "deploy", "web", "-n", web, "-o", image).stdout == "python:3.12"
+    mesh.kubectl("rollout", "undo", "-n", web, "deploy/web")
+    mesh.kubectl("rollout", "status", "-n", web, "deploy/web", "--timeout=60s")
+    assert mesh.kubectl("get", "deploy", "web", "-n", web, "-o", image).stdout == "python:3"
+
+
+def test_a_job_runs_to_its_end(mesh: Mesh, web: str) -> None:
+    mesh.kubectl("create", "job", "greet", "-n", web, "--image=busybox", "--", "echo", "hello")
+    mesh.kubectl("wait", "-n", web, "job/greet", "--for=condition=Complete", "--timeout=60s")
+    assert mesh.kubectl("logs", "-n", web, "job/greet").stdout == "hello\n"
+
+
 def test_explain(mesh: Mesh) -> None:
     assert "containers" in mesh.kubectl("explain", "pod.spec").stdout
     assert "selector" in mesh.kubectl("explain", "authorizationpolicies.spec").stdout
@@ -186,6 +236,23 @@ def test_api_resources(mesh: Mesh) -> None:
             'unknown field "spec.container"',
         ),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: bad\n", "error parsing"),
+        (
+            "apiVersion: v1\nkind: Nothing\nmetadata: {name: bad}",
+            'no matches for kind "Nothing" in version "v1"',
+        ),
+        (
+            "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {clusterIP: 10.96.9.9, ports: [{port: 80}]}",
+            "may not change once set",
+        ),
+        (
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {replicas: three}",
+            "cannot unmarshal string into Go struct field",
+        ),
+        (BAD_ROUTE, "spec.rules[0].matches[0].path: Invalid value"),
+        (
+            BAD_DEFINITION,
+            'openAPIV3Schema.properties[a].type: Unsupported value: "nope": supported values: "array"',
+        ),
     ],
 )
 def test_bad_objects_are_refused_with_the_field(mesh: Mesh, web: str, manifest: str, expected: str) -> None:

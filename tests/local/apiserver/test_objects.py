@@ -132,6 +132,36 @@ async def test_services_get_addresses_of_their_families(client: Client) -> None:
     assert (status, answer["details"]["causes"][0]["field"]) == (422, "spec.clusterIPs[0]")
 
 
+MERGE = "application/merge-patch+json"
+
+
+async def test_the_address_of_a_service_does_not_change(client: Client) -> None:
+    path = "/api/v1/namespaces/default/services"
+    body = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "web"},
+        "spec": {"ports": [{"port": 80}]},
+    }
+    made = await client.make(path, body)
+    for patch in ({"clusterIP": "10.96.0.99"}, {"clusterIPs": ["10.96.0.99"]}):
+        status, answer = await client.call("PATCH", f"{path}/web", {"spec": patch}, media=MERGE)
+        assert status == 422
+        [cause] = answer["details"]["causes"]
+        assert cause["field"] == "spec.clusterIPs[0]"
+        assert "may not change once set" in cause["message"]
+    for patch in (
+        {"clusterIP": ""},
+        {"clusterIP": None, "clusterIPs": None},
+        {"clusterIP": made["spec"]["clusterIP"]},
+    ):
+        status, answer = await client.call("PATCH", f"{path}/web", {"spec": patch}, media=MERGE)
+        assert (status, answer["spec"]["clusterIP"]) == (200, made["spec"]["clusterIP"])
+        assert answer["spec"]["clusterIPs"] == made["spec"]["clusterIPs"]
+    free = {**body, "metadata": {"name": "b"}, "spec": {"ports": [{"port": 80}], "clusterIP": "10.96.0.99"}}
+    assert (await client.make(path, free))["spec"]["clusterIP"] == "10.96.0.99"
+
+
 async def test_everything_acknowledged_survives_a_restart(tmp_path: Path) -> None:
     settings = ApiSettings(tmp_path / "pki", tmp_path / "cluster.sqlite", bundles=())
     first = ApiServer(settings, None)

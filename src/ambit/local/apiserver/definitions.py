@@ -10,9 +10,11 @@ from typing import Any
 import msgspec
 
 from ambit.local.apiserver.conditions import merge_conditions
+from ambit.local.apiserver.failures import Cause
 from ambit.local.apiserver.resources import ALL_VERBS, Registry, Resource, ScalePaths
 from ambit.local.apiserver.store import Json
 from ambit.objects.cel import Rules
+from ambit.objects.schema_rules import schema_complaints
 from ambit.objects.structural import Schema
 from ambit.objects.validation import CompiledSchema
 
@@ -113,15 +115,15 @@ def resources_of(spec: Spec, definition: str) -> list[Resource]:
     return found
 
 
-def schema_problem(schema: Schema) -> str | None:
-    """Why objects cannot be judged by a schema (a pattern that is no regular expression, say); None when they can."""
-    if schema.get("type") != "object":
-        return 'the root of a schema must have type "object"'
+def schema_causes(schema: Schema, path: str) -> list[Cause]:
+    """Why objects cannot be judged by the schema at `path`; empty when they can."""
+    if complaints := schema_complaints(schema, path):
+        return [Cause(*complaint) for complaint in complaints]
     try:
         CompiledSchema(schema)
     except ValueError as error:
-        return str(error)
-    return None
+        return [Cause("FieldValueInvalid", f"Invalid value: {str(error).splitlines()[0]}", path)]
+    return []
 
 
 def declares_rules(schema: Schema) -> bool:

@@ -1,7 +1,8 @@
 """OpenAPI v3: the index, and one document per group version, built on request (kubectl explain, apply, validation).
 
 Schemas of built-in kinds come from the vendored document with descriptions; it is decoded per request and not kept.
-OpenAPI v2 is answered with 406; no current client needs it.
+OpenAPI v2 is an empty document: kubectl asks for it about kinds that v3 does not have, and says what is
+wrong with them only after an answer.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ import orjson
 from aiohttp import web
 
 from ambit.local.apiserver.custom import CustomKinds
-from ambit.local.apiserver.failures import ApiFailure, no_such_path
+from ambit.local.apiserver.failures import no_such_path
 from ambit.local.apiserver.resources import Registry, Resource
 from ambit.local.apiserver.store import Store
 from ambit.objects import builtin
@@ -25,6 +26,7 @@ _YEAR = 365 * 86400
 _REF = "#/components/schemas/"
 _GVK = "x-kubernetes-group-version-kind"
 _QUERY = ("dryRun", "fieldManager", "fieldValidation", "pretty")
+_INFO = {"title": "Kubernetes", "version": KUBERNETES_VERSION}
 _DELETE_QUERY = ("dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy", "pretty")
 
 
@@ -37,10 +39,10 @@ class OpenApi:
         self._custom = custom
 
     def answer(self, request: web.Request) -> web.Response:
-        """Raises ApiFailure 404 or 406."""
+        """Raises ApiFailure 404."""
         path = request.path.strip("/").split("/")[1:]
         if path[:1] == ["v2"]:
-            raise ApiFailure(406, "NotAcceptable", "OpenAPI v2 is not served; use /openapi/v3")
+            return _empty_v2(request.headers.get("Accept", ""))
         if path[:1] != ["v3"]:
             raise no_such_path()
         if len(path) == 1:
@@ -86,7 +88,7 @@ class OpenApi:
             _add_paths(resource, name, paths)
         return {
             "openapi": "3.0.0",
-            "info": {"title": "Kubernetes", "version": KUBERNETES_VERSION},
+            "info": _INFO,
             "paths": paths,
             "components": {"schemas": schemas},
         }
@@ -121,6 +123,14 @@ def _group_version(path: list[str]) -> tuple[str, str]:
             return group, version
         case _:
             raise no_such_path()
+
+
+def _empty_v2(accept: str) -> web.Response:
+    """As JSON, or as the protobuf message `openapi.v2.Document` with its first field, `swagger`."""
+    if "protobuf" not in accept:
+        return _answer({"swagger": "2.0", "info": _INFO, "paths": {}}, {})
+    kind = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+    return web.Response(body=b"\x0a\x032.0", content_type=kind, headers={"Vary": "Accept"})
 
 
 def _answer(body: dict[str, Any], headers: dict[str, str]) -> web.Response:

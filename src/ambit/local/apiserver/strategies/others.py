@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 
-from ambit.local.apiserver.definitions import complete, rule_problems, schema_problem
+from ambit.local.apiserver.definitions import complete, rule_problems, schema_causes
 from ambit.local.apiserver.failures import Cause
 from ambit.local.apiserver.metadata import invalid_value, required, unsupported
 from ambit.local.apiserver.store import Json
@@ -216,9 +216,9 @@ class Definitions(Strategy):
                 causes.append(
                     required(f"spec.versions[{index}].schema.openAPIV3Schema", "schemas are required")
                 )
-            elif wrong := schema_problem(version["schema"]["openAPIV3Schema"]):
-                where = f"spec.versions[{index}].schema.openAPIV3Schema"
-                causes.append(Cause("FieldValueInvalid", f"Invalid value: {wrong}", where))
+            else:
+                path = f"spec.versions[{index}].schema.openAPIV3Schema"
+                causes += schema_causes(version["schema"]["openAPIV3Schema"], path)
         strategy = (spec.get("conversion") or {}).get("strategy", "None")
         if strategy != "None":
             causes.append(unsupported("spec.conversion.strategy", strategy, ("None",)))

@@ -7,7 +7,7 @@ from typing import Any
 from ambit.local.apiserver.failures import ApiFailure, Cause, invalid
 from ambit.local.apiserver.metadata import invalid_value, is_label, is_subdomain, required, unsupported
 from ambit.local.apiserver.store import Json
-from ambit.local.apiserver.strategies.base import Cluster, Strategy, immutable, setdefaults
+from ambit.local.apiserver.strategies.base import Cluster, Strategy, setdefaults
 
 _TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 _FAMILIES = ("IPv4", "IPv6")
@@ -38,7 +38,7 @@ class Services(Strategy):
     def update(self, cluster: Cluster, body: Json, old: Json) -> None:
         spec, before = body["spec"], old["spec"]
         if spec["type"] != "ExternalName" and before["type"] != "ExternalName":
-            setdefaults(spec, {key: before[key] for key in ("clusterIP", "clusterIPs") if key in before})
+            _agree(spec, before)
             setdefaults(spec, {key: before[key] for key in ("ipFamilies", "ipFamilyPolicy") if key in before})
             _keep_node_ports(spec, before)
         if spec["type"] == "ExternalName" and before["type"] != "ExternalName":
@@ -56,7 +56,9 @@ class Services(Strategy):
         if spec["type"] == "ExternalName" and not is_subdomain((spec.get("externalName") or "").rstrip(".")):
             causes.append(required("spec.externalName"))
         if old is not None and "ExternalName" not in {spec["type"], old["spec"]["type"]}:
-            causes += immutable("spec.clusterIP", spec.get("clusterIP"), old["spec"].get("clusterIP"))
+            named = spec.get("clusterIPs") or [""]
+            if named[0] != old["spec"].get("clusterIP", named[0]):
+                causes.append(invalid_value("spec.clusterIPs[0]", [named[0]], "may not change once set"))
         affinities = ("ClientIP", "None")
         if spec["sessionAffinity"] not in affinities:
             causes.append(unsupported("spec.sessionAffinity", spec["sessionAffinity"], affinities))
@@ -111,6 +113,20 @@ class Services(Strategy):
                 raise ApiFailure(500, "InternalError", message) from error
         given_back = [text for text in held if text not in spec["clusterIPs"]]
         cluster.addresses.release({"spec": {"clusterIPs": given_back}})
+
+
+def _agree(spec: Json, before: Json) -> None:
+    """Makes `clusterIP` and `clusterIPs` say the same after an update that knew only one of them."""
+    held = list(before.get("clusterIPs") or ())
+    for key in ("clusterIP", "clusterIPs"):
+        if not spec.get(key) and key in before:
+            spec[key] = before[key]
+    if not spec.get("clusterIPs"):
+        return
+    if spec["clusterIPs"] == held:
+        spec["clusterIPs"] = [spec["clusterIP"], *held[1:]]
+    else:
+        spec["clusterIP"] = spec["clusterIPs"][0]
 
 
 def _default_families(spec: Json) -> None:
