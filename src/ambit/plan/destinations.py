@@ -74,7 +74,8 @@ def _service(
     endpoints = [
         _endpoint(source, choice, service, view, pods, settings)
         for choice in choices(service, asked.port, family, view, settings)
-        if choice.address.version == family or _is_tunnelled(choice.workload, settings)
+        if _is_tunnelled(choice.workload, settings)
+        or (choice.address.version == family and not _is_virtual(choice.address, source, view, settings))
     ]
     if endpoints:
         return clusters.balanced(name, endpoints, tags)
@@ -265,6 +266,12 @@ def _is_tunnelled(workload: Workload, settings: NodeSettings) -> bool:
     """Endpoints on this node go on to their own address, which decides between same node and plain."""
     elsewhere = workload.node != settings.node or settings.same_node_tls
     return workload.tunnel == TunnelProtocol.HBONE and elsewhere and workload.waypoint is None
+
+
+def _is_virtual(address: Address, source: LocalPod, view: MeshView, settings: NodeSettings) -> bool:
+    """Whether an endpoint's address is a service's: going on to it could come back here, without end."""
+    found = view.service_by_address(settings.network, address, client_namespace=source.namespace)
+    return found is not None
 
 
 def _pins(identity: Identity, service: str, view: MeshView) -> list[str]:

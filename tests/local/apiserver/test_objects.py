@@ -198,3 +198,36 @@ async def test_pages(client: Client) -> None:
         assert page["metadata"]["remainingItemCount"] == 5 - len(names)
         query = {"limit": "2", "continue": token}
     assert names == [f"m{index}" for index in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("family", "address", "hostname", "port", "field"),
+    [
+        ("IPv4", "999.1.1.1", "a", 80, "endpoints[0].addresses[0]"),
+        ("IPv4", "010.0.0.1", "a", 80, "endpoints[0].addresses[0]"),
+        ("IPv4", "10.0.0.1\n", "a", 80, "endpoints[0].addresses[0]"),
+        ("IPv4", "fd00::1", "a", 80, "endpoints[0].addresses[0]"),
+        ("IPv4", "127.0.0.1", "a", 80, "endpoints[0].addresses[0]"),
+        ("IPv4", "169.254.7.127", "a", 80, "endpoints[0].addresses[0]"),
+        ("IPv4", "224.0.0.1", "a", 80, "endpoints[0].addresses[0]"),
+        ("IPv4", "0.0.0.0", "a", 80, "endpoints[0].addresses[0]"),
+        ("IPv6", "::ffff:127.0.0.1", "a", 80, "endpoints[0].addresses[0]"),
+        ("IPv6", "fd00::1%eth0", "a", 80, "endpoints[0].addresses[0]"),
+        ("IPv4", "10.0.0.1", "a.b", 80, "endpoints[0].hostname"),
+        ("IPv4", "10.0.0.1", "a", 70000, "ports[0].port"),
+    ],
+)
+async def test_endpoints_that_nothing_can_be_sent_to_are_refused(
+    client: Client, family: str, address: str, hostname: str, port: int, field: str
+) -> None:
+    path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
+    body = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "odd"},
+        "addressType": family,
+        "endpoints": [{"addresses": [address], "hostname": hostname}],
+        "ports": [{"port": port}],
+    }
+    status, answer = await client.call("POST", path, body)
+    assert (status, answer["details"]["causes"][0]["field"]) == (422, field)

@@ -7,13 +7,21 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ambit.local.fabric.network import load_table
 from ambit.local.fabric.service_table import entries, service_table
-from ambit.local.fabric.services import EndpointPort, EndpointSlice, Service, ServicePort
+from ambit.local.fabric.services import (
+    EndpointPort,
+    EndpointSlice,
+    Service,
+    ServicePort,
+    read_service,
+    read_slice,
+)
 from ambit.node.netns.enter import in_namespace
 from tests.local.fabric.build import NODES, fabric, receiver
 from tests.local.fabric.objects import DRAINING, GONE, endpoint, endpoint_slice, service
@@ -179,3 +187,32 @@ def _received(sock: socket.socket) -> bool:
         return bool(sock.recv(10))
     except TimeoutError:
         return False
+
+
+ODD = ("999.1.1.1", "010.0.0.1", "10.0.0.9\n", "fd00::9", "", "fe80::1%x } ; }", "☃")
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_what_is_no_address_or_port_is_left_out_alone(text: str) -> None:
+    given = endpoint_slice(
+        "web",
+        endpoint(text, hostname="a.b\n"),
+        endpoint("10.244.1.2", hostname="web-0"),
+        ports=(EndpointPort("", 8080), EndpointPort("x", 70000), EndpointPort("y", -1)),
+    )
+    read = read_slice(msgspec.json.encode(given))
+    assert [each.addresses for each in read.endpoints or ()] == [("10.244.1.2",)]
+    assert [each.port for each in read.ports or ()] == [8080]
+    odd = service("web", "10.96.0.20", ports=HTTP, type="LoadBalancer", external_ips=(text, "192.0.2.1"))
+    kept = read_service(msgspec.json.encode(odd)).outside_addresses
+    assert "192.0.2.1" in kept and (text == "fd00::9" or text not in kept)
+    compiled([read_service(msgspec.json.encode(odd))], [read])
+
+
+def test_an_external_address_does_not_take_what_another_service_was_given() -> None:
+    thief = service("a", "10.96.0.20", ports=HTTP, external_ips=("10.96.0.21",))
+    owner = service("b", "10.96.0.21", ports=HTTP)
+    slices = [endpoint_slice(name, endpoint("10.244.1.2")) for name in "ab"]
+    text = compiled([thief, owner], slices)
+    assert "10.96.0.21 . tcp . 80 : goto to-default/b/tcp/80/v4" in text
+    assert "10.96.0.21 . tcp . 80 : goto to-default/a" not in text

@@ -28,13 +28,15 @@ class Target(msgspec.Struct, frozen=True, order=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One service port in one family: where it is called, and which targets take the call."""
+    """One service port in one family: where it is called, and which targets take the call. `claims` are the calls at
+    addresses that nobody allocated to the Service."""
 
     chain: str
     protocol: str
     calls: tuple[Target, ...]
     targets: tuple[Target, ...]
     sticky: bool
+    claims: frozenset[Target] = frozenset()
 
 
 def entries(
@@ -49,6 +51,7 @@ def entries(
         if service.spec.type == "ExternalName":
             continue
         for port in service.spec.ports or ():
+            claims = frozenset(Target(ip_address(text), port.port) for text in service.spec.external_ips)
             for version in (4, 6):
                 calls = tuple(
                     call for call in _calls(service, port, nodes) if call.address.version == version
@@ -59,7 +62,7 @@ def entries(
                     namespace, name = service.key
                     chain = f"to-{namespace}/{name}/{port.protocol.lower()}/{port.port}/v{version}"
                     sticky = service.spec.session_affinity == "ClientIP"
-                    found.append(Entry(chain, port.protocol.lower(), calls, targets, sticky))
+                    found.append(Entry(chain, port.protocol.lower(), calls, targets, sticky, claims))
     return found
 
 
@@ -161,11 +164,11 @@ def _text(target: Target, separator: str) -> str:
 
 def _map(name: str, kind: str, version: int, table: Iterable[Entry]) -> str:
     verdicts: dict[str, str] = {}
-    for entry in table:
-        for call in entry.calls:
-            if call.address.version == version:
-                key = f"{call.address} . {entry.protocol} . {call.port}"
-                verdicts.setdefault(key, f"{key} : goto {entry.chain}")
+    calls = [(call, entry) for entry in table for call in entry.calls if call.address.version == version]
+    # An address that a Service merely asks for (`externalIPs`) must not take one that another was given.
+    for call, entry in sorted(calls, key=lambda each: each[0] in each[1].claims):
+        key = f"{call.address} . {entry.protocol} . {call.port}"
+        verdicts.setdefault(key, f"{key} : goto {entry.chain}")
     lines = ",\n      ".join(verdicts.values())
     elements = f"    elements = {{\n      {lines}\n    }}\n" if verdicts else ""
     return f"  map {name} {{\n    type {kind} . inet_proto . inet_service : verdict\n{elements}  }}\n"

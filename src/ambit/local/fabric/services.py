@@ -1,10 +1,14 @@
 """Services and their endpoints as the fabric sees them: small projections, and one shared copy of both.
 
-The Service table and the cluster's DNS server read the same two collections, so they share the watches.
+The Service table and the cluster's DNS server read the same two collections, so they share the watches. Both act for
+everybody, so what makes no sense in one object (no address, no port, the other family) is left out of that object
+when it is read: `read_service` and `read_slice`.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from ipaddress import ip_address
 
 import msgspec
 
@@ -13,6 +17,7 @@ from ambit.kube.informer import Informer
 from ambit.kube.resource import ENDPOINT_SLICES, SERVICES
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+_LABEL = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 class Metadata(msgspec.Struct, frozen=True):
@@ -135,6 +140,51 @@ class EndpointSlice(msgspec.Struct, frozen=True, rename="camel"):
         return None
 
 
+_decode_service = msgspec.json.Decoder(Service).decode
+_decode_slice = msgspec.json.Decoder(EndpointSlice).decode
+
+
+def read_service(body: bytes) -> Service:
+    """With those addresses only that are some. Raises msgspec.DecodeError."""
+    given = _decode_service(body)
+    spec, ingress = given.spec, given.status.load_balancer.ingress or ()
+    spec = msgspec.structs.replace(
+        spec,
+        cluster_ip=spec.cluster_ip if spec.cluster_ip == "None" else next(_addresses([spec.cluster_ip]), ""),
+        cluster_ips=tuple(_addresses(spec.cluster_ips)),
+        external_ips=tuple(_addresses(spec.external_ips)),
+    )
+    kept = tuple(each for each in ingress if any(_addresses([each.ip])))
+    return msgspec.structs.replace(given, spec=spec, status=ServiceStatus(LoadBalancer(kept)))
+
+
+def read_slice(body: bytes) -> EndpointSlice:
+    """With those endpoints and ports only that something can be sent to. Raises msgspec.DecodeError."""
+    given = _decode_slice(body)
+    version = {"IPv4": 4, "IPv6": 6}.get(given.address_type)
+    endpoints = tuple(
+        msgspec.structs.replace(each, addresses=addresses, hostname=_label(each.hostname))
+        for each in given.endpoints or ()
+        if (addresses := tuple(_addresses(each.addresses, version)))
+    )
+    ports = tuple(each for each in given.ports or () if each.port is None or 0 < each.port < 65536)
+    return msgspec.structs.replace(given, endpoints=endpoints, ports=ports)
+
+
+def _addresses(texts: Iterable[str], version: int | None = None) -> Iterator[str]:
+    for text in texts:
+        try:
+            address = ip_address(text)
+        except ValueError:
+            continue
+        if version in (None, address.version) and not getattr(address, "scope_id", None):
+            yield text
+
+
+def _label(text: str) -> str:
+    return text if _LABEL.fullmatch(text) else ""
+
+
 SlicesByService = Mapping[tuple[str, str], tuple[EndpointSlice, ...]]
 
 
@@ -142,8 +192,8 @@ class ServiceCatalog:
     """A live copy of Services and EndpointSlices. `run` it; `changed` is called after every change."""
 
     def __init__(self, client: Client) -> None:
-        self._services = Informer(client, SERVICES, msgspec.json.Decoder(Service).decode)
-        self._slices = Informer(client, ENDPOINT_SLICES, msgspec.json.Decoder(EndpointSlice).decode)
+        self._services = Informer(client, SERVICES, read_service)
+        self._slices = Informer(client, ENDPOINT_SLICES, read_slice)
 
     async def run(self) -> None:
         """Follow both collections until cancelled."""

@@ -2,11 +2,12 @@
 
 import base64
 import binascii
+import ipaddress
 import re
 
 from ambit.local.apiserver.definitions import complete, rule_problems, schema_causes
 from ambit.local.apiserver.failures import Cause
-from ambit.local.apiserver.metadata import invalid_value, required, unsupported
+from ambit.local.apiserver.metadata import invalid_value, is_label, required, unsupported
 from ambit.local.apiserver.store import Json
 from ambit.local.apiserver.strategies.base import Cluster, Strategy, immutable, setdefaults
 
@@ -90,9 +91,48 @@ class EndpointSlices(Strategy):
         if old is not None:
             causes += immutable("addressType", body.get("addressType"), old.get("addressType"))
         for index, endpoint in enumerate(body.get("endpoints") or ()):
+            where = f"endpoints[{index}]"
             if not endpoint.get("addresses"):
-                causes.append(required(f"endpoints[{index}].addresses", "must contain at least 1 address"))
+                causes.append(required(f"{where}.addresses", "must contain at least 1 address"))
+            for position, text in enumerate(endpoint.get("addresses") or ()):
+                if rule := _wrong_address(text, body.get("addressType")):
+                    causes.append(invalid_value(f"{where}.addresses[{position}]", text, rule))
+            hostname = endpoint.get("hostname")
+            if hostname and not is_label(hostname):
+                causes.append(
+                    invalid_value(f"{where}.hostname", hostname, "a lowercase RFC 1123 label is required")
+                )
+        for index, port in enumerate(body.get("ports") or ()):
+            number = port.get("port")
+            if number is not None and not 1 <= number <= 65535:
+                causes.append(
+                    invalid_value(f"ports[{index}].port", number, "must be between 1 and 65535, inclusive")
+                )
+            protocols = ("SCTP", "TCP", "UDP")
+            if port.get("protocol") not in protocols:
+                causes.append(unsupported(f"ports[{index}].protocol", port.get("protocol"), protocols))
         return causes
+
+
+def _wrong_address(text: str, family: str | None) -> str:
+    """Why an endpoint cannot have this address (discovery/v1 validation, `ValidateEndpointIP`); empty when it can."""
+    if family not in ("IPv4", "IPv6"):
+        return ""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return f"must be a valid {family} address"
+    if family != f"IPv{address.version}" or "%" in text or getattr(address, "ipv4_mapped", None):
+        return f"must be a valid {family} address"
+    if address.is_unspecified:
+        return "may not be unspecified (0.0.0.0 or ::)"
+    if address.is_loopback:
+        return "may not be in the loopback range (127.0.0.0/8, ::1/128)"
+    if address.is_link_local:
+        return "may not be in the link-local range (169.254.0.0/16, fe80::/10)"
+    if address.is_multicast:
+        return "may not be in the multicast range (224.0.0.0/4, ff00::/8)"
+    return ""
 
 
 class Bindings(Strategy):
