@@ -33,7 +33,10 @@ def kubectl_program(pytestconfig: pytest.Config) -> str | None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Without kubectl its tests are not run, and say so; in CI that is a failure."""
+    """Without kubectl its tests are not run, and say so; in CI that is a failure. Tests that make network namespaces
+    on the host itself need root; the laptop cluster's do not."""
+    if os.geteuid() != 0 and item.get_closest_marker("netns") and not item.get_closest_marker("rootless"):
+        pytest.skip("needs root: type `sudo ./dev test -m netns`")
     if item.get_closest_marker("kubectl") and item.config.stash.get(KUBECTL, None) is None:
         reason = "no kubectl: not in $KUBECTL, not in PATH, and no `go` to build it"
         if os.environ.get("CI"):

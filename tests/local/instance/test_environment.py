@@ -16,6 +16,8 @@ from ambit.local.instance.end import supervisors
 from ambit.local.instance.preflight import check_space
 from ambit.local.layout import StateDirectory
 
+pytestmark = pytest.mark.rootless
+
 UP = [sys.executable, "-m", "ambit", "up", "--name", "x", "--nodes", "1", "--timeout", "30"]
 UNPRIVILEGED = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
 

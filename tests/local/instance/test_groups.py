@@ -9,6 +9,7 @@ DROP = "import os; os.setgroups([0]); print('done')"
 
 
 @pytest.mark.netns
+@pytest.mark.rootless
 def test_setgroups_succeeds_without_effect() -> None:
     inside = [sys.executable, "-m", "ambit.local.instance.groups", sys.executable, "-c", DROP]
     done = subprocess.run(

@@ -164,7 +164,10 @@ async def isolation(state: Path) -> None:
     assert seen["admin"] in refused
     assert seen["abstract"] in refused
     assert seen["run"] == []
-    assert seen["home"] == []
+    readable = {
+        part for path in (__file__, sys.prefix) if path.startswith("/home/") for part in [Path(path).parts[2]]
+    }
+    assert set(seen["home"]) <= readable
     assert seen["pids"][:2] == [1, 2]
     assert len(seen["pids"]) == 2
     assert seen["signal"] in refused

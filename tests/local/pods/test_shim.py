@@ -6,7 +6,7 @@ import pytest
 
 from tests.local.pods.inside import MODES, in_namespaces
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.rootless]
 
 
 @pytest.mark.parametrize("mode", MODES)
