@@ -137,7 +137,7 @@ class Server:
             self.outbox.put_nowait(response)
 
     def offer(self, kind, changed, removed=()):
-        self.send(self.session.offer(kind, changed, removed))
+        self.send(self.session.notify(self.session.store.update(kind, changed, removed)))
 
     async def event(self, wanted):
         """The next event for which `wanted` holds."""

@@ -30,6 +30,10 @@ def ask(*names, drop=(), nonce="", error=None, kept=None, type_url=T):
     )
 
 
+def offer(session, changed, removed=()):
+    return session.notify(session.store.update(T, changed, removed))
+
+
 def told(responses):
     """What was sent: `name@version` and `-name`."""
     return [
@@ -48,16 +52,16 @@ def test_an_empty_wildcard_is_answered():
 def test_a_wildcard_gets_all_but_on_demand_resources():
     session = holding(res("a"), res("b"), res("lazy", on_demand=True))
     assert told(session.receive(ask())) == ["a@1 b@1"]
-    assert told(session.offer(T, {"lazy": res("lazy", "2", on_demand=True)})) == []
+    assert told(offer(session, {"lazy": res("lazy", "2", on_demand=True)})) == []
     assert told(session.receive(ask("lazy"))) == ["lazy@2"]
-    assert told(session.offer(T, {"lazy": res("lazy", "3", on_demand=True), "c": res("c")})) == ["c@1 lazy@3"]
+    assert told(offer(session, {"lazy": res("lazy", "3", on_demand=True), "c": res("c")})) == ["c@1 lazy@3"]
 
 
 def test_an_explicit_wildcard_and_its_end():
     session = holding(res("a"))
     assert told(session.receive(ask("*"))) == ["a@1"]
     assert told(session.receive(ask("a", drop=["*"]))) == ["a@1"]
-    assert told(session.offer(T, {"b": res("b"), "a": res("a", "2")})) == ["a@2"]
+    assert told(offer(session, {"b": res("b"), "a": res("a", "2")})) == ["a@2"]
 
 
 def test_subscribing_to_nothing_at_all():
@@ -78,7 +82,7 @@ def test_a_question_waits_for_its_answer():
     assert session.receive(ask("x", "y")) == []
     assert session.take_events() == [Asked(T, ("x", "y"))]
     assert session.unanswered(T) == {"x", "y"}
-    assert told(session.offer(T, {"x": res("x", on_demand=True)})) == ["x@1"]
+    assert told(offer(session, {"x": res("x", on_demand=True)})) == ["x@1"]
     assert session.unanswered(T) == {"y"}
     assert told(session.refuse(T, ["x", "y", "never-asked"])) == [" -y"]
 
@@ -94,7 +98,7 @@ def test_a_withdrawn_question_is_not_answered():
     session.receive(ask("x"))
     session.receive(ask(drop=["x"]))
     assert session.take_events() == [Asked(T, ("x",)), Released(T, ("x",))]
-    assert session.offer(T, {"x": res("x")}) == []
+    assert offer(session, {"x": res("x")}) == []
 
 
 def test_reconnect_sends_only_the_difference():
@@ -113,23 +117,23 @@ def test_reconnect_of_a_named_subscription():
 def test_on_demand_names_kept_over_a_reconnect_are_not_removed_unless_refused():
     session = ServerSession()
     assert told(session.receive(ask("*", "lazy", kept={"lazy": "1"}))) == [""]
-    assert told(session.offer(T, {"lazy": res("lazy", "1", on_demand=True)})) == ["lazy@1"]
+    assert told(offer(session, {"lazy": res("lazy", "1", on_demand=True)})) == ["lazy@1"]
 
 
 def test_acknowledgements_and_rejections():
     session = holding(res("a"))
     [first] = session.receive(ask())
-    [second] = session.offer(T, {"a": res("a", "2")})
+    [second] = offer(session, {"a": res("a", "2")})
     session.receive(ask(nonce=first.nonce))
     session.receive(ask(nonce=second.nonce, error=""))
     assert session.take_events() == [Acknowledged(first), Rejected(second, "rejected without a reason")]
     status = session.status(T)
     assert (status.sent, status.acknowledged, status.unacknowledged) == (2, 2, 0)
     assert status.error == session.rejection(T, "a") == "rejected without a reason"
-    [other] = session.offer(T, {"b": res("b")})
+    [other] = offer(session, {"b": res("b")})
     session.receive(ask(nonce=other.nonce))
     assert session.rejection(T, "a"), "the acceptance of something else does not make it good"
-    [third] = session.offer(T, {"a": res("a", "3")})
+    [third] = offer(session, {"a": res("a", "3")})
     session.receive(ask(nonce=third.nonce))
     assert session.status(T).error == session.rejection(T, "a") == ""
     assert session.status(T).acknowledged == 4
@@ -138,7 +142,7 @@ def test_acknowledgements_and_rejections():
 def test_answers_out_of_order_do_not_count_too_early():
     session = holding(res("a"))
     [first] = session.receive(ask())
-    [second] = session.offer(T, {"b": res("b")})
+    [second] = offer(session, {"b": res("b")})
     session.receive(ask(nonce=second.nonce))
     assert session.status(T).acknowledged == 0
     session.receive(ask(nonce=first.nonce))
@@ -155,14 +159,14 @@ def test_an_unknown_nonce_is_ignored_but_its_names_count():
 def test_unchanged_content_is_not_sent():
     session = holding(res("a"))
     session.receive(ask())
-    assert session.offer(T, {"a": res("a")}, ["never-there"]) == []
+    assert offer(session, {"a": res("a")}, ["never-there"]) == []
 
 
 def test_changes_are_merged_while_a_client_is_slow():
     session = holding(res("a"), window=1)
     [first] = session.receive(ask())
-    assert session.offer(T, {"a": res("a", "2"), "b": res("b")}) == []
-    assert session.offer(T, {"a": res("a", "3")}, ["b"]) == []
+    assert offer(session, {"a": res("a", "2"), "b": res("b")}) == []
+    assert offer(session, {"a": res("a", "3")}, ["b"]) == []
     assert told(session.receive(ask(nonce=first.nonce))) == ["a@3 -b"]
 
 

@@ -43,12 +43,6 @@ class ApiError(AmbitError):
         details = self.status.get("details") or {}
         return list(details.get("causes") or ())
 
-    @property
-    def retry_after(self) -> float | None:
-        """Seconds the server asks to wait, when it says so."""
-        seconds = (self.status.get("details") or {}).get("retryAfterSeconds")
-        return float(seconds) if isinstance(seconds, int | float) and seconds > 0 else None
-
 
 class NotFound(ApiError):
     """404: neither the object nor perhaps its kind exists."""

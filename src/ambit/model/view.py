@@ -1,7 +1,7 @@
 """Questions about the mesh that a node proxy's configuration depends on, and a simple in-memory answer.
 
-`MeshView` is what `ambit.plan` reads. The node agent answers from its state file; tests and the control plane
-use `Snapshot`.
+`MeshView` is what `ambit.plan` reads. The node agent answers from its state file; `Snapshot` says the same in the
+plainest way, for meshes that fit in memory and as the standard that the state file is tested against.
 """
 
 from collections.abc import Iterable, Sequence

@@ -157,7 +157,3 @@ class Namespace(msgspec.Struct, frozen=True):
 
 class Node(msgspec.Struct, frozen=True):
     metadata: ObjectMeta
-
-
-class ServiceAccount(msgspec.Struct, frozen=True):
-    metadata: ObjectMeta

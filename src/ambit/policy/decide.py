@@ -77,7 +77,7 @@ class Decision(msgspec.Struct, frozen=True):
 def decide(
     policies: Sequence[Authorization], facts: ConnectionFacts, missing: Sequence[str] = ()
 ) -> Decision:
-    """The decision on a connection under the policies that apply to its destination (`ambit.policy.select`).
+    """The decision on a connection under the policies that apply to its destination (`MeshView.policies_for`).
 
     `missing` are names the workload refers to that nobody knows.
     """

@@ -10,7 +10,7 @@ do):
 3. `initial_versions` of a type's first request say what the client kept: unchanged versions are not sent
    again, vanished names are removed.
 4. A subscribed name is always answered when it exists, also if it was sent before. One that does not exist is
-   an *unanswered question*: nothing is sent until it is offered, or refused with `refuse`.
+   an *unanswered question*: nothing is sent until it is there, or refused with `refuse`.
 5. On-demand resources go only to those who subscribed to their name: Envoy asks for on-demand clusters with
    the same type as for all clusters.
 6. A rejection is the presence of an error, whatever its code; it counts for every name of its response. What
@@ -159,15 +159,9 @@ class ServerSession:
                 responses += self._flush(type_url)
         return responses
 
-    def offer(
-        self, type_url: str, changed: Mapping[str, Resource], removed: Iterable[str] = ()
-    ) -> list[Response]:
-        """Update the store and tell this stream. With a store that several sessions share, update it once and
-        call `notify` of each."""
-        return self.notify(self.store.update(type_url, changed, removed))
-
     def notify(self, changed: Changed) -> list[Response]:
-        """Tell this stream what changed in its store."""
+        """Tell this stream what changed in its store. A store that several sessions share is updated once,
+        then each of them is told."""
         self._mark(changed)
         return self._flush(changed.type_url)
 
@@ -217,11 +211,6 @@ class ServerSession:
     @property
     def types(self) -> tuple[str, ...]:
         return tuple(self._subscriptions)
-
-    def subscribed(self, type_url: str, name: str) -> bool:
-        """Whether this name was asked for by name."""
-        subscription = self._subscriptions.get(type_url)
-        return subscription is not None and name in subscription.names
 
     def names(self, type_url: str) -> frozenset[str]:
         """Names asked for by name."""

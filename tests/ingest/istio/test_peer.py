@@ -11,8 +11,8 @@ from ambit.core.identity import Identity
 from ambit.ingest.mesh import MeshCompiler
 from ambit.ingest.settings import MeshSettings
 from ambit.model.policy import Match, Presence
+from ambit.model.view import Snapshot
 from ambit.policy.decide import ConnectionFacts, decide
-from ambit.policy.select import PolicyBook
 from tests.ingest.build import Given, peer, pod
 from tests.ingest.test_mesh import change
 
@@ -160,14 +160,14 @@ def expected(specs: list[Spec], port: int) -> str:
 def test_plain_text_is_refused_exactly_where_the_mode_is_strict(specs: list[Spec], port: int) -> None:
     made = compiler(*(peer(**spec) for spec in specs))
     web = made.workloads[WEB]
-    selection = PolicyBook(made.authorizations.values()).applies(web)
+    policies, missing = Snapshot([web], (), made.authorizations.values()).policies_for(web)
     plain = ConnectionFacts(ipaddress.ip_address("10.0.0.9"), web.addresses[0], port)
-    assert not selection.missing
-    assert decide(selection.policies, plain).allowed is (expected(specs, port) != "STRICT")
+    assert not missing
+    assert decide(policies, plain).allowed is (expected(specs, port) != "STRICT")
     mutual = ConnectionFacts(
         ipaddress.ip_address("10.0.0.9"), web.addresses[0], port, Identity("td", "a", "b")
     )
-    assert decide(selection.policies, mutual).allowed
+    assert decide(policies, mutual).allowed
 
 
 def test_workloads_depend_on_the_outcome_of_a_level_only() -> None:

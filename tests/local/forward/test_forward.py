@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ambit.core.errors import BadInput
 from ambit.local.forward.config import Forward
 from ambit.local.forward.controller import in_fabric, resolve
-from ambit.local.forward.manager import Forwards, host_port_is_free
+from ambit.local.forward.manager import Forwards
 from ambit.local.forward.wanted import parse_wanted
 from ambit.local.layout import StateDirectory
 from tests.local.fabric.build import fabric, receiver
@@ -173,3 +173,14 @@ async def test_bytes_from_the_host_reach_pods_and_changes_apply_at_once(tmp_path
             async with asyncio.timeout(15):
                 while not all(host_port_is_free(port) for port in ports):  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
+
+
+def host_port_is_free(port: int) -> bool:
+    """Whether 127.0.0.1:port can be bound. Only tells the truth in the host's network namespace."""
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -77,7 +77,6 @@ class ServiceTarget(msgspec.Struct, frozen=True):
     targets: tuple[TargetPort, ...]
     ports: tuple[Port, ...]
     named: bool
-    publish_not_ready: bool
 
 
 def hostname(name: str, namespace: str, domain: str) -> str:
@@ -121,7 +120,6 @@ def service_target(given: kube.Service, settings: MeshSettings) -> ServiceTarget
         targets=targets,
         ports=tuple(Port(each.service, each.target) for each in targets if isinstance(each.target, int)),
         named=any(isinstance(each.target, str) for each in targets),
-        publish_not_ready=given.spec.publish_not_ready_addresses,
     )
 
 

@@ -18,8 +18,6 @@ from ambit.local.apiserver.store import Entry, Event, Store
 BOOKMARK_SECONDS = 60.0
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
-ChangeKind = Literal["ADDED", "MODIFIED", "DELETED"]
-
 
 class Filter(msgspec.Struct, frozen=True):
     """Which objects a request is about."""

@@ -8,8 +8,6 @@ from typing import Any
 
 import msgspec
 
-from ambit.local.apiserver.failures import qualified
-
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
 
@@ -55,10 +53,6 @@ class Resource(msgspec.Struct, frozen=True):
         """The apiVersion in which objects of this kind are kept."""
         return f"{self.group}/{self.storage_version}" if self.group else self.storage_version
 
-    @property
-    def group_resource(self) -> str:
-        return qualified(self.plural, self.group)
-
     def gvk(self) -> dict[str, str]:
         return {"group": self.group, "version": self.version, "kind": self.kind}
 
@@ -86,9 +80,6 @@ class Registry:
 
     def find(self, group: str, version: str, plural: str) -> Resource | None:
         return self._by_path.get((group, version, plural))
-
-    def of_kind(self, group: str, kind: str) -> Resource | None:
-        return next((one for one in self if one.group == group and one.kind == kind), None)
 
     def __iter__(self) -> Iterator[Resource]:
         return iter(self._by_path.values())

@@ -162,9 +162,6 @@ class Store:
         keys = sorted(entries if not namespace else (key for key in entries if key[0] == namespace))
         return [entries[key] for key in keys]
 
-    def storages(self) -> list[str]:
-        return sorted(name for name, shelf in self._shelves.items() if shelf.entries)
-
     def put(self, storage: str, body: Json) -> Entry:
         """Creates or replaces; sets `metadata.resourceVersion` in `body`. Raises ApiFailure 500 on disk
         errors."""

@@ -6,9 +6,8 @@ directory may change the list; a lock keeps two of them apart.
 
 import fcntl
 import os
-import socket
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -113,17 +112,6 @@ class Forwards:
             yield
         finally:
             os.close(lock)
-
-
-def host_port_is_free(port: int) -> bool:
-    """Whether 127.0.0.1:port can be bound. Only tells the truth in the host's network namespace."""
-    with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def _command(files: Files) -> list[str]:

@@ -43,10 +43,6 @@ class Reconciler:
     def is_synced(self) -> bool:
         return self._pods.is_synced and self._namespaces.is_synced
 
-    @property
-    def queue_idle(self) -> bool:
-        return self._queue.is_idle
-
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._pods.run())

@@ -46,8 +46,6 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     denied: bool = False
     policy: str = ""
     failure: str = ""
-    delivered: str = ""
-    """`address:port` of the socket towards the application, for inbound."""
 
     @property
     def key(self) -> tuple[str, str, str, float]:
@@ -121,7 +119,6 @@ def _http(kind: str, entry: Any) -> Entry:
         denied=status == _UNAUTHORIZED,
         policy="" if policy == _NO_POLICY else policy,
         failure="" if accepted else _failure(common) or f"answered {status}",
-        delivered=_address(common.upstream_local_address),
     )
 
 

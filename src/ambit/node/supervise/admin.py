@@ -46,10 +46,19 @@ class Admin:
         self._timeout = timeout
 
     async def get(self, target: str) -> bytes:
-        return await self._exchange("GET", target)
-
-    async def post(self, target: str) -> bytes:
-        return await self._exchange("POST", target)
+        try:
+            async with asyncio.timeout(self._timeout):
+                reader, writer = await asyncio.open_unix_connection(str(self._path), limit=_LIMIT)
+                try:
+                    writer.write(
+                        f"GET {target} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n"
+                        f"Content-Length: 0\r\n\r\n".encode()
+                    )
+                    return await _response(reader)
+                finally:
+                    writer.close()
+        except (OSError, EOFError, ValueError, TimeoutError, asyncio.LimitOverrunError) as problem:
+            raise Unreachable(f"Envoy's admin socket {self._path} does not answer") from problem
 
     async def server_info(self) -> ServerInfo:
         try:
@@ -66,21 +75,6 @@ class Admin:
             if key == name and value.lstrip("-").isdigit():
                 return int(value)
         return None
-
-    async def _exchange(self, method: str, target: str) -> bytes:
-        try:
-            async with asyncio.timeout(self._timeout):
-                reader, writer = await asyncio.open_unix_connection(str(self._path), limit=_LIMIT)
-                try:
-                    writer.write(
-                        f"{method} {target} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n"
-                        f"Content-Length: 0\r\n\r\n".encode()
-                    )
-                    return await _response(reader)
-                finally:
-                    writer.close()
-        except (OSError, EOFError, ValueError, TimeoutError, asyncio.LimitOverrunError) as problem:
-            raise Unreachable(f"Envoy's admin socket {self._path} does not answer") from problem
 
 
 async def _response(reader: asyncio.StreamReader) -> bytes:

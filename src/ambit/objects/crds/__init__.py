@@ -6,8 +6,6 @@ from typing import Any
 
 import msgspec
 
-GATEWAY_API_VERSION = "v1.6.3"
-ISTIO_API_VERSION = "v1.31.1"
 KUBERNETES_VERSION = "v1.34.2"
 
 
