@@ -71,6 +71,47 @@ spec: {mtls: {mode: STRICT}}
 """
 
 
+STRANGE = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: strange-ports}
+spec:
+  selector: {matchLabels: {app: nobody}}
+  action: DENY
+  rules: [{to: [{operation: {ports: ["-1", "99999999999999999999", "", "8 0", "\u0663"]}}]}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: strange-sources}
+spec:
+  selector: {matchLabels: {app: nobody}}
+  action: DENY
+  rules:
+  - from:
+    - source: {principals: ["**", "", "a*b"], namespaces: ["*-*"], ipBlocks: ["::1/200", "fe80::1%eth0"]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: strange-conditions}
+spec:
+  selector: {matchLabels: {app: nobody}}
+  rules: [{when: [{key: nonsense, values: [a]}, {key: source.ip, values: [x]}, {key: "request.headers[", values: [a]}]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: strange, labels: {istio.io/use-waypoint: nothing}}
+spec: {selector: {app: first}, ports: [{name: http, port: 80, targetPort: no-such-name}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: strange, labels: {kubernetes.io/service-name: second}}
+addressType: IPv4
+ports: [{name: http, port: 8080}]
+endpoints:
+- {addresses: [10.244.9.9], conditions: {ready: false}, targetRef: {kind: Pod, name: nobody, namespace: nowhere}}
+"""
+
+
 @pytest.fixture(scope="module")
 def pods(mesh: Mesh) -> Iterator[str]:
     """An enrolled namespace with two servers and a client."""
@@ -163,6 +204,24 @@ def test_a_broken_policy_is_closed_and_stops_no_other(mesh: Mesh, pods: str) -> 
         mesh.kubectl("delete", "authorizationpolicy", "--all", "-n", pods)
     for server in ("first", "second"):
         mesh.wait(f"{server} answers again", lambda server=server: fetch(mesh, pods, server) == "200")
+
+
+def test_strange_objects_stop_nothing(mesh: Mesh, pods: str) -> None:
+    apply(mesh, pods, STRANGE)
+    apply(mesh, pods, GOOD.format(namespace=pods))
+    try:
+        for policy in ("good", "strange-ports", "strange-sources", "strange-conditions"):
+            told = condition(mesh, pods, policy, "ZtunnelAccepted")
+            assert told["status"] == ("True" if policy == "good" else "False")
+            wanted = "--for=condition=ambit.io/Acknowledged"
+            mesh.kubectl("wait", wanted, f"authorizationpolicy/{policy}", "-n", pods, "--timeout=30s")
+        assert fetch(mesh, pods, "first") != "200"
+        assert fetch(mesh, pods, "second") == "200"
+        assert {proxy["sync"] for proxy in mesh.dump("ps")} == {"SYNCED"}
+    finally:
+        mesh.kubectl("delete", "authorizationpolicy", "--all", "-n", pods)
+        mesh.kubectl("delete", "service/strange", "endpointslice/strange", "-n", pods)
+    mesh.wait("the server answers again", lambda: fetch(mesh, pods, "first") == "200")
 
 
 def test_strict_refuses_who_has_no_identity_and_says_so(mesh: Mesh, pods: str, outsider: str) -> None:

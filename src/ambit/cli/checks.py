@@ -22,7 +22,7 @@ Result = Literal["success", "warning", "error"]
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """One line of `ambit check`."""
+    """One line of `ambit check`. `error` has one line for each thing that is wrong."""
 
     category: str
     id: str
@@ -198,7 +198,7 @@ async def run_checks(client: Client) -> list[Outcome]:
                 check.id,
                 check.description,
                 result,
-                "; ".join(problems),
+                "\n".join(problems),
                 check.hint if problems else "",
             )
         )

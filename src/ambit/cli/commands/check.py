@@ -8,7 +8,7 @@ import click
 
 from ambit.cli.access import cluster_options, open_client, run, with_client
 from ambit.cli.checks import Outcome, run_checks
-from ambit.cli.render.output import emit_data
+from ambit.cli.render.output import emit_data, printable
 from ambit.kube.client import Client
 
 SIGNS = {"success": ("√", "green"), "warning": ("‼", "yellow"), "error": ("×", "red")}
@@ -58,4 +58,6 @@ def _print(outcomes: list[Outcome], *, only_trouble: bool) -> None:
         sign, colour = SIGNS[outcome.result]
         click.echo(f"{click.style(sign, fg=colour)} {outcome.description}")
         if outcome.error:
-            click.echo(f"    {outcome.error}\n    hint: {outcome.hint}  [{outcome.id}]")
+            for line in outcome.error.splitlines():
+                click.echo(f"    {printable(line)}")
+            click.echo(f"    hint: {outcome.hint}  [{outcome.id}]")
