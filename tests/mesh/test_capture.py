@@ -5,13 +5,14 @@ import os
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from ambit.kube import resource as kinds
 from ambit.kube.client import Client
 from ambit.testing.mesh import Mesh
-from tests.mesh.pods import pod
+from tests.mesh.pods import kill, pod
 from tests.mesh.sniffer import Sniffer, sniffing
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
@@ -35,6 +36,36 @@ exec 3<>/dev/tcp/{v4}/9000 && echo {marker}-{number}a. >&3
 exec 4<>/dev/tcp/{v6}/9000 && echo {marker}-{number}b. >&4
 read -t 20 -u 3 first; read -t 20 -u 4 second
 [ "$first$second" = takentaken ]
+"""
+
+# Opens connection after connection, and says at the end how many were not answered.
+CHATTER = """
+import signal, socket, sys, time
+address, marker, name, until = sys.argv[1:]
+failures = number = 0
+
+def send(text):
+    with socket.create_connection((address, 9000), 5) as dialled:
+        dialled.sendall(f"{marker}-{text}.\\n".encode())
+        return dialled.recv(6) == b"taken\\n"
+
+def chat(end):
+    global failures, number
+    while time.monotonic() < end:
+        number += 1
+        try:
+            failures += not send(f"{name}x{number}")
+        except OSError:
+            failures += 1
+        time.sleep(0.01)
+
+def leave(*_):
+    chat(time.monotonic() + 1)
+    send(f"{name}failed{failures}")
+    sys.exit()
+
+signal.signal(signal.SIGTERM, signal.SIG_IGN if until == "killed" else leave)
+chat(time.monotonic() + 3600)
 """
 
 
@@ -115,3 +146,69 @@ def test_first_bytes_of_other_pods_are_seen_in_the_clear(
     mesh.kubectl("label", "namespace", namespace, "istio.io/dataplane-mode-")
     assert sorted(send_first_bytes(mesh, namespace, marker, 20)) == sent(marker, 20)
     assert sorted(sniffer.seen(PODS_NODE)) == sent(marker, 20)
+
+
+def test_pods_that_start_while_the_agent_is_killed_wait_for_it(
+    mesh: Mesh, namespace: str, marker: str, sniffer: Sniffer
+) -> None:
+    v4, v6 = make_sink(mesh, namespace)
+    scripts = [FIRST.format(v4=v4, v6=v6, marker=marker, number=number) for number in range(30)]
+    with ThreadPoolExecutor(1) as beside:
+        ended = beside.submit(mesh.call, lambda client: start_quickly(client, namespace, scripts))
+        words = ("get", "pods", "-n", namespace, "-o", "name")
+        mesh.wait("pods begin", lambda: len(mesh.kubectl(*words).stdout.split()) > 5)
+        assert not ended.done()
+        kill(mesh, "node agent", PODS_NODE)
+    assert ended.result() == {"Succeeded": len(scripts)}
+    assert sorted(mesh.kubectl("logs", "sink", "-n", namespace).stdout.split()) == sent(marker, 30)
+    assert sniffer.seen(PODS_NODE) == set()
+
+
+def chatter(mesh: Mesh, namespace: str, name: str, address: str, marker: str, until: str = "left") -> None:
+    """A pod that opens one connection after another."""
+    made = pod(name, PODS_NODE, ["python3", "-uc", CHATTER, address, marker, name, until])
+    made["spec"]["terminationGracePeriodSeconds"] = 3
+    mesh.call(lambda client: client.create(kinds.PODS, made, namespace))
+
+
+def arrived(mesh: Mesh, namespace: str, name: str) -> list[str]:
+    """What the sink got from this pod, without the marker."""
+    found = mesh.kubectl("logs", "sink", "-n", namespace).stdout.replace(".", "").split()
+    texts = [each.partition("-")[2] for each in found]
+    return [text.removeprefix(name) for text in texts if text.startswith(name)]
+
+
+def test_nothing_passes_by_an_envoy_that_was_killed(
+    mesh: Mesh, namespace: str, marker: str, sniffer: Sniffer
+) -> None:
+    addresses = dict(zip(("four", "six"), make_sink(mesh, namespace), strict=True))
+    for name, address in addresses.items():
+        chatter(mesh, namespace, name, address, marker)
+    for node in (PODS_NODE, SINK_NODE, PODS_NODE):
+        for name in addresses:
+            before = len(arrived(mesh, namespace, name))
+            mesh.wait("it talks", lambda: len(arrived(mesh, namespace, name)) > before + 10)  # noqa: B023
+        kill(mesh, "envoy", node)
+    for name in addresses:
+        before = len(arrived(mesh, namespace, name))
+        mesh.wait("it talks again", lambda: len(arrived(mesh, namespace, name)) > before)  # noqa: B023
+    assert sniffer.seen(PODS_NODE) == set()
+
+
+def test_a_pod_that_ends_stays_captured_to_its_last_byte(
+    mesh: Mesh, namespace: str, marker: str, sniffer: Sniffer
+) -> None:
+    v4, v6 = make_sink(mesh, namespace)
+    names = {"leavesv": v4, "leavesw": v6, "killed": v4, "forced": v6}
+    for name, address in names.items():
+        chatter(mesh, namespace, name, address, marker, until="killed" if name == "killed" else "left")
+    for name in names:
+        mesh.wait("it talks", lambda: len(arrived(mesh, namespace, name)) > 5)  # noqa: B023
+    mesh.kubectl("delete", "pod", "forced", "-n", namespace, "--force", "--grace-period=0")
+    mesh.kubectl("delete", "pod", "leavesv", "leavesw", "killed", "-n", namespace)
+    for name in ("leavesv", "leavesw"):
+        last = arrived(mesh, namespace, name)
+        # While it was ending its traffic went on, and none of it was refused.
+        assert last[-1] == "failed0"
+        assert len(last) > 10
+    assert sniffer.seen(PODS_NODE) == set()
