@@ -17,7 +17,7 @@ from ambit.local.instance.processes import Process, instance_processes
 from ambit.local.instance.record import read_record
 from ambit.testing.mesh import Mesh
 from ambit.testing.plugin import start_mesh
-from tests.mesh.traffic import Attempt, attempts, start_traffic
+from tests.mesh.traffic import Attempt, attempts, denied_client, start_traffic
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
@@ -114,9 +114,9 @@ def failed(found: list[Attempt]) -> list[Attempt]:
     return [attempt for attempt in found if attempt.result != 200]
 
 
-def never_served_who_is_denied(mesh: Mesh) -> None:
-    """The second client tries all the time; any success of it is a way past the policy."""
-    found = attempts(mesh, NAMESPACE, "denied")
+def never_served_who_is_denied(mesh: Mesh, pod: str = "denied") -> None:
+    """This client tries all the time; any success of it is a way past the policy."""
+    found = attempts(mesh, NAMESPACE, pod)
     assert len(found) > 20
     assert [attempt for attempt in found if attempt.result == 200] == []
 
@@ -185,19 +185,26 @@ def test_control_plane(faulty: Mesh) -> None:
 
 @pytest.mark.parametrize("node", ["node1", "node2"])
 def test_node_agent(faulty: Mesh, node: str) -> None:
-    """Known destinations and open connections go on; a name and a destination never used before wait."""
+    """Known destinations and open connections go on; a name and a destination never used before wait, and so does
+    a pod that is to start."""
     names = [f"late-{node}-{index}" for index in range(3)]
+    early = f"early-{node}"
     for name in names:
         faulty.kubectl("create", "service", "clusterip", name, "-n", NAMESPACE, "--tcp=80:8080")
         faulty.kubectl("set", "selector", "service", name, "app=web", "-n", NAMESPACE)
     envoys = {process.pid for process in processes(faulty, "envoy")}
     with waiting_fetches(faulty, names) as fetches:
         moment = kill(faulty, "node agent", f"nodes/{node}")
+        faulty.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=denied_client(early, node))
         answers = fetches()
     assert answers == ["200"] * len(names)
     assert failed(until_served_after(faulty, moment)) == []
     assert {process.pid for process in processes(faulty, "envoy")} == envoys
     faulty.wait("the agent is ready", lambda: ready_proxies(faulty) == 2, timeout=10)
+    faulty.kubectl("wait", "-n", NAMESPACE, f"pod/{early}", "--for=condition=Ready", "--timeout=30s")
+    faulty.wait("it has tried", lambda: len(attempts(faulty, NAMESPACE, early)) > 20)
+    never_served_who_is_denied(faulty, early)
+    faulty.kubectl("delete", "pod", early, "-n", NAMESPACE)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "garbage"])

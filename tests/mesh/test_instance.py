@@ -151,6 +151,15 @@ def start(mesh: Mesh, *words: str) -> subprocess.Popen[str]:
     )
 
 
+def test_two_at_once(cold: Mesh) -> None:
+    """One of them starts the instance, the other says that it runs."""
+    both = [start(cold, "up", "--nodes", "1") for _ in range(2)]
+    ended = sorted((process.wait(60), process.communicate()[0]) for process in both)
+    assert [code for code, _ in ended] == [0, 2], ended
+    assert "is already running" in ended[1][1]
+    assert len(supervisors(cold.state)) == 1
+
+
 @pytest.mark.parametrize("moment", ["state", "record", "kubeconfig"])
 def test_up_killed_midway(cold: Mesh, moment: str) -> None:
     """At its first trace, as soon as the instance is written down, and when its API server gets ready."""
@@ -187,6 +196,16 @@ def test_up_interrupted(cold: Mesh, moment: str, number: signal.Signals) -> None
         assert "undoing" in said
     assert not cold.state.root.exists()
     assert leftovers(cold.state.root.parent) == []
+
+
+def test_down_while_it_starts(cold: Mesh) -> None:
+    with start(cold, "up", "--nodes", "1") as starting:
+        until(cold.state.kubeconfig.exists)
+        cold.ambit("down")
+        said, _ = starting.communicate(timeout=20)
+    assert starting.returncode == 1, said
+    assert "the instance ended while it started" in said
+    assert "Traceback" not in said
 
 
 def test_demo_interrupted(cold: Mesh) -> None:

@@ -94,13 +94,17 @@ class Attempt:
         return f"{self.kind} {self.at:.3f} +{self.took:.3f} {self.result}"
 
 
+def denied_client(name: str, node: str) -> str:
+    """The manifest of a pod that tries all the time what the policy denies it, from its first moment on."""
+    return POD.format(name=name, node=node, account="denied", script=json.dumps(LOAD), probe="")
+
+
 def start_traffic(mesh: Mesh, namespace: str) -> None:
     """`web` on node2; on node1 `client`, which may talk to it, and `denied`, which may not. Returns when both run."""
     probe = "readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}"
-    pods = (("web", "node2", "default", SERVER, probe), ("client", "node1", "default", LOAD, ""))
-    text = OTHERS
-    for name, node, account, script, ready in (*pods, ("denied", "node1", "denied", LOAD, "")):
-        text += POD.format(name=name, node=node, account=account, script=json.dumps(script), probe=ready)
+    text = OTHERS + denied_client("denied", "node1")
+    for name, node, script, ready in (("web", "node2", SERVER, probe), ("client", "node1", LOAD, "")):
+        text += POD.format(name=name, node=node, account="default", script=json.dumps(script), probe=ready)
     mesh.kubectl("apply", "-n", namespace, "-f", "-", stdin=text)
     mesh.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod", "--all", "--timeout=60s")
     mesh.wait("the client is served", lambda: any(a.result == 200 for a in attempts(mesh, namespace)[-5:]))
