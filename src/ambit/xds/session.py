@@ -230,6 +230,11 @@ class ServerSession:
         subscription = self._subscriptions.get(type_url)
         return subscription.rejected.get(name, "") if subscription is not None else ""
 
+    def unacknowledged(self, type_url: str) -> int:
+        """How many responses wait for their answer; quick, unlike `status`."""
+        subscription = self._subscriptions.get(type_url)
+        return len(subscription.pending) if subscription is not None else 0
+
     def status(self, type_url: str) -> TypeStatus:
         subscription = self._subscriptions.get(type_url)
         if subscription is None:

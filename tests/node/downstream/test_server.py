@@ -11,6 +11,7 @@ from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 
 from ambit.node.downstream.server import EnvoyServer
 from ambit.xds.frames import Request, Resource, Response
+from ambit.xds.session import ServerSession
 from ambit.xds.wire import METHOD, decode_response, encode_request
 
 CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
@@ -162,3 +163,26 @@ async def test_access_logs_arrive_as_bytes(agent: Agent) -> None:
 
 async def test_the_socket_is_in_a_closed_directory(agent: Agent) -> None:
     assert agent.path.parent.stat().st_mode & 0o777 == 0o700
+
+
+async def test_one_question_does_not_look_at_all_others(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod may ask thousands: each must cost the same."""
+
+    def expensive(*_: object) -> None:
+        raise AssertionError("this looks at every name")
+
+    async with agent.envoy() as envoy:
+        await envoy.begin()
+        for name in ("unanswered", "status"):
+            monkeypatch.setattr(ServerSession, name, expensive)
+        waiting = agent.server.publish([(CLUSTER, resource("a"))])
+        for name in ("one", "two"):
+            await envoy.send(Request(type_url=CLUSTER, subscribe=(name,)))
+            await agent.asked.get()
+            agent.server.answer([(CLUSTER, resource(name, on_demand=True))])
+        for _ in range(3):
+            await envoy.ack(await envoy.next())
+        async with asyncio.timeout(5):
+            assert await waiting.settled() is None

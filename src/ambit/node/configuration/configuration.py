@@ -170,7 +170,7 @@ class Configuration:
                 found.append(self._answer_new(name))
             elif type_url == SECRET:
                 found += self._secret(name)
-        self._publish(found)
+        self._server.answer(_ordered(found))
 
     def certified(self, certificate: Certificate) -> None:
         """There is a new certificate: it is sent under both names, and its roots are trusted."""
@@ -246,14 +246,15 @@ class Configuration:
     def _publish(
         self, resources: Iterable[PlannedResource], removed: Iterable[tuple[str, str]] = ()
     ) -> Publication:
-        ordered = sorted(resources, key=lambda each: _ORDER.get(each.type_url, 1))
-        return self._server.publish(
-            [
-                (
-                    each.type_url,
-                    Resource(name=each.name, version=each.version, body=each.body, on_demand=each.on_demand),
-                )
-                for each in ordered
-            ],
-            removed,
+        return self._server.publish(_ordered(resources), removed)
+
+
+def _ordered(resources: Iterable[PlannedResource]) -> list[tuple[str, Resource]]:
+    ordered = sorted(resources, key=lambda each: _ORDER.get(each.type_url, 1))
+    return [
+        (
+            each.type_url,
+            Resource(name=each.name, version=each.version, body=each.body, on_demand=each.on_demand),
         )
+        for each in ordered
+    ]

@@ -97,6 +97,22 @@ class EnvoyServer:
 
         `changed` is (type URL, resource) in the order in which types must arrive.
         """
+        changes = self._update(changed, removed)
+        publication = Publication(
+            {change.type_url: self.store.revision(change.type_url) for change in changes},
+            {change.type_url: frozenset(change.before) for change in changes},
+        )
+        if not publication.check(stream.progress for stream in self._streams):
+            self._publications.append(publication)
+        return publication
+
+    def answer(self, found: Iterable[tuple[str, Resource]]) -> None:
+        """As `publish`, for answers to questions, which nobody awaits: there can be thousands under way."""
+        self._update(found, ())
+
+    def _update(
+        self, changed: Iterable[tuple[str, Resource]], removed: Iterable[tuple[str, str]]
+    ) -> list[Changed]:
         puts: dict[str, dict[str, Resource]] = {}
         gone: dict[str, set[str]] = {}
         for type_url, resource in changed:
@@ -109,19 +125,10 @@ class EnvoyServer:
             for type_url, resources in puts.items()
             if (change := self.store.update(type_url, resources, gone.get(type_url, ())))
         ]
-        return self._announce(changes)
-
-    def _announce(self, changes: list[Changed]) -> Publication:
-        publication = Publication(
-            {change.type_url: self.store.revision(change.type_url) for change in changes},
-            {change.type_url: frozenset(change.before) for change in changes},
-        )
         if changes:
             for stream in self._streams:
                 stream.send(stream.session.notify_all(changes))
-        if not publication.check(stream.progress for stream in self._streams):
-            self._publications.append(publication)
-        return publication
+        return changes
 
     def _check(self) -> None:
         self._publications = [
