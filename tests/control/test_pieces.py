@@ -1,6 +1,5 @@
 import asyncio
 import datetime as dt
-import logging
 
 import grpc
 import msgspec
@@ -8,9 +7,7 @@ import pytest
 
 from ambit.ca.authority import Authority
 from ambit.control.callers import Refused, read_review
-from ambit.control.debug import Answer, DebugServer
 from ambit.control.discovery import Progress
-from ambit.control.logs import Lines, event
 from ambit.control.mesh import updates_of
 from ambit.control.metrics import Counters
 from ambit.control.pods import is_enrolled
@@ -82,16 +79,6 @@ async def ask(port, request):
     return answer.split(b"\r\n", 1)[0].decode(), answer.split(b"\r\n\r\n", 1)[-1]
 
 
-async def test_the_debug_server():
-    server = DebugServer({"/x": lambda: Answer(b"here")})
-    async with server.listening(0) as port:
-        assert await ask(port, b"GET /x?y=1 HTTP/1.1\r\n\r\n") == ("HTTP/1.1 200 OK", b"here")
-        assert (await ask(port, b"GET /y HTTP/1.1\r\n\r\n"))[0] == "HTTP/1.1 404 Not Found"
-        assert (await ask(port, b"POST /x HTTP/1.1\r\n\r\n"))[0] == "HTTP/1.1 405 Method Not Allowed"
-        assert (await ask(port, b"nonsense\r\n\r\n"))[0] == "HTTP/1.1 400 Bad Request"
-        assert await ask(port, b"x" * 40_000) == ("", b"")
-
-
 def test_metrics_text():
     counters = Counters()
     counters.declare("a_total", "What it is.")
@@ -103,16 +90,6 @@ def test_metrics_text():
         'a_total{type="q\\"uote"} 1',
         'a_total{more="y",type="x"} 2',
     ]
-
-
-def test_log_lines():
-    logger, seen = logging.getLogger("test.lines"), []
-    logger.addFilter(seen.append)
-    event(logger, logging.ERROR, "it happened", who="a b", line="x\ny", plain="z")
-    [record] = seen
-    assert Lines().format(record).split(" ", 3)[3] == 'it happened who="a b" line="x\\ny" plain=z'
-    shown = msgspec.json.decode(Lines(as_json=True).format(record))
-    assert (shown["message"], shown["who"], shown["line"]) == ("it happened", "a b", "x\ny")
 
 
 def test_the_server_certificate_is_renewed_at_half_of_its_life():

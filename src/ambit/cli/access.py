@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ambit.core.errors import BadInput, NotRunning
+from ambit.core.errors import BadInput, NotRunning, first_failure
 from ambit.kube.client import Client
 from ambit.local.instance.record import read_record
 from ambit.local.layout import StateDirectory
@@ -74,12 +74,7 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
     try:
         return asyncio.run(work)
     except BaseExceptionGroup as group:
-        raise _first(group) from group
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+        raise first_failure(group) from group
 
 
 async def with_client(client: Client, work: Callable[[Client], Awaitable[Result]]) -> Result:

@@ -17,11 +17,11 @@ from ambit.ca.issuance import Caller, may_issue
 from ambit.ca.limit import RateLimit
 from ambit.ca.request import RefusedRequest, SigningRequest, parse_request
 from ambit.control.callers import Authenticator, Refused
-from ambit.control.logs import event
 from ambit.control.metrics import Counters
 from ambit.control.pods import PodIndex
 from ambit.control.settings import Settings
 from ambit.core.errors import AmbitError
+from ambit.daemon.logs import event
 from ambit.xds.protos import ca_pb2 as pb
 
 log = logging.getLogger("ambit.control.certificates")

@@ -12,9 +12,9 @@ import msgspec
 from ambit.ca.issuance import Caller
 from ambit.control.addresses import AddressIndex, is_address
 from ambit.control.callers import Authenticator, Refused
-from ambit.control.logs import event
 from ambit.control.metrics import Counters
 from ambit.control.settings import Settings
+from ambit.daemon.logs import event
 from ambit.xds import wire
 from ambit.xds.frames import Resource, Response
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES

@@ -9,8 +9,8 @@ import datetime as dt
 import logging
 from collections.abc import Callable
 
-from ambit.control.logs import event
 from ambit.core.errors import AmbitError
+from ambit.daemon.logs import event
 from ambit.kube.client import Client, Object
 from ambit.kube.errors import NotFound
 from ambit.kube.resource import LEASES

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ambit.control.discovery import Update
-from ambit.control.logs import event
 from ambit.control.metrics import Counters
 from ambit.control.settings import Settings
 from ambit.core.finding import Finding
+from ambit.daemon.logs import event
 from ambit.ingest.mesh import Change, MeshCompiler, MeshDelta
 from ambit.ingest.settings import MeshSettings
 from ambit.kube.client import Client

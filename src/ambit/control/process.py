@@ -11,7 +11,6 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from http import HTTPStatus
 from typing import TypeVar
 
 import grpc.aio
@@ -21,10 +20,8 @@ from ambit import __version__
 from ambit.ca.authority import Authority
 from ambit.control.callers import Authenticator
 from ambit.control.certificates import CertificateService
-from ambit.control.debug import Answer, DebugServer, json_answer
 from ambit.control.discovery import Discovery
 from ambit.control.leader import Leadership
-from ambit.control.logs import event
 from ambit.control.mesh import MeshFeed
 from ambit.control.metrics import Counters, family
 from ambit.control.pods import PodIndex
@@ -33,7 +30,9 @@ from ambit.control.roots import load_authority
 from ambit.control.server import ServerCertificate, listen_plain, listen_tls, make_server
 from ambit.control.settings import Settings
 from ambit.control.status import StatusWriter
-from ambit.core.errors import AmbitError, Unreachable
+from ambit.core.errors import Unreachable, first_failure
+from ambit.daemon.http import PROMETHEUS_TEXT, Handler, Request, Response, json_response, port_of, serve
+from ambit.daemon.logs import event
 from ambit.kube.client import Client
 from ambit.kube.errors import ApiError
 from ambit.xds.messages import TYPES
@@ -107,16 +106,17 @@ class ControlPlane:
             if not stop.is_set():
                 raise
         except BaseExceptionGroup as several:
-            raise _first(several) from several
+            raise first_failure(several) from several
         finally:
             stopping.cancel()
 
     async def _live(self, stop: asyncio.Event) -> None:
-        debug = DebugServer(self._routes())
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             debug_port = 0
             if self._settings.debug_port is not None:
-                debug_port = await stack.enter_async_context(debug.listening(self._settings.debug_port))
+                debug = await serve("127.0.0.1", self._settings.debug_port, self._routes())
+                stack.callback(debug.close)
+                debug_port = port_of(debug)
             background = [group.create_task(each.run()) for each in self._feed.informers.values()]
             try:
                 await self._serve(group, background, debug_port, stop)
@@ -203,25 +203,25 @@ class ControlPlane:
     def _leading(self) -> bool:
         return self._leadership is not None and self._leadership.leading
 
-    def _routes(self) -> dict[str, Callable[[], Answer]]:
+    def _routes(self) -> dict[str, Handler]:
         return {
             "/metrics": self._metrics,
             "/healthz/ready": self._readiness,
-            "/version": lambda: json_answer({"version": __version__}),
-            "/debug/syncz": lambda: json_answer(self._discovery.status()),
-            "/debug/findings": lambda: json_answer(
+            "/version": lambda _: json_response({"version": __version__}),
+            "/debug/syncz": lambda _: json_response(self._discovery.status()),
+            "/debug/findings": lambda _: json_response(
                 {"findings": self._feed.findings, "undecodable": self._feed.undecodable}
             ),
         }
 
-    def _readiness(self) -> Answer:
+    def _readiness(self, _: Request) -> Response:
         if self._ready:
-            return Answer(b"ready\n")
+            return Response(b"ready\n")
         waiting = [name for name, each in self._feed.informers.items() if not each.is_synced]
         text = f"not ready, waiting for: {', '.join(waiting) or 'its own start'}\n"
-        return Answer(text.encode(), status=HTTPStatus.SERVICE_UNAVAILABLE)
+        return Response(text.encode(), 503)
 
-    def _metrics(self) -> Answer:
+    def _metrics(self, _: Request) -> Response:
         store = self._discovery.store
         lines = family(
             "ambit_xds_resources",
@@ -231,7 +231,7 @@ class ControlPlane:
         )
         lines += family("ambit_xds_nodes", "gauge", "Connected nodes.", [((), len(self._discovery.status()))])
         text = "\n".join([*lines, self._counters.render()])
-        return Answer(text.encode(), "text/plain; version=0.0.4; charset=utf-8")
+        return Response(text.encode(), content_type=PROMETHEUS_TEXT)
 
 
 async def _patiently(action: Callable[[], Awaitable[T]]) -> T:
@@ -244,12 +244,3 @@ async def _patiently(action: Callable[[], Awaitable[T]]) -> T:
             event(log, logging.WARNING, "the API server does not answer as needed", reason=error.message)
         await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
         delay = min(RETRY_MAX, delay * 2)
-
-
-def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first failure inside: the one the user can act on, if there is one."""
-    chosen = several.subgroup(AmbitError) or several
-    error: BaseException = chosen
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

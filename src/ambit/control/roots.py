@@ -10,8 +10,8 @@ import logging
 from collections.abc import Callable, Mapping
 
 from ambit.ca.authority import Authority, BadAuthority
-from ambit.control.logs import event
 from ambit.control.settings import Settings
+from ambit.daemon.logs import event
 from ambit.kube.client import Client, Object
 from ambit.kube.errors import AlreadyExists, NotFound
 from ambit.kube.resource import SECRETS

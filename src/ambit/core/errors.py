@@ -31,3 +31,11 @@ class BadInput(AmbitError):
 
 class Unreachable(AmbitError):
     """A server did not answer."""
+
+
+def first_failure(several: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first failure inside: the one the user can act on, if there is one."""
+    error: BaseException = several.subgroup(AmbitError) or several
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

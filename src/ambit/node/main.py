@@ -9,7 +9,7 @@ import sys
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
-from ambit.core.errors import AmbitError
+from ambit.core.errors import first_failure
 from ambit.kube.client import Client
 from ambit.node.flows.access_line import access_line
 from ambit.node.flows.record import Flow
@@ -39,7 +39,7 @@ async def main(settings: AgentSettings) -> None:
         try:
             await agent.run(stop, Endpoints(agent).run())
         except BaseExceptionGroup as several:
-            raise _first(several) from several
+            raise first_failure(several) from several
         finally:
             log.flush()
 
@@ -65,11 +65,3 @@ class _AccessLog:
 
 def _ignore(record: Flow) -> None:
     """No access log."""
-
-
-def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first failure inside: the one the user can act on, if there is one."""
-    error: BaseException = several.subgroup(AmbitError) or several
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

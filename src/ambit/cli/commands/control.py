@@ -99,9 +99,9 @@ def run(
     """Serve the workload API and certificates to nodes, until SIGTERM."""
     import asyncio
 
-    from ambit.control.logs import set_up
     from ambit.control.main import main
     from ambit.control.settings import Settings
+    from ambit.daemon.logs import set_up
 
     settings = Settings(
         trust_domain=trust_domain,

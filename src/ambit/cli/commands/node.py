@@ -135,7 +135,7 @@ def run(
 
     import msgspec
 
-    from ambit.node.logs import set_up
+    from ambit.daemon.logs import set_up
     from ambit.node.main import main
     from ambit.node.settings import AgentSettings
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import msgspec
 
+from ambit.daemon.process_id import start_time
 from ambit.local.layout import StateDirectory
 
 
 class ProcessId(msgspec.Struct, frozen=True):
-    """A process, safe against reuse of its number: `started` is field 22 of /proc/<pid>/stat, in clock ticks."""
+    """A process, safe against reuse of its number: `started` as `start_time` says."""
 
     pid: int
     started: int
@@ -17,20 +18,13 @@ class ProcessId(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, pid: int) -> "ProcessId":
         """Raises ProcessLookupError when it is gone, or dead and only not yet reaped by its parent."""
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            raise ProcessLookupError(pid) from None
-        fields = stat.rpartition(")")[2].split()
-        if fields[0] in ("Z", "X"):
+        started = start_time(pid)
+        if started is None:
             raise ProcessLookupError(pid)
-        return cls(pid, int(fields[19]))
+        return cls(pid, started)
 
     def is_alive(self) -> bool:
-        try:
-            return ProcessId.of(self.pid) == self
-        except ProcessLookupError:
-            return False
+        return start_time(self.pid) == self.started
 
 
 class InstanceRecord(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from ambit.core.errors import AmbitError, Unreachable
+from ambit.daemon.process_id import start_time
 from ambit.local.pods.shim.protocol import Container, ContainerState, Process, Reply, Request, Sandbox
 
 _PROGRAM = (
@@ -180,15 +181,6 @@ async def launch(directory: Path, sandbox: Sandbox, owner: Owner) -> ShimClient:
         msgspec.json.encode(msgspec.structs.replace(owner, pid=pid, started=started or 0))
     )
     return ShimClient(sandbox["socket"])
-
-
-def start_time(pid: int) -> int | None:
-    """When a process started, in kernel ticks; None when it does not exist or is a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == b"Z" else int(fields[19])
 
 
 def read_owner(directory: Path) -> Owner | None:

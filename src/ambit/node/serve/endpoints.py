@@ -1,7 +1,6 @@
 """The agent's ports: 15000 on loopback for people, 15020 for metrics, 15021 for readiness."""
 
 import asyncio
-import socket
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -10,14 +9,13 @@ from typing import Any
 import msgspec
 
 from ambit import __version__
-from ambit.core.errors import AmbitError, EnvironmentProblem
+from ambit.core.errors import AmbitError
+from ambit.daemon.http import PROMETHEUS_TEXT, Handler, Request, Response, json_response, port_of, serve
 from ambit.node.flows.record import Flow
 from ambit.node.process import NodeAgent
 from ambit.node.serve import dump, metrics
-from ambit.node.serve.http import Handler, Request, Response, json_response, serve
 from ambit.node.serve.status import node_view
 
-_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _LINES = "application/x-ndjson"
 
 
@@ -35,11 +33,11 @@ class Endpoints:
         ready: dict[str, Handler] = {"/healthz/ready": self._ready}
         counted: dict[str, Handler] = {"/metrics": self._metrics, "/stats/prometheus": self._metrics}
         servers = [
-            await _listen("127.0.0.1", settings.admin_port, {**self._debug(), **ready, **counted}),
-            await _listen("", settings.metrics_port, counted),
-            await _listen("", settings.readiness_port, ready),
+            await serve("127.0.0.1", settings.admin_port, {**self._debug(), **ready, **counted}),
+            await serve("", settings.metrics_port, counted),
+            await serve("", settings.readiness_port, ready),
         ]
-        self.ports = tuple(_port(server) for server in servers)
+        self.ports = tuple(port_of(server) for server in servers)
         try:
             async with asyncio.TaskGroup() as tasks:
                 for server in servers:
@@ -67,7 +65,7 @@ class Endpoints:
 
     def _metrics(self, _: Request) -> Response:
         text = "\n".join(metrics.render(self._agent, __version__)) + "\n"
-        return Response(text.encode(), content_type=_TEXT)
+        return Response(text.encode(), content_type=PROMETHEUS_TEXT)
 
     async def _status(self, _: Request) -> Response:
         return json_response(await node_view(self._agent))
@@ -151,18 +149,5 @@ class Endpoints:
         return Response(content_type=_LINES, stream=stream())
 
 
-def _port(server: asyncio.Server) -> int:
-    return next(int(each.getsockname()[1]) for each in server.sockets if each.family == socket.AF_INET)
-
-
 def _line(record: Flow) -> bytes:
     return msgspec.json.encode(record) + b"\n"
-
-
-async def _listen(address: str, port: int, routes: Mapping[str, Handler]) -> asyncio.Server:
-    try:
-        return await serve(address, port, routes)
-    except OSError as problem:
-        raise EnvironmentProblem(
-            f"the agent cannot listen on port {port}: {problem.strerror}", "another agent may run here"
-        ) from problem

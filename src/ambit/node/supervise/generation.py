@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from ambit.core.errors import EnvironmentProblem
+from ambit.daemon.process_id import start_time
 
 LOG_LIMIT = 8 << 20
 """Bytes."""
@@ -65,16 +66,6 @@ class Generation(msgspec.Struct, frozen=True):
         finally:
             loop.remove_reader(descriptor)
             os.close(descriptor)
-
-
-def start_time(pid: int) -> int | None:
-    """When the process began, or None when it is gone or only waits to be reaped."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def rotate(log: Path) -> None:

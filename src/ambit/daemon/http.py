@@ -1,30 +1,32 @@
 """A tiny HTTP/1.1 server: GET and POST, one request per connection, bodies whole or streamed.
 
-For a handful of local callers (kubelet, Prometheus, the command line); a web framework would cost the agent a
-third of its memory.
+For a handful of local callers (kubelet, Prometheus, the command line); a web framework would cost the node agent
+a third of its memory.
 """
 
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from http import HTTPStatus
 from typing import TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
+from ambit.core.errors import EnvironmentProblem
+
 _log = logging.getLogger("ambit.http")
 _HEAD = 16 * 1024
 _PATIENCE = 10.0
 """Seconds a client has to send its request."""
-_REASONS = {
-    200: "OK",
-    400: "Bad Request",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}
+_GONE = (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError)
+"""The client left, or sent nothing that could be answered."""
+
+
+PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+"""Content type of Prometheus' text format."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -52,14 +54,23 @@ def json_response(value: object, status: int = 200) -> Response:
 
 
 async def serve(address: str | list[str], port: int, routes: Mapping[str, Handler]) -> asyncio.Server:
-    """Starts to serve; paths without a route are 404. Raises OSError when the port is taken."""
+    """Starts to serve; paths without a route are 404. Raises EnvironmentProblem when the port is taken."""
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, EOFError, TimeoutError, asyncio.LimitOverrunError):
+        with contextlib.closing(writer), contextlib.suppress(*_GONE):
             await _exchange(reader, writer, routes)
-        writer.close()
 
-    return await asyncio.start_server(connected, address, port, limit=_HEAD)
+    try:
+        return await asyncio.start_server(connected, address, port, limit=_HEAD)
+    except OSError as problem:
+        raise EnvironmentProblem(
+            f"port {port} cannot be bound: {problem.strerror}", "another process of this kind may run here"
+        ) from problem
+
+
+def port_of(server: asyncio.Server) -> int:
+    """The IPv4 port it listens on."""
+    return next(int(each.getsockname()[1]) for each in server.sockets if each.family == socket.AF_INET)
 
 
 async def _exchange(
@@ -115,14 +126,14 @@ async def _answer(head: bytes, routes: Mapping[str, Handler]) -> Response:
     try:
         answer = handler(request)
         return answer if isinstance(answer, Response) else await answer
-    except Exception:  # noqa: BLE001 - one question must not end the agent
+    except Exception:  # noqa: BLE001 - one question must not end the process
         _log.exception("%s failed", request.path)
-        return Response(b"the agent could not answer; its log says why\n", 500)
+        return Response(b"no answer; the log says why\n", 500)
 
 
 def _head(response: Response) -> bytes:
     lines = [
-        f"HTTP/1.1 {response.status} {_REASONS.get(response.status, 'Error')}",
+        f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}",
         f"Content-Type: {response.content_type}",
         "Connection: close",
         *([] if response.stream is not None else [f"Content-Length: {len(response.body)}"]),

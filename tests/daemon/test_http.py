@@ -1,11 +1,11 @@
-"""The agent's HTTP server."""
+"""The HTTP server of our processes."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 
-from ambit.node.serve.http import Request, Response, json_response, serve
+from ambit.daemon.http import Request, Response, json_response, serve
 
 CLOSED: list[str] = []
 

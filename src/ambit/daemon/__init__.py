@@ -1,0 +1,1 @@
+"""What every long-running process of ours has: log lines, a small HTTP server, process identities."""

@@ -1,0 +1,12 @@
+"""Processes told apart although the kernel uses their numbers again: number and start time together (proc(5))."""
+
+
+def start_time(pid: int) -> int | None:
+    """When the process began, in clock ticks since boot; None when it is gone or only waits to be reaped."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The program's name may hold spaces and parentheses; fields are counted from behind it.
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
