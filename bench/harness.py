@@ -100,8 +100,7 @@ def table(subject: str, numbers: Sequence[Number]) -> str:
 
 
 def remember(results: dict[str, list[Number]], options: Options) -> None:
-    """Append a run to the history, which stays on this machine."""
-    HISTORY.parent.mkdir(parents=True, exist_ok=True)
+    """Append a run to the history, which stays on this machine. Says so when it cannot."""
     line = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": _commit(),
@@ -109,8 +108,12 @@ def remember(results: dict[str, list[Number]], options: Options) -> None:
         "options": msgspec.to_builtins(options),
         "results": msgspec.to_builtins(results),
     }
-    with HISTORY.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    try:
+        HISTORY.parent.mkdir(parents=True, exist_ok=True)
+        with HISTORY.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as problem:
+        print(f"history not written: {problem}", file=sys.stderr)
 
 
 def machine() -> dict[str, object]:

@@ -44,6 +44,7 @@ async def measure(options: Options) -> list[Number]:
                     high=max(first),
                 ),
                 Number(f"first connection, {where}, p50", percentile(first, 0.5), "ms"),
+                Number(f"second connection, {where}, p99", percentile(again, 0.99), "ms"),
                 Number(f"second connection, {where}, p50", percentile(again, 0.5), "ms"),
             ]
         service = f"far-0.{NAMESPACE}.svc.cluster.local"
