@@ -18,11 +18,10 @@ import time
 CHUNK = bytes(256 * 1024)
 
 
-def sink(port: int) -> None:
-    with socket.create_server(("", port), backlog=64) as listener:
-        while True:
-            connection, _ = listener.accept()
-            threading.Thread(target=_swallow, args=(connection,), daemon=True).start()
+def sink(listener: socket.socket) -> None:
+    while True:
+        connection, _ = listener.accept()
+        threading.Thread(target=_swallow, args=(connection,), daemon=True).start()
 
 
 def _swallow(connection: socket.socket) -> None:
@@ -151,7 +150,7 @@ def dns(name: str, count: int) -> dict[str, list[float]]:
 def main(words: list[str]) -> None:
     match words:
         case ["sink", port]:
-            sink(int(port))
+            sink(socket.create_server(("", int(port)), backlog=64))
         case ["bulk", host, port, streams, seconds]:
             print(json.dumps(bulk(host, int(port), int(streams), float(seconds))))
         case ["requests", host, port, connections, seconds, mode]:

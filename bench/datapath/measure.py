@@ -72,7 +72,7 @@ Samples = dict[tuple[str, str], list[Sample]]
 async def measure(options: Options) -> list[Number]:
     """Rates and latencies of each variant, then the ratios that count."""
     if os.environ.get(ZTUNNEL):
-        print(f"{ZTUNNEL}: not measured, see docs/performance.md for what is missing", file=sys.stderr)
+        print(f"{ZTUNNEL}: not measured yet, docs/performance.md says what is missing", file=sys.stderr)
     known = await known_tools()
     samples: Samples = {}
     async with instance() as mesh:

@@ -1,0 +1,59 @@
+"""The load generator against servers on loopback."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from bench import load
+
+
+@contextlib.contextmanager
+def answering(status: str = "200 OK") -> Iterator[int]:
+    """A server that answers each request with `ok`; gives its port."""
+
+    def serve(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            while request := connection.recv(65536):
+                connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nok".encode())
+                if b"Connection: close" in request:
+                    return
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("mode", ["keep", "close"])
+def test_requests_are_counted_and_timed(mode: str) -> None:
+    with answering() as port:
+        found = load.requests("127.0.0.1", port, 4, 0.2, mode)
+    assert found["rate"] > 0
+    assert found["errors"] == 0
+    assert 0 < found["p50_us"] <= found["p99_us"]
+
+
+def test_other_answers_are_errors() -> None:
+    with answering("503 Service Unavailable") as port:
+        found = load.requests("127.0.0.1", port, 1, 0.1, "keep")
+    assert found["errors"] > 0
+    assert found["rate"] == 0
+
+
+def test_first_connections_are_timed_one_by_one() -> None:
+    with answering() as port:
+        assert len(load.first([f"127.0.0.1:{port}"] * 3)["seconds"]) == 3
+
+
+def test_bulk_counts_what_the_sink_took() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=load.sink, args=(listener,), daemon=True).start()
+    assert load.bulk("127.0.0.1", listener.getsockname()[1], 2, 0.1)["gbps"] > 0
