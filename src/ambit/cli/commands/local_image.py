@@ -20,7 +20,7 @@ def image() -> None:
 @image.command("add", context_settings={"ignore_unknown_options": True})
 @name_option
 @click.argument("pattern")
-@click.argument("words", nargs=-1, required=True)
+@click.argument("words", nargs=-1, required=True, metavar="-- COMMAND [ARGUMENT]...")
 def add(name: str | None, pattern: str, words: tuple[str, ...]) -> None:
     """Run COMMAND for images that match PATTERN (`*` matches anything).
 

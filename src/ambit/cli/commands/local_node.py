@@ -38,7 +38,7 @@ def list_nodes(name: str | None, output: str) -> None:
 @node.command("exec", context_settings={"ignore_unknown_options": True})
 @name_option
 @click.argument("place")
-@click.argument("words", nargs=-1, required=True)
+@click.argument("words", nargs=-1, required=True, metavar="-- COMMAND [ARGUMENT]...")
 def execute(name: str | None, place: str, words: tuple[str, ...]) -> None:
     """Run a program in the network namespace of a node (or of `fabric`).
 
