@@ -181,7 +181,10 @@ def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
 
 
 def write_kubeconfig(path: Path, credentials: Credentials, server: str, name: str = "ambit") -> None:
-    """A kubeconfig with cluster-admin rights for `server` (`https://127.0.0.1:PORT`), mode 0600."""
+    """A kubeconfig with cluster-admin rights for `server` (`https://127.0.0.1:PORT`), mode 0600.
+
+    One that says the same already is left alone: an API server must come back while the disk is full.
+    """
 
     def inline(file: Path) -> str:
         return b64encode(file.read_bytes()).decode()
@@ -210,5 +213,8 @@ def write_kubeconfig(path: Path, credentials: Credentials, server: str, name: st
             {"name": name, "context": {"cluster": name, "user": name, "namespace": "default"}},
         ],
     }
+    content = msgspec.yaml.encode(config)
+    if path.is_file() and path.read_bytes() == content:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, msgspec.yaml.encode(config))
+    _write(path, content)
