@@ -49,7 +49,7 @@ def main() -> int:
             numbers = results[subject.name]
             if subject.show is not None:
                 print(subject.show(subject.name, numbers), end="\n\n")
-                numbers = [each for each in numbers if each.unit == "×"]
+                numbers = [each for each in numbers if each.unit in ("×", "MiB")]
             print(table(subject.name, numbers))
             print(f"  ({time.monotonic() - started:.0f} s)\n", flush=True)
     remember(results, options)

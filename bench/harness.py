@@ -61,7 +61,7 @@ class Subject(msgspec.Struct, frozen=True):
     about: str
     measure: Callable[[Options], Coroutine[Any, Any, list[Number]]]
     show: Callable[[str, list[Number]], str] | None = None
-    """Prints what is clearer as a matrix; the table below it then has only ratios."""
+    """Prints what is clearer as a matrix; the table below it then has only ratios and memory."""
 
 
 def summary(

@@ -62,7 +62,17 @@ class Processes(msgspec.Struct, frozen=True):
     proxies: tuple[int, ...] = ()
     agents: tuple[int, ...] = ()
 
+    @classmethod
+    def of_nodes(cls, mesh: Instance) -> "Processes":
+        """Envoy and agent of every node."""
+        found = mesh.processes()
+        return cls(
+            tuple(each.pid for each in found if each.part == "envoy"),
+            tuple(each.pid for each in found if each.part == "node agent"),
+        )
+
     def used(self) -> tuple[float, float]:
+        """Processor seconds of proxies and of agents so far."""
         return _processor(self.proxies), _processor(self.agents)
 
 
@@ -70,51 +80,76 @@ Samples = dict[tuple[str, str], list[Sample]]
 
 
 async def measure(options: Options) -> list[Number]:
-    """Rates and latencies of each variant, then the ratios that count."""
+    """Rates and latencies of each variant, the ratios that count, and what the load left in memory."""
     if os.environ.get(ZTUNNEL):
         print(f"{ZTUNNEL}: not measured yet, docs/performance.md says what is missing", file=sys.stderr)
     known = await known_tools()
     samples: Samples = {}
     async with instance() as mesh:
-        own = mesh.processes()
-        processes = {
-            "bench-direct": Processes(),
-            "bench-mesh": Processes(
-                tuple(each.pid for each in own if each.part == "envoy"),
-                tuple(each.pid for each in own if each.part == "node agent"),
-            ),
-        }
+        own = Processes.of_nodes(mesh)
+        addresses: dict[tuple[str, str], str] = {}
         for namespace, enrolled in NAMESPACES.items():
-            await _pods(mesh, namespace, enrolled, known)
-        addresses = {
-            (namespace, server): await mesh.address(namespace, f"{namespace}-{server}")
-            for namespace in NAMESPACES
-            for server in (NEAR, FAR)
-        }
-        for namespace in NAMESPACES:
-            await mesh.address(namespace, f"{namespace}-client")
+            addresses |= await _pods(mesh, namespace, enrolled, known)
         async with sidecars(mesh, "bench-sidecar-client", f"bench-sidecar-{FAR}") as pids:
-            processes["bench-sidecar"] = Processes(pids)
+            processes = {"bench-direct": Processes(), "bench-mesh": own, "bench-sidecar": Processes(pids)}
+            site = Site(mesh, addresses, processes, known)
             for variant in VARIANTS:
-                await _warm(mesh, variant, addresses)
+                await site.warm(variant)
             for number in range(options.rounds):
+                turn = number % len(VARIANTS)
                 for load in LOADS:
-                    for variant in VARIANTS[number % len(VARIANTS) :] + VARIANTS[: number % len(VARIANTS)]:
-                        if load.bulk and not variant.has_bulk:
-                            continue
-                        address = addresses[variant.namespace, variant.server]
-                        place = (variant.namespace, f"{variant.namespace}-client")
-                        port = BULK_PORT if load.bulk else variant.http_port
-                        proxies, agents = processes[variant.namespace].used()
-                        result = await run_load(mesh, place, (address, port), load, options.seconds, known)
-                        proxies_now, agents_now = processes[variant.namespace].used()
-                        unit = 1e6 / (result.amount * (1000 if load.bulk else 1))
-                        sample = Sample(result, (proxies_now - proxies) * unit, (agents_now - agents) * unit)
-                        samples.setdefault((variant.name, load.name), []).append(sample)
-    return [*_absolute(samples), *_ratios(samples)]
+                    for variant in (*VARIANTS[turn:], *VARIANTS[:turn]):
+                        if variant.has_bulk or not load.bulk:
+                            sample = await site.sample(variant, load, options.seconds)
+                            samples.setdefault((variant.name, load.name), []).append(sample)
+        after = _memory(mesh, own)
+    return [*_absolute(samples), *_ratios(samples), *after]
 
 
-async def _pods(mesh: Instance, namespace: str, enrolled: bool, known: bool) -> None:
+class Site(msgspec.Struct, frozen=True):
+    """Where the variants run. `addresses` by namespace and server, `processes` by namespace."""
+
+    mesh: Instance
+    addresses: dict[tuple[str, str], str]
+    processes: dict[str, Processes]
+    known: bool
+
+    async def warm(self, variant: Variant) -> None:
+        """Until the variant's servers answer: what starts late must not count as slow."""
+        target = f"{self.addresses[variant.namespace, variant.server]}:{variant.http_port}"
+
+        async def answers() -> bool:
+            try:
+                words = ("python3", "/bench/load.py", "first", target)
+                return bool(await self.mesh.run(variant.namespace, f"{variant.namespace}-client", *words))
+            except RuntimeError:
+                return False
+
+        await until(f"{variant.name} answers", answers)
+
+    async def sample(self, variant: Variant, load: Load, seconds: float) -> Sample:
+        """One load on one variant."""
+        processes = self.processes[variant.namespace]
+        place = (variant.namespace, f"{variant.namespace}-client")
+        port = BULK_PORT if load.bulk else variant.http_port
+        target = (self.addresses[variant.namespace, variant.server], port)
+        proxies, agents = processes.used()
+        result = await run_load(self.mesh, place, target, load, seconds, self.known)
+        proxies_now, agents_now = processes.used()
+        unit = 1e6 / (result.amount * (1000 if load.bulk else 1))
+        return Sample(result, (proxies_now - proxies) * unit, (agents_now - agents) * unit)
+
+
+def _memory(mesh: Instance, processes: Processes) -> list[Number]:
+    sizes = {each.pid: each.anonymous / 1024 for each in mesh.processes()}
+    return [
+        summary(f"{name} of a node after the load, anonymous", [sizes[pid] for pid in pids], "MiB", target)
+        for name, pids, target in (("Envoy", processes.proxies, 40.0), ("agent", processes.agents, 60.0))
+    ]
+
+
+async def _pods(mesh: Instance, namespace: str, enrolled: bool, known: bool) -> dict[tuple[str, str], str]:
+    """A client and two servers, all ready; the servers' addresses."""
     await mesh.namespace(namespace, enrolled=enrolled)
     script = {"metadata": {"name": "script", "namespace": namespace}, "data": {"load.py": LOADER.read_text()}}
     await mesh.client.create(CONFIG_MAPS, script)
@@ -122,21 +157,10 @@ async def _pods(mesh: Instance, namespace: str, enrolled: bool, known: bool) -> 
     await mesh.pod(namespace, f"{namespace}-client", "node1", {"client": ["sleep", "infinity"]}, "script")
     await mesh.pod(namespace, f"{namespace}-{NEAR}", "node1", servers, "script")
     await mesh.pod(namespace, f"{namespace}-{FAR}", "node2", servers, "script")
-
-
-async def _warm(mesh: Instance, variant: Variant, addresses: dict[tuple[str, str], str]) -> None:
-    """Until the variant's servers answer: what starts late must not count as slow."""
-    address = addresses[variant.namespace, variant.server]
-    targets = [f"{address}:{variant.http_port}"]
-
-    async def answers() -> bool:
-        try:
-            words = ("python3", "/bench/load.py", "first", *targets)
-            return bool(await mesh.run(variant.namespace, f"{variant.namespace}-client", *words))
-        except RuntimeError:
-            return False
-
-    await until(f"{variant.name} answers", answers)
+    await mesh.address(namespace, f"{namespace}-client")
+    return {
+        (namespace, server): await mesh.address(namespace, f"{namespace}-{server}") for server in (NEAR, FAR)
+    }
 
 
 def _processor(pids: tuple[int, ...]) -> float:
