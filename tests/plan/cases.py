@@ -128,4 +128,6 @@ def resources() -> dict[str, PlannedResource]:
     # These differ from the open pod's in names only.
     del found["in_guarded"], found["out_guarded"], found["local_guarded"]
     found["matcher_open"] = found["out_open"]
+    few = [(ipaddress.ip_address("10.96.0.20"), 80), (ipaddress.ip_address("fd00::1"), 443)]
+    (found["matcher_limited"],) = node_proxy.outbound_resources(client, VIEW, SETTINGS, few)
     return found

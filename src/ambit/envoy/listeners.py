@@ -38,6 +38,7 @@ DENIED = "denied"
 
 ASKED = "asked"
 PASSED = "passed"
+LIMITED = "limited"
 """Filter chains of the outbound listener."""
 
 _ORIGINAL_DST = "envoy.filters.listener.original_dst"
@@ -46,11 +47,18 @@ _SOL_TCP, _TCP_KEEPIDLE, _TCP_KEEPINTVL, _TCP_KEEPCNT = 6, 4, 5, 6
 
 
 def outbound(
-    *, pod: str, netns: str, addresses: Collection[Address], client_secret: str, outer: Iterable[Network]
+    *,
+    pod: str,
+    netns: str,
+    addresses: Collection[Address],
+    client_secret: str,
+    outer: Iterable[Network],
+    only: Iterable[tuple[Address, int]] | None = None,
 ) -> Any:
     """15001: every TCP connection that the pod opens. The cluster `dst|POD|ADDRESS:PORT`, asked for on demand,
     decides how it goes on; the client's address is kept. Destinations outside of the usual networks and of
-    `outer` pass through without a question: they would cost a cluster each and can be any number."""
+    `outer` pass through without a question: they would cost a cluster each and can be any number. With `only`
+    nothing but these addresses and ports is asked for, and other destinations inside are refused."""
     log = access_log.tcp(names.LOG_OUTBOUND, pod=pod)
     listener = _pod_listener(
         names.outbound_listener(pod),
@@ -77,12 +85,16 @@ def outbound(
                 filter_state.network_filter(filter_state.upstream_namespace(netns)),
                 tcp_proxy.fixed(names.PASSTHROUGH, log),
             ),
+            _chain(LIMITED, tcp_proxy.fixed(names.LIMITED, log)),
         ],
     )
+    asked = matchers.filter_chain(ASKED)
+    if only is not None:
+        asked = matchers.destination_among(only, asked, matchers.filter_chain(LIMITED))
     reserved = matchers.any_of(matchers.destination_port(port) for port in sorted(RESERVED_PORTS))
     inside = matchers.any_of([reserved, matchers.destination_in([*INNER_NETWORKS, *outer])])
     listener.filter_chain_matcher.CopyFrom(
-        matchers.first_match([(inside, matchers.filter_chain(ASKED))], matchers.filter_chain(PASSED))
+        matchers.first_match([(inside, asked)], matchers.filter_chain(PASSED))
     )
     return listener
 

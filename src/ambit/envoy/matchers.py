@@ -3,7 +3,7 @@
 A predicate is True, False, or a message; so a caller that already knows an answer just returns it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from envoy.config.core.v3 import address_pb2
@@ -15,7 +15,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from xds.core.v3 import extension_pb2
 from xds.type.matcher.v3 import matcher_pb2, regex_pb2, string_pb2
 
-from ambit.core.address import Network
+from ambit.core.address import Address, Network
 from ambit.envoy.words import pack, uint32
 
 _List = matcher_pb2.Matcher.MatcherList
@@ -79,6 +79,39 @@ def first_match(rows: Iterable[tuple[Predicate, Any]], otherwise: Any) -> Any:
     if matchers:
         matcher.matcher_list.CopyFrom(_List(matchers=matchers))
     return matcher
+
+
+def destination_among(destinations: Iterable[tuple[Address, int]], taken: Any, otherwise: Any) -> Any:
+    """Takes `taken` for these original destinations, found by hash: there can be thousands."""
+    ports: dict[str, set[int]] = {}
+    for address, port in destinations:
+        ports.setdefault(str(address), set()).add(port)
+    if not ports:
+        return otherwise
+    tree = _by_value(
+        network_inputs_pb2.DestinationIPInput(),
+        {
+            address: matcher_pb2.Matcher.OnMatch(
+                matcher=_by_value(
+                    network_inputs_pb2.DestinationPortInput(),
+                    {str(port): taken for port in sorted(found)},
+                    otherwise,
+                )
+            )
+            for address, found in sorted(ports.items())
+        },
+        otherwise,
+    )
+    return matcher_pb2.Matcher.OnMatch(matcher=tree)
+
+
+def _by_value(source: Any, rows: Mapping[str, Any], otherwise: Any) -> Any:
+    tree = matcher_pb2.Matcher.MatcherTree(
+        input=extension_pb2.TypedExtensionConfig(name=source.DESCRIPTOR.name, typed_config=pack(source))
+    )
+    for value, taken in rows.items():
+        tree.exact_match_map.map[value].CopyFrom(taken)
+    return matcher_pb2.Matcher(matcher_tree=tree, on_no_match=otherwise)
 
 
 def action(name: str, message: Any) -> Any:

@@ -6,8 +6,9 @@ clusters with `destination` and for secrets with `secret`, and sends again whate
 mesh changed. Extensions (ECDS), secrets and on-demand clusters go only to who asked for their name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from ambit.core.address import Address
 from ambit.core.identity import Identity
 from ambit.envoy import access_log, clusters, listeners, names, tls
 from ambit.envoy import bootstrap as envoy_bootstrap
@@ -44,6 +45,12 @@ __all__ = [
 ]
 
 
+_LIMITED = {
+    access_log.ROUTE: destinations.REFUSED,
+    access_log.REASON: "the pod has too many destinations",
+}
+
+
 def bootstrap(settings: NodeSettings, *, xds_socket: str, admin_socket: str) -> bytes:
     """Envoy's bootstrap, to be written as a `.pb` file. Start Envoy with `--concurrency 1`."""
     message: AnyMessage = envoy_bootstrap.node_proxy(
@@ -60,6 +67,7 @@ def shared_resources() -> tuple[PlannedResource, ...]:
     """What every node proxy has, whatever pods are there. Send it before any pod's resources."""
     return (
         planned(CLUSTER, names.REFUSED, clusters.refused(names.REFUSED, {})),
+        planned(CLUSTER, names.LIMITED, clusters.refused(names.LIMITED, _LIMITED)),
         planned(
             CLUSTER,
             names.PASSTHROUGH,
@@ -70,9 +78,14 @@ def shared_resources() -> tuple[PlannedResource, ...]:
     )
 
 
-def pod_resources(pod: LocalPod, view: MeshView, settings: NodeSettings) -> tuple[PlannedResource, ...]:
+def pod_resources(
+    pod: LocalPod,
+    view: MeshView,
+    settings: NodeSettings,
+    only: Iterable[tuple[Address, int]] | None = None,
+) -> tuple[PlannedResource, ...]:
     """The three listeners, local cluster and policy of one pod. A pod whose workload is not known, or that
-    names an unknown policy, accepts nothing."""
+    names an unknown policy, accepts nothing. One with `only` can reach no other destination in the mesh."""
     workload = workload_of(pod, view, settings)
     policies, unknown = view.policies_for(workload) if workload else ((), (pod.key,))
     hbone = listeners.hbone(
@@ -92,13 +105,18 @@ def pod_resources(pod: LocalPod, view: MeshView, settings: NodeSettings) -> tupl
     return (
         planned(CLUSTER, names.local_cluster(pod.key), local),
         planned(EXTENSION, names.policy(pod.key), policy, on_demand=True),
-        *outbound_resources(pod, view, settings),
+        *outbound_resources(pod, view, settings, only),
         planned(LISTENER, names.hbone_listener(pod.key), hbone),
         planned(LISTENER, names.plaintext_listener(pod.key), plaintext),
     )
 
 
-def outbound_resources(pod: LocalPod, view: MeshView, settings: NodeSettings) -> tuple[PlannedResource, ...]:
+def outbound_resources(
+    pod: LocalPod,
+    view: MeshView,
+    settings: NodeSettings,
+    only: Iterable[tuple[Address, int]] | None = None,
+) -> tuple[PlannedResource, ...]:
     """The part of `pod_resources` that may be sent before the first complete answer of the control plane."""
     outbound = listeners.outbound(
         pod=pod.key,
@@ -106,6 +124,7 @@ def outbound_resources(pod: LocalPod, view: MeshView, settings: NodeSettings) ->
         addresses=pod.addresses,
         client_secret=names.client_secret(pod.identity),
         outer=view.outer_networks(settings.network),
+        only=only,
     )
     return (planned(LISTENER, names.outbound_listener(pod.key), outbound),)
 

@@ -131,6 +131,23 @@ async def test_2_destinations_of_a_pod_are_capped(monkeypatch: pytest.MonkeyPatc
     refused = node_proxy.destination(wanted[2], Snapshot(), LocalPods(), SETTINGS)
     assert node.versions(CLUSTER)[wanted[2]] == refused.version
     assert node.configuration.capped == {web.key}
+    only = [(ADDRESSES[1], 81), (ADDRESSES[1], 82)]
+    (limited,) = node_proxy.outbound_resources(web, Snapshot(), SETTINGS, only)
+    assert node.versions(LISTENER)[limited.name] == limited.version
+    node.configuration.remove(web.key)
+    assert not [name for name in node.versions(CLUSTER) if name.startswith("dst|")]
+
+
+async def test_2_all_pods_together_are_capped_at_a_fair_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(configuration, "NODE_DESTINATIONS", 6)
+    monkeypatch.setattr(configuration, "LEAST_SHARE", 2)
+    node = Node(Snapshot())
+    greedy, modest = pod("greedy", "10.1.0.1"), pod("modest", "10.1.0.2")
+    for each, ports in ((greedy, range(81, 91)), (modest, range(81, 84))):
+        node.configuration.add(each)
+        node.configuration.asked(CLUSTER, [names.destination(each.key, ADDRESSES[1], port) for port in ports])
+    assert node.configuration.capped == {greedy.key}
+    assert names.destination(modest.key, ADDRESSES[1], 83) in node.versions(CLUSTER)
 
 
 async def test_3_a_secret_is_answered_when_there_is_a_certificate() -> None:

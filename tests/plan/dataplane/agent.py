@@ -15,6 +15,7 @@ from pathlib import Path
 import grpc
 from envoy.service.accesslog.v3 import als_pb2
 
+from ambit.core.address import Address
 from ambit.envoy import names
 from ambit.model.view import MeshView, Snapshot
 from ambit.plan import node_proxy
@@ -51,6 +52,7 @@ class Agent:
         self.pods: dict[str, LocalPod] = {}
         self.rejections: list[str] = []
         self.asked: list[str] = []
+        self.only: dict[str, list[tuple[Address, int]]] = {}
         self.log: list[tuple[str, object]] = []
         self._directory = directory / settings.node
         self._directory.mkdir()
@@ -147,7 +149,7 @@ class Agent:
         """Plans again everything that is there or was asked for, and waits until Envoy took it."""
         wanted = [*node_proxy.shared_resources(), node_proxy.trust_bundle(self.roots)]
         for pod in self.pods.values():
-            wanted += node_proxy.pod_resources(pod, self.view, self.settings)
+            wanted += node_proxy.pod_resources(pod, self.view, self.settings, self.only.get(pod.key))
             wanted += [self._secret(name) for name in node_proxy.required_secrets(pod.identity)]
         with self._lock:
             wanted += [self._answer(name) for name in self._asked_clusters()]

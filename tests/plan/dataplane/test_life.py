@@ -7,8 +7,8 @@ import pytest
 
 from ambit.model.policy import Action, Authorization, Clause, Match, Rule, Scope
 from tests.plan.dataplane.agent import until
-from tests.plan.dataplane.conftest import Authority, Mesh, service
-from tests.plan.dataplane.network import REFUSED
+from tests.plan.dataplane.conftest import Authority, Mesh, log_of, service, tag
+from tests.plan.dataplane.network import REFUSED, Host
 
 pytestmark = [pytest.mark.netns, pytest.mark.envoy]
 
@@ -92,3 +92,29 @@ def test_a_pod_that_leaves_takes_its_listeners_with_it(mesh: Mesh) -> None:
         until(lambda: b.ask(far.four, 8220) == f"{b.four} 2", "the new sandbox to work")
         b.agent.pods.pop(reborn.key)
         b.agent.pods[b.local.key] = b.local
+
+
+def test_a_pod_with_too_many_destinations_keeps_those_it_has(mesh: Mesh, outside: Host) -> None:
+    """Nothing new is asked for, nothing open is cut, and the log says why; the way out of the mesh stays open."""
+    a, far, agent = mesh.pods["a"], mesh.pods["far"], mesh.agents["node1"]
+    with far.listen(8230, echo), far.listen(8231), outside.listen(8232), a.connect(far.four, 8230) as kept:
+        assert alive(kept)
+        agent.only = {a.local.key: [(far.four, 8230), (far.six, 8230)]}
+        agent.sync()
+        try:
+            before = len(agent.asked)
+            for _ in range(12):
+                assert alive(kept)
+                assert a.ask(far.four, 8231) == REFUSED
+                mesh.pause(0.1)
+            assert a.ask(outside.four, 8232) == REFUSED
+            assert len(agent.asked) == before
+            entry = log_of(agent, "outbound", f"{far.four}:8231")
+            assert tag(entry, "reason") == "the pod has too many destinations"
+            with a.connect(far.four, 8230) as again, a.connect(far.six, 8230) as six:
+                assert alive(again)
+                assert alive(six)
+        finally:
+            agent.only = {}
+            agent.sync()
+        assert a.ask(far.four, 8231) == f"{a.four} 2"

@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
+from ambit.core.address import Address
 from ambit.core.errors import AmbitError
 from ambit.core.identity import Identity
 from ambit.envoy import names
@@ -34,6 +35,9 @@ from ambit.xds.frames import Resource
 _log = logging.getLogger("ambit.configuration")
 MAX_DESTINATIONS = 4096
 """Distinct destinations of one pod; a further one is refused, because Envoy never forgets a name."""
+NODE_DESTINATIONS = 8_192
+"""When all pods of the node together have so many (220 MiB in Envoy), each may have its share only."""
+LEAST_SHARE = 32
 _ORDER = {CLUSTER: 0, SECRET: 2}
 """Clusters before listeners and extensions (1), certificates last: Envoy asks for those by itself."""
 
@@ -59,6 +63,7 @@ class Configuration:
         self._table = TrackedPods(())
         self._sent: dict[str, frozenset[tuple[str, str]]] = {}
         self._destinations: dict[str, set[str]] = {}
+        self._refused: dict[str, set[str]] = {}
         self._dependencies = Dependencies()
         self._touched: set[str] = set()
         self._batch: asyncio.Future[Publication] | None = None
@@ -108,6 +113,7 @@ class Configuration:
         for name in self._destinations.pop(key, set()):
             removed.add((CLUSTER, name))
             self._dependencies.forget(Answer("cluster", name))
+        removed |= {(CLUSTER, name) for name in self._refused.pop(key, ())}
         self.capped.discard(key)
         return self._publish(self._answers(self._dependencies.on(touched)), removed)
 
@@ -208,13 +214,32 @@ class Configuration:
         key = names.pod_of(name)
         if key is not None and key in self._pods:
             known = self._destinations.setdefault(key, set())
-            if name not in known and len(known) >= MAX_DESTINATIONS:
-                if key not in self.capped:
-                    _log.error("pod %s has %d destinations: no further one is served", key, len(known))
-                self.capped.add(key)
+            if name not in known and (key in self.capped or len(known) >= self._allowed()):
+                self._cap(key)
+                self._refused.setdefault(key, set()).add(name)
                 return node_proxy.destination(name, self._view, TrackedPods(()), self._settings)
             known.add(name)
         return self._answer(name)
+
+    def _allowed(self) -> int:
+        if self.destinations < NODE_DESTINATIONS:
+            return MAX_DESTINATIONS
+        return max(LEAST_SHARE, NODE_DESTINATIONS // len(self._pods))
+
+    def _cap(self, key: str) -> None:
+        """From now on Envoy refuses new destinations of this pod without a question, which would cost memory too."""
+        if key not in self.capped:
+            self.capped.add(key)
+            known = len(self._destinations[key])
+            _log.error("pod %s has %d destinations: no further one is served", key, known)
+            self._server.answer(_ordered(self._pod_resources(self._pods[key])))
+
+    def _only(self, key: str) -> list[tuple[Address, int]] | None:
+        """The destinations that a capped pod may go on to use."""
+        if key not in self.capped:
+            return None
+        asked = (names.parse_cluster(name) for name in self._destinations[key])
+        return [(each.address, each.port) for each in asked if isinstance(each, names.Destination)]
 
     def _answer(self, name: str) -> PlannedResource:
         view = TrackedView(self._view)
@@ -235,9 +260,9 @@ class Configuration:
     def _pod_resources(self, pod: LocalPod) -> list[PlannedResource]:
         view = TrackedView(self._view)
         if self._complete():
-            resources = node_proxy.pod_resources(pod, view, self._settings)
+            resources = node_proxy.pod_resources(pod, view, self._settings, self._only(pod.key))
         else:
-            resources = node_proxy.outbound_resources(pod, view, self._settings)
+            resources = node_proxy.outbound_resources(pod, view, self._settings, self._only(pod.key))
         self._dependencies.record(Answer("pod", pod.key), view.read)
         sent = frozenset((resource.type_url, resource.name) for resource in resources)
         self._sent[pod.key] = self._sent.get(pod.key, frozenset()) | sent
