@@ -13,7 +13,7 @@ import msgspec
 
 from bench import compiler, demo, flows, latency, propagation, startup
 from bench.datapath import measure as datapath
-from bench.harness import Number, Options, Subject, machine, remember, table
+from bench.harness import Number, Options, Subject, machine, markdown, remember, table
 
 SUBJECTS = (
     Subject("startup", "ambit up, bookinfo, memory", startup.measure),
@@ -45,7 +45,9 @@ def main() -> int:
         started = time.monotonic()
         print(f"{subject.name}: {subject.about} …", file=sys.stderr, flush=True)
         results[subject.name] = asyncio.run(subject.measure(options))
-        if given.output == "table":
+        if given.output == "markdown":
+            print(markdown(subject.name, results[subject.name]), end="\n\n", flush=True)
+        elif given.output == "table":
             numbers = results[subject.name]
             if subject.show is not None:
                 print(subject.show(subject.name, numbers), end="\n\n")
@@ -75,7 +77,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="repetitions (default 3)")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each load measurement (default 2)")
     parser.add_argument("--quick", action="store_true", help="one short round of everything")
-    parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
+    parser.add_argument("-o", "--output", choices=["table", "markdown", "json"], default="table")
     given = parser.parse_args()
     unknown = set(given.subjects) - {each.name for each in SUBJECTS}
     if unknown:

@@ -89,13 +89,22 @@ def table(subject: str, numbers: Sequence[Number]) -> str:
     lines = [f"{subject:<{width}}{'VALUE':>12}  {'[MIN - MAX]':<18}{'TARGET':>8}  DISTANCE"]
     for number in numbers:
         extremes = "" if number.low is None else f"[{_plain(number.low)} - {_plain(number.high)}]"
-        bound = ""
-        if number.target is not None:
-            bound = f"{'<' if number.at_most else '≥'} {_plain(number.target)}"
         value = f"{_plain(number.value)} {number.unit}"
         name = f"  {number.name}"
-        lines.append(f"{name:<{width}}{value:>12}  {extremes:<18}{bound:>8}  {_verdict(number)}".rstrip())
+        lines.append(
+            f"{name:<{width}}{value:>12}  {extremes:<18}{_bound(number):>8}  {_verdict(number)}".rstrip()
+        )
     lines += [f"    {number.name}: {number.note}" for number in numbers if number.note]
+    return "\n".join(lines)
+
+
+def markdown(subject: str, numbers: Sequence[Number]) -> str:
+    """Rows for docs/performance.md."""
+    lines = [f"| {subject} | value | target | |", "| --- | --- | --- | --- |"]
+    for number in numbers:
+        extremes = "" if number.low is None else f" [{_plain(number.low)} - {_plain(number.high)}]"
+        value = f"{_plain(number.value)} {number.unit}{extremes}"
+        lines.append(f"| {number.name} | {value} | {_bound(number)} | {_verdict(number)} |")
     return "\n".join(lines)
 
 
@@ -132,6 +141,10 @@ def _plain(value: float | None) -> str:
     if abs(value) >= 1000:
         return f"{value:.0f}"
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _bound(number: Number) -> str:
+    return "" if number.target is None else f"{'<' if number.at_most else '≥'} {_plain(number.target)}"
 
 
 def _verdict(number: Number) -> str:

@@ -77,8 +77,8 @@ class Client:
         self.answer += data
         head, found, body = self.answer.partition(b"\r\n\r\n")
         whole = bool(found) and len(body) >= _length(head)
-        if data and not (whole and self.keep):
-            return  # without keep-alive the server's end of the connection counts
+        if data and not whole:
+            return
         if whole and b" 200 " in head[:32]:
             self.times.append(time.perf_counter() - self.began)
         else:
@@ -87,6 +87,7 @@ class Client:
             self.answer, self.began = b"", time.perf_counter()
             self.socket.sendall(self.request)
             return
+        # Whoever has the whole answer closes; servers linger for up to a second to let the client do that.
         self.selector.unregister(self.socket)
         self.socket.close()
         self.open()

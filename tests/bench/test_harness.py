@@ -1,7 +1,7 @@
 """Numbers, targets and percentiles."""
 
 import pytest
-from bench.harness import Number, percentile, summary, table
+from bench.harness import Number, markdown, percentile, summary, table
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +21,11 @@ def test_the_table_tells_missed_from_held() -> None:
     shown = table("subject", [Number("fast", 1.0, "s", 2.0), Number("slow", 3.0, "s", 2.0)]).splitlines()
     assert "√ 0.50×" in shown[1]
     assert "× 1.50×" in shown[2]
+
+
+def test_markdown_has_a_row_for_each_number() -> None:
+    rows = markdown("subject", [Number("slow", 3.0, "s", 2.0, low=2.5, high=4.0)]).splitlines()
+    assert rows[2] == "| slow | 3 s [2.5 - 4] | < 2 | × 1.50× of the target |"
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1), st.floats(0.01, 1))

@@ -11,14 +11,14 @@ from bench import load
 
 
 @contextlib.contextmanager
-def answering(status: str = "200 OK") -> Iterator[int]:
-    """A server that answers each request with `ok`; gives its port."""
+def answering(status: str = "200 OK", *, lingers: bool = False) -> Iterator[int]:
+    """A server that answers each request with `ok`; gives its port. `lingers`: it never closes first."""
 
     def serve(connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
             while request := connection.recv(65536):
                 connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nok".encode())
-                if b"Connection: close" in request:
+                if b"Connection: close" in request and not lingers:
                     return
 
     def accept() -> None:
@@ -57,3 +57,10 @@ def test_bulk_counts_what_the_sink_took() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     threading.Thread(target=load.sink, args=(listener,), daemon=True).start()
     assert load.bulk("127.0.0.1", listener.getsockname()[1], 2, 0.1)["gbps"] > 0
+
+
+def test_a_client_with_its_answer_does_not_wait_for_the_server_to_close() -> None:
+    with answering(lingers=True) as port:
+        found = load.requests("127.0.0.1", port, 1, 0.2, "close")
+    assert found["p99_us"] < 1e6
+    assert found["rate"] > 0
