@@ -11,11 +11,10 @@ from typing import ClassVar
 
 import msgspec
 
-from ambit.kube.errors import ApiError
 from ambit.kube.reflector import Key
-from ambit.kube.resource import CONTROLLER_REVISIONS, DAEMON_SETS, NODES, PODS
-from ambit.local.controllers.caches import Caches, Expectations
-from ambit.local.controllers.controller import Controller, controlled_keys
+from ambit.kube.resource import CONTROLLER_REVISIONS, DAEMON_SETS, NODES, PODS, Resource
+from ambit.local.controllers.caches import Caches
+from ambit.local.controllers.controller import controlled_keys
 from ambit.local.controllers.objects import (
     Object,
     is_deleting,
@@ -24,8 +23,8 @@ from ambit.local.controllers.objects import (
     owner_reference,
     scaled,
 )
+from ambit.local.controllers.pod_owner import PodOwner
 from ambit.local.controllers.pods import (
-    available_at,
     is_active,
     is_available,
     is_ready,
@@ -139,28 +138,28 @@ def daemon_spec(value: Object, node: str) -> Object:
     return spec
 
 
-class DaemonSetController(Controller):
+def daemon_pod(value: Object, node: str, digest: str) -> Object:
+    """The pod of one node."""
+    namespace, name = key_of(value)
+    template = {**value["spec"]["template"], "spec": daemon_spec(value, node)}
+    pod = pod_from_template(template, namespace, owner_reference(DAEMON_SETS, value), prefix=f"{name}-")
+    pod["metadata"]["labels"] = {**labels_of(pod), HASH_LABEL: digest}
+    return pod
+
+
+class DaemonSetController(PodOwner):
     """DaemonSets and nodes -> pods."""
 
     name: ClassVar[str] = "daemonset-controller"
+    resource: ClassVar[Resource] = DAEMON_SETS
 
     def __init__(self, caches: Caches) -> None:
         super().__init__(caches)
-        self.sets = self.watch(DAEMON_SETS)
-        self.pods = self.watch(PODS, controlled_keys("DaemonSet"))
         self.revisions = self.watch(CONTROLLER_REVISIONS, controlled_keys("DaemonSet"))
-        self.nodes = self.watch(NODES, lambda _: tuple(self.sets.items))
-        self.expected = Expectations(self.pods)
+        self.nodes = self.watch(NODES, lambda _: tuple(self.owners.items))
 
-    async def reconcile(self, key: Key) -> None:
-        value = self.sets.get(key)
-        if value is None:
-            self.expected.forget(key)
-            return
+    async def look(self, key: Key, value: Object) -> None:
         if is_deleting(value):
-            return
-        if not self.expected.are_met(key):
-            self.queue.add_after(key, Expectations.TIMEOUT)
             return
         now = time.time()
         history = history_of(self.revisions, value)
@@ -169,32 +168,13 @@ class DaemonSetController(Controller):
         pods = await self.claim(DAEMON_SETS, value, PODS)
         plan = plan_daemons(value, list(self.nodes.items.values()), pods, digest, now)
         for pod in plan.delete:
-            self.expected.deleted(key, pod)
-            await self.remove(PODS, pod)
-            await self.record(DAEMON_SETS, value, "SuccessfulDelete", f"Deleted pod: {key_of(pod)[1]}")
+            await self.delete_pod(key, value, pod)
         for node in plan.create:
-            await self._create(key, value, node, digest)
+            await self.create_pod(key, value, daemon_pod(value, node, digest))
         await self.write_status(DAEMON_SETS, value, _status(value, plan, digest, now))
         live = frozenset({digest, *(labels_of(pod).get(HASH_LABEL, "") for pod in pods)})
         await forget_old(self.client, value, history, live)
-        minimum = int(value["spec"].get("minReadySeconds") or 0)
-        due = [at for pod in plan.on_nodes if (at := available_at(pod, minimum)) is not None and at > now]
-        if minimum and due:
-            self.queue.add_after(key, min(due) - now + 0.05)
-
-    async def _create(self, key: Key, value: Object, node: str, digest: str) -> None:
-        owner = owner_reference(DAEMON_SETS, value)
-        template = {**value["spec"]["template"], "spec": daemon_spec(value, node)}
-        pod = pod_from_template(template, key[0], owner, prefix=f"{key[1]}-")
-        pod["metadata"]["labels"] = {**labels_of(pod), HASH_LABEL: digest}
-        try:
-            created = await self.client.create(PODS, pod)
-        except ApiError as error:
-            text = f"Error creating: {error.message}"
-            await self.record(DAEMON_SETS, value, "FailedCreate", text, kind="Warning")
-            raise
-        self.expected.created(key, created)
-        await self.record(DAEMON_SETS, value, "SuccessfulCreate", f"Created pod: {key_of(created)[1]}")
+        self.look_when_available(key, value, plan.on_nodes)
 
 
 def _status(value: Object, plan: Plan, digest: str, now: float) -> Object:

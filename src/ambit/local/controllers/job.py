@@ -10,11 +10,8 @@ from typing import ClassVar
 
 import msgspec
 
-from ambit.kube.errors import ApiError
 from ambit.kube.reflector import Key
-from ambit.kube.resource import JOBS, PODS
-from ambit.local.controllers.caches import Caches, Expectations
-from ambit.local.controllers.controller import Controller, controlled_keys
+from ambit.kube.resource import JOBS, Resource
 from ambit.local.controllers.objects import (
     Object,
     annotations_of,
@@ -28,6 +25,7 @@ from ambit.local.controllers.objects import (
     uid_of,
     with_condition,
 )
+from ambit.local.controllers.pod_owner import PodOwner
 from ambit.local.controllers.pods import is_active, is_ready, pod_from_template
 
 INDEX = "batch.kubernetes.io/job-completion-index"
@@ -183,36 +181,47 @@ def _ended_at(pod: Object) -> float:
     return max(times, default=at(pod["metadata"].get("creationTimestamp")))
 
 
-class JobController(Controller):
+def job_pod(job: Object, index: int | None) -> Object:
+    """A pod of the job; `index` is its completion index, if the job counts them."""
+    namespace, name = key_of(job)
+    prefix = f"{name}-" if index is None else f"{name}-{index}-"
+    pod = pod_from_template(job["spec"]["template"], namespace, owner_reference(JOBS, job), prefix=prefix)
+    uid = uid_of(job)
+    labels = {
+        "batch.kubernetes.io/job-name": name,
+        "job-name": name,
+        "batch.kubernetes.io/controller-uid": uid,
+        "controller-uid": uid,
+    }
+    pod["metadata"]["labels"] = {**labels_of(pod), **labels}
+    if index is not None:
+        pod["metadata"]["annotations"] = {**annotations_of(pod), INDEX: str(index)}
+        pod["metadata"]["labels"][INDEX] = str(index)
+        pod["spec"]["hostname"] = f"{name}-{index}"
+        variable = {"name": "JOB_COMPLETION_INDEX", "value": str(index)}
+        for container in (*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or ())):
+            container["env"] = [*(container.get("env") or ()), variable]
+    return pod
+
+
+class JobController(PodOwner):
     """Jobs -> pods."""
 
     name: ClassVar[str] = "job-controller"
+    resource: ClassVar[Resource] = JOBS
 
-    def __init__(self, caches: Caches) -> None:
-        super().__init__(caches)
-        self.jobs = self.watch(JOBS)
-        self.pods = self.watch(PODS, controlled_keys("Job"))
-        self.expected = Expectations(self.pods)
-
-    async def reconcile(self, key: Key) -> None:
-        job = self.jobs.get(key)
-        if job is None:
-            self.expected.forget(key)
-            return
+    async def look(self, key: Key, value: Object) -> None:
+        job = value
         if is_deleting(job):
-            return
-        if not self.expected.are_met(key):
-            self.queue.add_after(key, Expectations.TIMEOUT)
             return
         now = time.time()
         if is_finished(job):
             await self._expire(key, job, now)
         plan = plan_job(job, self.pods.owned_by(uid_of(job)), now)
         for pod in plan.delete:
-            self.expected.deleted(key, pod)
-            await self.remove(PODS, pod)
+            await self.delete_pod(key, job, pod)
         for index in plan.create:
-            await self._create(key, job, index)
+            await self.create_pod(key, job, job_pod(job, index))
         await self.write_status(JOBS, job, plan.status)
         if plan.finished and not is_finished(job):
             condition = plan.status["conditions"][-1]
@@ -235,30 +244,3 @@ class JobController(Controller):
             self.queue.add_after(key, left + 0.05)
         else:
             await self.remove(JOBS, job)
-
-    async def _create(self, key: Key, job: Object, index: int | None) -> None:
-        prefix = f"{key[1]}-" if index is None else f"{key[1]}-{index}-"
-        pod = pod_from_template(job["spec"]["template"], key[0], owner_reference(JOBS, job), prefix=prefix)
-        uid = uid_of(job)
-        labels = {
-            "batch.kubernetes.io/job-name": key[1],
-            "job-name": key[1],
-            "batch.kubernetes.io/controller-uid": uid,
-            "controller-uid": uid,
-        }
-        pod["metadata"]["labels"] = {**labels_of(pod), **labels}
-        if index is not None:
-            pod["metadata"]["annotations"] = {**annotations_of(pod), INDEX: str(index)}
-            pod["metadata"]["labels"][INDEX] = str(index)
-            pod["spec"]["hostname"] = f"{key[1]}-{index}"
-            variable = {"name": "JOB_COMPLETION_INDEX", "value": str(index)}
-            for container in (*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or ())):
-                container["env"] = [*(container.get("env") or ()), variable]
-        try:
-            created = await self.client.create(PODS, pod)
-        except ApiError as error:
-            text = f"Error creating: {error.message}"
-            await self.record(JOBS, job, "FailedCreate", text, kind="Warning")
-            raise
-        self.expected.created(key, created)
-        await self.record(JOBS, job, "SuccessfulCreate", f"Created pod: {key_of(created)[1]}")

@@ -8,9 +8,8 @@ from typing import ClassVar
 
 from ambit.kube.errors import ApiError
 from ambit.kube.reflector import Key
-from ambit.kube.resource import PODS, REPLICA_SETS
-from ambit.local.controllers.caches import Caches, Expectations
-from ambit.local.controllers.controller import Controller, controlled_keys
+from ambit.kube.resource import PODS, REPLICA_SETS, Resource
+from ambit.local.controllers.caches import Caches
 from ambit.local.controllers.objects import (
     Object,
     controller_of,
@@ -21,8 +20,8 @@ from ambit.local.controllers.objects import (
     selector_of,
     with_condition,
 )
+from ambit.local.controllers.pod_owner import PodOwner
 from ambit.local.controllers.pods import (
-    available_at,
     deletion_order,
     is_active,
     is_available,
@@ -34,17 +33,15 @@ BURST = 50
 """Pods created or deleted in one pass; the rest follows when the cache shows these."""
 
 
-class ReplicaSetController(Controller):
+class ReplicaSetController(PodOwner):
     """ReplicaSet -> Pods."""
 
     name: ClassVar[str] = "replicaset-controller"
+    resource: ClassVar[Resource] = REPLICA_SETS
 
     def __init__(self, caches: Caches) -> None:
         super().__init__(caches)
-        self.sets = self.watch(REPLICA_SETS)
-        self.pods = self.watch(PODS, controlled_keys("ReplicaSet"))
         self.watch(PODS, self._possible_owners)
-        self.expected = Expectations(self.pods)
 
     def _possible_owners(self, pod: Object) -> list[Key]:
         if controller_of(pod) is not None:
@@ -52,18 +49,11 @@ class ReplicaSetController(Controller):
         labels = labels_of(pod)
         return [
             key_of(value)
-            for value in self.sets.in_namespace(key_of(pod)[0])
+            for value in self.owners.in_namespace(key_of(pod)[0])
             if selector_of(value).matches(labels)
         ]
 
-    async def reconcile(self, key: Key) -> None:
-        value = self.sets.get(key)
-        if value is None:
-            self.expected.forget(key)
-            return
-        if not self.expected.are_met(key):
-            self.queue.add_after(key, Expectations.TIMEOUT)
-            return
+    async def look(self, key: Key, value: Object) -> None:
         now = time.time()
         pods = [pod for pod in await self.claim(REPLICA_SETS, value, PODS) if is_active(pod)]
         failure: ApiError | None = None
@@ -73,10 +63,7 @@ class ReplicaSetController(Controller):
             except ApiError as error:
                 failure = error
         await self.write_status(REPLICA_SETS, value, _status(value, pods, failure, now))
-        minimum = int(value["spec"].get("minReadySeconds") or 0)
-        due = [at for pod in pods if (at := available_at(pod, minimum)) is not None and at > now]
-        if minimum and due:
-            self.queue.add_after(key, min(due) - now + 0.05)
+        self.look_when_available(key, value, pods)
         if failure is not None:
             raise failure
 
@@ -86,24 +73,11 @@ class ReplicaSetController(Controller):
         for _ in range(min(missing, BURST)):
             owner = owner_reference(REPLICA_SETS, value)
             new = pod_from_template(value["spec"]["template"], key[0], owner, prefix=f"{key[1]}-")
-            try:
-                pod = await self.client.create(PODS, new)
-            except ApiError as error:
-                text = f"Error creating: {error.message}"
-                await self.record(REPLICA_SETS, value, "FailedCreate", text, kind="Warning")
-                raise
-            self.expected.created(key, pod)
-            await self.record(
-                REPLICA_SETS, value, "SuccessfulCreate", f"Created pod: {pod['metadata']['name']}"
-            )
+            await self.create_pod(key, value, new)
         if missing >= 0:
             return
         for pod in sorted(pods, key=deletion_order)[: min(-missing, BURST)]:
-            self.expected.deleted(key, pod)
-            await self.remove(PODS, pod)
-            await self.record(
-                REPLICA_SETS, value, "SuccessfulDelete", f"Deleted pod: {pod['metadata']['name']}"
-            )
+            await self.delete_pod(key, value, pod)
 
 
 def _status(value: Object, pods: list[Object], failure: ApiError | None, now: float) -> Object:

@@ -12,11 +12,11 @@ from typing import ClassVar
 
 import msgspec
 
-from ambit.kube.errors import AlreadyExists, ApiError
+from ambit.kube.errors import AlreadyExists
 from ambit.kube.reflector import Key
-from ambit.kube.resource import CONTROLLER_REVISIONS, PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS
-from ambit.local.controllers.caches import Caches, Expectations
-from ambit.local.controllers.controller import Controller, controlled_keys
+from ambit.kube.resource import CONTROLLER_REVISIONS, PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS, Resource
+from ambit.local.controllers.caches import Caches
+from ambit.local.controllers.controller import controlled_keys
 from ambit.local.controllers.objects import (
     Object,
     is_deleting,
@@ -24,8 +24,8 @@ from ambit.local.controllers.objects import (
     labels_of,
     owner_reference,
 )
+from ambit.local.controllers.pod_owner import PodOwner
 from ambit.local.controllers.pods import (
-    available_at,
     is_available,
     is_ready,
     is_terminal,
@@ -126,27 +126,21 @@ def stateful_pod(value: Object, template: Object, ordinal: int, revision: str) -
     return pod
 
 
-class StatefulSetController(Controller):
+class StatefulSetController(PodOwner):
     """StatefulSets -> pods and claims."""
 
     name: ClassVar[str] = "statefulset-controller"
+    resource: ClassVar[Resource] = STATEFUL_SETS
+    created: ClassVar[str] = "create Pod {pod} in StatefulSet {owner} successful"
+    refused: ClassVar[str] = "create Pod {pod} in StatefulSet {owner} failed error: {reason}"
+    deleted: ClassVar[str] = "delete Pod {pod} in StatefulSet {owner} successful"
 
     def __init__(self, caches: Caches) -> None:
         super().__init__(caches)
-        self.sets = self.watch(STATEFUL_SETS)
-        self.pods = self.watch(PODS, controlled_keys("StatefulSet"))
         self.revisions = self.watch(CONTROLLER_REVISIONS, controlled_keys("StatefulSet"))
-        self.expected = Expectations(self.pods)
 
-    async def reconcile(self, key: Key) -> None:
-        value = self.sets.get(key)
-        if value is None:
-            self.expected.forget(key)
-            return
+    async def look(self, key: Key, value: Object) -> None:
         if is_deleting(value):
-            return
-        if not self.expected.are_met(key):
-            self.queue.add_after(key, Expectations.TIMEOUT)
             return
         now = time.time()
         history = history_of(self.revisions, value)
@@ -159,42 +153,29 @@ class StatefulSetController(Controller):
         pods = await self.claim(STATEFUL_SETS, value, PODS)
         plan = plan_stateful(value, pods, current, update, now)
         for pod in plan.delete:
-            self.expected.deleted(key, pod)
-            await self.remove(PODS, pod)
-            text = f"delete Pod {key_of(pod)[1]} in StatefulSet {key[1]} successful"
-            await self.record(STATEFUL_SETS, value, "SuccessfulDelete", text)
+            await self.delete_pod(key, value, pod)
         templates = {item["metadata"]["name"]: item for item in (*history, newest)}
         for ordinal, revision in plan.create:
             template = copy.deepcopy(templates[revision]["data"]["spec"]["template"])
             template.pop("$patch", None)
-            await self._create(key, value, stateful_pod(value, template, ordinal, revision))
+            pod = stateful_pod(value, template, ordinal, revision)
+            await self._create_claims(value, pod)
+            await self.create_pod(key, value, pod)
         status = stateful_status(value, pods, current, update, now)
         await self.write_status(STATEFUL_SETS, value, status)
         used = frozenset({current, update, *(labels_of(pod).get(HASH_LABEL, "") for pod in pods)})
         live = frozenset(labels_of(templates[name]).get(HASH_LABEL, "") for name in used if name in templates)
         await forget_old(self.client, value, history, live)
-        minimum = int(value["spec"].get("minReadySeconds") or 0)
-        due = [at for pod in pods if (at := available_at(pod, minimum)) is not None and at > now]
-        if minimum and due:
-            self.queue.add_after(key, min(due) - now + 0.05)
+        self.look_when_available(key, value, pods)
 
-    async def _create(self, key: Key, value: Object, pod: Object) -> None:
-        pod_name = pod["metadata"]["name"]
+    async def _create_claims(self, value: Object, pod: Object) -> None:
+        namespace, pod_name = key_of(pod)
         for claim in value["spec"].get("volumeClaimTemplates") or ():
             metadata = {**claim["metadata"], "name": f"{claim['metadata']['name']}-{pod_name}"}
             with suppress(AlreadyExists):
                 await self.client.create(
-                    PERSISTENT_VOLUME_CLAIMS, {"metadata": metadata, "spec": claim["spec"]}, key[0]
+                    PERSISTENT_VOLUME_CLAIMS, {"metadata": metadata, "spec": claim["spec"]}, namespace
                 )
-        try:
-            created = await self.client.create(PODS, pod)
-        except ApiError as error:
-            text = f"create Pod {pod_name} in StatefulSet {key[1]} failed error: {error.message}"
-            await self.record(STATEFUL_SETS, value, "FailedCreate", text, kind="Warning")
-            raise
-        self.expected.created(key, created)
-        text = f"create Pod {pod_name} in StatefulSet {key[1]} successful"
-        await self.record(STATEFUL_SETS, value, "SuccessfulCreate", text)
 
 
 def stateful_status(value: Object, pods: Sequence[Object], current: str, update: str, now: float) -> Object:
