@@ -11,17 +11,14 @@ from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 
 from ambit.core.address import Address, Network
-from ambit.core.errors import AmbitError
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
 from ambit.kube.resource import SERVICES
+from ambit.local.fabric.following import apply_changes
 from ambit.local.fabric.services import Service, ServiceCatalog
 from ambit.local.layout import BALANCERS_V4, BALANCERS_V6
 
 log = logging.getLogger(__name__)
-
-SETTLE = 0.02
-RETRY = 0.5
 
 Changes = dict[tuple[str, str], tuple[str, ...]]
 """Addresses that the status of these Services must get."""
@@ -39,18 +36,11 @@ class LoadBalancerController:
         """Follow the catalog until cancelled."""
         self._catalog.subscribe(self._changed.set)
         await self._catalog.wait_synced()
-        self._changed.set()
-        while True:
-            await self._changed.wait()
-            await asyncio.sleep(SETTLE)
-            self._changed.clear()
-            try:
-                for key, addresses in assign(self._catalog.services).items():
-                    await self._write(key, addresses)
-            except AmbitError as problem:
-                log.warning("load balancer address not written: %s", problem.message)
-                await asyncio.sleep(RETRY)
-                self._changed.set()
+        await apply_changes(self._changed, self._apply, "load balancer address not written")
+
+    async def _apply(self) -> None:
+        for key, addresses in assign(self._catalog.services).items():
+            await self._write(key, addresses)
 
     async def _write(self, key: tuple[str, str], addresses: tuple[str, ...]) -> None:
         ingress = [{"ip": address, "ipMode": "VIP"} for address in addresses]

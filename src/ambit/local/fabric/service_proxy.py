@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from ambit.core.errors import AmbitError
 from ambit.local.fabric.conntrack import forget_udp
+from ambit.local.fabric.following import apply_changes
 from ambit.local.fabric.network import load_table
 from ambit.local.fabric.service_table import Target, entries, service_table, udp_targets
 from ambit.local.fabric.services import ServiceCatalog
@@ -16,10 +16,6 @@ from ambit.local.layout import NETNS, NodeAddresses
 from ambit.node.netns.enter import in_namespace
 
 log = logging.getLogger(__name__)
-
-SETTLE = 0.02
-"""Seconds in which further changes join the first one: a rollout changes several objects at a time."""
-RETRY = 1.0
 
 
 class ServiceProxy:
@@ -37,17 +33,7 @@ class ServiceProxy:
         """Follow the catalog until cancelled; what the kernel refuses is logged and tried again."""
         self._catalog.subscribe(self._changed.set)
         await self._catalog.wait_synced()
-        self._changed.set()
-        while True:
-            await self._changed.wait()
-            await asyncio.sleep(SETTLE)
-            self._changed.clear()
-            try:
-                await self.apply()
-            except (AmbitError, OSError) as error:
-                log.warning("service table not loaded: %s", error)
-                await asyncio.sleep(RETRY)
-                self._changed.set()
+        await apply_changes(self._changed, self.apply, "service table not loaded")
 
     async def apply(self) -> None:
         """Load what the catalog says now. Raises EnvironmentProblem or OSError."""

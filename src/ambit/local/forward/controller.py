@@ -15,11 +15,11 @@ from pathlib import Path
 
 import msgspec
 
-from ambit.core.errors import AmbitError
 from ambit.core.names import SYSTEM_NAMESPACE
 from ambit.kube.client import Client
 from ambit.kube.informer import Informer
 from ambit.kube.resource import CONFIG_MAPS
+from ambit.local.fabric.following import apply_changes
 from ambit.local.fabric.services import Service, ServiceCatalog
 from ambit.local.forward.config import Forward
 from ambit.local.forward.manager import Forwards
@@ -29,8 +29,6 @@ from ambit.local.layout import NETNS, StateDirectory
 log = logging.getLogger(__name__)
 
 OUTER, INNER = "host-forwarder", "fabric-forwarder"
-SETTLE = 0.02
-RETRY = 1.0
 
 Start = Callable[[str, list[str]], None]
 """Has a named program run in the host's network namespace; asking again changes nothing."""
@@ -69,18 +67,9 @@ class ForwardController:
     async def _follow(self) -> None:
         await self._wanted.wait_synced()
         await self._catalog.wait_synced()
-        self._changed.set()
-        while True:
-            await self._changed.wait()
-            await asyncio.sleep(SETTLE)
-            self._changed.clear()
-            try:
-                self._apply()
-            except (AmbitError, ValueError, OSError) as problem:
-                log.warning("host forwards not applied: %s", problem)
-                await asyncio.sleep(RETRY)
+        await apply_changes(self._changed, self._apply, "host forwards not applied")
 
-    def _apply(self) -> None:
+    async def _apply(self) -> None:
         texts = [(item.data or {}).get(KEY, "") for item in self._wanted.items.values()]
         wanted = parse_wanted(texts[0]) if texts else ()
         forwards = resolve(wanted, self._catalog.services)
