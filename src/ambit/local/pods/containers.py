@@ -23,8 +23,9 @@ from ambit.local.pods.shim.protocol import ContainerState, Mount, Process
 from ambit.local.pods.status import Slot
 from ambit.local.pods.volumes import PodVolumes
 
-FIRST_BACKOFF = 10.0
-LONGEST_BACKOFF = 300.0
+FIRST_BACKOFF = 1.0
+LONGEST_BACKOFF = 60.0
+"""Seconds, those of the kubelet's ReduceDefaultCrashLoopBackOffDecay (KEP-4603): on a laptop somebody waits."""
 QUIET = 600.0
 """A container that ran this long starts over with no back-off (kubelet's MaxContainerBackOff rule)."""
 _CONFIG_RETRY = 5.0
