@@ -39,14 +39,15 @@ class LocalPod(msgspec.Struct, frozen=True):
 
 
 class LocalPods:
-    """The pods of a node, by key and by address; immutable once made."""
+    """The pods of a node, by key and by address; immutable once made. `former` are found by key only."""
 
-    def __init__(self, pods: Iterable[LocalPod] = ()) -> None:
+    def __init__(self, pods: Iterable[LocalPod] = (), former: Iterable[LocalPod] = ()) -> None:
         self._by_key = {pod.key: pod for pod in pods}
+        self._former = {pod.key: pod for pod in former}
         self._by_address = {address: pod for pod in self._by_key.values() for address in pod.addresses}
 
     def by_key(self, key: str) -> LocalPod | None:
-        return self._by_key.get(key)
+        return self._by_key.get(key) or self._former.get(key)
 
     def by_address(self, address: Address) -> LocalPod | None:
         return self._by_address.get(address)

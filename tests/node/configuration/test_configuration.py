@@ -121,6 +121,16 @@ async def test_2_an_ended_sandbox_leaves_nothing() -> None:
     assert node.configuration.destinations == 0
 
 
+async def test_a_pod_that_is_gone_is_known_by_key_to_its_last_records() -> None:
+    node = Node(Snapshot())
+    web = pod("web", "10.1.0.1")
+    node.configuration.add(web)
+    node.configuration.remove(web.key)
+    table = node.configuration.table
+    assert table.by_key(web.key) == web
+    assert table.by_address(web.addresses[0]) is None and list(table) == []
+
+
 async def test_2_destinations_of_a_pod_are_capped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(configuration, "MAX_DESTINATIONS", 2)
     node = Node(Snapshot())

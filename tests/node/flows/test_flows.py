@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 
+import msgspec
 import pytest
 from envoy.data.accesslog.v3 import accesslog_pb2 as log
 from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
@@ -12,12 +13,12 @@ from ambit.envoy import names
 from ambit.model.policy import Action, Authorization, Clause, Match, Presence, Rule, Scope
 from ambit.model.service import Service
 from ambit.model.view import Snapshot
-from ambit.model.workload import TunnelProtocol, Workload
+from ambit.model.workload import Port, TunnelProtocol, Workload
 from ambit.node.flows import metrics
 from ambit.node.flows.access_line import access_line
 from ambit.node.flows.collector import Collector
 from ambit.node.flows.entry import decode
-from ambit.node.flows.record import Flow, Reporter
+from ambit.node.flows.record import Flow, Reporter, flow
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings
 
 SETTINGS = NodeSettings(node="node1")
@@ -176,6 +177,30 @@ def test_a_tunnelled_connection_names_both_ends() -> None:
     assert 'dst.service="web.default.svc.cluster.local"' in line
     assert "bytes_sent=5 bytes_recv=7" in line
     assert 'duration="12ms"' in line
+
+
+@pytest.mark.parametrize(
+    ("services", "port", "expected"),
+    [
+        ({}, 8080, ""),
+        ({"default/web": (Port(80, 8080),)}, 9999, "default/web"),
+        ({"default/a": (Port(80, 1),), "default/web": (Port(80, 8080),)}, 8080, "default/web"),
+        ({"default/web": (Port(80, 1),), "default/a": (Port(80, 2),)}, 9999, "default/a"),
+    ],
+)
+def test_the_destination_names_a_service_that_its_pod_serves(
+    services: dict[str, tuple[Port, ...]], port: int, expected: str
+) -> None:
+    server = msgspec.structs.replace(SERVER, services=services)
+    entry = next(
+        decode(
+            names.LOG_INBOUND,
+            http("10.0.0.1:9", f"10.0.0.2:{port}", CLIENT.identity.uri, 200, "default"),
+        )
+    )
+    (found,) = flow(entry, Snapshot([CLIENT, server], [], []), LocalPods([local(server)]), SETTINGS)
+    assert found.destination.service == expected
+    assert found.source.service == ""
 
 
 def test_a_connection_on_one_node_is_reported_by_both_sides() -> None:

@@ -11,7 +11,10 @@ Rules:
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable
+
+import msgspec
 
 from ambit.core.address import Address
 from ambit.core.errors import AmbitError
@@ -38,6 +41,8 @@ MAX_DESTINATIONS = 4096
 NODE_DESTINATIONS = 8_192
 """When all pods of the node together have so many (220 MiB in Envoy), each may have its share only."""
 LEAST_SHARE = 32
+FORMER = 256
+"""Pods that are gone and still known by key: Envoy reports their last connections up to a second later."""
 _ORDER = {CLUSTER: 0, SECRET: 2}
 """Clusters before listeners and extensions (1), certificates last: Envoy asks for those by itself."""
 
@@ -59,6 +64,7 @@ class Configuration:
         self._complete = complete
         self._certificate = certificate
         self._pods: dict[str, LocalPod] = {}
+        self._former: deque[LocalPod] = deque(maxlen=FORMER)
         self._known = LocalPods()
         self._table = TrackedPods(())
         self._sent: dict[str, frozenset[tuple[str, str]]] = {}
@@ -82,7 +88,7 @@ class Configuration:
 
     @property
     def table(self) -> LocalPods:
-        """The node's pods, immutable."""
+        """The node's pods, immutable; the newest of those that are gone are found by key."""
         return self._known
 
     @property
@@ -124,12 +130,15 @@ class Configuration:
         return self._publish(self._answers(self._dependencies.on(touched)), removed)
 
     def _note_pods(self) -> None:
-        self._known = LocalPods(self._pods.values())
+        self._known = LocalPods(self._pods.values(), self._former)
         self._table = TrackedPods(self._pods.values())
 
     def _without(self, key: str) -> tuple[frozenset[str], set[tuple[str, str]]]:
         """What looked for this pod, and what is to be removed from Envoy."""
         pod = self._pods.pop(key, None)
+        if pod is not None:
+            workload = node_proxy.workload_of(pod, self._view, self._settings)
+            self._former.append(msgspec.structs.replace(pod, workload=workload))
         self._note_pods()
         self._dependencies.forget(Answer("pod", key))
         touched = pod_keys(pod) if pod is not None else frozenset()

@@ -35,7 +35,7 @@ class End(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     canonical_revision: str = ""
     cluster: str = ""
     service: str = ""
-    """`<namespace>/<hostname>` that was asked for."""
+    """`<namespace>/<hostname>` that was asked for; where only the pod's address is known, one that it serves."""
 
 
 class Flow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -73,7 +73,7 @@ def flow(entry: Entry, view: MeshView, pods: LocalPods, settings: NodeSettings) 
         if entry.route != SAME_NODE:
             return (reported,)
         return reported, msgspec.structs.replace(reported, reporter=Reporter.DESTINATION)
-    destination = _local_end(entry.destination, entry.pod, pod, view, settings)
+    destination = _local_end(entry.destination, entry.pod, pod, view, settings, is_server=True)
     if entry.kind == names.LOG_INBOUND:
         peer = _peer(entry, view, settings)
         return (_flow(entry, settings, Reporter.DESTINATION, peer, destination),)
@@ -120,13 +120,21 @@ def _decided(entry: Entry, pod: LocalPod | None, view: MeshView, settings: NodeS
     )
 
 
-def _local_end(text: str, key: str, pod: LocalPod | None, view: MeshView, settings: NodeSettings) -> End:
+def _local_end(
+    text: str,
+    key: str,
+    pod: LocalPod | None,
+    view: MeshView,
+    settings: NodeSettings,
+    *,
+    is_server: bool = False,
+) -> End:
     if pod is None:
         namespace, _, rest = key.partition("/")
         return End(text, workload=rest.partition("/")[0], namespace=namespace)
     workload = node_proxy.workload_of(pod, view, settings)
     if workload is not None:
-        return _end(text, workload)
+        return _end(text, workload, _served(workload, text) if is_server else "")
     return End(text, workload=pod.name, namespace=pod.namespace, identity=pod.identity.uri)
 
 
@@ -135,8 +143,19 @@ def _destination(entry: Entry, view: MeshView) -> End:
     text = entry.target or entry.destination
     if workload is None:
         return End(text, identity=entry.identity, service=entry.service)
-    found = _end(text, workload)
-    return msgspec.structs.replace(found, service=entry.service or next(iter(sorted(workload.services)), ""))
+    return _end(text, workload, entry.service or _served(workload, text))
+
+
+def _served(workload: Workload, text: str) -> str:
+    """The service that a connection to an address of the pod most likely meant: one with that target port,
+    else the first (ztunnel: `guess_inbound_service`)."""
+    if len(workload.services) < 2:
+        return next(iter(workload.services), "")
+    port = text.rpartition(":")[2]
+    return min(
+        workload.services,
+        key=lambda name: (all(str(each.target) != port for each in workload.services[name]), name),
+    )
 
 
 def _peer(entry: Entry, view: MeshView, settings: NodeSettings) -> End:
@@ -160,7 +179,7 @@ def _stranger(text: str, view: MeshView, settings: NodeSettings) -> End:
     return found if workload.tunnel is TunnelProtocol.HBONE else msgspec.structs.replace(found, identity="")
 
 
-def _end(text: str, workload: Workload) -> End:
+def _end(text: str, workload: Workload, service: str = "") -> End:
     return End(
         text,
         workload=workload.name,
@@ -170,7 +189,7 @@ def _end(text: str, workload: Workload) -> End:
         canonical_service=workload.canonical_name,
         canonical_revision=workload.canonical_revision,
         cluster=workload.cluster_id,
-        service="",
+        service=service,
     )
 
 
