@@ -5,15 +5,16 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 
+from ambit.daemon import http
 from ambit.daemon.http import Request, Response, json_response, serve
 
 CLOSED: list[str] = []
 
 
-async def endless() -> AsyncGenerator[bytes, None]:
+async def endless(part: bytes = b"part\n") -> AsyncGenerator[bytes, None]:
     try:
         while True:
-            yield b"part\n"
+            yield part
             await asyncio.sleep(0)
     finally:
         CLOSED.append("endless")
@@ -33,6 +34,8 @@ async def port() -> AsyncIterator[int]:
             "/json": lambda _: json_response({"a": 1}),
             "/endless": lambda _: Response(stream=endless()),
             "/broken": broken,
+            "/flood": lambda _: Response(stream=endless(b"x" * 1_000_000)),
+            "/large": lambda _: Response(b"x" * 50_000_000),
         },
     )
     yield server.sockets[0].getsockname()[1]
@@ -82,3 +85,39 @@ async def test_a_stream_ends_when_the_client_leaves(port: int) -> None:
 async def test_a_huge_head_is_cut_off(port: int) -> None:
     status, _ = await ask(port, b"GET /hello HTTP/1.1\r\nX: " + b"x" * 100_000)
     assert status == b""
+
+
+@pytest.mark.parametrize("path", [b"/large", b"/flood"])
+async def test_a_client_that_takes_nothing_is_dropped(
+    port: int, path: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "_PATIENCE", 0.2)
+    _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    writer.write(b"GET " + path + b" HTTP/1.1\r\n\r\n")
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    async with asyncio.timeout(20):
+        while not writer.transport.is_closing():
+            await asyncio.sleep(0.05)
+            writer.write(b"x")
+
+
+async def test_connections_are_counted(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_CONNECTIONS", 3)
+    idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with asyncio.timeout(5):
+        assert await reader.read() == b""
+    for _, each in idle:
+        each.close()
+        await each.wait_closed()
+    async with asyncio.timeout(5):
+        while (await try_ask(port)) != b"HTTP/1.1 200 OK":  # noqa: ASYNC110 - the server counts when it sees them gone
+            await asyncio.sleep(0)
+    writer.close()
+
+
+async def try_ask(port: int) -> bytes:
+    try:
+        return (await ask(port, b"GET /hello HTTP/1.1\r\n\r\n"))[0]
+    except ConnectionResetError:
+        return b""

@@ -156,6 +156,22 @@ async def test_labels_of_a_running_pod_are_followed(world: World) -> None:
     await eventually(late, server, f"{late.four} 2")
 
 
+async def test_an_annotation_that_somebody_else_wrote_is_taken_back(world: World) -> None:
+    """Whether it was there from the start or came later; only the node's agent knows the truth."""
+    await pair(world)
+    liar = Pod(
+        await asyncio.to_thread(world.network.host, "liar"), world, "liar", world.nodes["node1"], "liar"
+    )
+    liar.create(**{"istio.io/dataplane-mode": "none"})
+    pod = world.api.objects["pods"]["default", "liar"]
+    pod["metadata"]["annotations"] = {REDIRECTION: "enabled"}
+    liar.began()
+    await until(lambda: REDIRECTION not in liar.annotations)
+    pod = world.api.objects["pods"]["default", "liar"]
+    world.api.put("pods", {**pod, "metadata": {**pod["metadata"], "annotations": {REDIRECTION: "enabled"}}})
+    await until(lambda: REDIRECTION not in liar.annotations)
+
+
 async def test_a_pod_without_certificate_does_not_start(world: World) -> None:
     node = await world.node("node1")
     world.control.refusal = "not for you"

@@ -135,6 +135,14 @@ async def _enrolled_captured(client: Client) -> list[str]:
     ]
 
 
+async def _destinations_served(client: Client) -> list[str]:
+    return [
+        f"pod {'/'.join(key.split('/')[:2])} on {node_of(pod)} has used so many destinations that new ones are refused"
+        for pod in await node_pods(client)
+        for key in (await ask(client, pod, "/status"))["capped"]
+    ]
+
+
 def _should_be_captured(pod: dict[str, Any], ambient: set[str]) -> bool:
     mode = pod["metadata"].get("labels", {}).get(DATAPLANE_MODE_LABEL)
     if pod["spec"].get("hostNetwork") or pod["metadata"].get("deletionTimestamp"):
@@ -175,6 +183,10 @@ CHECKS = (
     Check(
         "workloads", "captured", "every enrolled pod is captured", "type `kubectl describe pod` and see its events",
         _enrolled_captured,
+    ),
+    Check(
+        "workloads", "destinations", "no pod has too many destinations",
+        "type `kubectl delete pod` to let it begin anew", _destinations_served, is_warning=True,
     ),
     Check(
         "objects", "objects-understood", "every object of the mesh is understood as written",

@@ -20,7 +20,9 @@ from ambit.core.errors import EnvironmentProblem
 _log = logging.getLogger("ambit.http")
 _HEAD = 16 * 1024
 _PATIENCE = 10.0
-"""Seconds a client has to send its request."""
+"""Seconds a client has to send its request, and again to take each part of the answer."""
+_CONNECTIONS = 128
+"""Open at once on one server. Pods reach some of them, and must not use up the process's descriptors."""
 _GONE = (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError)
 """The client left, or sent nothing that could be answered."""
 
@@ -56,9 +58,18 @@ def json_response(value: object, status: int = 200) -> Response:
 async def serve(address: str | list[str], port: int, routes: Mapping[str, Handler]) -> asyncio.Server:
     """Starts to serve; paths without a route are 404. Raises EnvironmentProblem when the port is taken."""
 
+    there: set[asyncio.StreamWriter] = set()
+
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.closing(writer), contextlib.suppress(*_GONE):
-            await _exchange(reader, writer, routes)
+        if len(there) >= _CONNECTIONS:
+            writer.transport.abort()
+            return
+        there.add(writer)
+        try:
+            with contextlib.closing(writer), contextlib.suppress(*_GONE):
+                await _exchange(reader, writer, routes)
+        finally:
+            there.discard(writer)
 
     try:
         return await asyncio.start_server(connected, address, port, limit=_HEAD)
@@ -82,9 +93,9 @@ async def _exchange(
     writer.write(_head(response))
     if response.stream is None:
         writer.write(response.body)
-        await writer.drain()
+        await _drained(writer)
         return
-    await writer.drain()
+    await _drained(writer)
     gone = asyncio.ensure_future(reader.read())
     try:
         await _pump(response.stream, writer, gone)
@@ -108,7 +119,17 @@ async def _pump(
         if not data:
             return
         writer.write(data)
-        await writer.drain()
+        await _drained(writer)
+
+
+async def _drained(writer: asyncio.StreamWriter) -> None:
+    """Raises TimeoutError, after which what the client does not take is dropped."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await writer.drain()
+    except TimeoutError:
+        writer.transport.abort()
+        raise
 
 
 async def _answer(head: bytes, routes: Mapping[str, Handler]) -> Response:

@@ -165,6 +165,15 @@ class Enroller:
             _log.info("pod %s/%s left the mesh", *sandbox.key)
             return True
 
+    async def disown(self, pod: Pod) -> None:
+        """Takes back an annotation that somebody else wrote: callers would open tunnels to a pod that has no proxy.
+        Raises AmbitError."""
+        async with self._lock(pod.uid):
+            if pod.uid not in self._sandboxes:
+                _log.warning("pod %s/%s says that it is captured, but is not: corrected", *pod.key)
+                await self._write_annotation(pod.key, pod.uid, None)
+        self._locks.pop(pod.uid, None)
+
     async def _add(self, sandbox: Sandbox, pod: Pod, started: bool) -> None:
         known = self._sandboxes.get(sandbox.uid)
         if known is not None and known.sandbox == sandbox.sandbox and known.same_namespace():
@@ -241,9 +250,12 @@ class Enroller:
 
     async def _annotate(self, sandbox: Sandbox, value: str | None) -> None:
         """The pod's redirection annotation tells the truth; a pod that is gone needs none."""
-        patch = {"metadata": {"uid": sandbox.uid, "annotations": {REDIRECTION_ANNOTATION: value}}}
+        await self._write_annotation(sandbox.key, sandbox.uid, value)
+
+    async def _write_annotation(self, key: tuple[str, str], uid: str, value: str | None) -> None:
+        patch = {"metadata": {"uid": uid, "annotations": {REDIRECTION_ANNOTATION: value}}}
         try:
-            await self._client.patch(PODS, sandbox.name, patch, sandbox.namespace)
+            await self._client.patch(PODS, key[1], patch, key[0])
         except NotFound:
             return
         except Unreachable as problem:

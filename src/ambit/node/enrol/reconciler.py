@@ -98,6 +98,8 @@ class Reconciler:
                 await self._capture(pod)
         elif captured and not await self._enroller.unenrol(pod.uid):
             self._queue.add_after(key, _DRAIN_CHECK)
+        elif not captured and pod.annotated:
+            await self._enroller.disown(pod)
 
     async def _capture(self, pod: Pod) -> None:
         known = self._enroller.sandboxes.get(pod.uid)
