@@ -16,6 +16,7 @@ from ambit.core.names import (
     REDIRECTION_ENABLED,
 )
 from ambit.kube.client import Client
+from ambit.kube.conditions import has_condition
 from ambit.kube.resource import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, NODES, PODS
 
 Result = Literal["success", "warning", "error"]
@@ -53,17 +54,21 @@ async def _nodes_ready(client: Client) -> list[str]:
     return [
         f"node {node['metadata']['name']} is not Ready"
         for node in await client.list(NODES)
-        if not any(
-            condition["type"] == "Ready" and condition["status"] == "True"
-            for condition in node.get("status", {}).get("conditions", ())
-        )
+        if not has_condition(node, "Ready")
     ]
 
 
 async def _crds_established(client: Client) -> list[str]:
     wanted = {"authorizationpolicies.security.istio.io", "peerauthentications.security.istio.io"}
     found = {crd["metadata"]["name"]: crd for crd in await client.list(CUSTOM_RESOURCE_DEFINITIONS)}
-    return [f"CustomResourceDefinition {name} is missing" for name in sorted(wanted - set(found))]
+    return [
+        *(f"CustomResourceDefinition {name} is missing" for name in sorted(wanted - set(found))),
+        *(
+            f"CustomResourceDefinition {name} is not established"
+            for name in sorted(wanted & set(found))
+            if not has_condition(found[name], "Established")
+        ),
+    ]
 
 
 async def _control_ready(client: Client) -> list[str]:
@@ -154,10 +159,7 @@ def _not_ready(pods: list[dict[str, Any]]) -> list[str]:
     return [
         f"pod {pod['metadata']['name']} on {node_of(pod)} is {pod.get('status', {}).get('phase', 'unknown')}, not ready"
         for pod in pods
-        if not any(
-            condition["type"] == "Ready" and condition["status"] == "True"
-            for condition in pod.get("status", {}).get("conditions", ())
-        )
+        if not has_condition(pod, "Ready")
     ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from ambit.cli.demo.manifests import create_all, manifest
-from ambit.cli.demo.traffic import TITLE, curl, is_ready, pod_of, request
+from ambit.cli.demo.traffic import TITLE, curl, pod_of, request
 from ambit.cli.demo.wire import captured
 from ambit.cli.mesh import CONTROL_PLANES, ask_all, node_of, node_pods, read_flows, system_pods
 from ambit.core.errors import EnvironmentProblem
@@ -22,6 +22,7 @@ from ambit.core.names import (
     SYSTEM_NAMESPACE,
 )
 from ambit.kube.client import Client
+from ambit.kube.conditions import has_condition
 from ambit.kube.resource import AUTHORIZATION_POLICIES, DEPLOYMENTS, NAMESPACES, PODS
 from ambit.local.instance.record import InstanceRecord
 
@@ -144,7 +145,7 @@ class Demo:
 
     async def _ready_pods(self) -> list[dict[str, Any]]:
         pods = await self.client.list(PODS, NAMESPACE)
-        return pods if len(pods) >= PODS_IN_ALL and all(is_ready(pod) for pod in pods) else []
+        return pods if len(pods) >= PODS_IN_ALL and all(has_condition(pod, "Ready") for pod in pods) else []
 
     async def _page(self) -> str:
         return (await curl(self.client, NAMESPACE, PAGE)).stdout.decode(errors="replace")
@@ -203,7 +204,7 @@ class Demo:
 
     async def _control_ready(self) -> bool:
         pods = await system_pods(self.client, CONTROL_PLANES)
-        return bool(pods) and all(is_ready(pod) for pod in pods)
+        return bool(pods) and all(has_condition(pod, "Ready") for pod in pods)
 
 
 async def _until(what: str, condition: Callable[[], Awaitable[Any]]) -> Any:

@@ -8,6 +8,7 @@ import msgspec
 
 from ambit.core.errors import NotRunning
 from ambit.kube.client import Client
+from ambit.kube.conditions import has_condition
 from ambit.kube.exec import ExecResult, run_in_pod
 from ambit.kube.resource import PODS
 
@@ -32,14 +33,9 @@ class Answers(msgspec.Struct, frozen=True):
 async def pod_of(client: Client, namespace: str, app: str) -> dict[str, Any]:
     """A ready pod with the label `app`. Raises NotRunning."""
     for pod in await client.list(PODS, namespace, label_selector=f"app={app}"):
-        if is_ready(pod) and not pod["metadata"].get("deletionTimestamp"):
+        if has_condition(pod, "Ready") and not pod["metadata"].get("deletionTimestamp"):
             return pod
     raise NotRunning(f"no ready pod with the label app={app} in namespace {namespace}")
-
-
-def is_ready(pod: dict[str, Any]) -> bool:
-    conditions = pod.get("status", {}).get("conditions", ())
-    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
 
 async def curl(client: Client, namespace: str, *words: str) -> ExecResult:

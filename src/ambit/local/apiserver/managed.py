@@ -3,7 +3,7 @@
 Events and Leases are not tracked: they are written all the time and never applied.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ambit.local.apiserver import clock
 from ambit.local.apiserver.apply import Owner, Owners, same_owner
@@ -16,11 +16,8 @@ from ambit.local.apiserver.fieldset import (
     to_fields,
 )
 from ambit.local.apiserver.resources import Resource
+from ambit.local.apiserver.shapes import Shape
 from ambit.local.apiserver.store import Json
-
-if TYPE_CHECKING:
-    from ambit.local.apiserver.shapes import Shape
-    from ambit.local.apiserver.writes import WriteOptions, Writer
 
 _UNTRACKED = {"events", "leases.coordination.k8s.io"}
 _SERVER_META = frozenset(
@@ -98,21 +95,20 @@ def _identity(entry: Json) -> tuple[Any, ...]:
 
 
 def record_write(
-    writer: "Writer",
     resource: Resource,
+    shape: Shape,
     old: Json | None,
     body: Json,
-    options: "WriteOptions",
+    manager: str,
     subresource: str,
     *,
     applied: Owners | None = None,
 ) -> None:
-    """Sets managedFields of `body`: the given owners after an apply, else this writer for what it changed."""
+    """Sets managedFields of `body`: the given owners after an apply, else `manager` for what it changed."""
     metadata = body["metadata"]
     given = metadata.pop("managedFields", None)
     if resource.storage in _UNTRACKED:
         return
-    shape = writer.shape(resource)
     if old is not None and "managedFields" in old["metadata"]:
         metadata["managedFields"] = old["metadata"]["managedFields"]
     if applied is not None:
@@ -122,11 +118,11 @@ def record_write(
         metadata.pop("managedFields", None)
     elif given and old is not None and given != old["metadata"].get("managedFields"):
         metadata["managedFields"] = given
-    me = Owner(options.field_manager[:128], "Update", subresource, resource.api_version)
+    me = Owner(manager[:128], "Update", subresource, resource.api_version)
     write_owners(metadata, _update(shape, old, body, me, read_owners(metadata)))
 
 
-def _existing(shape: "Shape", owners: Owners, body: Json) -> Owners:
+def _existing(shape: Shape, owners: Owners, body: Json) -> Owners:
     """Owners of fields that are still there."""
     content = bare(body)
     return {
@@ -137,7 +133,7 @@ def _existing(shape: "Shape", owners: Owners, body: Json) -> Owners:
     }
 
 
-def _update(shape: "Shape", old: Json | None, body: Json, me: Owner, owners: Owners) -> Owners:
+def _update(shape: Shape, old: Json | None, body: Json, me: Owner, owners: Owners) -> Owners:
     """What changed belongs to the writer alone; what is gone belongs to nobody."""
     schema, resolve = shape.schema, shape.resolve
     before, after = bare(old) if old else {}, bare(body)

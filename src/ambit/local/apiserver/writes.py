@@ -136,7 +136,7 @@ class Writer:
         except ApiFailure:
             strategy.rejected(self, body, None)
             raise
-        record_write(self, resource, None, body, options, "", applied=applied)
+        record_write(resource, self.shape(resource), None, body, options.field_manager, "", applied=applied)
         warnings += strategy.warnings(body)
         if options.dry_run:
             strategy.rejected(self, body, None)
@@ -211,7 +211,15 @@ class Writer:
             self.strategy(resource).rejected(self, body, old)
         if resource.generation and _content(resource, body) != _content(resource, old):
             body["metadata"]["generation"] = int(old["metadata"].get("generation") or 1) + 1
-        record_write(self, resource, old, body, options, subresource, applied=applied)
+        record_write(
+            resource,
+            self.shape(resource),
+            old,
+            body,
+            options.field_manager,
+            subresource,
+            applied=applied,
+        )
         warnings += self.strategy(resource).warnings(body)
         return self._store(resource, entry, body, old, options, warnings)
 

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import msgspec
 
+from ambit.kube.conditions import has_condition
 from ambit.kube.reflector import Key
 from ambit.kube.resource import JOBS, Resource
 from ambit.local.controllers.objects import (
@@ -92,7 +93,7 @@ def plan_job(job: Object, pods: Sequence[Object], now: float) -> Plan:
 
 
 def is_finished(job: Object) -> bool:
-    return any((condition_of(job, kind) or {}).get("status") == "True" for kind in ("Complete", "Failed"))
+    return any(has_condition(job, kind) for kind in ("Complete", "Failed"))
 
 
 def index_of(pod: Object) -> int | None:

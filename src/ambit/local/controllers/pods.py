@@ -2,6 +2,7 @@
 
 import copy
 
+from ambit.kube.conditions import has_condition
 from ambit.local.controllers.objects import (
     Object,
     annotations_of,
@@ -24,7 +25,7 @@ def is_active(pod: Object) -> bool:
 
 
 def is_ready(pod: Object) -> bool:
-    return (condition_of(pod, "Ready") or {}).get("status") == "True"
+    return has_condition(pod, "Ready")
 
 
 def available_at(pod: Object, min_ready_seconds: int) -> float | None:
@@ -48,7 +49,7 @@ def deletion_order(pod: Object) -> tuple[int, int, int, int, float, int, float]:
     return (
         1 if pod["spec"].get("nodeName") else 0,
         {"Pending": 0, "Unknown": 1, "Running": 2}.get(status.get("phase", "Pending"), 0),
-        1 if ready.get("status") == "True" else 0,
+        1 if is_ready(pod) else 0,
         int(annotations_of(pod).get(DELETION_COST, "0") or 0),
         -at(ready.get("lastTransitionTime")),
         -restarts,

@@ -8,6 +8,7 @@ from typing import Any
 from ambit.core.errors import AmbitError, EnvironmentProblem
 from ambit.core.names import SYSTEM_NAMESPACE
 from ambit.kube.client import Client
+from ambit.kube.conditions import has_condition
 from ambit.kube.resource import DAEMON_SETS, DEPLOYMENTS, NODES
 from ambit.local.instance.preflight import free_space
 from ambit.local.instance.record import InstanceRecord
@@ -70,22 +71,17 @@ async def _api_ready(client: Client) -> bool:
 
 async def _nodes_ready(client: Client, wanted: int) -> bool:
     nodes = await client.list(NODES)
-    return len([node for node in nodes if _has_condition(node, "Ready")]) >= wanted
+    return len([node for node in nodes if has_condition(node, "Ready")]) >= wanted
 
 
 async def _control_ready(client: Client) -> bool:
     deployment = await client.get(DEPLOYMENTS, "ambit-control", SYSTEM_NAMESPACE)
-    return _has_condition(deployment, "Available")
+    return has_condition(deployment, "Available")
 
 
 async def _proxies_ready(client: Client, wanted: int) -> bool:
     proxies = await client.get(DAEMON_SETS, "ambit-node", SYSTEM_NAMESPACE)
     return int(proxies.get("status", {}).get("numberReady", 0)) >= wanted
-
-
-def _has_condition(value: dict[str, Any], kind: str) -> bool:
-    conditions = value.get("status", {}).get("conditions", [])
-    return any(condition["type"] == kind and condition["status"] == "True" for condition in conditions)
 
 
 def _log_end(state: StateDirectory) -> str:
