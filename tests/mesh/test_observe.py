@@ -1,0 +1,72 @@
+"""What a running mesh shows of itself is what docs/observe.md says."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ambit.core.names import METRICS_PORT
+from ambit.testing.mesh import Mesh
+from tests.mesh.pods import make_namespace, pod
+from tests.mesh.traffic import SERVER
+
+pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
+
+PAGE = (Path(__file__).parents[2] / "docs/observe.md").read_text()
+SERVICE = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "web"},
+    "spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
+}
+
+
+@pytest.fixture(scope="module")
+def calls(mesh: Mesh) -> Iterator[str]:
+    """A namespace in which one pod called a service on the other node and ended at once."""
+    with make_namespace(mesh) as name:
+        server = pod("web", "node1", ["python3", "-c", SERVER], namespace=name, labels={"app": "web"})
+        service = {**SERVICE, "metadata": {"name": "web", "namespace": name}}
+        mesh.apply([service, server])
+        mesh.kubectl("wait", "-n", name, "pod/web", "--for=condition=Ready", "--timeout=60s")
+        once = ["curl", "-sS", "--retry", "5", "--retry-all-errors", "-m", "5", "http://web/"]
+        mesh.apply(pod("once", "node2", once, namespace=name))
+        mesh.kubectl(
+            "wait", "-n", name, "pod/once", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s"
+        )
+        yield name
+
+
+def test_both_sides_report_a_pod_that_ended_at_once_with_its_identity(mesh: Mesh, calls: str) -> None:
+    def reports() -> dict[str, dict[str, Any]] | None:
+        lines = mesh.ambit("flows", "--to", f"{calls}/web", "-o", "json").stdout.splitlines()
+        found = {flow["reporter"]: flow for flow in map(json.loads, lines) if flow.get("hop") == "tunnel"}
+        return found if set(found) == {"source", "destination"} else None
+
+    for flow in mesh.wait("both sides reported", reports).values():
+        assert flow["source"]["identity"] == f"spiffe://cluster.local/ns/{calls}/sa/default"
+        assert flow["destination"]["service"] == f"{calls}/web.{calls}.svc.cluster.local"
+        assert flow["mutualTls"]
+        for field in {*flow, *flow["source"], *flow["destination"]}:
+            assert f"`{field}`" in PAGE
+
+
+@pytest.mark.usefixtures("calls")
+def test_every_metric_that_is_served_is_on_the_page_with_its_labels(mesh: Mesh) -> None:
+    nodes = [
+        mesh.on_node(node, "curl", "-sS", f"localhost:{METRICS_PORT}/metrics").stdout
+        for node in ("node1", "node2")
+    ]
+    (plane,) = mesh.kubectl(
+        "get", "pod", "-n", "ambit-system", "-l", "app=istiod", "-o", "name"
+    ).stdout.split()
+    control = mesh.exec("ambit-system", plane, "curl", "-sS", "localhost:15014/metrics").stdout
+    text = "\n".join([*nodes, control])
+    assert "istio_tcp_connections_opened_total{" in text and "ambit_xds_nodes 2" in text
+    for name in re.findall(r"^# TYPE (\S+)", text, re.MULTILINE):
+        assert f"| `{name}` |" in PAGE
+    for label in set(re.findall(r'[{,]([a-z_]+)="', text)):
+        assert f"`{label}`" in PAGE
