@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from ambit import __version__
-from ambit.cli.main import ambit
+from ambit.cli.main import COMMANDS, ambit
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -35,6 +35,14 @@ def test_help(path: tuple[str, ...]) -> None:
     for parameter in command.params:
         if isinstance(parameter, click.Option) and not parameter.hidden:
             assert parameter.help, f"{' '.join(path)} {parameter.opts} has no help"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_they_say_themselves(name: str) -> None:
+    command = ambit.get_command(click.Context(ambit), name)
+    assert command is not None and command.help is not None
+    assert f"{' '.join(command.help.split())} ".startswith(f"{COMMANDS[name][1]} ")
+    assert f"  {name} " in CliRunner().invoke(ambit, ["--help"]).output
 
 
 def test_version_option() -> None:
