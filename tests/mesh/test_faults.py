@@ -281,6 +281,39 @@ def test_shim(faulty: Mesh) -> None:
     never_served_who_is_denied(faulty)
 
 
+def test_shim_and_cluster_process(faulty: Mesh) -> None:
+    """Who comes back finds a sandbox gone: restart counts go on, and what may run only once does not run again."""
+    container = {"name": "main", "image": "busybox", "command": ["sleep", "3600"]}
+    once = {"restartPolicy": "Never", "containers": [container]}
+    faulty.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "once", "namespace": NAMESPACE},
+            "spec": once,
+        }
+    )
+    faulty.kubectl("wait", "-n", NAMESPACE, "pod/once", "--for=condition=Ready", "--timeout=30s")
+    restarts = int(pod_field(faulty, "web", ".status.containerStatuses[0].restartCount"))
+    shims = [parent(container_process(faulty, word)) for word in ("ThreadingHTTPServer", "3600")]
+    os.kill(only(faulty, "cluster"), signal.SIGSTOP)
+    for shim in shims:
+        os.kill(shim, signal.SIGKILL)
+    kill(faulty, "cluster")
+    faulty.wait(
+        "kubectl works again", lambda: faulty.kubectl("get", "nodes", check=False).returncode == 0, timeout=20
+    )
+    faulty.wait(
+        "the restart is counted",
+        lambda: int(pod_field(faulty, "web", ".status.containerStatuses[0].restartCount")) == restarts + 1,
+        timeout=30,
+    )
+    faulty.wait("it is not run again", lambda: pod_field(faulty, "once", ".status.phase") == "Failed")
+    path = ".status.containerStatuses[0].state.terminated.reason"
+    assert pod_field(faulty, "once", path) == "ContainerStatusUnknown"
+    faulty.kubectl("delete", "pod", "once", "-n", NAMESPACE)
+
+
 def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ambit.local.pods.shim.protocol import ContainerState
-from ambit.local.pods.status import Facts, Slot, phase_of, status_of
+from ambit.local.pods.status import Facts, Slot, lost_state, phase_of, status_of
 
 FACTS = Facts(("10.244.1.2",), ("172.30.0.11",), "2026-01-01T00:00:00Z", True, "2026-01-01T00:00:05Z")
 POD = {"metadata": {"uid": "u"}, "spec": {"containers": [{"name": "a"}]}}
@@ -116,3 +116,29 @@ def test_a_ready_pod_has_only_ready_containers(slots: list[Slot]) -> None:
         assert status["phase"] in {"Pending", "Running"}
     if status["phase"] in {"Succeeded", "Failed"}:
         assert condition(status, "Ready")["status"] == "False"
+
+
+@pytest.mark.parametrize("kind", ["main", "init"])
+@given(code=st.integers(0, 255), attempt=st.integers(0, 9), waiting=st.booleans())
+def test_what_the_api_knows_of_an_ended_container_outlives_its_sandbox(
+    kind: str, code: int, attempt: int, waiting: bool
+) -> None:
+    ended = slot(state(code, attempt), kind=kind, waiting=("CrashLoopBackOff", "") if waiting else None)
+    lost = lost_state({**POD, "status": status_of(POD, [ended], FACTS)}, "a", 9.0)
+    assert lost is not None
+    again = slot(lost, kind=kind)
+    assert (again.restarts, again.ended, again.succeeded) == (attempt, True, code == 0)
+    assert (lost["started"], lost["finished"], lost["exit_code"]) == (1.0, 2.0, code)
+
+
+def test_a_container_that_ran_when_its_sandbox_went_has_ended_unseen() -> None:
+    lost = lost_state({**POD, "status": status_of(POD, [slot(state(None, 3))], FACTS)}, "a", 9.0)
+    assert lost is not None
+    assert (lost["attempt"], lost["finished"], lost["exit_code"]) == (3, 9.0, 137)
+    assert lost["reason"] == "ContainerStatusUnknown"
+
+
+def test_a_container_that_never_ran_was_not_lost() -> None:
+    assert lost_state(POD, "a", 9.0) is None
+    pulling = slot(None, waiting=("ErrImagePull", "no such image"))
+    assert lost_state({**POD, "status": status_of(POD, [pulling], FACTS)}, "a", 9.0) is None

@@ -56,6 +56,43 @@ class Slot(msgspec.Struct):
         return self.restart == "Never" or (self.restart == "OnFailure" and self.succeeded)
 
 
+def lost_state(pod: Mapping[str, Any], name: str, now: float) -> ContainerState | None:
+    """What became of a container that the API knows and no sandbox does: it ended as written there, or unseen.
+
+    None for one that never ran. As the kubelet does it, so that restart counts go on and `Never` means never.
+    """
+    written = pod.get("status") or {}
+    for kind in ("containerStatuses", "initContainerStatuses"):
+        for status in written.get(kind) or ():
+            if status["name"] == name:
+                break
+        else:
+            continue
+        state, last = status.get("state") or {}, status.get("lastState") or {}
+        ended = state.get("terminated") or (None if "running" in state else last.get("terminated"))
+        if ended is None and "running" not in state:
+            return None
+        shown = ended or state["running"]
+        lost: ContainerState = {
+            "name": name,
+            "attempt": int(status.get("restartCount", 0)),
+            "pid": 0,
+            "started": _seconds(shown.get("startedAt"), now),
+            "finished": now if ended is None else _seconds(ended.get("finishedAt"), now),
+            "exit_code": 137 if ended is None else int(ended.get("exitCode", 0)),
+            "signal": 9 if ended is None else ended.get("signal"),
+        }
+        if ended is None:
+            lost["reason"] = "ContainerStatusUnknown"
+            lost["message"] = "The container's sandbox was gone when the pod runner came back"
+        return lost
+    return None
+
+
+def _seconds(text: str | None, otherwise: float) -> float:
+    return datetime.fromisoformat(text).timestamp() if text else otherwise
+
+
 class Facts(msgspec.Struct, frozen=True):
     """Everything about the pod that is not a container's."""
 

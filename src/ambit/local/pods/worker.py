@@ -25,7 +25,7 @@ from ambit.local.pods.host import Host
 from ambit.local.pods.place import Place
 from ambit.local.pods.sandbox import ShimClient
 from ambit.local.pods.shim.protocol import ContainerState
-from ambit.local.pods.status import TERMINAL, Facts, Slot, phase_of, status_of
+from ambit.local.pods.status import TERMINAL, Facts, Slot, lost_state, phase_of, status_of
 
 log = logging.getLogger(__name__)
 
@@ -176,6 +176,9 @@ class PodWorker:
             slot = self._slot(state["name"])
             if slot is not None:
                 self.containers.adopt(slot, state, self.pod, group)
+        for slot in self.slots:
+            if slot.current is None and (lost := lost_state(self.pod, slot.name, time.time())) is not None:
+                self._take([lost])
 
     def _slot(self, name: str) -> Slot | None:
         return next((slot for slot in self.slots if slot.name == name), None)
