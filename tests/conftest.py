@@ -1,6 +1,7 @@
 """Plugins and options of the test suite."""
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -18,6 +19,11 @@ KUBECTL = pytest.StashKey[str | None]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite golden files instead of comparing")
+
+
+def pytest_configure() -> None:
+    """A test run that is told to end takes its clusters down, as after Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
