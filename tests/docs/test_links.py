@@ -27,3 +27,13 @@ def test_links_resolve(page: Path) -> None:
         if not target.exists() or (anchor and anchor not in anchors(target)):
             broken.append(link)
     assert broken == []
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached, new = set(), {ROOT / "README.md"}
+    while new:
+        page = new.pop()
+        reached.add(page)
+        links = re.findall(r"\]\(([^)\s#]+\.md)[^)]*\)", page.read_text())
+        new |= {(page.parent / link).resolve() for link in links if "://" not in link} - reached
+    assert set(PAGES) - {ROOT / "CHANGELOG.md"} <= reached
