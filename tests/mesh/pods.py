@@ -48,12 +48,12 @@ def pod(
     }
 
 
-def kill(mesh: Mesh, part: str, node: str) -> None:
+def kill(mesh: Mesh, part: str, node: str, *, until_back: bool = True) -> None:
     """SIGKILL a node's `envoy` or `node agent`, and wait until there is a new one."""
-    pid = _process(mesh, part, node)
-    assert pid
+    pid = mesh.wait(f"{part} of {node} runs", lambda: _process(mesh, part, node))
     os.kill(pid, signal.SIGKILL)
-    mesh.wait(f"{part} of {node} is back", lambda: _process(mesh, part, node) not in (0, pid))
+    if until_back:
+        mesh.wait(f"{part} of {node} is back", lambda: _process(mesh, part, node) not in (0, pid))
 
 
 def _process(mesh: Mesh, part: str, node: str) -> int:

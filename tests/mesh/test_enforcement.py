@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from ambit.testing.mesh import Mesh
-from tests.mesh.pods import make_namespace, pod
+from tests.mesh.pods import kill, make_namespace, pod
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
@@ -210,6 +210,19 @@ class applied:
 
     def __exit__(self, *_: object) -> None:
         self._mesh.kubectl("delete", self._value["kind"].lower(), "rule", "-n", self._namespace)
+
+
+@pytest.mark.parametrize("part", ["node agent", "envoy"])
+@pytest.mark.parametrize("node", ["node1", "node2"])
+def test_a_policy_is_not_acknowledged_by_who_is_just_killed(
+    mesh: Mesh, town: Town, part: str, node: str
+) -> None:
+    mesh.wait("no policy is left", lambda: answers(mesh, town) == [ALL, ALL])
+    value = authorization("ALLOW", source(namespaces=[town.inside]))
+    kill(mesh, part, node, until_back=False)
+    with applied(mesh, town.inside, value):
+        assert all(by_port <= INSIDE for by_port in answers(mesh, town))
+        mesh.wait("who may is served", lambda: answers(mesh, town) == [INSIDE, INSIDE])
 
 
 class Talk:
