@@ -1,7 +1,6 @@
 """All controllers together against the real API server."""
 
 import asyncio
-import time
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from ambit.kube.resource import (
 )
 from ambit.local.apiserver.server import ApiServer
 from ambit.local.controllers import pod_collector
-from ambit.local.controllers.event_expiry import expire_once
 from ambit.local.controllers.run import run_controllers
 from tests.local.controllers.conftest import Runner, gone, ready_deployment, until, workload
 
@@ -311,16 +309,6 @@ async def test_pods_of_a_vanished_node_are_replaced_elsewhere(
         return [pod["spec"].get("nodeName") for pod in pods] == ["node1", "node1"]
 
     await until(moved)
-
-
-async def test_events_go_an_hour_after_they_happened(client: Client) -> None:
-    await client.create(DEPLOYMENTS, workload("web", 1))
-    await ready_deployment(client, "web", 1)
-    await until(lambda: client.list(EVENTS, "default"))
-    await expire_once(client, time.time() + 3500)
-    assert await client.list(EVENTS, "default")
-    await expire_once(client, time.time() + 3700)
-    assert await client.list(EVENTS, "default") == []
 
 
 async def test_controllers_that_are_killed_mid_way_finish_after_a_restart(

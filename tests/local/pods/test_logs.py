@@ -1,5 +1,7 @@
+import os
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -76,3 +78,49 @@ async def test_following_ends_with_the_container(tmp_path: Path) -> None:
 
     lines = [line async for line in logs.read(path, LogOptions(follow=True), is_running)]
     assert lines == [b"first\n", b"more\n", b"more\n", b"last\n"]
+
+
+async def test_following_loses_nothing_over_a_rotation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines come while the former ones are shown, and between the last look and the rotation."""
+    monkeypatch.setattr(logfile, "LIMIT", 1000)
+    path = tmp_path / "0.log"
+    log = LogFile(str(path))
+    written = [f"line {number}\n".encode() for number in range(100)]
+    waiting = iter(written)
+
+    def write(count: int) -> bool:
+        lines = [line for _, line in zip(range(count), waiting, strict=False)]
+        for line in lines:
+            log.write("stdout", line)
+        return bool(lines)
+
+    write(3)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    shown = []
+    async for line in logs.read(path, LogOptions(follow=True), lambda: write(3)):
+        shown.append(line)
+        if len(shown) == 2:
+            write(1)
+    assert shown == written
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_a_rotation_that_fails_goes_on_in_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logfile, "LIMIT", 10)
+    path = tmp_path / "sub" / "0.log"
+    log = LogFile(str(path))
+    former = path.with_name("0.log.1")
+    former.mkdir()  # nothing can be renamed to it
+    log.write("stdout", b"one\n")
+    log.write("stdout", b"two\n")
+    assert path.read_bytes().count(b"\n") == 2
+    former.rmdir()
+    log.write("stdout", b"three\n")
+    log.write("stdout", b"four\n")
+    log.close()
+    text = former.read_bytes() + (path.read_bytes() if path.exists() else b"")
+    assert b"four" in text

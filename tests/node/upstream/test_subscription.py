@@ -11,6 +11,7 @@ import pytest
 from ambit.core.errors import AmbitError
 from ambit.core.identity import Identity
 from ambit.model.workload import Workload
+from ambit.node.state.database import StateLost
 from ambit.node.state.mesh import MeshState, Stored
 from ambit.node.upstream.channel import ControlPlane
 from ambit.node.upstream.subscription import Subscription
@@ -94,6 +95,7 @@ class Agent:
         self.go = asyncio.Event()
         self.go.set()
         self.answer: str | None = None
+        self.failure: Exception | None = None
         token = tmp_path / "token"
         token.write_text("secret\n")
         self.subscription = Subscription(
@@ -106,6 +108,9 @@ class Agent:
     async def apply(self, stored: Stored) -> str | None:
         self.applied.append(stored.changed)
         await self.go.wait()
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
         return self.answer
 
     @asynccontextmanager
@@ -231,3 +236,40 @@ async def test_a_refused_resource_keeps_the_node_waiting_until_it_is_mended(
         assert not agent.subscription.complete.is_set()
         await control.put(to_resource(workload("a")))
         await until(agent.subscription.complete.is_set)
+
+
+@pytest.mark.parametrize("failure", [AmbitError("no such namespace"), OSError("no such namespace")])
+async def test_what_cannot_be_applied_is_rejected_with_its_reason(
+    tmp_path: Path, control: ControlPlaneServer, failure: Exception
+) -> None:
+    await control.put(to_resource(workload("a")))
+    agent = Agent(tmp_path, control)
+    agent.failure = failure
+    async with agent.running():
+        await until(lambda: agent.subscription.rejections == 1)
+        assert agent.subscription.connected
+        await control.put(to_resource(workload("b")))
+        await until(lambda: ("c//Pod/default/b",) in agent.applied)
+
+
+async def test_a_state_found_lost_while_applying_is_opened_anew(
+    tmp_path: Path, control: ControlPlaneServer
+) -> None:
+    await control.put(to_resource(workload("a")))
+    agent = Agent(tmp_path, control)
+    agent.state.lost = agent.subscription.begin_anew
+    agent.failure = StateLost("damaged")
+    async with agent.running():
+        await until(lambda: len(agent.applied) == 2)
+        await until(agent.subscription.complete.is_set)
+
+
+async def test_a_defect_while_applying_ends_the_agent_and_is_not_swallowed(
+    tmp_path: Path, control: ControlPlaneServer
+) -> None:
+    await control.put(to_resource(workload("a")))
+    agent = Agent(tmp_path, control)
+    agent.failure = ZeroDivisionError("a defect")
+    async with asyncio.timeout(10):
+        with pytest.raises(ZeroDivisionError):
+            await agent.subscription.run()

@@ -11,7 +11,6 @@ from ambit.local.controllers.cron_job import CronJobController
 from ambit.local.controllers.daemon_set import DaemonSetController
 from ambit.local.controllers.deployment import DeploymentController
 from ambit.local.controllers.endpoint_slice import EndpointSliceController
-from ambit.local.controllers.event_expiry import expire_events
 from ambit.local.controllers.garbage import GarbageCollector
 from ambit.local.controllers.job import JobController
 from ambit.local.controllers.kubernetes_service import publish_api_server
@@ -54,4 +53,3 @@ async def run_controllers(
         group.create_task(caches.run())
         group.create_task(forever(*controllers))
         group.create_task(collector.run())
-        group.create_task(expire_events(client))

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
+from io import FileIO
 from pathlib import Path
 
 from ambit.local.pods.shim.logfile import ROTATED
@@ -23,61 +24,70 @@ def attempts(directory: Path) -> list[Path]:
 async def read(path: Path, options: LogOptions, is_running: Callable[[], bool]) -> AsyncIterator[bytes]:
     """Lines of one attempt. With `follow` it ends after the container ended and everything was read."""
     budget = options.limit_bytes
-    lines = await asyncio.to_thread(_existing, path)
+    try:
+        file = path.open("rb", buffering=0)
+    except FileNotFoundError:
+        return
+    with file:
+        lines, rest = await asyncio.to_thread(_wanted, path, file, options)
+        async for line in _all(lines, _follow(path, file, rest, is_running) if options.follow else None):
+            out = _shown(line, options.timestamps)
+            if budget is not None:
+                out, budget = out[:budget], budget - len(out)
+            if out:
+                yield out
+            if budget is not None and budget <= 0:
+                return
+
+
+async def _all(lines: list[bytes], later: AsyncIterator[bytes] | None) -> AsyncIterator[bytes]:
+    for line in lines:
+        yield line
+    if later is not None:
+        async for line in later:
+            yield line
+
+
+def _wanted(path: Path, file: FileIO, options: LogOptions) -> tuple[list[bytes], bytes]:
+    """The lines there are now of those that are asked for, and the unfinished one at the end of `file`."""
+    lines, rest = _existing(path, file)
     if options.since is not None:
         lines = [line for line in lines if _time(line) >= options.since]
     if options.tail_lines is not None:
         lines = _tail(lines, options.tail_lines)
-    for line in lines:
-        out = _shown(line, options.timestamps)
-        if budget is not None:
-            out, budget = out[:budget], budget - len(out)
-        if out:
-            yield out
-        if budget is not None and budget <= 0:
-            return
-    if not options.follow:
-        return
-    async for line in _follow(path, is_running):
-        out = _shown(line, options.timestamps)
-        if budget is not None:
-            out, budget = out[:budget], budget - len(out)
-        yield out
-        if budget is not None and budget <= 0:
-            return
+    return lines, rest
 
 
-def _existing(path: Path) -> list[bytes]:
+def _existing(path: Path, file: FileIO) -> tuple[list[bytes], bytes]:
     data = b""
-    for part in (path.with_name(path.name + ROTATED), path):
-        try:
-            data += part.read_bytes()
-        except FileNotFoundError:
-            continue
-    lines = [line + b"\n" for line in data.split(b"\n")]  # splitlines would also split at a carriage return
-    return lines[:-1]
+    try:
+        with path.with_name(path.name + ROTATED).open("rb") as former:
+            if not os.path.samestat(os.fstat(former.fileno()), os.fstat(file.fileno())):
+                data = former.read()
+    except FileNotFoundError:
+        pass
+    *lines, rest = (data + file.readall()).split(b"\n")  # splitlines would also split at a carriage return
+    return [line + b"\n" for line in lines], rest
 
 
-async def _follow(path: Path, is_running: Callable[[], bool]) -> AsyncIterator[bytes]:
-    """New lines after the present end, over a rotation."""
-    with path.open("rb") as first:
-        file = first
-        file.seek(0, os.SEEK_END)
-        rest = b""
-        while True:
-            running = is_running()
-            data = file.read(_CHUNK)
-            if data:
-                *lines, rest = (rest + data).split(b"\n")
-                for line in lines:
-                    yield line + b"\n"
-                continue
-            if _was_rotated(path, file.fileno()):
-                os.dup2(os.open(path, os.O_RDONLY | os.O_CLOEXEC), file.fileno())
-                file.seek(0)
-                continue
-            if not running:
-                return
+async def _follow(
+    path: Path, file: FileIO, rest: bytes, is_running: Callable[[], bool]
+) -> AsyncIterator[bytes]:
+    """Lines after what was read of `file`, over a rotation; `rest` is the beginning of the first one."""
+    while True:
+        running, rotated = is_running(), _was_rotated(path, file.fileno())
+        data = file.read(_CHUNK)
+        if data:
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                yield line + b"\n"
+        elif rotated:
+            # Nothing was left after the rotation was seen, so nothing more will come in the former file.
+            with path.open("rb", buffering=0) as newer:
+                os.dup2(newer.fileno(), file.fileno(), inheritable=False)
+        elif not running:
+            return
+        else:
             await asyncio.sleep(_POLL)
 
 

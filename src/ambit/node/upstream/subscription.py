@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import grpc
 
-from ambit.core.errors import AmbitError
+from ambit.core.errors import AmbitError, first_failure
 from ambit.node.state.database import StateLost, StateNotWritten
 from ambit.node.state.mesh import MeshState, Stored
 from ambit.node.upstream.channel import ControlPlane, describe
@@ -115,23 +115,25 @@ class Subscription:
     async def _read(self, stream: grpc.aio.StreamStreamCall, requests: asyncio.Queue[Request]) -> None:
         applying: set[asyncio.Task[None]] = set()
         try:
-            async for response in stream:
-                if not self.connected:
-                    _log.info("connected to the control plane %s", self._control.address)
-                    self.connected, self.problem = True, ""
-                update = self._session.receive(response)
-                try:
-                    stored = await self._store(update)
-                except StateNotWritten as problem:
-                    _log.error("%s", problem.message)
-                    _put(requests, self._session.reject(update, problem.message))
-                    continue
-                task = asyncio.ensure_future(self._settle(update, stored, requests))
-                applying.add(task)
-                task.add_done_callback(applying.discard)
-        finally:
-            for task in applying:
-                task.cancel()
+            async with asyncio.TaskGroup() as group:
+                async for response in stream:
+                    if not self.connected:
+                        _log.info("connected to the control plane %s", self._control.address)
+                        self.connected, self.problem = True, ""
+                    update = self._session.receive(response)
+                    try:
+                        stored = await self._store(update)
+                    except StateNotWritten as problem:
+                        _log.error("%s", problem.message)
+                        _put(requests, self._session.reject(update, problem.message))
+                        continue
+                    task = group.create_task(self._settle(update, stored, requests))
+                    applying.add(task)
+                    task.add_done_callback(applying.discard)
+                for task in applying:
+                    task.cancel()
+        except BaseExceptionGroup as several:
+            raise first_failure(several) from several
 
     async def _store(self, update: Update) -> Stored:
         changed: list[str] = []
@@ -169,7 +171,12 @@ class Subscription:
                 self.completed()
 
     async def _settle(self, update: Update, stored: Stored, requests: asyncio.Queue[Request]) -> None:
-        text = await self._applied(stored) if stored.changed else None
+        try:
+            text = await self._applied(stored) if stored.changed else None
+        except StateLost:
+            raise
+        except (AmbitError, OSError) as problem:
+            text = str(problem)
         problems = [f"{name}: {reason}" for name, reason in stored.refused.items()]
         if text:
             problems.append(text)

@@ -2,6 +2,7 @@
 limit.
 """
 
+import contextlib
 import os
 import time
 
@@ -60,11 +61,17 @@ class LogFile:
             os.write(self._descriptor, data)
             self._size += len(data)
             if self._size > LIMIT:
-                os.close(self._descriptor)
-                os.replace(self._path, self._path + ROTATED)
-                self._open()
+                self._rotate()
         except OSError:
             self._size += len(data)
+
+    def _rotate(self) -> None:
+        """The former descriptor is closed last: while there is no new file, lines go on in the old one."""
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(self._path, self._path + ROTATED)
+        former = self._descriptor
+        self._open()
+        os.close(former)
 
 
 def _timestamp() -> str:
