@@ -15,7 +15,7 @@ from envoy.extensions.access_loggers.grpc.v3 import als_pb2
 from envoy.type.tracing.v3 import custom_tag_pb2
 
 from ambit.envoy import defaults, names
-from ambit.envoy.words import pack, seconds
+from ambit.envoy.words import pack, seconds, uint32
 
 POD = "pod"
 REASON = "reason"
@@ -25,6 +25,9 @@ WORKLOAD = "workload"
 IDENTITY = "identity"
 ROUTE = "route"
 TARGET = "target"
+CLOSED = "closed"
+RESET = "RemoteReset"
+"""How the destination's side ended a tunnel, and the value that means: before all bytes were through."""
 _CLUSTER_TAGS = (REASON, POLICY, SERVICE, WORKLOAD, IDENTITY, ROUTE)
 _HOST_TAGS = (WORKLOAD, IDENTITY, ROUTE, TARGET, REASON, POLICY)
 
@@ -38,6 +41,24 @@ def tcp_failures(log_name: str) -> Any:
     """Only connections that failed, of a listener that all pods share; joined by the client's address."""
     log = _tcp(log_name, map(_dynamic, _HOST_TAGS))
     log.filter.response_flag_filter.SetInParent()
+    return log
+
+
+def tunnels(log_name: str) -> Any:
+    """As `tcp_failures`, and every tunnel that was long enough to be cut short (`CLOSED`), at once: the agent has
+    to reset the client before it has read what is left (docs/limits.md). No filter knows how a tunnel ended."""
+    common = _common(
+        log_name, (*map(_dynamic, _HOST_TAGS), _format(CLOSED, "%UPSTREAM_DETECTED_CLOSE_TYPE%"))
+    )
+    common.buffer_size_bytes.CopyFrom(uint32(0))
+    config = als_pb2.TcpGrpcAccessLogConfig(common_config=common)
+    log = accesslog_pb2.AccessLog(name="envoy.access_loggers.tcp_grpc", typed_config=pack(config))
+    either = log.filter.or_filter.filters
+    either.add().response_flag_filter.SetInParent()
+    comparison = either.add().duration_filter.comparison
+    comparison.op = accesslog_pb2.ComparisonFilter.GE
+    comparison.value.default_value = int(defaults.TUNNEL_LOG_FROM * 1000)
+    comparison.value.runtime_key = "ambit.tunnel_log_from"
     return log
 
 

@@ -141,7 +141,7 @@ def connect_originate() -> Any:
         names.CONNECT_ORIGINATE,
         [_original_destination()],
         tcp_proxy.on_demand_tunnel(
-            access_log.tcp_failures(names.LOG_TUNNEL),
+            access_log.tunnels(names.LOG_TUNNEL),
             authority=f"%DYNAMIC_METADATA({names.METADATA}:authority)%",
         ),
     )

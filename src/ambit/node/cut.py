@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
-from ambit.core.address import Address
+from ambit.core.address import Address, parse_host_port
 from ambit.core.identity import Identity
 from ambit.model.view import MeshView
 from ambit.model.workload import TunnelProtocol
@@ -70,6 +70,30 @@ async def cut_denied(
                 connection.destination_port,
                 policy,
             )
+    return ended
+
+
+def cut_short(client: str, server: str, pods: LocalPods) -> bool:
+    """Resets the connection of a local pod from `client` (address:port), whose tunnel to `server` ended before all
+    bytes were through: an ordinary end would make a part look like the whole. Blocks for a millisecond."""
+    if not client:
+        return False
+    address, port = parse_host_port(client)
+    pod = pods.by_address(address)
+    if pod is None:
+        return False
+    try:
+        ended = sockets.reset_outbound(pod.netns, address, port)
+    except OSError as problem:
+        _log.warning("%s cannot be reset: %s", client, problem.strerror or problem)
+        return False
+    _log.warning(
+        "the tunnel of %s (%s) through %s was cut short; %s",
+        client,
+        pod.key,
+        server,
+        "its connection is reset" if ended else "its client was faster and may take a part for the whole",
+    )
     return ended
 
 

@@ -19,7 +19,7 @@ from ambit.kube.client import Client
 from ambit.kube.resource import NODES
 from ambit.node.cni.server import CniServer
 from ambit.node.configuration.configuration import Configuration
-from ambit.node.cut import cut_denied
+from ambit.node.cut import cut_denied, cut_short
 from ambit.node.dns.answer import Settings as DnsSettings
 from ambit.node.downstream.server import EnvoyServer
 from ambit.node.enrol.enroller import Enroller
@@ -91,7 +91,13 @@ class NodeAgent:
             self.subscription.complete.is_set,
             self._certificate,
         )
-        self.flows = Collector(self.state, lambda: self.configuration.table, self.planned, line)
+        self.flows = Collector(
+            self.state,
+            lambda: self.configuration.table,
+            self.planned,
+            line,
+            lambda entry: cut_short(entry.client, entry.destination, self.configuration.table),
+        )
         self.names = MeshNames(
             self.state, settings.network, settings.resolv_conf, DnsSettings(domain=settings.cluster_domain)
         )

@@ -10,6 +10,7 @@ from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 
 from ambit.core.identity import Identity
 from ambit.envoy import names
+from ambit.envoy.access_log import CLOSED, RESET
 from ambit.model.policy import Action, Authorization, Clause, Match, Presence, Rule, Scope
 from ambit.model.service import Service
 from ambit.model.view import Snapshot
@@ -17,7 +18,7 @@ from ambit.model.workload import Port, TunnelProtocol, Workload
 from ambit.node.flows import metrics
 from ambit.node.flows.access_line import access_line
 from ambit.node.flows.collector import Collector
-from ambit.node.flows.entry import decode
+from ambit.node.flows.entry import Entry, decode
 from ambit.node.flows.record import Flow, Reporter, flow
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings
 
@@ -124,11 +125,13 @@ class Node:
     def __init__(self, *policies: Authorization) -> None:
         service = Service("web", "default", "web.default.svc.cluster.local")
         self.lines: list[Flow] = []
+        self.cut: list[Entry] = []
         self.collector = Collector(
             Snapshot([CLIENT, SERVER, PLAIN], [service], policies),
             lambda: LocalPods([local(CLIENT), local(SERVER)]),
             SETTINGS,
             self.lines.append,
+            self.cut.append,
         )
 
     def count(self, counter: int, **labels: str) -> int:
@@ -285,6 +288,15 @@ async def test_a_failed_tunnel_is_joined_with_its_reason(
     assert node.lines == [flow]
     assert flow.decision == decision
     assert metrics.flags(flow) == flag
+
+
+def test_a_tunnel_that_was_cut_short_is_told_at_once() -> None:
+    node = Node()
+    node.collector.take(names.LOG_TUNNEL, tcp("10.0.0.1:1", "10.0.0.2:15008", {CLOSED: "Normal"}))
+    assert node.cut == []
+    node.collector.take(names.LOG_TUNNEL, tcp("10.0.0.1:2", "10.0.0.2:15008", {CLOSED: RESET}, sent=9))
+    assert [entry.client for entry in node.cut] == ["10.0.0.1:2"]
+    assert node.lines == []
 
 
 def test_bytes_of_a_long_connection_are_counted_once() -> None:

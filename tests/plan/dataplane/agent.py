@@ -18,6 +18,8 @@ from envoy.service.accesslog.v3 import als_pb2
 from ambit.core.address import Address
 from ambit.envoy import names
 from ambit.model.view import MeshView, Snapshot
+from ambit.node.cut import cut_short
+from ambit.node.flows.entry import decode
 from ambit.plan import node_proxy
 from ambit.plan.node_proxy import LocalPod, LocalPods, NodeSettings, PlannedResource
 from ambit.plan.values import CLUSTER, EXTENSION, LISTENER, SECRET
@@ -54,6 +56,7 @@ class Agent:
         self.asked: list[str] = []
         self.only: dict[str, list[tuple[Address, int]]] = {}
         self.log: list[tuple[str, object]] = []
+        self.cut_short: list[str] = []
         self._directory = directory / settings.node
         self._directory.mkdir()
         self.roots = roots
@@ -265,5 +268,12 @@ class Agent:
             for message in messages:
                 name = message.identifier.log_name or name
                 self.log += [(name, each) for each in message.tcp_logs.log_entry]
+                if name == names.LOG_TUNNEL:
+                    self._cut_short(message)
                 self.log += [(name, each) for each in message.http_logs.log_entry]
         return als_pb2.StreamAccessLogsResponse()
+
+    def _cut_short(self, message: object) -> None:
+        for entry in decode(names.LOG_TUNNEL, message.SerializeToString()):  # type: ignore[attr-defined]
+            if entry.cut_short and cut_short(entry.client, entry.destination, LocalPods(self.pods.values())):
+                self.cut_short.append(entry.client)

@@ -30,7 +30,8 @@ _FOLLOWER = 1_000
 
 
 class Collector:
-    """One node's connections. `line` gets each ended record, for the access log."""
+    """One node's connections. `line` gets each ended record, for the access log; `cut_short` each tunnel that
+    the other side reset, at once."""
 
     def __init__(
         self,
@@ -38,11 +39,13 @@ class Collector:
         pods: Callable[[], LocalPods],
         settings: NodeSettings,
         line: Callable[[Flow], None],
+        cut_short: Callable[[Entry], object] = lambda _: None,
     ) -> None:
         self._view = view
         self._pods = pods
         self._settings = settings
         self._line = line
+        self._cut_short = cut_short
         self.counters = metrics.TcpMetrics()
         self.recent: deque[Flow] = deque(maxlen=KEPT)
         self.open: OrderedDict[tuple[str, str, str, float], tuple[Entry, list[list[int]]]] = OrderedDict()
@@ -53,15 +56,21 @@ class Collector:
         """One message of the stream with this log name."""
         for entry in decode(kind, message):
             if entry.kind == names.LOG_TUNNEL:
-                self._failures[entry.client] = entry
-                if len(self._failures) > _FAILURES:
-                    self._failures.popitem(last=False)
+                self._tunnel(entry)
             elif not entry.ended:
                 self._progress(entry)
             elif entry.kind == names.LOG_OUTBOUND and entry.route == TUNNEL and not entry.sent:
                 asyncio.get_running_loop().call_later(_JOIN, self._ended_late, entry)
             else:
                 self._ended(entry)
+
+    def _tunnel(self, entry: Entry) -> None:
+        if entry.cut_short and entry.ended:
+            self._cut_short(entry)
+        if entry.failure:
+            self._failures[entry.client] = entry
+            if len(self._failures) > _FAILURES:
+                self._failures.popitem(last=False)
 
     async def follow(self) -> AsyncGenerator[Flow, None]:
         """Records from now on."""

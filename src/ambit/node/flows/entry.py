@@ -10,6 +10,7 @@ import msgspec
 from envoy.data.accesslog.v3 import accesslog_pb2
 from envoy.service.accesslog.v3 import als_pb2
 
+from ambit.envoy.access_log import CLOSED, RESET
 from ambit.envoy.http_rbac import ENFORCED_RULE
 from ambit.plan.destinations import DIRECT, REFUSED, SAME_NODE, TUNNEL
 
@@ -46,6 +47,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     denied: bool = False
     policy: str = ""
     failure: str = ""
+    cut_short: bool = False
+    """A tunnel whose other side reset it: the client must not take what it got for the whole."""
 
     @property
     def key(self) -> tuple[str, str, str, float]:
@@ -93,6 +96,7 @@ def _tcp(kind: str, entry: Any) -> Entry:
         denied=(refused and bool(policy)) or common.upstream_transport_failure_reason.endswith(":401"),
         policy=policy,
         failure=reason if refused else _failure(common),
+        cut_short=tags.get(CLOSED, "") == RESET,
     )
 
 

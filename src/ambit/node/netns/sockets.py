@@ -1,4 +1,4 @@
-"""Open TCP connections inside a pod's namespace, and ending exactly those that policy no longer allows.
+"""Open TCP connections inside a pod's namespace, and ending exactly those that must not go on.
 
 The proxy delivers each accepted connection from the client's address, so a connection into a pod shows as a
 socket whose local address is the client's and whose peer is the pod, tunnelled, plaintext or from the same
@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from ambit.core.address import Address
+from ambit.core.names import OUTBOUND_PORT
 from ambit.node.netns import netlink
 from ambit.node.netns.enter import in_namespace
 
@@ -26,6 +27,8 @@ _ESTABLISHED_AND_CLOSING = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8
 _REQUEST = struct.Struct("=BBBBI")
 _ID = struct.Struct("!HH16s16s")
 _ID_BYTES = 48
+_ANY_INTERFACE = bytes(4)
+_NO_COOKIE = b"\xff" * 8
 
 
 class Connection(msgspec.Struct, frozen=True):
@@ -48,6 +51,18 @@ def destroy(netns: str, connections: Iterable[Connection]) -> int:
     """Ends these connections now; returns how many there were left to end."""
     wanted = tuple(connections)
     return in_namespace(Path(netns), lambda: sum(_destroy(each) for each in wanted)) if wanted else 0
+
+
+def reset_outbound(netns: str, client: Address, client_port: int) -> bool:
+    """Ends the connection that the pod opened from `client`, at the proxy's end: the pod reads what it was sent
+    and then sees a reset. False when it is already gone."""
+    loopback = ipaddress.ip_address("127.0.0.1" if client.version == 4 else "::1")
+    identity = _ID.pack(OUTBOUND_PORT, client_port, _raw(loopback), _raw(client))
+    family = socket.AF_INET if client.version == 4 else socket.AF_INET6
+    connection = Connection(
+        client, client_port, loopback, OUTBOUND_PORT, family, identity + _ANY_INTERFACE + _NO_COOKIE
+    )
+    return destroy(netns, [connection]) == 1
 
 
 def _inbound(own: frozenset[Address]) -> Iterator[Connection]:
@@ -74,6 +89,10 @@ def _destroy(connection: Connection) -> bool:
             return False
         raise
     return True
+
+
+def _raw(address: Address) -> bytes:
+    return address.packed.ljust(16, b"\0")
 
 
 def _address(family: int, raw: bytes) -> Address:
