@@ -238,7 +238,7 @@ def _supervisor_program(
         "PATH": search_path(),
         "HOME": os.environ.get("HOME", "/"),
         "LANG": "C.UTF-8",
-        "PYTHONPATH": package,
+        "PYTHONPATH": os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH")))),
         "AMBIT_STATE": os.fspath(state.root.parent),
         **config.environment,
     }
