@@ -101,8 +101,9 @@ async def test_a_client_that_takes_nothing_is_dropped(
             writer.write(b"x")
 
 
-async def test_connections_are_counted(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "_CONNECTIONS", 3)
+@pytest.mark.parametrize("limit", ["_CONNECTIONS", "_PER_CALLER"])
+async def test_connections_are_counted(port: int, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, limit, 3)
     idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     async with asyncio.timeout(5):

@@ -30,6 +30,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     # A node's first request lists the version of everything it has kept.
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
     ("grpc.max_send_message_length", -1),
+    # Who opens connections and says nothing must not keep them for two minutes, the default.
+    ("grpc.server_handshake_timeout_ms", 10_000),
     # Two servers on one port would silently share its clients.
     ("grpc.so_reuseport", 0),
 )

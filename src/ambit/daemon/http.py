@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import TypeAlias
@@ -21,8 +22,9 @@ _log = logging.getLogger("ambit.http")
 _HEAD = 16 * 1024
 _PATIENCE = 10.0
 """Seconds a client has to send its request, and again to take each part of the answer."""
-_CONNECTIONS = 128
-"""Open at once on one server. Pods reach some of them, and must not use up the process's descriptors."""
+_CONNECTIONS, _PER_CALLER = 256, 16
+"""Open at once on one server, and those from one address. Pods reach some servers: they must neither use up the
+process's descriptors nor keep others out."""
 _GONE = (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError)
 """The client left, or sent nothing that could be answered."""
 
@@ -58,18 +60,21 @@ def json_response(value: object, status: int = 200) -> Response:
 async def serve(address: str | list[str], port: int, routes: Mapping[str, Handler]) -> asyncio.Server:
     """Starts to serve; paths without a route are 404. Raises EnvironmentProblem when the port is taken."""
 
-    there: set[asyncio.StreamWriter] = set()
+    callers: Counter[str] = Counter()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(there) >= _CONNECTIONS:
+        caller = str((writer.get_extra_info("peername") or ("",))[0])
+        if callers.total() >= _CONNECTIONS or callers[caller] >= _PER_CALLER:
             writer.transport.abort()
             return
-        there.add(writer)
+        callers[caller] += 1
         try:
             with contextlib.closing(writer), contextlib.suppress(*_GONE):
                 await _exchange(reader, writer, routes)
         finally:
-            there.discard(writer)
+            callers[caller] -= 1
+            if not callers[caller]:
+                del callers[caller]
 
     try:
         return await asyncio.start_server(connected, address, port, limit=_HEAD)

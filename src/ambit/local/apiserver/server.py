@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 from aiohttp import web
 
+from ambit.daemon.fair_socket import FairSocket
 from ambit.local.apiserver import bootstrap, housekeeping
 from ambit.local.apiserver.answers import Answers
 from ambit.local.apiserver.credentials import ensure_credentials
@@ -35,6 +36,10 @@ from ambit.local.apiserver.tables import Tables
 from ambit.local.apiserver.tokens import Tokens
 from ambit.local.apiserver.writes import Writer
 from ambit.local.streams import PodStreams
+
+CONNECTIONS_PER_CALLER = 128
+"""Open at a time from one address: each watch is one."""
+HANDSHAKE_SECONDS = 10.0
 
 
 class ApiSettings(msgspec.Struct, frozen=True):
@@ -70,6 +75,8 @@ class ApiServer:
             self.registry, tokens, authorizer, resources, OpenApi(self.registry, self.store, custom)
         )
         self._runners: list[web.AppRunner] = []
+        self._servers: list[asyncio.Server] = []
+        self._listening: list[socket.socket] = []
         self._unix_path: Path | None = None
         self._housekeeping: asyncio.Task[None] | None = None
 
@@ -78,8 +85,17 @@ class ApiServer:
         if sockets:
             runner = await self._runner(trusted=False)
             context = self._tls()
+            assert runner.server is not None, "it was set up"
             for one in sockets:
-                await web.SockSite(runner, one, ssl_context=context).start()
+                self._listening.append(one)
+                self._servers.append(
+                    await asyncio.get_running_loop().create_server(
+                        runner.server,
+                        sock=FairSocket(one, CONNECTIONS_PER_CALLER),
+                        ssl=context,
+                        ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                    )
+                )
         if unix_path is not None:
             runner = await self._runner(trusted=True)
             unix_path.unlink(missing_ok=True)
@@ -101,6 +117,10 @@ class ApiServer:
         if self._housekeeping is not None:
             self._housekeeping.cancel()
         self.store.end_watches()
+        for server in self._servers:
+            server.close()
+        for one in self._listening:
+            one.close()
         for runner in self._runners:
             await runner.cleanup()
         if self._unix_path is not None:
