@@ -6,6 +6,7 @@ Numbers without a target give context. Exit code 1 when a target is missed. Ever
 
 import argparse
 import asyncio
+import signal
 import sys
 import time
 
@@ -39,6 +40,7 @@ def main() -> int:
             print(f"{subject.name:<10} {subject.about}")
         return 0
     options = Options(given.rounds, given.seconds, given.quick)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # clusters go down
     results: dict[str, list[Number]] = {}
     before = machine()
     for subject in chosen:

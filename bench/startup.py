@@ -3,9 +3,10 @@
 import time
 
 from ambit.cli.demo.manifests import create_all, manifest
-from ambit.cli.demo.traffic import TITLE, curl, is_ready
+from ambit.cli.demo.traffic import TITLE, curl
 from ambit.core.errors import AmbitError
 from ambit.kube.resource import NAMESPACES, PODS
+from ambit.local.controllers.pods import is_ready
 from ambit.local.instance.processes import Process
 from bench.harness import Number, Options, summary
 from bench.instance import ENROLLED, Instance, instance, until
