@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ambit.xds.client_session import ClientSession
+from ambit.xds.events import Asked
 from ambit.xds.frames import Node, Resource
-from ambit.xds.session import Asked, ServerSession
+from ambit.xds.session import ServerSession
 from ambit.xds.store import Store
 
 ALL, NAMED = "type/all", "type/named"

@@ -14,8 +14,9 @@ from google.protobuf import json_format
 
 from ambit.node.supervise.binary import envoy_binary
 from ambit.xds import wire
+from ambit.xds.events import Acknowledged, Asked, Rejected
 from ambit.xds.frames import Resource
-from ambit.xds.session import Acknowledged, Asked, Rejected, ServerSession
+from ambit.xds.session import ServerSession
 from ambit.xds.store import Store
 
 pytestmark = pytest.mark.envoy

@@ -2,8 +2,9 @@
 
 import pytest
 
+from ambit.xds.events import Acknowledged, Asked, ProtocolViolation, Rejected, Released
 from ambit.xds.frames import Request, Resource
-from ambit.xds.session import Acknowledged, Asked, ProtocolViolation, Rejected, Released, ServerSession
+from ambit.xds.session import ServerSession
 from ambit.xds.store import Store
 
 T, U = "type/T", "type/U"

@@ -16,9 +16,10 @@ from ambit.control.metrics import Counters
 from ambit.control.settings import Settings
 from ambit.daemon.logs import event
 from ambit.xds import wire
+from ambit.xds.events import Acknowledged, Asked, Rejected, TypeStatus
 from ambit.xds.frames import Resource, Response
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES
-from ambit.xds.session import Acknowledged, Asked, Rejected, ServerSession, TypeStatus
+from ambit.xds.session import ServerSession
 from ambit.xds.store import Changed, Store
 
 log = logging.getLogger("ambit.control.discovery")

@@ -15,9 +15,10 @@ from ambit.node.state.database import StateLost
 from ambit.node.state.mesh import MeshState, Stored
 from ambit.node.upstream.channel import ControlPlane
 from ambit.node.upstream.subscription import Subscription
+from ambit.xds.events import Acknowledged, Event
 from ambit.xds.frames import Node, Request, Resource
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, to_resource
-from ambit.xds.session import Acknowledged, Event, ServerSession
+from ambit.xds.session import ServerSession
 from ambit.xds.store import Store
 from ambit.xds.wire import METHOD_NAME, SERVICE, decode_request, encode_response
 

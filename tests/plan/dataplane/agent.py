@@ -24,8 +24,9 @@ from ambit.plan import node_proxy
 from ambit.plan.node_proxy import LocalPod, LocalPods, NodeSettings, PlannedResource
 from ambit.plan.values import CLUSTER, EXTENSION, LISTENER, SECRET
 from ambit.xds import wire
+from ambit.xds.events import Asked, Rejected
 from ambit.xds.frames import Resource
-from ambit.xds.session import Asked, Rejected, ServerSession
+from ambit.xds.session import ServerSession
 from ambit.xds.store import Store
 
 ENVOY = Path(sys.prefix) / f"lib/python3.{sys.version_info.minor}/site-packages/envoy/_bin/envoy"

@@ -14,7 +14,6 @@ from ambit.local.apiserver.store import Event, Json, Store
 from ambit.local.apiserver.tokens import User
 
 _GROUP = "rbac.authorization.k8s.io"
-_KINDS = ("roles", "rolebindings", "clusterroles", "clusterrolebindings")
 
 
 class Action(msgspec.Struct, frozen=True):

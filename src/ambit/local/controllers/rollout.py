@@ -85,7 +85,7 @@ def plan_rollout(deployment: Object, sets: Sequence[Object], *, old_pods_running
     if not spec.get("paused"):
         revision = _next_revision(new, old)
     if spec.get("paused") or _is_resized(deployment, sets):
-        actions += _resize(deployment, new, old, revision)
+        actions += _resize(deployment, new, old)
     elif new is None:
         if not recreate or not (old_pods_running or any(map(size_of, old))):
             size = (
@@ -190,16 +190,14 @@ def _is_resized(deployment: Object, sets: Sequence[Object]) -> bool:
     return any(size_of(item) and annotations_of(item).get(DESIRED, wanted) != wanted for item in sets)
 
 
-def _resize(
-    deployment: Object, new: Object | None, old: Sequence[Object], revision: str
-) -> list[Create | Adjust | Remove]:
+def _resize(deployment: Object, new: Object | None, old: Sequence[Object]) -> list[Create | Adjust | Remove]:
     """The Deployment's size changed: every ReplicaSet follows in proportion, the biggest takes the rest."""
     total = int(deployment["spec"].get("replicas", 1))
     active = [item for item in (*old, *((new,) if new else ())) if size_of(item)]
     if len(active) <= 1:
         only = active[0] if active else new or max(old, key=_revision, default=None)
         return _set_size(deployment, only, total) if only is not None else []
-    if new is not None and _is_saturated(deployment, new):
+    if new is not None and _is_saturated(new):
         return [
             *_shrink(deployment, old, dict.fromkeys(map(name_of, old), 0)),
             *_set_size(deployment, new, total),
@@ -220,7 +218,7 @@ def _resize(
     return [action for item in ordered for action in _set_size(deployment, item, sizes[name_of(item)])]
 
 
-def _is_saturated(deployment: Object, new: Object) -> bool:
+def _is_saturated(new: Object) -> bool:
     wanted = annotations_of(new).get(DESIRED, "")
     return wanted == str(size_of(new)) and count_of(new, "availableReplicas") == size_of(new) > 0
 

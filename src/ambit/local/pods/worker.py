@@ -34,7 +34,6 @@ _RETRY_LONGEST = 10.0
 _LEAST_GRACE = 2.0
 """What a sidecar still gets after its containers used up the pod's grace (kubelet's minimum), in seconds."""
 _DEADLINE = "DeadlineExceeded"
-_SANDBOX_LOST = "Pod sandbox changed, it will be killed and re-created."
 
 
 class _Deleted(Exception):

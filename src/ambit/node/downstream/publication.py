@@ -8,7 +8,8 @@ nothing is settled: Envoy is starting, or the node has none.
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from ambit.xds.session import Acknowledged, Event, Rejected, ServerSession
+from ambit.xds.events import Acknowledged, Event, Rejected
+from ambit.xds.session import ServerSession
 
 
 class Publication:

@@ -14,8 +14,9 @@ import grpc
 from ambit.core.errors import EnvironmentProblem
 from ambit.node.downstream.publication import Publication, StreamProgress
 from ambit.node.flows.entry import log_name
+from ambit.xds.events import Asked, ProtocolViolation, Rejected
 from ambit.xds.frames import Request, Resource, Response
-from ambit.xds.session import Asked, ProtocolViolation, Rejected, ServerSession
+from ambit.xds.session import ServerSession
 from ambit.xds.store import Changed, Store
 from ambit.xds.wire import METHOD_NAME, SERVICE, decode_request, encode_response
 

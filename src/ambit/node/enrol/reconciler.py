@@ -5,7 +5,6 @@ changed, and pods that ended without a word.
 """
 
 import asyncio
-import logging
 from pathlib import Path
 
 from ambit.core.errors import AmbitError, Unreachable
@@ -18,7 +17,6 @@ from ambit.node.enrol.enroller import Enroller
 from ambit.node.enrol.pods import Namespace, Pod, namespace_decoder, pod_decoder, wanted
 from ambit.node.enrol.sandbox import Sandbox, find
 
-_log = logging.getLogger("ambit.enrol")
 Key = tuple[str, str]
 _DRAIN_CHECK = 1.0
 """Seconds between two looks at the open connections of a pod that leaves."""

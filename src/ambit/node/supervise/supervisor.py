@@ -357,8 +357,11 @@ class Supervisor:
 
     def _write(self) -> None:
         temporary = self._file.with_suffix(".new")
-        temporary.write_bytes(msgspec.json.encode(_Record(self._current, self._older)))
-        temporary.replace(self._file)
+        try:
+            temporary.write_bytes(msgspec.json.encode(_Record(self._current, self._older)))
+            temporary.replace(self._file)
+        except OSError as problem:
+            _log.error("cannot note which Envoy runs in %s: %s", self._file, problem.strerror)
 
 
 async def _run(work: Awaitable[None]) -> None:

@@ -10,7 +10,6 @@ from ambit.local.apiserver.store import Json
 from ambit.local.apiserver.strategies.base import Cluster, Strategy, setdefaults
 
 _TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
-_FAMILIES = ("IPv4", "IPv6")
 _NODE_PORTS = range(30000, 32768)
 
 
