@@ -9,8 +9,8 @@ DOWNLOAD_STREAM_WINDOW = 8 << 20
 DOWNLOAD_CONNECTION_WINDOW = 32 << 20
 """Windows of the client's side. Envoy as a CONNECT server resets a stream as soon as the application closed, and
 drops what the client's window does not admit at that moment. With 1 MiB half of all 3 MB answers of servers that
-close first lost their end; with 8 MiB none of 40 MB, for a client that reads promptly (docs/limits.md). Costs
-memory only while a client reads slowly."""
+close first lost their end; with 8 MiB none of 40 MB, for a client that reads promptly (docs/limits.md; a lost
+end is a reset for the client, `ambit.node.cut`). Costs memory only while a client reads slowly."""
 BUFFER_LIMIT = 256 << 10
 """Per-connection buffer. 1 MiB doubles memory under eight bulk streams and gains less than 5 %."""
 CONCURRENT_STREAMS_OUT = 100
