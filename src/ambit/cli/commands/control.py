@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from ambit.cli.daemon_options import log_options
 from ambit.core import names
 from ambit.core.errors import BadInput
 
@@ -66,20 +67,7 @@ def command() -> None:
     show_default=True,
     help="Port on loopback for metrics and debugging.",
 )
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-    help="Least level that is logged.",
-)
-@click.option(
-    "--log-format",
-    type=click.Choice(["plain", "json"]),
-    default="plain",
-    show_default=True,
-    help="Form of a log line.",
-)
+@log_options
 def run(
     kubeconfig: Path | None,
     context: str | None,

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from ambit.cli import access
+from ambit.cli.daemon_options import log_options
 from ambit.cli.mesh import ask, ask_all, node_pods
 from ambit.cli.render.output import emit, emit_data, output_option
 from ambit.core import names
@@ -104,20 +105,7 @@ def command() -> None:
 @click.option("--admin-port", default=names.NODE_ADMIN_PORT, hidden=True)
 @click.option("--metrics-port", default=names.METRICS_PORT, hidden=True)
 @click.option("--readiness-port", default=names.READINESS_PORT, hidden=True)
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-    help="Least level that is logged.",
-)
-@click.option(
-    "--log-format",
-    type=click.Choice(["plain", "json"]),
-    default="plain",
-    show_default=True,
-    help="Form of a log line.",
-)
+@log_options
 def run(
     node: str,
     run_dir: Path | None,
