@@ -23,6 +23,13 @@ SERVICES_V6 = ipaddress.IPv6Network("fd00:10:96::/112")
 BALANCERS_V4 = ipaddress.IPv4Network("172.30.1.0/24")
 BALANCERS_V6 = ipaddress.IPv6Network("fd00:ac1e::1:0/112")
 """Addresses of load balancers, inside the fabric's networks."""
+PODS_V4 = ipaddress.IPv4Network("10.244.0.0/16")
+PODS_V6 = ipaddress.IPv6Network("fd00:10:244::/48")
+OWN_NETWORKS: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = (
+    *(FABRIC_V4.network, SERVICES_V4, PODS_V4, ipaddress.IPv4Network("127.0.0.0/8")),
+    *(FABRIC_V6.network, SERVICES_V6, PODS_V6, ipaddress.IPv6Network("::1/128")),
+)
+"""Whose addresses only the cluster itself gives away."""
 KUBERNETES_SERVICE = ipaddress.IPv4Address("10.96.0.1")
 DNS_SERVICE = ipaddress.IPv4Address("10.96.0.10")
 API_PORT = 6443

@@ -204,15 +204,21 @@ def test_what_is_no_address_or_port_is_left_out_alone(text: str) -> None:
     assert [each.addresses for each in read.endpoints or ()] == [("10.244.1.2",)]
     assert [each.port for each in read.ports or ()] == [8080]
     odd = service("web", "10.96.0.20", ports=HTTP, type="LoadBalancer", external_ips=(text, "192.0.2.1"))
-    kept = read_service(msgspec.json.encode(odd)).outside_addresses
+    kept = read_service(msgspec.json.encode(odd)).spec.external_ips
     assert "192.0.2.1" in kept and (text == "fd00::9" or text not in kept)
     compiled([read_service(msgspec.json.encode(odd))], [read])
 
 
-def test_an_external_address_does_not_take_what_another_service_was_given() -> None:
-    thief = service("a", "10.96.0.20", ports=HTTP, external_ips=("10.96.0.21",))
-    owner = service("b", "10.96.0.21", ports=HTTP)
-    slices = [endpoint_slice(name, endpoint("10.244.1.2")) for name in "ab"]
-    text = compiled([thief, owner], slices)
-    assert "10.96.0.21 . tcp . 80 : goto to-default/b/tcp/80/v4" in text
-    assert "10.96.0.21 . tcp . 80 : goto to-default/a" not in text
+@pytest.mark.parametrize(
+    "address",
+    ["10.96.0.21", "10.96.0.1", "172.30.0.1", "172.30.0.11", "172.30.1.9", "10.244.1.2", "fd00:10:96::1"],
+)
+def test_an_external_address_takes_nothing_that_is_the_clusters(address: str) -> None:
+    thief = service("a", "10.96.0.20", "fd00:10:96::20", ports=HTTP, external_ips=(address, "192.0.2.9"))
+    slices = [
+        endpoint_slice("a", endpoint("10.244.1.3")),
+        endpoint_slice("a", endpoint("fd00::3"), family="IPv6"),
+    ]
+    text = compiled([thief], slices)
+    assert f"{address} . tcp . 80" not in text
+    assert "192.0.2.9 . tcp . 80 : goto to-default/a/tcp/80/v4" in text

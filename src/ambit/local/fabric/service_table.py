@@ -15,7 +15,14 @@ import msgspec
 
 from ambit.core.address import Address
 from ambit.local.fabric.services import Endpoint, EndpointSlice, Service, ServicePort, SlicesByService
-from ambit.local.layout import BALANCERS_V4, BALANCERS_V6, SERVICES_V4, SERVICES_V6, NodeAddresses
+from ambit.local.layout import (
+    BALANCERS_V4,
+    BALANCERS_V6,
+    OWN_NETWORKS,
+    SERVICES_V4,
+    SERVICES_V6,
+    NodeAddresses,
+)
 
 TABLE = "ambit_services"
 
@@ -28,15 +35,13 @@ class Target(msgspec.Struct, frozen=True, order=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One service port in one family: where it is called, and which targets take the call. `claims` are the calls at
-    addresses that nobody allocated to the Service."""
+    """One service port in one family: where it is called, and which targets take the call."""
 
     chain: str
     protocol: str
     calls: tuple[Target, ...]
     targets: tuple[Target, ...]
     sticky: bool
-    claims: frozenset[Target] = frozenset()
 
 
 def entries(
@@ -51,7 +56,6 @@ def entries(
         if service.spec.type == "ExternalName":
             continue
         for port in service.spec.ports or ():
-            claims = frozenset(Target(ip_address(text), port.port) for text in service.spec.external_ips)
             for version in (4, 6):
                 calls = tuple(
                     call for call in _calls(service, port, nodes) if call.address.version == version
@@ -62,7 +66,7 @@ def entries(
                     namespace, name = service.key
                     chain = f"to-{namespace}/{name}/{port.protocol.lower()}/{port.port}/v{version}"
                     sticky = service.spec.session_affinity == "ClientIP"
-                    found.append(Entry(chain, port.protocol.lower(), calls, targets, sticky, claims))
+                    found.append(Entry(chain, port.protocol.lower(), calls, targets, sticky))
     return found
 
 
@@ -111,9 +115,18 @@ table inet {TABLE} {{
 """
 
 
+def is_own(text: str) -> bool:
+    """Whether an address is one that the cluster itself gives away: who merely claims it (`externalIPs`) would get what
+    is meant for others (CVE-2020-8554)."""
+    return any(ip_address(text) in network for network in OWN_NETWORKS)
+
+
 def _calls(service: Service, port: ServicePort, nodes: Sequence[NodeAddresses]) -> Iterator[Target]:
-    for text in service.cluster_addresses + service.outside_addresses:
+    for text in service.cluster_addresses + service.balancer_addresses:
         yield Target(ip_address(text), port.port)
+    for text in service.spec.external_ips:
+        if not is_own(text):
+            yield Target(ip_address(text), port.port)
     if port.node_port:
         for node in nodes:
             yield Target(node.v4, port.node_port)
@@ -164,11 +177,11 @@ def _text(target: Target, separator: str) -> str:
 
 def _map(name: str, kind: str, version: int, table: Iterable[Entry]) -> str:
     verdicts: dict[str, str] = {}
-    calls = [(call, entry) for entry in table for call in entry.calls if call.address.version == version]
-    # An address that a Service merely asks for (`externalIPs`) must not take one that another was given.
-    for call, entry in sorted(calls, key=lambda each: each[0] in each[1].claims):
-        key = f"{call.address} . {entry.protocol} . {call.port}"
-        verdicts.setdefault(key, f"{key} : goto {entry.chain}")
+    for entry in table:
+        for call in entry.calls:
+            if call.address.version == version:
+                key = f"{call.address} . {entry.protocol} . {call.port}"
+                verdicts.setdefault(key, f"{key} : goto {entry.chain}")
     lines = ",\n      ".join(verdicts.values())
     elements = f"    elements = {{\n      {lines}\n    }}\n" if verdicts else ""
     return f"  map {name} {{\n    type {kind} . inet_proto . inet_service : verdict\n{elements}  }}\n"

@@ -86,11 +86,6 @@ class Service(msgspec.Struct, frozen=True):
     def balancer_addresses(self) -> tuple[str, ...]:
         return tuple(ingress.ip for ingress in self.status.load_balancer.ingress or () if ingress.ip)
 
-    @property
-    def outside_addresses(self) -> tuple[str, ...]:
-        """Of load balancers and `externalIPs`."""
-        return self.balancer_addresses + self.spec.external_ips
-
 
 class Conditions(msgspec.Struct, frozen=True):
     ready: bool | None = None

@@ -8,6 +8,7 @@ from ambit.local.apiserver.failures import ApiFailure, Cause, invalid
 from ambit.local.apiserver.metadata import invalid_value, is_label, is_subdomain, required, unsupported
 from ambit.local.apiserver.store import Json
 from ambit.local.apiserver.strategies.base import Cluster, Strategy, setdefaults
+from ambit.local.layout import OWN_NETWORKS
 
 _TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 _NODE_PORTS = range(30000, 32768)
@@ -67,6 +68,13 @@ class Services(Strategy):
             except ValueError:
                 causes.append(invalid_value(f"spec.externalIPs[{index}]", text, "must be a valid IP address"))
         return causes
+
+    def warnings(self, body: Json) -> list[str]:
+        return [
+            f"spec.externalIPs[{index}]: {text} is an address of the cluster itself and leads to nobody else"
+            for index, text in enumerate(body["spec"].get("externalIPs") or ())
+            if any(ipaddress.ip_address(text) in network for network in OWN_NETWORKS)
+        ]
 
     def deleted(self, cluster: Cluster, body: Json) -> None:
         cluster.addresses.release(body)
