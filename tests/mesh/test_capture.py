@@ -4,7 +4,7 @@ import asyncio
 import os
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -18,7 +18,7 @@ from tests.mesh.sniffer import Sniffer, sniffing
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
 PODS = int(os.environ.get("AMBIT_CAPTURE_PODS", "500"))
-BATCH = 50
+AT_ONCE = 50
 SINK_NODE, SINK_NODE_ADDRESS, PODS_NODE = "node2", "172.30.0.12", "node1"
 SINK = """
 import os, socket, threading
@@ -95,37 +95,32 @@ def make_sink(mesh: Mesh, namespace: str) -> tuple[str, str]:
 
 
 async def start_quickly(client: Client, namespace: str, scripts: list[str]) -> Counter[str]:
-    """Pods with these scripts, started together and deleted when all have ended; how many ended how."""
-
-    pods = [pod(f"p{number}", PODS_NODE, ["bash", "-c", script]) for number, script in enumerate(scripts)]
-    await asyncio.gather(*(client.create(kinds.PODS, each, namespace) for each in pods))
-    phases = await until(client, namespace, lambda found: not {"Pending", "Running"} & set(found.values()))
-    await asyncio.gather(*(client.delete(kinds.PODS, name, namespace) for name in phases))
-    await until(client, namespace, lambda found: not found)
-    return Counter(phases.values())
-
-
-async def until(
-    client: Client, namespace: str, condition: Callable[[dict[str, str]], bool]
-) -> dict[str, str]:
-    """The phases of all pods but the sink, once they are as wanted."""
-    async with asyncio.timeout(60):
-        while True:
-            pods = {each["metadata"]["name"]: each for each in await client.list(kinds.PODS, namespace)}
-            phases = {name: each["status"]["phase"] for name, each in pods.items() if name != "sink"}
-            if condition(phases):
-                return phases
-            await asyncio.sleep(0.1)
+    """Pods with these scripts, many at a time, each deleted when it has ended; how many ended how."""
+    waiting = [pod(f"p{number}", PODS_NODE, ["bash", "-c", script]) for number, script in enumerate(scripts)]
+    ended: dict[str, str] = {}
+    there = ["sink"]
+    while waiting or there != ["sink"]:
+        room = AT_ONCE - len(there)
+        await asyncio.gather(*(client.create(kinds.PODS, each, namespace) for each in waiting[:room]))
+        del waiting[:room]
+        found = await client.list(kinds.PODS, namespace)
+        there = [each["metadata"]["name"] for each in found]
+        phases = {each["metadata"]["name"]: each["status"]["phase"] for each in found}
+        over = {name: phase for name, phase in phases.items() if phase in ("Succeeded", "Failed")}
+        await asyncio.gather(
+            *(client.delete(kinds.PODS, name, namespace) for name in over if name not in ended)
+        )
+        ended |= over
+        await asyncio.sleep(0.05)
+    return Counter(ended.values())
 
 
 def send_first_bytes(mesh: Mesh, namespace: str, marker: str, count: int) -> list[str]:
     """From so many new pods; what arrived at the sink."""
     v4, v6 = make_sink(mesh, namespace)
-    for begin in range(0, count, BATCH):
-        numbers = range(begin, min(count, begin + BATCH))
-        scripts = [FIRST.format(v4=v4, v6=v6, marker=marker, number=number) for number in numbers]
-        ended = mesh.call(lambda client, scripts=scripts: start_quickly(client, namespace, scripts))
-        assert ended == {"Succeeded": len(numbers)}
+    scripts = [FIRST.format(v4=v4, v6=v6, marker=marker, number=number) for number in range(count)]
+    ended = mesh.call(lambda client: start_quickly(client, namespace, scripts))
+    assert ended == {"Succeeded": count}
     return mesh.kubectl("logs", "sink", "-n", namespace).stdout.split()
 
 
@@ -133,6 +128,7 @@ def sent(marker: str, count: int) -> list[str]:
     return sorted(f"{marker}-{number}{letter}." for number in range(count) for letter in "ab")
 
 
+@pytest.mark.timeout(400)
 def test_first_bytes_of_captured_pods_are_never_in_the_clear(
     mesh: Mesh, namespace: str, marker: str, sniffer: Sniffer
 ) -> None:

@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 ORDINARY = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 
 
+@pytest.mark.timeout(500)
 @pytest.mark.skipif(os.geteuid() != 0, reason="the other tests are run by an ordinary user already")
 def test_isolation_and_capture(tmp_path: Path) -> None:
     files = (str(HERE / "test_isolation.py"), str(HERE / "test_capture.py"))
