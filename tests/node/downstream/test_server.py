@@ -186,3 +186,18 @@ async def test_one_question_does_not_look_at_all_others(
             await envoy.ack(await envoy.next())
         async with asyncio.timeout(5):
             assert await waiting.settled() is None
+
+
+async def test_answers_that_cannot_be_sent_end_the_stream(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Envoy would wait for ever on a stream that has lost one."""
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError("cannot be encoded")
+
+    monkeypatch.setattr("ambit.node.downstream.server._Stream.write", broken)
+    async with agent.envoy() as envoy:
+        async with asyncio.timeout(5):
+            assert await envoy._call.read() is grpc.aio.EOF
+        assert not agent.server.connected

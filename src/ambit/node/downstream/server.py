@@ -142,20 +142,27 @@ class EnvoyServer:
         stream = _Stream(ServerSession(self.store))
         self._streams[stream] = None
         _log.info("Envoy connected")
+        reader = asyncio.ensure_future(self._read(stream, context))
         writer = asyncio.ensure_future(stream.write(context))
         try:
-            while True:
-                request = await context.read()
-                if request is grpc.aio.EOF:
-                    break
-                self._take(stream, request)
+            await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            if reader.done():
+                reader.result()
+            else:
+                # The stream ends here, and Envoy asks again on a new one: it must not wait for lost answers.
+                _log.error("answers to Envoy cannot be sent: %r", writer.exception())
         except ProtocolViolation as problem:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(problem))
         finally:
+            reader.cancel()
             writer.cancel()
             del self._streams[stream]
             self._check()
             _log.info("Envoy disconnected")
+
+    async def _read(self, stream: "_Stream", context: grpc.aio.ServicerContext) -> None:
+        while (request := await context.read()) is not grpc.aio.EOF:
+            self._take(stream, request)
 
     def _take(self, stream: "_Stream", request: Request) -> None:
         stream.send(stream.session.receive(request))
