@@ -2,7 +2,7 @@
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from ambit.core.identity import Identity
 from ambit.node.state.mesh import MeshState
 from ambit.node.upstream.certificates import Certificates
 from ambit.node.upstream.csr import Certificate, checked, new_key, signing_request
+from tests.node.world import until
 
 WEB = Identity("cluster.local", "default", "web")
 OTHER = Identity("cluster.local", "default", "other")
@@ -65,12 +66,6 @@ async def running(certificates: Certificates) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.wait([task])
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - another task of the loop changes it
-            await asyncio.sleep(0.01)
 
 
 async def test_a_wanted_identity_gets_a_certificate(world: World) -> None:

@@ -1,7 +1,7 @@
 """The subscription to the workload API against a small control plane."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, to_resource
 from ambit.xds.session import ServerSession
 from ambit.xds.store import Store
 from ambit.xds.wire import METHOD_NAME, SERVICE, decode_request, encode_response
+from tests.node.world import until
 
 
 def workload(name: str) -> Workload:
@@ -122,12 +123,6 @@ class Agent:
         finally:
             task.cancel()
             await asyncio.wait([task])
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - another task of the loop changes it
-            await asyncio.sleep(0.01)
 
 
 async def test_the_first_complete_answer_of_both_types_makes_it_complete(

@@ -1,6 +1,6 @@
 """One decision as one line: time, source with identity, arrow, destination, how it went, and the verdict."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -13,7 +13,7 @@ Flow = dict[str, Any]
 
 def flow_line(flow: Flow) -> str:
     """A coloured line; click drops the colours where they are not wanted."""
-    time = datetime.fromtimestamp(flow["time"]).strftime("%H:%M:%S.%f")[:-3]
+    time = datetime.fromtimestamp(flow["time"], UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
     source, destination = flow["source"], flow["destination"]
     size = f"{flow.get('received', 0)}/{flow.get('sent', 0)}B {flow.get('milliseconds', 0.0):.1f}ms"
     parts = [
