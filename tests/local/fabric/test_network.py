@@ -1,11 +1,11 @@
 """The fabric in the kernel: reachability, adoption after a crash, forged sources, speed."""
 
 import asyncio
+import os
 import socket
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
@@ -126,19 +126,19 @@ async def test_names_that_cannot_be_sandboxes_are_refused(tmp_path: Path) -> Non
             await built.attach("a", "node9")
 
 
+def processor_seconds() -> float:
+    """What this process, the kernel for it, and its children have used: others on the machine do not count."""
+    return sum(os.times()[:4])
+
+
 async def test_speed(tmp_path: Path) -> None:
-    """The best of three, because others use the machine too."""
-    preparing, attaching = [], []
-    for attempt in range(3):
-        pins = tmp_path / str(attempt)
-        start = time.perf_counter()
-        async with fabric(pins) as built:
-            prepared = time.perf_counter()
-            await asyncio.gather(*(built.attach(f"p{number}", "node1") for number in range(20)))
-            preparing.append(prepared - start)
-            attaching.append((time.perf_counter() - prepared) / 20)
-    assert min(preparing) < 0.3  # measured 0.07 s
-    assert min(attaching) < 0.015  # measured 0.003 s
+    start = processor_seconds()
+    async with fabric(tmp_path) as built:
+        prepared = processor_seconds()
+        await asyncio.gather(*(built.attach(f"p{number}", "node1") for number in range(20)))
+        attached = processor_seconds()
+    assert prepared - start < 0.3  # measured 0.03 s
+    assert (attached - prepared) / 20 < 0.03  # measured 0.006 s
 
 
 def test_an_ordinary_user_can_build_it_in_a_user_namespace(tmp_path: Path) -> None:
