@@ -92,7 +92,9 @@ def cut_short(client: str, server: str, pods: LocalPods) -> bool:
         client,
         pod.key,
         server,
-        "its connection is reset" if ended else "its client was faster and may take a part for the whole",
+        "its connection is reset"
+        if ended
+        else "it has ended already, and may have taken a part for the whole",
     )
     return ended
 

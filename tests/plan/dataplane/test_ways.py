@@ -103,7 +103,7 @@ def test_server_that_speaks_and_closes_first(mesh: Mesh, destination: str) -> No
 @pytest.mark.parametrize("destination", ["far", "near"])
 def test_much_data_of_a_server_that_closes_first(mesh: Mesh, destination: str) -> None:
     a, server = mesh.pods["a"], mesh.pods[destination]
-    answer = bytes(range(256)) * 32768
+    answer = bytes(range(256)) * 24576
     with server.listen(8085, lambda connection, _: connection.sendall(answer)):
         for _ in range(5):
             with a.connect(server.four, 8085) as connection:
