@@ -110,7 +110,9 @@ class StateDirectory(msgspec.Struct, frozen=True):
         return self.root / "logs"
 
     def pod_logs(self, namespace: str, pod: str, uid: str) -> Path:
-        return self.logs / "pods" / f"{namespace}_{pod}_{uid}"
+        """Where a pod's logs are. A name at the limit is cut, since a directory's has 255 bytes; the uid is unique."""
+        room = 255 - len(f"{namespace}__{uid}")
+        return self.logs / "pods" / f"{namespace}_{pod[:room]}_{uid}"
 
     def node(self, name: str) -> Path:
         return self.root / "nodes" / name
