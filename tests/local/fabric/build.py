@@ -65,3 +65,15 @@ def arrives(sock: socket.socket) -> str | None:
         return str(sock.recvfrom(100)[1][0])
     except TimeoutError:
         return None
+
+
+def delivered(
+    sock: socket.socket, netns: Path, to: tuple[str, int], *, source: str | None = None
+) -> str | None:
+    """Like `send` and `arrives`, again when nothing came: right after a link comes up the kernel may drop a
+    datagram (the interface sends nothing before the kernel has worked off its link events)."""
+    for _ in range(5):
+        send(netns, to, source=source)
+        if (found := arrives(sock)) is not None:
+            return found
+    return None

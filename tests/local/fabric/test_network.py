@@ -15,7 +15,7 @@ from ambit.core.names import PROBE_ADDRESS_V4, PROBE_ADDRESS_V6
 from ambit.local.fabric import rtnetlink
 from ambit.local.fabric.network import NetnsFabric
 from ambit.node.netns.enter import in_namespace
-from tests.local.fabric.build import NODES, arrives, fabric, receiver, send
+from tests.local.fabric.build import NODES, arrives, delivered, fabric, receiver, send
 
 pytestmark = pytest.mark.netns
 
@@ -31,12 +31,12 @@ async def test_every_pair_of_places_is_connected_in_both_families(tmp_path: Path
             for address in target.addresses:
                 with receiver(target.netns, address) as sock:
                     for place in places:
-                        send(place, (str(address), sock.getsockname()[1]))
-                        assert arrives(sock), f"{place} -> {address}"
+                        to = (str(address), sock.getsockname()[1])
+                        assert delivered(sock, place, to), f"{place} -> {address}"
         for address in ("172.30.0.1", "fd00:ac1e::1"):
             with in_namespace(built.pin, lambda address=address: _bound(address)) as sock:
-                send(c.netns, (address, sock.getsockname()[1]))
-                assert arrives(sock) in {str(at) for at in c.addresses}
+                to = (address, sock.getsockname()[1])
+                assert delivered(sock, c.netns, to) in {str(at) for at in c.addresses}
 
 
 async def test_source_addresses_are_kept_and_probes_use_their_own(tmp_path: Path) -> None:
@@ -46,10 +46,9 @@ async def test_source_addresses_are_kept_and_probes_use_their_own(tmp_path: Path
             a.addresses, c.addresses, (PROBE_ADDRESS_V4, PROBE_ADDRESS_V6), strict=True
         ):
             with receiver(c.netns, at) as sock:
-                send(a.netns, (str(at), sock.getsockname()[1]))
-                assert arrives(sock) == str(own)
-                send(tmp_path / "node2", (str(at), sock.getsockname()[1]), source=probe)
-                assert arrives(sock) == probe
+                to = (str(at), sock.getsockname()[1])
+                assert delivered(sock, a.netns, to) == str(own)
+                assert delivered(sock, tmp_path / "node2", to, source=probe) == probe
 
 
 @pytest.mark.parametrize("target", ["b", "c"])
