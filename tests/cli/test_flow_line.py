@@ -47,6 +47,15 @@ def test_an_allowed_connection() -> None:
     ("changes", "verdict"),
     [
         ({"decision": "deny", "policy": "shop/p[0]"}, "DENIED by shop/p[0]"),
+        ({"decision": "deny", "policy": "shop/p"}, "DENIED by shop/p: no rule allows it"),
+        (
+            {"decision": "deny", "policy": "none"},
+            "DENIED because no rule of several ALLOW policies allows it",
+        ),
+        (
+            {"decision": "deny", "policy": "unknown:shop/p"},
+            "DENIED because shop/p is not known on the node yet",
+        ),
         ({"decision": "deny", "reporter": "source"}, "DENIED at the destination"),
         ({"decision": "deny"}, "DENIED by default"),
         ({"error": "connection refused"}, "FAILED connection refused"),

@@ -173,6 +173,15 @@ def test_flows_in_each_form(mesh: Mesh, web: str) -> None:
     assert mesh.ambit("flows", "--denied", "--from", f"{web}/client").stdout == ""
 
 
+def test_last_counts_what_was_chosen(mesh: Mesh, web: str) -> None:
+    """Other pods' connections, or the other node's report of the same one, take no place."""
+    words = ("flows", "--last", "1", "--to", f"{web}/web")
+    mesh.wait("the flow is reported", lambda: mesh.ambit(*words).stdout)
+    fetched = mesh.ambit("flows", "--last", "1000", "-o", "json").stdout.splitlines()
+    newest = [flow for flow in map(json.loads, fetched) if flow["destination"].get("workload") == "web"]
+    assert [json.loads(mesh.ambit(*words, "-o", "json").stdout)["time"]] == [newest[-1]["time"]]
+
+
 def test_version_of_everything(mesh: Mesh) -> None:
     told = mesh.dump("version")
     assert told["client"]["version"] == __version__

@@ -51,8 +51,20 @@ def running_state(name: str | None) -> StateDirectory:
     record = read_record(state)
     if record is None or not record.is_running():
         flag = f" --name {name}" if name else ""
-        raise NotRunning(f"no instance {name or DEFAULT_NAME!r} is running", f"type `ambit up{flag}`")
+        others = running_names(state)
+        also = f"; running: {', '.join(others)} (choose one with --name)" if others else ""
+        raise NotRunning(f"no instance {name or DEFAULT_NAME!r} is running", f"type `ambit up{flag}`{also}")
     return state
+
+
+def running_names(state: StateDirectory) -> list[str]:
+    """The instances that run beside `state`, by name."""
+    try:
+        found = sorted(state.root.parent.iterdir())
+    except OSError:
+        return []
+    records = [read_record(StateDirectory(path)) for path in found if path.is_dir()]
+    return [record.name for record in records if record is not None and record.is_running()]
 
 
 def open_client(name: str | None, kubeconfig: str | None, context: str | None) -> Client:

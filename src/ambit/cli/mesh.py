@@ -56,15 +56,17 @@ async def ask_all(client: Client, pods: list[Pod], path: str) -> list[tuple[Pod,
     return list(zip(pods, answers, strict=True))
 
 
-async def read_flows(client: Client, last: int = 1000, node: str | None = None) -> list[dict[str, Any]]:
-    """The newest decisions of the node proxies, at most `last` of each, oldest first."""
+async def read_flows(
+    client: Client, last: int = 1000, node: str | None = None, choice: str = ""
+) -> list[dict[str, Any]]:
+    """The newest decisions of the node proxies, at most `last` of each, oldest first. `choice` is more of the query."""
     pods = await node_pods(client, node)
-    parts = await asyncio.gather(*(_flows_of(client, pod, last) for pod in pods))
+    parts = await asyncio.gather(*(_flows_of(client, pod, f"limit={last}{choice}") for pod in pods))
     return sorted((flow for part in parts for flow in part), key=lambda flow: float(flow["time"]))
 
 
-async def _flows_of(client: Client, pod: Pod, last: int) -> list[dict[str, Any]]:
-    return [flow async for flow in stream(client, pod, f"/flows?limit={last}")]
+async def _flows_of(client: Client, pod: Pod, query: str) -> list[dict[str, Any]]:
+    return [flow async for flow in stream(client, pod, f"/flows?{query}")]
 
 
 async def stream(client: Client, pod: Pod, path: str) -> AsyncIterator[Any]:

@@ -28,16 +28,12 @@ from ambit.model.policy import (
     StringMatch,
     Suffix,
 )
+from ambit.policy.decide import NO_ALLOW_MATCHED, UNKNOWN_POLICY
 
 T = TypeVar("T")
 Row = tuple[Predicate, bool, str]
-NO_ALLOW_MATCHED = "none"
-"""Name of the decision when several ALLOW policies exist and none matched; a single one gives its own
-name."""
 NO_POLICY = "default"
 """Name of the decision when no ALLOW policy exists."""
-UNKNOWN_POLICY = "unknown:"
-"""Prefix of the decision's name when the workload names a policy that has not arrived."""
 _ANY_PART = "[^/]+"
 
 

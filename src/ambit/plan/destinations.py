@@ -22,10 +22,16 @@ from ambit.envoy.words import AnyMessage
 from ambit.model.service import BalancingMode, LoadBalancing, Service
 from ambit.model.view import MeshView
 from ambit.model.workload import GatewayAddress, TunnelProtocol, Workload
-from ambit.plan import authorization
 from ambit.plan.endpoints import Choice, choices, preferred_address
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings
-from ambit.policy.decide import ConnectionFacts, Decision, Reason, decide
+from ambit.policy.decide import (
+    NO_ALLOW_MATCHED,
+    UNKNOWN_POLICY,
+    ConnectionFacts,
+    Decision,
+    Reason,
+    decide,
+)
 
 TUNNEL, SAME_NODE, DIRECT, REFUSED = "tunnel", "same-node", "direct", "refused"
 """Values of the access log's `route` tag."""
@@ -160,9 +166,9 @@ def rule_name(decision: Decision) -> str:
         case Reason.NO_ALLOW_POLICY:
             return ""
         case Reason.UNKNOWN_POLICY:
-            return authorization.UNKNOWN_POLICY + decision.policy
+            return UNKNOWN_POLICY + decision.policy
         case Reason.NO_RULE_MATCHED:
-            return decision.policy or authorization.NO_ALLOW_MATCHED
+            return decision.policy or NO_ALLOW_MATCHED
         case Reason.DENIED_BY_RULE | Reason.ALLOWED_BY_RULE:
             return f"{decision.policy}[{decision.rule}]"
 

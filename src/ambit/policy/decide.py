@@ -39,6 +39,11 @@ from ambit.model.policy import (
 )
 
 V = TypeVar("V")
+NO_ALLOW_MATCHED = "none"
+"""Name of the decision when several ALLOW policies exist and none matched; a single one gives its own
+name."""
+UNKNOWN_POLICY = "unknown:"
+"""Prefix of the decision's name when the workload names a policy that has not arrived."""
 
 
 class ConnectionFacts(msgspec.Struct, frozen=True):

@@ -61,9 +61,10 @@ def test_unknown_images_say_what_to_type(container: dict[str, list[str]]) -> Non
     assert argv("ghcr.io:5000/acme/thing:1.2", mapped) == ["sh"]
 
 
-def test_a_mapped_command_that_does_not_exist_is_unknown() -> None:
-    with pytest.raises(UnknownImage):
-        argv("x", ImageEntry("x", ("no-such-program",)))
+def test_a_mapped_command_that_does_not_exist_is_named() -> None:
+    with pytest.raises(UnknownImage, match="stands for the program `no-such-program`") as caught:
+        argv("x:1", ImageEntry("x", ("no-such-program",)))
+    assert caught.value.hint == "ambit local image add 'x' -- COMMAND [ARGUMENT...], or install it"
 
 
 def test_entries_are_checked() -> None:

@@ -1,5 +1,6 @@
 """`ambit demo`."""
 
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -77,11 +78,11 @@ async def _run(label: str, step: Callable[[], Awaitable[Outcome]]) -> Outcome:
         outcome = await step()
     except AmbitError as problem:
         outcome = Outcome(False, (problem.message,))
-    sign = click.style("√", fg="green") if outcome.holds else click.style("×", fg="red")
+    sign = click.style("✔", fg="green") if outcome.holds else click.style("×", fg="red")
     first, *rest = outcome.lines
-    click.echo(f"{sign} {label:<22} {first}  ({time.monotonic() - started:.1f} s)")
+    click.echo(f" {sign} {label:<22} {first}  ({time.monotonic() - started:.1f} s)")
     for line in rest:
-        click.echo(f"  {'':<22} {line}")
+        click.echo(f"   {'':<22} {line}")
     return outcome
 
 
@@ -102,6 +103,8 @@ def _print_processes(processes: tuple[Process, ...]) -> None:
 
 def _print_farewell(record: InstanceRecord, name: str, port: int) -> None:
     flag = "" if name == DEFAULT_NAME else f" --name {name}"
+    if activate := os.environ.get("AMBIT_ACTIVATE"):
+        click.echo(f"\nThe command:   {activate}", nl=False)
     click.echo(f"\nThe page:      http://127.0.0.1:{port}/productpage")
     click.echo(f"Look around:   ambit flows -f{flag}    ambit workloads{flag}    ambit check{flag}")
     click.echo(

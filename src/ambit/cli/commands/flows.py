@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 import click
 import msgspec
 
 from ambit.cli.access import cluster_options, open_client, run, with_client
 from ambit.cli.mesh import node_of, node_pods, read_flows, stream
-from ambit.cli.render.flow_line import flow_line, is_denied
+from ambit.cli.render.flow_line import flow_line
 from ambit.cli.render.output import FORMATS
 from ambit.core.errors import AmbitError
 from ambit.kube.client import Client
@@ -23,7 +24,11 @@ LOOK_AGAIN = 1.0
 @cluster_options
 @click.option("-f", "--follow", is_flag=True, help="Wait for more.")
 @click.option(
-    "--last", default=20, show_default=True, help="How many of the past to show first, of each node."
+    "--last",
+    default=20,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="How many of the past to show first, of those that are chosen; with -f, of each node.",
 )
 @click.option("--denied", is_flag=True, help="Only denied ones.")
 @click.option(
@@ -59,25 +64,20 @@ def command(
 ) -> None:
     """Show live decisions: who talked to whom, with which identity, and what was decided by which rule."""
 
-    def is_wanted(flow: Flow) -> bool:
-        return (
-            (not denied or is_denied(flow))
-            and _contains(flow["source"], source)
-            and _contains(flow["destination"], destination)
-        )
+    choice = _choice(denied, source, destination)
 
     def show(flow: Flow) -> None:
-        if is_wanted(flow):
-            click.echo(_form(flow, output))
+        click.echo(_form(flow, output))
 
     async def work(client: Client) -> None:
         pods = await node_pods(client, node)
         if follow:
             async with asyncio.TaskGroup() as group:
                 for pod in pods:
-                    group.create_task(_follow(client, pod, last, show))
+                    group.create_task(_follow(client, pod, last, choice, show))
             return
-        for flow in await read_flows(client, last, node):
+        flows = await read_flows(client, last, node, choice)
+        for flow in flows[max(len(flows) - last, 0) :]:
             show(flow)
 
     with contextlib.suppress(KeyboardInterrupt):
@@ -94,18 +94,23 @@ def _form(flow: Flow, output: str) -> str:
     return flow_line(flow)
 
 
-def _contains(end: dict[str, Any], text: str | None) -> bool:
-    return text is None or text in f"{end.get('namespace', '')}/{end.get('workload', '')} {end['address']}"
+def _choice(denied: bool, source: str | None, destination: str | None) -> str:
+    """The agents choose, so that `--last` counts only what was asked for."""
+    texts = {"from": source, "to": destination}
+    chosen = {name: text for name, text in texts.items() if text} | ({"denied": "1"} if denied else {})
+    return f"&{urlencode(chosen)}" if chosen else ""
 
 
-async def _follow(client: Client, pod: dict[str, Any], last: int, show: Callable[[Flow], None]) -> None:
+async def _follow(
+    client: Client, pod: dict[str, Any], last: int, choice: str, show: Callable[[Flow], None]
+) -> None:
     """A proxy that goes away is waited for; what it says comes on when it is back."""
-    path = f"/flows?follow=1&limit={last}"
+    path = f"/flows?follow=1&limit={last}{choice}"
     while True:
         try:
             async for flow in stream(client, pod, path):
                 show(flow)
         except AmbitError as problem:
             click.echo(f"node {node_of(pod)}: {problem.message}", err=True)
-        path = "/flows?follow=1&limit=0"
+        path = f"/flows?follow=1&limit=0{choice}"
         await asyncio.sleep(LOOK_AGAIN)

@@ -1,5 +1,7 @@
 """`ambit local image …`: which command stands for an image name on the laptop, where there are no images."""
 
+import shlex
+
 import click
 
 from ambit.cli.access import name_option, open_client, run, with_client
@@ -26,6 +28,7 @@ def add(name: str | None, pattern: str, words: tuple[str, ...]) -> None:
 
     Example: ambit local image add 'nginx:*' -- python3 -m http.server 80
     """
+    from ambit.local.pods.images import is_program
 
     async def work(client: Client) -> None:
         entries = [
@@ -34,7 +37,11 @@ def add(name: str | None, pattern: str, words: tuple[str, ...]) -> None:
         await write_entries(client, CONFIG_MAP, KEY, [{"pattern": pattern, "command": list(words)}, *entries])
 
     run(with_client(open_client(name, None, None), work))
-    click.echo(f"Images {pattern} run `{' '.join(words)}`", err=True)
+    click.echo(f"Images {pattern} run `{shlex.join(words)}`", err=True)
+    if not is_program(words[0]):
+        click.echo(
+            f"warning: this machine has no program `{words[0]}`; such pods wait until it has", err=True
+        )
 
 
 @image.command("remove")
@@ -51,6 +58,7 @@ def remove(name: str | None, pattern: str) -> None:
         await write_entries(client, CONFIG_MAP, KEY, kept)
 
     run(with_client(open_client(name, None, None), work))
+    click.echo(f"Pattern {pattern} is forgotten", err=True)
 
 
 @image.command("list")
@@ -69,7 +77,7 @@ def list_images(name: str | None, output: str) -> None:
         for entry in BUILT_IN
     ]
     rows = [
-        [entry["pattern"], source, " ".join([*entry["command"], *entry.get("args", ())])]
+        [entry["pattern"], source, shlex.join([*entry["command"], *entry.get("args", ())])]
         for source, entries in (("added", added), ("built-in", built_in))
         for entry in entries
     ]

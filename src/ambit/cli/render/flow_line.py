@@ -7,6 +7,7 @@ import click
 
 from ambit.cli.render.output import printable
 from ambit.core.identity import Identity
+from ambit.policy.decide import NO_ALLOW_MATCHED, UNKNOWN_POLICY
 
 Flow = dict[str, Any]
 
@@ -55,14 +56,18 @@ def _security(flow: Flow) -> str:
 def _verdict(flow: Flow) -> str:
     policy = printable(flow.get("policy", "")) if flow.get("policy") else ""
     if is_denied(flow):
-        by = (
-            f"by {policy}"
-            if policy
-            else "at the destination"
-            if flow["reporter"] == "source"
-            else "by default"
-        )
-        return click.style(f"DENIED {by}", fg="red")
+        return click.style(f"DENIED {_by(policy, flow['reporter'])}", fg="red")
     if flow.get("error"):
         return click.style(f"FAILED {printable(flow['error'])}", fg="yellow")
     return click.style("ALLOWED", fg="green") + (f" by {policy}" if policy else "")
+
+
+def _by(policy: str, reporter: str) -> str:
+    """The policy in words; without the number of a rule it is one that should have allowed."""
+    if not policy:
+        return "at the destination" if reporter == "source" else "by default"
+    if policy == NO_ALLOW_MATCHED:
+        return "because no rule of several ALLOW policies allows it"
+    if policy.startswith(UNKNOWN_POLICY):
+        return f"because {policy.removeprefix(UNKNOWN_POLICY)} is not known on the node yet"
+    return f"by {policy}" if policy.endswith("]") else f"by {policy}: no rule allows it"

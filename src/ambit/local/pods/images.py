@@ -94,12 +94,14 @@ def resolve(
     args = list(container.get("args") or ())
     entry = next((item for item in (*user_entries, *BUILT_IN) if _matches(item.pattern, image)), None)
     if command:
-        if entry is None and not _exists(command[0]):
+        if entry is None and not is_program(command[0]):
             raise _unknown(image)
         return command + args, dict(entry.environment) if entry else {}
     argv = [*entry.command, *(args or entry.args)] if entry else []
-    if entry is None or not argv or not _exists(argv[0]):
+    if entry is None or not argv:
         raise _unknown(image)
+    if not is_program(argv[0]):
+        raise _not_installed(image, argv[0])
     return argv, dict(entry.environment)
 
 
@@ -121,7 +123,15 @@ def _unknown(image: str) -> UnknownImage:
     )
 
 
-def _exists(program: str) -> bool:
+def _not_installed(image: str, program: str) -> UnknownImage:
+    return UnknownImage(
+        f'there are no images here; "{image}" stands for the program `{program}`, which this machine does not have',
+        f"ambit local image add '{_without_tag(image)}' -- COMMAND [ARGUMENT...], or install it",
+    )
+
+
+def is_program(program: str) -> bool:
+    """Whether pods find it: a path, or a name in their PATH. What is expanded later counts as found."""
     return "$(" in program or shutil.which(program, path=PATH) is not None
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -11,7 +11,7 @@ import msgspec
 from ambit import __version__
 from ambit.core.errors import AmbitError
 from ambit.daemon.http import PROMETHEUS_TEXT, Handler, Request, Response, json_response, port_of, serve
-from ambit.node.flows.record import Flow
+from ambit.node.flows.record import End, Flow
 from ambit.node.process import NodeAgent
 from ambit.node.serve import dump, metrics
 from ambit.node.serve.status import node_view
@@ -132,10 +132,14 @@ class Endpoints:
         return found
 
     def _flows(self, request: Request) -> Response:
-        """The newest records as JSON lines (`?limit=N`), and those to come with `?follow=1`."""
+        """The newest records as JSON lines (`?limit=N`), and those to come with `?follow=1`.
+
+        `?denied=1`, `?from=TEXT` and `?to=TEXT` choose before the limit counts.
+        """
         agent = self._agent
+        is_wanted = flow_choice(request.query)
         limit = int(request.query.get("limit") or len(agent.flows.recent))
-        recent = list(agent.flows.recent)[-limit:] if limit > 0 else []
+        recent = [record for record in agent.flows.recent if is_wanted(record)][-limit:] if limit > 0 else []
         follow = request.query.get("follow") in {"1", "true"}
 
         async def stream() -> AsyncGenerator[bytes, None]:
@@ -144,9 +148,29 @@ class Endpoints:
             if follow:
                 async with aclosing(agent.flows.follow()) as records:
                     async for record in records:
-                        yield _line(record)
+                        if is_wanted(record):
+                            yield _line(record)
 
         return Response(content_type=_LINES, stream=stream())
+
+
+def flow_choice(query: Mapping[str, str]) -> Callable[[Flow], bool]:
+    """What `/flows` hands out: `?denied=1`, `?from=TEXT` and `?to=TEXT` (in namespace/pod or address)."""
+    only_denied = query.get("denied") in {"1", "true"}
+    source, destination = query.get("from", ""), query.get("to", "")
+
+    def is_wanted(record: Flow) -> bool:
+        return (
+            (not only_denied or record.decision == "deny")
+            and _has(record.source, source)
+            and _has(record.destination, destination)
+        )
+
+    return is_wanted
+
+
+def _has(end: End, text: str) -> bool:
+    return text in f"{end.namespace}/{end.workload} {end.address}"
 
 
 def _line(record: Flow) -> bytes:
