@@ -1,0 +1,3 @@
+module ambit.test/pause
+
+go 1.26.0
