@@ -239,6 +239,7 @@ class Node:
         self._task: asyncio.Task | None = None
         self._stop = asyncio.Event()
         self.lines: list[Flow] = []
+        self.host_proc: Path | None = None
 
     @property
     def run(self) -> Path:
@@ -252,6 +253,7 @@ class Node:
             control=f"127.0.0.1:{self.world.control.port}",
             sandboxes=self.world.directory / "sandboxes",
             namespaces=Path("/run/netns"),
+            host_proc=self.host_proc,
             resolv_conf=self.world.directory / "resolv.conf",
             max_drain=5,
             admin_port=0,

@@ -28,6 +28,7 @@ from ambit.node.enrol.reconciler import Reconciler
 from ambit.node.enrol.sandbox import Sandbox
 from ambit.node.flows.collector import Collector
 from ambit.node.flows.record import Flow
+from ambit.node.netns.kubelet import KubeletPods
 from ambit.node.settings import AgentSettings
 from ambit.node.state.database import StateLost
 from ambit.node.state.mesh import MeshState, Stored
@@ -111,12 +112,16 @@ class NodeAgent:
             self.subscription.complete,
             settings.max_drain,
         )
+        self.kubelet = (
+            KubeletPods(settings.host_proc, settings.namespaces) if settings.host_proc is not None else None
+        )
         self.reconciler = Reconciler(
             client,
             settings.node,
             self.enroller,
             sandboxes=settings.sandboxes,
             namespaces=settings.namespaces,
+            kubelet=self.kubelet,
         )
         self.supervisor = Supervisor(
             EnvoySpec(

@@ -9,7 +9,8 @@ from ambit.core import names
 
 class AgentSettings(msgspec.Struct, frozen=True):
     """`run` holds sockets and is closed to others; `state` survives reboots. `sandboxes` and `namespaces` are
-    where the pod runner keeps its records and pins network namespaces."""
+    where the pod runner keeps its records and pins network namespaces; with `host_proc`, the host's /proc, pods are a
+    kubelet's, and `namespaces` is where the container runtime pins them."""
 
     node: str
     run: Path
@@ -26,6 +27,7 @@ class AgentSettings(msgspec.Struct, frozen=True):
     trust_domain: str = names.DEFAULT_TRUST_DOMAIN
     sandboxes: Path = Path("/run/ambit/sandboxes")
     namespaces: Path = Path("/run/ambit/netns")
+    host_proc: Path | None = None
     resolv_conf: Path = Path("/etc/resolv.conf")
     pod_name: str = ""
     pod_namespace: str = names.SYSTEM_NAMESPACE

@@ -66,6 +66,12 @@ def command() -> None:
     "--netns-dir", type=_PATH, default="/run/ambit/netns", show_default=True, help="Pinned pod namespaces."
 )
 @click.option(
+    "--host-proc",
+    type=_PATH,
+    envvar="AMBIT_HOST_PROC",
+    help="The host's /proc, on Kubernetes: pods are a kubelet's, --netns-dir is the host's /var/run/netns.",
+)
+@click.option(
     "--sandbox-dir", type=_PATH, default="/run/ambit/sandboxes", show_default=True, help="Pod sandboxes."
 )
 @click.option(

@@ -137,11 +137,12 @@ class Enroller:
                     f"{self._waiting_for(pod)}"
                 ) from None
 
-    async def remove(self, uid: str) -> None:
-        """Forgets a pod whose sandbox ends; returns when Envoy has no socket there. May be repeated."""
+    async def remove(self, uid: str, ending: Sandbox | None = None) -> None:
+        """Forgets a pod whose sandbox ends; returns when Envoy has no socket there. May be repeated, also for an
+        `ending` sandbox after the pod got a new one, which stays."""
         async with self._lock(uid):
             sandbox = self._sandboxes.get(uid)
-            if sandbox is None:
+            if sandbox is None or (ending is not None and not sandbox.is_also(ending)):
                 return
             await self._leave(sandbox, self._configuration.remove)
         self._locks.pop(uid, None)

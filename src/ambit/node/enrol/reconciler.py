@@ -7,6 +7,8 @@ changed, and pods that ended without a word.
 import asyncio
 from pathlib import Path
 
+import msgspec
+
 from ambit.core.errors import AmbitError, Unreachable
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
@@ -16,6 +18,7 @@ from ambit.kube.workqueue import WorkQueue
 from ambit.node.enrol.enroller import Enroller
 from ambit.node.enrol.pods import Namespace, Pod, namespace_decoder, pod_decoder, wanted
 from ambit.node.enrol.sandbox import Sandbox, find
+from ambit.node.netns.kubelet import KubeletPods
 
 Key = tuple[str, str]
 _DRAIN_CHECK = 1.0
@@ -23,16 +26,25 @@ _DRAIN_CHECK = 1.0
 
 
 class Reconciler:
-    """Runs until cancelled; `add` and `remove` are what the CNI socket asks for."""
+    """Runs until cancelled; `add` and `remove` are what the CNI socket asks for. With `kubelet`, pods are a
+    kubelet's; without, the laptop's pod runner keeps records of them."""
 
     def __init__(
-        self, client: Client, node: str, enroller: Enroller, *, sandboxes: Path, namespaces: Path
+        self,
+        client: Client,
+        node: str,
+        enroller: Enroller,
+        *,
+        sandboxes: Path,
+        namespaces: Path,
+        kubelet: KubeletPods | None = None,
     ) -> None:
         self._client = client
         self._node = node
         self._enroller = enroller
         self._sandboxes = sandboxes
         self._netns = namespaces
+        self._kubelet = kubelet
         self._pods = Informer(client, PODS, pod_decoder.decode, field_selector=f"spec.nodeName={node}")
         self._namespaces = Informer(client, NAMESPACES, namespace_decoder.decode)
         self._queue: WorkQueue[Key] = WorkQueue("enrolment")
@@ -60,12 +72,15 @@ class Reconciler:
             raise AmbitError(f"pod {sandbox.namespace}/{sandbox.name} is not on node {self._node}")
         if not wanted(pod, await self._namespace(sandbox.namespace)):
             return False
+        if self._kubelet is not None:
+            sandbox = msgspec.structs.replace(sandbox, netns=self._kubelet.pinned(sandbox.netns))
         await self._enroller.add(sandbox, pod, started=False)
         return True
 
     async def remove(self, sandbox: Sandbox) -> None:
-        """A pod's sandbox ends. Raises AmbitError while Envoy still has sockets in it."""
-        await self._enroller.remove(sandbox.uid)
+        """A pod's sandbox ends, perhaps told more than once. Raises AmbitError while Envoy still has sockets in
+        it."""
+        await self._enroller.remove(sandbox.uid, sandbox)
 
     def _pod_changed(self, kind: EventKind, old: Pod | None, new: Pod | None) -> None:
         pod = new or old
@@ -104,14 +119,19 @@ class Reconciler:
         if known is not None:
             await self._enroller.add(known, pod, started=True)
             return
-        found = await asyncio.to_thread(find, self._sandboxes, self._netns, pod.uid, pod.addresses)
-        if found is None:
-            raise AmbitError(f"no network namespace was found for pod {pod.key[0]}/{pod.key[1]}")
-        sandbox, netns = found
+        sandbox, netns = await asyncio.to_thread(self._found, pod)
         ips = tuple(str(address) for address in pod.addresses)
         await self._enroller.add(
             Sandbox(pod.key[0], pod.key[1], pod.uid, sandbox, netns, ips), pod, started=True
         )
+
+    def _found(self, pod: Pod) -> tuple[str, str]:
+        if self._kubelet is not None:
+            return self._kubelet.find(pod.uid, pod.addresses)
+        found = find(self._sandboxes, self._netns, pod.uid, pod.addresses)
+        if found is None:
+            raise AmbitError(f"no network namespace was found for pod {pod.key[0]}/{pod.key[1]}")
+        return found
 
     async def _pod(self, sandbox: Sandbox) -> Pod:
         """From the copy when it has this uid, else from the server: a new pod may be ahead of the watch."""

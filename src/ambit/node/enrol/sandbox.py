@@ -42,6 +42,11 @@ class Sandbox(msgspec.Struct, frozen=True):
     def addresses(self) -> tuple[Address, ...]:
         return tuple(ipaddress.ip_address(text) for text in self.ips)
 
+    def is_also(self, other: "Sandbox") -> bool:
+        """Whether both are one sandbox: by the runtime's name for it, or by the name of its pinned namespace (which
+        is all that is known of a pod that nobody announced)."""
+        return self.sandbox == other.sandbox or Path(self.netns).name == Path(other.netns).name != ""
+
     def same_namespace(self) -> bool:
         """Whether the path still leads to the namespace that was checked."""
         try:
@@ -72,8 +77,9 @@ def find(
 ) -> tuple[str, str] | None:
     """Sandbox id and namespace path of a running pod that nobody announced. Blocks.
 
-    First the pod runner's own records (`<sandboxes>/<id>/pod.json`), then, as on Kubernetes, the one pinned
-    namespace in which all of the pod's addresses live. None when there is none, or more than one.
+    First the laptop pod runner's own records (`<sandboxes>/<id>/pod.json`), then the one pinned namespace in which
+    all of the pod's addresses live (on Kubernetes: `ambit.node.netns.kubelet`). None when there is none, or more
+    than one.
     """
     for record in sandboxes.glob("*/pod.json"):
         if _uid(record) == uid and (namespaces / record.parent.name).exists():
