@@ -1,6 +1,6 @@
 """What `ambit check` looks at: each check has an id, one sentence, and what to type when it does not hold."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -45,7 +45,8 @@ class Check(msgspec.Struct, frozen=True):
     is_warning: bool = False
 
 
-async def _api_answers(client: Client) -> list[str]:
+async def api_answers(client: Client) -> list[str]:
+    """A check's `run`: nothing is wrong when the API server is ready."""
     await client.raw("GET", "/readyz")
     return []
 
@@ -167,7 +168,7 @@ LOGS = "type `kubectl -n ambit-system logs -l {} --tail 20`"
 CHECKS = (
     Check(
         "cluster", "api-reachable", "the API server answers",
-        "type `ambit up`, or check --kubeconfig", _api_answers, is_fatal=True,
+        "type `ambit up`, or check --kubeconfig", api_answers, is_fatal=True,
     ),
     Check("cluster", "nodes-ready", "all nodes are ready", "type `kubectl describe nodes`", _nodes_ready),
     Check("cluster", "crds", "Istio's policy kinds are installed", "type `ambit down; ambit up`", _crds_established),
@@ -197,10 +198,10 @@ CHECKS = (
 )  # fmt: skip
 
 
-async def run_checks(client: Client) -> list[Outcome]:
+async def run_checks(client: Client, checks: Iterable[Check] = CHECKS) -> list[Outcome]:
     """All of them in order; a fatal one that fails ends the list."""
     outcomes = []
-    for check in CHECKS:
+    for check in checks:
         try:
             problems = await check.run(client)
         except AmbitError as problem:

@@ -16,6 +16,11 @@ COMMANDS = {
         "ambit.cli.commands.demo:command",
         "Two nodes with bookinfo under mutual TLS, each claim measured.",
     ),
+    "install": (
+        "ambit.cli.commands.install:command",
+        "Install the mesh into a Kubernetes cluster, or upgrade it.",
+    ),
+    "uninstall": ("ambit.cli.commands.uninstall:command", "Remove the mesh from a Kubernetes cluster."),
     "check": ("ambit.cli.commands.check:command", "Is everything healthy, and what to type if not."),
     "explain": ("ambit.cli.commands.explain:command", "What a finding's code means and what to do."),
     "ps": ("ambit.cli.commands.ps:command", "List proxies, their versions and their sync state."),

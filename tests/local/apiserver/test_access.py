@@ -134,6 +134,32 @@ async def test_roles_decide_for_service_accounts(app: Client, outside: aiohttp.C
     assert await status(pods) == 403
 
 
+async def test_a_rule_for_one_name_allows_the_collection_narrowed_to_it(app: Client) -> None:
+    rules = [
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list", "watch"], "resourceNames": ["one"]}
+    ]
+    await app.make(f"{RBAC}/clusterroles", {"metadata": {"name": "one"}, "rules": rules})
+    binding = {
+        "metadata": {"name": "one"},
+        "roleRef": {"kind": "ClusterRole", "name": "one"},
+        "subjects": [{"kind": "ServiceAccount", "name": "app", "namespace": "default"}],
+    }
+    await app.make(f"{RBAC}/clusterrolebindings", binding)
+    account = {"Impersonate-User": "system:serviceaccount:default:app"}
+
+    async def status(fields: str, **more: str) -> int:
+        query = {"fieldSelector": fields, **more}
+        async with app.session.get("/api/v1/configmaps", params=query, headers=account) as response:
+            return response.status
+
+    assert await status("metadata.name=one") == 200
+    assert (
+        await status("metadata.namespace=default,metadata.name==one", watch="true", timeoutSeconds="0") == 200
+    )
+    for fields in ("", "metadata.name=two", "metadata.name!=one", "metadata.namespace=one"):
+        assert await status(fields) == 403, fields
+
+
 async def test_nobody_grants_more_than_they_hold(app: Client, outside: aiohttp.ClientSession) -> None:
     subject = {"kind": "ServiceAccount", "name": "app", "namespace": "default"}
     mine = {

@@ -21,6 +21,7 @@ from ambit.local.apiserver.rbac import Action, Authorizer
 from ambit.local.apiserver.requests import Target, parse_target
 from ambit.local.apiserver.resource_requests import ResourceRequests
 from ambit.local.apiserver.resources import Registry
+from ambit.local.apiserver.selectors import exact_name
 from ambit.local.apiserver.tokens import ISSUER, TokenRefused, Tokens, User
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class Handler:
             self._authorize(user, Action(request.method.lower(), path=path))
             return self._document(request)
         resource = self._registry.find(target.group, target.version, target.plural)
-        self._authorize_target(user, target)
+        self._authorize_target(user, target, request.query.get("fieldSelector", ""))
         if resource is None:
             raise no_such_path()
         if not resource.namespaced and target.namespace and target.plural != "namespaces":
@@ -111,10 +112,10 @@ class Handler:
         message = f'User "{user.name}" cannot {action.verb} path "{action.path}"'
         raise ApiFailure(403, "Forbidden", f"forbidden: {message}")
 
-    def _authorize_target(self, user: User, target: Target) -> None:
-        action = Action(
-            target.verb, target.group, target.plural, target.subresource, target.namespace, target.name
-        )
+    def _authorize_target(self, user: User, target: Target, fields: str) -> None:
+        """A collection that a field selector narrows to one name may be allowed by that name, as upstream."""
+        name = target.name or exact_name(fields)
+        action = Action(target.verb, target.group, target.plural, target.subresource, target.namespace, name)
         if self._authorizer.decide(user, action).allowed:
             return
         what = f"{target.plural}/{target.subresource}" if target.subresource else target.plural

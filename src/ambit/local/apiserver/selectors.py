@@ -88,3 +88,9 @@ def parse_fields(text: str, known: frozenset[str]) -> FieldTest | None:
             raise bad_request(f"field label not supported: {match[1]}")
         terms.append((match[1], match[2] != "!=", match[3].replace("\\,", ",").replace("\\=", "=")))
     return FieldTest(terms) if terms else None
+
+
+def exact_name(text: str) -> str:
+    """The only name that a `fieldSelector` parameter lets through; "" when it lets several."""
+    match = re.search(r"(?:^|,)\s*metadata\.name\s*==?\s*([^,\s]+)\s*(?:,|$)", text)
+    return match[1] if match else ""

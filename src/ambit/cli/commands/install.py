@@ -1,0 +1,112 @@
+"""`ambit install`."""
+
+import asyncio
+import time
+
+import click
+
+from ambit.cli import access
+from ambit.cli.checks import CHECKS, Outcome, run_checks
+from ambit.cli.helm import RELEASE, helm, kubeconfig_file, umbrella_chart
+from ambit.cli.preflight import PRE_CHECKS
+from ambit.cli.render.outcomes import print_outcomes
+from ambit.cli.render.progress import Progress
+from ambit.core.errors import AmbitError
+from ambit.core.names import SYSTEM_NAMESPACE
+from ambit.kube.client import Client
+from ambit.kube.resource import NAMESPACES
+
+READY = ("control-ready", "proxies-ready")
+LOOK_AGAIN = 0.5
+FIELD_MANAGER = "ambit-install"
+NAMESPACE = {
+    "metadata": {
+        "name": SYSTEM_NAMESPACE,
+        "labels": {
+            "app.kubernetes.io/managed-by": FIELD_MANAGER,
+            # Node agents enter the namespaces of pods, which no lesser level allows.
+            "pod-security.kubernetes.io/enforce": "privileged",
+        },
+    }
+}
+
+
+@click.command("install")
+@click.option(
+    "--set", "values", multiple=True, metavar="KEY=VALUE", help="A value of the charts; may be repeated."
+)
+@click.option(
+    "-f",
+    "--values",
+    "files",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False),
+    help="A file of values; may be repeated.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the objects and change nothing.")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until all parts are ready.")
+@click.option("--timeout", default=300.0, show_default=True, help="Seconds to wait.")
+@click.option("--force", is_flag=True, help="Also when `ambit check --pre` finds something wrong.")
+@click.option(
+    "--kubeconfig", default=None, metavar="FILE", help="Install into the cluster of this kubeconfig."
+)
+@click.option("--context", default=None, metavar="NAME", help="Context of the kubeconfig.")
+def command(
+    values: tuple[str, ...],
+    files: tuple[str, ...],
+    dry_run: bool,
+    wait: bool,
+    timeout: float,
+    force: bool,
+    kubeconfig: str | None,
+    context: str | None,
+) -> None:
+    """Install the mesh into a Kubernetes cluster, or upgrade it. Uses Helm."""
+    options = [
+        *(part for value in values for part in ("--set", value)),
+        *(part for file in files for part in ("--values", file)),
+    ]
+    with umbrella_chart() as chart:
+        if dry_run:
+            click.echo(helm(["template", RELEASE, str(chart), "-n", SYSTEM_NAMESPACE, *options]), nl=False)
+            return
+        progress = Progress()
+        file = kubeconfig_file(kubeconfig)
+        _prepare(Client.from_kubeconfig(file, context), force)
+        progress.done("checks")
+        helm(
+            ["upgrade", "--install", RELEASE, str(chart), "-n", SYSTEM_NAMESPACE, *options],
+            kubeconfig=file,
+            context=context,
+        )
+        progress.done("objects")
+    if wait:
+        access.run(access.with_client(Client.from_kubeconfig(file, context), lambda c: _ready(c, timeout)))
+        progress.done("all parts ready")
+    progress.note("To enrol a namespace, type `kubectl label namespace NAME istio.io/dataplane-mode=ambient`")
+
+
+def _prepare(client: Client, force: bool) -> None:
+    async def work(client: Client) -> list[Outcome]:
+        outcomes = await run_checks(client, PRE_CHECKS)
+        if force or all(outcome.result != "error" for outcome in outcomes):
+            await client.apply(NAMESPACES, NAMESPACE, field_manager=FIELD_MANAGER, force=True)
+        return outcomes
+
+    outcomes = access.run(access.with_client(client, work))
+    print_outcomes(outcomes, only_trouble=True, err=True)
+    if not force and any(outcome.result == "error" for outcome in outcomes):
+        raise AmbitError("the mesh was not installed", "see above; --force installs it nevertheless")
+
+
+async def _ready(client: Client, timeout: float) -> None:
+    """Raises AmbitError with what is missing."""
+    wanted = [check for check in CHECKS if check.id in READY]
+    deadline = time.monotonic() + timeout
+    while True:
+        missing = [each for each in await run_checks(client, wanted) if each.result != "success"]
+        if not missing:
+            return
+        if time.monotonic() > deadline:
+            raise AmbitError("; ".join(missing[0].error.splitlines()), missing[0].hint)
+        await asyncio.sleep(LOOK_AGAIN)

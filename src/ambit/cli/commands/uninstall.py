@@ -1,0 +1,109 @@
+"""`ambit uninstall`."""
+
+from typing import Any
+
+import click
+
+from ambit.cli import access
+from ambit.cli.commands.install import FIELD_MANAGER
+from ambit.cli.helm import RELEASE, RELEASE_ANNOTATIONS, helm, kubeconfig_file
+from ambit.cli.render.progress import Progress
+from ambit.core.errors import AmbitError, NotRunning
+from ambit.core.names import (
+    REDIRECTION_ANNOTATION,
+    REDIRECTION_ENABLED,
+    ROOT_CERT_CONFIGMAP,
+    SYSTEM_NAMESPACE,
+)
+from ambit.kube.client import Client
+from ambit.kube.errors import NotFound
+from ambit.kube.resource import CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, PODS, Resource
+
+
+@click.command("uninstall")
+@click.option(
+    "--purge",
+    is_flag=True,
+    help="Also the kinds that the installation made, with every object of them, and the root namespace.",
+)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Also while pods are captured: their traffic stops until they are restarted.",
+)
+@click.option(
+    "--kubeconfig", default=None, metavar="FILE", help="Uninstall from the cluster of this kubeconfig."
+)
+@click.option("--context", default=None, metavar="NAME", help="Context of the kubeconfig.")
+def command(purge: bool, force: bool, kubeconfig: str | None, context: str | None) -> None:
+    """Remove the mesh from a Kubernetes cluster. Uses Helm.
+
+    Your own objects stay, and so do the kinds they are of, unless --purge is given.
+    """
+    file = kubeconfig_file(kubeconfig)
+    progress = Progress()
+
+    def work(what: Any) -> None:
+        access.run(access.with_client(Client.from_kubeconfig(file, context), what))
+
+    if not force:
+        work(_none_captured)
+    if not helm(
+        ["list", "-q", "-a", "-n", SYSTEM_NAMESPACE, "-f", f"^{RELEASE}$"], kubeconfig=file, context=context
+    ):
+        raise NotRunning(
+            "ambit is not installed in this cluster", "type `ambit install`, or check --kubeconfig"
+        )
+    helm(["uninstall", RELEASE, "-n", SYSTEM_NAMESPACE, "--wait"], kubeconfig=file, context=context)
+    progress.done("parts")
+    work(_remove_rest)
+    progress.done("certificates")
+    if purge:
+        work(_purge)
+        progress.done("kinds")
+
+
+async def _none_captured(client: Client) -> None:
+    captured = [
+        pod["metadata"]["namespace"]
+        for pod in await client.list(PODS)
+        if (pod["metadata"].get("annotations") or {}).get(REDIRECTION_ANNOTATION) == REDIRECTION_ENABLED
+    ]
+    if captured:
+        names = sorted(set(captured))
+        raise AmbitError(
+            f"{len(captured)} pods in {', '.join(names)} are captured: without the node proxy they would be cut off",
+            f"type `kubectl label namespace {' '.join(names)} istio.io/dataplane-mode-` (and so for single pods), wait "
+            "until the annotation ambient.istio.io/redirection is gone, and try again",
+        )
+
+
+async def _remove_rest(client: Client) -> None:
+    """What the control plane wrote: the root certificate everywhere, and its key with our namespace."""
+    fields = f"metadata.name={ROOT_CERT_CONFIGMAP}"
+    maps = await client.list(CONFIG_MAPS, field_selector=fields)
+    ours = [each.get("data") for each in maps if each["metadata"]["namespace"] == SYSTEM_NAMESPACE]
+    for each in maps:
+        if each.get("data") in ours:
+            await _delete(client, CONFIG_MAPS, each)
+    try:
+        namespace = await client.get(NAMESPACES, SYSTEM_NAMESPACE)
+    except NotFound:
+        return
+    if (namespace["metadata"].get("labels") or {}).get("app.kubernetes.io/managed-by") == FIELD_MANAGER:
+        await _delete(client, NAMESPACES, namespace)
+
+
+async def _purge(client: Client) -> None:
+    for kind in (CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES):
+        for each in await client.list(kind):
+            if RELEASE_ANNOTATIONS.items() <= (each["metadata"].get("annotations") or {}).items():
+                await _delete(client, kind, each)
+
+
+async def _delete(client: Client, kind: Resource, value: dict[str, Any]) -> None:
+    metadata = value["metadata"]
+    try:
+        await client.delete(kind, metadata["name"], metadata.get("namespace"))
+    except NotFound:
+        return

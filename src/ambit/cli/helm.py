@@ -1,0 +1,83 @@
+"""The Helm program and our charts: how `ambit install` and `ambit uninstall` change a cluster."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import ambit
+from ambit.core.errors import AmbitError, BadInput, EnvironmentProblem
+from ambit.core.names import SYSTEM_NAMESPACE
+
+RELEASE = "ambit"
+UMBRELLA = "ambit"
+PARTS = ("base", "control", "node")
+RELEASE_ANNOTATIONS = {
+    "meta.helm.sh/release-name": RELEASE,
+    "meta.helm.sh/release-namespace": SYSTEM_NAMESPACE,
+}
+"""Which release an object belongs to, as Helm writes it."""
+
+
+def kubeconfig_file(given: str | None) -> str:
+    """`--kubeconfig`, else the first file of $KUBECONFIG, else the usual one. Raises BadInput.
+
+    Unlike reading commands, never the laptop's: there the mesh is installed already.
+    """
+    file = given or os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
+    path = Path(file) if file else Path.home() / ".kube" / "config"
+    if not path.is_file():
+        raise BadInput(f"there is no kubeconfig {path}", "type --kubeconfig FILE, or set KUBECONFIG")
+    return str(path)
+
+
+def find_helm() -> str:
+    """`$HELM`, else the one in PATH. Raises EnvironmentProblem."""
+    named = os.environ.get("HELM")
+    found = shutil.which(named or "helm")
+    if found is None:
+        raise EnvironmentProblem(
+            f"{named or 'helm'} was not found",
+            "install Helm 3 (https://helm.sh/docs/intro/install), or set HELM to its path",
+        )
+    return found
+
+
+@contextmanager
+def umbrella_chart() -> Iterator[Path]:
+    """A copy of the chart `ambit` with its parts inside, as `helm dependency build` would make it."""
+    charts = _charts()
+    with tempfile.TemporaryDirectory(prefix="ambit-chart-") as directory:
+        target = Path(directory) / UMBRELLA
+        built = shutil.ignore_patterns("charts", "Chart.lock")
+        shutil.copytree(charts / UMBRELLA, target, ignore=built)
+        for part in PARTS:
+            shutil.copytree(charts / part, target / "charts" / part)
+        yield target
+
+
+def helm(arguments: Sequence[str], *, kubeconfig: str | None = None, context: str | None = None) -> str:
+    """Run it and return its standard output. Raises AmbitError with what it said, EnvironmentProblem."""
+    command = [find_helm(), *arguments]
+    if kubeconfig is not None:
+        command += ["--kubeconfig", kubeconfig]
+    if context is not None:
+        command += ["--kube-context", context]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().removeprefix("Error: ") or f"helm ended with code {done.returncode}"
+        raise AmbitError(
+            f"helm {arguments[0]}: {said}", f"type `helm history {RELEASE} -n {SYSTEM_NAMESPACE}`"
+        )
+    return done.stdout
+
+
+def _charts() -> Path:
+    package = Path(ambit.__file__).parent
+    for directory in (package / "charts", package.parents[1] / "charts"):
+        if (directory / UMBRELLA / "Chart.yaml").is_file():
+            return directory
+    raise EnvironmentProblem("this installation has no charts", "install ambit again, or use a clone")

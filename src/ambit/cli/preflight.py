@@ -1,0 +1,141 @@
+"""What `ambit check --pre` looks at: can the mesh be installed into this cluster?"""
+
+from typing import Any
+
+import msgspec
+
+from ambit.cli.checks import Check, api_answers
+from ambit.cli.helm import RELEASE, RELEASE_ANNOTATIONS
+from ambit.core.names import SYSTEM_NAMESPACE
+from ambit.kube.client import Client
+from ambit.kube.errors import NotFound
+from ambit.kube.resource import CONFIG_MAPS, DAEMON_SETS, DEPLOYMENTS, NODES, Resource
+
+OLDEST = (1, 29)
+"""The first Kubernetes whose API the charts and the control plane rely on (the charts' `kubeVersion`)."""
+ARCHITECTURES = frozenset({"amd64", "arm64"})
+"""Those that stock Envoy is published for."""
+NEEDED = (
+    ("create", "", "namespaces", ""),
+    ("create", "", "secrets", SYSTEM_NAMESPACE),
+    ("create", "", "serviceaccounts", SYSTEM_NAMESPACE),
+    ("create", "", "services", SYSTEM_NAMESPACE),
+    ("create", "apps", "deployments", SYSTEM_NAMESPACE),
+    ("create", "apps", "daemonsets", SYSTEM_NAMESPACE),
+    ("create", "rbac.authorization.k8s.io", "roles", SYSTEM_NAMESPACE),
+    ("create", "rbac.authorization.k8s.io", "rolebindings", SYSTEM_NAMESPACE),
+    ("create", "rbac.authorization.k8s.io", "clusterroles", ""),
+    ("create", "rbac.authorization.k8s.io", "clusterrolebindings", ""),
+    ("create", "apiextensions.k8s.io", "customresourcedefinitions", ""),
+)
+"""Verb, group, resource and namespace of what an installation does."""
+ACCESS_REVIEWS = Resource(
+    "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False
+)
+
+
+async def _version_fits(client: Client) -> list[str]:
+    told = msgspec.json.decode(await client.raw("GET", "/version"))
+    found = tuple(int("".join(filter(str.isdigit, str(told[part]))) or 0) for part in ("major", "minor"))
+    if found >= OLDEST:
+        return []
+    return [f"the cluster is Kubernetes {told['gitVersion']}, older than {OLDEST[0]}.{OLDEST[1]}"]
+
+
+async def _permitted(client: Client) -> list[str]:
+    problems = []
+    for verb, group, resource, namespace in NEEDED:
+        attributes = {"verb": verb, "group": group, "resource": resource, "namespace": namespace}
+        review = await client.create(ACCESS_REVIEWS, {"spec": {"resourceAttributes": attributes}})
+        if not review["status"]["allowed"]:
+            where = f" in namespace {namespace}" if namespace else ""
+            problems.append(f"you may not {verb} {resource}{'.' if group else ''}{group}{where}")
+    return problems
+
+
+async def _nodes_fit(client: Client) -> list[str]:
+    problems = []
+    for node in await client.list(NODES):
+        info = (node.get("status") or {}).get("nodeInfo") or {}
+        system, architecture = info.get("operatingSystem", "linux"), info.get("architecture", "")
+        if system == "linux" and architecture not in ARCHITECTURES:
+            problems.append(
+                f"node {node['metadata']['name']} is {architecture or 'of an unknown architecture'}: "
+                "Envoy is published for amd64 and arm64"
+            )
+    return problems
+
+
+async def _no_other_mesh(client: Client) -> list[str]:
+    """Two meshes fight for each pod's traffic, and for the ConfigMap with the root certificate."""
+    return [
+        f"{kind.kind} {_name(each)} belongs to another mesh"
+        for kind, selector in (
+            (DAEMON_SETS, "k8s-app=istio-cni-node"),
+            (DAEMON_SETS, "app=ztunnel"),
+            (DEPLOYMENTS, "app=istiod"),
+        )
+        for each in await client.list(kind, label_selector=selector)
+        if each["metadata"]["namespace"] != SYSTEM_NAMESPACE
+    ]
+
+
+async def _ours_by_helm(client: Client) -> list[str]:
+    return [
+        f"{kind.kind} {_name(each)} is there, but not as Helm's release {RELEASE!r}"
+        for kind in (DEPLOYMENTS, DAEMON_SETS)
+        for each in await client.list(kind, SYSTEM_NAMESPACE)
+        if not RELEASE_ANNOTATIONS.items() <= (each["metadata"].get("annotations") or {}).items()
+    ]
+
+
+async def _cilium_leaves_room(client: Client) -> list[str]:
+    try:
+        data = (await client.get(CONFIG_MAPS, "cilium-config", "kube-system")).get("data") or {}
+    except NotFound:
+        return []
+    problems = []
+    if data.get("cni-exclusive") == "true":
+        problems.append("Cilium removes the configuration of other CNI plugins (cni.exclusive is true)")
+    if data.get("bpf-lb-sock") == "true" and data.get("bpf-lb-sock-hostns-only") != "true":
+        problems.append("Cilium translates Service addresses before the node proxy sees them (socketLB)")
+    return problems
+
+
+def _name(value: dict[str, Any]) -> str:
+    return f"{value['metadata']['namespace']}/{value['metadata']['name']}"
+
+
+PRE_CHECKS = (
+    Check(
+        "kubernetes", "api-reachable", "the API server answers", "check --kubeconfig and --context", api_answers,
+        is_fatal=True,
+    ),
+    Check(
+        "kubernetes", "kubernetes-version", f"Kubernetes is {OLDEST[0]}.{OLDEST[1]} or newer", "upgrade the cluster",
+        _version_fits,
+    ),
+    Check(
+        "kubernetes", "permissions", "you may create what an installation creates",
+        "use a kubeconfig with the ClusterRole cluster-admin", _permitted,
+    ),
+    Check(
+        "kubernetes", "nodes-fit", "Envoy runs on each node",
+        "keep ambit off those nodes: `ambit install --set-string node.nodeSelector.kubernetes\\\\.io/arch=amd64`",
+        _nodes_fit,
+    ),
+    Check(
+        "other software", "no-other-mesh", "no other mesh is installed",
+        "uninstall it first: two meshes cannot share pods", _no_other_mesh,
+    ),
+    Check(
+        "other software", "release", "what is installed of ambit was installed by Helm",
+        f"a cluster of `ambit up` has the mesh already; otherwise type `kubectl delete namespace {SYSTEM_NAMESPACE}`",
+        _ours_by_helm,
+    ),
+    Check(
+        "other software", "cilium", "Cilium, if there, leaves room for the mesh",
+        "set Cilium's Helm values cni.exclusive=false and socketLB.hostNamespaceOnly=true", _cilium_leaves_room,
+        is_warning=True,
+    ),
+)  # fmt: skip

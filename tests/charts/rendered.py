@@ -1,0 +1,86 @@
+"""The charts as Helm renders them, without a cluster and without the long definitions of kinds."""
+
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ambit.cli.helm import PARTS, UMBRELLA, umbrella_chart
+
+ROOT = Path(__file__).parents[2]
+CHARTS = ROOT / "charts"
+GOLDEN = Path(__file__).parent / "golden"
+CASES: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "everything-set": (
+        "global.hub=registry.example/mesh",
+        "global.tag=1.2",
+        "global.imagePullPolicy=Always",
+        "global.imagePullSecrets={one,two}",
+        "global.meshConfig.trustDomain=example.org",
+        "global.meshConfig.rootNamespace=policies",
+        "global.multiCluster.clusterName=east",
+        "global.network=net1",
+        "global.logging.level=debug",
+        "global.logAsJson=true",
+        "global.priorityClasses=false",
+        "base.crds.gatewayAPI=false",
+        "control.replicaCount=2",
+        "control.trustedNodeAccounts={istio-system/ztunnel}",
+        "control.nodeSelector.disk=fast",
+        "control.podLabels.team=mesh",
+        "control.podAnnotations.note=here",
+        "control.tolerations[0].operator=Exists",
+        "node.image=registry.example/other:3",
+        "node.caAddress=control.example:15012",
+        "node.accessLog=false",
+        "node.concurrency=2",
+        "node.maxDrain=60",
+        "node.sameNodeTLS=true",
+        "node.podLabels.team=mesh",
+        "node.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey=zone",
+    ),
+    "node-only": ("base.enabled=false", "control.enabled=false"),
+}
+"""Goldens and the values they are rendered with."""
+
+
+def source_digest() -> str:
+    """Of every file of the charts: a golden says which it was rendered from."""
+    digest = hashlib.sha256()
+    for path in sorted(CHARTS.rglob("*")):
+        relative = path.relative_to(CHARTS)
+        if path.is_file() and relative.parts[:2] != (UMBRELLA, "charts"):
+            digest.update(f"{relative}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def render(helm: str, values: tuple[str, ...]) -> str:
+    """The umbrella chart's objects; definitions of kinds by name only."""
+    options = [part for value in values for part in ("--set", value)]
+    with umbrella_chart() as chart:
+        command = [helm, "template", "ambit", os.fspath(chart), "--namespace", "ambit-system", *options]
+        text = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    documents = [each for each in text.split("---\n") if each.strip()]
+    return "---\n".join(_named_only(each) for each in documents)
+
+
+def _named_only(document: str) -> str:
+    if '"kind":"CustomResourceDefinition"' not in document:
+        return document
+    value = yaml.load(document, Loader=yaml.CSafeLoader)
+    return f"kind: CustomResourceDefinition\nmetadata: {{name: {value['metadata']['name']}}}\n"
+
+
+def golden_objects(name: str = "default") -> list[dict[str, Any]]:
+    """The objects of a golden, without definitions of kinds."""
+    text = (GOLDEN / f"{name}.yaml").read_text()
+    found = [value for value in yaml.load_all(text, Loader=yaml.CSafeLoader) if value]
+    return [value for value in found if value["kind"] != "CustomResourceDefinition"]
+
+
+def all_charts() -> list[Path]:
+    return [CHARTS / name for name in (*PARTS, UMBRELLA)]

@@ -1,0 +1,120 @@
+"""What the charts render to; Helm itself is needed only to change it."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ambit import __version__
+from ambit.cli.helm import umbrella_chart
+from ambit.objects.crds import read_bundle
+from tests.charts.rendered import CASES, CHARTS, GOLDEN, all_charts, render, source_digest
+from tests.helm.program import find_helm
+
+DEFINITIONS = CHARTS / "base/files/crds"
+
+
+@pytest.fixture(scope="module")
+def helm() -> str:
+    found = find_helm()
+    if found is None:
+        pytest.skip("no Helm: not in $HELM, not in PATH; `python -m tests.helm.program` builds one with Go")
+    return found
+
+
+def definitions() -> dict[str, str]:
+    files = {}
+    for bundle in ("gateway-standard", "istio"):
+        for value in read_bundle(bundle):
+            if value["kind"] == "CustomResourceDefinition":
+                annotations = value["metadata"].setdefault("annotations", {})
+                annotations["helm.sh/resource-policy"] = "keep"
+                value.pop("status", None)
+                name = value["metadata"]["name"]
+                files[f"{name}.json"] = json.dumps(value, separators=(",", ":"), ensure_ascii=False) + "\n"
+    return files
+
+
+def test_the_kinds_are_those_that_we_validate(pytestconfig: pytest.Config) -> None:
+    if pytestconfig.option.update_golden:
+        for path in DEFINITIONS.glob("*"):
+            path.unlink()
+        for name, text in definitions().items():
+            (DEFINITIONS / name).write_text(text)
+    assert {path.name: path.read_text() for path in DEFINITIONS.iterdir()} == definitions()
+
+
+def test_the_goldens_are_of_these_charts(helm_if_updating: str | None) -> None:
+    if helm_if_updating is not None:
+        GOLDEN.mkdir(exist_ok=True)
+        for name, values in CASES.items():
+            text = render(helm_if_updating, values)
+            (GOLDEN / f"{name}.yaml").write_text(f"# charts: {source_digest()}\n{text}")
+    for name in CASES:
+        first = (GOLDEN / f"{name}.yaml").read_text().splitlines()[0]
+        assert first == f"# charts: {source_digest()}", (
+            "type `./dev test tests/charts --update-golden` (needs Helm)"
+        )
+
+
+@pytest.fixture
+def helm_if_updating(pytestconfig: pytest.Config) -> str | None:
+    return find_helm() if pytestconfig.option.update_golden else None
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_helm_renders_the_golden(helm: str, name: str) -> None:
+    assert (GOLDEN / f"{name}.yaml").read_text().split("\n", 1)[1] == render(helm, CASES[name])
+
+
+@pytest.mark.parametrize("chart", all_charts(), ids=lambda path: path.name)
+def test_helm_lint_finds_nothing(helm: str, chart: Path) -> None:
+    with umbrella_chart() as umbrella:
+        directory = umbrella if chart.name == "ambit" else chart
+        done = subprocess.run(
+            [helm, "lint", "--strict", os.fspath(directory)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ("meshConfig.trustDomain=x", "meshConfig"),
+        ("node.concurency=2", "concurency"),
+        ("global.logging.level=loud", "level"),
+        ("control.trustedNodeAccounts={ztunnel}", "trustedNodeAccounts"),
+    ],
+)
+def test_a_value_that_would_do_nothing_is_refused(helm: str, value: str, named: str) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        render(helm, (value,))
+    assert named in raised.value.stderr
+
+
+def test_each_part_is_a_chart_of_its_own(helm: str) -> None:
+    for chart in all_charts()[:-1]:
+        command = [helm, "template", "x", os.fspath(chart), "-n", "ambit-system"]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
+def test_versions_are_the_programs() -> None:
+    for chart in all_charts():
+        text = (chart / "Chart.yaml").read_text()
+        assert f"\nversion: {__version__}\n" in text and f"\nappVersion: {__version__}\n" in text
+
+
+def test_values_of_all_charts_agree() -> None:
+    """`global` means the same in each chart, and the umbrella knows every value of its parts."""
+    schemas = {chart.name: json.loads((chart / "values.schema.json").read_text()) for chart in all_charts()}
+    parts = {name: schema for name, schema in schemas.items() if name != "ambit"}
+    umbrella = schemas["ambit"]["properties"]
+    for name, schema in parts.items():
+        assert schema["properties"]["global"] == umbrella["global"]
+        assert schema["properties"].keys() == umbrella[name]["properties"].keys()
