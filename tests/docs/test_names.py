@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ambit.cli.checks import CHECKS
+from ambit.cli.preflight import PRE_CHECKS
 from ambit.core import names
 from ambit.node.flows import metrics
 from tests.docs.messages import messages
@@ -30,6 +31,11 @@ def constants(*paths: Path) -> set[str]:
 def test_every_check_has_its_heading_and_no_other_has() -> None:
     section = PAGES["troubleshooting.md"].split("\n## Checks\n")[1].split("\n## ")[0]
     assert re.findall(r"^### (.+)$", section, re.MULTILINE) == [check.id for check in CHECKS]
+
+
+def test_every_check_before_an_installation_has_its_line() -> None:
+    section = PAGES["troubleshooting.md"].split("\n## Checks before an installation\n")[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(.+?)` \|", section, re.MULTILINE) == [check.id for check in PRE_CHECKS]
 
 
 def test_every_message_about_machine_or_processes_is_explained() -> None:

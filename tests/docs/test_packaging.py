@@ -31,8 +31,8 @@ def test_every_file_of_the_package_is_in_it(unpacked: Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     found = {path.relative_to(unpacked) for path in (unpacked / "ambit").rglob("*") if path.is_file()}
-    examples = {path for path in found if path.parts[1] == "examples"}
-    assert found - examples == wanted
+    added = {path for path in found if path.parts[1] in {"charts", "examples"}}
+    assert found - added == wanted
     assert Path("ambit/py.typed") in wanted and Path("ambit/local/system.yaml") in wanted
 
 
@@ -43,6 +43,13 @@ def test_it_has_the_samples_and_the_licences(unpacked: Path) -> None:
     }
     (licences,) = unpacked.glob("*.dist-info/licenses")
     assert {path.name for path in licences.iterdir()} == {"LICENSE", "NOTICE"}
+
+
+def test_it_has_the_charts(unpacked: Path) -> None:
+    for path in (ROOT / "charts").rglob("*"):
+        relative = path.relative_to(ROOT)
+        if path.is_file() and relative.parts[:3] != ("charts", "ambit", "charts"):
+            assert (unpacked / "ambit" / relative).read_bytes() == path.read_bytes()
 
 
 def test_it_runs_without_the_source_tree(unpacked: Path) -> None:

@@ -121,7 +121,7 @@ PRE_CHECKS = (
     ),
     Check(
         "kubernetes", "nodes-fit", "Envoy runs on each node",
-        "keep ambit off those nodes: `ambit install --set-string node.nodeSelector.kubernetes\\\\.io/arch=amd64`",
+        "keep node agents off it: `ambit install --set node.nodeSelector.NAME=VALUE` with a label of the other nodes",
         _nodes_fit,
     ),
     Check(

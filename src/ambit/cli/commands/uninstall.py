@@ -52,7 +52,7 @@ def command(purge: bool, force: bool, kubeconfig: str | None, context: str | Non
         ["list", "-q", "-a", "-n", SYSTEM_NAMESPACE, "-f", f"^{RELEASE}$"], kubeconfig=file, context=context
     ):
         raise NotRunning(
-            "ambit is not installed in this cluster", "type `ambit install`, or check --kubeconfig"
+            "the mesh is not installed in this cluster", "type `ambit install`, or check --kubeconfig"
         )
     helm(["uninstall", RELEASE, "-n", SYSTEM_NAMESPACE, "--wait"], kubeconfig=file, context=context)
     progress.done("parts")
