@@ -1,3 +1,3 @@
-.PHONY: setup demo demo-once test lint bench clean
-setup demo demo-once test lint bench clean:
+.PHONY: setup demo demo-once test lint bench image clean
+setup demo demo-once test lint bench image clean:
 	@./dev $@
