@@ -1,0 +1,1 @@
+"""What of the cluster's driver can be tested without a cluster; part of the ordinary tests."""
