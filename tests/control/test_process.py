@@ -83,14 +83,15 @@ class Running(World):
 
 
 @asynccontextmanager
-async def running(client, settings=SETTINGS):
+async def running(client, settings=SETTINGS, reader=None):
+    """`reader` finds the published root, for a client that may not read it."""
     ready = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
     task = asyncio.create_task(ControlPlane(client, settings, on_ready=ready.set_result).run(stop))
     await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED, timeout=20)
     if task.done():
         await task
-    published = await client.get(kinds.CONFIG_MAPS, "istio-ca-root-cert", "ambit-system")
+    published = await (reader or client).get(kinds.CONFIG_MAPS, "istio-ca-root-cert", "ambit-system")
     try:
         yield Running(ready.result(), published["data"]["root-cert.pem"])
     finally:

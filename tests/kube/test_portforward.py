@@ -36,6 +36,7 @@ class Peer:
             return
         fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
         assert fields["Sec-WebSocket-Protocol"] == PROTOCOL
+        assert fields["Accept"] == "*/*"  # Kubernetes answers 406 to anything less
         accept = base64.b64encode(
             hashlib.sha1((fields["Sec-WebSocket-Key"] + GUID).encode()).digest()
         ).decode()

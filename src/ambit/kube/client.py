@@ -307,7 +307,8 @@ class Client:
 
         Raises the error that a refusal stands for.
         """
-        response = await self.stream("GET", path, headers=headers)
+        # Real API servers refuse to upgrade for somebody who accepts JSON only.
+        response = await self.stream("GET", path, headers={"Accept": "*/*", **headers})
         if response.status != 101:
             async with response:
                 raise error_of(response.status, await response.read())
