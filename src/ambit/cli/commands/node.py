@@ -150,6 +150,25 @@ def run(
     asyncio.run(main(settings))
 
 
+@command.command(
+    "keep",
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    short_help="Run `ambit node run` again whenever it ends: the first process of the node's container.",
+)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def keep(options: tuple[str, ...]) -> None:
+    """Run `ambit node run OPTIONS` again whenever it ends, until SIGTERM: the first process of the node's container.
+    Envoy goes on when the agent dies."""
+    import os
+    import sys
+
+    from ambit.node.supervise import keeper
+
+    python = sys.executable
+    agent = [python, "-m", "ambit", "node", "run", *options]
+    os.execv(python, [python, "-I", "-S", str(keeper.__file__), *agent])
+
+
 @command.command("status")
 @click.argument("node", required=False)
 @access.cluster_options
