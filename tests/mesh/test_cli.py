@@ -53,6 +53,21 @@ metadata: {name: bad}
 spec: {action: ALLOW, rules: [{from: [{source: {ipBlocks: [x]}}]}]}
 """
 
+MISSPELT = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: misspelt}
+spec:
+  selector: {matchLabels: {app: wbe}}
+  action: DENY
+  rules: [{from: [{source: {namespaces: [defualt]}}]}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: idle}
+spec: {hosts: [web], http: [{route: [{destination: {host: web}}]}]}
+"""
+
 HOLD = """
 import socket, sys
 with socket.create_connection(("web", 80), 5) as connection:
@@ -121,9 +136,20 @@ def test_check_is_content_and_names_what_is_wrong(mesh: Mesh, web: str) -> None:
     try:
         short = mesh.wait("the finding is reported", lambda: _with(mesh, "AMB0212"))
         assert f"AuthorizationPolicy {web}/bad" in short
-        assert "ambit explain CODE" in short
+        assert "ambit explain AMB0212" in short
     finally:
         mesh.kubectl("delete", "-n", web, "authorizationpolicy", "bad")
+
+
+def test_check_names_what_a_policy_misses_and_what_has_no_effect(mesh: Mesh, web: str) -> None:
+    mesh.kubectl("apply", "-n", web, "-f", "-", stdin=MISSPELT)
+    try:
+        short = mesh.ambit("check", "-o", "short").stdout
+        assert f"AuthorizationPolicy {web}/misspelt spec.selector: no pod in {web} has app=wbe" in short
+        assert "source.namespaces[0]: no namespace 'defualt'; is it 'default'?" in short
+        assert f"VirtualService {web}/idle: this version does nothing with the kind" in short
+    finally:
+        mesh.kubectl("delete", "-n", web, "authorizationpolicy/misspelt", "virtualservice/idle")
 
 
 def _with(mesh: Mesh, text: str) -> str | None:

@@ -1,13 +1,17 @@
 """What `ambit check` looks at: each check has an id, one sentence, and what to type when it does not hold."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
 
+from ambit.cli.inactive import WAYPOINT_LABEL, inactive_kinds, waypoint_labels, without_effect
 from ambit.cli.mesh import CONTROL_PLANES, ask, node_of, node_pods, system_pods
+from ambit.cli.policy_references import Surroundings, unknown_references
 from ambit.core.errors import AmbitError
+from ambit.core.identity import Identity
 from ambit.core.names import (
     CONTROL_DEBUG_PORT,
     DATAPLANE_MODE_AMBIENT,
@@ -17,7 +21,16 @@ from ambit.core.names import (
 )
 from ambit.kube.client import Client
 from ambit.kube.conditions import has_condition
-from ambit.kube.resource import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, NODES, PODS
+from ambit.kube.resource import (
+    AUTHORIZATION_POLICIES,
+    CUSTOM_RESOURCE_DEFINITIONS,
+    NAMESPACES,
+    NODES,
+    PEER_AUTHENTICATIONS,
+    PODS,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+)
 
 Result = Literal["success", "warning", "error"]
 
@@ -121,6 +134,48 @@ async def _objects_understood(client: Client) -> list[str]:
     return []
 
 
+async def _objects_effective(client: Client) -> list[str]:
+    kinds = list(inactive_kinds(await client.list(CUSTOM_RESOURCE_DEFINITIONS)))
+    found = await asyncio.gather(*(client.list(kind) for kind in kinds))
+    labelled = [
+        await client.list(resource, label_selector=WAYPOINT_LABEL) for resource in (NAMESPACES, SERVICES)
+    ]
+    return [
+        *(line for kind, objects in zip(kinds, found, strict=True) for line in without_effect(kind, objects)),
+        *(line for objects in labelled for line in waypoint_labels(objects)),
+    ]
+
+
+async def _policies_fit(client: Client) -> list[str]:
+    policies = [
+        policy
+        for kind in (AUTHORIZATION_POLICIES, PEER_AUTHENTICATIONS)
+        for policy in await client.list(kind)
+    ]
+    if not policies:
+        return []
+    around = Surroundings(
+        frozenset(each["metadata"]["name"] for each in await client.list(NAMESPACES)),
+        frozenset(
+            f"{each['metadata']['namespace']}/{each['metadata']['name']}"
+            for each in await client.list(SERVICE_ACCOUNTS)
+        ),
+        await _trust_domains(client),
+        await client.list(PODS),
+        await client.list(SERVICES),
+    )
+    return list(unknown_references(policies, around))
+
+
+async def _trust_domains(client: Client) -> frozenset[str]:
+    """Of the identities that the first node proxy has; none when it has none."""
+    for pod in (await node_pods(client))[:1]:
+        dump = await ask(client, pod, "/config_dump")
+        uris = (str(certificate["identity"]) for certificate in dump["certificates"])
+        return frozenset(Identity.parse(uri).trust_domain for uri in uris)
+    return frozenset()
+
+
 def _finding(found: dict[str, Any]) -> str:
     origin = found["origin"]
     name = f"{origin['kind']} {origin['namespace']}/{origin['name']}"
@@ -164,6 +219,11 @@ def _not_ready(pods: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def _with_code(hint: str, problems: list[str]) -> str:
+    """`CODE` in the hint becomes the code that the first problem begins with."""
+    return hint.replace("CODE", problems[0].partition(" ")[0]) if problems[0].startswith("AMB") else hint
+
+
 LOGS = "type `kubectl -n ambit-system logs -l {} --tail 20`"
 CHECKS = (
     Check(
@@ -195,6 +255,14 @@ CHECKS = (
         "objects", "objects-understood", "every object of the mesh is understood as written",
         "type `ambit explain CODE`", _objects_understood, is_warning=True,
     ),
+    Check(
+        "objects", "objects-effective", "no object is of a kind without effect",
+        "do not rely on them; see docs/limits.md", _objects_effective, is_warning=True,
+    ),
+    Check(
+        "objects", "policies-fit", "every name in policies fits something",
+        "type `kubectl edit`, or create what is named; see docs/policy.md", _policies_fit, is_warning=True,
+    ),
 )  # fmt: skip
 
 
@@ -214,7 +282,7 @@ async def run_checks(client: Client, checks: Iterable[Check] = CHECKS) -> list[O
                 check.description,
                 result,
                 "\n".join(problems),
-                check.hint if problems else "",
+                _with_code(check.hint, problems) if problems else "",
             )
         )
         if problems and check.is_fatal:

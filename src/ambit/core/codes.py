@@ -42,7 +42,7 @@ _ALL = (
         "The rule uses HTTP attributes, which node proxies cannot see. It is left out there, so it "
         "allows nothing.",
         "rules: [{to: [{operation: {methods: [GET]}}]}]",
-        "Give the policy targetRefs to a service with a waypoint, or remove the HTTP attributes.",
+        "Remove the HTTP attributes, or write the rule with principals, namespaces and ports. This version has no waypoints.",
     ),
     Code(
         "AMB0202",
@@ -50,14 +50,14 @@ _ALL = (
         "The rule uses HTTP attributes, which node proxies cannot see. It denies there without "
         "regard to them.",
         "action: DENY\nrules: [{to: [{operation: {ports: ['80'], paths: [/admin]}}]}]",
-        "Give the policy targetRefs to a service with a waypoint, or remove the HTTP attributes.",
+        "Remove the HTTP attributes, or write the rule with principals, namespaces and ports. This version has no waypoints.",
     ),
     Code(
         "AMB0203",
         "Action is not enforced on connections",
         "CUSTOM and AUDIT need a proxy that sees requests. Node proxies do not enforce this policy.",
         "action: CUSTOM",
-        "Give the policy targetRefs to a service with a waypoint.",
+        "Write it as ALLOW or DENY. This version has no waypoints, which would enforce it.",
     ),
     Code(
         "AMB0204",

@@ -99,7 +99,7 @@ def authorization(given: istio.AuthorizationPolicy, settings: MeshSettings) -> C
             "AMB0203",
             level,
             "spec.action",
-            f"{spec.action} is not enforced on connections; use targetRefs and a waypoint",
+            f"{spec.action} is not enforced on connections; use ALLOW or DENY",
         )
         return CompiledPolicy(None, findings=tuple(report.findings))
     action = Action[spec.action]
