@@ -42,7 +42,7 @@ _ALL = (
         "The rule uses HTTP attributes, which node proxies cannot see. It is left out there, so it "
         "allows nothing.",
         "rules: [{to: [{operation: {methods: [GET]}}]}]",
-        "Remove the HTTP attributes, or write the rule with principals, namespaces and ports. This version has no waypoints.",
+        "Use principals, namespaces and ports instead of HTTP attributes. This version has no waypoints.",
     ),
     Code(
         "AMB0202",
@@ -50,7 +50,7 @@ _ALL = (
         "The rule uses HTTP attributes, which node proxies cannot see. It denies there without "
         "regard to them.",
         "action: DENY\nrules: [{to: [{operation: {ports: ['80'], paths: [/admin]}}]}]",
-        "Remove the HTTP attributes, or write the rule with principals, namespaces and ports. This version has no waypoints.",
+        "Use principals, namespaces and ports instead of HTTP attributes. This version has no waypoints.",
     ),
     Code(
         "AMB0203",
