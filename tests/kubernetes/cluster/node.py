@@ -106,15 +106,28 @@ def remove_cgroups(node: Node) -> None:
 def _mounts(node: Node) -> None:
     _sh("mount", "--make-rshared", "/")
     _sh("mount", "-t", "tmpfs", "tmpfs", "/run")
+    _make_places()
     for place in OWN_PLACES:
         own = node.home / place.strip("/").replace("/", "-")
         own.mkdir(parents=True)
-        Path(place).mkdir(parents=True, exist_ok=True)
         _sh("mount", "--bind", str(own), place)
     plugins = Path("/opt/cni/bin")
     plugins.mkdir()
     for plugin in PLUGINS.iterdir():
         (plugins / plugin.name).symlink_to(plugin)
+
+
+def _make_places() -> None:
+    """Makes missing folders for this node only: their parents get a layer that lies in the node's own /run."""
+    missing = [place for place in map(Path, OWN_PLACES) if not place.exists()]
+    for parent in {place.parent for place in missing}:
+        layer = Path("/run/places") / parent.name
+        for part in ("upper", "work"):
+            (layer / part).mkdir(parents=True)
+        options = f"lowerdir={parent},upperdir={layer}/upper,workdir={layer}/work"
+        _sh("mount", "-t", "overlay", "overlay", "-o", options, str(parent))
+    for place in missing:
+        place.mkdir()
 
 
 def _write_settings(cluster: Cluster, node: Node) -> None:

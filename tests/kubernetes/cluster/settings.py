@@ -91,7 +91,7 @@ def cache() -> Path:
 
 def state_folder(name: str) -> Path:
     """The folder of the cluster called `name`; KUBE_STATE says otherwise."""
-    return Path(os.environ.get("KUBE_STATE") or f"/var/tmp/ambit-kubernetes/{name}")
+    return Path(os.environ.get("KUBE_STATE") or f"/var/tmp/ambit-kubernetes-{name}")
 
 
 def save(cluster: Cluster) -> None:
