@@ -23,6 +23,7 @@ OWN_PLACES = [
     "/var/log",
     "/etc/cni",
     "/opt/cni",
+    "/opt/containerd",
 ]
 CGROUPS = Path("/sys/fs/cgroup")
 CONTAINERD_START = 60.0
