@@ -10,18 +10,15 @@ import pytest
 from ambit import __version__
 from ambit.cli.helm import umbrella_chart
 from ambit.objects.crds import read_bundle
+from tests.charts.helm_program import find_helm, needed_helm
 from tests.charts.rendered import CASES, CHARTS, GOLDEN, all_charts, render, source_digest
-from tests.helm.program import find_helm
 
 DEFINITIONS = CHARTS / "base/files/crds"
 
 
 @pytest.fixture(scope="module")
 def helm() -> str:
-    found = find_helm()
-    if found is None:
-        pytest.skip("no Helm: not in $HELM, not in PATH; `python -m tests.helm.program` builds one with Go")
-    return found
+    return needed_helm()
 
 
 def definitions() -> dict[str, str]:

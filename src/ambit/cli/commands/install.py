@@ -7,7 +7,7 @@ import click
 
 from ambit.cli import access
 from ambit.cli.checks import CHECKS, Outcome, run_checks
-from ambit.cli.helm import RELEASE, helm, kubeconfig_file, umbrella_chart
+from ambit.cli.helm import RELEASE, find_helm, helm, kubeconfig_file, umbrella_chart
 from ambit.cli.preflight import PRE_CHECKS
 from ambit.cli.render.outcomes import print_outcomes
 from ambit.cli.render.progress import Progress
@@ -61,7 +61,10 @@ def command(
     kubeconfig: str | None,
     context: str | None,
 ) -> None:
-    """Install the mesh into a Kubernetes cluster, or upgrade it. Uses Helm."""
+    """Install the mesh into a Kubernetes cluster, or upgrade it. Uses Helm.
+
+    An upgrade sets every value anew: name all those that should differ from the charts' own each time.
+    """
     options = [
         *(part for value in values for part in ("--set", value)),
         *(part for file in files for part in ("--values", file)),
@@ -70,6 +73,7 @@ def command(
         if dry_run:
             click.echo(helm(["template", RELEASE, str(chart), "-n", SYSTEM_NAMESPACE, *options]), nl=False)
             return
+        find_helm()
         progress = Progress()
         file = kubeconfig_file(kubeconfig)
         _prepare(Client.from_kubeconfig(file, context), force)

@@ -71,8 +71,10 @@ async def _none_captured(client: Client) -> None:
     ]
     if captured:
         names = sorted(set(captured))
+        many = "1 pod" if len(captured) == 1 else f"{len(captured)} pods"
+        verb = "is" if len(captured) == 1 else "are"
         raise AmbitError(
-            f"{len(captured)} pods in {', '.join(names)} are captured: without the node proxy they would be cut off",
+            f"{many} in {', '.join(names)} {verb} captured, and without the node proxy would be cut off",
             f"type `kubectl label namespace {' '.join(names)} istio.io/dataplane-mode-` (and so for single pods), wait "
             "until the annotation ambient.istio.io/redirection is gone, and try again",
         )

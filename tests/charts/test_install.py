@@ -1,0 +1,197 @@
+"""`ambit install`, upgrade and `ambit uninstall` with the real Helm, against our own API server (no pod ever runs)."""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ambit.kube.client import Client
+from ambit.kube.resource import (
+    CLUSTER_ROLES,
+    CONFIG_MAPS,
+    CUSTOM_RESOURCE_DEFINITIONS,
+    DAEMON_SETS,
+    DEPLOYMENTS,
+    NAMESPACES,
+    PODS,
+    ROLES,
+    SECRETS,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+)
+from ambit.local.apiserver.credentials import write_kubeconfig
+from ambit.local.apiserver.server import ApiServer, ApiSettings
+from tests.charts.helm_program import needed_helm
+from tests.control.test_process import eventually
+
+POLICIES = "authorizationpolicies.security.istio.io"
+GATEWAYS = "gateways.gateway.networking.k8s.io"
+
+
+class Installer:
+    """Runs `ambit` for one cluster."""
+
+    def __init__(self, kubeconfig: Path, client: Client) -> None:
+        self.kubeconfig, self.client = kubeconfig, client
+
+    async def ambit(self, *words: str, **environment: str) -> tuple[int, str]:
+        """Exit code, and what it said."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "ambit", *words,
+            env={**os.environ, "KUBECONFIG": str(self.kubeconfig), **environment},
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        said, _ = await process.communicate()
+        return process.returncode or 0, said.decode()
+
+    async def done(self, *words: str) -> str:
+        code, said = await self.ambit(*words, HELM=needed_helm())
+        assert code == 0, said
+        return said
+
+    async def names(self, kind: Any, namespace: str | None = None) -> set[str]:
+        return {each["metadata"]["name"] for each in await self.client.list(kind, namespace)}
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Installer]:
+    """As empty as a new Kubernetes cluster."""
+    server = ApiServer(ApiSettings(tmp_path / "pki", bundles=()), None)
+    listener = socket.create_server(("127.0.0.1", 0))
+    kubeconfig = tmp_path / "kubeconfig"
+    write_kubeconfig(kubeconfig, server.credentials, f"https://127.0.0.1:{listener.getsockname()[1]}")
+    await server.start([listener], tmp_path / "api.sock")
+    async with Client.over_unix(tmp_path / "api.sock") as client:
+        yield Installer(kubeconfig, client)
+    await server.stop()
+
+
+async def test_a_cluster_is_checked_and_a_foreign_mesh_refused(cluster: Installer) -> None:
+    code, said = await cluster.ambit("check", "--pre", "-o", "json")
+    assert code == 0, said
+    foreign = {
+        "metadata": {"name": "ztunnel", "namespace": "istio-system", "labels": {"app": "ztunnel"}},
+        "spec": {
+            "selector": {"matchLabels": {"app": "ztunnel"}},
+            "template": {
+                "metadata": {"labels": {"app": "ztunnel"}},
+                "spec": {"containers": [{"name": "c", "image": "i"}]},
+            },
+        },
+    }
+    await cluster.client.create(NAMESPACES, {"metadata": {"name": "istio-system"}})
+    await cluster.client.create(DAEMON_SETS, foreign)
+    code, said = await cluster.ambit("check", "--pre")
+    assert code == 1 and "DaemonSet istio-system/ztunnel belongs to another mesh" in said
+    code, said = await cluster.ambit("install", "--no-wait", HELM=needed_helm())
+    assert code == 1 and "error: the mesh was not installed" in said
+    assert "ambit-system" not in await cluster.names(NAMESPACES)
+
+
+async def test_without_helm_it_says_so_and_changes_nothing(cluster: Installer) -> None:
+    code, said = await cluster.ambit("install", HELM="/nowhere/helm")
+    assert code == 1 and "error: /nowhere/helm was not found" in said and "hint: install Helm 3" in said
+    assert "ambit-system" not in await cluster.names(NAMESPACES)
+
+
+async def test_without_a_kubeconfig_it_says_so(cluster: Installer, tmp_path: Path) -> None:
+    code, said = await cluster.ambit("install", KUBECONFIG=str(tmp_path / "none"), HELM=needed_helm())
+    assert code == 2 and f"error: there is no kubeconfig {tmp_path / 'none'}" in said
+
+
+async def test_install_upgrade_and_uninstall_to_zero(cluster: Installer) -> None:
+    client = cluster.client
+    before = {
+        kind: await cluster.names(kind) for kind in (NAMESPACES, CLUSTER_ROLES, CUSTOM_RESOURCE_DEFINITIONS)
+    }
+
+    await cluster.done("install", "--no-wait", "--set", "control.replicaCount=2")
+    assert await cluster.names(DAEMON_SETS) == {"ambit-node"}
+    namespace = await client.get(NAMESPACES, "ambit-system")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"
+    assert {POLICIES, GATEWAYS} <= await cluster.names(CUSTOM_RESOURCE_DEFINITIONS)
+    assert (await client.get(DEPLOYMENTS, "ambit-control", "ambit-system"))["spec"]["replicas"] == 2
+
+    await cluster.done("install", "--no-wait", "--set", "global.tag=next")
+    upgraded = await client.get(DEPLOYMENTS, "ambit-control", "ambit-system")
+    assert upgraded["spec"]["template"]["spec"]["containers"][0]["image"] == "localhost/ambit:next"
+    assert upgraded["spec"]["replicas"] == 1
+    assert {POLICIES, GATEWAYS} <= await cluster.names(CUSTOM_RESOURCE_DEFINITIONS)
+
+    root = {"metadata": {"name": "istio-ca-root-cert"}, "data": {"root-cert.pem": "ours"}}
+    await client.create(CONFIG_MAPS, root, "ambit-system")
+    await client.create(CONFIG_MAPS, root, "default")
+    await client.create(CONFIG_MAPS, {**root, "data": {"root-cert.pem": "another's"}}, "kube-public")
+
+    await cluster.done("uninstall")
+    assert {POLICIES, GATEWAYS} <= await cluster.names(CUSTOM_RESOURCE_DEFINITIONS)
+    for kind in (DAEMON_SETS, DEPLOYMENTS, SERVICES, SERVICE_ACCOUNTS, ROLES, SECRETS):
+        assert not {name for name in await cluster.names(kind, "ambit-system") if name != "default"}, kind
+    assert await cluster.names(CLUSTER_ROLES) == before[CLUSTER_ROLES]
+    assert await cluster.names(CONFIG_MAPS, "default") == set()
+    assert await cluster.names(CONFIG_MAPS, "kube-public") == {"istio-ca-root-cert"}
+    assert "deletionTimestamp" in (await client.get(NAMESPACES, "ambit-system"))["metadata"]
+
+    code, said = await cluster.ambit("uninstall", HELM=needed_helm())
+    assert code == 1 and "the mesh is not installed in this cluster" in said
+    assert before[NAMESPACES] <= await cluster.names(NAMESPACES)
+
+
+async def test_purge_takes_what_the_installation_made_and_nothing_else(cluster: Installer) -> None:
+    client = cluster.client
+    theirs = {
+        "metadata": {"name": GATEWAYS, "labels": {"owner": "somebody"}},
+        "spec": {
+            "group": "gateway.networking.k8s.io",
+            "names": {
+                "kind": "Gateway",
+                "listKind": "GatewayList",
+                "plural": "gateways",
+                "singular": "gateway",
+            },
+            "scope": "Namespaced",
+            "versions": [
+                {
+                    "name": "v1",
+                    "served": True,
+                    "storage": True,
+                    "schema": {"openAPIV3Schema": {"type": "object"}},
+                }
+            ],
+        },
+    }
+    theirs["metadata"]["annotations"] = {"api-approved.kubernetes.io": "https://example.org"}  # type: ignore[index]
+    await client.create(CUSTOM_RESOURCE_DEFINITIONS, theirs)
+    await cluster.done("install", "--no-wait")
+    assert (await client.get(CUSTOM_RESOURCE_DEFINITIONS, GATEWAYS))["metadata"]["labels"] == {
+        "owner": "somebody"
+    }
+    await cluster.done("uninstall", "--purge")
+
+    async def remaining() -> set[str]:
+        return await cluster.names(CUSTOM_RESOURCE_DEFINITIONS)
+
+    await eventually(remaining, lambda found: found == {GATEWAYS})
+    assert "deletionTimestamp" in (await client.get(NAMESPACES, "istio-system"))["metadata"]
+
+
+async def test_captured_pods_are_not_cut_off(cluster: Installer) -> None:
+    client = cluster.client
+    await cluster.done("install", "--no-wait")
+    await client.create(SERVICE_ACCOUNTS, {"metadata": {"name": "default"}}, "default")
+    pod = {
+        "metadata": {"name": "web", "annotations": {"ambient.istio.io/redirection": "enabled"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+    }
+    await client.create(PODS, pod, "default")
+    code, said = await cluster.ambit("uninstall", HELM=needed_helm())
+    assert code == 1 and "1 pod in default is captured" in said
+    assert "kubectl label namespace default istio.io/dataplane-mode-" in said
+    assert await cluster.names(DAEMON_SETS) == {"ambit-node"}
+    await cluster.done("uninstall", "--force")
+    assert await cluster.names(DAEMON_SETS) == set()
