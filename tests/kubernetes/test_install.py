@@ -1,0 +1,80 @@
+"""The mesh as `ambit install` put it there: healthy, within its permissions, upgraded, gone, back again."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.kubernetes.inside import PATIENCE, Kubernetes
+
+pytestmark = pytest.mark.kubernetes
+
+SYSTEM = "ambit-system"
+WAIT = 3 * PATIENCE
+
+
+def ambit(*words: str) -> str:
+    """What the command printed."""
+    command = [sys.executable, "-m", "ambit", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT + 60, check=False)
+    assert done.returncode == 0, f"ambit {' '.join(words)}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def install(*values: str) -> None:
+    ambit("install", "--timeout", str(WAIT), *(word for value in values for word in ("--set", value)))
+
+
+def items(kubernetes: Kubernetes, *words: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(kubernetes.kubectl("get", *words, "-o", "json"))["items"]
+    return found
+
+
+def test_everything_is_healthy(kubernetes: Kubernetes) -> None:
+    ambit("check", "--wait", "30")
+
+
+def test_its_accounts_are_refused_nothing_that_they_ask_for(kubernetes: Kubernetes) -> None:
+    asked = [json.loads(line) for line in (kubernetes.cluster.state / "audit.log").read_text().splitlines()]
+    asked = [
+        each for each in asked if each["user"]["username"].startswith(f"system:serviceaccount:{SYSTEM}:")
+    ]
+    assert {each["user"]["username"].rpartition(":")[2] for each in asked} == {"ambit-control", "ztunnel"}
+    refused = [each for each in asked if each.get("responseStatus", {}).get("code") == 403]
+    assert [(each["user"]["username"], each["verb"], each.get("objectRef")) for each in refused] == []
+
+
+def test_an_upgrade_rolls_the_parts_that_it_changes(kubernetes: Kubernetes) -> None:
+    def pods(app: str) -> set[str]:
+        return {pod["metadata"]["uid"] for pod in items(kubernetes, "pods", "-n", SYSTEM, "-l", f"app={app}")}
+
+    control, nodes = pods("istiod"), pods("ztunnel")
+    install("control.podAnnotations.upgraded=once")
+    kubernetes.rollout(SYSTEM, "deployment/ambit-control")
+    kubernetes.wait("the old control plane's end", lambda: not control & pods("istiod"))
+    assert pods("ztunnel") == nodes
+    ambit("check", "--wait", "60")
+    install()
+    kubernetes.rollout(SYSTEM, "deployment/ambit-control")
+
+
+def test_it_leaves_nothing_and_can_be_installed_again(kubernetes: Kubernetes) -> None:
+    ambit("uninstall", "--purge")
+    kubernetes.kubectl("wait", "namespace", SYSTEM, "istio-system", "--for=delete", "--timeout=120s")
+    left = [
+        f"{each['kind']} {each['metadata']['name']}"
+        for kind in (
+            "crds",
+            "clusterroles",
+            "clusterrolebindings",
+            "namespaces",
+            "configmaps,secrets,services,pods",
+        )
+        for each in items(kubernetes, kind, "--all-namespaces")
+        if any(word in json.dumps(each) for word in ("ambit", "istio"))
+    ]
+    assert left == []
+    install()
+    ambit("check", "--wait", "60")
