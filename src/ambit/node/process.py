@@ -17,6 +17,7 @@ from ambit.core.errors import AmbitError, BadInput
 from ambit.core.identity import Identity
 from ambit.kube.client import Client
 from ambit.kube.resource import NODES
+from ambit.node.capture.probes import HostProbes
 from ambit.node.cni.server import CniServer
 from ambit.node.configuration.configuration import Configuration
 from ambit.node.cut import cut_denied, cut_short
@@ -102,6 +103,10 @@ class NodeAgent:
         self.names = MeshNames(
             self.state, settings.network, settings.resolv_conf, DnsSettings(domain=settings.cluster_domain)
         )
+        self.kubelet = (
+            KubeletPods(settings.host_proc, settings.namespaces) if settings.host_proc is not None else None
+        )
+        self.probes = HostProbes(self.kubelet.host) if self.kubelet is not None else None
         self.enroller = Enroller(
             client,
             self.configuration,
@@ -111,9 +116,7 @@ class NodeAgent:
             self.names,
             self.subscription.complete,
             settings.max_drain,
-        )
-        self.kubelet = (
-            KubeletPods(settings.host_proc, settings.namespaces) if settings.host_proc is not None else None
+            self.probes,
         )
         self.reconciler = Reconciler(
             client,
@@ -164,6 +167,7 @@ class NodeAgent:
                             settings.run / "cni.sock", self.reconciler.add, self.reconciler.remove
                         ).run(),
                         self._readopt(restored),
+                        *((self.probes.run(),) if self.probes is not None else ()),
                         *(_started(each) for each in beside),
                     )
                 ]

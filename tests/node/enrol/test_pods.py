@@ -94,3 +94,22 @@ def test_nameservers_of_a_file(tmp_path: Path) -> None:
     )
     assert nameservers(path) == [ipaddress.ip_address("10.0.0.53"), ipaddress.ip_address("fd00::53")]
     assert nameservers(tmp_path / "absent") == []
+
+
+def test_which_ports_a_kubelet_opens() -> None:
+    http = {"httpGet": {"path": "/", "port": "web"}}
+    containers = [
+        {
+            "ports": [{"name": "web", "containerPort": 8080}, {"containerPort": 9090}],
+            "livenessProbe": http,
+            "readinessProbe": {"tcpSocket": {"port": 9000}, "periodSeconds": 1},
+            "startupProbe": {"exec": {"command": ["true"]}},
+            "lifecycle": {"preStop": {"httpGet": {"port": "7000"}}, "postStart": {"sleep": {"seconds": 1}}},
+        },
+        {"livenessProbe": {"grpc": {"port": 5000, "service": "x"}}},
+        {"livenessProbe": {"httpGet": {"port": 1, "host": "192.0.2.1"}}, "readinessProbe": http},
+    ]
+    sidecar = {"startupProbe": {"tcpSocket": {"port": 15}}, "restartPolicy": "Always"}
+    found = pod_decoder.decode(pod({}, containers=containers, initContainers=[sidecar]))
+    assert found.probe_ports == (15, 5000, 7000, 8080, 9000)
+    assert pod_decoder.decode(pod({})).probe_ports == ()

@@ -27,6 +27,7 @@ from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
 from ambit.kube.resource import PODS
 from ambit.node.capture import apply as capture
+from ambit.node.capture.probes import HostProbes
 from ambit.node.capture.ruleset import Capture
 from ambit.node.configuration.configuration import Configuration
 from ambit.node.downstream.publication import Publication
@@ -71,6 +72,7 @@ class Enroller:
         dns: PodNames,
         complete: asyncio.Event,
         max_drain: float,
+        probes: HostProbes | None = None,
     ) -> None:
         self._client = client
         self._configuration = configuration
@@ -80,6 +82,7 @@ class Enroller:
         self._dns = dns
         self._complete = complete
         self._max_drain = max_drain
+        self._probes = probes
         self._sandboxes: dict[str, Sandbox] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -106,6 +109,8 @@ class Enroller:
             pod = self._local(sandbox)
             self._certificates.want(pod.identity)
             self._configuration.add(pod)
+            if self._probes is not None:
+                self._probes.note(uid, sandbox.addresses, _probed(sandbox))
         return list(self._sandboxes.values())
 
     async def readopt(self, sandbox: Sandbox) -> None:
@@ -200,6 +205,8 @@ class Enroller:
             await wait_listening(sandbox.netns, _LISTENERS)
             if sandbox.dns:
                 await self._dns.start(sandbox, pod)
+            if self._probes is not None:
+                await self._probes.admit(sandbox.uid, sandbox.addresses, _probed(sandbox))
             await capture.redirect(sandbox.netns, Capture(dns=sandbox.dns, inbound=sandbox.inbound))
         except BaseException:
             await self._undo(sandbox)
@@ -230,6 +237,8 @@ class Enroller:
 
     def _drop(self, sandbox: Sandbox) -> None:
         self._sandboxes.pop(sandbox.uid, None)
+        if self._probes is not None:
+            self._probes.dismiss(sandbox.uid)
         self._forget(sandbox.uid)
         identity = self._local(sandbox).identity
         if not any(self._local(other).identity == identity for other in self._sandboxes.values()):
@@ -301,7 +310,13 @@ def _described(sandbox: Sandbox, pod: Pod) -> Sandbox:
         account=pod.spec.service_account_name,
         dns=pod.captures_dns,
         inbound=pod.captures_inbound,
+        probe_ports=pod.probe_ports,
     )
+
+
+def _probed(sandbox: Sandbox) -> tuple[int, ...]:
+    """Ports that need the host's help: none when inbound traffic passes the proxy by anyway."""
+    return sandbox.probe_ports if sandbox.inbound else ()
 
 
 def _busy(sandbox: Sandbox) -> bool:

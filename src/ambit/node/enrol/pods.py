@@ -1,6 +1,7 @@
 """The few fields of Pod and Namespace objects that the agent reads, and what they decide."""
 
 import ipaddress
+from collections.abc import Iterator
 
 import msgspec
 
@@ -27,8 +28,53 @@ class _DnsConfig(msgspec.Struct, frozen=True):
     searches: tuple[str, ...] = ()
 
 
+class _Port(msgspec.Struct, frozen=True, rename="camel"):
+    container_port: int
+    name: str = ""
+
+
+class _Action(msgspec.Struct, frozen=True):
+    port: int | str
+    host: str = ""
+
+
+class _Handler(msgspec.Struct, frozen=True, rename={"http_get": "httpGet", "tcp_socket": "tcpSocket"}):
+    http_get: _Action | None = None
+    tcp_socket: _Action | None = None
+    grpc: _Action | None = None
+
+
+class _Lifecycle(msgspec.Struct, frozen=True, rename="camel"):
+    post_start: _Handler | None = None
+    pre_stop: _Handler | None = None
+
+
+class _Container(msgspec.Struct, frozen=True, rename="camel"):
+    ports: tuple[_Port, ...] = ()
+    startup_probe: _Handler | None = None
+    liveness_probe: _Handler | None = None
+    readiness_probe: _Handler | None = None
+    lifecycle: _Lifecycle = _Lifecycle()
+
+    def probed(self) -> Iterator[int]:
+        """Ports of the pod's own address that the kubelet opens."""
+        hooks = self.lifecycle.post_start, self.lifecycle.pre_stop
+        for handler in (self.startup_probe, self.liveness_probe, self.readiness_probe, *hooks):
+            for action in (handler.http_get, handler.tcp_socket, handler.grpc) if handler is not None else ():
+                if action is not None and not action.host:
+                    yield from self._numbers(action.port)
+
+    def _numbers(self, port: int | str) -> Iterator[int]:
+        if isinstance(port, int) or port.isdecimal():
+            yield int(port)
+        else:
+            yield from (each.container_port for each in self.ports if each.name == port)
+
+
 class _Spec(msgspec.Struct, frozen=True, rename="camel"):
     node_name: str = ""
+    containers: tuple[_Container, ...] = ()
+    init_containers: tuple[_Container, ...] = ()
     host_network: bool = False
     service_account_name: str = "default"
     dns_config: _DnsConfig = _DnsConfig()
@@ -81,6 +127,12 @@ class Pod(msgspec.Struct, frozen=True):
     @property
     def captures_inbound(self) -> bool:
         return self.metadata.annotations.get(BYPASS_INBOUND_ANNOTATION, "false").lower() != "true"
+
+    @property
+    def probe_ports(self) -> tuple[int, ...]:
+        """Ports that the kubelet's probes and hooks open, in order."""
+        containers = (*self.spec.init_containers, *self.spec.containers)
+        return tuple(sorted({port for each in containers for port in each.probed()}))
 
     def identity(self, trust_domain: str) -> Identity:
         account = self.spec.service_account_name or "default"

@@ -31,6 +31,7 @@ class Sandbox(msgspec.Struct, frozen=True):
     inode: int = 0
     dns: bool = True
     inbound: bool = True
+    probe_ports: tuple[int, ...] = ()
     leaving: float = 0.0
     """Since when (seconds since 1970) it leaves the mesh while it runs; 0 when it does not."""
 
