@@ -47,6 +47,10 @@ def test_an_allowed_connection() -> None:
     ("changes", "verdict"),
     [
         ({"decision": "deny", "policy": "shop/p[0]"}, "DENIED by shop/p[0]"),
+        (
+            {"decision": "deny", "policy": "istio-system/istio_converted_static_strict[0]"},
+            "DENIED by istio-system/istio_converted_static_strict[0]: mutual TLS is STRICT",
+        ),
         ({"decision": "deny", "policy": "shop/p"}, "DENIED by shop/p: no rule allows it"),
         (
             {"decision": "deny", "policy": "none"},

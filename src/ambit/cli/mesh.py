@@ -24,11 +24,15 @@ async def system_pods(client: Client, selector: str) -> list[Pod]:
 
 
 async def node_pods(client: Client, node: str | None = None) -> list[Pod]:
-    """Pods of the node proxies, of one node when named. Raises NotRunning when there is none."""
-    pods = [pod for pod in await system_pods(client, NODE_PROXIES) if node in (None, node_of(pod))]
+    """Pods of the node proxies by their nodes' names, of one node when named. Raises NotRunning when there is none."""
+    found = sorted(await system_pods(client, NODE_PROXIES), key=node_of)
+    if not found:
+        raise NotRunning(f"no node proxy in namespace {SYSTEM_NAMESPACE}", "type `ambit check`")
+    pods = [pod for pod in found if node in (None, node_of(pod))]
     if not pods:
-        where = f"on node {node!r}" if node else f"in namespace {SYSTEM_NAMESPACE}"
-        raise NotRunning(f"no node proxy {where}", "type `ambit check`")
+        raise NotRunning(
+            f"no node proxy on node {node!r}", f"there is one on {', '.join(map(node_of, found))}"
+        )
     return pods
 
 

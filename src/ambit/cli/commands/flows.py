@@ -32,14 +32,18 @@ LOOK_AGAIN = 1.0
 )
 @click.option("--denied", is_flag=True, help="Only denied ones.")
 @click.option(
-    "--from", "source", default=None, metavar="TEXT", help="Only from a pod or namespace/pod with this in it."
+    "--from",
+    "source",
+    default=None,
+    metavar="TEXT",
+    help="Only from a pod or address with this in NAMESPACE/NAME.",
 )
 @click.option(
     "--to",
     "destination",
     default=None,
     metavar="TEXT",
-    help="Only to a pod or namespace/pod with this in it.",
+    help="Only to a pod, address or service with this in NAMESPACE/NAME.",
 )
 @click.option("--node", default=None, metavar="NODE", help="Only decisions of this node.")
 @click.option(

@@ -152,7 +152,7 @@ def run(
 
 @command.command(
     "keep",
-    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    context_settings={"ignore_unknown_options": True},
     short_help="Run `ambit node run` again whenever it ends: the first process of the node's container.",
 )
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
@@ -218,7 +218,9 @@ def restart(
 
     answer = access.run(access.with_client(access.open_client(name, kubeconfig, context), work))
     if output == "table":
-        click.echo(f"Envoy on {answer['node']} is {answer['envoy']['state']}, pid {answer['envoy']['pid']}")
+        envoy = answer["envoy"]
+        older = "; the former one ends with its last connection" if envoy["state"] == "draining" else ""
+        click.echo(f"A new Envoy serves {answer['node']}, pid {envoy['pid']}{older}")
     else:
         emit_data(answer, output)
 

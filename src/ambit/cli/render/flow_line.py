@@ -7,6 +7,7 @@ import click
 
 from ambit.cli.render.output import printable
 from ambit.core.identity import Identity
+from ambit.core.names import CONVERTED_STRICT_POLICY
 from ambit.policy.decide import NO_ALLOW_MATCHED, UNKNOWN_POLICY
 
 Flow = dict[str, Any]
@@ -70,4 +71,6 @@ def _by(policy: str, reporter: str) -> str:
         return "because no rule of several ALLOW policies allows it"
     if policy.startswith(UNKNOWN_POLICY):
         return f"because {policy.removeprefix(UNKNOWN_POLICY)} is not known on the node yet"
+    if CONVERTED_STRICT_POLICY in policy:
+        return f"by {policy}: mutual TLS is STRICT"
     return f"by {policy}" if policy.endswith("]") else f"by {policy}: no rule allows it"

@@ -155,7 +155,7 @@ class Endpoints:
 
 
 def flow_choice(query: Mapping[str, str]) -> Callable[[Flow], bool]:
-    """What `/flows` hands out: `?denied=1`, `?from=TEXT` and `?to=TEXT` (in namespace/pod or address)."""
+    """What `/flows` hands out: `?denied=1`, `?from=TEXT` and `?to=TEXT` (in namespace/pod, address, service)."""
     only_denied = query.get("denied") in {"1", "true"}
     source, destination = query.get("from", ""), query.get("to", "")
 
@@ -170,7 +170,7 @@ def flow_choice(query: Mapping[str, str]) -> Callable[[Flow], bool]:
 
 
 def _has(end: End, text: str) -> bool:
-    return text in f"{end.namespace}/{end.workload} {end.address}"
+    return text in f"{end.namespace}/{end.workload} {end.address} {end.service}"
 
 
 def _line(record: Flow) -> bytes:
