@@ -58,6 +58,9 @@ class ControlPlaneServer:
     async def stop(self) -> None:
         await self._server.stop(None)
 
+    def acknowledged(self) -> list[Acknowledged]:
+        return [event for event in self.events if isinstance(event, Acknowledged)]
+
     async def put(self, *resources: Resource) -> None:
         changed = self.store.update(ADDRESS_TYPE, {each.name: each for each in resources})
         for session, context in self._sessions:
@@ -146,15 +149,15 @@ async def test_a_change_is_acknowledged_only_after_it_was_applied(
 ) -> None:
     agent = Agent(tmp_path, control)
     async with agent.running():
-        await until(agent.subscription.complete.is_set)
+        await until(lambda: len(control.acknowledged()) == 2)
         agent.go.clear()
         control.events.clear()
         await control.put(to_resource(workload("a")))
         await control.put(to_resource(workload("b")))
         await until(lambda: len(agent.applied) == 2)
-        assert not [event for event in control.events if isinstance(event, Acknowledged)]
+        assert not control.acknowledged()
         agent.go.set()
-        await until(lambda: len([e for e in control.events if isinstance(e, Acknowledged)]) == 2)
+        await until(lambda: len(control.acknowledged()) == 2)
 
 
 async def test_envoys_text_reaches_the_control_plane(tmp_path: Path, control: ControlPlaneServer) -> None:

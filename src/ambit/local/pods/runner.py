@@ -103,7 +103,8 @@ class PodRunner:
         self._secrets = Informer(client, kinds.SECRETS, msgspec.json.Decoder(_Named).decode)
         self._config_maps = Informer(client, kinds.CONFIG_MAPS, _decode_config_map)
         self._group: asyncio.TaskGroup | None = None
-        self.streams = Streams(state, lambda namespace, name: self._by_name.get((namespace, name)))
+        self._synced = asyncio.Event()
+        self.streams = Streams(state, self._find)
 
     async def run(self) -> None:
         sandboxes = sorted(SANDBOXES.iterdir()) if SANDBOXES.is_dir() else []
@@ -124,7 +125,16 @@ class PodRunner:
             )
             group.create_task(self._pods.run())
             await self._pods.wait_synced()
+            self._synced.set()
             await self._sweep(sandboxes, networks)
+
+    async def _find(self, namespace: str, name: str) -> PodWorker | None:
+        """The worker of a pod. While a restarted runner still takes over what runs, this waits for it."""
+        await self._synced.wait()
+        worker = self._by_name.get((namespace, name))
+        if worker is not None and worker.place.runs(worker.pod):
+            await worker.taken_over.wait()
+        return worker
 
     async def _register(self) -> None:
         for node in self._host.nodes.values():

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from ambit.core.errors import AmbitError
 from ambit.local.layout import StateDirectory
@@ -14,18 +14,23 @@ from ambit.local.pods.worker import PodWorker
 from ambit.local.streams import ExecSession, LogOptions
 from ambit.node.netns.enter import in_namespace
 
+PATIENCE = 10.0
+"""Seconds that a question waits for a restarted runner to know its pods again."""
+
 
 class Streams:
-    """`find` gives the worker of a pod by namespace and name, or None."""
+    """`find` gives the worker of a pod by namespace and name, or None; it may wait for a restarted runner."""
 
-    def __init__(self, state: StateDirectory, find: Callable[[str, str], PodWorker | None]) -> None:
+    def __init__(
+        self, state: StateDirectory, find: Callable[[str, str], Awaitable[PodWorker | None]]
+    ) -> None:
         self._state = state
         self._find = find
 
     async def read_log(
         self, namespace: str, pod: str, container: str, options: LogOptions
     ) -> AsyncIterator[bytes]:
-        worker, slot = self._slot(namespace, pod, container)
+        worker, slot = await self._slot(namespace, pod, container)
         directory = self._state.pod_logs(namespace, pod, worker.pod["metadata"]["uid"]) / slot.name
         found = logs.attempts(directory)
         wanted = slot.restarts - 1 if options.previous else slot.restarts
@@ -45,7 +50,7 @@ class Streams:
     async def exec(
         self, namespace: str, pod: str, container: str, command: list[str], *, stdin: bool, tty: bool
     ) -> ExecSession:
-        worker, slot = self._slot(namespace, pod, container)
+        worker, slot = await self._slot(namespace, pod, container)
         if worker.containers is None or not slot.running:
             raise LookupError(f'container "{slot.name}" in pod "{pod}" does not run')
         session = Session()
@@ -61,7 +66,7 @@ class Streams:
         return session
 
     async def dial(self, namespace: str, pod: str, port: int) -> tuple[StreamReader, StreamWriter]:
-        worker = self._find(namespace, pod)
+        worker = await self._worker(namespace, pod)
         if worker is None or worker.place.network is None or worker.place.shim is None:
             raise LookupError(f'pod "{pod}" does not run')
 
@@ -82,8 +87,17 @@ class Streams:
                 return await asyncio.open_connection(sock=connection)
         raise LookupError(f"failed to connect to localhost:{port} inside pod {pod}: {problem}")
 
-    def _slot(self, namespace: str, pod: str, container: str) -> tuple[PodWorker, Slot]:
-        worker = self._find(namespace, pod)
+    async def _worker(self, namespace: str, pod: str) -> PodWorker | None:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await self._find(namespace, pod)
+        except TimeoutError:
+            raise LookupError(
+                f'pod "{pod}" has not been taken over by the restarted pod runner yet'
+            ) from None
+
+    async def _slot(self, namespace: str, pod: str, container: str) -> tuple[PodWorker, Slot]:
+        worker = await self._worker(namespace, pod)
         if worker is None:
             raise LookupError(f'pod "{pod}" does not run on this cluster\'s nodes')
         if not container:

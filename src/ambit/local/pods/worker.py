@@ -53,6 +53,8 @@ class PodWorker:
         self._gone = False
         self._wake = asyncio.Event()
         self._stale = asyncio.Event()
+        self.taken_over = asyncio.Event()
+        """What ran of this pod before this worker is known to it (or nothing did)."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._reason = ("", "")
         self._start_time = now()
@@ -132,6 +134,7 @@ class PodWorker:
             self._spawn(group, self._follow(self.containers.shim))
             self._spawn(group, self._refresh())
             await self._adopt(group)
+            self.taken_over.set()
             while not self._ending() and not self._reason[0]:
                 pause = await self._step(group)
                 await self._write_status()
