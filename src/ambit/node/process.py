@@ -18,6 +18,8 @@ from ambit.core.identity import Identity
 from ambit.kube.client import Client
 from ambit.kube.resource import NODES
 from ambit.node.capture.probes import HostProbes
+from ambit.node.cni.chain import PluginSettings
+from ambit.node.cni.installer import Installer, is_deleted
 from ambit.node.cni.server import CniServer
 from ambit.node.configuration.configuration import Configuration
 from ambit.node.cut import cut_denied, cut_short
@@ -136,6 +138,8 @@ class NodeAgent:
                 max_drain=settings.max_drain,
             )
         )
+        self.installer = _installer(settings)
+        self._client = client
         self.subscription.completed = self._completed
         self.state.lost = self._lost
         self.cut = 0
@@ -168,6 +172,7 @@ class NodeAgent:
                         ).run(),
                         self._readopt(restored),
                         *((self.probes.run(),) if self.probes is not None else ()),
+                        *([self.installer.run()] if self.installer is not None else ()),
                         *(_started(each) for each in beside),
                     )
                 ]
@@ -178,6 +183,11 @@ class NodeAgent:
                 _log.info("stopping; Envoy goes on")
                 for task in running:
                     task.cancel()
+            if self.installer is not None and await is_deleted(
+                self._client, settings.pod_namespace, settings.daemon_set
+            ):
+                _log.info("the mesh is uninstalled: the CNI plugin goes too")
+                self.installer.uninstall()
 
     def unready(self) -> list[str]:
         """What is missing before the node can serve new pods; empty when nothing is."""
@@ -190,6 +200,8 @@ class NodeAgent:
             missing.append("no complete answer from the control plane yet")
         if not self.reconciler.is_synced:
             missing.append("pods and namespaces are not known yet")
+        if self.installer is not None and self.installer.problem:
+            missing.append(self.installer.problem)
         return missing
 
     async def _applied(self, stored: Stored) -> str | None:
@@ -256,6 +268,14 @@ async def locality(client: Client, node: str) -> tuple[str, str, str]:
         return "", "", ""
     labels = found.get("metadata", {}).get("labels") or {}
     return labels.get(_REGION, ""), labels.get(_ZONE, ""), labels.get(_SUBZONE, "")
+
+
+def _installer(settings: AgentSettings) -> Installer | None:
+    if settings.cni_programs is None:
+        return None
+    names = (*settings.cni_system_namespaces, settings.pod_namespace)
+    plugin = PluginSettings(str(settings.run / "cni.sock"), names)
+    return Installer(settings.cni_programs, settings.cni_configurations, plugin)
 
 
 def _lock(path: Path) -> int:

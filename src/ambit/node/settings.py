@@ -32,6 +32,12 @@ class AgentSettings(msgspec.Struct, frozen=True):
     pod_name: str = ""
     pod_namespace: str = names.SYSTEM_NAMESPACE
     pod_ip: str = ""
+    cni_programs: Path | None = None
+    """The container runtime's folder of CNI plugins; None leaves the node's CNI alone."""
+    cni_configurations: Path = Path("/etc/cni/net.d")
+    cni_system_namespaces: tuple[str, ...] = ("kube-system",)
+    daemon_set: str = "ambit-node"
+    """The agent's, whose end ends the CNI plugin."""
     concurrency: int = 1
     max_drain: int = 3600
     same_node_tls: bool = False

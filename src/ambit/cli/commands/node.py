@@ -72,6 +72,26 @@ def command() -> None:
     help="The host's /proc, on Kubernetes: pods are a kubelet's, --netns-dir is the host's /var/run/netns.",
 )
 @click.option(
+    "--cni-bin-dir",
+    type=_PATH,
+    help="On Kubernetes: folder of CNI plugins, to keep ambit's there.  [default: none]",
+)
+@click.option(
+    "--cni-conf-dir",
+    type=_PATH,
+    default="/etc/cni/net.d",
+    show_default=True,
+    help="Folder of CNI configurations, with --cni-bin-dir.",
+)
+@click.option(
+    "--cni-system-namespace",
+    "cni_system_namespaces",
+    multiple=True,
+    default=["kube-system"],
+    show_default=True,
+    help="Namespace whose pods start also while the agent is away; repeatable.",
+)
+@click.option(
     "--sandbox-dir", type=_PATH, default="/run/ambit/sandboxes", show_default=True, help="Pod sandboxes."
 )
 @click.option(
@@ -120,6 +140,8 @@ def run(
     token_file: Path,
     netns_dir: Path,
     sandbox_dir: Path,
+    cni_bin_dir: Path | None,
+    cni_conf_dir: Path,
     log_level: str,
     log_format: str,
     **others: object,
@@ -143,6 +165,8 @@ def run(
             "token": token_file if str(token_file) != "." else None,
             "namespaces": netns_dir,
             "sandboxes": sandbox_dir,
+            "cni_programs": cni_bin_dir,
+            "cni_configurations": cni_conf_dir,
         },
         AgentSettings,
     )

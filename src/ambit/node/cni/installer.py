@@ -1,0 +1,150 @@
+"""Keeps the CNI plugin in place on the node, repairs it at once, and takes it away when the mesh is uninstalled.
+
+Rules:
+1. The program is written before the configuration that names it, and removed after.
+2. An agent that ends leaves everything: pods that start meanwhile are refused, never uncaptured. Only when the agent's
+   DaemonSet is deleted does the last agent take the plugin away.
+3. When the network's own configuration is gone ours goes too: the node then has no network, as without us.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
+
+from ambit.core.errors import AmbitError
+from ambit.kube.client import Client
+from ambit.kube.errors import NotFound, Unauthorized
+from ambit.kube.resource import DAEMON_SETS
+from ambit.node.cni import chain
+from ambit.node.cni.chain import PluginSettings
+from ambit.node.cni.runtime import Files, Installed, collect, replace
+from ambit.node.cni.watch import changes
+
+_log = logging.getLogger("ambit.cni")
+_LOOK = 30.0
+"""Seconds after which the folders are looked at even when no change was told."""
+_DOUBT = 15.0
+"""Seconds to find out whether the DaemonSet is deleted: longer than an API server remembers a deleted account."""
+
+
+class Installer:
+    """`programs` and `configurations` are the container runtime's folders, at the same paths here and on the host."""
+
+    def __init__(self, programs: Path, configurations: Path, settings: PluginSettings) -> None:
+        self._installed = Installed(programs)
+        self._configurations = configurations
+        self._settings = settings
+        self._files: Files = {}
+        self._work = threading.Lock()
+        self._ended = False
+        self.problem = "the CNI plugin is not installed yet"
+        """Why pods that start are not captured from their beginning; empty when they are."""
+
+    async def run(self) -> None:
+        """Installs and repairs until cancelled. Never ends by itself: a problem is logged, shown and tried again."""
+        async with contextlib.aclosing(self._looks()) as looks:
+            async for _ in looks:
+                await self._look()
+
+    async def _look(self) -> None:
+        try:
+            repaired = await asyncio.to_thread(self.repair)
+        except AmbitError as problem:
+            if problem.message != self.problem:
+                _log.error("%s; %s", problem.message, problem.hint)
+            self.problem = problem.message
+            return
+        if repaired:
+            _log.info("the CNI plugin is in place: %s", repaired)
+        self.problem = ""
+
+    def repair(self) -> str:
+        """Make what is missing; which that was, empty for nothing and after `uninstall`. Blocks. Raises AmbitError."""
+        with self._work:
+            return "" if self._ended else self._repaired()
+
+    def _repaired(self) -> str:
+        done: list[str] = []
+        try:
+            self._files = self._files or collect()
+            if not self._installed.is_complete(self._files):
+                self._installed.install(self._files)
+                done.append("program")
+            ours = self._configurations / chain.FILE
+            found = chain.primary(self._read())
+            if found is None:
+                ours.unlink(missing_ok=True)
+                raise AmbitError(
+                    f"there is no network configuration in {self._configurations}",
+                    "install a network plugin; this one is chained to it",
+                )
+            content = chain.chained(found, self._settings)
+            if not ours.is_file() or ours.read_bytes() != content:
+                replace(ours, content, 0o644)
+                done.append(f"{chain.FILE} after {found.name}")
+        except OSError as problem:
+            raise AmbitError(
+                f"the CNI configuration in {self._configurations} cannot be written: {problem.strerror}",
+                "the folder must be mounted writable at the same path",
+            ) from problem
+        return " and ".join(done)
+
+    def uninstall(self) -> None:
+        """Leave nothing, for good. Blocks. Raises AmbitError."""
+        with self._work:
+            self._ended = True
+            try:
+                (self._configurations / chain.FILE).unlink(missing_ok=True)
+                self._installed.uninstall()
+            except OSError as problem:
+                raise AmbitError(
+                    f"the CNI plugin cannot be removed: {problem}",
+                    f"remove {self._configurations / chain.FILE} on this node, or no pod will start",
+                ) from problem
+
+    def _read(self) -> dict[str, bytes]:
+        files: dict[str, bytes] = {}
+        for path in self._configurations.iterdir():
+            if chain.is_configuration(path.name):
+                with contextlib.suppress(OSError):
+                    files[path.name] = path.read_bytes()
+        return files
+
+    async def _looks(self) -> AsyncGenerator[None, None]:
+        """One at once, one after each change in the configurations' folder, and one now and then."""
+        while True:
+            try:
+                with changes(self._configurations) as changed:
+                    while True:
+                        changed.clear()
+                        yield
+                        with contextlib.suppress(TimeoutError):
+                            async with asyncio.timeout(_LOOK):
+                                await changed.wait()
+            except OSError:
+                yield
+                await asyncio.sleep(1)
+
+
+async def is_deleted(client: Client, namespace: str, name: str) -> bool:
+    """Whether the agent's DaemonSet is, so that no other agent comes. When its permissions are gone as well this waits
+    until its account is; in doubt it is not."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DOUBT):
+            return await _asked(lambda: client.get(DAEMON_SETS, name, namespace))
+    return False
+
+
+async def _asked(get: Callable[[], Awaitable[dict[str, object]]]) -> bool:
+    while True:
+        try:
+            metadata = (await get()).get("metadata")
+        except (NotFound, Unauthorized):
+            return True
+        except AmbitError:
+            await asyncio.sleep(0.5)
+        else:
+            return isinstance(metadata, dict) and bool(metadata.get("deletionTimestamp"))
