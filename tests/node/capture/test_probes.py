@@ -81,8 +81,6 @@ async def test_probes_pass_and_other_traffic_of_the_host_does_not(
     assert await asyncio.to_thread(met, pair, pod, 8080) == (8080, probe)
     assert await asyncio.to_thread(met, pair, pod, 9090) == (15006, node)
     assert await asyncio.to_thread(lambda: met(pair, pod, 8080, user=NOBODY)) == (15006, node)
-    await host.remove()
-    assert await asyncio.to_thread(met, pair, pod, 8080) == (15006, node)
 
 
 async def test_what_went_through_a_service_is_no_probe(pair: Pair) -> None:
@@ -149,7 +147,10 @@ async def test_the_table_follows_pods_and_is_put_back(pair: Pair, monkeypatch: p
     for pod in (*(f"pod{n}" for n in range(8000, 8010)), "not there"):
         host.dismiss(pod)
     await until_written(frozenset((address, 80) for address in ADDRESSES))
-    await host.remove()
+    host.note("without probes", ADDRESSES, ())
+    host.dismiss("restored")
+    await until_written(frozenset())
+    host.dismiss("without probes")
     async with asyncio.timeout(5):
         while await nft.listing(netns, probes.TABLE):  # noqa: ASYNC110
             await asyncio.sleep(0.01)

@@ -5,10 +5,12 @@ sends. So on the host, what root opens straight to a port that some probe of the
 nothing else can have (istio-cni's: 169.254.7.127, fd16:…), and a pod lets only that past the proxy
 (`ambit.node.capture.ruleset`). Whatever else comes from the host is subject to policy as ever: other users, other
 ports, what went through a Service. A packet that arrives from anywhere with that source is forged and dropped.
-The table is ours alone: replaced whole, with its content's digest in the comment, put back when somebody took it away.
+The table is ours alone: replaced whole, with its content's digest in the comment, put back when somebody took it away,
+and gone with the last captured pod.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from collections.abc import Collection, Iterable, Mapping
@@ -58,7 +60,7 @@ class HostProbes:
         self._targets: dict[str, frozenset[Target]] = {}
         self._lock = asyncio.Lock()
         self._wanted = self._written = 0
-        self._gone = False
+        self._changed = asyncio.Event()
 
     def note(self, uid: str, addresses: Iterable[Address], ports: Collection[int]) -> None:
         """As `admit`, but written with the next change, or by `run`."""
@@ -71,9 +73,10 @@ class HostProbes:
         await self._write(self._wanted)
 
     def dismiss(self, uid: str) -> None:
-        """A pod has ended or left the mesh: written with the next change, or by `run`."""
-        if self._targets.pop(uid, None):
+        """A pod has ended or left the mesh: written by `run`."""
+        if self._targets.pop(uid, None) is not None:
             self._wanted += 1
+            self._changed.set()
 
     async def run(self) -> None:
         """Keeps the table as it should be until cancelled."""
@@ -82,28 +85,27 @@ class HostProbes:
                 await self._look()
             except AmbitError as problem:
                 _log.error("probes may fail: %s", problem.message)
-            await asyncio.sleep(_LOOK_SECONDS)
-
-    async def remove(self) -> None:
-        """The table is gone, for good. Raises AmbitError."""
-        async with self._lock:
-            self._gone = True
-            await nft.load(self._netns, removing())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._changed.wait()
+            self._changed.clear()
 
     async def _look(self) -> None:
         listed = await nft.listing(self._netns, TABLE, "-t")
-        if self._written == self._wanted and listed and listed != terse(self._all()):
+        wanted = terse(self._all()) if self._targets else ""
+        if listed == wanted:
+            return
+        if self._written == self._wanted:
             _log.warning("the table %s of the host was not as written: repaired", TABLE)
-        if listed != terse(self._all()):
-            self._wanted += 1
-            await self._write(self._wanted)
+        self._wanted += 1
+        await self._write(self._wanted)
 
     async def _write(self, version: int) -> None:
         async with self._lock:
-            if self._written >= version or self._gone:
+            if self._written >= version:
                 return
             upto = self._wanted
-            await nft.load(self._netns, replacing(self._all()))
+            await nft.load(self._netns, replacing(self._all()) if self._targets else removing())
             self._written = upto
 
     def _all(self) -> frozenset[Target]:
