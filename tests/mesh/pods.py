@@ -1,16 +1,10 @@
 """Namespaces and pods that several tests make."""
 
-import contextlib
-import os
-import signal
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from ambit.local.instance.processes import instance_processes
-from ambit.local.instance.record import read_record
 from ambit.testing.mesh import Mesh
 
 
@@ -43,26 +37,6 @@ def pod(
             "nodeName": node,
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 0,
-            "containers": [{"name": "main", "image": "local", "command": list(command), **more}],
+            "containers": [{"name": "main", "image": "python:3", "command": list(command), **more}],
         },
     }
-
-
-def kill(mesh: Mesh, part: str, node: str, *, until_back: bool = True) -> None:
-    """SIGKILL a node's `envoy` or `node agent`, and wait until there is a new one."""
-    pid = mesh.wait(f"{part} of {node} runs", lambda: _process(mesh, part, node))
-    os.kill(pid, signal.SIGKILL)
-    if until_back:
-        mesh.wait(f"{part} of {node} is back", lambda: _process(mesh, part, node) not in (0, pid))
-
-
-def _process(mesh: Mesh, part: str, node: str) -> int:
-    """The process id; 0 when there is none, or more than one."""
-    record = read_record(mesh.state)
-    assert record is not None
-    found = []
-    for each in instance_processes(record):
-        with contextlib.suppress(OSError):
-            if each.part == part and f"nodes/{node}" in Path(f"/proc/{each.pid}/cmdline").read_text():
-                found.append(each.pid)
-    return found[0] if len(found) == 1 else 0

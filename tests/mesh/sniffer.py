@@ -1,7 +1,6 @@
 """What crosses the wire into a node in the clear: a packet socket on the node's interface that looks for a text."""
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -47,8 +46,7 @@ class Sniffer:
     def seen(self, other_node: str) -> set[str]:
         """Everything seen until now. A datagram from the other node marks the end."""
         barrier = f"{self._marker}-barrier."
-        words = (sys.executable, "-c", SEND, self._address, barrier)
-        self._mesh.on_node(other_node, *words)
+        self._mesh.on_node(other_node, "python3", "-c", SEND, self._address, barrier)
         found: set[str] = set()
         for line in self._lines():
             if line.startswith("dropped"):
@@ -65,10 +63,10 @@ class Sniffer:
 
 
 @contextmanager
-def sniffing(mesh: Mesh, node: str, address: str, marker: str) -> Iterator[Sniffer]:
-    """Looks at every packet that enters or leaves `node`, whose own address is `address`."""
-    program = (sys.executable, "-c", PROGRAM, marker)
-    process = mesh.start_on_node(node, *program)
+def sniffing(mesh: Mesh, node: str, marker: str) -> Iterator[Sniffer]:
+    """Looks at every packet that enters or leaves `node`."""
+    address = mesh.node_addresses(node)[0]
+    process = mesh.start_on_node(node, "python3", "-c", PROGRAM, marker)
     try:
         assert process.stdout is not None
         assert process.stdout.readline().strip() == "listening"

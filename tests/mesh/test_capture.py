@@ -12,14 +12,13 @@ import pytest
 from ambit.kube import resource as kinds
 from ambit.kube.client import Client
 from ambit.testing.mesh import Mesh
-from tests.mesh.pods import kill, pod
+from tests.mesh.pods import pod
 from tests.mesh.sniffer import Sniffer, sniffing
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
 PODS = int(os.environ.get("AMBIT_CAPTURE_PODS", "500"))
 AT_ONCE = 50
-SINK_NODE, SINK_NODE_ADDRESS, PODS_NODE = "node2", "172.30.0.12", "node1"
 SINK = """
 import os, socket, threading
 def answer(connection):
@@ -32,8 +31,8 @@ while True:
 """
 # Both connections are opened by the container's first instructions, before either is answered.
 FIRST = """
-exec 3<>/dev/tcp/{v4}/9000 && echo {marker}-{number}a. >&3
-exec 4<>/dev/tcp/{v6}/9000 && echo {marker}-{number}b. >&4
+exec 3<>/dev/tcp/{first}/9000 && echo {marker}-{number}a. >&3
+exec 4<>/dev/tcp/{last}/9000 && echo {marker}-{number}b. >&4
 read -t 20 -u 3 first; read -t 20 -u 4 second
 [ "$first$second" = takentaken ]
 """
@@ -76,27 +75,35 @@ def marker() -> str:
 
 @pytest.fixture
 def sniffer(mesh: Mesh, marker: str) -> Iterator[Sniffer]:
-    with sniffing(mesh, SINK_NODE, SINK_NODE_ADDRESS, marker) as sniffer:
+    with sniffing(mesh, sink_node(mesh), marker) as sniffer:
         yield sniffer
 
 
+def pods_node(mesh: Mesh) -> str:
+    return mesh.nodes[0]
+
+
+def sink_node(mesh: Mesh) -> str:
+    return mesh.nodes[1]
+
+
 def make_sink(mesh: Mesh, namespace: str) -> tuple[str, str]:
-    """Its addresses."""
+    """Its first and its last address: one of each family, or twice the same where there is one family."""
+    node = sink_node(mesh)
     probe = {"tcpSocket": {"port": 9000}, "periodSeconds": 1}
     mesh.call(
         lambda client: client.create(
-            kinds.PODS, pod("sink", SINK_NODE, ["python3", "-uc", SINK], readinessProbe=probe), namespace
+            kinds.PODS, pod("sink", node, ["python3", "-uc", SINK], readinessProbe=probe), namespace
         )
     )
     mesh.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/sink", "--timeout=30s")
-    template = "jsonpath={.status.podIPs[*].ip}"
-    v4, v6 = mesh.kubectl("get", "pod", "sink", "-n", namespace, "-o", template).stdout.split()
-    return v4, v6
+    addresses = mesh.pod_addresses(namespace, "sink")
+    return addresses[0], addresses[-1]
 
 
-async def start_quickly(client: Client, namespace: str, scripts: list[str]) -> Counter[str]:
+async def start_quickly(client: Client, namespace: str, node: str, scripts: list[str]) -> Counter[str]:
     """Pods with these scripts, many at a time, each deleted when it has ended; how many ended how."""
-    waiting = [pod(f"p{number}", PODS_NODE, ["bash", "-c", script]) for number, script in enumerate(scripts)]
+    waiting = [pod(f"p{number}", node, ["bash", "-c", script]) for number, script in enumerate(scripts)]
     ended: dict[str, str] = {}
     there = ["sink"]
     while waiting or there != ["sink"]:
@@ -115,11 +122,17 @@ async def start_quickly(client: Client, namespace: str, scripts: list[str]) -> C
     return Counter(ended.values())
 
 
+def first_bytes(mesh: Mesh, namespace: str, marker: str, count: int) -> list[str]:
+    """Makes the sink; the scripts of so many pods that send to it at once."""
+    first, last = make_sink(mesh, namespace)
+    return [FIRST.format(first=first, last=last, marker=marker, number=number) for number in range(count)]
+
+
 def send_first_bytes(mesh: Mesh, namespace: str, marker: str, count: int) -> list[str]:
     """From so many new pods; what arrived at the sink."""
-    v4, v6 = make_sink(mesh, namespace)
-    scripts = [FIRST.format(v4=v4, v6=v6, marker=marker, number=number) for number in range(count)]
-    ended = mesh.call(lambda client: start_quickly(client, namespace, scripts))
+    scripts = first_bytes(mesh, namespace, marker, count)
+    node = pods_node(mesh)
+    ended = mesh.call(lambda client: start_quickly(client, namespace, node, scripts))
     assert ended == {"Succeeded": count}
     return mesh.kubectl("logs", "sink", "-n", namespace).stdout.split()
 
@@ -133,7 +146,7 @@ def test_first_bytes_of_captured_pods_are_never_in_the_clear(
     mesh: Mesh, namespace: str, marker: str, sniffer: Sniffer
 ) -> None:
     assert sorted(send_first_bytes(mesh, namespace, marker, PODS)) == sent(marker, PODS)
-    assert sniffer.seen(PODS_NODE) == set()
+    assert sniffer.seen(pods_node(mesh)) == set()
 
 
 def test_first_bytes_of_other_pods_are_seen_in_the_clear(
@@ -141,28 +154,28 @@ def test_first_bytes_of_other_pods_are_seen_in_the_clear(
 ) -> None:
     mesh.kubectl("label", "namespace", namespace, "istio.io/dataplane-mode-")
     assert sorted(send_first_bytes(mesh, namespace, marker, 20)) == sent(marker, 20)
-    assert sorted(sniffer.seen(PODS_NODE)) == sent(marker, 20)
+    assert sorted(sniffer.seen(pods_node(mesh))) == sent(marker, 20)
 
 
 def test_pods_that_start_while_the_agent_is_killed_wait_for_it(
     mesh: Mesh, namespace: str, marker: str, sniffer: Sniffer
 ) -> None:
-    v4, v6 = make_sink(mesh, namespace)
-    scripts = [FIRST.format(v4=v4, v6=v6, marker=marker, number=number) for number in range(30)]
+    scripts = first_bytes(mesh, namespace, marker, 30)
+    node = pods_node(mesh)
     with ThreadPoolExecutor(1) as beside:
-        ended = beside.submit(mesh.call, lambda client: start_quickly(client, namespace, scripts))
+        ended = beside.submit(mesh.call, lambda client: start_quickly(client, namespace, node, scripts))
         words = ("get", "pods", "-n", namespace, "-o", "name")
         mesh.wait("pods begin", lambda: len(mesh.kubectl(*words).stdout.split()) > 5)
         assert not ended.done()
-        kill(mesh, "node agent", PODS_NODE)
+        mesh.kill("node agent", node)
     assert ended.result() == {"Succeeded": len(scripts)}
     assert sorted(mesh.kubectl("logs", "sink", "-n", namespace).stdout.split()) == sent(marker, 30)
-    assert sniffer.seen(PODS_NODE) == set()
+    assert sniffer.seen(pods_node(mesh)) == set()
 
 
 def chatter(mesh: Mesh, namespace: str, name: str, address: str, marker: str, until: str = "left") -> None:
     """A pod that opens one connection after another."""
-    made = pod(name, PODS_NODE, ["python3", "-uc", CHATTER, address, marker, name, until])
+    made = pod(name, pods_node(mesh), ["python3", "-uc", CHATTER, address, marker, name, until])
     made["spec"]["terminationGracePeriodSeconds"] = 3
     mesh.call(lambda client: client.create(kinds.PODS, made, namespace))
 
@@ -177,25 +190,25 @@ def arrived(mesh: Mesh, namespace: str, name: str) -> list[str]:
 def test_nothing_passes_by_an_envoy_that_was_killed(
     mesh: Mesh, namespace: str, marker: str, sniffer: Sniffer
 ) -> None:
-    addresses = dict(zip(("four", "six"), make_sink(mesh, namespace), strict=True))
+    addresses = dict(zip(("one", "two"), make_sink(mesh, namespace), strict=True))
     for name, address in addresses.items():
         chatter(mesh, namespace, name, address, marker)
-    for node in (PODS_NODE, SINK_NODE, PODS_NODE):
+    for node in (pods_node(mesh), sink_node(mesh), pods_node(mesh)):
         for name in addresses:
             before = len(arrived(mesh, namespace, name))
             mesh.wait("it talks", lambda: len(arrived(mesh, namespace, name)) > before + 10)  # noqa: B023
-        kill(mesh, "envoy", node)
+        mesh.kill("envoy", node)
     for name in addresses:
         before = len(arrived(mesh, namespace, name))
         mesh.wait("it talks again", lambda: len(arrived(mesh, namespace, name)) > before)  # noqa: B023
-    assert sniffer.seen(PODS_NODE) == set()
+    assert sniffer.seen(pods_node(mesh)) == set()
 
 
 def test_a_pod_that_ends_stays_captured_to_its_last_byte(
     mesh: Mesh, namespace: str, marker: str, sniffer: Sniffer
 ) -> None:
-    v4, v6 = make_sink(mesh, namespace)
-    names = {"leavesv": v4, "leavesw": v6, "killed": v4, "forced": v6}
+    first, last = make_sink(mesh, namespace)
+    names = {"leavesv": first, "leavesw": last, "killed": first, "forced": last}
     for name, address in names.items():
         chatter(mesh, namespace, name, address, marker, until="killed" if name == "killed" else "left")
     for name in names:
@@ -207,4 +220,4 @@ def test_a_pod_that_ends_stays_captured_to_its_last_byte(
         # While it was ending its traffic went on, and none of it was refused.
         assert last[-1] == "failed0"
         assert len(last) > 10
-    assert sniffer.seen(PODS_NODE) == set()
+    assert sniffer.seen(pods_node(mesh)) == set()

@@ -38,7 +38,7 @@ kind: Pod
 metadata: {name: client}
 spec:
   terminationGracePeriodSeconds: 0
-  containers: [{name: client, image: busybox, command: [sleep, "3600"]}]
+  containers: [{name: client, image: busybox:1, command: [sleep, "3600"]}]
 ---
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -84,6 +84,8 @@ TABLES = {
     "certs": ["NODE", "CERTIFICATE NAME", "TYPE", "STATUS", "VALID CERT", "SERIAL NUMBER", "NOT AFTER", "NOT BEFORE"],
     "connections": ["NODE", "WORKLOAD", "DIRECTION", "LOCAL", "REMOTE", "REMOTE TARGET", "PROTOCOL"],
     "node status": ["NODE"],
+}  # fmt: skip
+LOCAL_TABLES = {
     "local status": ["PART", "PID", "RSS", "PSS", "COMMAND"],
     "local image list": ["PATTERN", "SOURCE", "COMMAND"],
     "local node list": ["NAME", "IPV4", "IPV6", "PODS IPV4", "PODS IPV6"],
@@ -112,18 +114,33 @@ def of(rows: list[dict[str, Any]], **wanted: str) -> dict[str, Any]:
     return found
 
 
+OF_THE_LAPTOP = pytest.mark.laptop_only("`ambit local` is about the laptop cluster")
+
+
+@pytest.mark.usefixtures("web")
 @pytest.mark.parametrize("words", TABLES)
-def test_every_list_has_a_table_and_the_same_data_in_json_and_yaml(mesh: Mesh, web: str, words: str) -> None:
+def test_every_list_has_a_table_and_the_same_data_in_json_and_yaml(mesh: Mesh, words: str) -> None:
+    assert listed(mesh, words, TABLES[words])
+
+
+@pytest.mark.usefixtures("web")
+@pytest.mark.parametrize("words", LOCAL_TABLES)
+@OF_THE_LAPTOP
+def test_every_local_list_has_a_table_and_the_same_data(mesh: Mesh, words: str) -> None:
+    listed(mesh, words, LOCAL_TABLES[words])
+
+
+def listed(mesh: Mesh, words: str, wanted: list[str]) -> Any:
+    """What the command lists, once its table has these columns and its other formats say the same."""
     command = words.split()
     header = mesh.ambit(*command).stdout.splitlines()[0].split("   ")
     columns = [column.strip() for column in header if column]
-    assert columns[: len(TABLES[words])] == TABLES[words]
+    assert columns[: len(wanted)] == wanted
     as_json = json.loads(mesh.ambit(*command, "-o", "json").stdout)
     as_yaml = yaml.safe_load(mesh.ambit(*command, "-o", "yaml").stdout)
     assert type(as_json) is type(as_yaml)
     assert len(as_json) == len(as_yaml)
-    if not words.startswith("local"):
-        assert as_json
+    return as_json
 
 
 def test_check_is_content_and_names_what_is_wrong(mesh: Mesh, web: str) -> None:
@@ -172,10 +189,8 @@ def test_what_node_proxies_know(mesh: Mesh, web: str) -> None:
 
 
 def test_open_connections_are_listed(mesh: Mesh, web: str) -> None:
-    words = [mesh.kubectl_program, f"--kubeconfig={mesh.state.kubeconfig}", "exec", "-i", "-n", web, "client"]
-    with subprocess.Popen(
-        [*words, "--", "python3", "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
+    words = ("exec", "-i", "-n", web, "client", "--", "python3", "-c", HOLD)
+    with mesh.popen(*words, stdin=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "open\n"
         listed = mesh.wait("the connection is listed", lambda: _connections(mesh, f"client.{web}"))
@@ -212,16 +227,18 @@ def test_version_of_everything(mesh: Mesh) -> None:
     told = mesh.dump("version")
     assert told["client"]["version"] == __version__
     assert [part["version"] for part in told["controlPlanes"]] == [__version__]
-    assert [part["version"] for part in told["nodeProxies"]] == [__version__] * 2
+    assert [part["version"] for part in told["nodeProxies"]] == [__version__] * len(mesh.nodes)
     envoy = told["nodeProxies"][0]["envoy"]
+    nodes = len(mesh.nodes)
     text = mesh.ambit("version").stdout.splitlines()
     assert text[1:] == [
         f"control plane version: {__version__} (1 running)",
-        f"node proxy version: {__version__} (2 running)",
-        f"Envoy version: {envoy} (2 running)",
+        f"node proxy version: {__version__} ({nodes} running)",
+        f"Envoy version: {envoy} ({nodes} running)",
     ]
 
 
+@OF_THE_LAPTOP
 def test_local_commands(mesh: Mesh, web: str, tmp_path: Path) -> None:
     path = Path(mesh.ambit("local", "kubeconfig", "--path").stdout.strip())
     assert path.read_text() == mesh.ambit("local", "kubeconfig").stdout
@@ -238,6 +255,7 @@ def test_local_commands(mesh: Mesh, web: str, tmp_path: Path) -> None:
     )
 
 
+@OF_THE_LAPTOP
 def test_an_image_is_mapped_listed_and_forgotten(mesh: Mesh, web: str) -> None:
     mesh.ambit("local", "image", "add", "acme/sleeper", "--", "sleep", "3600")
     listed = of(mesh.dump("local", "image", "list"), pattern="acme/sleeper")
@@ -257,10 +275,6 @@ def test_an_image_is_mapped_listed_and_forgotten(mesh: Mesh, web: str) -> None:
         (("nonsense",), 2, "No such command"),
         (("workloads", "--node", "nowhere"), 1, "no node proxy on node 'nowhere'"),
         (("workloads", "-o", "xml"), 2, "Invalid value for '-o'"),
-        (("check", "--kubeconfig", "/nowhere"), 2, "cannot read the kubeconfig /nowhere"),
-        (("local", "logs", "nothing"), 2, "there are: cluster"),
-        (("local", "node", "exec", "nowhere", "--", "true"), 2, "there are: fabric, node1, node2"),
-        (("local", "forward", "add", "nothing", "80"), 1, 'services "nothing" not found'),
         (("explain", "AMB9999"), 2, "is no finding"),
     ],
 )
@@ -273,6 +287,26 @@ def test_mistakes_end_with_a_code_and_a_sentence(
         if named
         else mesh.ambit(*words, check=False)
     )
+    assert_mistake(done, code, text)
+
+
+@OF_THE_LAPTOP
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (("check", "--kubeconfig", "/nowhere"), 2, "cannot read the kubeconfig /nowhere"),
+        (("local", "logs", "nothing"), 2, "there are: cluster"),
+        (("local", "node", "exec", "nowhere", "--", "true"), 2, "there are: fabric, node1, node2"),
+        (("local", "forward", "add", "nothing", "80"), 1, 'services "nothing" not found'),
+    ],
+)
+def test_mistakes_about_the_laptop_end_so_too(
+    mesh: Mesh, words: tuple[str, ...], code: int, text: str
+) -> None:
+    assert_mistake(mesh.ambit(*words, check=False), code, text)
+
+
+def assert_mistake(done: subprocess.CompletedProcess[str], code: int, text: str) -> None:
     assert done.returncode == code, done.stderr
     assert text in done.stderr
     assert done.stdout == ""

@@ -1,4 +1,4 @@
-"""Other people's client libraries against the laptop cluster: a kopf operator and a lightkube script, unchanged."""
+"""Other people's client libraries against the mesh's API server: a kopf operator and a lightkube script, unchanged."""
 
 import json
 import os
@@ -65,7 +65,7 @@ def operator(mesh: Mesh, namespace: str, tmp_path: Path) -> Iterator[str]:
     with log.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "kopf", "run", "--namespace", namespace, "--standalone", program],
-            env={**os.environ, "KUBECONFIG": str(mesh.state.kubeconfig)},
+            env={**os.environ, "KUBECONFIG": str(mesh.kubeconfig)},
             stdout=file,
             stderr=subprocess.STDOUT,
         )
@@ -109,13 +109,13 @@ def test_a_kopf_operator_does_its_work(mesh: Mesh, operator: str) -> None:
 
 @pytest.fixture
 def lightkube(mesh: Mesh, namespace: str) -> Client:
-    config = KubeConfig.from_file(mesh.state.kubeconfig).get()
+    config = KubeConfig.from_file(mesh.kubeconfig).get()
     return Client(config=config, namespace=namespace, field_manager="script")
 
 
 def test_a_lightkube_script_does_its_work(lightkube: Client) -> None:
     labels = {"app": "web"}
-    container = Container(name="web", image="busybox", command=["sleep", "3600"])
+    container = Container(name="web", image="busybox:1", command=["sleep", "3600"])
     template = PodTemplateSpec(
         metadata=ObjectMeta(labels=labels),
         spec=PodSpec(containers=[container], terminationGracePeriodSeconds=0),

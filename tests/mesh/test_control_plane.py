@@ -30,7 +30,7 @@ kind: Pod
 metadata: {name: client}
 spec:
   terminationGracePeriodSeconds: 0
-  containers: [{name: client, image: busybox, command: [sleep, "3600"]}]
+  containers: [{name: client, image: busybox:1, command: [sleep, "3600"]}]
 """
 
 DENY = """

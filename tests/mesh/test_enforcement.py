@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from ambit.testing.mesh import Mesh
-from tests.mesh.pods import kill, make_namespace, pod
+from tests.mesh.pods import make_namespace, pod
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
@@ -59,13 +59,13 @@ else:
 
 
 class Town(NamedTuple):
-    """Namespaces with one server on node1 and clients `near` (node1) and `far` (node2) in each."""
+    """Namespaces with one server and clients `near` (on its node) and `far` (on another) in each."""
 
     inside: str
     other: str
     outside: str
-    server: tuple[str, str]
-    far: tuple[str, str]
+    server: tuple[str, ...]
+    far: tuple[str, ...]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def town(mesh: Mesh) -> Iterator[Town]:
         mesh.apply(
             pod(
                 "server",
-                "node1",
+                mesh.nodes[0],
                 ["python3", "-uc", SERVER],
                 namespace=inside,
                 labels={"app": "server"},
@@ -87,17 +87,12 @@ def town(mesh: Mesh) -> Iterator[Town]:
             )
         )
         for namespace in (inside, other, outside):
-            for name, node in (("near", "node1"), ("far", "node2")):
+            for name, node in zip(("near", "far"), mesh.nodes, strict=False):
                 mesh.apply(pod(name, node, ["sleep", "3600"], namespace=namespace))
         for namespace in (inside, other, outside):
             mesh.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod", "--all", "--timeout=40s")
-        yield Town(inside, other, outside, addresses(mesh, inside, "server"), addresses(mesh, inside, "far"))
-
-
-def addresses(mesh: Mesh, namespace: str, name: str) -> tuple[str, str]:
-    template = "jsonpath={.status.podIPs[*].ip}"
-    v4, v6 = mesh.kubectl("get", "pod", name, "-n", namespace, "-o", template).stdout.split()
-    return v4, v6
+        server, far = (mesh.pod_addresses(inside, name) for name in ("server", "far"))
+        yield Town(inside, other, outside, server, far)
 
 
 def answers(mesh: Mesh, town: Town) -> list[set[str]]:
@@ -108,8 +103,10 @@ def answers(mesh: Mesh, town: Town) -> list[set[str]]:
         word, name = client
         words = ("exec", "-i", "-n", namespaces[word], name, "--", "python3", "-c", ASK)
         greeted = json.loads(mesh.kubectl(*words, stdin=questions).stdout)
-        spoken = {0: set(), 1: {f"{word} {name} by one family"}, 2: {f"{word} {name}"}}
-        return [spoken[sum(greeted[index : index + 2])] for index in (0, 2)]
+        families = len(town.server)
+        by_port = [greeted[index * families : (index + 1) * families] for index in range(len(PORTS))]
+        spoken = {0: set(), families: {f"{word} {name}"}}
+        return [spoken.get(sum(each), {f"{word} {name} by one family"}) for each in by_port]
 
     namespaces = {"inside": town.inside, "other": town.other, "outside": town.outside}
     clients = [(word, name) for word in namespaces for name in ("near", "far")]
@@ -213,13 +210,13 @@ class applied:
 
 
 @pytest.mark.parametrize("part", ["node agent", "envoy"])
-@pytest.mark.parametrize("node", ["node1", "node2"])
+@pytest.mark.parametrize("node", [0, 1])
 def test_a_policy_is_not_acknowledged_by_who_is_just_killed(
-    mesh: Mesh, town: Town, part: str, node: str
+    mesh: Mesh, town: Town, part: str, node: int
 ) -> None:
     mesh.wait("no policy is left", lambda: answers(mesh, town) == [ALL, ALL])
     value = authorization("ALLOW", source(namespaces=[town.inside]))
-    kill(mesh, part, node, until_back=False)
+    mesh.kill(part, mesh.nodes[node], until_back=False)
     with applied(mesh, town.inside, value):
         assert all(by_port <= INSIDE for by_port in answers(mesh, town))
         mesh.wait("who may is served", lambda: answers(mesh, town) == [INSIDE, INSIDE])
@@ -254,7 +251,7 @@ class Talk:
         return self._process.stdout.readline().split()
 
 
-@pytest.mark.parametrize("family", [0, 1])
+@pytest.mark.parametrize("family", [0, -1])
 def test_open_connections_that_are_denied_are_cut_and_no_others(mesh: Mesh, town: Town, family: int) -> None:
     address = town.server[family]
     denied = [Talk(mesh, town.other, name, address) for name in ("near", "far")]

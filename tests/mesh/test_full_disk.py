@@ -12,18 +12,19 @@ import pytest
 
 from ambit.local.instance.processes import instance_processes
 from ambit.local.instance.record import read_record
-from ambit.testing.mesh import Mesh
+from ambit.testing.laptop import LaptopMesh
 from ambit.testing.plugin import start_mesh
 
 pytestmark = [
     pytest.mark.mesh,
     pytest.mark.kubectl,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts a small disk"),
+    pytest.mark.laptop_only("fills the disk of an instance of its own"),
 ]
 
 
 @pytest.fixture
-def small(kubectl_program: str | None) -> Iterator[tuple[Mesh, Path]]:
+def small(kubectl_program: str | None) -> Iterator[tuple[LaptopMesh, Path]]:
     """An instance on a disk of its own, and a file that can be made to fill it."""
     with tempfile.TemporaryDirectory(prefix="ambit-") as root:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "none", root], check=True)
@@ -46,7 +47,7 @@ def fill(file: Path) -> None:
             return
 
 
-def kill(mesh: Mesh, part: str) -> None:
+def kill(mesh: LaptopMesh, part: str) -> None:
     record = read_record(mesh.state)
     assert record is not None
     for process in instance_processes(record):
@@ -54,21 +55,21 @@ def kill(mesh: Mesh, part: str) -> None:
             os.kill(process.pid, signal.SIGKILL)
 
 
-def create(mesh: Mesh, name: str) -> subprocess.CompletedProcess[str]:
+def create(mesh: LaptopMesh, name: str) -> subprocess.CompletedProcess[str]:
     """A large object: small ones may still fit into the last page."""
     return mesh.kubectl("create", "configmap", name, f"--from-literal=content={'x' * 100_000}", check=False)
 
 
-def reads(mesh: Mesh) -> bool:
+def reads(mesh: LaptopMesh) -> bool:
     return mesh.kubectl("get", "configmap", "before", check=False).returncode == 0
 
 
-def agent_ready(mesh: Mesh) -> bool:
+def agent_ready(mesh: LaptopMesh) -> bool:
     words = ("get", "daemonset", "ambit-node", "-n", "ambit-system", "-o", "jsonpath={.status.numberReady}")
     return mesh.kubectl(*words, check=False).stdout == "1"
 
 
-def test_full_disk(small: tuple[Mesh, Path]) -> None:
+def test_full_disk(small: tuple[LaptopMesh, Path]) -> None:
     mesh, filling = small
     assert create(mesh, "before").returncode == 0
     fill(filling)

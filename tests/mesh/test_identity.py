@@ -28,7 +28,7 @@ metadata: {name: web}
 spec:
   serviceAccountName: web
   terminationGracePeriodSeconds: 0
-  containers: [{name: web, image: busybox, command: [sleep, "3600"]}]
+  containers: [{name: web, image: busybox:1, command: [sleep, "3600"]}]
 """
 SYSTEM = "ambit-system"
 

@@ -16,17 +16,20 @@ import pytest
 from ambit.local.instance.end import supervisors
 from ambit.local.instance.processes import instance_processes
 from ambit.local.instance.record import ProcessId, read_record
+from ambit.testing.laptop import LaptopMesh
 from ambit.testing.leftovers import leftovers, pid_namespace
-from ambit.testing.mesh import Mesh
 
-pytestmark = [pytest.mark.mesh]
+pytestmark = [
+    pytest.mark.mesh,
+    pytest.mark.laptop_only("about `ambit up` and `ambit down`"),
+]
 
 
 @pytest.fixture
-def cold(kubectl_program: str | None) -> Iterator[Mesh]:
+def cold(kubectl_program: str | None) -> Iterator[LaptopMesh]:
     """A name and a state directory; nothing runs in it yet. Whatever the test leaves must end with `down`."""
     with tempfile.TemporaryDirectory(prefix="ambit-") as root:
-        mesh = Mesh(f"t{uuid.uuid4().hex[:8]}", Path(root), kubectl_program)
+        mesh = LaptopMesh(f"t{uuid.uuid4().hex[:8]}", Path(root), kubectl_program)
         try:
             yield mesh
         finally:
@@ -35,18 +38,18 @@ def cold(kubectl_program: str | None) -> Iterator[Mesh]:
         assert os.listdir(root) == []
 
 
-def up(mesh: Mesh) -> None:
+def up(mesh: LaptopMesh) -> None:
     mesh.ambit("up", "--nodes", "1")
     assert mesh.dump("local", "status")
 
 
-def supervisor(mesh: Mesh) -> ProcessId:
+def supervisor(mesh: LaptopMesh) -> ProcessId:
     record = read_record(mesh.state)
     assert record is not None
     return record.supervisor
 
 
-def kill_supervisor(mesh: Mesh) -> None:
+def kill_supervisor(mesh: LaptopMesh) -> None:
     """SIGKILL PID 1 of the instance; the kernel ends the rest before PID 1 is gone."""
     record = read_record(mesh.state)
     assert record is not None
@@ -57,7 +60,7 @@ def kill_supervisor(mesh: Mesh) -> None:
     assert leftovers(mesh.state.root.parent, namespace) == []
 
 
-def test_supervisor_killed(cold: Mesh) -> None:
+def test_supervisor_killed(cold: LaptopMesh) -> None:
     """Everything ends with it, and the next `up` clears what it left on the disk."""
     up(cold)
     kill_supervisor(cold)
@@ -67,22 +70,22 @@ def test_supervisor_killed(cold: Mesh) -> None:
     up(cold)
 
 
-def _garbage(mesh: Mesh) -> None:
+def _garbage(mesh: LaptopMesh) -> None:
     mesh.state.instance.write_bytes(b"\x00garbage")
 
 
-def _half_deleted(mesh: Mesh) -> None:
+def _half_deleted(mesh: LaptopMesh) -> None:
     mesh.state.instance.unlink()
     mesh.state.database.unlink()
     (mesh.state.root / "nodes").rename(mesh.state.root / "elsewhere")
 
 
-def _truncated(mesh: Mesh) -> None:
+def _truncated(mesh: LaptopMesh) -> None:
     for file in mesh.state.root.rglob("*.sqlite"):
         os.truncate(file, file.stat().st_size // 2)
 
 
-def _rebooted(mesh: Mesh) -> None:
+def _rebooted(mesh: LaptopMesh) -> None:
     """Another boot, in which the supervisor's number belongs to somebody else: to this very process."""
     record = json.loads(mesh.state.instance.read_bytes())
     ours = ProcessId.of(os.getpid())
@@ -90,7 +93,7 @@ def _rebooted(mesh: Mesh) -> None:
     mesh.state.instance.write_text(json.dumps(record))
 
 
-def _closed_directory(mesh: Mesh) -> None:
+def _closed_directory(mesh: LaptopMesh) -> None:
     closed = mesh.state.root / "closed" / "deeper"
     closed.mkdir(parents=True)
     (closed / "file").write_text("")
@@ -103,7 +106,7 @@ def _closed_directory(mesh: Mesh) -> None:
     [_garbage, _half_deleted, _truncated, _rebooted, _closed_directory],
     ids=lambda f: f.__name__[1:],
 )
-def test_damaged_state_of_a_dead_instance(cold: Mesh, damage: Callable[[Mesh], None]) -> None:
+def test_damaged_state_of_a_dead_instance(cold: LaptopMesh, damage: Callable[[LaptopMesh], None]) -> None:
     """Every damage to what a dead instance left: `up` replaces it."""
     _fake_dead(cold)
     damage(cold)
@@ -112,7 +115,7 @@ def test_damaged_state_of_a_dead_instance(cold: Mesh, damage: Callable[[Mesh], N
     up(cold)
 
 
-def _fake_dead(mesh: Mesh) -> None:
+def _fake_dead(mesh: LaptopMesh) -> None:
     """The files a dead instance leaves, without the seconds it takes to make one."""
     for directory in ("logs", "pki", "host", "nodes/node1"):
         (mesh.state.root / directory).mkdir(parents=True)
@@ -130,7 +133,7 @@ def _fake_dead(mesh: Mesh) -> None:
         (mesh.state.root / name).write_bytes(b"SQLite format 3\0" + bytes(4096))
 
 
-def test_a_running_instance_without_its_record(cold: Mesh) -> None:
+def test_a_running_instance_without_its_record(cold: LaptopMesh) -> None:
     """Its record is damaged, then its whole directory is removed: it is found and ended all the same."""
     up(cold)
     first = supervisor(cold)
@@ -144,14 +147,14 @@ def test_a_running_instance_without_its_record(cold: Mesh) -> None:
     assert not second.is_alive()
 
 
-def start(mesh: Mesh, *words: str) -> subprocess.Popen[str]:
+def start(mesh: LaptopMesh, *words: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "ambit", *words, "--name", mesh.name]
     return subprocess.Popen(
         command, env=mesh.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
-def test_two_at_once(cold: Mesh) -> None:
+def test_two_at_once(cold: LaptopMesh) -> None:
     """One of them starts the instance, the other says that it runs."""
     both = [start(cold, "up", "--nodes", "1") for _ in range(2)]
     ended = sorted((process.wait(60), process.communicate()[0]) for process in both)
@@ -161,7 +164,7 @@ def test_two_at_once(cold: Mesh) -> None:
 
 
 @pytest.mark.parametrize("moment", ["state", "record", "kubeconfig"])
-def test_up_killed_midway(cold: Mesh, moment: str) -> None:
+def test_up_killed_midway(cold: LaptopMesh, moment: str) -> None:
     """At its first trace, as soon as the instance is written down, and when its API server gets ready."""
     path = {
         "state": cold.state.root,
@@ -184,7 +187,7 @@ def test_up_killed_midway(cold: Mesh, moment: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("moment", ["state", "kubeconfig"])
-def test_up_interrupted(cold: Mesh, moment: str, number: signal.Signals) -> None:
+def test_up_interrupted(cold: LaptopMesh, moment: str, number: signal.Signals) -> None:
     path = cold.state.root if moment == "state" else cold.state.kubeconfig
     with start(cold, "up", "--nodes", "1") as starting:
         until(path.exists)
@@ -198,7 +201,7 @@ def test_up_interrupted(cold: Mesh, moment: str, number: signal.Signals) -> None
     assert leftovers(cold.state.root.parent) == []
 
 
-def test_down_while_it_starts(cold: Mesh) -> None:
+def test_down_while_it_starts(cold: LaptopMesh) -> None:
     with start(cold, "up", "--nodes", "1") as starting:
         until(cold.state.kubeconfig.exists)
         cold.ambit("down")
@@ -208,7 +211,7 @@ def test_down_while_it_starts(cold: Mesh) -> None:
     assert "Traceback" not in said
 
 
-def test_demo_interrupted(cold: Mesh) -> None:
+def test_demo_interrupted(cold: LaptopMesh) -> None:
     with start(cold, "demo", "--once") as starting:
         until(cold.state.kubeconfig.exists)
         starting.send_signal(signal.SIGINT)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ambit.testing.laptop import LaptopMesh
 from ambit.testing.mesh import Mesh
 from tests.mesh.pods import make_namespace, pod
 
@@ -85,22 +86,21 @@ NET_BIND_SERVICE = f"{1 << 10:016x}"
 def pods(mesh: Mesh) -> Iterator[dict[str, list[str]]]:
     """Addresses of an attacker in the mesh and one outside, and of pods beside and away from them."""
     with make_namespace(mesh) as namespace, make_namespace(mesh, enrolled=False) as outside:
+        here, there = mesh.nodes[:2]
         made = {
-            (namespace, "attacker"): ("node1", ["sleep", "3600"]),
-            (namespace, "near"): ("node1", ["python3", "-uc", ECHO]),
-            (namespace, "far"): ("node2", ["python3", "-uc", ECHO]),
-            (outside, "attacker"): ("node1", ["sleep", "3600"]),
-            (outside, "near"): ("node1", ["python3", "-uc", ECHO]),
+            (namespace, "attacker"): (here, ["sleep", "3600"]),
+            (namespace, "near"): (here, ["python3", "-uc", ECHO]),
+            (namespace, "far"): (there, ["python3", "-uc", ECHO]),
+            (outside, "attacker"): (here, ["sleep", "3600"]),
+            (outside, "near"): (here, ["python3", "-uc", ECHO]),
         }
         for (place, name), (node, command) in made.items():
             mesh.apply(pod(name, node, command, namespace=place))
         found = {}
         for place in (namespace, outside):
             mesh.kubectl("wait", "-n", place, "--for=condition=Ready", "pod", "--all", "--timeout=30s")
-            listed = json.loads(mesh.kubectl("get", "pods", "-n", place, "-o", "json").stdout)
-            for each in listed["items"]:
-                addresses = [one["ip"] for one in each["status"]["podIPs"]]
-                found[f"{place}/{each['metadata']['name']}"] = addresses
+            for name in (name for where, name in made if where == place):
+                found[f"{place}/{name}"] = list(mesh.pod_addresses(place, name))
         yield {"": [namespace, outside], **found}
 
 
@@ -115,9 +115,14 @@ def is_refused(answer: str) -> bool:
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_nothing_of_the_host_is_in_a_pods_hands(mesh: Mesh, pods: dict[str, list[str]], which: int) -> None:
-    record = json.loads(mesh.state.instance.read_text())
-    files = [str(path) for path in mesh.state.root.rglob("*") if path.is_file()]
+@pytest.mark.laptop_only(
+    "keeps pods from the instance's own files and processes; containers do so on Kubernetes"
+)
+def test_nothing_of_the_host_is_in_a_pods_hands(
+    laptop: LaptopMesh, pods: dict[str, list[str]], which: int
+) -> None:
+    record = json.loads(laptop.state.instance.read_text())
+    files = [str(path) for path in laptop.state.root.rglob("*") if path.is_file()]
     assert any(path.endswith("ca.key") for path in files)
     sockets = [
         f"/run/ambit/nodes/{node}/{name}.sock"
@@ -125,7 +130,7 @@ def test_nothing_of_the_host_is_in_a_pods_hands(mesh: Mesh, pods: dict[str, list
         for name in ("cni", "xds", "admin")
     ]
     facts = {"files": files, "sockets": sockets, "supervisor": record["supervisor"]["pid"]}
-    found = ask(mesh, pods[""][which], FORBIDDEN, facts)
+    found = ask(laptop, pods[""][which], FORBIDDEN, facts)
     assert set(found["files"].values()) == {"ENOENT"}
     assert set(found["sockets"].values()) == {"ENOENT"}
     assert found["run"] in ([], ["secrets"])
@@ -140,12 +145,24 @@ def test_nothing_of_the_host_is_in_a_pods_hands(mesh: Mesh, pods: dict[str, list
 
 
 @pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.laptop_only("the pod runner and the host's side of the fabric, which Kubernetes does not have")
+def test_no_part_of_the_laptop_cluster_tells_a_pod_anything(
+    laptop: LaptopMesh, pods: dict[str, list[str]], which: int
+) -> None:
+    questions = [["172.30.0.1", port] for port in (15000, 15008, 15014, 10250)]
+    questions += [[address, 10250] for node in laptop.nodes for address in laptop.node_addresses(node)]
+    answers = ask(laptop, pods[""][which], DIAL, questions)
+    told = [(each, answer) for each, answer in zip(questions, answers, strict=True) if not is_refused(answer)]
+    assert told == []
+
+
+@pytest.mark.parametrize("which", [0, 1])
 def test_no_part_of_the_mesh_tells_a_pod_anything(mesh: Mesh, pods: dict[str, list[str]], which: int) -> None:
     control = mesh.kubectl(
         "get", "pods", "-n", "ambit-system", "-l", "app=istiod", "-o", "jsonpath={.items[*].status.podIP}"
     ).stdout.split()
-    nodes = ["172.30.0.11", "172.30.0.12", "172.30.0.1", "fd00:ac1e::b", "fd00:ac1e::c", "169.254.7.127"]
-    ports = [15000, 15001, 15006, 15008, 15010, 15014, 15053, 10250]
+    nodes = [address for node in mesh.nodes for address in mesh.node_addresses(node)] + ["169.254.7.127"]
+    ports = [15000, 15001, 15006, 15008, 15010, 15014, 15053]
     questions = [[address, port] for address in nodes for port in ports]
     # 15008 does not exist in a pod outside of the mesh.
     questions += [[address, port] for address in control for port in ports]
@@ -172,10 +189,12 @@ def test_nobody_gets_through_with_a_foreign_address(
     mesh: Mesh, pods: dict[str, list[str]], which: int
 ) -> None:
     namespace, outside = pods[""]
-    own = dict(zip((4, 6), pods[f"{pods[''][which]}/attacker"], strict=True))
-    stolen = dict(zip((4, 6), pods[f"{namespace}/far"], strict=True))
+    own = dict(zip((4, 6), pods[f"{pods[''][which]}/attacker"], strict=False))
+    stolen = dict(zip((4, 6), pods[f"{namespace}/far"], strict=False))
     targets = pods[f"{namespace}/near"] + pods[f"{namespace}/far"] + pods[f"{outside}/near"]
-    unused = {4: "10.244.1.250", 6: "fd00:10:244:1::fa"}
+    unused = {4: own[4].rpartition(".")[0] + ".250"} | (
+        {6: own[6].rpartition(":")[0] + ":fa"} if 6 in own else {}
+    )
     probes = {4: "169.254.7.127", 6: "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"}
     families = [(address, 6 if ":" in address else 4) for address in targets]
     honest = ask(mesh, pods[""][which], DIAL, [[address, 9000, own[family]] for address, family in families])

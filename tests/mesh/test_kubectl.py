@@ -1,4 +1,4 @@
-"""The stock kubectl against the laptop cluster: every verb that people use day by day."""
+"""The stock kubectl against the cluster: every verb that people use day by day."""
 
 import threading
 import urllib.request
@@ -172,7 +172,7 @@ def test_rollout_restart_replaces_pods(mesh: Mesh, web: str) -> None:
 
 def test_delete_waits_until_it_is_gone(mesh: Mesh, web: str) -> None:
     mesh.kubectl(
-        "run", "once", "-n", web, "--image=busybox", "--restart=Never", "--command", "--", "sleep", "600"
+        "run", "once", "-n", web, "--image=busybox:1", "--restart=Never", "--command", "--", "sleep", "600"
     )
     mesh.kubectl("wait", "-n", web, "pod/once", "--for=condition=Ready", "--timeout=60s")
     mesh.kubectl("delete", "pod", "once", "-n", web, "--grace-period=1")
@@ -204,7 +204,7 @@ def test_rollout_undo_goes_back(mesh: Mesh, web: str) -> None:
 
 
 def test_a_job_runs_to_its_end(mesh: Mesh, web: str) -> None:
-    mesh.kubectl("create", "job", "greet", "-n", web, "--image=busybox", "--", "echo", "hello")
+    mesh.kubectl("create", "job", "greet", "-n", web, "--image=busybox:1", "--", "echo", "hello")
     mesh.kubectl("wait", "-n", web, "job/greet", "--for=condition=Complete", "--timeout=60s")
     assert mesh.kubectl("logs", "-n", web, "job/greet").stdout == "hello\n"
 

@@ -28,12 +28,12 @@ SERVICE = {
 def calls(mesh: Mesh) -> Iterator[str]:
     """A namespace in which one pod called a service on the other node and ended at once."""
     with make_namespace(mesh) as name:
-        server = pod("web", "node1", ["python3", "-c", SERVER], namespace=name, labels={"app": "web"})
+        server = pod("web", mesh.nodes[0], ["python3", "-c", SERVER], namespace=name, labels={"app": "web"})
         service = {**SERVICE, "metadata": {"name": "web", "namespace": name}}
         mesh.apply([service, server])
         mesh.kubectl("wait", "-n", name, "pod/web", "--for=condition=Ready", "--timeout=60s")
         once = ["curl", "-sS", "--retry", "5", "--retry-all-errors", "-m", "5", "http://web/"]
-        mesh.apply(pod("once", "node2", once, namespace=name))
+        mesh.apply(pod("once", mesh.nodes[1], once, namespace=name))
         mesh.kubectl(
             "wait", "-n", name, "pod/once", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s"
         )
@@ -57,15 +57,14 @@ def test_both_sides_report_a_pod_that_ended_at_once_with_its_identity(mesh: Mesh
 @pytest.mark.usefixtures("calls")
 def test_every_metric_that_is_served_is_on_the_page_with_its_labels(mesh: Mesh) -> None:
     nodes = [
-        mesh.on_node(node, "curl", "-sS", f"localhost:{METRICS_PORT}/metrics").stdout
-        for node in ("node1", "node2")
+        mesh.on_node(node, "curl", "-sS", f"localhost:{METRICS_PORT}/metrics").stdout for node in mesh.nodes
     ]
     (plane,) = mesh.kubectl(
         "get", "pod", "-n", "ambit-system", "-l", "app=istiod", "-o", "name"
     ).stdout.split()
     control = mesh.exec("ambit-system", plane, "curl", "-sS", "localhost:15014/metrics").stdout
     text = "\n".join([*nodes, control])
-    assert "istio_tcp_connections_opened_total{" in text and "ambit_xds_nodes 2" in text
+    assert "istio_tcp_connections_opened_total{" in text and f"ambit_xds_nodes {len(mesh.nodes)}" in text
     for name in re.findall(r"^# TYPE (\S+)", text, re.MULTILINE):
         assert f"| `{name}` |" in PAGE
     for label in set(re.findall(r'[{,]([a-z_]+)="', text)):

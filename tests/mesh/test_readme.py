@@ -10,7 +10,11 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
+pytestmark = [
+    pytest.mark.mesh,
+    pytest.mark.kubectl,
+    pytest.mark.laptop_only("types what the README says of the laptop"),
+]
 
 ROOT = Path(__file__).parents[2]
 

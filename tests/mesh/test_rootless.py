@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
+pytestmark = [
+    pytest.mark.mesh,
+    pytest.mark.kubectl,
+    pytest.mark.laptop_only("runs other tests again on an ordinary user's laptop cluster"),
+]
 
 HERE = Path(__file__).parent
 ORDINARY = ("unshare", "--user", "--map-user=1000", "--map-group=1000")

@@ -1,6 +1,5 @@
 """Istio's sample applications, their manifests unchanged, in an enrolled namespace: they run, and talk only TLS."""
 
-import asyncio
 import ipaddress
 import json
 import uuid
@@ -9,15 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from ambit.cli.demo.wire import Capture, captured
-from ambit.local.instance.record import read_record
 from ambit.testing.mesh import Mesh
+from tests.mesh.recorder import Recording, recording
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
 MANIFESTS = Path(__file__).parents[2] / "examples" / "istio"
 SAMPLES = ("bookinfo", "curl", "httpbin", "helloworld", "tcp-echo")
-PODS = ipaddress.ip_network("10.244.0.0/16")
 HBONE_PORT = 15008
 
 TALK = """
@@ -93,11 +90,9 @@ def test_tcp_echo_answers(mesh: Mesh, samples: str, port: str) -> None:
 
 
 def test_only_tls_is_on_the_wire_between_nodes(mesh: Mesh, samples: str) -> None:
-    marker, capture = captured_request(mesh, samples)
-    assert capture.packets > 0
-    assert not capture.has(marker.encode())
-    assert not capture.has(b"HTTP/1.1")
-    ends = {frozenset(pair) & {HBONE_PORT} for pair in ports_between_pods(capture)}
+    marker, recorded, pods = captured_request(mesh, samples)
+    assert not recorded.has(marker.encode())
+    ends = {frozenset(pair) & {HBONE_PORT} for pair in ports_between(pods, recorded)}
     assert ends == {frozenset({HBONE_PORT})}
 
 
@@ -105,50 +100,40 @@ def test_the_capture_finds_plaintext_before_enrolment(mesh: Mesh) -> None:
     """The control of the test above: the same capture of the same request does see what is in the clear."""
     name = create(mesh, is_enrolled=False)
     try:
-        marker, capture = captured_request(mesh, name)
-        assert capture.has(marker.encode())
-        assert capture.has(b"HTTP/1.1")
-        assert all(HBONE_PORT not in pair for pair in ports_between_pods(capture))
+        marker, recorded, pods = captured_request(mesh, name)
+        assert recorded.has(marker.encode())
+        assert all(HBONE_PORT not in pair for pair in ports_between(pods, recorded))
     finally:
         mesh.kubectl("delete", "namespace", name, "--wait=false")
 
 
-def captured_request(mesh: Mesh, namespace: str) -> tuple[str, Capture]:
-    """A request with a fresh marker from the curl pod to an httpbin or bookinfo pod of another node."""
+def captured_request(mesh: Mesh, namespace: str) -> tuple[str, Recording, set[str]]:
+    """A request with a fresh marker from the curl pod to a bookinfo pod of another node, and the pods' addresses."""
     pods = json.loads(mesh.kubectl("get", "pods", "-n", namespace, "-o", "json").stdout)["items"]
     source = next(pod for pod in pods if pod["metadata"]["labels"]["app"] == "curl")
     node = source["spec"]["nodeName"]
     services = ("productpage", "details", "ratings", "reviews")
     target = next(
-        pod["status"]["podIP"]
+        pod
         for pod in pods
         if pod["spec"]["nodeName"] != node and pod["metadata"]["labels"]["app"] in services
     )
     marker = uuid.uuid4().hex
-    record = read_record(mesh.state)
-    assert record is not None
-
-    async def ask() -> Capture:
-        words = ("-H", f"x-marker: {marker}", "-o", "/dev/null", f"http://{target}:9080/health")
-        async with captured(record, node) as capture:
-            await asyncio.to_thread(curl, mesh, namespace, *words)
-        return capture
-
-    return marker, asyncio.run(ask())
+    with recording(mesh, node, target["spec"]["nodeName"]) as recorded:
+        url = f"http://{target['status']['podIP']}:9080/health"
+        curl(mesh, namespace, "-H", f"x-marker: {marker}", "-o", "/dev/null", url)
+    return marker, recorded, {pod["status"]["podIP"] for pod in pods}
 
 
-def ports_between_pods(capture: Capture) -> set[tuple[int, int]]:
-    """Source and destination ports of each TCP packet over IPv4 between two pods (pcap, Ethernet)."""
-    found, place = set(), 24
-    while place + 16 <= len(capture.content):
-        length = int.from_bytes(capture.content[place + 8 : place + 12], "little")
-        frame = capture.content[place + 16 : place + 16 + length]
-        place += 16 + length
+def ports_between(pods: set[str], recorded: Recording) -> set[tuple[int, int]]:
+    """Source and destination ports of each TCP packet over IPv4 between two of these addresses."""
+    found = set()
+    for frame in recorded.frames:
         packet = frame[14:]
         if frame[12:14] != b"\x08\x00" or packet[9] != 6:
             continue
-        ends = [ipaddress.ip_address(packet[12:16]), ipaddress.ip_address(packet[16:20])]
-        if all(end in PODS for end in ends):
+        ends = {str(ipaddress.ip_address(packet[12:16])), str(ipaddress.ip_address(packet[16:20]))}
+        if ends <= pods:
             segment = packet[4 * (packet[0] & 15) :]
             found.add((int.from_bytes(segment[0:2], "big"), int.from_bytes(segment[2:4], "big")))
     return found

@@ -11,6 +11,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from ambit.testing.laptop import LaptopMesh
 from ambit.testing.mesh import Mesh
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
@@ -54,7 +55,7 @@ kind: Pod
 metadata: {name: client}
 spec:
   terminationGracePeriodSeconds: 0
-  containers: [{name: client, image: busybox, command: [sleep, "3600"]}]
+  containers: [{name: client, image: busybox:1, command: [sleep, "3600"]}]
 """
 
 PROBE = """
@@ -96,23 +97,31 @@ def reaches(mesh: Mesh, namespace: str, place: str) -> bool:
     return done.returncode == 0 and isinstance(json.loads(done.stdout)[place][0], bool)
 
 
+def service(mesh: Mesh, namespace: str) -> dict[str, Any]:
+    return dict(json.loads(mesh.kubectl("get", "service", "web", "-n", namespace, "-o", "json").stdout))
+
+
 def test_every_name_and_address_of_a_service_leads_to_it(mesh: Mesh, plain: str) -> None:
-    service = json.loads(mesh.kubectl("get", "service", "web", "-n", plain, "-o", "json").stdout)
-    balancer = mesh.wait(
-        "the load balancer has addresses",
-        lambda: (
-            json.loads(mesh.kubectl("get", "service", "web", "-n", plain, "-o", "json").stdout)
-            .get("status", {})
-            .get("loadBalancer", {})
-            .get("ingress")
-        ),
-    )
     names = ["web", f"web.{plain}", f"web.{plain}.svc", f"web.{plain}.svc.cluster.local"]
-    addresses = [*service["spec"]["clusterIPs"], *(each["ip"] for each in balancer)]
-    assert len(addresses) == 4
-    places = [f"{place}:80" for place in names + addresses]
-    places += [f"each.{plain}:8080", "kubernetes.default:443"]
-    answers = dial(mesh, plain, *places)
+    places = [*(f"{name}:80" for name in names), f"each.{plain}:8080", "kubernetes.default:443"]
+    all_answer(mesh, plain, places, service(mesh, plain)["spec"]["clusterIPs"])
+
+
+@pytest.mark.laptop_only(
+    "on Kubernetes load balancers get their addresses from a cloud's controller, not from the mesh"
+)
+def test_every_address_of_a_load_balancer_leads_to_its_service(laptop: LaptopMesh, plain: str) -> None:
+    def ingress() -> list[dict[str, str]]:
+        return list(service(laptop, plain).get("status", {}).get("loadBalancer", {}).get("ingress", ()))
+
+    addresses = [each["ip"] for each in laptop.wait("the load balancer has addresses", ingress)]
+    assert {":" in address for address in addresses} == {False, True}
+    all_answer(laptop, plain, [], addresses)
+
+
+def all_answer(mesh: Mesh, namespace: str, places: list[str], addresses: list[str]) -> None:
+    """At these places, and at port 80 of these addresses, by the address's own family."""
+    answers = dial(mesh, namespace, *places, *(f"{address}:80" for address in addresses))
     assert {place for place, (kind, _) in answers.items() if isinstance(kind, str)} == set(), answers
     for address in addresses:
         assert answers[f"{address}:80"][0] is (":" in address)
@@ -129,21 +138,22 @@ def test_what_does_not_exist_fails_at_once(mesh: Mesh, plain: str) -> None:
     assert max(seconds for _, seconds in answers.values()) < 1
 
 
-def test_forwards_lead_from_the_host_and_outlive_the_cluster_process(mesh: Mesh, plain: str) -> None:
-    address = mesh.ambit("local", "forward", "add", "web", "80", "-n", plain).stdout.strip()
+@pytest.mark.laptop_only("`ambit local forward` is the laptop's; kubectl port-forward is in test_kubectl")
+def test_forwards_lead_from_the_host_and_outlive_the_cluster_process(laptop: LaptopMesh, plain: str) -> None:
+    address = laptop.ambit("local", "forward", "add", "web", "80", "-n", plain).stdout.strip()
     try:
         assert urlopen(f"http://{address}/", timeout=5).status == 200
-        os.kill(cluster_process(mesh), signal.SIGKILL)
+        os.kill(cluster_process(laptop), signal.SIGKILL)
         assert urlopen(f"http://{address}/", timeout=5).status == 200
-        mesh.wait("pods resolve names again", lambda: reaches(mesh, plain, "web:80"))
+        laptop.wait("pods resolve names again", lambda: reaches(laptop, plain, "web:80"))
         assert urlopen(f"http://{address}/", timeout=5).status == 200
     finally:
-        mesh.ambit("local", "forward", "remove", address.rpartition(":")[2])
+        laptop.ambit("local", "forward", "remove", address.rpartition(":")[2])
 
 
-def cluster_process(mesh: Mesh) -> int:
+def cluster_process(laptop: LaptopMesh) -> int:
     """The pid of `ambit local run` of this very instance: a child of its supervisor."""
-    supervisor = json.loads(mesh.state.instance.read_bytes())["supervisor"]["pid"]
+    supervisor = json.loads(laptop.state.instance.read_bytes())["supervisor"]["pid"]
     for child in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split():
         words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
         if b"local" in words and b"run" in words:

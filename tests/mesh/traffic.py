@@ -100,10 +100,12 @@ def denied_client(name: str, node: str) -> str:
 
 
 def start_traffic(mesh: Mesh, namespace: str) -> None:
-    """`web` on node2; on node1 `client`, which may talk to it, and `denied`, which may not. Returns when both run."""
+    """`web` on the second node; on the first `client`, which may talk to it, and `denied`, which may not. Returns when
+    they run."""
     probe = "readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}"
-    text = OTHERS + denied_client("denied", "node1")
-    for name, node, script, ready in (("web", "node2", SERVER, probe), ("client", "node1", LOAD, "")):
+    near, far = mesh.nodes[:2]
+    text = OTHERS + denied_client("denied", near)
+    for name, node, script, ready in (("web", far, SERVER, probe), ("client", near, LOAD, "")):
         text += POD.format(name=name, node=node, account="default", script=json.dumps(script), probe=ready)
     mesh.kubectl("apply", "-n", namespace, "-f", "-", stdin=text)
     mesh.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod", "--all", "--timeout=60s")

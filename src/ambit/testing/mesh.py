@@ -1,57 +1,96 @@
-"""A laptop cluster as tests see it: the real command line, the real API, and waiting for conditions."""
+"""A mesh as tests see it, wherever it runs: the real command line, the real API, and waiting for conditions.
+
+A driver says where it runs: `ambit.testing.laptop` or `ambit.testing.kubernetes`. What is said of `Mesh` holds for
+both; a test that needs more is marked `laptop_only` with its reason.
+"""
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
 from ambit.kube.client import Client
-from ambit.local.layout import StateDirectory
 
 PATIENCE = 60.0
 LOOK_AGAIN = 0.1
 Result = TypeVar("Result")
 
 
-class Mesh:
-    """One running instance. Every method that runs a program raises with its output when it fails."""
+class Mesh(ABC):
+    """A mesh of two nodes or more. Every method that runs a program raises with its output when it fails."""
 
-    def __init__(self, name: str, state_root: Path, kubectl_program: str | None) -> None:
-        self.name = name
-        self.environment = {**os.environ, "AMBIT_STATE": os.fspath(state_root)}
-        self.state = StateDirectory.of(name, self.environment)
-        self.kubectl_program = kubectl_program
+    kubeconfig: Path
+    environment: dict[str, str]
+    kubectl_program: str | None
+
+    @abstractmethod
+    def _ambit_options(self) -> tuple[str, ...]:
+        """What tells the command line that this cluster is meant."""
+
+    @abstractmethod
+    def _node_command(self, node: str, words: Sequence[str]) -> list[str]:
+        """A command of this machine that runs `words` in the network namespace of a node."""
+
+    @abstractmethod
+    def processes(self, part: str, node: str) -> list[int]:
+        """The process ids, as `end_process` takes them, of a node's `envoy` or `node agent`."""
+
+    @abstractmethod
+    def end_process(self, node: str, pid: int) -> None:
+        """SIGKILL a process of a node."""
+
+    @cached_property
+    def nodes(self) -> tuple[str, ...]:
+        """Names of the nodes that run pods, in order."""
+        listed = json.loads(self.kubectl("get", "nodes", "-o", "json").stdout)["items"]
+        return tuple(
+            sorted(each["metadata"]["name"] for each in listed if not each["spec"].get("unschedulable"))
+        )
+
+    def node_addresses(self, node: str) -> tuple[str, ...]:
+        """A node's own addresses, IPv4 first."""
+        path = 'jsonpath={.status.addresses[?(@.type=="InternalIP")].address}'
+        return tuple(sorted(self.kubectl("get", "node", node, "-o", path).stdout.split(), key=_family))
+
+    def pod_addresses(self, namespace: str, pod: str) -> tuple[str, ...]:
+        """A pod's addresses, IPv4 first: one for each family that the cluster has."""
+        path = "jsonpath={.status.podIPs[*].ip}"
+        found = self.kubectl("get", "pod", pod, "-n", namespace, "-o", path).stdout.split()
+        return tuple(sorted(found, key=_family))
 
     def ambit(
         self, *words: str, check: bool = True, timeout: float = PATIENCE
     ) -> subprocess.CompletedProcess[str]:
-        """Run the command line against this instance (`--name` is added, before a `--`)."""
+        """Run the command line against this mesh (what says so is added, before a `--`)."""
         end = words.index("--") if "--" in words else len(words)
-        command = [sys.executable, "-m", "ambit", *words[:end], "--name", self.name, *words[end:]]
-        return _run(command, self.environment, check=check, timeout=timeout)
+        command = [sys.executable, "-m", "ambit", *words[:end], *self._ambit_options(), *words[end:]]
+        return run(command, self.environment, check=check, timeout=timeout)
 
     def kubectl(
         self, *words: str, check: bool = True, timeout: float = PATIENCE, stdin: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        assert self.kubectl_program is not None, "this test needs a kubectl program"
-        command = [self.kubectl_program, f"--kubeconfig={self.state.kubeconfig}", *words]
-        return _run(command, self.environment, check=check, timeout=timeout, stdin=stdin)
+        command = self._kubectl_command(words)
+        return run(command, self.environment, check=check, timeout=timeout, stdin=stdin)
 
     def popen(self, *words: str, stdin: int | None = None) -> subprocess.Popen[str]:
         """Start a kubectl that goes on by itself; the caller ends it."""
-        assert self.kubectl_program is not None, "this test needs a kubectl program"
-        command = [self.kubectl_program, f"--kubeconfig={self.state.kubeconfig}", *words]
+        command = self._kubectl_command(words)
         return subprocess.Popen(command, env=self.environment, stdin=stdin, stdout=subprocess.PIPE, text=True)
 
+    def _kubectl_command(self, words: Sequence[str]) -> list[str]:
+        assert self.kubectl_program is not None, "this test needs a kubectl program"
+        return [self.kubectl_program, f"--kubeconfig={self.kubeconfig}", *words]
+
     def client(self) -> Client:
-        return Client.from_kubeconfig(self.state.kubeconfig)
+        return Client.from_kubeconfig(self.kubeconfig)
 
     def call(self, work: Callable[[Client], Awaitable[Result]]) -> Result:
         """Run something asynchronous with a client of its own."""
@@ -82,21 +121,25 @@ class Mesh:
         """Run a program in a container: `target` is a pod, or `deploy/NAME`."""
         return self.kubectl("exec", "-n", namespace, target, "--", *words, check=check)
 
-    def on_node(self, place: str, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a program in the network namespace of a node (or of `fabric`)."""
-        return _run(self._node_command(place, words), self.environment, check=check, timeout=PATIENCE)
+    def on_node(self, node: str, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a program in the network namespace of a node."""
+        return run(self._node_command(node, words), self.environment, check=check, timeout=PATIENCE)
 
-    def start_on_node(self, place: str, *words: str) -> subprocess.Popen[str]:
+    def start_on_node(self, node: str, *words: str) -> subprocess.Popen[str]:
         """Start a program there that goes on by itself; the caller ends it."""
-        command = self._node_command(place, words)
+        command = self._node_command(node, words)
         return subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, text=True)
 
-    def _node_command(self, place: str, words: Sequence[str]) -> list[str]:
-        return [
-            sys.executable,
-            *("-m", "ambit", "local", "node", "exec", "--name", self.name, place, "--"),
-            *words,
-        ]
+    def kill(self, part: str, node: str, *, until_back: bool = True) -> None:
+        """SIGKILL a node's `envoy` or `node agent`, and wait until there is a new one."""
+        (pid,) = self.wait(f"{part} of {node} runs", lambda: self._only(part, node))
+        self.end_process(node, pid)
+        if until_back:
+            self.wait(f"{part} of {node} is back", lambda: self._only(part, node) not in ([], [pid]))
+
+    def _only(self, part: str, node: str) -> list[int]:
+        found = self.processes(part, node)
+        return found if len(found) == 1 else []
 
     def wait(self, what: str, condition: Callable[[], Any], timeout: float = PATIENCE) -> Any:
         """Until `condition` gives something true, which is returned. Fails with `what` and its last value."""
@@ -109,7 +152,11 @@ class Mesh:
             time.sleep(LOOK_AGAIN)
 
 
-def _run(
+def _family(address: str) -> bool:
+    return ":" in address
+
+
+def run(
     command: list[str],
     environment: Mapping[str, str],
     *,
@@ -117,6 +164,7 @@ def _run(
     timeout: float,
     stdin: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
+    """A program with its output; with `check`, one that fails is an AssertionError that shows it."""
     done = subprocess.run(
         command,
         env=dict(environment),

@@ -1,4 +1,7 @@
-"""Pytest fixtures: `mesh` is one laptop cluster for the whole session, `namespace` a fresh enrolled namespace."""
+"""Pytest fixtures: `mesh` is one mesh for the whole session, `namespace` a fresh enrolled namespace in it.
+
+`--mesh laptop` starts a laptop cluster; `--mesh kubernetes` uses the cluster of $KUBECONFIG, with ambit installed.
+"""
 
 import os
 import shutil
@@ -10,11 +13,41 @@ from pathlib import Path
 import pytest
 
 from ambit.local.instance.record import read_record
+from ambit.testing.kubernetes import KubernetesMesh
+from ambit.testing.laptop import LaptopMesh
 from ambit.testing.leftovers import leftovers, pid_namespace
 from ambit.testing.mesh import Mesh
 
+DRIVERS = ("laptop", "kubernetes")
+
 _started: dict[Path, int] = {}
 """PID namespaces of this session's instances, by the directory above their state."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--mesh",
+        choices=DRIVERS,
+        default=os.environ.get("AMBIT_TEST_MESH", "laptop"),
+        help="where the mesh runs that tests use: on this laptop, or in the cluster of $KUBECONFIG",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "laptop_only(reason): not run with `--mesh kubernetes`, and why")
+    if config.option.mesh not in DRIVERS:
+        raise pytest.UsageError(f"AMBIT_TEST_MESH is {config.option.mesh!r}, not one of {', '.join(DRIVERS)}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is said to be of the laptop only is left out elsewhere, and the reason shown. Raises UsageError where there
+    is none."""
+    for item in items:
+        for marker in item.iter_markers("laptop_only"):
+            if len(marker.args) != 1 or not isinstance(marker.args[0], str) or not marker.args[0].strip():
+                raise pytest.UsageError(f"{item.nodeid}: laptop_only needs its reason in words")
+            if config.option.mesh != "laptop":
+                item.add_marker(pytest.mark.skip(reason=f"laptop only: {marker.args[0]}"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,9 +65,9 @@ def kubectl_program() -> str | None:
     return os.environ.get("KUBECTL") or shutil.which("kubectl")
 
 
-def start_mesh(root: Path, kubectl_program: str | None, *flags: str) -> Mesh:
+def start_mesh(root: Path, kubectl_program: str | None, *flags: str) -> LaptopMesh:
     """A new instance with a name of its own. Whoever starts it stops it with `mesh.ambit("down")`."""
-    mesh = Mesh(f"t{uuid.uuid4().hex[:8]}", root, kubectl_program)
+    mesh = LaptopMesh(f"t{uuid.uuid4().hex[:8]}", root, kubectl_program)
     mesh.ambit("up", *flags, timeout=120)
     record = read_record(mesh.state)
     assert record is not None
@@ -43,14 +76,27 @@ def start_mesh(root: Path, kubectl_program: str | None, *flags: str) -> Mesh:
 
 
 @pytest.fixture(scope="session")
-def mesh(kubectl_program: str | None) -> Iterator[Mesh]:
-    """Two nodes, everything ready. Socket paths are short, so the state lies directly under /tmp."""
+def mesh(pytestconfig: pytest.Config, kubectl_program: str | None) -> Iterator[Mesh]:
+    """Two nodes, everything ready. Socket paths are short, so a laptop cluster's state lies directly under /tmp."""
+    if pytestconfig.option.mesh == "kubernetes":
+        first = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
+        running = KubernetesMesh(Path(first or "~/.kube/config").expanduser(), kubectl_program)
+        yield running
+        running.close()
+        return
     with tempfile.TemporaryDirectory(prefix="ambit-") as root:
         started = start_mesh(Path(root), kubectl_program)
         try:
             yield started
         finally:
             started.ambit("down")
+
+
+@pytest.fixture(scope="session")
+def laptop(mesh: Mesh) -> LaptopMesh:
+    """The same mesh, for tests that look into the laptop cluster itself; they are marked `laptop_only`."""
+    assert isinstance(mesh, LaptopMesh), "a test with this fixture is marked laptop_only"
+    return mesh
 
 
 @pytest.fixture
