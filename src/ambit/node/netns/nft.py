@@ -1,8 +1,13 @@
 """nftables in another network namespace: loading a script, reading a table back."""
 
 import asyncio
+import subprocess
+from pathlib import Path
 
 from ambit.core.errors import EnvironmentProblem
+from ambit.node.netns.enter import in_namespace
+
+_TIMEOUT = 10.0
 
 
 async def load(netns: str, script: str) -> None:
@@ -21,23 +26,34 @@ async def listing(netns: str, table: str, *options: str) -> str:
 
 
 async def _run(netns: str, text: str, *command: str) -> str:
-    try:
-        process = await asyncio.create_subprocess_exec(
-            "nsenter",
-            f"--net={netns}",
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+    def run() -> subprocess.CompletedProcess[str]:
+        return in_namespace(
+            Path(netns),
+            lambda: subprocess.run(
+                command,
+                input=text,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                timeout=_TIMEOUT,
+            ),
         )
+
+    try:
+        done = await asyncio.to_thread(run)
+    except subprocess.TimeoutExpired as error:
+        raise EnvironmentProblem(
+            f"{' '.join(command)} in {netns} takes more than {_TIMEOUT:.0f} s"
+        ) from error
     except OSError as error:
         raise EnvironmentProblem(
-            f"nsenter cannot be started: {error.strerror}", "install the package util-linux"
+            f"{' '.join(command)} in {netns} cannot be started: {error.strerror}",
+            "the node agent needs CAP_SYS_ADMIN, CAP_NET_ADMIN and the program nft",
         ) from error
-    output, complaint = await process.communicate(text.encode())
-    if process.returncode:
+    if done.returncode:
         raise EnvironmentProblem(
-            f"{' '.join(command)} in {netns} failed: {complaint.decode(errors='replace').strip()}",
-            "the node agent needs CAP_NET_ADMIN and the programs nft and nsenter",
+            f"{' '.join(command)} in {netns} failed: {done.stderr.strip()}",
+            "the node agent needs CAP_NET_ADMIN and the program nft",
         )
-    return output.decode()
+    return done.stdout
