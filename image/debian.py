@@ -37,7 +37,7 @@ _UNUSED = (
     "usr/share/applications/*", "usr/share/binfmts/*", "usr/share/perl5/*", "usr/share/gdb/*",
     "usr/share/initramfs-tools/*", "etc/init.d/*", "etc/update-motd.d/*", "lib/systemd/*", "usr/lib/systemd/*",
     "usr/lib/*/gconv/*", "lib/*/gconv/*", "usr/lib/python3*/lib2to3/*", "usr/lib/python3*/pydoc_data/*",
-    "usr/lib/python3*/turtledemo/*", "usr/lib/python3*/lib-dynload/nis.*",
+    "usr/lib/python3*/turtledemo/*", "usr/lib/python3*/lib-dynload/nis.*", "usr/bin/pdb3*", "usr/bin/pydoc3*", "usr/bin/pygettext3*",
 )  # fmt: skip
 _MERGED = ("bin", "lib", "lib64", "sbin")
 

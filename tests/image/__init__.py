@@ -1,0 +1,1 @@
+"""The container image: its parts, and (marker `kubernetes`) the whole."""
