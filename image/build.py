@@ -11,7 +11,7 @@ from ambit import __version__
 from ambit.core.errors import EnvironmentProblem
 from image import trees
 from image.cache import Cache, content
-from image.debian import Apt, Package, closure
+from image.debian import Apt, Package
 from image.oci import Image, Layer, write_archive
 from image.samples import sample_images
 from image.trees import BASE_PACKAGES, LOCK, ROOT, TOOL_PACKAGES
@@ -43,9 +43,9 @@ def build(output: Path, samples: Path, name: str, cache: Path, *, fresh: bool = 
         kept.forget()
     apt = Apt(cache / "apt", architecture)
     apt.update()
-    base_packages = closure(BASE_PACKAGES, apt.show)
+    base_packages = apt.closure(BASE_PACKAGES)
     inside = {package.name for package in base_packages}
-    tool_packages = [package for package in closure(TOOL_PACKAGES, apt.show) if package.name not in inside]
+    tool_packages = [package for package in apt.closure(TOOL_PACKAGES) if package.name not in inside]
     layers = _layers(kept, apt, base_packages, tool_packages)
     labels = {
         "org.opencontainers.image.title": "ambit",

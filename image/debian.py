@@ -21,6 +21,7 @@ from pathlib import Path
 import msgspec
 
 from ambit.core.errors import EnvironmentProblem
+from image.cache import fingerprint
 
 RELEASE = "bookworm"
 MIRROR = os.environ.get("AMBIT_DEBIAN_MIRROR", "http://deb.debian.org").rstrip("/")
@@ -37,7 +38,8 @@ _UNUSED = (
     "usr/share/applications/*", "usr/share/binfmts/*", "usr/share/perl5/*", "usr/share/gdb/*",
     "usr/share/initramfs-tools/*", "etc/init.d/*", "etc/update-motd.d/*", "lib/systemd/*", "usr/lib/systemd/*",
     "usr/lib/*/gconv/*", "lib/*/gconv/*", "usr/lib/python3*/lib2to3/*", "usr/lib/python3*/pydoc_data/*",
-    "usr/lib/python3*/turtledemo/*", "usr/lib/python3*/lib-dynload/nis.*", "usr/bin/pdb3*", "usr/bin/pydoc3*", "usr/bin/pygettext3*",
+    "usr/lib/python3*/turtledemo/*", "usr/lib/python3*/lib-dynload/nis.*", "usr/bin/pdb3*",
+    "usr/bin/pydoc3*", "usr/bin/pygettext3*",
 )  # fmt: skip
 _MERGED = ("bin", "lib", "lib64", "sbin")
 
@@ -127,7 +129,6 @@ class Apt:
             "APT::Architecture": architecture,
             "APT::Architectures": architecture,
             "APT::Sandbox::User": "",
-            "Acquire::GzipIndexes": "false",
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled": "false",
             "Acquire::Languages": "none",
             "Dir::Cache": f"{directory}/cache",
@@ -147,11 +148,23 @@ class Apt:
         if self._stamp.exists() and time.time() - self._stamp.stat().st_mtime < LISTS_AGE:
             return
         self._run("apt-get", "--error-on=any", "update", "-qq")
+        for old in self._directory.glob("closure-*.json"):
+            old.unlink()
         self._stamp.touch()
 
     def show(self, names: Sequence[str]) -> list[Package]:
         """What apt would install for each name; names that it does not know are missing in the answer."""
         return parse_packages(self._run("apt-cache", "show", "--no-all-versions", *names))
+
+    def closure(self, roots: Sequence[str]) -> list[Package]:
+        """`closure` of the packages in these lists; apt takes seconds for it, so the answer is kept with them."""
+        key = fingerprint([*roots, *sorted(LEFT_OUT), str(self._stamp.stat().st_mtime_ns)])
+        known = self._directory / f"closure-{key}.json"
+        if known.exists():
+            return msgspec.json.decode(known.read_bytes(), type=list[Package])
+        found = closure(roots, self.show)
+        known.write_bytes(msgspec.json.encode(found))
+        return found
 
     def download(self, packages: Iterable[Package]) -> Mapping[Package, Path]:
         """Each package's archive, downloaded when it is not here yet; apt has compared its hash."""

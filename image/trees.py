@@ -60,7 +60,10 @@ def wheels(root: Path, base_root: Path) -> None:
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise EnvironmentProblem(f"the wheels cannot be installed: {done.stderr.strip()}", "./dev lock")
+        raise EnvironmentProblem(
+            f"the wheels cannot be installed: {done.stderr.strip()}",
+            "the package index must be reachable; after a change of dependencies type `./dev lock`",
+        )
     shutil.rmtree(packages / "bin", ignore_errors=True)
     (packages / ".lock").unlink(missing_ok=True)
     for information in packages.glob("*.dist-info"):

@@ -102,7 +102,11 @@ def test_samples_have_a_shell_curl_and_their_services(sample_image: Run) -> None
     assert "details ambit.local.samples.bookinfo" in sample_image([python, *options, only_imported])
 
 
-def test_built_again_elsewhere_it_has_the_same_digest(built: Built, tmp_path: Path) -> None:
+def test_built_again_elsewhere_it_has_the_same_digest(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also without a network: what the first build downloaded is there."""
+    monkeypatch.setenv("UV_OFFLINE", "1")
     shutil.copytree(CACHE / "apt", tmp_path / "apt")
     again = build(tmp_path / "ambit.tar", tmp_path / "samples.tar", NAME, tmp_path, fresh=True)
     assert {name: layer.digest for name, layer in again.layers.items()} == {
