@@ -9,7 +9,10 @@ from ambit.local.layout import NodeAddresses, StateDirectory
 
 
 class ClusterConfig(msgspec.Struct, frozen=True):
-    """`regions` and `zones` give each node's topology labels, in order; shorter lists repeat their last entry."""
+    """`regions` and `zones` give each node's topology labels, in order; shorter lists repeat their last entry.
+
+    `is_demo`: made by `ambit demo`, which may replace it without asking.
+    """
 
     name: str
     nodes: int = 2
@@ -19,6 +22,7 @@ class ClusterConfig(msgspec.Struct, frozen=True):
     regions: tuple[str, ...] = ()
     zones: tuple[str, ...] = ()
     environment: dict[str, str] = {}
+    is_demo: bool = False
 
     @property
     def node_addresses(self) -> tuple[NodeAddresses, ...]:

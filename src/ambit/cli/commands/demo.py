@@ -11,12 +11,12 @@ from ambit.cli.access import DEFAULT_NAME, instance_state, name_option, run
 from ambit.cli.commands.local_forward import add_forward, free_port
 from ambit.cli.demo.steps import NAMESPACE, Demo, Outcome
 from ambit.cli.render.progress import Progress
-from ambit.core.errors import AmbitError
+from ambit.core.errors import AmbitError, BadInput
 from ambit.kube.client import Client
-from ambit.local.config import ClusterConfig
+from ambit.local.config import ClusterConfig, read_config
 from ambit.local.instance.processes import Process, instance_processes
 from ambit.local.instance.ready import wait_ready
-from ambit.local.instance.record import InstanceRecord
+from ambit.local.instance.record import InstanceRecord, read_record
 from ambit.local.instance.start import start_instance
 from ambit.local.instance.stop import stop_instance, undo
 from ambit.local.layout import StateDirectory
@@ -30,12 +30,11 @@ Step = tuple[str, Callable[[], Awaitable[Outcome]]]
     "--once", is_flag=True, help="Take everything down at the end; exit with 1 when a claim did not hold."
 )
 def command(name: str | None, once: bool) -> None:
-    """Two nodes with bookinfo under mutual TLS, each claim measured. An instance of that name is replaced."""
+    """Two nodes with bookinfo under mutual TLS, each claim measured. A former demo is replaced."""
     state = instance_state(name)
+    _make_room(state, name)
     holds = False
     try:
-        if stop_instance(state):
-            click.echo(f"An instance {name or DEFAULT_NAME!r} was there; it is replaced", err=True)
         holds = run(_demo(state, name or DEFAULT_NAME, once))
     finally:
         if once or sys.exc_info()[0] is not None:
@@ -46,9 +45,22 @@ def command(name: str | None, once: bool) -> None:
         sys.exit(1)
 
 
+def _make_room(state: StateDirectory, name: str | None) -> None:
+    """End a former demo. Raises BadInput when somebody's own instance runs under that name."""
+    record = read_record(state)
+    if record is not None and record.is_running() and not read_config(state).is_demo:
+        flag = f" --name {name}" if name else ""
+        raise BadInput(
+            f"instance {name or DEFAULT_NAME!r} is running, and it is not a demo",
+            f"type `ambit down{flag}` when you no longer need it, or give the demo another --name",
+        )
+    if stop_instance(state):
+        click.echo(f"A former demo {name or DEFAULT_NAME!r} was there; it is replaced", err=True)
+
+
 async def _demo(state: StateDirectory, name: str, once: bool) -> bool:
     progress = Progress()
-    record = start_instance(state, ClusterConfig(name=name))
+    record = start_instance(state, ClusterConfig(name=name, is_demo=True))
     await wait_ready(state, record, 60.0, progress.done)
     async with Client.from_kubeconfig(state.kubeconfig) as client:
         demo = Demo(client, record)
