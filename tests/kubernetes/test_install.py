@@ -50,6 +50,8 @@ def test_an_upgrade_rolls_the_parts_that_it_changes(kubernetes: Kubernetes) -> N
     def pods(app: str) -> set[str]:
         return {pod["metadata"]["uid"] for pod in items(kubernetes, "pods", "-n", SYSTEM, "-l", f"app={app}")}
 
+    install()
+    kubernetes.rollout(SYSTEM, "deployment/ambit-control", "daemonset/ambit-node")
     control, nodes = pods("istiod"), pods("ztunnel")
     install("control.podAnnotations.upgraded=once")
     kubernetes.rollout(SYSTEM, "deployment/ambit-control")

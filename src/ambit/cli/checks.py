@@ -231,7 +231,10 @@ CHECKS = (
         "type `ambit up`, or check --kubeconfig", api_answers, is_fatal=True,
     ),
     Check("cluster", "nodes-ready", "all nodes are ready", "type `kubectl describe nodes`", _nodes_ready),
-    Check("cluster", "crds", "Istio's policy kinds are installed", "type `ambit down; ambit up`", _crds_established),
+    Check(
+        "cluster", "crds", "Istio's policy kinds are installed",
+        "type `ambit install`; on a laptop `ambit down; ambit up`", _crds_established,
+    ),
     Check(
         "control plane", "control-ready", "the control plane is ready", LOGS.format("app=istiod"), _control_ready
     ),

@@ -69,10 +69,19 @@ def helm(arguments: Sequence[str], *, kubeconfig: str | None = None, context: st
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip().removeprefix("Error: ") or f"helm ended with code {done.returncode}"
-        raise AmbitError(
-            f"helm {arguments[0]}: {said}", f"type `helm history {RELEASE} -n {SYSTEM_NAMESPACE}`"
-        )
+        raise AmbitError(f"helm {arguments[0]}: {said}", _hint(said))
     return done.stdout
+
+
+def _hint(said: str) -> str:
+    if "another operation" in said:
+        return (
+            "wait for whoever installs at this moment; if an installation was broken off, "
+            f"type `helm rollback {RELEASE} -n {SYSTEM_NAMESPACE}`, or `ambit uninstall` if it was the first"
+        )
+    if "don't meet the specifications of the schema" in said:
+        return "values of all parts: `helm show values` of charts/ambit, of one part: of charts/control and so on"
+    return f"type `helm history {RELEASE} -n {SYSTEM_NAMESPACE}`"
 
 
 def _charts() -> Path:

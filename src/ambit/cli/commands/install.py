@@ -14,7 +14,7 @@ from ambit.cli.render.progress import Progress
 from ambit.core.errors import AmbitError
 from ambit.core.names import SYSTEM_NAMESPACE
 from ambit.kube.client import Client
-from ambit.kube.resource import NAMESPACES
+from ambit.kube.resource import DAEMON_SETS, DEPLOYMENTS, NAMESPACES
 
 READY = ("control-ready", "proxies-ready")
 LOOK_AGAIN = 0.5
@@ -109,8 +109,33 @@ async def _ready(client: Client, timeout: float) -> None:
     deadline = time.monotonic() + timeout
     while True:
         missing = [each for each in await run_checks(client, wanted) if each.result != "success"]
-        if not missing:
+        old = [] if missing else await _not_rolled_out(client)
+        if not missing and not old:
             return
         if time.monotonic() > deadline:
-            raise AmbitError("; ".join(missing[0].error.splitlines()), missing[0].hint)
+            told = missing[0].error.splitlines() if missing else old
+            hint = missing[0].hint if missing else f"type `kubectl -n {SYSTEM_NAMESPACE} get pods`"
+            raise AmbitError("; ".join(told), hint)
         await asyncio.sleep(LOOK_AGAIN)
+
+
+async def _not_rolled_out(client: Client) -> list[str]:
+    """Parts of which pods of an older version are still there: those may be ready as well."""
+    problems = []
+    for kind in (DEPLOYMENTS, DAEMON_SETS):
+        for each in await client.list(kind, SYSTEM_NAMESPACE):
+            status = each.get("status") or {}
+            if kind is DEPLOYMENTS:
+                wanted = each["spec"].get("replicas", 1)
+                fresh, every = status.get("updatedReplicas", 0), status.get("replicas", 0)
+                ready = status.get("availableReplicas", 0)
+            else:
+                wanted = every = status.get("desiredNumberScheduled", 0)
+                fresh, ready = status.get("updatedNumberScheduled", 0), status.get("numberAvailable", 0)
+            is_seen = status.get("observedGeneration") == each["metadata"]["generation"]
+            if not is_seen or not wanted == fresh == every == ready:
+                name = each["metadata"]["name"]
+                problems.append(
+                    f"{kind.kind} {name}: {fresh} of {wanted} pods are new, {ready} are available"
+                )
+    return problems
