@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from ambit.core.address import Address
 from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Rule, Scope
 from ambit.model.service import Service, VirtualAddress
+from ambit.node.capture import probes
 from ambit.node.flows.access_line import access_line
 from ambit.node.flows.record import Reporter
-from ambit.node.netns import sockets
+from ambit.node.netns import identity, nft, sockets
 from ambit.node.netns.enter import in_namespace
 from ambit.node.supervise.table import State
-from tests.node.world import REDIRECTION, Pod, World, making, until
+from tests.node.world import REDIRECTION, Node, Pod, World, making, until
 from tests.plan.dataplane.network import REFUSED
 
 pytestmark = [pytest.mark.netns, pytest.mark.envoy]
@@ -225,6 +227,57 @@ async def test_a_pod_that_lies_about_its_namespace_is_refused(world: World) -> N
     assert "is not the namespace of pod" in (await node.cni("add", liar))["error"]
     world.api.delete("pods", "default", "liar")
     assert "does not exist" in (await node.cni("add", liar))["error"]
+
+
+async def test_a_sandbox_that_ends_again_does_not_end_its_successor(world: World) -> None:
+    """A kubelet takes an old sandbox down more than once, also when the pod has a new one."""
+    client, server = await pair(world)
+    old = client.sandbox_fields
+    client.netns = (await asyncio.to_thread(world.network.host, "client-again")).netns
+    client.four, client.six = await asyncio.to_thread(addresses_of, client.netns)
+    assert await client.node.cni("add", client) == {"ok": True, "enrolled": True}
+    client.began()
+    for netns in (old["netns"], ""):
+        message = {**old, "netns": netns}
+        assert await client.node.tell({"command": "del", **message}) == {"ok": True}
+    assert client.node.agent.enroller.sandboxes[client.uid].netns == str(client.netns)
+    await eventually(client, server, f"{client.four} 2")
+    assert await client.node.cni("del", client) == {"ok": True}
+    assert client.uid not in client.node.agent.enroller.sandboxes
+
+
+async def test_a_pod_of_a_kubelet_joins_unannounced_and_leaves_nothing_on_the_host(world: World) -> None:
+    """The host's /proc is made by hand: a process of the pod, and the host's network namespace."""
+    host = await asyncio.to_thread(world.network.host, "host")
+    node = world.nodes["node1"] = Node(world, "node1")
+    node.host_proc = world.directory / "proc"
+    make_process(node.host_proc, 1, "0::/init.scope", host.netns)
+    await node.start()
+    pod = Pod(await asyncio.to_thread(world.network.host, "late"), world, "late", node, "late")
+    pod.uid = "0b7e0a3c-6a0b-4d5e-9d8f-7f1a2b3c4d5e"
+    pod.create()
+    spec = world.api.objects["pods"]["default", "late"]["spec"]
+    spec["containers"] = [{"livenessProbe": {"tcpSocket": {"port": 8080}}}]
+    cgroup = f"0::/kubepods.slice/kubepods-pod{pod.uid.replace('-', '_')}.slice/cri-containerd-1.scope\n"
+    make_process(node.host_proc, 77, cgroup, pod.netns)
+    pod.began()
+    await until(lambda: pod.annotations.get(REDIRECTION) == "enabled")
+    assert f"{pod.four} . 8080" in await nft.listing(str(host.netns), probes.TABLE)
+    world.api.delete("pods", "default", "late")
+    async with asyncio.timeout(10):
+        while await nft.listing(str(host.netns), probes.TABLE):  # noqa: ASYNC110 - the kernel tells nobody
+            await asyncio.sleep(0.05)
+
+
+def make_process(proc: Path, pid: int, cgroup: str, netns: Path) -> None:
+    (proc / str(pid) / "ns").mkdir(parents=True)
+    (proc / str(pid) / "cgroup").write_text(cgroup)
+    (proc / str(pid) / "ns/net").symlink_to(netns)
+
+
+def addresses_of(netns: Path) -> tuple[Address, Address]:
+    four, six = sorted(identity.addresses(str(netns)), key=lambda address: address.version)
+    return four, six
 
 
 async def test_dns_of_a_pod_is_answered_and_counted(world: World) -> None:

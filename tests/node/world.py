@@ -298,8 +298,10 @@ class Node:
         return int(head.split()[1]), body
 
     async def cni(self, command: str, pod: "Pod") -> dict:
+        return await self.tell({"command": command, **pod.sandbox_fields})
+
+    async def tell(self, message: dict) -> dict:
         reader, writer = await asyncio.open_unix_connection(str(self.run / "cni.sock"))
-        message = {"command": command, **pod.sandbox_fields}
         writer.write(json.dumps(message).encode() + b"\n")
         async with asyncio.timeout(40):
             answer = json.loads(await reader.readline())

@@ -190,7 +190,7 @@ class Enroller:
             return
         if known is not None:
             await self._leave(known, self._configuration.remove)
-        sandbox = await asyncio.to_thread(checked, _described(sandbox, pod))
+        sandbox = await asyncio.to_thread(checked, _described(sandbox, pod, started))
         if not started:
             await capture.block(sandbox.netns)
         local = self._local(sandbox)
@@ -299,11 +299,14 @@ class Enroller:
             yield "Envoy is not connected"
 
 
-def _described(sandbox: Sandbox, pod: Pod) -> Sandbox:
-    """With what only the API knows. Raises AmbitError when the pod runner speaks of another pod."""
+def _described(sandbox: Sandbox, pod: Pod, started: bool) -> Sandbox:
+    """With what only the API knows. Raises AmbitError when the pod runner speaks of another pod.
+
+    The API may still show the addresses of a former sandbox while a new one is set up.
+    """
     if pod.uid != sandbox.uid or pod.key != sandbox.key:
         raise AmbitError(f"pod {sandbox.namespace}/{sandbox.name} has the uid {pod.uid}, not {sandbox.uid}")
-    if pod.addresses and not set(pod.addresses) <= set(sandbox.addresses):
+    if started and pod.addresses and not set(pod.addresses) <= set(sandbox.addresses):
         raise AmbitError(f"pod {sandbox.namespace}/{sandbox.name} has other addresses than its sandbox")
     return msgspec.structs.replace(
         sandbox,
