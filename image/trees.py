@@ -22,7 +22,7 @@ from image.interpreter import PACKAGES, PYTHON, STANDARD_LIBRARY, VERSION, compi
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "image/requirements.lock"
 USER = 1337
-BASE_PACKAGES = ("base-files", f"python{VERSION}", "libstdc++6", "nftables", "util-linux")
+BASE_PACKAGES = ("base-files", f"python{VERSION}", "libstdc++6", "nftables")
 TOOL_PACKAGES = ("busybox-static", "curl")
 
 _ACCOUNTS = {
