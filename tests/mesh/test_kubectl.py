@@ -195,9 +195,9 @@ def test_server_side_apply_and_dry_run(mesh: Mesh, web: str) -> None:
 
 def test_rollout_undo_goes_back(mesh: Mesh, web: str) -> None:
     image = "jsonpath={.spec.template.spec.containers[0].image}"
-    mesh.kubectl("set", "image", "-n", web, "deploy/web", "web=python:3.12")
+    mesh.kubectl("set", "image", "-n", web, "deploy/web", "web=busybox:1")
     mesh.kubectl("rollout", "status", "-n", web, "deploy/web", "--timeout=60s")
-    assert mesh.kubectl("get", "deploy", "web", "-n", web, "-o", image).stdout == "python:3.12"
+    assert mesh.kubectl("get", "deploy", "web", "-n", web, "-o", image).stdout == "busybox:1"
     mesh.kubectl("rollout", "undo", "-n", web, "deploy/web")
     mesh.kubectl("rollout", "status", "-n", web, "deploy/web", "--timeout=60s")
     assert mesh.kubectl("get", "deploy", "web", "-n", web, "-o", image).stdout == "python:3"
@@ -245,7 +245,7 @@ def test_api_resources(mesh: Mesh) -> None:
             "may not change once set",
         ),
         (
-            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {replicas: three}",
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: bad}\nspec: {replicas: three}",
             "cannot unmarshal string into Go struct field",
         ),
         (BAD_ROUTE, "spec.rules[0].matches[0].path: Invalid value"),
