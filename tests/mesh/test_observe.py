@@ -16,6 +16,8 @@ from tests.mesh.traffic import SERVER
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
 PAGE = (Path(__file__).parents[2] / "docs/observe.md").read_text()
+PLACES = "jsonpath={range .items[*]}{.spec.nodeName} {.status.podIP}{'\\n'}{end}"
+READ = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode())"
 SERVICE = {
     "apiVersion": "v1",
     "kind": "Service",
@@ -56,13 +58,16 @@ def test_both_sides_report_a_pod_that_ended_at_once_with_its_identity(mesh: Mesh
 
 @pytest.mark.usefixtures("calls")
 def test_every_metric_that_is_served_is_on_the_page_with_its_labels(mesh: Mesh) -> None:
+    proxies = mesh.kubectl("get", "pods", "-n", "ambit-system", "-l", "app=ztunnel", "-o", PLACES).stdout
     nodes = [
-        mesh.on_node(node, "curl", "-sS", f"localhost:{METRICS_PORT}/metrics").stdout for node in mesh.nodes
+        mesh.on_node(node, "curl", "-sS", f"{address}:{METRICS_PORT}/metrics").stdout
+        for node, address in (line.split() for line in proxies.splitlines())
     ]
+    assert len(nodes) == len(mesh.nodes)
     (plane,) = mesh.kubectl(
         "get", "pod", "-n", "ambit-system", "-l", "app=istiod", "-o", "name"
     ).stdout.split()
-    control = mesh.exec("ambit-system", plane, "curl", "-sS", "localhost:15014/metrics").stdout
+    control = mesh.exec("ambit-system", plane, "python3", "-c", READ, "http://localhost:15014/metrics").stdout
     text = "\n".join([*nodes, control])
     assert "istio_tcp_connections_opened_total{" in text and f"ambit_xds_nodes {len(mesh.nodes)}" in text
     for name in re.findall(r"^# TYPE (\S+)", text, re.MULTILINE):

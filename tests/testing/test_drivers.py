@@ -18,7 +18,8 @@ case "$*" in
   {"metadata": {"name": "first"}, "spec": {}}]}' ;;
 *" get pod web "*) echo fd00::1 10.0.0.1 ;;
 *"/proc"*) echo '{"1": ["/sbin/init"], "7": ["/opt/envoy", "-c", "x"], "8": ["python3", "-m", "ambit", "node", "run"],
-  "9": ["/usr/bin/python3", "/usr/bin/ambit", "node", "run"]}' ;;
+  "9": ["python3", "-I", "/lib/keeper.py", "python3", "-m", "ambit", "node", "run"],
+  "10": ["/usr/bin/python3", "/usr/bin/ambit", "node", "run"]}' ;;
 esac
 """
 TESTS = """
@@ -77,7 +78,7 @@ def test_nothing_is_removed_when_no_node_was_entered(mesh: KubernetesMesh, told:
 
 def test_processes_of_a_node_by_part(mesh: KubernetesMesh, told: Path) -> None:
     assert mesh.processes("envoy", "first") == [7]
-    assert mesh.processes("node agent", "first") == [8, 9]
+    assert mesh.processes("node agent", "first") == [8, 10]
     mesh.end_process("first", 7)
     assert told.read_text().rstrip().endswith("7 9")
 

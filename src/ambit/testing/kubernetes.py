@@ -16,6 +16,8 @@ from ambit.local.instance.processes import part_of
 from ambit.testing.mesh import Mesh
 
 NODE_IMAGE = "python:3"
+KEEPER = "keeper.py"
+"""The node container's first process, whose command line ends with the agent's."""
 LIST_PROCESSES = """
 import json, os
 found = {}
@@ -56,9 +58,8 @@ class KubernetesMesh(Mesh):
 
     def processes(self, part: str, node: str) -> list[int]:
         listed = json.loads(self.on_node(node, "python3", "-c", LIST_PROCESSES).stdout)
-        return [
-            int(pid) for pid, words in listed.items() if part_of([os.path.basename(w) for w in words]) == part
-        ]
+        named = {int(pid): [os.path.basename(word) for word in words] for pid, words in listed.items()}
+        return [pid for pid, words in named.items() if part_of(words) == part and KEEPER not in words]
 
     def end_process(self, node: str, pid: int) -> None:
         self.on_node(node, "python3", "-c", END_PROCESS, str(pid), str(int(signal.SIGKILL)))
