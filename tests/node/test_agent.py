@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import json
 import os
+import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -14,7 +15,9 @@ import pytest
 from ambit.core.address import Address
 from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Rule, Scope
 from ambit.model.service import Service, VirtualAddress
+from ambit.node.capture import apply as capture
 from ambit.node.capture import probes
+from ambit.node.capture.ruleset import Capture
 from ambit.node.flows.access_line import access_line
 from ambit.node.flows.record import Reporter
 from ambit.node.netns import identity, nft, sockets
@@ -263,6 +266,17 @@ async def test_a_pod_of_a_kubelet_joins_unannounced_and_leaves_nothing_on_the_ho
     pod.began()
     await until(lambda: pod.annotations.get(REDIRECTION) == "enabled")
     assert f"{pod.four} . 8080" in await nft.listing(str(host.netns), probes.TABLE)
+    former = pod.netns
+    pod.netns = (await asyncio.to_thread(world.network.host, "late-again")).netns
+    pod.four, pod.six = await asyncio.to_thread(addresses_of, pod.netns)
+    shutil.rmtree(node.host_proc / "77")
+    make_process(node.host_proc, 78, cgroup, pod.netns)
+    await asyncio.create_subprocess_exec("ip", "netns", "del", former.name)
+    await until(lambda: not former.exists())
+    pod.began()
+    async with asyncio.timeout(15):
+        while not await capture.is_redirected(str(pod.netns), Capture()):  # noqa: ASYNC110 - the kernel tells nobody
+            await asyncio.sleep(0.05)
     world.api.delete("pods", "default", "late")
     async with asyncio.timeout(10):
         while await nft.listing(str(host.netns), probes.TABLE):  # noqa: ASYNC110 - the kernel tells nobody

@@ -107,7 +107,9 @@ class Reconciler:
         if pod.terminating:
             return
         if wanted(pod, self._namespaces.items.get(("", key[0]))):
-            if pod.running and (known is None or known.leaving or not pod.annotated):
+            if pod.running and (
+                known is None or known.leaving or not pod.annotated or not known.same_namespace()
+            ):
                 await self._capture(pod)
         elif captured and not await self._enroller.unenrol(pod.uid):
             self._queue.add_after(key, _DRAIN_CHECK)
@@ -116,7 +118,7 @@ class Reconciler:
 
     async def _capture(self, pod: Pod) -> None:
         known = self._enroller.sandboxes.get(pod.uid)
-        if known is not None:
+        if known is not None and known.same_namespace():
             await self._enroller.add(known, pod, started=True)
             return
         sandbox, netns = await asyncio.to_thread(self._found, pod)
