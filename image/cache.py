@@ -1,9 +1,11 @@
 """Trees and packed layers that need not be made again, in `.cache/image`."""
 
+import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -16,6 +18,14 @@ class Cache:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """One build at a time; another waits for it."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with (self._directory / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def forget(self) -> None:
         """Make everything anew the next time."""

@@ -147,7 +147,7 @@ class Apt:
         """Get the package lists, unless those here are from today."""
         if self._stamp.exists() and time.time() - self._stamp.stat().st_mtime < LISTS_AGE:
             return
-        self._run("apt-get", "--error-on=any", "update", "-qq")
+        self._run("apt-get", "update", "--error-on=any", "-qq")
         for old in self._directory.glob("closure-*.json"):
             old.unlink()
         self._stamp.touch()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from image.__main__ import CACHE
-from image.build import Built, build
+from image.build import ROLES, SAMPLES, Built, build
 from image.interpreter import PACKAGES, PYTHON
 from image.samples import entries
 
@@ -17,8 +17,6 @@ from ambit import __version__
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(900)]
 NAME = "localhost/ambit:dev"
-AMBIT = ("base", "wheels", "ambit")
-SAMPLES = ("base", "ambit", "tools")
 IMPORT_ALL = """
 import ambit, importlib, pkgutil
 names = [each.name for each in pkgutil.walk_packages(ambit.__path__, "ambit.")]
@@ -57,7 +55,7 @@ def runner(built: Built, layers: Sequence[str], root: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def ambit_image(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return runner(built, AMBIT, tmp_path_factory.mktemp("ambit"))
+    return runner(built, ROLES, tmp_path_factory.mktemp("ambit"))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +85,7 @@ def test_byte_code_is_used_and_complete(ambit_image: Run) -> None:
 
 def test_there_is_no_shell_and_no_package_manager(built: Built) -> None:
     programs = set[str]()
-    for name in AMBIT:
+    for name in ROLES:
         with tarfile.open(built.layers[name].path) as layer:
             programs |= {each.name for each in layer if Path(each.name).parent.name in ("bin", "sbin")}
     assert programs == {"usr/bin/python3", "usr/bin/python3.11", "usr/sbin/nft", "usr/local/bin/ambit"}
