@@ -20,9 +20,11 @@ ROLES = ("base", "wheels", "ambit")
 """The layers of ambit's image, lowest first."""
 SAMPLES = ("base", "ambit", "tools")
 _RECIPE = tuple(ROOT / "image" / name for name in ("debian.py", "interpreter.py", "oci.py", "trees.py"))
-_SOURCES = tuple(
-    ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "src/ambit", "examples")
+SOURCES = tuple(
+    ROOT / name
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "src/ambit", "examples", "charts")
 )
+"""What our wheel is built from."""
 
 
 class Built(msgspec.Struct, frozen=True):
@@ -69,7 +71,7 @@ def _layers(cache: Cache, apt: Apt) -> dict[str, Layer]:
     base_inputs = [recipe, *(package.sha256 for package in base_packages)]
     base, root = cache.layer("base", base_inputs, lambda tree: trees.base(tree, apt.download(base_packages)))
     wheels, _ = cache.layer("wheels", [*base_inputs, content(LOCK)], lambda tree: trees.wheels(tree, root))
-    ambit, _ = cache.layer("ambit", [*base_inputs, content(*_SOURCES)], lambda tree: trees.ambit(tree, root))
+    ambit, _ = cache.layer("ambit", [*base_inputs, content(*SOURCES)], lambda tree: trees.ambit(tree, root))
     tools, _ = cache.layer(
         "tools",
         [recipe, *(package.sha256 for package in tool_packages)],
