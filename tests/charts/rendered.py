@@ -40,10 +40,13 @@ CASES: dict[str, tuple[str, ...]] = {
         "node.concurrency=2",
         "node.maxDrain=60",
         "node.sameNodeTLS=true",
+        "node.cni.cniBinDir=/var/lib/rancher/bin",
+        "node.cni.cniConfDir=/var/lib/rancher/net.d",
+        "node.cni.systemNamespaces={kube-system,network}",
         "node.podLabels.team=mesh",
         "node.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey=zone",
     ),
-    "node-only": ("base.enabled=false", "control.enabled=false"),
+    "node-only": ("base.enabled=false", "control.enabled=false", "node.cni.enabled=false"),
 }
 """Goldens and the values they are rendered with."""
 
