@@ -78,5 +78,8 @@ def test_it_leaves_nothing_and_can_be_installed_again(kubernetes: Kubernetes) ->
         if any(word in json.dumps(each) for word in ("ambit", "istio"))
     ]
     assert left == []
+    for node in kubernetes.cluster.nodes:
+        cni = [*(node.home / "etc-cni/net.d").iterdir(), *(node.home / "opt-cni/bin").iterdir()]
+        assert [path.name for path in cni if "ambit" in path.name] == []
     install()
     ambit("check", "--wait", "60")
