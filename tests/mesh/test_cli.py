@@ -136,10 +136,15 @@ def listed(mesh: Mesh, words: str, wanted: list[str]) -> Any:
     header = mesh.ambit(*command).stdout.splitlines()[0].split("   ")
     columns = [column.strip() for column in header if column]
     assert columns[: len(wanted)] == wanted
-    as_json = json.loads(mesh.ambit(*command, "-o", "json").stdout)
-    as_yaml = yaml.safe_load(mesh.ambit(*command, "-o", "yaml").stdout)
-    assert type(as_json) is type(as_yaml)
-    assert len(as_json) == len(as_yaml)
+
+    def in_both() -> tuple[Any, Any] | None:
+        as_json = json.loads(mesh.ambit(*command, "-o", "json").stdout)
+        as_yaml = yaml.safe_load(mesh.ambit(*command, "-o", "yaml").stdout)
+        assert type(as_json) is type(as_yaml)
+        return (as_json, as_yaml) if len(as_json) == len(as_yaml) else None
+
+    # Other pods may come or go between the two.
+    as_json, _ = mesh.wait("both formats list the same", in_both)
     return as_json
 
 
