@@ -164,6 +164,23 @@ async def test_what_reaches_the_pod(pair: Pair, any_address: str, pod: str, prob
     assert await asyncio.to_thread(lambda: reaches(server, dial(pair.node, pod, 8080)))
 
 
+@pytest.mark.parametrize("is_server", [True, False])
+async def test_what_was_open_before_goes_on_in_both_directions(pair: Pair, is_server: bool) -> None:
+    """The kernel tracks a connection only from these rules on: the middle of one is no reason to redirect it."""
+    ends = (pair.pod, POD, pair.node) if is_server else (pair.node, NODE, pair.pod)
+    with listen(ends[0], ends[1], 9080) as server, dial(ends[2], ends[1], 9080) as client:
+        accepted, _ = server.accept()
+        with accepted:
+            accepted.settimeout(TIMEOUT)
+            client.sendall(b"asked before")
+            assert accepted.recv(100) == b"asked before"
+            await apply.redirect(str(pair.pod), ruleset.Capture())
+            accepted.sendall(b"answered after")
+            assert client.recv(100) == b"answered after"
+            client.sendall(b"asked after")
+            assert accepted.recv(100) == b"asked after"
+
+
 async def test_a_blocked_pod_reaches_nobody_but_itself(pair: Pair) -> None:
     await apply.block(str(pair.pod))
     assert await apply.is_blocked(str(pair.pod))

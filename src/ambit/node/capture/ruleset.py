@@ -7,7 +7,9 @@ NAT redirect, as Istio does it:
 3. connections that the proxy opens into the pod are marked when they *arrive* (never when they leave: the
 proxy's own outbound tunnels would be rerouted), and replies get that mark so that table 100 keeps them local;
 4. while the agent is away nobody answers on 15053, and the kernel's "port unreachable" would make resolvers fail at
-once: it is dropped, so that they ask again until the agent is back.
+once: it is dropped, so that they ask again until the agent is back;
+5. what was open before goes on as it was: the kernel begins to track connections with these rules, and would redirect
+the middle of one to a proxy that does not know it, so only a packet that opens a connection is redirected.
 """
 
 import msgspec
@@ -25,7 +27,7 @@ from ambit.core.names import (
 )
 
 TABLE = "ambit"
-VERSION = 2
+VERSION = 3
 """Changes whenever the rules do; it is in the table's comment for people."""
 
 
@@ -80,6 +82,7 @@ def removing() -> str:
 
 _LEAVING_HOOK = "nat hook output priority -100"
 _ARRIVING_HOOK = "nat hook prerouting priority dstnat"
+_OPEN_BEFORE = "tcp flags != syn / fin,syn,rst,ack return"
 _MASK = f"0x{MARK_MASK:08x}"
 _PROXY = f"0x{PROXY_MARK:08x}"
 _CONNECTION = f"0x{CONNECTION_MARK:08x}"
@@ -110,6 +113,7 @@ def _leaving(capture: Capture) -> list[str]:
         _from_proxy("return"),
         f"meta mark & {_MASK} == {_CONNECTION} return",
         'oifname "lo" return',
+        _OPEN_BEFORE,
         *(dns if capture.dns else []),
         f"meta l4proto tcp redirect to :{OUTBOUND_PORT}",
     ]
@@ -121,6 +125,7 @@ def _arriving() -> list[str]:
         f"ip saddr {PROBE_ADDRESS_V4} return",
         f"ip6 saddr {PROBE_ADDRESS_V6} return",
         f"tcp dport {HBONE_PORT} return",
+        _OPEN_BEFORE,
         f"meta l4proto tcp redirect to :{INBOUND_PLAINTEXT_PORT}",
     ]
 
