@@ -1,1 +1,1 @@
-"""The socket on which the pod runner, or the CNI plugin, announces sandboxes."""
+"""The CNI plugin of Kubernetes nodes, and the socket on which it, or the laptop's pod runner, announces sandboxes."""
