@@ -36,6 +36,16 @@ exec 4<>/dev/tcp/{last}/9000 && echo {marker}-{number}b. >&4
 read -t 20 -u 3 first; read -t 20 -u 4 second
 [ "$first$second" = takentaken ]
 """
+FIRST_WITHOUT_BASH = """
+import socket, sys
+made = []
+for address, letter in (("{first}", "a"), ("{last}", "b")):
+    made.append(socket.create_connection((address, 9000), 20))
+    made[-1].sendall(b"{marker}-{number}" + letter.encode() + b".\\n")
+sys.exit([each.makefile().readline() for each in made] != ["taken\\n"] * 2)
+"""
+# Whatever the image has: bash comes to its first connection soonest.
+EITHER = 'command -v bash >/dev/null && exec bash -c "$0"; exec python3 -ISc "$1"'
 
 # Opens connection after connection, and says at the end how many were not answered.
 CHATTER = """
@@ -101,9 +111,11 @@ def make_sink(mesh: Mesh, namespace: str) -> tuple[str, str]:
     return addresses[0], addresses[-1]
 
 
-async def start_quickly(client: Client, namespace: str, node: str, scripts: list[str]) -> Counter[str]:
+async def start_quickly(client: Client, namespace: str, node: str, scripts: list[list[str]]) -> Counter[str]:
     """Pods with these scripts, many at a time, each deleted when it has ended; how many ended how."""
-    waiting = [pod(f"p{number}", node, ["bash", "-c", script]) for number, script in enumerate(scripts)]
+    waiting = [
+        pod(f"p{number}", node, ["sh", "-c", EITHER, *script]) for number, script in enumerate(scripts)
+    ]
     ended: dict[str, str] = {}
     there = ["sink"]
     while waiting or there != ["sink"]:
@@ -122,10 +134,16 @@ async def start_quickly(client: Client, namespace: str, node: str, scripts: list
     return Counter(ended.values())
 
 
-def first_bytes(mesh: Mesh, namespace: str, marker: str, count: int) -> list[str]:
-    """Makes the sink; the scripts of so many pods that send to it at once."""
+def first_bytes(mesh: Mesh, namespace: str, marker: str, count: int) -> list[list[str]]:
+    """Makes the sink; the scripts of so many pods that send to it at once: for bash, and for Python."""
     first, last = make_sink(mesh, namespace)
-    return [FIRST.format(first=first, last=last, marker=marker, number=number) for number in range(count)]
+    return [
+        [
+            text.format(first=first, last=last, marker=marker, number=number)
+            for text in (FIRST, FIRST_WITHOUT_BASH)
+        ]
+        for number in range(count)
+    ]
 
 
 def send_first_bytes(mesh: Mesh, namespace: str, marker: str, count: int) -> list[str]:
