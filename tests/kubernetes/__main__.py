@@ -1,7 +1,7 @@
 """`./dev test-kubernetes`: images, a cluster of two nodes, ambit in it, the tests that need it, everything down.
 
-Arguments are pytest's, e.g. `-k bookinfo`. With `--keep` the cluster stays for a look, and the next run with
-`--keep` uses it again.
+Arguments are pytest's, e.g. `-k bookinfo`; `--mesh kubernetes -m mesh` runs the laptop's tests there instead. With
+`--keep` the cluster stays for a look, and the next run with `--keep` uses it again.
 """
 
 import argparse
