@@ -24,7 +24,6 @@ from ambit.core.errors import EnvironmentProblem
 from image.cache import fingerprint
 
 RELEASE = "bookworm"
-MIRROR = os.environ.get("AMBIT_DEBIAN_MIRROR", "http://deb.debian.org").rstrip("/")
 LISTS_AGE = 24 * 3600
 """Seconds for which downloaded package lists are used without asking again."""
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -96,6 +95,28 @@ def closure(
     return sorted(found.values())
 
 
+def mirror() -> str:
+    """Where Debian's packages come from: `AMBIT_DEBIAN_MIRROR`, else what this machine's own apt uses.
+
+    Raises EnvironmentProblem when neither names one (on Ubuntu, whose own archive has other packages).
+    """
+    if given := os.environ.get("AMBIT_DEBIAN_MIRROR"):
+        return given.rstrip("/")
+    listed = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    sites = (line.strip().rstrip("/") for line in listed.stdout.splitlines())
+    found = next((site for site in sites if site.endswith("/debian")), None)
+    if found is None:
+        raise EnvironmentProblem(
+            "this machine's apt knows no Debian mirror", "let AMBIT_DEBIAN_MIRROR=URL name one"
+        )
+    return found.removesuffix("/debian")
+
+
 class Apt:
     """apt with all its state below one directory."""
 
@@ -109,6 +130,7 @@ class Apt:
                 )
         if not _KEYRING.is_file():
             raise EnvironmentProblem(f"{_KEYRING} is missing", "apt-get install debian-archive-keyring")
+        self._mirror = mirror()
         self._directory = directory
         self._archives = directory / "archives"
         self._stamp = directory / "updated"
@@ -117,7 +139,7 @@ class Apt:
         (directory / "status").touch()
         (directory / "sources.list").write_text(
             "".join(
-                f"deb [signed-by={_KEYRING}] {MIRROR}/{where} main\n"
+                f"deb [signed-by={_KEYRING}] {self._mirror}/{where} main\n"
                 for where in (
                     f"debian {RELEASE}",
                     f"debian {RELEASE}-updates",
@@ -192,7 +214,7 @@ class Apt:
         if done.returncode:
             raise EnvironmentProblem(
                 f"{program} {arguments[0]} failed: {done.stderr.strip()}",
-                f"{MIRROR} must be reachable; AMBIT_DEBIAN_MIRROR=URL names another mirror",
+                f"{self._mirror} must be reachable; AMBIT_DEBIAN_MIRROR=URL names another mirror",
             )
         return done.stdout
 

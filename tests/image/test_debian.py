@@ -124,7 +124,7 @@ def test_a_machine_without_apt_is_told_so(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.skipif(shutil.which("apt-get") is None, reason="no apt-get: not a Debian system")
 def test_a_mirror_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("image.debian.MIRROR", "http://127.0.0.1:9")
+    monkeypatch.setenv("AMBIT_DEBIAN_MIRROR", "http://127.0.0.1:9/")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with pytest.raises(EnvironmentProblem, match="apt-get update failed") as raised:
         Apt(tmp_path, "amd64").update()
