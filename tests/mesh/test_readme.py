@@ -45,8 +45,9 @@ def test_your_own_mesh(environment: dict[str, str]) -> None:
     (block,) = re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[:1]
     setup, *lines = block.splitlines()
     assert setup.startswith("./dev setup")
-    # `-f` follows for ever; a newcomer looks at it for a moment.
-    script = "\n".join(line.replace("ambit flows -f", "ambit flows") for line in lines)
+    # `-f` follows for ever; a newcomer looks at it until the request of a moment ago is there.
+    seen = "until ambit flows | grep -q 'default/curl-.*productpage'; do :; done; ambit flows"
+    script = "\n".join(line.replace("ambit flows -f", seen) for line in lines)
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=ROOT, env=environment, check=False, capture_output=True, text=True, timeout=110,
