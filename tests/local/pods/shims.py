@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -85,6 +86,7 @@ def container(
     return {
         "name": name,
         "attempt": attempt,
+        "started": time.time(),
         "process": process(*argv),
         "privileged": privileged,
         "mounts": mounts or [],

@@ -190,6 +190,7 @@ class Containers:
                 {
                     "name": slot.name,
                     "attempt": attempt,
+                    "started": began,
                     "process": process,
                     "privileged": plan.is_privileged(container),
                     "mounts": mounts,

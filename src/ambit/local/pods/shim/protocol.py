@@ -41,10 +41,11 @@ class Process(TypedDict):
 
 
 class Container(TypedDict):
-    """One attempt to run one container."""
+    """One attempt to run one container. `started` is when it was asked for: runner and shim show the same time."""
 
     name: str
     attempt: int
+    started: float
     process: Process
     privileged: bool
     mounts: list[Mount]

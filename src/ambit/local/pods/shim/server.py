@@ -188,7 +188,7 @@ class Server:
             "name": container["name"],
             "attempt": container["attempt"],
             "pid": pid,
-            "started": time.time(),
+            "started": container["started"],
             "finished": None,
             "exit_code": None,
             "signal": None,
