@@ -148,15 +148,15 @@ def test_a_running_instance_without_its_record(cold: LaptopMesh) -> None:
 
 
 def start(mesh: LaptopMesh, *words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "ambit", *words, "--name", mesh.name]
+    # A test run in the background of a shell script ignores SIGINT, and so would its children. (No preexec_fn: it
+    # forks this process, and gRPC's threads abort such a fork now and then.)
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "ambit", *words, "--name", mesh.name]
     return subprocess.Popen(
         command,
         env=mesh.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # A test run in the background of a shell script ignores SIGINT, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
