@@ -39,8 +39,8 @@ EARLY_DATA = 64 << 10
 """Bytes read from a client before its destination is connected."""
 LOG_FLUSH_INTERVAL = 0.25
 """An access-log entry reaches the agent within this many seconds."""
-TUNNEL_LOG_FROM = 0.02
-"""Shorter tunnels cannot have been cut short: a whole window of a slow client takes longer to fill."""
+TUNNEL_LOG_FROM = 1 << 20
+"""Tunnels that carried fewer bytes to the client cannot have been cut short: they fit into its window."""
 LOG_PERIOD = 5.0
 """Open connections report their running totals this often."""
 HEAP_LIMIT = 512 << 20
