@@ -180,12 +180,12 @@ class NodeAgent:
                 gc.freeze()
                 _log.info("the agent of node %s runs", settings.node)
                 await stop.wait()
+                # Asked while pods are still watched and served: it may take a while.
+                is_over = await self._is_uninstalled()
                 _log.info("stopping; Envoy goes on")
                 for task in running:
                     task.cancel()
-            if self.installer is not None and await is_deleted(
-                self._client, settings.pod_namespace, settings.daemon_set
-            ):
+            if self.installer is not None and is_over:
                 _log.info("the mesh is uninstalled: the CNI plugin goes too")
                 self.installer.uninstall()
 
@@ -203,6 +203,16 @@ class NodeAgent:
         if self.installer is not None and self.installer.problem:
             missing.append(self.installer.problem)
         return missing
+
+    async def _is_uninstalled(self) -> bool:
+        """Whether no agent comes after this one; false where there is no CNI plugin to take away."""
+        settings = self.settings
+        if self.installer is None:
+            return False
+        own = settings.pod_namespace, settings.pod_name
+        return await is_deleted(
+            self._client, settings.pod_namespace, settings.daemon_set, lambda: self.reconciler.is_ending(own)
+        )
 
     async def _applied(self, stored: Stored) -> str | None:
         concerned = self.configuration.pods_reading(stored.touched)

@@ -127,19 +127,23 @@ class Server:
 
 
 @pytest.mark.parametrize(
-    ("answers", "deleted"),
+    ("answers", "ends", "deleted"),
     [
-        ([{"metadata": {"name": "ambit-node"}}], False),
-        ([{"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}], True),
-        ([NotFound(404, "NotFound", "")], True),
-        ([Forbidden(403, "Forbidden", ""), Unauthorized(401, "Unauthorized", "")], True),
-        ([Unreachable("no"), NotFound(404, "NotFound", "")], True),
-        ([Forbidden(403, "Forbidden", "")], False),
-        ([Unreachable("no")], False),
+        ([{"metadata": {"name": "ambit-node"}}], True, False),
+        ([{"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}], False, True),
+        ([NotFound(404, "NotFound", "")], False, True),
+        ([Forbidden(403, "Forbidden", ""), Unauthorized(401, "Unauthorized", "")], True, True),
+        ([Unreachable("no"), NotFound(404, "NotFound", "")], False, True),
+        ([Forbidden(403, "Forbidden", "")], True, False),
+        ([Unreachable("no")], True, False),
+        # `kubectl delete pod --force`, or new keys of the cluster: the token is refused, the DaemonSet is there.
+        ([Unauthorized(401, "Unauthorized", "")], False, False),
+        ([Unauthorized(401, "Unauthorized", ""), {"metadata": {"name": "ambit-node"}}], False, False),
     ],
 )
 async def test_only_a_deleted_agent_takes_the_plugin_away(
-    answers: list[Any], deleted: bool, monkeypatch: pytest.MonkeyPatch
+    answers: list[Any], ends: bool, deleted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_DOUBT", 0.8)
-    assert await is_deleted(cast(Client, Server(*answers)), "ambit-system", "ambit-node") is deleted
+    server = cast(Client, Server(*answers))
+    assert await is_deleted(server, "ambit-system", "ambit-node", lambda: ends) is deleted

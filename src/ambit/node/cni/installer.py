@@ -129,22 +129,29 @@ class Installer:
                 await asyncio.sleep(1)
 
 
-async def is_deleted(client: Client, namespace: str, name: str) -> bool:
-    """Whether the agent's DaemonSet is, so that no other agent comes. When its permissions are gone as well this waits
-    until its account is; in doubt it is not."""
+async def is_deleted(client: Client, namespace: str, name: str, ends: Callable[[], bool]) -> bool:
+    """Whether the agent's DaemonSet is, so that no other agent comes; in doubt it is not.
+
+    An uninstall takes the agent's permissions and its account as well. But an API server that does not know the account
+    any more proves nothing alone: a token is worth nothing either when its pod was deleted by force, or when the keys
+    of the cluster were changed. So that counts only while `ends` says that the agent's own pod is there and is being
+    deleted, which only a watch that is in order tells.
+    """
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_DOUBT):
-            return await _asked(lambda: client.get(DAEMON_SETS, name, namespace))
+            return await _asked(lambda: client.get(DAEMON_SETS, name, namespace), ends)
     return False
 
 
-async def _asked(get: Callable[[], Awaitable[dict[str, object]]]) -> bool:
+async def _asked(get: Callable[[], Awaitable[dict[str, object]]], ends: Callable[[], bool]) -> bool:
     while True:
         try:
             metadata = (await get()).get("metadata")
-        except (NotFound, Unauthorized):
+        except NotFound:
             return True
-        except AmbitError:
+        except AmbitError as problem:
+            if isinstance(problem, Unauthorized) and ends():
+                return True
             await asyncio.sleep(0.5)
         else:
             return isinstance(metadata, dict) and bool(metadata.get("deletionTimestamp"))

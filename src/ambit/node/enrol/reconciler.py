@@ -53,6 +53,11 @@ class Reconciler:
     def is_synced(self) -> bool:
         return self._pods.is_synced and self._namespaces.is_synced
 
+    def is_ending(self, key: Key) -> bool:
+        """Whether a pod of this node is there and is being deleted."""
+        pod = self._pods.items.get(key)
+        return pod is not None and pod.metadata.deletion_timestamp is not None
+
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._pods.run())
