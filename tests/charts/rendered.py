@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ambit.cli.helm import PARTS, UMBRELLA, umbrella_chart
+from ambit.cli.helm import ADMISSION_POLICIES, PARTS, UMBRELLA, umbrella_chart
 
 ROOT = Path(__file__).parents[2]
 CHARTS = ROOT / "charts"
@@ -66,6 +66,7 @@ def render(helm: str, values: tuple[str, ...]) -> str:
     options = [part for value in values for part in ("--set", value)]
     with umbrella_chart() as chart:
         command = [helm, "template", "ambit", os.fspath(chart), "--namespace", "ambit-system", *options]
+        command += ["--api-versions", ADMISSION_POLICIES]
         text = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
     documents = [each for each in text.split("---\n") if each.strip()]
     return "---\n".join(_named_only(each) for each in documents)

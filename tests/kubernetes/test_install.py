@@ -71,6 +71,7 @@ def test_it_leaves_nothing_and_can_be_installed_again(kubernetes: Kubernetes) ->
             "crds",
             "clusterroles",
             "clusterrolebindings",
+            "validatingadmissionpolicies,validatingadmissionpolicybindings",
             "namespaces",
             "configmaps,secrets,services,pods",
         )

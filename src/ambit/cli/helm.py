@@ -20,6 +20,8 @@ RELEASE_ANNOTATIONS = {
     "meta.helm.sh/release-namespace": SYSTEM_NAMESPACE,
 }
 """Which release an object belongs to, as Helm writes it."""
+ADMISSION_POLICIES = "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"
+"""Kubernetes 1.30 and newer have them; Helm asks the cluster, and without one it has to be told."""
 
 
 def kubeconfig_file(given: str | None) -> str:

@@ -27,6 +27,8 @@ NEEDED = (
     ("create", "rbac.authorization.k8s.io", "clusterroles", ""),
     ("create", "rbac.authorization.k8s.io", "clusterrolebindings", ""),
     ("create", "apiextensions.k8s.io", "customresourcedefinitions", ""),
+    ("create", "admissionregistration.k8s.io", "validatingadmissionpolicies", ""),
+    ("create", "admissionregistration.k8s.io", "validatingadmissionpolicybindings", ""),
 )
 """Verb, group, resource and namespace of what an installation does."""
 ACCESS_REVIEWS = Resource(

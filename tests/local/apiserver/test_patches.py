@@ -145,3 +145,33 @@ async def test_scale(client: Client) -> None:
     )
     assert scale["spec"]["replicas"] == 3
     assert (await client.get(f"{DEPLOYMENTS}/web"))["spec"]["replicas"] == 3
+
+
+async def test_a_status_patch_of_a_pod_takes_its_annotations_and_nothing_else(client: Client) -> None:
+    pods = "/api/v1/namespaces/default/pods"
+    container = {"name": "c", "image": "one"}
+    made = await client.make(pods, {"metadata": {"name": "web"}, "spec": {"containers": [container]}})
+
+    async def patch(value: Any) -> tuple[int, Any]:
+        media = "application/merge-patch+json"
+        return await client.call("PATCH", f"{pods}/web/status", value, media=media)
+
+    status, changed = await patch(
+        {
+            "metadata": {"annotations": {"note": "here"}, "labels": {"a": "b"}, "ownerReferences": []},
+            "spec": {"containers": [{**container, "image": "another"}]},
+            "status": {"phase": "Running"},
+        }
+    )
+    assert status == 200
+    assert (changed["metadata"]["annotations"], changed["metadata"]["labels"]) == (
+        {"note": "here"},
+        {"a": "b"},
+    )
+    assert changed["spec"]["containers"][0]["image"] == "one"
+    assert changed["status"]["phase"] == "Running"
+    status, changed = await patch({"metadata": {"annotations": {"note": None}}})
+    assert (status, "annotations" in changed["metadata"]) == (200, False)
+    assert (changed["metadata"]["uid"], changed["status"]["phase"]) == (made["metadata"]["uid"], "Running")
+    status, answer = await patch({"metadata": {"uid": "another's", "annotations": {"note": "x"}}})
+    assert (status, answer["reason"]) == (409, "Conflict")

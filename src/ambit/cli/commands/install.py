@@ -7,7 +7,7 @@ import click
 
 from ambit.cli import access
 from ambit.cli.checks import CHECKS, Outcome, run_checks
-from ambit.cli.helm import RELEASE, find_helm, helm, kubeconfig_file, umbrella_chart
+from ambit.cli.helm import ADMISSION_POLICIES, RELEASE, find_helm, helm, kubeconfig_file, umbrella_chart
 from ambit.cli.preflight import PRE_CHECKS
 from ambit.cli.render.outcomes import print_outcomes
 from ambit.cli.render.progress import Progress
@@ -71,7 +71,8 @@ def command(
     ]
     with umbrella_chart() as chart:
         if dry_run:
-            click.echo(helm(["template", RELEASE, str(chart), "-n", SYSTEM_NAMESPACE, *options]), nl=False)
+            template = ["template", RELEASE, str(chart), "-n", SYSTEM_NAMESPACE, *options]
+            click.echo(helm([*template, "--api-versions", ADMISSION_POLICIES]), nl=False)
             return
         find_helm()
         progress = Progress()

@@ -301,9 +301,16 @@ class Writer:
             self.store.delete(DEFINITIONS, "", definition)
 
 
+_METADATA_WITH_STATUS = frozenset({("", "pods"), ("", "nodes")})
+"""Built-in kinds whose status subresource takes labels and annotations as well (`registry/core/pod/strategy.go`)."""
+
+
 def _isolate(resource: Resource, body: Json, old: Json, subresource: str) -> Json:
     """A status write changes only status; other writes leave status alone. Takes parts of `old`."""
     if subresource == "status":
+        if (resource.group, resource.plural) in _METADATA_WITH_STATUS:
+            owners = old["metadata"].get("ownerReferences")
+            old["metadata"] = {**body["metadata"], **({"ownerReferences": owners} if owners else {})}
         kept = old
         if "status" in body:
             kept["status"] = body["status"]

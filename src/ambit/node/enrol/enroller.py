@@ -265,7 +265,8 @@ class Enroller:
     async def _write_annotation(self, key: tuple[str, str], uid: str, value: str | None) -> None:
         patch = {"metadata": {"uid": uid, "annotations": {REDIRECTION_ANNOTATION: value}}}
         try:
-            await self._client.patch(PODS, key[1], patch, key[0])
+            # By way of the status, because who may patch pods themselves may change their images.
+            await self._client.patch(PODS, key[1], patch, key[0], subresource="status")
         except NotFound:
             return
         except Unreachable as problem:
