@@ -1,7 +1,6 @@
 """Policy in force: each kind once, near (same node) and far, and what becomes of connections that are open."""
 
 import json
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,24 +11,10 @@ import yaml
 
 from ambit.testing.mesh import Mesh
 from tests.mesh.pods import make_namespace, pod
+from tests.mesh.talk import PORTS, SERVER, Talk
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
-PORTS = (9000, 9001)
-SERVER = """
-import socket, threading
-def echo(connection):
-    with connection:
-        connection.sendall(b"hello")
-        while data := connection.recv(1000):
-            connection.sendall(data)
-def serve(port):
-    server = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=100)
-    while True:
-        threading.Thread(target=echo, args=[server.accept()[0]], daemon=True).start()
-for port in (9000, 9001):
-    threading.Thread(target=serve, args=[port]).start()
-"""
 ASK = """
 import json, socket, sys
 def greeted(address, port):
@@ -39,22 +24,6 @@ def greeted(address, port):
     except OSError:
         return False
 print(json.dumps([greeted(*each) for each in json.load(sys.stdin)]))
-"""
-# Says something every 20 ms and tells when (on the clock that all processes share) it was not answered any more.
-TALK = """
-import select, socket, sys, time
-dialled = socket.create_connection((sys.argv[1], 9000), 5)
-dialled.settimeout(5)
-assert dialled.recv(5) == b"hello"
-print("open", flush=True)
-try:
-    while not select.select([sys.stdin], [], [], 0.02)[0]:
-        dialled.sendall(b"x")
-        assert dialled.recv(1) == b"x", "closed"
-except (OSError, AssertionError) as problem:
-    print("cut", time.monotonic(), repr(problem), flush=True)
-else:
-    print("alive", flush=True)
 """
 
 
@@ -220,35 +189,6 @@ def test_a_policy_is_not_acknowledged_by_who_is_just_killed(
     with applied(mesh, town.inside, value):
         assert all(by_port <= INSIDE for by_port in answers(mesh, town))
         mesh.wait("who may is served", lambda: answers(mesh, town) == [INSIDE, INSIDE])
-
-
-class Talk:
-    """A connection to the server that is used all the time."""
-
-    def __init__(self, mesh: Mesh, namespace: str, name: str, address: str) -> None:
-        words = ("exec", "-i", "-n", namespace, name, "--", "python3", "-uc", TALK, address)
-        self._process = mesh.popen(*words, stdin=subprocess.PIPE)
-        assert self._said() == ["open"]
-
-    def cut_at(self) -> float:
-        """When it was cut; waits for that."""
-        word, moment, *_ = self._said()
-        assert word == "cut"
-        self.end()
-        return float(moment)
-
-    def last_word(self) -> str:
-        """Ends it, if it has not been cut: `alive`."""
-        said, _ = self._process.communicate("end\n")
-        return said.strip()
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    def _said(self) -> list[str]:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().split()
 
 
 @pytest.mark.parametrize("family", [0, -1])

@@ -18,10 +18,12 @@ from ambit.model.service import Service, VirtualAddress
 from ambit.node.capture import apply as capture
 from ambit.node.capture import probes
 from ambit.node.capture.ruleset import Capture
+from ambit.node.connections import Connection, look
 from ambit.node.flows.access_line import access_line
 from ambit.node.flows.record import Reporter
-from ambit.node.netns import identity, nft, sockets
+from ambit.node.netns import identity, nft
 from ambit.node.netns.enter import in_namespace
+from ambit.node.process import NodeAgent
 from ambit.node.supervise.table import State
 from tests.node.world import REDIRECTION, Node, Pod, World, making, until
 from tests.plan.dataplane.network import REFUSED
@@ -63,6 +65,12 @@ def ended(connection: socket.socket) -> bool:
         return True
 
 
+def open_into(agent: NodeAgent, server: Pod) -> tuple[Connection, ...]:
+    """What the proxy delivers to `server`."""
+    pod = next(each for each in agent.configuration.pods if server.four in each.addresses)
+    return look(pod).delivered
+
+
 async def eventually(client: Pod, server: Pod, expected: str, **how: object) -> None:
     async with asyncio.timeout(15):
         while (answer := await client.says(server, **how)) != expected:  # type: ignore[arg-type]  # noqa: ASYNC110
@@ -79,7 +87,7 @@ async def test_two_pods_on_two_nodes_talk_and_policy_decides(world: World) -> No
     assert two is not None
     held = await asyncio.to_thread(client.connect, server.four, 8080)
     held.sendall(b"half")
-    await until(lambda: bool(sockets.inbound(str(server.netns), server.addresses)))
+    await until(lambda: bool(open_into(two, server)))
     await world.control.put(deny("client"))
     held.settimeout(1)
     assert await asyncio.to_thread(ended, held)

@@ -2,18 +2,20 @@
 
 Envoy decides when a connection opens; after a policy change the agent looks at what is open in each
 concerned pod, decides again with `ambit.policy.decide`, and destroys exactly the sockets that are denied.
-Who opened a connection follows from its source address, which the mesh preserves: a captured pod of this
-node or an HBONE workload has its identity, anybody else has none.
+Who opened what came through the mesh follows from its source address, which the mesh preserves: a captured pod of
+this node or an HBONE workload has its identity, anybody else has none. Nobody has one on a connection in plain text,
+be it redirected or older than the pod's enrolment.
 """
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 
-from ambit.core.address import Address, parse_host_port
+from ambit.core.address import Address, host_port, parse_host_port
 from ambit.core.identity import Identity
 from ambit.model.view import MeshView
 from ambit.model.workload import TunnelProtocol
+from ambit.node.connections import Connection, Open, look
 from ambit.node.netns import sockets
 from ambit.plan import node_proxy
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings
@@ -23,24 +25,22 @@ _log = logging.getLogger("ambit.policy")
 
 
 def denied(
-    pod: LocalPod,
-    connections: Iterable[sockets.Connection],
-    view: MeshView,
-    pods: LocalPods,
-    settings: NodeSettings,
-) -> list[tuple[sockets.Connection, str]]:
+    pod: LocalPod, open_now: Open, view: MeshView, pods: LocalPods, settings: NodeSettings
+) -> list[tuple[Connection, str]]:
     """The connections into `pod` that may not be, with the policy that says so."""
     workload = node_proxy.workload_of(pod, view, settings)
     if workload is None:
         return []
     policies, unknown = view.policies_for(workload)
-    found: list[tuple[sockets.Connection, str]] = []
-    for connection in connections:
+    found: list[tuple[Connection, str]] = []
+    with_identity = [(each, _identity(each.client, view, pods, settings)) for each in open_now.delivered]
+    without = [(each, None) for each in (*open_now.plaintext, *open_now.pre_mesh_inbound)]
+    for connection, identity in (*with_identity, *without):
         facts = ConnectionFacts(
             source=connection.client,
             destination=connection.destination,
             destination_port=connection.destination_port,
-            identity=_identity(connection.client, view, pods, settings),
+            identity=identity,
         )
         decision = decide(policies, facts, unknown)
         if not decision.allowed:
@@ -49,25 +49,29 @@ def denied(
 
 
 async def cut_denied(
-    concerned: Iterable[LocalPod], view: MeshView, pods: LocalPods, settings: NodeSettings
+    concerned: Iterable[LocalPod],
+    view: MeshView,
+    pods: LocalPods,
+    settings: NodeSettings,
+    before: Callable[[LocalPod], Collection[int]] = lambda _: (),
 ) -> int:
-    """Ends what is denied now in these pods; how many connections that were."""
+    """Ends what is denied now in these pods; how many connections that were. `before`: see `connections.look`."""
     ended = 0
     for pod in concerned:
         try:
-            open_now = await asyncio.to_thread(sockets.inbound, pod.netns, pod.addresses)
+            open_now = await asyncio.to_thread(look, pod, before(pod))
             refused = denied(pod, open_now, view, pods, settings)
-            ended += await asyncio.to_thread(sockets.destroy, pod.netns, [each for each, _ in refused])
+            doomed = [each.socket for each, _ in refused]
+            ended += await asyncio.to_thread(sockets.destroy, pod.netns, doomed)
         except OSError as problem:
             _log.warning("open connections of %s cannot be checked: %s", pod.key, problem.strerror or problem)
             continue
         for connection, policy in refused:
             _log.warning(
-                "cut %s:%d -> %s:%d: denied by %s",
-                connection.client,
-                connection.client_port,
-                connection.destination,
-                connection.destination_port,
+                "cut %s -> %s%s: denied by %s",
+                host_port(connection.client, connection.client_port),
+                host_port(connection.destination, connection.destination_port),
+                " (older than its enrolment)" if connection in open_now.pre_mesh_inbound else "",
                 policy,
             )
     return ended

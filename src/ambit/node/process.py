@@ -32,6 +32,7 @@ from ambit.node.enrol.sandbox import Sandbox
 from ambit.node.flows.collector import Collector
 from ambit.node.flows.record import Flow
 from ambit.node.netns.kubelet import KubeletPods
+from ambit.node.pre_mesh import PreMesh
 from ambit.node.settings import AgentSettings
 from ambit.node.state.database import StateLost
 from ambit.node.state.mesh import MeshState, Stored
@@ -45,7 +46,7 @@ from ambit.node.upstream.channel import ControlPlane
 from ambit.node.upstream.csr import Certificate
 from ambit.node.upstream.subscription import Subscription
 from ambit.plan import node_proxy
-from ambit.plan.values import NodeSettings
+from ambit.plan.values import LocalPod, NodeSettings
 from ambit.xds.frames import Node
 
 _log = logging.getLogger("ambit.node")
@@ -120,6 +121,7 @@ class NodeAgent:
             settings.max_drain,
             self.probes,
         )
+        self.pre_mesh = PreMesh(self.enroller, lambda: tuple(self.configuration.pods), self._cut_denied)
         self.reconciler = Reconciler(
             client,
             settings.node,
@@ -166,6 +168,7 @@ class NodeAgent:
                         self.supervisor.run(),
                         self.subscription.run(),
                         self.certificates.run(),
+                        self.pre_mesh.run(),
                         self.reconciler.run(),
                         CniServer(
                             settings.run / "cni.sock", self.reconciler.add, self.reconciler.remove
@@ -218,8 +221,12 @@ class NodeAgent:
         concerned = self.configuration.pods_reading(stored.touched)
         problem = await (await self.configuration.changed(stored.touched)).settled()
         if concerned:
-            self.cut += await cut_denied(concerned, self.state, self.configuration.table, self.planned)
+            await self._cut_denied(concerned)
         return problem
+
+    async def _cut_denied(self, concerned: Iterable[LocalPod]) -> None:
+        table, before = self.configuration.table, self.pre_mesh.of
+        self.cut += await cut_denied(concerned, self.state, table, self.planned, before)
 
     def _completed(self) -> None:
         self.configuration.open()

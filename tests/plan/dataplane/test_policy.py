@@ -9,6 +9,7 @@ from ambit.core.identity import Identity
 from ambit.envoy import http_rbac
 from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Presence, Rule, Scope
 from ambit.model.workload import GatewayAddress
+from ambit.node.connections import look
 from ambit.node.netns import sockets
 from tests.plan.dataplane.agent import until
 from tests.plan.dataplane.conftest import Mesh, log_of, service, tag, tunnel_log
@@ -171,11 +172,16 @@ def test_exactly_the_denied_connection_is_cut(mesh: Mesh, destination: str) -> N
         for connection in (cut, kept):
             connection.sendall(b"1")
             assert connection.recv(10) == b"1"
-        found = sockets.inbound(server.local.netns, server.addresses)
-        assert {each.client for each in found if each.destination_port == 8160} == {a.four, b.four}
-        # What a client opens itself is not "inbound" to it.
-        assert sockets.inbound(a.local.netns, a.addresses) == ()
-        assert sockets.destroy(server.local.netns, [each for each in found if each.client == a.four]) == 1
+        found = [each for each in look(server.local).delivered if each.destination_port == 8160]
+        assert {each.client for each in found} == {a.four, b.four}
+        # What a client opens itself is not delivered to it.
+        opened = look(a.local)
+        assert opened.delivered == ()
+        assert [(each.client, each.destination, each.destination_port) for each in opened.outbound] == [
+            (a.four, server.four, 8160)
+        ]
+        doomed = [each.socket for each in found if each.client == a.four]
+        assert sockets.destroy(server.local.netns, doomed) == 1
         with contextlib.suppress(ConnectionResetError):
             assert cut.recv(10) == b""
         kept.sendall(b"2")

@@ -104,7 +104,7 @@ def _connection_rows(dump: Dump) -> Iterable[Row]:
             for connection in state.get("connections", {}).get(direction, ()):
                 yield [
                     workload, direction.capitalize(), connection["src"], connection["originalDst"],
-                    connection["actualDst"], connection["protocol"],
+                    connection["actualDst"] or "-", connection["protocol"],
                 ]  # fmt: skip
 
 
@@ -139,7 +139,7 @@ certs = _view(
 )
 connections = _view(
     "connections",
-    "Open connections of enrolled pods.",
+    "Open connections of enrolled pods, also those that are older than their enrolment (pre-mesh).",
     "workloadState",
     ["WORKLOAD", "DIRECTION", "LOCAL", "REMOTE", "REMOTE TARGET", "PROTOCOL"],
     _connection_rows,

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
 import msgspec
@@ -26,6 +26,7 @@ from ambit.core.names import (
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
 from ambit.kube.resource import PODS
+from ambit.node import connections
 from ambit.node.capture import apply as capture
 from ambit.node.capture.probes import HostProbes
 from ambit.node.capture.ruleset import Capture
@@ -35,7 +36,6 @@ from ambit.node.downstream.server import EnvoyServer
 from ambit.node.enrol.listening import established, wait_listening
 from ambit.node.enrol.pods import Pod
 from ambit.node.enrol.sandbox import Sandbox, checked
-from ambit.node.netns import sockets
 from ambit.node.state.database import StateNotWritten, transaction
 from ambit.node.state.mesh import MeshState
 from ambit.node.upstream.certificates import Certificates
@@ -90,6 +90,18 @@ class Enroller:
     def sandboxes(self) -> dict[str, Sandbox]:
         """Captured pods by uid."""
         return self._sandboxes
+
+    def open_before(self, uid: str) -> tuple[int, ...]:
+        """Cookies of a pod's sockets that may be older than its enrolment."""
+        sandbox = self._sandboxes.get(uid)
+        return sandbox.open_before if sandbox is not None and not sandbox.leaving else ()
+
+    def ended_before(self, uid: str, still: Collection[int]) -> None:
+        """Of what was open before, only `still` is. Not written down: a cookie never comes back."""
+        sandbox = self._sandboxes.get(uid)
+        if sandbox is not None:
+            left = tuple(each for each in sandbox.open_before if each in still)
+            self._sandboxes[uid] = msgspec.structs.replace(sandbox, open_before=left)
 
     def restore(self) -> list[Sandbox]:
         """Takes back the pods of the agent's former life whose namespaces still exist.
@@ -164,7 +176,9 @@ class Enroller:
                 self._store(msgspec.structs.replace(sandbox, leaving=time.time()))
                 await self._annotate(sandbox, None)
                 return False
-            if time.time() < sandbox.leaving + self._max_drain and await asyncio.to_thread(_busy, sandbox):
+            if time.time() < sandbox.leaving + self._max_drain and await asyncio.to_thread(
+                _busy, self._local(sandbox)
+            ):
                 return False
             await capture.remove(sandbox.netns)
             await self._leave(sandbox, self._configuration.release)
@@ -185,7 +199,8 @@ class Enroller:
         if known is not None and known.sandbox == sandbox.sandbox and known.same_namespace():
             if known.leaving:
                 await capture.redirect(known.netns, Capture(dns=known.dns, inbound=known.inbound))
-                self._store(msgspec.structs.replace(known, leaving=0.0))
+                known = msgspec.structs.replace(known, leaving=0.0, open_before=await _open_now(known))
+                self._store(known)
             await self._annotate(known, REDIRECTION_ENABLED)
             return
         if known is not None:
@@ -208,6 +223,8 @@ class Enroller:
             if self._probes is not None:
                 await self._probes.admit(sandbox.uid, sandbox.addresses, _probed(sandbox))
             await capture.redirect(sandbox.netns, Capture(dns=sandbox.dns, inbound=sandbox.inbound))
+            if started:
+                sandbox = msgspec.structs.replace(sandbox, open_before=await _open_now(sandbox))
         except BaseException:
             await self._undo(sandbox)
             raise
@@ -323,11 +340,19 @@ def _probed(sandbox: Sandbox) -> tuple[int, ...]:
     return sandbox.probe_ports if sandbox.inbound else ()
 
 
-def _busy(sandbox: Sandbox) -> bool:
+async def _open_now(sandbox: Sandbox) -> tuple[int, ...]:
+    """What is open at this moment, after the redirection: whatever is new since has the proxy at its other end."""
+    try:
+        return await asyncio.to_thread(connections.cookies, sandbox.netns, sandbox.addresses)
+    except OSError as problem:
+        _log.warning("what pod %s/%s has open is not known: %s", *sandbox.key, problem.strerror or problem)
+        return ()
+
+
+def _busy(pod: LocalPod) -> bool:
     """Whether the proxy still carries connections of the pod."""
     try:
-        return bool(
-            established(sandbox.netns, OUTBOUND_PORT) or sockets.inbound(sandbox.netns, sandbox.addresses)
-        )
+        open_now = connections.look(pod)
+        return bool(open_now.delivered or open_now.plaintext or established(pod.netns, OUTBOUND_PORT))
     except (OSError, AmbitError):
         return False

@@ -32,6 +32,8 @@ class Sandbox(msgspec.Struct, frozen=True):
     dns: bool = True
     inbound: bool = True
     probe_ports: tuple[int, ...] = ()
+    open_before: tuple[int, ...] = ()
+    """Cookies of the sockets that were there when its traffic was redirected (`ambit.node.connections`)."""
     leaving: float = 0.0
     """Since when (seconds since 1970) it leaves the mesh while it runs; 0 when it does not."""
 

@@ -18,6 +18,8 @@ _NLMSG_ERROR = 2
 _NLMSG_DONE = 3
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
+_KIND = 0x3FFF
+"""The rest says whether it is nested, and the byte order."""
 _RECEIVE_BYTES = 1 << 18
 
 
@@ -54,7 +56,7 @@ def attributes(data: bytes) -> dict[int, bytes]:
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
         if length < _ATTRIBUTE.size:
             break
-        found[kind] = data[offset + _ATTRIBUTE.size : offset + length]
+        found[kind & _KIND] = data[offset + _ATTRIBUTE.size : offset + length]
         offset += (length + 3) & ~3
     return found
 

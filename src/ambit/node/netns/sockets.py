@@ -1,16 +1,13 @@
-"""Open TCP connections inside a pod's namespace, and ending exactly those that must not go on.
+"""TCP sockets inside a pod's namespace, and ending exactly those that must not go on.
 
-The proxy delivers each accepted connection from the client's address, so a connection into a pod shows as a
-socket whose local address is the client's and whose peer is the pod, tunnelled, plaintext or from the same
-node alike. Destroying it ends that one connection on both sides; others, also in the same tunnel, go on.
-(sock_diag(7); the kernel needs CONFIG_INET_DIAG_DESTROY.)
+What each one is tells `ambit.node.connections`. (sock_diag(7); the kernel needs CONFIG_INET_DIAG_DESTROY.)
 """
 
 import errno
 import ipaddress
 import socket
 import struct
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -22,35 +19,59 @@ from ambit.node.netns.enter import in_namespace
 
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY, _SOCK_DESTROY = 20, 21
-_ESTABLISHED_AND_CLOSING = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8
+ESTABLISHED, LISTENS = 1, 10
+"""Two of the kernel's TCP states."""
+OPEN = 1 << ESTABLISHED | 1 << 4 | 1 << 5 | 1 << 8
 """TCP states established, fin-wait-1, fin-wait-2, close-wait: bytes may still flow in one direction."""
+OPENING = 1 << 2 | 1 << 3 | 1 << 12
+"""syn-sent, and syn-received with and without a socket of its own."""
+LISTENING = 1 << LISTENS
 _REQUEST = struct.Struct("=BBBBI")
 _ID = struct.Struct("!HH16s16s")
 _ID_BYTES = 48
+_COOKIE = struct.Struct("=Q")
+_COOKIE_AT = 44
+_STATE_AT, _ID_AT, _ATTRIBUTES_AT = 1, 4, 72
+_INET_DIAG_MARK = 15
 _ANY_INTERFACE = bytes(4)
 _NO_COOKIE = b"\xff" * 8
 
 
-class Connection(msgspec.Struct, frozen=True):
-    """One connection into a pod: who opened it and which port it reached. `handle` names it to the kernel."""
+class Socket(msgspec.Struct, frozen=True):
+    """One socket. `handle` names it to the kernel; `cookie` is its own for as long as the kernel runs, whatever
+    becomes of its addresses; `mark` is what its packets carry (0 when the kernel does not tell)."""
 
-    client: Address
-    client_port: int
-    destination: Address
-    destination_port: int
+    local: Address
+    local_port: int
+    peer: Address
+    peer_port: int
     family: int
     handle: bytes
+    cookie: int = 0
+    mark: int = 0
+    state: int = ESTABLISHED
 
 
-def inbound(netns: str, own: Collection[Address]) -> tuple[Connection, ...]:
-    """Connections that the proxy delivers into the namespace whose pod has the addresses `own`."""
-    return in_namespace(Path(netns), lambda: tuple(_inbound(frozenset(own))))
+def listing(netns: str, states: int = OPEN) -> tuple[Socket, ...]:
+    """The namespace's TCP sockets in these states. Blocks. Raises OSError."""
+    return in_namespace(Path(netns), lambda: tuple(_dump(states)))
 
 
-def destroy(netns: str, connections: Iterable[Connection]) -> int:
-    """Ends these connections now; returns how many there were left to end."""
-    wanted = tuple(connections)
-    return in_namespace(Path(netns), lambda: sum(_destroy(each) for each in wanted)) if wanted else 0
+def ephemeral_ports(netns: str) -> range:
+    """Ports that the kernel gives to who does not choose one. Blocks briefly. Raises OSError."""
+
+    def read() -> range:
+        text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
+        first, last = (int(each) for each in text.split())
+        return range(first, last + 1)
+
+    return in_namespace(Path(netns), read)
+
+
+def destroy(netns: str, wanted: Iterable[Socket]) -> int:
+    """Ends these now; their peers see a reset. Returns how many there were left to end. Blocks. Raises OSError."""
+    doomed = tuple(wanted)
+    return in_namespace(Path(netns), lambda: sum(_destroy(each) for each in doomed)) if doomed else 0
 
 
 def reset_outbound(netns: str, client: Address, client_port: int) -> bool:
@@ -59,29 +80,32 @@ def reset_outbound(netns: str, client: Address, client_port: int) -> bool:
     loopback = ipaddress.ip_address("127.0.0.1" if client.version == 4 else "::1")
     identity = _ID.pack(OUTBOUND_PORT, client_port, _raw(loopback), _raw(client))
     family = socket.AF_INET if client.version == 4 else socket.AF_INET6
-    connection = Connection(
-        client, client_port, loopback, OUTBOUND_PORT, family, identity + _ANY_INTERFACE + _NO_COOKIE
-    )
-    return destroy(netns, [connection]) == 1
+    handle = identity + _ANY_INTERFACE + _NO_COOKIE
+    return destroy(netns, [Socket(loopback, OUTBOUND_PORT, client, client_port, family, handle)]) == 1
 
 
-def _inbound(own: frozenset[Address]) -> Iterator[Connection]:
+def _dump(states: int) -> Iterator[Socket]:
     for family in (socket.AF_INET, socket.AF_INET6):
-        request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, _ESTABLISHED_AND_CLOSING) + bytes(_ID_BYTES)
+        request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, states) + bytes(_ID_BYTES)
         for answer in netlink.exchange(_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, netlink.NLM_F_DUMP, request):
-            handle = answer[4 : 4 + _ID_BYTES]
+            handle = answer[_ID_AT : _ID_AT + _ID_BYTES]
             local_port, peer_port, local, peer = _ID.unpack_from(handle)
-            client, destination = _address(family, local), _address(family, peer)
-            # The proxy's end of what the pod opens has the pod as peer too, and is on loopback.
-            if destination in own and client not in own and not client.is_loopback:
-                yield Connection(client, local_port, destination, peer_port, family, handle)
+            mark = netlink.attributes(answer[_ATTRIBUTES_AT:]).get(_INET_DIAG_MARK, bytes(4))
+            yield Socket(
+                _address(family, local),
+                local_port,
+                _address(family, peer),
+                peer_port,
+                family,
+                handle,
+                _COOKIE.unpack_from(answer, _COOKIE_AT)[0],
+                struct.unpack("=I", mark)[0],
+                answer[_STATE_AT],
+            )
 
 
-def _destroy(connection: Connection) -> bool:
-    request = (
-        _REQUEST.pack(connection.family, socket.IPPROTO_TCP, 0, 0, _ESTABLISHED_AND_CLOSING)
-        + connection.handle
-    )
+def _destroy(doomed: Socket) -> bool:
+    request = _REQUEST.pack(doomed.family, socket.IPPROTO_TCP, 0, 0, OPEN) + doomed.handle
     try:
         netlink.exchange(_NETLINK_SOCK_DIAG, _SOCK_DESTROY, netlink.NLM_F_ACK, request)
     except OSError as error:

@@ -11,9 +11,11 @@ import msgspec
 from ambit import __version__
 from ambit.core.errors import AmbitError
 from ambit.daemon.http import PROMETHEUS_TEXT, Handler, Request, Response, json_response, port_of, serve
+from ambit.node.connections import Open, look
 from ambit.node.flows.record import End, Flow
 from ambit.node.process import NodeAgent
 from ambit.node.serve import dump, metrics
+from ambit.node.serve.open_connections import OpenConnections, open_connections, reported
 from ambit.node.serve.status import node_view
 
 _LINES = "application/x-ndjson"
@@ -84,8 +86,9 @@ class Endpoints:
         now = time.time()
         return json_response([dump.certificate_view(each, now) for each in self._agent.certificates.states()])
 
-    def _config_dump(self, _: Request) -> Response:
+    async def _config_dump(self, _: Request) -> Response:
         agent = self._agent
+        open_now = await self._open_now()
         pods: dict[str, Any] = {
             pod.uid: {
                 "state": "Up",
@@ -94,9 +97,10 @@ class Endpoints:
                     "namespace": pod.namespace,
                     "serviceAccount": pod.identity.service_account,
                 },
-                "connections": self._open(pod.key),
+                "connections": open_now[pod.key],
             }
             for pod in agent.configuration.pods
+            if pod.key in open_now
         }
         config = {"localNode": agent.settings.node, "clusterId": agent.settings.cluster_id}
         states = agent.certificates.states()
@@ -111,24 +115,21 @@ class Endpoints:
     def _versions(self) -> dict[str, str]:
         return {"version": __version__, "envoy": self._agent.supervisor.version}
 
-    def _connections(self, _: Request) -> Response:
-        """Open connections that lasted long enough to be reported, per pod."""
-        keys = [pod.key for pod in self._agent.configuration.pods]
-        return json_response({key: self._open(key) for key in keys})
+    async def _connections(self, _: Request) -> Response:
+        """Everything that is open now, per pod."""
+        return json_response(await self._open_now())
 
-    def _open(self, key: str) -> dict[str, list[dict[str, str]]]:
-        found: dict[str, list[dict[str, str]]] = {"inbound": [], "outbound": []}
-        for entry, _ in self._agent.flows.open.values():
-            if entry.pod != key:
-                continue
-            found["outbound" if entry.kind == "outbound" else "inbound"].append(
-                {
-                    "src": entry.client,
-                    "originalDst": entry.destination,
-                    "actualDst": entry.target or entry.destination,
-                    "protocol": "HBONE" if entry.route == "tunnel" else "TCP",
-                }
-            )
+    async def _open_now(self) -> dict[str, OpenConnections]:
+        agent = self._agent
+        known = reported(entry for entry, _ in agent.flows.open.values())
+        found: dict[str, OpenConnections] = {}
+        for pod in tuple(agent.configuration.pods):
+            try:
+                open_now = await asyncio.to_thread(look, pod, agent.pre_mesh.of(pod))
+            except OSError:  # its namespace is just going
+                open_now = Open()
+            table = agent.configuration.table
+            found[pod.key] = open_connections(pod, open_now, known, agent.state, table, agent.planned)
         return found
 
     def _flows(self, request: Request) -> Response:

@@ -40,6 +40,11 @@ def render(agent: NodeAgent, version: str) -> Iterator[str]:
     }
     for name, (text, value) in gauges.items():
         yield from _gauge(name, text, value)
+    name = "ambit_pre_mesh_connections"
+    yield f"# HELP {name} Open connections older than their pod's enrolment, in plain text."
+    yield f"# TYPE {name} gauge"
+    for direction, found in (("inbound", agent.pre_mesh.inbound), ("outbound", agent.pre_mesh.outbound)):
+        yield f'{name}{{direction="{direction}"}} {sum(found.values())}'
     counters = {
         "ambit_envoy_crashes": ("Times Envoy ended unexpectedly", status.crashes),
         "ambit_connections_cut": ("Connections ended by a policy change", agent.cut),
