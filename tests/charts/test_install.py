@@ -17,6 +17,7 @@ from ambit.kube.resource import (
     CUSTOM_RESOURCE_DEFINITIONS,
     DAEMON_SETS,
     DEPLOYMENTS,
+    LEASES,
     NAMESPACES,
     PODS,
     ROLES,
@@ -99,6 +100,17 @@ async def test_without_helm_it_says_so_and_changes_nothing(cluster: Installer) -
     assert "ambit-system" not in await cluster.names(NAMESPACES)
 
 
+async def test_variables_of_helm_lead_to_no_other_cluster(cluster: Installer) -> None:
+    elsewhere = {
+        "HELM_KUBECONTEXT": "another",
+        "HELM_KUBEAPISERVER": "https://192.0.2.1",
+        "HELM_KUBEASUSER": "nobody",
+    }
+    code, said = await cluster.ambit("install", "--no-wait", HELM=needed_helm(), **elsewhere)
+    assert code == 0, said
+    assert await cluster.names(DAEMON_SETS) == {"ambit-node"}
+
+
 async def test_without_a_kubeconfig_it_says_so(cluster: Installer, tmp_path: Path) -> None:
     code, said = await cluster.ambit("install", KUBECONFIG=str(tmp_path / "none"), HELM=needed_helm())
     assert code == 2 and f"error: there is no kubeconfig {tmp_path / 'none'}" in said
@@ -140,6 +152,39 @@ async def test_install_upgrade_and_uninstall_to_zero(cluster: Installer) -> None
     code, said = await cluster.ambit("uninstall", HELM=needed_helm())
     assert code == 1 and "the mesh is not installed in this cluster" in said
     assert before[NAMESPACES] <= await cluster.names(NAMESPACES)
+
+
+async def test_a_namespace_of_somebody_else_stays(cluster: Installer) -> None:
+    client = cluster.client
+    await client.create(NAMESPACES, {"metadata": {"name": "ambit-system", "labels": {"owner": "somebody"}}})
+    await client.create(SECRETS, {"metadata": {"name": "cacerts"}}, "ambit-system")
+    other = {
+        "metadata": {"name": "theirs"},
+        "spec": {
+            "selector": {"matchLabels": {"a": "b"}},
+            "template": {
+                "metadata": {"labels": {"a": "b"}},
+                "spec": {"containers": [{"name": "c", "image": "i"}]},
+            },
+        },
+    }
+    await client.create(DEPLOYMENTS, other, "ambit-system")
+    await cluster.done("install", "--no-wait")
+    await cluster.done("install", "--no-wait", "--set-string", "node.nodeSelector.mesh=true")
+    selector = (await client.get(DAEMON_SETS, "ambit-node", "ambit-system"))["spec"]["template"]["spec"][
+        "nodeSelector"
+    ]
+    assert selector == {"kubernetes.io/os": "linux", "mesh": "true"}
+    labels = (await client.get(NAMESPACES, "ambit-system"))["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "privileged"
+    for kind, name in ((SECRETS, "istio-ca-secret"), (LEASES, "ambit-control")):
+        await client.create(kind, {"metadata": {"name": name}}, "ambit-system")
+
+    await cluster.done("uninstall")
+    assert "deletionTimestamp" not in (await client.get(NAMESPACES, "ambit-system"))["metadata"]
+    assert await cluster.names(SECRETS, "ambit-system") == {"cacerts"}
+    assert await cluster.names(LEASES, "ambit-system") == set()
+    assert await cluster.names(DEPLOYMENTS, "ambit-system") == {"theirs"}
 
 
 async def test_purge_takes_what_the_installation_made_and_nothing_else(cluster: Installer) -> None:

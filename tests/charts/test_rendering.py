@@ -87,12 +87,33 @@ def test_helm_lint_finds_nothing(helm: str, chart: Path) -> None:
         ("node.concurency=2", "concurency"),
         ("global.logging.level=loud", "level"),
         ("control.trustedNodeAccounts={ztunnel}", "trustedNodeAccounts"),
+        ("global.meshConfig.rootNamespace=a/b", "rootNamespace"),
+        ("control.podLabels.app=mine", "podLabels"),
+        (r"node.podLabels.istio\.io/dataplane-mode=ambient", "podLabels"),
+        ("node.nodeSelector.mesh=true", "nodeSelector/mesh"),
+        ("node.caAddress=istiod", "caAddress"),
+        ("node.cni.cniBinDir=/", "cniBinDir"),
     ],
 )
-def test_a_value_that_would_do_nothing_is_refused(helm: str, value: str, named: str) -> None:
+def test_a_value_that_would_do_nothing_or_harm_is_refused(helm: str, value: str, named: str) -> None:
     with pytest.raises(subprocess.CalledProcessError) as raised:
         render(helm, (value,))
     assert named in raised.value.stderr
+
+
+def test_numbers_in_files_of_values_stay_as_they_are(helm: str, tmp_path: Path) -> None:
+    """YAML's numbers reach Helm's templates as floats."""
+    file = tmp_path / "values.yaml"
+
+    def node() -> subprocess.CompletedProcess[str]:
+        command = [helm, "template", "x", os.fspath(CHARTS / "node"), "--values", os.fspath(file)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    file.write_text("global: {tag: 20261120}\nmaxDrain: 2000000\n")
+    rendered = node().stdout
+    assert 'image: "localhost/ambit:20261120"' in rendered and '- "2000000"' in rendered
+    file.write_text("global: {tag: 1.10}\n")  # would be 1.1
+    assert "/global/tag" in node().stderr
 
 
 def test_each_part_is_a_chart_of_its_own(helm: str) -> None:

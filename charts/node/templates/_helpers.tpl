@@ -12,5 +12,8 @@ helm.sh/chart: ambit-node-{{ .Chart.Version }}
 {{- end }}
 
 {{- define "ambit-node.image" -}}
-{{ .Values.image | default (printf "%s/ambit:%v" .Values.global.hub .Values.global.tag) }}
+{{- /* A number in a file of values is a float: 20261120 would become 2.026112e+07. */ -}}
+{{- $tag := .Values.global.tag }}
+{{- if kindIs "float64" $tag }}{{ $tag = int64 $tag }}{{ end }}
+{{- .Values.image | default (printf "%s/ambit:%v" .Values.global.hub $tag) }}
 {{- end }}

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from ambit.cli.inactive import WAYPOINT_LABEL, inactive_kinds, waypoint_labels, without_effect
-from ambit.cli.mesh import CONTROL_PLANES, ask, node_of, node_pods, system_pods
+from ambit.cli.mesh import CONTROL_PLANES, NODE_PROXIES, ask, node_of, node_pods, system_pods
 from ambit.cli.policy_references import Surroundings, unknown_references
 from ambit.core.errors import AmbitError
 from ambit.core.identity import Identity
@@ -18,12 +18,14 @@ from ambit.core.names import (
     DATAPLANE_MODE_LABEL,
     REDIRECTION_ANNOTATION,
     REDIRECTION_ENABLED,
+    SYSTEM_NAMESPACE,
 )
-from ambit.kube.client import Client
+from ambit.kube.client import Client, Object
 from ambit.kube.conditions import has_condition
 from ambit.kube.resource import (
     AUTHORIZATION_POLICIES,
     CUSTOM_RESOURCE_DEFINITIONS,
+    DAEMON_SETS,
     NAMESPACES,
     NODES,
     PEER_AUTHENTICATIONS,
@@ -92,9 +94,24 @@ async def _control_ready(client: Client) -> list[str]:
 
 async def _proxies_ready(client: Client) -> list[str]:
     pods = await node_pods(client)
-    nodes = {str(node["metadata"]["name"]) for node in await client.list(NODES)}
-    missing = sorted(nodes - {node_of(pod) for pod in pods})
+    parts = await client.list(DAEMON_SETS, SYSTEM_NAMESPACE, label_selector=NODE_PROXIES)
+    missing = without_proxy(await client.list(NODES), parts, {node_of(pod) for pod in pods})
     return [*(f"node {node} has no node proxy" for node in missing), *_not_ready(pods)]
+
+
+def without_proxy(nodes: list[Object], daemon_sets: list[Object], served: set[str]) -> list[str]:
+    """Names of nodes that lack a proxy, of those where one is to run: selectors, affinity and taints may leave nodes
+    out of the DaemonSet, and the number that it wants respects all of them."""
+    wanted = sum((each.get("status") or {}).get("desiredNumberScheduled", 0) for each in daemon_sets)
+    if wanted <= len(served):
+        return []
+    selectors = [each["spec"]["template"]["spec"].get("nodeSelector") or {} for each in daemon_sets]
+    return sorted(
+        str(node["metadata"]["name"])
+        for node in nodes
+        if node["metadata"]["name"] not in served
+        and any(each.items() <= (node["metadata"].get("labels") or {}).items() for each in selectors)
+    )
 
 
 async def _proxies_in_sync(client: Client) -> list[str]:

@@ -20,6 +20,8 @@ RELEASE_ANNOTATIONS = {
     "meta.helm.sh/release-namespace": SYSTEM_NAMESPACE,
 }
 """Which release an object belongs to, as Helm writes it."""
+_ELSEWHERE = "HELM_KUBE"
+"""Variables that begin so would lead Helm to another cluster or account than that of the checks before it."""
 ADMISSION_POLICIES = "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"
 """Kubernetes 1.30 and newer have them; Helm asks the cluster, and without one it has to be told."""
 
@@ -68,7 +70,10 @@ def helm(arguments: Sequence[str], *, kubeconfig: str | None = None, context: st
         command += ["--kubeconfig", kubeconfig]
     if context is not None:
         command += ["--kube-context", context]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(_ELSEWHERE)}
+    done = subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         said = done.stderr.strip().removeprefix("Error: ") or f"helm ended with code {done.returncode}"
         raise AmbitError(f"helm {arguments[0]}: {said}", _hint(said))

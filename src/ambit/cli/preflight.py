@@ -31,6 +31,8 @@ NEEDED = (
     ("create", "admissionregistration.k8s.io", "validatingadmissionpolicybindings", ""),
 )
 """Verb, group, resource and namespace of what an installation does."""
+WORKLOADS = frozenset({"ambit-control", "ambit-node"})
+"""What the charts run; others in the namespace are somebody's own."""
 ACCESS_REVIEWS = Resource(
     "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False
 )
@@ -87,7 +89,8 @@ async def _ours_by_helm(client: Client) -> list[str]:
         f"{kind.kind} {_name(each)} is there, but not as Helm's release {RELEASE!r}"
         for kind in (DEPLOYMENTS, DAEMON_SETS)
         for each in await client.list(kind, SYSTEM_NAMESPACE)
-        if not RELEASE_ANNOTATIONS.items() <= (each["metadata"].get("annotations") or {}).items()
+        if each["metadata"]["name"] in WORKLOADS
+        and not RELEASE_ANNOTATIONS.items() <= (each["metadata"].get("annotations") or {}).items()
     ]
 
 
@@ -132,7 +135,7 @@ PRE_CHECKS = (
     ),
     Check(
         "other software", "release", "what is installed of ambit was installed by Helm",
-        f"a cluster of `ambit up` has the mesh already; otherwise type `kubectl delete namespace {SYSTEM_NAMESPACE}`",
+        "a cluster of `ambit up` has the mesh already; otherwise delete what is named",
         _ours_by_helm,
     ),
     Check(

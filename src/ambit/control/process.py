@@ -31,6 +31,7 @@ from ambit.control.server import ServerCertificate, listen_plain, listen_tls, ma
 from ambit.control.settings import Settings
 from ambit.control.status import StatusWriter
 from ambit.core.errors import Unreachable, first_failure
+from ambit.core.names import CONTROL_LEASE
 from ambit.daemon.http import PROMETHEUS_TEXT, Handler, Request, Response, json_response, port_of, serve
 from ambit.daemon.logs import event
 from ambit.kube.client import Client
@@ -41,7 +42,6 @@ T = TypeVar("T")
 
 log = logging.getLogger("ambit.control")
 
-LEASE = "ambit-control"
 STOP_GRACE = 1.0
 """Seconds that calls under way get when the process stops."""
 RETRY_FIRST = 0.05
@@ -191,7 +191,7 @@ class ControlPlane:
         leadership = Leadership(
             self._client,
             self._settings.system_namespace,
-            LEASE,
+            CONTROL_LEASE,
             self._settings.instance,
             clock=time.monotonic,
             wall=self._wall,

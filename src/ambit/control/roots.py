@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from ambit.ca.authority import Authority, BadAuthority
 from ambit.control.settings import Settings
+from ambit.core.names import ROOT_KEY_SECRET
 from ambit.daemon.logs import event
 from ambit.kube.client import Client, Object
 from ambit.kube.errors import AlreadyExists, NotFound
@@ -19,7 +20,7 @@ from ambit.kube.resource import SECRETS
 log = logging.getLogger("ambit.control.roots")
 
 PLUGGED_IN = "cacerts"
-OWN = "istio-ca-secret"
+OWN = ROOT_KEY_SECRET
 SECRET_TYPE = "istio.io/ca-root"  # noqa: S105 - the type of a Secret, not a secret
 CERTIFICATE, KEY, ROOTS, CHAIN = "ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem"
 

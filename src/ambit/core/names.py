@@ -42,6 +42,8 @@ CLUSTER_DOMAIN = "cluster.local"
 CA_TOKEN_AUDIENCE = "istio-ca"  # noqa: S105 - an audience, not a secret
 ROOT_CERT_CONFIGMAP = "istio-ca-root-cert"
 ROOT_CERT_KEY = "root-cert.pem"
+ROOT_KEY_SECRET = "istio-ca-secret"  # noqa: S105 - a name, not a secret
+CONTROL_LEASE = "ambit-control"
 
 CONVERTED_STRICT_POLICY = "istio_converted_static_strict"
 """Name of the Authorization that stands for STRICT mTLS, in the root namespace (as istiod sends it)."""

@@ -14,26 +14,28 @@ from ambit.cli.render.progress import Progress
 from ambit.core.errors import AmbitError
 from ambit.core.names import SYSTEM_NAMESPACE
 from ambit.kube.client import Client
+from ambit.kube.errors import NotFound
 from ambit.kube.resource import DAEMON_SETS, DEPLOYMENTS, NAMESPACES
 
 READY = ("control-ready", "proxies-ready")
 LOOK_AGAIN = 0.5
 FIELD_MANAGER = "ambit-install"
-NAMESPACE = {
-    "metadata": {
-        "name": SYSTEM_NAMESPACE,
-        "labels": {
-            "app.kubernetes.io/managed-by": FIELD_MANAGER,
-            # Node agents enter the namespaces of pods, which no lesser level allows.
-            "pod-security.kubernetes.io/enforce": "privileged",
-        },
-    }
-}
+OURS = {"app.kubernetes.io/managed-by": FIELD_MANAGER}
+"""Label of a namespace that an installation made, and that goes with it."""
+# Node agents enter the namespaces of pods, which no lesser level allows.
+PRIVILEGED = {"pod-security.kubernetes.io/enforce": "privileged"}
 
 
 @click.command("install")
 @click.option(
     "--set", "values", multiple=True, metavar="KEY=VALUE", help="A value of the charts; may be repeated."
+)
+@click.option(
+    "--set-string",
+    "texts",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="The same, always a text: a label `true`, a tag `1`.",
 )
 @click.option(
     "-f",
@@ -53,6 +55,7 @@ NAMESPACE = {
 @click.option("--context", default=None, metavar="NAME", help="Context of the kubeconfig.")
 def command(
     values: tuple[str, ...],
+    texts: tuple[str, ...],
     files: tuple[str, ...],
     dry_run: bool,
     wait: bool,
@@ -67,6 +70,7 @@ def command(
     """
     options = [
         *(part for value in values for part in ("--set", value)),
+        *(part for text in texts for part in ("--set-string", text)),
         *(part for file in files for part in ("--values", file)),
     ]
     with umbrella_chart() as chart:
@@ -95,13 +99,26 @@ def _prepare(client: Client, force: bool) -> None:
     async def work(client: Client) -> list[Outcome]:
         outcomes = await run_checks(client, PRE_CHECKS)
         if force or all(outcome.result != "error" for outcome in outcomes):
-            await client.apply(NAMESPACES, NAMESPACE, field_manager=FIELD_MANAGER, force=True)
+            await _namespace(client)
         return outcomes
 
     outcomes = access.run(access.with_client(client, work))
     print_outcomes(outcomes, only_trouble=True, err=True)
     if not force and any(outcome.result == "error" for outcome in outcomes):
         raise AmbitError("the mesh was not installed", "see above; --force installs it nevertheless")
+
+
+async def _namespace(client: Client) -> None:
+    """Make the namespace; one that somebody made before stays theirs, also when the mesh is uninstalled."""
+    try:
+        found = await client.get(NAMESPACES, SYSTEM_NAMESPACE)
+    except NotFound:
+        labels = {**OURS, **PRIVILEGED}
+    else:
+        is_ours = OURS.items() <= (found["metadata"].get("labels") or {}).items()
+        labels = {**OURS, **PRIVILEGED} if is_ours else PRIVILEGED
+    value = {"metadata": {"name": SYSTEM_NAMESPACE, "labels": labels}}
+    await client.apply(NAMESPACES, value, field_manager=FIELD_MANAGER, force=True)
 
 
 async def _ready(client: Client, timeout: float) -> None:

@@ -5,19 +5,29 @@ from typing import Any
 import click
 
 from ambit.cli import access
-from ambit.cli.commands.install import FIELD_MANAGER
+from ambit.cli.commands.install import OURS
 from ambit.cli.helm import RELEASE, RELEASE_ANNOTATIONS, helm, kubeconfig_file
 from ambit.cli.render.progress import Progress
 from ambit.core.errors import AmbitError, NotRunning
 from ambit.core.names import (
+    CONTROL_LEASE,
     REDIRECTION_ANNOTATION,
     REDIRECTION_ENABLED,
     ROOT_CERT_CONFIGMAP,
+    ROOT_KEY_SECRET,
     SYSTEM_NAMESPACE,
 )
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
-from ambit.kube.resource import CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, PODS, Resource
+from ambit.kube.resource import (
+    CONFIG_MAPS,
+    CUSTOM_RESOURCE_DEFINITIONS,
+    LEASES,
+    NAMESPACES,
+    PODS,
+    SECRETS,
+    Resource,
+)
 
 
 @click.command("uninstall")
@@ -81,7 +91,7 @@ async def _none_captured(client: Client) -> None:
 
 
 async def _remove_rest(client: Client) -> None:
-    """What the control plane wrote: the root certificate everywhere, and its key with our namespace."""
+    """What the control plane wrote: the root certificate everywhere, and its key, with our namespace if we made it."""
     fields = f"metadata.name={ROOT_CERT_CONFIGMAP}"
     maps = await client.list(CONFIG_MAPS, field_selector=fields)
     ours = [each.get("data") for each in maps if each["metadata"]["namespace"] == SYSTEM_NAMESPACE]
@@ -92,8 +102,11 @@ async def _remove_rest(client: Client) -> None:
         namespace = await client.get(NAMESPACES, SYSTEM_NAMESPACE)
     except NotFound:
         return
-    if (namespace["metadata"].get("labels") or {}).get("app.kubernetes.io/managed-by") == FIELD_MANAGER:
+    if OURS.items() <= (namespace["metadata"].get("labels") or {}).items():
         await _delete(client, NAMESPACES, namespace)
+        return
+    for kind, name in ((SECRETS, ROOT_KEY_SECRET), (LEASES, CONTROL_LEASE)):
+        await _delete(client, kind, {"metadata": {"name": name, "namespace": SYSTEM_NAMESPACE}})
 
 
 async def _purge(client: Client) -> None:
