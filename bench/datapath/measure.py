@@ -6,10 +6,11 @@ Rules:
 3. Ratios are made within a round and then summarised, so that a busy machine moves both sides.
 4. Processor time is that of every process the variant adds: proxies, and for the mesh the agents beside them,
    which count metrics and keep decision records (the sidecars have nothing of the kind).
+5. With $AMBIT_BENCH_ZTUNNEL the cluster has two nodes more, on the same fabric, whose proxy is that ztunnel, as
+   Istio ships it: two threads, NAT redirect, one log line for each connection.
 """
 
 import os
-import sys
 from pathlib import Path
 
 import msgspec
@@ -20,11 +21,14 @@ from bench.datapath.tools import LOADS, Load, Result, known_tools, run_load, sin
 from bench.harness import Number, Options, summary
 from bench.instance import Instance, instance, until
 from bench.servers import BULK_PORT, HTTP_PORT, SECOND_HTTP_PORT, http_server
+from bench.ztunnel import nodes as ztunnel_nodes
 
 LOADER = Path(__file__).parents[1] / "load.py"
 NAMESPACES = {"bench-direct": False, "bench-mesh": True, "bench-sidecar": False}
+ZTUNNEL = "bench-ztunnel"
+NODES, ZTUNNEL_NODES = ("node1", "node2"), ("node3", "node4")
+"""Where client and near server are, and the far server."""
 NEAR, FAR = "server-near", "server-far"
-ZTUNNEL = "AMBIT_BENCH_ZTUNNEL"
 
 
 class Variant(msgspec.Struct, frozen=True):
@@ -46,8 +50,13 @@ VARIANTS = (
     Variant("sidecars, TCP", "bench-sidecar", FAR, SECOND_HTTP_PORT, "direct, across nodes"),
     Variant("sidecars, HTTP", "bench-sidecar", FAR, HTTP_PORT, "direct, across nodes", has_bulk=False),
 )
+ZTUNNEL_VARIANTS = (
+    Variant("ztunnel, same node", ZTUNNEL, NEAR, baseline="direct, same node"),
+    Variant("ztunnel, across nodes", ZTUNNEL, FAR, baseline="direct, across nodes"),
+)
 MESH = "mesh, across nodes"
 PEERS = ("sidecars, TCP", "sidecars, HTTP")
+ZTUNNEL_PAIRS = ((MESH, "ztunnel, across nodes"), ("mesh, same node", "ztunnel, same node"))
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -71,6 +80,13 @@ class Processes(msgspec.Struct, frozen=True):
             tuple(each.pid for each in found if each.part == "node agent"),
         )
 
+    @classmethod
+    def of_ztunnel(cls, mesh: Instance, program: Path) -> "Processes":
+        """The ztunnel of every node that has one."""
+        return cls(
+            tuple(each.pid for each in mesh.processes() if each.command.startswith(f"{program} proxy"))
+        )
+
     def used(self) -> tuple[float, float]:
         """Processor seconds of proxies and of agents so far."""
         return _processor(self.proxies), _processor(self.agents)
@@ -81,28 +97,34 @@ Samples = dict[tuple[str, str], list[Sample]]
 
 async def measure(options: Options) -> list[Number]:
     """Rates and latencies of each variant, the ratios that count, and what the load left in memory."""
-    if os.environ.get(ZTUNNEL):
-        print(f"{ZTUNNEL}: not measured yet, docs/performance.md says what is missing", file=sys.stderr)
+    ztunnel = ztunnel_nodes.program()
+    variants = (*VARIANTS, *(ZTUNNEL_VARIANTS if ztunnel else ()))
     known = await known_tools()
     samples: Samples = {}
-    async with instance() as mesh:
-        own = Processes.of_nodes(mesh)
+    async with instance(4 if ztunnel else 2) as mesh:
         addresses: dict[tuple[str, str], str] = {}
+        processes = {"bench-direct": Processes()}
+        if ztunnel:
+            await ztunnel_nodes.give_nodes(mesh.client, ztunnel, ZTUNNEL_NODES)
+            processes[ZTUNNEL] = Processes.of_ztunnel(mesh, ztunnel)
+        own = processes["bench-mesh"] = Processes.of_nodes(mesh)  # before pods, whose servers are Envoys too
         for namespace, enrolled in NAMESPACES.items():
-            addresses |= await _pods(mesh, namespace, enrolled, known)
+            addresses |= await _pods(mesh, namespace, NODES, known, enrolled=enrolled)
+        if ztunnel:
+            addresses |= await _pods(mesh, ZTUNNEL, ZTUNNEL_NODES, known, enrolled=True)
         async with sidecars(mesh, "bench-sidecar-client", f"bench-sidecar-{FAR}") as pids:
-            processes = {"bench-direct": Processes(), "bench-mesh": own, "bench-sidecar": Processes(pids)}
+            processes["bench-sidecar"] = Processes(pids)
             site = Site(mesh, addresses, processes, known)
-            for variant in VARIANTS:
+            for variant in variants:
                 await site.warm(variant)
             for number in range(options.rounds):
-                turn = number % len(VARIANTS)
+                turn = number % len(variants)
                 for load in LOADS:
-                    for variant in (*VARIANTS[turn:], *VARIANTS[:turn]):
+                    for variant in (*variants[turn:], *variants[:turn]):
                         if variant.has_bulk or not load.bulk:
                             sample = await site.sample(variant, load, options.seconds)
                             samples.setdefault((variant.name, load.name), []).append(sample)
-        after = _memory(mesh, own)
+        after = _memory(mesh, own, processes.get(ZTUNNEL))
     return [*_absolute(samples), *_ratios(samples), *after]
 
 
@@ -140,23 +162,32 @@ class Site(msgspec.Struct, frozen=True):
         return Sample(result, (proxies_now - proxies) * unit, (agents_now - agents) * unit)
 
 
-def _memory(mesh: Instance, processes: Processes) -> list[Number]:
+def _memory(mesh: Instance, own: Processes, ztunnel: Processes | None) -> list[Number]:
     sizes = {each.pid: each.anonymous / 1024 for each in mesh.processes()}
+    parts: list[tuple[str, tuple[int, ...], float | None]] = [
+        ("Envoy", own.proxies, 40.0),
+        ("agent", own.agents, 60.0),
+    ]
+    if ztunnel is not None:
+        parts.append(("ztunnel", ztunnel.proxies, None))
     return [
         summary(f"{name} of a node after the load, anonymous", [sizes[pid] for pid in pids], "MiB", target)
-        for name, pids, target in (("Envoy", processes.proxies, 40.0), ("agent", processes.agents, 60.0))
+        for name, pids, target in parts
     ]
 
 
-async def _pods(mesh: Instance, namespace: str, enrolled: bool, known: bool) -> dict[tuple[str, str], str]:
-    """A client and two servers, all ready; the servers' addresses."""
+async def _pods(
+    mesh: Instance, namespace: str, nodes: tuple[str, str], known: bool, *, enrolled: bool
+) -> dict[tuple[str, str], str]:
+    """A client and a server on the first node, a server on the second, all ready; the servers' addresses."""
     await mesh.namespace(namespace, enrolled=enrolled)
     script = {"metadata": {"name": "script", "namespace": namespace}, "data": {"load.py": LOADER.read_text()}}
     await mesh.client.create(CONFIG_MAPS, script)
     servers = {"http": http_server(), "bulk": sink(known)}
-    await mesh.pod(namespace, f"{namespace}-client", "node1", {"client": ["sleep", "infinity"]}, "script")
-    await mesh.pod(namespace, f"{namespace}-{NEAR}", "node1", servers, "script")
-    await mesh.pod(namespace, f"{namespace}-{FAR}", "node2", servers, "script")
+    near, far = nodes
+    await mesh.pod(namespace, f"{namespace}-client", near, {"client": ["sleep", "infinity"]}, "script")
+    await mesh.pod(namespace, f"{namespace}-{NEAR}", near, servers, "script")
+    await mesh.pod(namespace, f"{namespace}-{FAR}", far, servers, "script")
     await mesh.address(namespace, f"{namespace}-client")
     return {
         (namespace, server): await mesh.address(namespace, f"{namespace}-{server}") for server in (NEAR, FAR)
@@ -193,12 +224,18 @@ def _absolute(samples: Samples) -> list[Number]:
 
 
 def _ratios(samples: Samples) -> list[Number]:
-    """The mesh against direct (no target: it is what mutual TLS costs) and against sidecars (at least as fast)."""
-    meshes = [each for each in VARIANTS if each.namespace == "bench-mesh"]
+    """Meshes against direct (no target: it is what mutual TLS costs), ours against sidecars (at least as fast) and
+    ztunnel (no target)."""
+    meshes = [
+        each
+        for each in (*VARIANTS, *ZTUNNEL_VARIANTS)
+        if each.namespace in ("bench-mesh", ZTUNNEL) and (each.name, LOADS[0].name) in samples
+    ]
     pairs: list[tuple[Load, str, str, float | None]] = []
     for load in LOADS:
         pairs += [(load, variant.name, variant.baseline, None) for variant in meshes]
         pairs += [(load, MESH, peer, 1.0) for peer in PEERS if (peer, load.name) in samples]
+        pairs += [(load, one, peer, None) for one, peer in ZTUNNEL_PAIRS if (peer, load.name) in samples]
     return [_ratio(samples, *pair) for pair in pairs]
 
 
@@ -214,7 +251,7 @@ def show(subject: str, numbers: list[Number]) -> str:
     lines = []
     for load in LOADS:
         lines.append(f"{subject}: {load.name}")
-        for variant in VARIANTS:
+        for variant in (*VARIANTS, *ZTUNNEL_VARIANTS):
             name = f"{variant.name}: {load.name}"
             if name not in by_name:
                 continue
