@@ -3,21 +3,20 @@
 Rules:
 1. Every variant has pods of its own, with the same servers, on the same nodes and the same wires.
 2. Within a round each load visits every variant before the next load starts; rounds rotate the order.
-3. Ratios are made within a round and then summarised, so that a busy machine moves both sides.
-4. Processor time is that of every process the variant adds: proxies, and for the mesh the agents beside them,
+3. Processor time is that of every process the variant adds: proxies, and for the mesh the agents beside them,
    which count metrics and keep decision records (the sidecars have nothing of the kind).
-5. With $AMBIT_BENCH_ZTUNNEL the cluster has two nodes more, on the same fabric, whose proxy is that ztunnel, as
+4. With $AMBIT_BENCH_ZTUNNEL the cluster has two nodes more, on the same fabric, whose proxy is that ztunnel, as
    Istio ships it: two threads, NAT redirect, one log line for each connection.
 """
 
-import os
 from pathlib import Path
 
 import msgspec
 
 from ambit.kube.resource import CONFIG_MAPS
+from bench.datapath.samples import Sample, Samples, Variant, absolute, matrix, processor_seconds, ratio
 from bench.datapath.sidecar import sidecars
-from bench.datapath.tools import LOADS, Load, Result, known_tools, run_load, sink
+from bench.datapath.tools import LOADS, Load, known_tools, run_load, sink
 from bench.harness import Number, Options, summary
 from bench.instance import Instance, instance, until
 from bench.servers import BULK_PORT, HTTP_PORT, SECOND_HTTP_PORT, http_server
@@ -29,17 +28,6 @@ ZTUNNEL = "bench-ztunnel"
 NODES, ZTUNNEL_NODES = ("node1", "node2"), ("node3", "node4")
 """Where client and near server are, and the far server."""
 NEAR, FAR = "server-near", "server-far"
-
-
-class Variant(msgspec.Struct, frozen=True):
-    """Where load starts and what it aims at; `baseline` is the variant on the same wires without a mesh."""
-
-    name: str
-    namespace: str
-    server: str
-    http_port: int = HTTP_PORT
-    baseline: str = ""
-    has_bulk: bool = True
 
 
 VARIANTS = (
@@ -57,14 +45,6 @@ ZTUNNEL_VARIANTS = (
 MESH = "mesh, across nodes"
 PEERS = ("sidecars, TCP", "sidecars, HTTP")
 ZTUNNEL_PAIRS = ((MESH, "ztunnel, across nodes"), ("mesh, same node", "ztunnel, same node"))
-
-
-class Sample(msgspec.Struct, frozen=True):
-    """Processor times in microseconds per request, or per megabyte."""
-
-    result: Result
-    proxies_us: float
-    agents_us: float
 
 
 class Processes(msgspec.Struct, frozen=True):
@@ -89,10 +69,7 @@ class Processes(msgspec.Struct, frozen=True):
 
     def used(self) -> tuple[float, float]:
         """Processor seconds of proxies and of agents so far."""
-        return _processor(self.proxies), _processor(self.agents)
-
-
-Samples = dict[tuple[str, str], list[Sample]]
+        return processor_seconds(self.proxies), processor_seconds(self.agents)
 
 
 async def measure(options: Options) -> list[Number]:
@@ -125,7 +102,7 @@ async def measure(options: Options) -> list[Number]:
                             sample = await site.sample(variant, load, options.seconds)
                             samples.setdefault((variant.name, load.name), []).append(sample)
         after = _memory(mesh, own, processes.get(ZTUNNEL))
-    return [*_absolute(samples), *_ratios(samples), *after]
+    return [*absolute(samples), *_ratios(samples), *after]
 
 
 class Site(msgspec.Struct, frozen=True):
@@ -194,35 +171,6 @@ async def _pods(
     }
 
 
-def _processor(pids: tuple[int, ...]) -> float:
-    """Seconds of processor time so far, of every thread (field 1 of schedstat, nanoseconds)."""
-    total = 0
-    for pid in pids:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            try:
-                total += int(Path(f"/proc/{pid}/task/{task}/schedstat").read_text().split()[0])
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-    return total / 1e9
-
-
-def _absolute(samples: Samples) -> list[Number]:
-    numbers = []
-    for (variant, load), found in samples.items():
-        kind = next(each for each in LOADS if each.name == load)
-        name = f"{variant}: {load}"
-        numbers.append(summary(name, [each.result.rate for each in found], "Gbit/s" if kind.bulk else "/s"))
-        if not kind.bulk:
-            numbers.append(summary(f"{name}, p50", [each.result.p50 for each in found], "us"))
-            numbers.append(summary(f"{name}, p99", [each.result.p99 for each in found], "us"))
-        unit = "us/MB" if kind.bulk else "us/request"
-        if any(each.proxies_us for each in found):
-            numbers.append(summary(f"{name}, proxies", [each.proxies_us for each in found], unit))
-        if any(each.agents_us for each in found):
-            numbers.append(summary(f"{name}, agents", [each.agents_us for each in found], unit))
-    return numbers
-
-
 def _ratios(samples: Samples) -> list[Number]:
     """Meshes against direct (no target: it is what mutual TLS costs), ours against sidecars (at least as fast) and
     ztunnel (no target)."""
@@ -236,39 +184,9 @@ def _ratios(samples: Samples) -> list[Number]:
         pairs += [(load, variant.name, variant.baseline, None) for variant in meshes]
         pairs += [(load, MESH, peer, 1.0) for peer in PEERS if (peer, load.name) in samples]
         pairs += [(load, one, peer, None) for one, peer in ZTUNNEL_PAIRS if (peer, load.name) in samples]
-    return [_ratio(samples, *pair) for pair in pairs]
-
-
-def _ratio(samples: Samples, load: Load, one: str, other: str, target: float | None) -> Number:
-    pairs = zip(samples[one, load.name], samples[other, load.name], strict=True)
-    ratios = [mine.result.rate / theirs.result.rate for mine, theirs in pairs]
-    return summary(f"{load.name}: {one} / {other}", ratios, "×", target, at_most=False)
+    return [ratio(samples, *pair) for pair in pairs]
 
 
 def show(subject: str, numbers: list[Number]) -> str:
-    """A matrix of the variants, then the ratios."""
-    by_name = {number.name: number for number in numbers}
-    lines = []
-    for load in LOADS:
-        lines.append(f"{subject}: {load.name}")
-        for variant in (*VARIANTS, *ZTUNNEL_VARIANTS):
-            name = f"{variant.name}: {load.name}"
-            if name not in by_name:
-                continue
-            rate = by_name[name]
-            parts = [f"  {variant.name:<24}{_figure(rate.value):>9} {rate.unit:<7}"]
-            parts.append(f"[{_figure(rate.low)} - {_figure(rate.high)}]".ljust(18))
-            if f"{name}, p50" in by_name:
-                parts.append(
-                    f"p50 {by_name[f'{name}, p50'].value:.0f} p99 {by_name[f'{name}, p99'].value:.0f} us"
-                )
-            for part in ("proxies", "agents"):
-                if f"{name}, {part}" in by_name:
-                    used = by_name[f"{name}, {part}"]
-                    parts.append(f"{part} {used.value:.0f} {used.unit}")
-            lines.append("  ".join(parts).rstrip())
-    return "\n".join(lines)
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}" if value < 100 else f"{value:.0f}"
+    """A matrix of the variants."""
+    return matrix(subject, numbers, [each.name for each in (*VARIANTS, *ZTUNNEL_VARIANTS)])

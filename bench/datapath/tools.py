@@ -6,15 +6,22 @@ import os
 import re
 import shutil
 import sys
+from typing import Protocol
 
 import msgspec
 
-from bench.instance import Instance
 from bench.servers import BULK_PORT
 
 INSTALL = ("apt-get", "install", "--yes", "--no-install-recommends", "wrk", "iperf3")
 OWN = ("python3", "/bench/load.py")
 _UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6}
+
+
+class Cluster(Protocol):
+    """Where pods are."""
+
+    async def run(self, namespace: str, pod: str, *words: str) -> str:
+        """What a program in a pod printed. Raises RuntimeError when it failed."""
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -72,28 +79,28 @@ def sink(known: bool) -> list[str]:
 
 
 async def run_load(
-    mesh: Instance, place: tuple[str, str], target: tuple[str, int], load: Load, seconds: float, known: bool
+    cluster: Cluster, place: tuple[str, str], target: tuple[str, int], load: Load, seconds: float, known: bool
 ) -> Result:
     """Make load from the pod `place` (namespace, name) on `target`. Raises RuntimeError when requests fail."""
     host, port = target
     if load.bulk:
         if not known:
             words = [*OWN, "bulk", host, str(port), str(load.width), str(seconds)]
-            gigabits = float(json.loads(await mesh.run(*place, *words))["gbps"])
+            gigabits = float(json.loads(await cluster.run(*place, *words))["gbps"])
             return Result(gigabits, gigabits * seconds / 8)
         words = ["iperf3", "-c", host, "-p", str(port), "-P", str(load.width), "-t", f"{seconds:g}", "-J"]
-        received = json.loads(await mesh.run(*place, *words))["end"]["sum_received"]
+        received = json.loads(await cluster.run(*place, *words))["end"]["sum_received"]
         return Result(received["bits_per_second"] / 1e9, received["bytes"] / 1e9)
     if not known:
         mode = "keep" if load.keep else "close"
         words = [*OWN, "requests", host, str(port), str(load.width), str(seconds), mode]
-        found = json.loads(await mesh.run(*place, *words))
+        found = json.loads(await cluster.run(*place, *words))
         if found["errors"]:
             raise RuntimeError(f"{found['errors']} failed requests to {host}:{port}")
         return Result(found["rate"], found["rate"] * seconds, found["p50_us"], found["p99_us"])
     words = ["wrk", "-t1", f"-c{load.width}", f"-d{max(1, round(seconds))}s", "--latency"]
     words += ["-H", "Connection: close"] if not load.keep else []
-    return _wrk(await mesh.run(*place, *words, f"http://{host}:{port}/"))
+    return _wrk(await cluster.run(*place, *words, f"http://{host}:{port}/"))
 
 
 def _wrk(said: str) -> Result:
