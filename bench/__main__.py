@@ -12,9 +12,11 @@ import time
 
 import msgspec
 
+from ambit.core.errors import AmbitError
 from bench import compiler, demo, flows, latency, propagation, startup
 from bench.datapath import measure as datapath
 from bench.harness import Number, Options, Subject, machine, markdown, remember, table
+from bench.kubernetes import measure as kubernetes
 
 SUBJECTS = (
     Subject("startup", "ambit up, bookinfo, memory", startup.measure),
@@ -29,12 +31,19 @@ SUBJECTS = (
     Subject("flows", "the agent's work for one connection", flows.measure),
     Subject("compile", "the compiler with 100,000 pods", compiler.measure),
     Subject("push", "one pod change from the API server to 50 nodes", propagation.measure),
+    Subject(
+        "kubernetes",
+        "ambit and Istio's ambient mesh on two real nodes (root, containerd, once Go); only when named",
+        kubernetes.measure,
+        kubernetes.show,
+        usual=False,
+    ),
 )
 
 
 def main() -> int:
     given = _arguments()
-    chosen = [each for each in SUBJECTS if not given.subjects or each.name in given.subjects]
+    chosen = [each for each in SUBJECTS if (each.name in given.subjects if given.subjects else each.usual)]
     if given.list:
         for subject in SUBJECTS:
             print(f"{subject.name:<10} {subject.about}")
@@ -46,7 +55,14 @@ def main() -> int:
     for subject in chosen:
         started = time.monotonic()
         print(f"{subject.name}: {subject.about} …", file=sys.stderr, flush=True)
-        results[subject.name] = asyncio.run(subject.measure(options))
+        try:
+            results[subject.name] = asyncio.run(subject.measure(options))
+        except AmbitError as problem:
+            print(
+                f"error: {problem.message}\n\nhint: {problem.hint or 'read what was printed before'}",
+                file=sys.stderr,
+            )
+            return problem.exit_code
         if given.output == "markdown":
             print(markdown(subject.name, results[subject.name]), end="\n\n", flush=True)
         elif given.output == "table":

@@ -62,6 +62,8 @@ class Subject(msgspec.Struct, frozen=True):
     measure: Callable[[Options], Coroutine[Any, Any, list[Number]]]
     show: Callable[[str, list[Number]], str] | None = None
     """Prints what is clearer as a matrix; the table below it then has only ratios and memory."""
+    usual: bool = True
+    """Whether it is measured when no subject is named."""
 
 
 def summary(

@@ -1,4 +1,4 @@
-"""Packs a static program as an OCI image archive, without a daemon, a registry or a base image.
+"""Packs programs as an OCI image archive, without a daemon, a registry or a base image.
 
 Specification: github.com/opencontainers/image-spec (layout, index, manifest, config). The archive depends on
 nothing but its inputs: equal inputs give equal bytes.
@@ -10,6 +10,7 @@ import io
 import json
 import platform
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.kubernetes.cluster.settings import DNS_IMAGE, PAUSE_IMAGE
@@ -29,15 +30,21 @@ def pack_system_images(programs: Path, folder: Path) -> list[Path]:
 
 def pack(archive: Path, image: str, program: Path) -> Path:
     """Writes an archive with one image whose only file is `program`, unless it is newer than the program."""
-    if archive.exists() and archive.stat().st_mtime_ns > program.stat().st_mtime_ns:
+    return pack_files(archive, image, {f"/{program.name}": program}, f"/{program.name}")
+
+
+def pack_files(archive: Path, image: str, files: Mapping[str, Path], program: str, user: str = "") -> Path:
+    """Writes an archive with one image of executable files (by their paths in it), unless it is newer than they are."""
+    newest = max(path.stat().st_mtime_ns for path in files.values())
+    if archive.exists() and archive.stat().st_mtime_ns > newest:
         return archive
-    layer = _tar({program.name: program.read_bytes()}, mode=0o755)
+    layer = _tar({name.lstrip("/"): path.read_bytes() for name, path in files.items()}, mode=0o755)
     packed = gzip.compress(layer, 1, mtime=0)
     config = json.dumps(
         {
             "architecture": ARCHITECTURES.get(platform.machine(), platform.machine()),
             "os": "linux",
-            "config": {"Entrypoint": [f"/{program.name}"]},
+            "config": {"Entrypoint": [program], **({"User": user} if user else {})},
             "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
         }
     ).encode()
@@ -51,14 +58,14 @@ def pack(archive: Path, image: str, program: Path) -> Path:
     ).encode()
     entry = _descriptor(manifest, "manifest.v1+json")
     entry["annotations"] = {"io.containerd.image.name": image}
-    files = {
+    blobs = {
         "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
         "index.json": json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode(),
     }
     for blob in (packed, config, manifest):
-        files[f"blobs/{_digest(blob).replace(':', '/')}"] = blob
+        blobs[f"blobs/{_digest(blob).replace(':', '/')}"] = blob
     fresh = archive.with_suffix(".new")
-    fresh.write_bytes(_tar(files, mode=0o644))
+    fresh.write_bytes(_tar(blobs, mode=0o644))
     return fresh.replace(archive)
 
 

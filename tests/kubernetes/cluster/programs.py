@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -65,13 +66,19 @@ def check_machine() -> None:
 
 def build() -> Path:
     """Builds what is not in the cache yet and returns the folder of programs; AmbitError without Go."""
+    folder = build_all((program, SOURCES / program.name) for program in programs())
+    _link(folder / "kubectl", "kube")
+    return folder
+
+
+def build_all(wanted: Iterable[tuple[Program, Path]]) -> Path:
+    """As `build`, for programs with the folders of their modules."""
     folder = bin_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    with (cache() / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two runs at once build once
-        for program in programs():
-            _build(program, folder)
-        _link(folder / "kubectl", "kube")
+    for program, source in wanted:
+        with (cache() / f"{program.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two runs at once build once
+            _build(program, source, folder)
     return folder
 
 
@@ -85,17 +92,17 @@ def programs() -> list[Program]:
     ]
 
 
-def digest(program: Program) -> str:
+def digest(program: Program, source: Path | None = None) -> str:
     """What the program is built from, as one digest."""
     told = hashlib.sha256(msgspec.json.encode(program, order="sorted"))
-    for path in sorted((SOURCES / program.name).iterdir()):
+    for path in sorted((source or SOURCES / program.name).iterdir()):
         told.update(f"\0{path.name}\0".encode() + path.read_bytes())
     return told.hexdigest()
 
 
-def _build(program: Program, folder: Path) -> None:
+def _build(program: Program, source: Path, folder: Path) -> None:
     target, stamp = folder / program.name, folder / f".{program.name}.built-from"
-    wanted = digest(program)
+    wanted = digest(program, source)
     if target.exists() and stamp.exists() and stamp.read_text() == wanted:
         return
     if shutil.which("go") is None:
@@ -109,7 +116,7 @@ def _build(program: Program, folder: Path) -> None:
     fresh = folder / f".{program.name}.new"
     done = subprocess.run(
         ["go", "build", "-trimpath", "-o", str(fresh), f"-ldflags={linker}", program.package],
-        cwd=SOURCES / program.name,
+        cwd=source,
         env={**os.environ, "CGO_ENABLED": "0"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
