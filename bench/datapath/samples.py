@@ -3,7 +3,6 @@
 Ratios are made within a round and then summarised, so that a busy machine moves both sides.
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -38,12 +37,12 @@ Samples = dict[tuple[str, str], list[Sample]]
 
 
 def processor_seconds(pids: Iterable[int]) -> float:
-    """Seconds of processor time so far, of every thread (field 1 of schedstat, nanoseconds)."""
+    """Seconds of processor time so far, of every thread (field 1 of schedstat, nanoseconds); none of what has ended."""
     total = 0
     for pid in pids:
-        for task in os.listdir(f"/proc/{pid}/task"):
+        for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
             try:
-                total += int(Path(f"/proc/{pid}/task/{task}/schedstat").read_text().split()[0])
+                total += int(path.read_text().split()[0])
             except (FileNotFoundError, ProcessLookupError):
                 continue
     return total / 1e9

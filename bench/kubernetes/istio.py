@@ -63,14 +63,14 @@ def prepare(ztunnel: Path) -> list[Path]:
                 cni: built / "install-cni",
                 "/opt/cni/bin/istio-cni": built / "istio-cni",
                 "/usr/sbin/nft": nft,
-                **_libraries(nft),
+                **libraries_of(nft),
             },
             "",
         ),
         (
             "ztunnel",
             "/usr/local/bin/ztunnel",
-            {"/usr/local/bin/ztunnel": ztunnel, **_libraries(ztunnel)},
+            {"/usr/local/bin/ztunnel": ztunnel, **libraries_of(ztunnel)},
             "",
         ),
     ]
@@ -119,7 +119,7 @@ def _module() -> Path:
     return Path(json.loads(done.stdout)["Dir"])
 
 
-def _libraries(program: Path) -> dict[str, Path]:
+def libraries_of(program: Path) -> dict[str, Path]:
     """The shared libraries of a program, and its loader, under the paths where it looks for them."""
     done = subprocess.run(["ldd", program], capture_output=True, text=True, check=True)
     return {

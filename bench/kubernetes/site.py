@@ -101,10 +101,11 @@ class Site(msgspec.Struct, frozen=True):
     async def parts(self, namespace: str) -> list[Use]:
         """The running pods of a namespace, with their processes as this machine sees them."""
         listed = json.loads(await self.kubectl("-n", namespace, "get", "pods", "-o", "json"))["items"]
-        return [_use(each) for each in listed if each["status"].get("phase") == "Running"]
+        return [use_of(each) for each in listed if each["status"].get("phase") == "Running"]
 
 
-def _use(pod: dict[str, Any]) -> Use:
+def use_of(pod: dict[str, Any]) -> Use:
+    """What a pod of a mesh uses now."""
     metadata = pod["metadata"]
     pids = pids_of(metadata["uid"])
     sizes = [_memory(pid) for pid in pids]
