@@ -41,7 +41,7 @@ class Agent:
         change = {
             "metadata": {"uid": sandbox.uid, "annotations": {REDIRECTION_ANNOTATION: REDIRECTION_ENABLED}}
         }
-        await self._client.patch(PODS, sandbox.name, change, sandbox.namespace)
+        await self._client.patch(PODS, sandbox.name, change, sandbox.namespace, subresource="status")
         return True
 
     async def remove(self, sandbox: Sandbox) -> None:
