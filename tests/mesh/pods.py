@@ -1,9 +1,11 @@
 """Namespaces and pods that several tests make."""
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+import yaml
 
 from ambit.testing.mesh import Mesh
 
@@ -40,3 +42,38 @@ def pod(
             "containers": [{"name": "main", "image": "python:3", "command": list(command), **more}],
         },
     }
+
+
+def web_and_client(port_name: str = "http") -> list[dict[str, Any]]:
+    """Service `web` (port 80), its pod of the same name, ready when it listens, and a pod `client` that waits."""
+    server = {
+        "name": "web",
+        "image": "python:3",
+        "command": ["python3", "-u", "-m", "http.server", "8080"],
+        "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
+    }
+    waiting = {"name": "client", "image": "busybox:1", "command": ["sleep", "3600"]}
+    ports = [{"name": port_name, "port": 80, "targetPort": 8080}]
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "web"},
+            "spec": {"selector": {"app": "web"}, "ports": ports},
+        },
+        *(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": container["name"], "labels": {"app": container["name"]}},
+                "spec": {"terminationGracePeriodSeconds": 0, "containers": [container]},
+            }
+            for container in (server, waiting)
+        ),
+    ]
+
+
+def apply_in(mesh: Mesh, namespace: str, objects: Sequence[Mapping[str, Any]]) -> None:
+    """Apply objects that name no namespace, and wait until every pod there is ready."""
+    mesh.kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump_all(objects))
+    mesh.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod", "--all", "--timeout=60s")

@@ -13,38 +13,16 @@ import yaml
 
 from ambit import __version__
 from ambit.testing.mesh import Mesh
+from tests.mesh.pods import apply_in, web_and_client
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
-OBJECTS = """
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec: {selector: {app: web}, ports: [{name: tcp, port: 80, targetPort: 8080}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: web, labels: {app: web}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: web
-    image: python:3
-    command: [python3, -u, -m, http.server, "8080"]
-    readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: client}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers: [{name: client, image: busybox:1, command: [sleep, "3600"]}]
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: all}
-spec: {action: ALLOW, rules: [{}]}
-"""
+ALLOW_ALL = {
+    "apiVersion": "security.istio.io/v1",
+    "kind": "AuthorizationPolicy",
+    "metadata": {"name": "all"},
+    "spec": {"action": "ALLOW", "rules": [{}]},
+}
 
 BROKEN = """
 apiVersion: security.istio.io/v1
@@ -99,8 +77,7 @@ def web(mesh: Mesh) -> Iterator[str]:
     name = f"n{uuid.uuid4().hex[:8]}"
     labels = {"istio.io/dataplane-mode": "ambient"}
     mesh.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
-    mesh.kubectl("apply", "-n", name, "-f", "-", stdin=OBJECTS)
-    mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+    apply_in(mesh, name, [*web_and_client("tcp"), ALLOW_ALL])
     mesh.wait(
         "the server answers",
         lambda: mesh.exec(name, "client", "curl", "-sf", "http://web", check=False).returncode == 0,

@@ -5,33 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from ambit.testing.mesh import Mesh
+from tests.mesh.pods import apply_in, web_and_client
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
-
-OBJECTS = """
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: web, labels: {app: web}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: web
-    image: python:3
-    command: [python3, -u, -m, http.server, "8080"]
-    readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: client}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers: [{name: client, image: busybox:1, command: [sleep, "3600"]}]
-"""
 
 DENY = """
 apiVersion: security.istio.io/v1
@@ -51,8 +27,7 @@ except OSError as problem:
 
 @pytest.fixture
 def ready(mesh: Mesh, namespace: str) -> str:
-    mesh.kubectl("apply", "-n", namespace, "-f", "-", stdin=OBJECTS)
-    mesh.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+    apply_in(mesh, namespace, web_and_client())
     mesh.wait("the first answer", lambda: fetch(mesh, namespace) == "200")
     return namespace
 

@@ -6,17 +6,14 @@ from typing import Any
 
 import dns.message
 import pytest
+import yaml
 
 from ambit.testing.mesh import Mesh
+from tests.mesh.pods import apply_in, web_and_client
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
-OBJECTS = """
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
----
+OTHERS = """
 apiVersion: v1
 kind: Service
 metadata: {name: each}
@@ -26,20 +23,6 @@ apiVersion: v1
 kind: Service
 metadata: {name: alias}
 spec: {type: ExternalName, externalName: kubernetes.default.svc.cluster.local}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: web, labels: {app: web}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers: [{name: web, image: python:3, command: [python3, -u, -m, http.server, "8080"]}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: client}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers: [{name: client, image: busybox:1, command: [sleep, "3600"]}]
 """
 
 RESOLVE = """
@@ -71,8 +54,7 @@ else:
 
 @pytest.fixture
 def ready(mesh: Mesh, namespace: str) -> str:
-    mesh.kubectl("apply", "-n", namespace, "-f", "-", stdin=OBJECTS)
-    mesh.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+    apply_in(mesh, namespace, [*web_and_client(), *yaml.safe_load_all(OTHERS)])
     return namespace
 
 

@@ -5,6 +5,7 @@ A collection changes only inside `Graph.commit`. Between two commits it is a pla
 whole collection, so that a change wakes exactly the transforms that looked at it.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Generic, Protocol, TypeVar
 
@@ -69,7 +70,7 @@ class Index(Generic[V]):
         return before | after
 
 
-class Collection(Generic[V]):
+class Collection(ABC, Generic[V]):
     """Keyed frozen values. Made by `Graph`, never directly."""
 
     def __init__(self, name: str, order: int, graph: object) -> None:
@@ -115,9 +116,9 @@ class Collection(Generic[V]):
     def statistics(self) -> Statistics:
         return Statistics(self.name, len(self.items))
 
+    @abstractmethod
     def advance(self) -> None:
         """Takes this commit's input; called once per commit, in order."""
-        raise NotImplementedError
 
     def replace(self, key: str, new: V | None) -> None:
         """Sets one value; an equal one stops the wave here (rule 3)."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import ClassVar
 
@@ -30,7 +31,7 @@ from ambit.local.controllers.objects import (
 log = logging.getLogger(__name__)
 
 
-class Controller:
+class Controller(ABC):
     """Makes the world match one object at a time. Subclasses watch and implement `reconcile`."""
 
     name: ClassVar[str]
@@ -62,9 +63,9 @@ class Controller:
         self._watched.append(cache)
         return cache
 
+    @abstractmethod
     async def reconcile(self, key: Key) -> None:
         """Look at the key's object and everything that belongs to it, and do what is missing."""
-        raise NotImplementedError
 
     async def run(self) -> None:
         """Reconcile until cancelled; starts when all watched caches are complete."""

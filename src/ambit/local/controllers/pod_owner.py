@@ -1,6 +1,7 @@
 """What the controllers that own pods share: not counting before the cache shows their own writes, events, due times."""
 
 import time
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -30,9 +31,9 @@ class PodOwner(Controller):
         self.pods = self.watch(PODS, controlled_keys(self.resource.kind))
         self._expected = Expectations(self.pods)
 
+    @abstractmethod
     async def look(self, key: Key, value: Object) -> None:
         """Do what is missing for this object; called only when `pods` shows all that was done before."""
-        raise NotImplementedError
 
     async def reconcile(self, key: Key) -> None:
         value = self.owners.get(key)
