@@ -13,7 +13,7 @@ from image.cache import Cache, content
 from image.debian import Apt
 from image.oci import Image, Layer, write_archive
 from image.samples import sample_images
-from image.trees import BASE_PACKAGES, LOCK, ROOT, TOOL_PACKAGES
+from image.trees import BASE_PACKAGES, LOCK, ROOT, TOOL_PACKAGES, USER
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 ROLES = ("base", "wheels", "ambit")
@@ -52,7 +52,7 @@ def build(output: Path, samples: Path, name: str, cache: Path, *, fresh: bool = 
             "org.opencontainers.image.version": __version__,
             "org.opencontainers.image.licenses": "Apache-2.0",
         }
-        image = Image((name,), tuple(layers[each] for each in ROLES), ("ambit",), labels=labels)
+        image = Image((name,), tuple(layers[each] for each in ROLES), ("ambit",), labels=labels, user=USER)
         several = sample_images(tuple(layers[each] for each in SAMPLES))
         for path in (output, samples):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -148,6 +148,11 @@ class Apt:
             )
         )
         options = {
+            # Whatever this machine's own apt puts up with.
+            "APT::Get::AllowUnauthenticated": "false",
+            "Acquire::AllowDowngradeToInsecureRepositories": "false",
+            "Acquire::AllowInsecureRepositories": "false",
+            "Acquire::AllowWeakRepositories": "false",
             "APT::Architecture": architecture,
             "APT::Architectures": architecture,
             "APT::Sandbox::User": "",
@@ -243,6 +248,12 @@ def _place(content: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> Non
     if not name or name == "." or name in _MERGED or not _kept(name):
         return
     target = root / _merged(name)
+    where = target if member.isdir() else target.parent
+    if not where.resolve().is_relative_to(root.resolve()):
+        raise EnvironmentProblem(
+            f"/{name} of a package goes through a link that leads out of the image",
+            "leave the package out, or the link (image/debian.py)",
+        )
     if member.isdir():
         target.mkdir(parents=True, exist_ok=True)
         return
@@ -256,6 +267,7 @@ def _place(content: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> Non
     else:
         source = content.extractfile(member)
         assert source is not None
+        target.unlink(missing_ok=True)
         with target.open("wb") as file:
             shutil.copyfileobj(source, file)
         target.chmod(0o755 if member.mode & 0o111 else 0o644)

@@ -39,6 +39,8 @@ class Image(msgspec.Struct, frozen=True):
     command: tuple[str, ...] = ()
     environment: Mapping[str, str] = {}
     labels: Mapping[str, str] = {}
+    user: int | None = None
+    """Who runs where the pod does not say; None for root."""
 
 
 class _Hashing(io.RawIOBase):
@@ -132,6 +134,8 @@ def _configuration(image: Image, architecture: str) -> dict[str, Any]:
         "WorkingDir": "/",
         "Labels": dict(sorted(image.labels.items())),
     }
+    if image.user is not None:
+        config["User"] = f"{image.user}:{image.user}"
     if image.entrypoint:
         config["Entrypoint"] = list(image.entrypoint)
     if image.command:

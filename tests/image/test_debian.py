@@ -116,6 +116,33 @@ def test_files_are_merged_below_usr_and_what_nobody_uses_is_left_out(tmp_path: P
     assert "Version: 1\n" in (root / "var/lib/dpkg/status.d/thing").read_text()
 
 
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="no dpkg-deb: not a Debian system")
+def test_no_link_leads_out_of_the_image(tmp_path: Path) -> None:
+    outside, root, source = tmp_path / "outside", tmp_path / "root", tmp_path / "source"
+    for folder in (outside, root, source / "DEBIAN", source / "srv/data"):
+        folder.mkdir(parents=True)
+    (outside / "file").write_text("the machine's own")
+    control = "Package: thing\nVersion: 1\nArchitecture: all\nMaintainer: a <a@b.c>\nDescription: x\n"
+    (source / "DEBIAN/control").write_text(control)
+    (source / "srv/data/file").write_text("the package's")
+    archive = tmp_path / "thing.deb"
+    build = ["dpkg-deb", "--build", "--root-owner-group", f"{source}", f"{archive}"]
+    subprocess.run(build, check=True, capture_output=True)
+
+    # What another package may have left: a link in the place of the file, then one in the place of its folder.
+    (root / "srv/data").mkdir(parents=True)
+    (root / "srv/data/file").symlink_to(outside / "file")
+    unpack({package("thing"): archive}, root)
+    assert (root / "srv/data/file").read_text() == "the package's"
+    assert (outside / "file").read_text() == "the machine's own"
+    shutil.rmtree(root)
+    (root / "srv").mkdir(parents=True)
+    (root / "srv/data").symlink_to(outside)
+    with pytest.raises(EnvironmentProblem, match=r"/srv/data.* leads out of the image"):
+        unpack({package("thing"): archive}, root)
+    assert (outside / "file").read_text() == "the machine's own"
+
+
 def test_a_machine_without_apt_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EnvironmentProblem, match="apt-get was not found"):

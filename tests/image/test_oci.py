@@ -61,6 +61,7 @@ def test_an_archive_is_an_image_layout(tmp_path: Path) -> None:
             ("run",),
             {"A": "b"},
             {"title": "one"},
+            user=1337,
         ),
         Image(("localhost/two:dev",), (made,)),
     ]
@@ -88,6 +89,7 @@ def test_an_archive_is_an_image_layout(tmp_path: Path) -> None:
     configuration = json.loads(blobs[manifest["config"]["digest"].removeprefix("sha256:")])
     assert configuration["rootfs"]["diff_ids"] == [made.diff_id]
     assert configuration["config"]["Entrypoint"] == ["one"] and configuration["config"]["Cmd"] == ["run"]
+    assert configuration["config"]["User"] == "1337:1337"
     assert "A=b" in configuration["config"]["Env"] and configuration["config"]["Labels"] == {"title": "one"}
 
 
