@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ambit.testing.kubernetes import KubernetesMesh, node_pod
+from ambit.testing.kubernetes import KubernetesMesh, node_namespace, node_pod
 
 KUBECTL = """#!/bin/sh
 printf '%s\\n' "$*" >>"$TOLD"
@@ -66,9 +66,12 @@ def test_a_node_is_entered_by_a_pod_that_is_made_once_and_removed(mesh: Kubernet
         mesh.on_node("first", "true")
     mesh.close()
     words = [line.partition(" ")[2].split()[0] for line in told.read_text().splitlines()]
-    assert words == ["create", "apply", "wait", "exec", "exec", "delete"]
+    assert words == ["apply", "apply", "wait", "exec", "exec", "delete"]
     spec = node_pod("n", "first")["spec"]
     assert (spec["nodeName"], spec["hostNetwork"], spec["hostPID"]) == ("first", True, True)
+    # A cluster may refuse such pods by default, and enrol every namespace.
+    labels = node_namespace("n")["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "privileged"
 
 
 def test_nothing_is_removed_when_no_node_was_entered(mesh: KubernetesMesh, told: Path) -> None:
