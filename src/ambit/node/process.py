@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from ambit.core.errors import AmbitError, BadInput
+from ambit.core.errors import AmbitError, EnvironmentProblem
 from ambit.core.identity import Identity
 from ambit.kube.client import Client
 from ambit.kube.resource import NODES
@@ -296,13 +296,13 @@ def _installer(settings: AgentSettings) -> Installer | None:
 
 
 def _lock(path: Path) -> int:
-    """Holds the run directory for this process. Raises BadInput when another agent has it."""
+    """Holds the run directory for this process. Raises EnvironmentProblem when another agent has it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        raise BadInput(
+        raise EnvironmentProblem(
             f"another agent uses {path.parent}", "one agent runs per node; stop it, or give another --run-dir"
         ) from None
     return descriptor

@@ -1,6 +1,7 @@
 """Which configuration is chained to, and what comes out."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -59,14 +60,15 @@ def test_the_first_valid_one_that_is_not_ours_counts() -> None:
         "10-pods.conflist": encoded(BRIDGE),
         "20-other.conflist": encoded({**BRIDGE, "name": "other"}),
         "00-notes.txt": encoded(BRIDGE),
-        ".00-hidden.conflist": encoded(BRIDGE),
+        f".{FILE}.abc.new": encoded(BRIDGE),
     }
     assert result(files)["name"] == "pods"
     assert result({FILE: files[FILE]}) is None
     assert result({}) is None
 
 
-def test_one_that_sorts_before_ours_is_a_problem() -> None:
-    with pytest.raises(AmbitError, match=r"00-aaa\.conflist before") as problem:
-        result({"00-aaa.conflist": encoded(BRIDGE)})
+@pytest.mark.parametrize("name", ["00-aaa.conflist", ".10-hidden.conflist"])
+def test_one_that_sorts_before_ours_is_a_problem(name: str) -> None:
+    with pytest.raises(AmbitError, match=f"{re.escape(name)} before") as problem:
+        result({name: encoded(BRIDGE)})
     assert "rename" in problem.value.hint

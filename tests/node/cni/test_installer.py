@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
@@ -86,12 +87,31 @@ def test_without_a_network_there_is_no_chain(node: Node) -> None:
     assert not node.ours.exists()
 
 
-@pytest.mark.parametrize("damage", ["remove", "empty", "program"])
+def test_a_folder_that_was_made_anew_is_told_from_an_empty_one(node: Node) -> None:
+    """A container goes on seeing the folder that it mounted."""
+    descriptor = os.open(node.configurations, os.O_RDONLY)
+    try:
+        mounted = Path(f"/proc/self/fd/{descriptor}")
+        installer = Installer(node.programs, mounted, PluginSettings("/run/ambit/node/cni.sock"))
+        with pytest.raises(AmbitError, match="no network configuration"):
+            installer.repair()
+        node.configurations.rmdir()
+        node.configurations.mkdir()
+        with pytest.raises(AmbitError, match="was deleted on the node"):
+            installer.repair()
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("damage", ["remove", "empty", "program", "version"])
 async def test_what_somebody_removes_is_repaired(
     running: Node, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if damage == "program":
-        (running.programs / "ambit").unlink()
+    if damage in ("program", "version"):
+        if damage == "program":
+            (running.programs / "ambit").unlink()
+        else:
+            next((running.programs / ".ambit").glob("*/plugin.pyc")).unlink()
         running.theirs.touch()  # a look is due now, not only after half a minute
         (running.configurations / "note.txt").write_bytes(b"")
     elif damage == "remove":
@@ -99,6 +119,7 @@ async def test_what_somebody_removes_is_repaired(
     else:
         running.ours.write_bytes(b"")
     await until(lambda: (running.programs / "ambit").exists() and running.ours.exists())
+    await until(lambda: any((running.programs / ".ambit").glob("*/plugin.pyc")))
     await until(lambda: running.ours.stat().st_size > 0 and running.network() == "pods")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from ambit.core.errors import AmbitError, EnvironmentProblem
 from ambit.node.cni.launcher import launcher
-from ambit.node.cni.runtime import File, Installed, collect, digest, elf_interpreter
+from ambit.node.cni.runtime import File, Installed, collect, digest, elf_interpreter, version
 
 X86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="runs a program of this machine type")
 AARCH64_CODE = (
@@ -85,21 +85,38 @@ def test_versions_are_kept_and_repaired(tmp_path: Path) -> None:
     installed = Installed(tmp_path)
     versions = [{"plugin.pyc": File(str(number).encode())} for number in range(3)]
     for number, files in enumerate(versions):
-        assert not installed.is_complete(files)
+        assert not installed.is_complete(version(files))
         installed.install(files)
-        assert installed.is_complete(files)
+        assert installed.is_complete(version(files))
         folder = tmp_path / ".ambit" / digest(files)
         os.utime(folder, (number, number))
         assert str(folder).encode() in (tmp_path / "ambit").read_bytes()
     kept = {each.name for each in (tmp_path / ".ambit").iterdir()}
     assert kept == {digest(versions[1]), digest(versions[2])}
     (tmp_path / "ambit").unlink()
-    assert not installed.is_complete(versions[2])
+    assert not installed.is_complete(version(versions[2]))
     installed.install(versions[2])
-    assert installed.is_complete(versions[2])
+    assert installed.is_complete(version(versions[2]))
     installed.uninstall()
     installed.uninstall()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["removed", "cut"])
+def test_a_damaged_version_is_made_anew(tmp_path: Path, damage: str) -> None:
+    installed = Installed(tmp_path)
+    files = {"plugin.pyc": File(b"code"), "bin/python3": File(b"interpreter", executable=True)}
+    installed.install(files)
+    interpreter = tmp_path / ".ambit" / digest(files) / "bin/python3"
+    interpreter.unlink()
+    if damage == "cut":
+        interpreter.write_bytes(b"inter")
+    (tmp_path / ".ambit/.new-left").mkdir()  # of an agent that was killed while it wrote
+    assert not installed.is_complete(version(files))
+    installed.install(files)
+    assert installed.is_complete(version(files))
+    assert interpreter.stat().st_mode & 0o777 == 0o755
+    assert [each.name for each in (tmp_path / ".ambit").iterdir()] == [digest(files)]
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -25,9 +25,12 @@ class Agent:
     def __init__(self) -> None:
         self.seen: list[tuple[str, Sandbox]] = []
         self.refusal = ""
+        self.is_broken = False
 
     async def add(self, sandbox: Sandbox) -> bool:
         self.seen.append(("add", sandbox))
+        if self.is_broken:
+            raise FileNotFoundError(2, "No such file or directory", sandbox.netns)
         if self.refusal:
             raise AmbitError(self.refusal)
         return sandbox.name == "web"
@@ -75,6 +78,12 @@ async def test_commands_on_one_connection(agent: Agent, tmp_path: Path) -> None:
 async def test_a_refusal_is_one_sentence(agent: Agent, tmp_path: Path) -> None:
     agent.refusal = "no certificate"
     assert await talk(tmp_path, request("add")) == [{"ok": False, "error": "no certificate"}]
+
+
+async def test_a_sandbox_that_vanishes_is_a_refusal_with_its_reason(agent: Agent, tmp_path: Path) -> None:
+    agent.is_broken = True
+    (answer,) = await talk(tmp_path, request("add"))
+    assert answer["ok"] is False and "No such file or directory: '/n'" in str(answer["error"])
 
 
 @pytest.mark.parametrize("line", [b"", b"{}", b"[1]", b"\xff", b'{"command":"fly"}', request("fly")])

@@ -88,6 +88,21 @@ def test_an_agent_that_cannot_run_is_tried_ever_more_slowly(tmp_path: Path) -> N
     assert [keeper.pause(n) for n in (1, 2, 3, 50)] == [0.0, 0.1, 0.2, 10.0]
 
 
+def test_what_cannot_be_started_is_tried_again(tmp_path: Path) -> None:
+    program, envoy = tmp_path / "agent", tmp_path / "started"
+    command = [sys.executable, "-I", "-S", str(keeper.__file__), str(program)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == f"{program} cannot be started: No such file or directory\n"
+        ready = tmp_path / "ready"
+        ready.write_text(f"#!/bin/sh\ntouch {envoy}\nexec sleep 60\n")
+        ready.chmod(0o755)
+        ready.rename(program)
+        until(envoy.exists)
+        process.terminate()
+        assert process.wait(10) == 0
+
+
 @pytest.mark.netns
 def test_as_the_first_process_of_a_pid_namespace(tmp_path: Path) -> None:
     """There the kernel drops signals that the first process does not wait for, and orphans become its children."""

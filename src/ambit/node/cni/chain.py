@@ -1,14 +1,14 @@
 """Which CNI configuration a node uses, and the same with our plugin at its end. Pure.
 
 Rules:
-1. The container runtime takes the first file by name (`*.conf`, `*.conflist`, `*.json`) that is valid; ours is named to
-   be the first. The file of the network's own plugin is never touched.
+1. The container runtime takes the first valid file by name (`*.conf`, `*.conflist`, `*.json`, hidden ones as well);
+   ours is named to be the first. The file of the network's own plugin is never touched.
 2. Ours repeats the other's network under the same name, so that pods started before and after end alike.
 3. Files in which our plugin occurs are not others' networks.
 
 Why a file of our own and not a change of the other's: network plugins write theirs anew when they restart or are
 upgraded, and then pods would start uncaptured until somebody repairs it. Source: CNI 1.1.0 section 1; containerd
-`internal/cri` and go-cni `LoadConfigs`.
+`internal/cri`, go-cni `LoadConfigs` and libcni `ConfFiles`.
 """
 
 import json
@@ -43,7 +43,7 @@ class Primary(msgspec.Struct, frozen=True):
 
 def is_configuration(name: str) -> bool:
     """Whether a container runtime reads a file of this name."""
-    return name.endswith(_ENDINGS) and not name.startswith(".")
+    return name.endswith(_ENDINGS)
 
 
 def primary(files: Mapping[str, bytes]) -> Primary | None:

@@ -20,7 +20,7 @@ from ambit.kube.errors import NotFound, Unauthorized
 from ambit.kube.resource import DAEMON_SETS
 from ambit.node.cni import chain
 from ambit.node.cni.chain import PluginSettings
-from ambit.node.cni.runtime import Files, Installed, collect, replace
+from ambit.node.cni.runtime import Installed, Version, collect, replace, version
 from ambit.node.cni.watch import changes
 
 _log = logging.getLogger("ambit.cni")
@@ -37,7 +37,7 @@ class Installer:
         self._installed = Installed(programs)
         self._configurations = configurations
         self._settings = settings
-        self._files: Files = {}
+        self._version: Version | None = None
         self._work = threading.Lock()
         self._ended = False
         self.problem = "the CNI plugin is not installed yet"
@@ -69,14 +69,21 @@ class Installer:
     def _repaired(self) -> str:
         done: list[str] = []
         try:
-            self._files = self._files or collect()
-            if not self._installed.is_complete(self._files):
-                self._installed.install(self._files)
-                done.append("program")
+            if self._version is None or not self._installed.is_complete(self._version):
+                files = collect()  # 11 MB, so not kept
+                self._version = version(files)
+                if not self._installed.is_complete(self._version):
+                    self._installed.install(files)
+                    done.append("program")
             ours = self._configurations / chain.FILE
             found = chain.primary(self._read())
             if found is None:
                 ours.unlink(missing_ok=True)
+                if not self._configurations.stat().st_nlink:
+                    raise AmbitError(
+                        f"{self._configurations} was deleted on the node, and what is there now is another folder",
+                        "delete this pod: the next one sees the new folder",
+                    )
                 raise AmbitError(
                     f"there is no network configuration in {self._configurations}",
                     "install a network plugin; this one is chained to it",

@@ -37,6 +37,7 @@ _LOADER = "loader"
 _LIBRARIES = "shared"
 _MODULES = f"lib/{_VERSION}"
 _SCRIPT = "plugin.pyc"
+_NEW = ".new-"
 _ELF_INTERPRETER = 3
 _NEEDED = re.compile(r"^\s*(?:(\S+) => )?(/\S+) \(0x", re.MULTILINE)
 _IMPORTS = """
@@ -96,6 +97,17 @@ def digest(files: Files) -> str:
     return total.hexdigest()[:16]
 
 
+class Version(msgspec.Struct, frozen=True):
+    """What is known of a version without its content: its name, and the size of each file in bytes."""
+
+    name: str
+    sizes: dict[str, int]
+
+
+def version(files: Files) -> Version:
+    return Version(digest(files), {path: len(file.content) for path, file in files.items()})
+
+
 class Installed:
     """The plugin's program in the container runtime's folder `folder`, which is at the same path on the host."""
 
@@ -109,7 +121,7 @@ class Installed:
         target = self._folder / _FOLDER / name
         program = launcher(_arguments(target), platform.machine())
         try:
-            if not target.is_dir():
+            if not self._has(version(files)):
                 self._write(target, files)
             if not self._program.is_file() or self._program.read_bytes() != program:
                 replace(self._program, program, 0o755)
@@ -126,19 +138,25 @@ class Installed:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self._folder / _FOLDER)
 
-    def is_complete(self, files: Files) -> bool:
+    def is_complete(self, wanted: Version) -> bool:
         """Whether program and version are there."""
-        target = self._folder / _FOLDER / digest(files)
+        target = self._folder / _FOLDER / wanted.name
         try:
-            return target.is_dir() and self._program.read_bytes() == launcher(
-                _arguments(target), platform.machine()
-            )
+            program = self._program.read_bytes()
+        except OSError:
+            return False
+        return program == launcher(_arguments(target), platform.machine()) and self._has(wanted)
+
+    def _has(self, wanted: Version) -> bool:
+        target = self._folder / _FOLDER / wanted.name
+        try:
+            return all((target / path).stat().st_size == size for path, size in wanted.sizes.items())
         except OSError:
             return False
 
     def _write(self, target: Path, files: Files) -> None:
         target.parent.mkdir(mode=0o755, exist_ok=True)
-        new = Path(tempfile.mkdtemp(dir=target.parent, prefix=".new-"))
+        new = Path(tempfile.mkdtemp(dir=target.parent, prefix=_NEW))
         try:
             new.chmod(0o755)
             for path, file in files.items():
@@ -149,16 +167,17 @@ class Installed:
                     os.fchmod(opened.fileno(), 0o755 if file.executable else 0o644)
                     opened.flush()
                     os.fsync(opened.fileno())
+            if target.exists():  # somebody damaged it
+                target.rename(new.with_name(f"{new.name}-damaged"))
             new.rename(target)
         finally:
             shutil.rmtree(new, ignore_errors=True)
 
     def _remove_old(self, current: str) -> None:
-        versions = sorted(
-            (each for each in (self._folder / _FOLDER).iterdir() if each.name != current),
-            key=lambda each: each.stat().st_mtime,
-        )
-        for each in versions[:-1]:
+        others = [each for each in (self._folder / _FOLDER).iterdir() if each.name != current]
+        unfinished = [each for each in others if each.name.startswith(_NEW)]
+        versions = sorted(set(others) - set(unfinished), key=lambda each: each.stat().st_mtime)
+        for each in (*unfinished, *versions[:-1]):
             shutil.rmtree(each, ignore_errors=True)
 
 
@@ -229,10 +248,13 @@ def _compiled(source: Path, name: str) -> bytes:
 
 
 def _output(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    hint = "use the interpreter of ambit's image"
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except subprocess.TimeoutExpired:
+        raise EnvironmentProblem(f"{command[0]} takes more than a minute for the CNI plugin", hint) from None
     if done.returncode:
         raise EnvironmentProblem(
-            f"the interpreter cannot be copied for the CNI plugin: {done.stderr.strip()[-300:]}",
-            "use the interpreter of ambit's image",
+            f"the interpreter cannot be copied for the CNI plugin: {done.stderr.strip()[-300:]}", hint
         )
     return done.stdout

@@ -91,3 +91,7 @@ class CniServer:
             return _Reply(False, error=problem.message)
         except (msgspec.DecodeError, ValueError) as problem:
             return _Reply(False, error=f"the request is not understood: {problem}")
+        except OSError as problem:
+            # A sandbox that ends while it is captured.
+            _log.warning("%s", problem)
+            return _Reply(False, error=f"the node agent met a problem of the system: {problem}")

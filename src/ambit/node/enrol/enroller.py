@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from typing import Protocol
 
 import msgspec
@@ -59,6 +59,12 @@ class PodNames(Protocol):
     async def stop(self, uid: str) -> None: ...
 
 
+class _Turn:
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.wanted = 0
+
+
 class Enroller:
     """All pods of this node that are captured or being captured."""
 
@@ -84,7 +90,7 @@ class Enroller:
         self._max_drain = max_drain
         self._probes = probes
         self._sandboxes: dict[str, Sandbox] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._turns: dict[str, _Turn] = {}
 
     @property
     def sandboxes(self) -> dict[str, Sandbox]:
@@ -127,7 +133,11 @@ class Enroller:
 
     async def readopt(self, sandbox: Sandbox) -> None:
         """After `restore`: DNS again, and the rules read back and compared. Raises AmbitError."""
-        async with self._lock(sandbox.uid):
+        async with self._turn(sandbox.uid):
+            known = self._sandboxes.get(sandbox.uid)
+            if known is None:  # it ended or left the mesh meanwhile
+                return
+            sandbox = known
             await self._dns.start(sandbox, None)
             rules = Capture(dns=sandbox.dns, inbound=sandbox.inbound)
             if not sandbox.leaving and not await capture.is_redirected(sandbox.netns, rules):
@@ -144,7 +154,7 @@ class Enroller:
 
         Raises AmbitError: then the pod is as it was, and one that has not started must not start.
         """
-        async with self._lock(sandbox.uid):
+        async with self._turn(sandbox.uid):
             try:
                 async with asyncio.timeout(ADD_TIMEOUT):
                     await self._add(sandbox, pod, started)
@@ -157,17 +167,16 @@ class Enroller:
     async def remove(self, uid: str, ending: Sandbox | None = None) -> None:
         """Forgets a pod whose sandbox ends; returns when Envoy has no socket there. May be repeated, also for an
         `ending` sandbox after the pod got a new one, which stays."""
-        async with self._lock(uid):
+        async with self._turn(uid):
             sandbox = self._sandboxes.get(uid)
             if sandbox is None or (ending is not None and not sandbox.is_also(ending)):
                 return
             await self._leave(sandbox, self._configuration.remove)
-        self._locks.pop(uid, None)
 
     async def unenrol(self, uid: str) -> bool:
         """Lets a running pod go: no new connection is captured, and when the open ones have ended (or the
         drain cap has passed) the proxy leaves its namespace. Call again until it returns true."""
-        async with self._lock(uid):
+        async with self._turn(uid):
             sandbox = self._sandboxes.get(uid)
             if sandbox is None:
                 return True
@@ -188,11 +197,10 @@ class Enroller:
     async def disown(self, pod: Pod) -> None:
         """Takes back an annotation that somebody else wrote: callers would open tunnels to a pod that has no proxy.
         Raises AmbitError."""
-        async with self._lock(pod.uid):
+        async with self._turn(pod.uid):
             if pod.uid not in self._sandboxes:
                 _log.warning("pod %s/%s says that it is captured, but is not: corrected", *pod.key)
                 await self._write_annotation(pod.key, pod.uid, None)
-        self._locks.pop(pod.uid, None)
 
     async def _add(self, sandbox: Sandbox, pod: Pod, started: bool) -> None:
         known = self._sandboxes.get(sandbox.uid)
@@ -300,8 +308,19 @@ class Enroller:
         with contextlib.suppress(StateNotWritten), transaction(self._state.database) as database:
             database.execute("DELETE FROM pod WHERE uid = ?", (uid,))
 
-    def _lock(self, uid: str) -> asyncio.Lock:
-        return self._locks.setdefault(uid, asyncio.Lock())
+    @contextlib.asynccontextmanager
+    async def _turn(self, uid: str) -> AsyncIterator[None]:
+        """One at a time for each pod. The lock is forgotten with the last who wants it, and no sooner: whoever comes
+        then must not get another one."""
+        turn = self._turns.setdefault(uid, _Turn())
+        turn.wanted += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.wanted -= 1
+            if not turn.wanted:
+                del self._turns[uid]
 
     def _waiting_for(self, pod: Pod) -> str:
         return "; ".join(self._reasons(pod)) or "Envoy has not opened its listeners"

@@ -30,8 +30,7 @@ def keep(program: list[str]) -> int:
     failures = 0
     while True:
         began = time.monotonic()
-        agent = os.posix_spawn(program[0], program, os.environ, setsigmask=[])
-        status, told = _wait(agent)
+        status, told = _run(program)
         if told:
             return 0 if status in (0, -signal.SIGTERM, -signal.SIGINT) else 1
         if status == _USAGE:
@@ -42,6 +41,16 @@ def keep(program: list[str]) -> int:
         sys.stderr.write(f"the agent ended {how}; it is started again in {delay:.1f} s\n")
         if _told_within(delay):
             return 0
+
+
+def _run(program: list[str]) -> tuple[int, bool]:
+    """As `_wait`. A machine that has no room for a process at the moment must not end Envoy."""
+    try:
+        agent = os.posix_spawn(program[0], program, os.environ, setsigmask=[])
+    except OSError as problem:
+        sys.stderr.write(f"{program[0]} cannot be started: {problem.strerror}\n")
+        return 1, False
+    return _wait(agent)
 
 
 def _wait(agent: int) -> tuple[int, bool]:
