@@ -77,6 +77,7 @@ def matrix(subject: str, numbers: Sequence[Number], variants: Sequence[str]) -> 
     """A line for each load and variant."""
     by_name = {number.name: number for number in numbers}
     lines = []
+    width = max(map(len, variants), default=0) + 2
     for load in LOADS:
         lines.append(f"{subject}: {load.name}")
         for variant in variants:
@@ -84,7 +85,7 @@ def matrix(subject: str, numbers: Sequence[Number], variants: Sequence[str]) -> 
             if name not in by_name:
                 continue
             rate = by_name[name]
-            parts = [f"  {variant:<24}{_figure(rate.value):>9} {rate.unit:<7}"]
+            parts = [f"  {variant:<{width}}{_figure(rate.value):>9} {rate.unit:<7}"]
             parts.append(f"[{_figure(rate.low)} - {_figure(rate.high)}]".ljust(18))
             if f"{name}, p50" in by_name:
                 parts.append(

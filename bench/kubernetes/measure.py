@@ -152,6 +152,9 @@ def _sizes(phase: Phase, when: str, parts: list[Use]) -> list[Number]:
         mine = [each for each in parts if each.name == name]
         title = f"{phase.name} {when}, {name}"
         numbers.append(summary(f"{title}, anonymous", [each.anonymous / 1024 for each in mine], "MiB"))
+        if any(each.proxies and each.others for each in mine):
+            proxies = [each.proxies_anonymous / 1024 for each in mine]
+            numbers.append(summary(f"{title}, its proxy alone, anonymous", proxies, "MiB"))
         numbers.append(summary(f"{title}, PSS", [each.pss / 1024 for each in mine], "MiB"))
     total = sum(each.pss for each in parts) / 1024
     return [*numbers, summary(f"{phase.name} {when}, all parts on both nodes, PSS", [total], "MiB")]

@@ -26,13 +26,14 @@ ENROLLED = "istio.io/dataplane-mode=ambient"
 
 class Use(msgspec.Struct, frozen=True):
     """A pod of a mesh: the name of what made it, its processes, those that carry the data path apart from the
-    others; proportional and anonymous memory in KiB."""
+    others; proportional and anonymous memory in KiB, and the anonymous part of the former."""
 
     name: str
     proxies: tuple[int, ...]
     others: tuple[int, ...]
     pss: int
     anonymous: int
+    proxies_anonymous: int
 
 
 class Site(msgspec.Struct, frozen=True):
@@ -108,15 +109,16 @@ def use_of(pod: dict[str, Any]) -> Use:
     """What a pod of a mesh uses now."""
     metadata = pod["metadata"]
     pids = pids_of(metadata["uid"])
-    sizes = [_memory(pid) for pid in pids]
+    sizes = {pid: _memory(pid) for pid in pids}
     proxies = tuple(pid for pid in pids if _program(pid) in PROXIES)
     digest = metadata.get("labels", {}).get("pod-template-hash", "")
     return Use(
         metadata.get("generateName", metadata["name"]).rstrip("-").removesuffix(f"-{digest}"),
         proxies,
         tuple(pid for pid in pids if pid not in proxies),
-        sum(pss for pss, _ in sizes),
-        sum(anonymous for _, anonymous in sizes),
+        sum(pss for pss, _ in sizes.values()),
+        sum(anonymous for _, anonymous in sizes.values()),
+        sum(sizes[pid][1] for pid in proxies),
     )
 
 
