@@ -41,6 +41,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
 """
+READ = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode())"
 NODES = {"ours": OURS, "theirs": THEIRS, "our-client": "node1", "their-client": THEIRS}
 PATHS = [("our-client", "theirs"), ("their-client", "ours"), ("their-client", "theirs")]
 
@@ -212,3 +213,26 @@ def test_a_pod_that_ends_is_left_by_ztunnel(town: Town) -> None:
     listed = town.mesh.on_node(THEIRS, "curl", "-sS", "http://127.0.0.1:15000/config_dump").stdout
     names = {each["info"]["name"] for each in json.loads(listed)["workloadState"].values()}
     assert names == {"theirs", "their-client"}
+
+
+def test_ztunnel_took_everything_that_it_was_sent(town: Town) -> None:
+    """After all of the above: policies and pods that came and went."""
+    plane = town.mesh.kubectl("get", "pod", "-n", SYSTEM, "-l", "app=istiod", "-o", "name").stdout.strip()
+
+    def states() -> list[dict[str, Any]]:
+        found = town.mesh.exec(
+            SYSTEM, plane, "python3", "-c", READ, "http://localhost:15014/debug/syncz"
+        ).stdout
+        return [
+            state
+            for entry in json.loads(found)
+            if entry["node"] == THEIRS and entry["proxy"].startswith("ztunnel~")
+            for state in entry["types"].values()
+        ]
+
+    def settled() -> bool:
+        found = states()
+        assert not any(state.get("error") for state in found), found
+        return len(found) == 2 and all(state["acked"] == state["sent"] >= 0 for state in found)
+
+    town.mesh.wait("both types are acknowledged", settled)
