@@ -129,3 +129,31 @@ async def test_a_server_that_ends_every_watch_is_not_asked_in_a_loop(tmp_path: P
     server.close()
     pauses = [later - sooner for sooner, later in itertools.pairwise(asked)]
     assert all(pause >= floor for pause, floor in zip(pauses, (0.045, 0.09, 0.19, 0.39), strict=True))
+
+
+async def test_a_refusal_is_known_as_long_as_it_lasts(tmp_path: Path) -> None:
+    """What was seen before stays."""
+    allowed = True
+    item = {"metadata": {"name": "a", "namespace": "default", "resourceVersion": "6"}, "data": {"k": "1"}}
+    annotations = {"k8s.io/initial-events-end": "true"}
+    seen = {"metadata": {"resourceVersion": "7", "annotations": annotations}}
+    lines = [{"type": "ADDED", "object": item}, {"type": "BOOKMARK", "object": seen}]
+    shown = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
+    status = {"kind": "Status", "code": 403, "reason": "Forbidden", "message": "configmaps is forbidden"}
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        code, body = (b"200 OK", shown) if allowed else (b"403 Forbidden", msgspec.json.encode(status))
+        writer.write(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n" % (code, len(body)) + body)
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, tmp_path / "api")
+    informer = Informer(client := Client.over_unix(tmp_path / "api"), CONFIG_MAPS, decode)
+    async with client, following(informer):
+        assert informer.refusal == ""
+        allowed = False
+        await until(lambda: "configmaps is forbidden" in informer.refusal)
+        assert informer.items == {("default", "a"): Config({"k": "1"})}
+        allowed = True
+        await until(lambda: informer.refusal == "")
+    server.close()

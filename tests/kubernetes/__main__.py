@@ -1,7 +1,8 @@
 """`./dev test-kubernetes`: images, a cluster of two nodes, ambit in it, the tests that need it, everything down.
 
-Arguments are pytest's, e.g. `-k bookinfo`; `--mesh kubernetes -m mesh` runs the laptop's tests there instead. With
-`--keep` the cluster stays for a look, and the next run with `--keep` uses it again.
+The tests are those marked `kubernetes`, and those of the laptop's mesh, driven in this cluster. Other arguments are
+pytest's: `-k bookinfo`, `-m kubernetes`. With `--keep` the cluster stays for a look, and the next run with `--keep`
+uses it again; clusters with different names (`--name`) do not disturb each other.
 """
 
 import argparse
@@ -22,15 +23,23 @@ from tests.kubernetes.cluster.settings import Cluster, load, state_folder
 ROOT = Path(__file__).parents[2]
 IMAGES = [ROOT / ".cache/image/ambit.tar", ROOT / ".cache/image/samples.tar"]
 INSTALL_TIMEOUT = 180
+LOOK = "run `./dev test-kubernetes --keep` and read the logs of the pods in ambit-system"
+TESTS = ["-m", "kubernetes or mesh", "--mesh", "kubernetes", "--timeout", "300", "--durations", "15"]
+PLACES = ["tests/image", "tests/kubernetes", "tests/mesh"]
+"""Where such tests lie; collecting all others takes a while."""
+PODS = "100"
+"""How many pods send their first bytes: on a laptop they are processes, here containers."""
 
 
 def main() -> int:
     """Runs all of it and returns pytest's exit code, or that of what failed before."""
     parser = argparse.ArgumentParser(prog="./dev test-kubernetes", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave the cluster running, and use one that is")
+    parser.add_argument("--name", help="which cluster (default with --keep: `ambit-kept`)")
     options, words = parser.parse_known_args()
     signal.signal(signal.SIGTERM, _stop)
-    name = "ambit-kept" if options.keep else f"ambit-{os.getpid()}"
+    os.environ.setdefault("AMBIT_CAPTURE_PODS", PODS)
+    name = options.name or ("ambit-kept" if options.keep else f"ambit-{os.getpid()}")
     try:
         return _run(Cluster(name, state_folder(name), 2), options.keep, words)
     except AmbitError as error:
@@ -47,16 +56,26 @@ def _run(cluster: Cluster, keep: bool, words: list[str]) -> int:
     with _timed("images"):
         _checked([sys.executable, "-m", "image"])
     try:
-        if load(cluster.state) is None:
+        fresh = load(cluster.state) is None
+        if fresh:
             with _timed("cluster"):
                 lifecycle.up(cluster)
         with _timed("images onto nodes"):
             for archive in IMAGES:
                 lifecycle.load_image(cluster, archive)
+        if fresh:
+            with _timed("pods without the mesh"):
+                _measured_starts(cluster, "without")
         with _timed("ambit install"):
             _install(cluster)
-        pytest = [sys.executable, "-m", "pytest", "-m", "kubernetes", *words]
-        return lifecycle.execute(cluster, pytest)
+            if not fresh:
+                _restart(cluster)
+        if fresh:
+            with _timed("pods with the mesh"):
+                _measured_starts(cluster, "with")
+        with _timed("tests"):
+            where = [] if any(word.startswith("tests/") for word in words) else PLACES
+            return lifecycle.execute(cluster, [sys.executable, "-m", "pytest", *TESTS, *words, *where])
     finally:
         if keep:
             print(
@@ -74,8 +93,23 @@ def _install(cluster: Cluster) -> None:
         lifecycle.execute(cluster, ["kubectl", "-n", "ambit-system", "get", "events"])
         raise AmbitError(
             "ambit did not install into the test cluster",
-            hint="run `./dev test-kubernetes --keep` and read the logs of the pods in ambit-system",
+            hint=LOOK,
         )
+
+
+def _restart(cluster: Cluster) -> None:
+    """The image has the same name as before, so nothing but this makes its new content run."""
+    for words in (("restart",), ("status", f"--timeout={INSTALL_TIMEOUT}s")):
+        for each in ("deployment/ambit-control", "daemonset/ambit-node"):
+            lifecycle.kubectl(
+                cluster, "-n", "ambit-system", "rollout", words[0], each, *words[1:], quiet=True
+            )
+
+
+def _measured_starts(cluster: Cluster, which: str) -> None:
+    command = [sys.executable, "-m", "tests.kubernetes.starts", which]
+    if lifecycle.execute(cluster, command):
+        raise AmbitError(f"`{' '.join(command[1:])}` failed", hint=LOOK)
 
 
 def _checked(command: list[str]) -> None:

@@ -39,7 +39,9 @@ class Kubernetes:
     def namespace(self, name: str, **labels: str) -> Iterator[str]:
         """A namespace that is gone again afterwards with everything in it."""
         self.kubectl("create", "namespace", name)
+        account = ("get", "serviceaccount", "default", "-n", name, "--ignore-not-found", "-o", "name")
         try:
+            self.wait("the namespace's account", lambda: bool(self.kubectl(*account)))
             if labels:
                 self.kubectl("label", "namespace", name, *(f"{key}={value}" for key, value in labels.items()))
             yield name

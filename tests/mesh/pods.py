@@ -14,8 +14,7 @@ from ambit.testing.mesh import Mesh
 def make_namespace(mesh: Mesh, *, enrolled: bool = True) -> Iterator[str]:
     """A fresh namespace; deleted afterwards without waiting for its pods."""
     name = f"n{uuid.uuid4().hex[:8]}"
-    labels = {"istio.io/dataplane-mode": "ambient"} if enrolled else {}
-    mesh.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    mesh.create_namespace(name, {"istio.io/dataplane-mode": "ambient"} if enrolled else {})
     yield name
     mesh.kubectl("delete", "namespace", name, "--wait=false")
 

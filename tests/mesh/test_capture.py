@@ -18,7 +18,9 @@ from tests.mesh.sniffer import Sniffer, sniffing
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
 PODS = int(os.environ.get("AMBIT_CAPTURE_PODS", "500"))
-AT_ONCE = 50
+AT_ONCE = max(10, PODS // 10)
+DURING_OUTAGES = 200
+DELETIONS = 3
 SINK = """
 import os, socket, threading
 def answer(connection):
@@ -46,6 +48,8 @@ sys.exit([each.makefile().readline() for each in made] != ["taken\\n"] * 2)
 """
 # Whatever the image has: bash comes to its first connection soonest.
 EITHER = 'command -v bash >/dev/null && exec bash -c "$0"; exec python3 -ISc "$1"'
+# Again until both are answered.
+UNTIL_ANSWERED = 'until sh -c "$2" "$0" "$1"; do sleep 0.5; done'
 
 # Opens connection after connection, and says at the end how many were not answered.
 CHATTER = """
@@ -111,10 +115,12 @@ def make_sink(mesh: Mesh, namespace: str) -> tuple[str, str]:
     return addresses[0], addresses[-1]
 
 
-async def start_quickly(client: Client, namespace: str, node: str, scripts: list[list[str]]) -> Counter[str]:
+async def start_quickly(
+    client: Client, namespace: str, node: str, scripts: list[list[str]], run: str = EITHER
+) -> Counter[str]:
     """Pods with these scripts, many at a time, each deleted when it has ended; how many ended how."""
     waiting = [
-        pod(f"p{number}", node, ["sh", "-c", EITHER, *script]) for number, script in enumerate(scripts)
+        pod(f"p{number}", node, ["sh", "-c", run, *script, EITHER]) for number, script in enumerate(scripts)
     ]
     ended: dict[str, str] = {}
     there = ["sink"]
@@ -189,6 +195,36 @@ def test_pods_that_start_while_the_agent_is_killed_wait_for_it(
     assert ended.result() == {"Succeeded": len(scripts)}
     assert sorted(mesh.kubectl("logs", "sink", "-n", namespace).stdout.split()) == sent(marker, 30)
     assert sniffer.seen(pods_node(mesh)) == set()
+
+
+@pytest.mark.timeout(600)
+def test_pods_that_start_while_the_agents_pod_is_deleted_wait_for_it(
+    mesh: Mesh, namespace: str, marker: str, sniffer: Sniffer
+) -> None:
+    """Its Envoy goes with it, so connections fail meanwhile; none goes past, and in the end every pod has started."""
+    scripts = first_bytes(mesh, namespace, marker, DURING_OUTAGES)
+    node = pods_node(mesh)
+    with ThreadPoolExecutor(1) as beside:
+        ended = beside.submit(
+            mesh.call, lambda client: start_quickly(client, namespace, node, scripts, UNTIL_ANSWERED)
+        )
+        for _ in range(DELETIONS):
+            before = len(arrived(mesh, namespace, ""))
+            mesh.wait("pods start", lambda: len(arrived(mesh, namespace, "")) > before + 20, 180)  # noqa: B023
+            assert not ended.done()
+            delete_agent(mesh, node)
+    assert ended.result() == {"Succeeded": len(scripts)}
+    came = mesh.kubectl("logs", "sink", "-n", namespace).stdout.split()
+    assert sorted(set(came)) == sent(marker, DURING_OUTAGES)
+    assert sniffer.seen(node) == set()
+
+
+def delete_agent(mesh: Mesh, node: str) -> None:
+    """Delete the node agent's pod, and wait until there is no such pod and then until there is a new one."""
+    chosen = ("-n", "ambit-system", "-l", "app=ztunnel", f"--field-selector=spec.nodeName={node}")
+    mesh.kubectl("delete", "pod", *chosen)
+    mesh.wait("a new agent", lambda: "pod/" in mesh.kubectl("get", "pod", *chosen, "-o", "name").stdout)
+    mesh.kubectl("wait", "pod", *chosen, "--for=condition=Ready", "--timeout=60s", timeout=90)
 
 
 def chatter(mesh: Mesh, namespace: str, name: str, address: str, marker: str, until: str = "left") -> None:

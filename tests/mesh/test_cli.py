@@ -76,7 +76,7 @@ def web(mesh: Mesh) -> Iterator[str]:
     """An enrolled namespace with a server, a client that has asked it once, and a policy."""
     name = f"n{uuid.uuid4().hex[:8]}"
     labels = {"istio.io/dataplane-mode": "ambient"}
-    mesh.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    mesh.create_namespace(name, labels)
     apply_in(mesh, name, [*web_and_client("tcp"), ALLOW_ALL])
     mesh.wait(
         "the server answers",

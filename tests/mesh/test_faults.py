@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.mesh,
     pytest.mark.kubectl,
     pytest.mark.laptop_only(
-        "kills an instance's own API server, runner and shims; agents and Envoys die in test_capture too"
+        "kills an instance's own processes; tests/kubernetes/test_outage.py does the same to a cluster's"
     ),
 ]
 

@@ -117,7 +117,7 @@ def pods(mesh: Mesh) -> Iterator[str]:
     """An enrolled namespace with two servers and a client."""
     name = f"n{uuid.uuid4().hex[:8]}"
     labels = {"istio.io/dataplane-mode": "ambient"}
-    mesh.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    mesh.create_namespace(name, labels)
     manifest = "".join(POD.format(name=pod) for pod in ("first", "second", "client"))
     mesh.kubectl("apply", "-n", name, "-f", "-", stdin=manifest)
     mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod", "--all", "--timeout=60s")

@@ -29,7 +29,7 @@ def create(mesh: Mesh, *, is_enrolled: bool) -> str:
     """A namespace with all samples, every pod ready."""
     name = f"n{uuid.uuid4().hex[:8]}"
     labels = {"istio.io/dataplane-mode": "ambient"} if is_enrolled else {}
-    mesh.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    mesh.create_namespace(name, labels)
     files = [word for sample in SAMPLES for word in ("-f", str(MANIFESTS / f"{sample}.yaml"))]
     mesh.kubectl("apply", "-n", name, *files)
     mesh.kubectl("wait", "-n", name, "--for=condition=Available", "deployment", "--all", "--timeout=60s")

@@ -66,7 +66,7 @@ def test_a_node_is_entered_by_a_pod_that_is_made_once_and_removed(mesh: Kubernet
         mesh.on_node("first", "true")
     mesh.close()
     words = [line.partition(" ")[2].split()[0] for line in told.read_text().splitlines()]
-    assert words == ["apply", "apply", "wait", "exec", "exec", "delete"]
+    assert words == ["apply", "get", "apply", "wait", "exec", "exec", "delete"]
     spec = node_pod("n", "first")["spec"]
     assert (spec["nodeName"], spec["hostNetwork"], spec["hostPID"]) == ("first", True, True)
     # A cluster may refuse such pods by default, and enrol every namespace.

@@ -26,6 +26,7 @@ from ambit.kube.resource import (
     AUTHORIZATION_POLICIES,
     CUSTOM_RESOURCE_DEFINITIONS,
     DAEMON_SETS,
+    DEPLOYMENTS,
     NAMESPACES,
     NODES,
     PEER_AUTHENTICATIONS,
@@ -140,6 +141,17 @@ async def _certificates_valid(client: Client) -> list[str]:
     return problems
 
 
+async def _objects_seen(client: Client) -> list[str]:
+    problems = []
+    for pod in await system_pods(client, CONTROL_PLANES):
+        told = await ask(client, pod, "/debug/findings", CONTROL_DEBUG_PORT)
+        problems += [
+            f"{pod['metadata']['name']} may not read {kind}: {reason}"
+            for kind, reason in told.get("refused", {}).items()
+        ]
+    return problems
+
+
 async def _objects_understood(client: Client) -> list[str]:
     """As the first control plane sees them: each of them sees the same objects."""
     for pod in (await system_pods(client, CONTROL_PLANES))[:1]:
@@ -221,6 +233,20 @@ async def _destinations_served(client: Client) -> list[str]:
     ]
 
 
+async def _no_other_mesh(client: Client) -> list[str]:
+    """Two meshes fight for each pod's traffic, and for the ConfigMap with the root certificate."""
+    return [
+        f"{kind.kind} {each['metadata']['namespace']}/{each['metadata']['name']} belongs to another mesh"
+        for kind, selector in (
+            (DAEMON_SETS, "k8s-app=istio-cni-node"),
+            (DAEMON_SETS, "app=ztunnel"),
+            (DEPLOYMENTS, "app=istiod"),
+        )
+        for each in await client.list(kind, label_selector=selector)
+        if each["metadata"]["namespace"] != SYSTEM_NAMESPACE
+    ]
+
+
 def _should_be_captured(pod: dict[str, Any], ambient: set[str]) -> bool:
     mode = pod["metadata"].get("labels", {}).get(DATAPLANE_MODE_LABEL)
     if pod["spec"].get("hostNetwork") or pod["metadata"].get("deletionTimestamp"):
@@ -241,6 +267,10 @@ def _with_code(hint: str, problems: list[str]) -> str:
     return hint.replace("CODE", problems[0].partition(" ")[0]) if problems[0].startswith("AMB") else hint
 
 
+NO_OTHER_MESH = Check(
+    "other software", "no-other-mesh", "no other mesh is installed",
+    "uninstall one of them: two meshes cannot share pods", _no_other_mesh,
+)  # fmt: skip
 LOGS = "type `kubectl -n ambit-system logs -l {} --tail 20`"
 CHECKS = (
     Check(
@@ -254,6 +284,10 @@ CHECKS = (
     ),
     Check(
         "control plane", "control-ready", "the control plane is ready", LOGS.format("app=istiod"), _control_ready
+    ),
+    Check(
+        "control plane", "objects-seen", "the control plane may read what it needs",
+        "type `ambit install` again, which restores its ClusterRole", _objects_seen,
     ),
     Check("node proxies", "proxies-ready", "each node has a ready proxy", LOGS.format("app=ztunnel"), _proxies_ready),
     Check(
@@ -283,6 +317,7 @@ CHECKS = (
         "objects", "policies-fit", "every name in policies fits something",
         "type `kubectl edit`, or create what is named; see docs/policy.md", _policies_fit, is_warning=True,
     ),
+    NO_OTHER_MESH,
 )  # fmt: skip
 
 

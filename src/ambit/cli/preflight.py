@@ -1,10 +1,8 @@
 """What `ambit check --pre` looks at: can the mesh be installed into this cluster?"""
 
-from typing import Any
-
 import msgspec
 
-from ambit.cli.checks import Check, api_answers
+from ambit.cli.checks import NO_OTHER_MESH, Check, api_answers
 from ambit.cli.helm import RELEASE, RELEASE_ANNOTATIONS
 from ambit.core.names import SYSTEM_NAMESPACE
 from ambit.kube.client import Client
@@ -70,23 +68,9 @@ async def _nodes_fit(client: Client) -> list[str]:
     return problems
 
 
-async def _no_other_mesh(client: Client) -> list[str]:
-    """Two meshes fight for each pod's traffic, and for the ConfigMap with the root certificate."""
-    return [
-        f"{kind.kind} {_name(each)} belongs to another mesh"
-        for kind, selector in (
-            (DAEMON_SETS, "k8s-app=istio-cni-node"),
-            (DAEMON_SETS, "app=ztunnel"),
-            (DEPLOYMENTS, "app=istiod"),
-        )
-        for each in await client.list(kind, label_selector=selector)
-        if each["metadata"]["namespace"] != SYSTEM_NAMESPACE
-    ]
-
-
 async def _ours_by_helm(client: Client) -> list[str]:
     return [
-        f"{kind.kind} {_name(each)} is there, but not as Helm's release {RELEASE!r}"
+        f"{kind.kind} {SYSTEM_NAMESPACE}/{each['metadata']['name']} is there, but not as Helm's release {RELEASE!r}"
         for kind in (DEPLOYMENTS, DAEMON_SETS)
         for each in await client.list(kind, SYSTEM_NAMESPACE)
         if each["metadata"]["name"] in WORKLOADS
@@ -107,10 +91,6 @@ async def _cilium_leaves_room(client: Client) -> list[str]:
     return problems
 
 
-def _name(value: dict[str, Any]) -> str:
-    return f"{value['metadata']['namespace']}/{value['metadata']['name']}"
-
-
 PRE_CHECKS = (
     Check(
         "kubernetes", "api-reachable", "the API server answers", "check --kubeconfig and --context", api_answers,
@@ -129,10 +109,7 @@ PRE_CHECKS = (
         "keep node agents off it: `ambit install --set node.nodeSelector.NAME=VALUE` with a label of the other nodes",
         _nodes_fit,
     ),
-    Check(
-        "other software", "no-other-mesh", "no other mesh is installed",
-        "uninstall it first: two meshes cannot share pods", _no_other_mesh,
-    ),
+    NO_OTHER_MESH,
     Check(
         "other software", "release", "what is installed of ambit was installed by Helm",
         "a cluster of `ambit up` has the mesh already; otherwise delete what is named",

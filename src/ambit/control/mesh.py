@@ -100,6 +100,11 @@ class MeshFeed:
             for key, problem in informer.undecodable.items()
         }
 
+    @property
+    def refused(self) -> dict[str, str]:
+        """Kinds that the API server does not show us now, and why: what was last seen of them stays in force."""
+        return {name: each.refusal for name, each in self.informers.items() if each.refusal}
+
     def _collector(self, name: str) -> Callable[[EventKind, Any, Any], None]:
         def collect(kind: EventKind, old: Any, new: Any) -> None:
             metadata = (new if new is not None else old).metadata

@@ -210,7 +210,11 @@ class ControlPlane:
             "/version": lambda _: json_response({"version": __version__}),
             "/debug/syncz": lambda _: json_response(self._discovery.status()),
             "/debug/findings": lambda _: json_response(
-                {"findings": self._feed.findings, "undecodable": self._feed.undecodable}
+                {
+                    "findings": self._feed.findings,
+                    "undecodable": self._feed.undecodable,
+                    "refused": self._feed.refused,
+                }
             ),
         }
 

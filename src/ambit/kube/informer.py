@@ -66,6 +66,7 @@ class Informer(Generic[T]):
         self._synced = asyncio.Event()
         self._failures = 0
         self._absences = 0
+        self._refusal = ""
 
     @property
     def items(self) -> Mapping[Key, T]:
@@ -76,6 +77,11 @@ class Informer(Generic[T]):
     def undecodable(self) -> Mapping[Key, Undecodable]:
         """Objects whose newest version `decode` refused."""
         return self._reflector.undecodable
+
+    @property
+    def refusal(self) -> str:
+        """Why the API server last refused to show this collection; empty when it shows it. `items` are then stale."""
+        return self._refusal
 
     @property
     def is_synced(self) -> bool:
@@ -108,6 +114,7 @@ class Informer(Generic[T]):
                 continue
             except (Forbidden, Unauthorized) as error:
                 self._reflector.refused(error)
+                self._refusal = error.message
                 log.warning("cannot watch %s: %s", self.resource.qualified, error.message)
             except ApiError as error:
                 self._reflector.refused(error)
@@ -176,6 +183,7 @@ class Informer(Generic[T]):
     def _progress(self) -> None:
         self._failures = 0
         self._absences = 0
+        self._refusal = ""
         if self._reflector.synced and not self._synced.is_set():
             self._synced.set()
 

@@ -49,6 +49,7 @@ class KubernetesMesh(Mesh):
         if not self._namespace:
             self._namespace = f"ambit-test-{uuid.uuid4().hex[:8]}"
             self.apply(node_namespace(self._namespace))
+            self.wait_for_account(self._namespace)
         if node not in self._ready:
             self.apply(node_pod(self._namespace, node))
             words_of_wait = ("wait", f"pod/{node}", "-n", self._namespace, "--for=condition=Ready")

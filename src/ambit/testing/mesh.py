@@ -111,6 +111,17 @@ class Mesh(ABC):
             text = yaml.safe_dump_all([manifest] if isinstance(manifest, Mapping) else list(manifest))
         self.kubectl("apply", "-f", "-", stdin=text)
 
+    def create_namespace(self, name: str, labels: Mapping[str, str] | None = None) -> None:
+        """Returns when pods can be made in it."""
+        metadata = {"name": name, "labels": dict(labels or {})}
+        self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        self.wait_for_account(name)
+
+    def wait_for_account(self, namespace: str) -> None:
+        """Until pods of a new namespace can be made: the account that they run as is there."""
+        words = ("get", "serviceaccount", "default", "-n", namespace)
+        self.wait(f"{namespace} has an account", lambda: self.kubectl(*words, check=False).returncode == 0)
+
     def dump(self, *words: str) -> Any:
         """What a command says with `-o json`."""
         return json.loads(self.ambit(*words, "-o", "json").stdout)

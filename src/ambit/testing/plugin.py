@@ -103,7 +103,6 @@ def laptop(mesh: Mesh) -> LaptopMesh:
 def namespace(mesh: Mesh) -> Iterator[str]:
     """A namespace that is enrolled from its creation on; deleted afterwards without waiting for its pods."""
     name = f"n{uuid.uuid4().hex[:8]}"
-    labels = {"istio.io/dataplane-mode": "ambient"}
-    mesh.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    mesh.create_namespace(name, {"istio.io/dataplane-mode": "ambient"})
     yield name
     mesh.kubectl("delete", "namespace", name, "--wait=false")

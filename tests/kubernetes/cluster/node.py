@@ -38,7 +38,7 @@ def start(cluster: Cluster, node: Node) -> None:
         sys.executable, "-m", "tests.kubernetes.cluster", "--state", str(cluster.state), "node", str(node.number),
     ]  # fmt: skip
     process = processes.start(cluster.state, node.name, command)
-    processes.record(cluster.state, process.pid)
+    processes.record(cluster.state, node.name, process.pid)
 
 
 def run(cluster: Cluster, node: Node, programs: Path, images: list[Path]) -> None:

@@ -1,7 +1,7 @@
 """Starts programs with a log each, and ends exactly those again, also when the starter is long gone.
 
-A process is written down as its id and its start time, so an id that was given to another process since is
-never signalled.
+A process is written down as its id, its start time and its name, so an id that was given to another process since
+is never signalled.
 """
 
 import contextlib
@@ -31,20 +31,23 @@ def start(state: Path, name: str, command: Sequence[str | Path]) -> subprocess.P
         )
 
 
-def record(state: Path, pid: int) -> None:
+def record(state: Path, name: str, pid: int) -> None:
     """Writes a process down for `end_recorded`."""
     with (state / "processes").open("a") as out:
-        out.write(f"{pid} {_started(pid)}\n")
+        out.write(f"{pid} {_started(pid)} {name}\n")
+
+
+def recorded(state: Path, name: str) -> int:
+    """The id of the running process that was written down under this name. Raises AmbitError when there is none."""
+    for pid, started, other in _recorded(state):
+        if other == name and _started(pid) == started:
+            return pid
+    raise AmbitError(f"no {name} runs", hint=f"read {state}/{name}.log")
 
 
 def end_recorded(state: Path, timeout: float = 20) -> None:
     """Kills every recorded process that still is the one recorded, with its group, and waits for their end."""
-    try:
-        lines = (state / "processes").read_text().splitlines()
-    except FileNotFoundError:
-        return
-    recorded = [(int(pid), started) for pid, started in (line.split() for line in reversed(lines))]
-    alive = [(pid, started) for pid, started in recorded if _started(pid) == started]
+    alive = [(pid, started) for pid, started, _ in _recorded(state) if _started(pid) == started]
     for pid, _ in alive:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
@@ -62,6 +65,16 @@ def wait_for(what: str, condition: Callable[[], bool], timeout: float, hint: str
         if time.monotonic() > end:
             raise AmbitError(f"{what}: not within {timeout:.0f} s", hint=hint)
         time.sleep(POLL)
+
+
+def _recorded(state: Path) -> list[tuple[int, str, str]]:
+    """Id, start time and name of every process ever written down, the newest first."""
+    try:
+        lines = (state / "processes").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    words = (line.split() for line in reversed(lines))
+    return [(int(pid), started, " ".join(name)) for pid, started, *name in words]
 
 
 def _started(pid: int) -> str:

@@ -11,7 +11,8 @@ from tests.kubernetes.cluster import processes
 
 def test_a_recorded_process_and_its_children_are_ended(tmp_path: Path) -> None:
     process = processes.start(tmp_path, "sleeper", ["sh", "-c", "sleep 1000 & echo $!; wait"])
-    processes.record(tmp_path, process.pid)
+    processes.record(tmp_path, "sleeper", process.pid)
+    assert processes.recorded(tmp_path, "sleeper") == process.pid
     log = tmp_path / "sleeper.log"
     processes.wait_for("the child's id", lambda: log.read_text().endswith("\n"), 10)
     child = int(log.read_text())
@@ -30,9 +31,13 @@ def test_a_recorded_process_and_its_children_are_ended(tmp_path: Path) -> None:
 def test_a_process_with_a_recycled_id_is_left_alone(tmp_path: Path) -> None:
     process = processes.start(tmp_path, "sleeper", ["sleep", "1000"])
     try:
-        (tmp_path / "processes").write_text(f"{process.pid} 1\n")  # recorded when another process had this id
+        (tmp_path / "processes").write_text(
+            f"{process.pid} 1 sleeper\n"
+        )  # recorded when another process had this id
         processes.end_recorded(tmp_path)
         assert process.poll() is None
+        with pytest.raises(AmbitError, match="no sleeper runs"):
+            processes.recorded(tmp_path, "sleeper")
     finally:
         process.kill()
         process.wait()

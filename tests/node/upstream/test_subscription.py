@@ -1,6 +1,7 @@
 """The subscription to the workload API against a small control plane."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -183,6 +184,26 @@ async def test_a_reconnect_brings_only_what_changed(tmp_path: Path, control: Con
         assert agent.applied[1] == ("c//Pod/default/b",)
         assert agent.state.workload("c//Pod/default/b") is None
         assert set(control.first[1].initial_versions) == {"c//Pod/default/a", "c//Pod/default/b"}
+
+
+async def test_a_stream_that_ended_leaves_nobody_waiting_to_send_on_it(
+    tmp_path: Path, control: ControlPlaneServer
+) -> None:
+    """Else asyncio complains in the log when it is forgotten."""
+    complaints: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    await control.put(to_resource(workload("a")))
+    agent = Agent(tmp_path, control)
+    async with agent.running():
+        await until(lambda: len(agent.applied) == 1)
+        await control.stop()
+        await until(lambda: agent.subscription.problem != "")
+        await until(lambda: not agent.subscription.connected)
+        await control.start(control.port)
+        await control.put(to_resource(workload("b")))
+        await until(lambda: len(agent.applied) == 2)
+    gc.collect()
+    assert complaints == []
 
 
 async def test_it_starts_from_disk_without_a_control_plane(

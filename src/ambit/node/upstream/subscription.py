@@ -103,7 +103,7 @@ class Subscription:
             call = channel.stream_stream(
                 METHOD, request_serializer=encode_request, response_deserializer=decode_response
             )
-            requests: asyncio.Queue[Request] = asyncio.Queue()
+            requests: asyncio.Queue[Request | None] = asyncio.Queue()
             for request in self._session.connect():
                 requests.put_nowait(request)
             stream = call(_sending(requests), metadata=tuple(self._control.metadata().items()))
@@ -111,8 +111,11 @@ class Subscription:
                 await self._read(stream, requests)
             finally:
                 stream.cancel()
+                requests.put_nowait(
+                    None
+                )  # a stream that has ended already leaves whoever sends on it waiting
 
-    async def _read(self, stream: grpc.aio.StreamStreamCall, requests: asyncio.Queue[Request]) -> None:
+    async def _read(self, stream: grpc.aio.StreamStreamCall, requests: asyncio.Queue[Request | None]) -> None:
         applying: set[asyncio.Task[None]] = set()
         try:
             async with asyncio.TaskGroup() as group:
@@ -170,7 +173,7 @@ class Subscription:
                 self.complete.set()
                 self.completed()
 
-    async def _settle(self, update: Update, stored: Stored, requests: asyncio.Queue[Request]) -> None:
+    async def _settle(self, update: Update, stored: Stored, requests: asyncio.Queue[Request | None]) -> None:
         try:
             text = await self._applied(stored) if stored.changed else None
         except StateLost:
@@ -188,12 +191,12 @@ class Subscription:
             _put(requests, self._session.accept(update))
 
 
-def _put(queue: asyncio.Queue[Request], requests: list[Request]) -> None:
+def _put(queue: asyncio.Queue[Request | None], requests: list[Request]) -> None:
     for request in requests:
         queue.put_nowait(request)
 
 
-async def _sending(requests: asyncio.Queue[Request]) -> AsyncIterator[Request]:
+async def _sending(requests: asyncio.Queue[Request | None]) -> AsyncIterator[Request]:
     with contextlib.suppress(asyncio.CancelledError):
-        while True:
-            yield await requests.get()
+        while (request := await requests.get()) is not None:
+            yield request
