@@ -24,7 +24,6 @@ from ambit.model.policy import Authorization
 from ambit.model.service import Service
 from ambit.model.workload import Port, TunnelProtocol, Workload
 from ambit.node.enrol.sandbox import Sandbox
-from ambit.node.flows.record import Flow
 from ambit.node.process import NodeAgent
 from ambit.node.serve.endpoints import Endpoints
 from ambit.node.settings import AgentSettings
@@ -240,7 +239,7 @@ class Node:
         self.agent: NodeAgent | None = None
         self._task: asyncio.Task | None = None
         self._stop = asyncio.Event()
-        self.lines: list[Flow] = []
+        self.lines: list[str] = []
         self.host_proc: Path | None = None
 
     @property
@@ -264,7 +263,7 @@ class Node:
         )
         self._stop = asyncio.Event()
         self.lines = []
-        self.agent = NodeAgent(settings, self.world.api, ("", "", ""), self.lines.append)  # type: ignore[arg-type]
+        self.agent = NodeAgent(settings, self.world.api, ("", "", ""), self.lines.extend)  # type: ignore[arg-type]
         self.endpoints = Endpoints(self.agent)
         self._task = asyncio.ensure_future(self.agent.run(self._stop, self.endpoints.run()))
         if ready:

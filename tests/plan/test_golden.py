@@ -67,7 +67,9 @@ def test_envoy_accepts_everything(tmp_path: Path) -> None:
     """All resources as static ones in one bootstrap, without namespaces, which would have to exist. Tunnels are
     left to the data path tests: Envoy 1.40 crashes when it *validates* an on-demand certificate over ADS."""
     bootstrap = bootstrap_pb2.Bootstrap.FromString(
-        node_proxy.bootstrap(cases.SETTINGS, xds_socket="/x.sock", admin_socket=f"{tmp_path}/admin.sock")
+        node_proxy.bootstrap(
+            cases.SETTINGS, xds_socket="/x.sock", logs_socket="/l.sock", admin_socket=f"{tmp_path}/admin.sock"
+        )
     )
     resources = {each.name: each for each in cases.resources().values()}
     for resource in resources.values():

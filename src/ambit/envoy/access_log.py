@@ -1,23 +1,27 @@
-"""Access logs: one gRPC stream per listener kind to the agent, with what joins an entry to the mesh as tags.
+"""Access logs: one line of text about each connection, many in one message to the agent.
 
-Tags, when they apply (`ambit.envoy.names.METADATA`): `pod` is the key of the pod whose listener this is; the
-others come from the chosen cluster and endpoint: `reason`, `policy` (why it was refused), `service`,
-`workload`, `identity` of the destination, `route` (how it goes there), `target` (address and port of the
-endpoint). Entries come at the end of a connection and every `LOG_PERIOD` seconds with running totals.
+A line is its fields, joined by tabs, `-` for what is not known. First those that differ between any two
+connections (`NUMBERS`), then those that connections of the same kind have in common (`TCP`, `TUNNEL`, `HBONE`), so
+that the agent reads the second part once for thousands of lines (`ambit.node.flows.entry`). What a peer can choose
+comes last: a tab in it can pretend nothing about the fields before. The time in Envoy's record is the beginning.
+
+Fields from metadata (`ambit.envoy.names.METADATA`): `pod` is the key of the pod whose listener this is; the others
+come from the chosen cluster, and with `host_` before their name from the endpoint: `reason`, `policy` (why it was
+refused), `service`, `workload`, `identity` of the destination, `route` (how it goes there), `target` (address and
+port of the endpoint). Lines come at the end of a connection and every `LOG_PERIOD` seconds with running totals.
+
+All listeners share one log per layout, whose configuration names no pod: Envoy keeps a buffer and sends messages of
+its own for each distinct one.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 from envoy.config.accesslog.v3 import accesslog_pb2
-from envoy.config.core.v3 import config_source_pb2, grpc_service_pb2
-from envoy.data.accesslog.v3 import accesslog_pb2 as accesslog_data_pb2
+from envoy.data.accesslog.v3 import accesslog_pb2 as data_pb2
 from envoy.extensions.access_loggers.filters.cel.v3 import cel_pb2
-from envoy.extensions.access_loggers.grpc.v3 import als_pb2
-from envoy.type.tracing.v3 import custom_tag_pb2
 
-from ambit.envoy import defaults, names
-from ambit.envoy.words import pack, seconds, uint32
+from ambit.envoy import defaults, http_rbac, names
+from ambit.envoy.words import pack, pack_untyped
 
 POD = "pod"
 REASON = "reason"
@@ -27,37 +31,98 @@ WORKLOAD = "workload"
 IDENTITY = "identity"
 ROUTE = "route"
 TARGET = "target"
+"""Keys of METADATA."""
+
+DRY_RUN, DRY_RUN_RESULT = "dry_run", "dry_run_result"
 CLOSED = "closed"
 RESET = "RemoteReset"
 """How the destination's side ended a tunnel, and the value that means: before all bytes were through."""
-_CLUSTER_TAGS = (REASON, POLICY, SERVICE, WORKLOAD, IDENTITY, ROUTE)
-_HOST_TAGS = (WORKLOAD, IDENTITY, ROUTE, TARGET, REASON, POLICY)
+HOST = "host_"
+UNKNOWN = "-"
+SEPARATOR = "\t"
+Layout = dict[str, str]
+
+NUMBERS: Layout = {
+    "now": "%EMIT_TIME(%s.%6f)%",
+    "port": "%DOWNSTREAM_REMOTE_PORT%",
+    "received": "%BYTES_RECEIVED%",
+    "sent": "%BYTES_SENT%",
+}
+_POD = f"%METADATA(LISTENER:{names.METADATA}:{POD})%"
+_FAILURES = {
+    "downstream_failure": "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
+    "upstream_failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+}
+_ABOUT = {
+    "pod": _POD,
+    "type": "%ACCESS_LOG_TYPE%",
+    "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+    "flags": "%RESPONSE_FLAGS_LONG%",
+}
+_DESTINATION = {"destination": "%DOWNSTREAM_LOCAL_ADDRESS%"}
+_HOST_KEYS = (WORKLOAD, IDENTITY, ROUTE, TARGET, REASON, POLICY)
+
+TCP: Layout = {
+    **_ABOUT,
+    **_DESTINATION,
+    # Formats, not tags of kind metadata: those are empty when the cluster had no endpoint to choose.
+    **{
+        key: f"%CLUSTER_METADATA({names.METADATA}:{key})%"
+        for key in (REASON, POLICY, SERVICE, WORKLOAD, IDENTITY, ROUTE)
+    },
+    **{HOST + key: f"%UPSTREAM_METADATA({names.METADATA}:{key})%" for key in _HOST_KEYS},
+    **_FAILURES,
+}
+"""Of a pod's tcp_proxy, both ways."""
+TUNNEL: Layout = {
+    **_ABOUT,
+    **_DESTINATION,
+    **{HOST + key: f"%DYNAMIC_METADATA({names.METADATA}:{key})%" for key in _HOST_KEYS},
+    CLOSED: "%UPSTREAM_DETECTED_CLOSE_TYPE%",
+    **_FAILURES,
+}
+"""Of the listeners that all pods share; joined with a pod's line by the client's address and port."""
+HBONE: Layout = {
+    **_ABOUT,
+    "port": "%DOWNSTREAM_DIRECT_REMOTE_PORT%",
+    "client": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%",
+    "status": "%RESPONSE_CODE%",
+    POLICY: f"%DYNAMIC_METADATA({http_rbac.METADATA}:{http_rbac.ENFORCED_RULE})%",
+    DRY_RUN: f"%DYNAMIC_METADATA({http_rbac.METADATA}:{http_rbac.SHADOW_RULE})%",
+    DRY_RUN_RESULT: f"%DYNAMIC_METADATA({http_rbac.METADATA}:{http_rbac.SHADOW_RESULT})%",
+    IDENTITY: "%DOWNSTREAM_PEER_URI_SAN%",
+    **_FAILURES,
+    "authority": "%REQ(:AUTHORITY)%",
+}
+"""Of a tunnel's server: `authority` is the destination, `policy` what RBAC decided by. The client is who opened the
+TCP connection, whatever headers say."""
+LAYOUTS = {
+    names.LOG_OUTBOUND: TCP,
+    names.LOG_PLAINTEXT: TCP,
+    names.LOG_TUNNEL: TUNNEL,
+    names.LOG_INBOUND: HBONE,
+}
 
 
-def tcp(log_name: str, *, pod: str) -> Any:
-    """Every connection of a tcp_proxy. An endpoint's tags go before its cluster's (`host.` prefix)."""
-    return _tcp(log_name, (_literal(POD, pod), *_destination_tags()))
+def every(kind: str) -> Any:
+    """Every connection of a pod's listener of this kind (`ambit.envoy.names.LOG_*`)."""
+    return _log(kind)
 
 
-def tcp_failures(log_name: str) -> Any:
-    """Only connections that failed, of a listener that all pods share; joined by the client's address."""
-    log = _tcp(log_name, map(_dynamic, _HOST_TAGS))
+def failures(kind: str) -> Any:
+    """Only connections that failed, of a listener that all pods share."""
+    log = _log(kind)
     log.filter.response_flag_filter.SetInParent()
     return log
 
 
-def tunnels(log_name: str) -> Any:
-    """As `tcp_failures`, and every tunnel that carried enough to be cut short (`CLOSED`), at once: the agent has to
+def tunnels(kind: str) -> Any:
+    """As `failures`, and every tunnel that carried enough to be cut short (`CLOSED`), at once: the agent has to
     reset the client before it has read what is left (docs/limits.md). No filter knows how a tunnel ended, and one
-    message for each costs the agent ten times as much as an entry among others."""
-    common = _common(
-        log_name, (*map(_dynamic, _HOST_TAGS), _format(CLOSED, "%UPSTREAM_DETECTED_CLOSE_TYPE%"))
-    )
-    common.buffer_size_bytes.CopyFrom(uint32(0))
-    config = als_pb2.TcpGrpcAccessLogConfig(common_config=common)
-    log = accesslog_pb2.AccessLog(name="envoy.access_loggers.tcp_grpc", typed_config=pack(config))
+    message for each costs the agent ten times as much as a line among others."""
+    log = _log(kind, buffer_size=0)
     both = log.filter.and_filter.filters
-    both.add().log_type_filter.types.append(accesslog_data_pb2.TcpConnectionEnd)
+    both.add().log_type_filter.types.append(data_pb2.TcpConnectionEnd)
     either = both.add().or_filter.filters
     either.add().response_flag_filter.SetInParent()
     large = cel_pb2.ExpressionFilter(expression=f"response.size >= {defaults.TUNNEL_LOG_FROM}")
@@ -69,47 +134,27 @@ def tunnels(log_name: str) -> Any:
     return log
 
 
-def http(log_name: str, *, pod: str) -> Any:
-    """Every tunnel of an HBONE listener; `request.authority` is the destination, RBAC's decision is in the
-    entry's metadata `envoy.filters.http.rbac`."""
-    config = als_pb2.HttpGrpcAccessLogConfig(common_config=_common(log_name, (_literal(POD, pod),)))
-    return accesslog_pb2.AccessLog(name="envoy.access_loggers.http_grpc", typed_config=pack(config))
-
-
-def _tcp(log_name: str, tags: Iterable[Any]) -> Any:
-    config = als_pb2.TcpGrpcAccessLogConfig(common_config=_common(log_name, tags))
-    return accesslog_pb2.AccessLog(name="envoy.access_loggers.tcp_grpc", typed_config=pack(config))
-
-
-def _common(log_name: str, tags: Iterable[Any]) -> Any:
-    return als_pb2.CommonGrpcAccessLogConfig(
-        log_name=log_name,
-        transport_api_version=config_source_pb2.V3,
-        grpc_service=grpc_service_pb2.GrpcService(
-            envoy_grpc=grpc_service_pb2.GrpcService.EnvoyGrpc(cluster_name=names.XDS_CLUSTER)
-        ),
-        buffer_flush_interval=seconds(defaults.LOG_FLUSH_INTERVAL),
-        custom_tags=tags,
+def _log(kind: str, buffer_size: int = defaults.LOG_BUFFER) -> Any:
+    # xds-protos 1.85 has only the deprecated `common_config`, which Envoy 1.40 warns about.
+    layout = LAYOUTS[kind]
+    numbers = {key: layout.get(key, template) for key, template in NUMBERS.items()}
+    about = (template for key, template in layout.items() if key not in NUMBERS)
+    body = SEPARATOR.join((*numbers.values(), kind, *about))
+    config = pack_untyped(
+        "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig",
+        {
+            "log_name": kind,
+            "http_service": {
+                "http_uri": {
+                    "uri": "http://agent/logs",
+                    "cluster": names.LOGS_CLUSTER,
+                    "timeout": f"{defaults.LOG_TIMEOUT}s",
+                }
+            },
+            "buffer_flush_interval": f"{defaults.LOG_FLUSH_INTERVAL}s",
+            "buffer_size_bytes": buffer_size,
+            "disable_builtin_labels": True,
+            "body": {"string_value": body},
+        },
     )
-
-
-def _destination_tags() -> Iterable[Any]:
-    yield from map(_cluster, _CLUSTER_TAGS)
-    yield from (_format(f"host.{tag}", f"%UPSTREAM_METADATA({names.METADATA}:{tag})%") for tag in _HOST_TAGS)
-
-
-def _cluster(tag: str) -> Any:
-    # A format, not a tag of kind metadata: that is empty when the cluster had no endpoint to choose.
-    return _format(tag, f"%CLUSTER_METADATA({names.METADATA}:{tag})%")
-
-
-def _dynamic(tag: str) -> Any:
-    return _format(tag, f"%DYNAMIC_METADATA({names.METADATA}:{tag})%")
-
-
-def _literal(tag: str, value: str) -> Any:
-    return custom_tag_pb2.CustomTag(tag=tag, literal=custom_tag_pb2.CustomTag.Literal(value=value))
-
-
-def _format(tag: str, template: str) -> Any:
-    return custom_tag_pb2.CustomTag(tag=tag, value=template)
+    return accesslog_pb2.AccessLog(name="envoy.access_loggers.open_telemetry", typed_config=config)

@@ -1,4 +1,4 @@
-"""What Envoy is started with: the agent's socket and process-wide settings. All else comes over ADS."""
+"""What Envoy is started with: the agent's sockets and process-wide settings. All else comes over ADS."""
 
 from typing import Any
 
@@ -27,7 +27,9 @@ _RUNTIME = {
 }
 
 
-def node_proxy(*, node: str, xds_socket: str, admin_socket: str, max_connections: int) -> Any:
+def node_proxy(
+    *, node: str, xds_socket: str, logs_socket: str, admin_socket: str, max_connections: int
+) -> Any:
     """The bootstrap of a node's Envoy; write it as `*.pb`."""
     bootstrap = bootstrap_pb2.Bootstrap(
         node=base_pb2.Node(id=node, cluster="ambit"),
@@ -53,7 +55,9 @@ def node_proxy(*, node: str, xds_socket: str, admin_socket: str, max_connections
             cds_config=from_ads(),
             lds_config=from_ads(),
         ),
-        static_resources=bootstrap_pb2.Bootstrap.StaticResources(clusters=[_agent(xds_socket)]),
+        static_resources=bootstrap_pb2.Bootstrap.StaticResources(
+            clusters=[_discovery(xds_socket), _agent(names.LOGS_CLUSTER, logs_socket)]
+        ),
         bootstrap_extensions=[
             extension("envoy.bootstrap.internal_listener", internal_listener_pb2.InternalListener())
         ],
@@ -73,26 +77,31 @@ def node_proxy(*, node: str, xds_socket: str, admin_socket: str, max_connections
     return bootstrap
 
 
-def _agent(xds_socket: str) -> Any:
+def _discovery(path: str) -> Any:
     options = http_protocol_options_pb2.HttpProtocolOptions(
         explicit_http_config=http_protocol_options_pb2.HttpProtocolOptions.ExplicitHttpConfig(
             http2_protocol_options=protocol_pb2.Http2ProtocolOptions()
         )
     )
+    cluster = _agent(names.XDS_CLUSTER, path)
+    cluster.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(pack(options))
+    return cluster
+
+
+def _agent(name: str, path: str) -> Any:
+    """The agent on one of its sockets."""
     endpoint = endpoint_components_pb2.LbEndpoint(
-        endpoint=endpoint_components_pb2.Endpoint(address=pipe(xds_socket))
+        endpoint=endpoint_components_pb2.Endpoint(address=pipe(path))
     )
-    cluster = cluster_pb2.Cluster(
-        name=names.XDS_CLUSTER,
+    return cluster_pb2.Cluster(
+        name=name,
         type=cluster_pb2.Cluster.STATIC,
         connect_timeout=seconds(defaults.LOCAL_CONNECT_TIMEOUT),
         load_assignment=endpoint_pb2.ClusterLoadAssignment(
-            cluster_name=names.XDS_CLUSTER,
+            cluster_name=name,
             endpoints=[endpoint_components_pb2.LocalityLbEndpoints(lb_endpoints=[endpoint])],
         ),
     )
-    cluster.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(pack(options))
-    return cluster
 
 
 def _allocator() -> Any:

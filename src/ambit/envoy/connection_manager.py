@@ -66,7 +66,7 @@ def hbone(*, pod: str, addresses: Iterable[Address]) -> Any:
                 ),
             ),
         ],
-        access_log=[access_log.http(names.LOG_INBOUND, pod=pod)],
+        access_log=[access_log.every(names.LOG_INBOUND)],
         access_log_options=_Manager.HcmAccessLogOptions(
             access_log_flush_interval=seconds(defaults.LOG_PERIOD)
         ),

@@ -59,9 +59,10 @@ def outbound(
     decides how it goes on; the client's address is kept. Destinations outside of the usual networks and of
     `outer` pass through without a question: they would cost a cluster each and can be any number. With `only`
     nothing but these addresses and ports is asked for, and other destinations inside are refused."""
-    log = access_log.tcp(names.LOG_OUTBOUND, pod=pod)
+    log = access_log.every(names.LOG_OUTBOUND)
     listener = _pod_listener(
         names.outbound_listener(pod),
+        pod=pod,
         addresses=_per_family(addresses, "127.0.0.1", "::1"),
         port=OUTBOUND_PORT,
         netns=netns,
@@ -106,6 +107,7 @@ def hbone(*, pod: str, netns: str, addresses: Collection[Address], server_secret
     chain.transport_socket.CopyFrom(tls.server_socket(server_secret))
     return _pod_listener(
         names.hbone_listener(pod),
+        pod=pod,
         addresses=_per_family(addresses, ANY_V4, ANY_V6),
         port=HBONE_PORT,
         netns=netns,
@@ -118,9 +120,10 @@ def hbone(*, pod: str, netns: str, addresses: Collection[Address], server_secret
 def plaintext(*, pod: str, netns: str, addresses: Collection[Address], matcher: Any) -> Any:
     """15006: what arrives without HBONE. `matcher` picks ACCEPTED or DENIED before any byte flows, so a
     denied client never sees what a server says first."""
-    log = access_log.tcp(names.LOG_PLAINTEXT, pod=pod)
+    log = access_log.every(names.LOG_PLAINTEXT)
     listener = _pod_listener(
         names.plaintext_listener(pod),
+        pod=pod,
         addresses=_per_family(addresses, ANY_V4, ANY_V6),
         port=INBOUND_PLAINTEXT_PORT,
         netns=netns,
@@ -152,7 +155,7 @@ def direct_originate() -> Any:
     return _internal_listener(
         names.DIRECT_ORIGINATE,
         [_original_destination(), _original_source()],
-        tcp_proxy.on_demand(access_log.tcp_failures(names.LOG_TUNNEL)),
+        tcp_proxy.on_demand(access_log.failures(names.LOG_TUNNEL)),
     )
 
 
@@ -172,6 +175,7 @@ def _internal_listener(name: str, listener_filters: Iterable[Any], proxy: Any) -
 def _pod_listener(
     name: str,
     *,
+    pod: str,
     addresses: list[str],
     port: int,
     netns: str,
@@ -180,7 +184,7 @@ def _pod_listener(
     filter_chains: Iterable[Any],
 ) -> Any:
     first, *more = addresses
-    return listener_pb2.Listener(
+    listener = listener_pb2.Listener(
         name=name,
         address=socket_address(first, port, netns),
         additional_addresses=[
@@ -192,6 +196,8 @@ def _pod_listener(
         filter_chains=filter_chains,
         socket_options=_keepalive(),
     )
+    listener.metadata.filter_metadata[names.METADATA].update({access_log.POD: pod})
+    return listener
 
 
 def _per_family(addresses: Iterable[Address], four: str, six: str) -> list[str]:

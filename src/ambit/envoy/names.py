@@ -32,6 +32,8 @@ PASSTHROUGH = "passthrough"
 """Cluster of destinations that cannot belong to the mesh: dialled as the pod would."""
 TRUST = "trust"
 XDS_CLUSTER = "xds"
+LOGS_CLUSTER = "logs"
+"""The agent: where configuration comes from, and where access logs go."""
 
 METADATA = "ambit"
 """Namespace of our metadata on clusters, endpoints and access-log tags."""
@@ -40,7 +42,8 @@ LOG_OUTBOUND = "outbound"
 LOG_INBOUND = "inbound"
 LOG_PLAINTEXT = "plaintext"
 LOG_TUNNEL = "tunnel"
-"""`log_name` of access-log streams; the last one carries only tunnels that failed."""
+"""Kinds of access-log lines: the listener's, or of the tunnels that all pods share (only those that failed or
+carried much)."""
 
 
 class Destination(msgspec.Struct, frozen=True):

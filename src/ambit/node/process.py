@@ -24,13 +24,13 @@ from ambit.node.cni.server import CniServer
 from ambit.node.configuration.configuration import Configuration
 from ambit.node.cut import cut_denied, cut_short
 from ambit.node.dns.answer import Settings as DnsSettings
+from ambit.node.downstream.logs import LogServer
 from ambit.node.downstream.server import EnvoyServer
 from ambit.node.enrol.enroller import Enroller
 from ambit.node.enrol.names import MeshNames
 from ambit.node.enrol.reconciler import Reconciler
 from ambit.node.enrol.sandbox import Sandbox
 from ambit.node.flows.collector import Collector
-from ambit.node.flows.record import Flow
 from ambit.node.netns.kubelet import KubeletPods
 from ambit.node.pre_mesh import PreMesh
 from ambit.node.settings import AgentSettings
@@ -64,7 +64,9 @@ class NodeAgent:
         settings: AgentSettings,
         client: Client,
         locality: tuple[str, str, str],
-        line: Callable[[Flow], None] = lambda _: None,
+        write: Callable[[list[str]], None] | None = None,
+        *,
+        log_as_json: bool = False,
     ) -> None:
         self.settings = settings
         self.state = MeshState(settings.state / "mesh.sqlite")
@@ -88,7 +90,8 @@ class NodeAgent:
         self.authority = Authority(control)
         self.subscription = Subscription(control, _identify(settings), self.state, self._applied)
         self.certificates = Certificates(self.authority.sign, self.state, self._certified)
-        self.server = EnvoyServer(settings.run / "xds.sock", self._asked, self._logged)
+        self.server = EnvoyServer(settings.run / "xds.sock", self._asked)
+        self.logs = LogServer(settings.run / "logs.sock", self._logged)
         self.configuration = Configuration(
             self.state,
             self.planned,
@@ -100,8 +103,9 @@ class NodeAgent:
             self.state,
             lambda: self.configuration.table,
             self.planned,
-            line,
-            lambda entry: cut_short(entry.client, entry.destination, self.configuration.table),
+            write,
+            lambda client, server: cut_short(client, server, self.configuration.table),
+            as_json=log_as_json,
         )
         self.names = MeshNames(
             self.state, settings.network, settings.resolv_conf, DnsSettings(domain=settings.cluster_domain)
@@ -158,6 +162,8 @@ class NodeAgent:
             self._write_bootstrap()
             self.configuration.begin()
             restored = self.enroller.restore()
+            await self.logs.start()
+            stack.callback(self.logs.stop)
             await self.server.start()
             stack.push_async_callback(self.server.stop)
             stack.push_async_callback(self.authority.close)
@@ -219,6 +225,7 @@ class NodeAgent:
 
     async def _applied(self, stored: Stored) -> str | None:
         concerned = self.configuration.pods_reading(stored.touched)
+        self.flows.forget()
         problem = await (await self.configuration.changed(stored.touched)).settled()
         if concerned:
             await self._cut_denied(concerned)
@@ -233,6 +240,7 @@ class NodeAgent:
 
     def _lost(self) -> None:
         """The state file was damaged and is empty now: pods are noted again, the mesh is asked for again."""
+        self.flows.forget()
         self.subscription.begin_anew()
         self.enroller.persist()
 
@@ -257,13 +265,14 @@ class NodeAgent:
             self.state.reopen()
             self.configuration.asked(type_url, wanted)
 
-    def _logged(self, name: str, message: bytes) -> None:
-        self.flows.take(name, message)
+    def _logged(self, message: bytes) -> None:
+        self.flows.take(message)
 
     def _write_bootstrap(self) -> None:
         content = node_proxy.bootstrap(
             self.planned,
             xds_socket=str(self.settings.run / "xds.sock"),
+            logs_socket=str(self.settings.run / "logs.sock"),
             admin_socket=str(self.settings.run / "admin.sock"),
         )
         temporary = self.settings.run / "bootstrap.new"

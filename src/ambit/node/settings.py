@@ -45,3 +45,5 @@ class AgentSettings(msgspec.Struct, frozen=True):
     metrics_port: int = names.METRICS_PORT
     readiness_port: int = names.READINESS_PORT
     access_log: bool = True
+    log_as_json: bool = False
+    """The form of access-log lines."""

@@ -51,11 +51,12 @@ _LIMITED = {
 }
 
 
-def bootstrap(settings: NodeSettings, *, xds_socket: str, admin_socket: str) -> bytes:
+def bootstrap(settings: NodeSettings, *, xds_socket: str, logs_socket: str, admin_socket: str) -> bytes:
     """Envoy's bootstrap, to be written as a `.pb` file. Start Envoy with `--concurrency 1`."""
     message: AnyMessage = envoy_bootstrap.node_proxy(
         node=settings.node,
         xds_socket=xds_socket,
+        logs_socket=logs_socket,
         admin_socket=admin_socket,
         max_connections=settings.max_connections,
     )

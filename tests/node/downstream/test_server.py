@@ -7,7 +7,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 
 from ambit.node.downstream.server import EnvoyServer
 from ambit.xds.frames import Request, Resource, Response
@@ -51,11 +50,9 @@ class Agent:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.asked: asyncio.Queue[tuple[str, tuple[str, ...]]] = asyncio.Queue()
-        self.logs: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
         self.server = EnvoyServer(
             path,
             lambda type_url, names: self.asked.put_nowait((type_url, names)),
-            lambda name, message: self.logs.put_nowait((name, message)),
         )
 
     @asynccontextmanager
@@ -146,19 +143,6 @@ async def test_a_publication_waits_for_both_generations(agent: Agent) -> None:
         assert not publication.done
         await older.ack(response)
         assert await publication.settled() is None
-
-
-async def test_access_logs_arrive_as_bytes(agent: Agent) -> None:
-    async with agent.channel() as channel:
-        call = channel.stream_unary("/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs")()
-        first = StreamAccessLogsMessage(identifier={"log_name": "inbound"}).SerializeToString()
-        second = StreamAccessLogsMessage().SerializeToString()
-        for message in (first, second):
-            await call.write(message)
-            async with asyncio.timeout(5):
-                assert await agent.logs.get() == ("inbound", message)
-        await call.done_writing()
-        assert await call == b""
 
 
 async def test_the_socket_is_in_a_closed_directory(agent: Agent) -> None:

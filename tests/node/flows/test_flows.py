@@ -2,11 +2,12 @@
 
 import asyncio
 import ipaddress
+import shlex
 
 import msgspec
 import pytest
-from envoy.data.accesslog.v3 import accesslog_pb2 as log
-from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ambit.core.identity import Identity
 from ambit.envoy import names
@@ -14,13 +15,13 @@ from ambit.envoy.access_log import CLOSED, RESET
 from ambit.model.policy import Action, Authorization, Clause, Match, Presence, Rule, Scope
 from ambit.model.service import Service
 from ambit.model.view import Snapshot
-from ambit.model.workload import Port, TunnelProtocol, Workload
+from ambit.model.workload import Locality, Port, TunnelProtocol, Workload
 from ambit.node.flows import metrics
-from ambit.node.flows.access_line import access_line
 from ambit.node.flows.collector import Collector
-from ambit.node.flows.entry import Entry, decode
-from ambit.node.flows.record import Flow, Reporter, flow
+from ambit.node.flows.entry import lines, read
+from ambit.node.flows.record import Flow, Reporter, flows
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings
+from tests.node.flows.envoy_lines import line, message
 
 SETTINGS = NodeSettings(node="node1")
 
@@ -40,7 +41,8 @@ def workload(name: str, address: str, tunnel: TunnelProtocol = TunnelProtocol.HB
     )
 
 
-CLIENT, SERVER = workload("client", "10.0.0.1"), workload("server", "10.0.0.2")
+CLIENT = workload("client", "10.0.0.1")
+SERVER = msgspec.structs.replace(workload("server", "10.0.0.2"), locality=Locality("eu", "eu-1"))
 PLAIN = workload("plain", "10.0.0.3", TunnelProtocol.NONE)
 STRICT = Authorization(
     "strict",
@@ -63,76 +65,50 @@ def local(value: Workload) -> LocalPod:
     )
 
 
-def address(text: str) -> dict[str, object]:
-    host, _, port = text.rpartition(":")
-    return {"socket_address": {"address": host, "port_value": int(port)}}
-
-
 def tcp(
     client: str,
     destination: str,
     tags: dict[str, str],
     *,
+    kind: str = names.LOG_OUTBOUND,
     received: int = 0,
     sent: int = 0,
-    kind: int = log.TcpConnectionEnd,
-    failure: str = "",
-    **flags: bool,
+    **fields: str,
 ) -> bytes:
-    common = log.AccessLogCommon(
-        downstream_remote_address=address(client),
-        downstream_local_address=address(destination),
-        start_time={"seconds": 1_800_000_000},
-        duration={"nanos": 12_000_000},
-        custom_tags=tags,
-        access_log_type=kind,
-        upstream_transport_failure_reason=failure,
-        response_flags=flags,
-    )
-    entry = log.TCPAccessLogEntry(
-        common_properties=common,
-        connection_properties={"received_bytes": received, "sent_bytes": sent},
-    )
-    return StreamAccessLogsMessage(tcp_logs={"log_entry": [entry]}).SerializeToString()
+    return message(line(kind, client, destination, (received, sent), **tags, **fields))
 
 
 def http(
     client: str, authority: str, identity: str, status: int, policy: str, *, received: int = 0, sent: int = 0
 ) -> bytes:
-    common = log.AccessLogCommon(
-        downstream_direct_remote_address=address(client),
-        tls_properties={"peer_certificate_properties": {"subject_alt_name": [{"uri": identity}]}},
-        start_time={"seconds": 1_800_000_000},
-        duration={"nanos": 12_000_000},
-        custom_tags={"pod": local(SERVER).key},
-        access_log_type=log.DownstreamEnd,
-    )
-    common.metadata.filter_metadata["envoy.filters.http.rbac"].update(
-        {
-            "enforced_effective_policy_id": policy,
-            "enforced_engine_result": "denied" if status == 401 else "allowed",
-        }
-    )
-    entry = log.HTTPAccessLogEntry(
-        common_properties=common,
-        request={"authority": authority, "request_body_bytes": received},
-        response={"response_code": {"value": status}, "response_body_bytes": sent},
-    )
-    return StreamAccessLogsMessage(http_logs={"log_entry": [entry]}).SerializeToString()
+    fields = {
+        "pod": local(SERVER).key,
+        "status": str(status),
+        "identity": identity,
+        "policy": policy,
+    }
+    return message(line(names.LOG_INBOUND, client, authority, (received, sent), **fields))
 
 
 class Node:
-    def __init__(self, *policies: Authorization) -> None:
+    def __init__(self, *policies: Authorization, as_json: bool = False) -> None:
         service = Service("web", "default", "web.default.svc.cluster.local")
-        self.lines: list[Flow] = []
-        self.cut: list[Entry] = []
+        self.lines: list[str] = []
+        self.cut: list[tuple[str, str]] = []
+        pods = LocalPods([local(CLIENT), local(SERVER)])
         self.collector = Collector(
             Snapshot([CLIENT, SERVER, PLAIN], [service], policies),
-            lambda: LocalPods([local(CLIENT), local(SERVER)]),
+            lambda: pods,
             SETTINGS,
-            self.lines.append,
-            self.cut.append,
+            self.lines.extend,
+            lambda *ends: self.cut.append(ends),
+            as_json=as_json,
         )
+
+    @property
+    def flows(self) -> list[Flow]:
+        """Oldest first."""
+        return list(self.collector.newest())[::-1]
 
     def count(self, counter: int, **labels: str) -> int:
         total = 0
@@ -146,17 +122,17 @@ class Node:
 TUNNEL = {
     "pod": local(CLIENT).key,
     "service": "default/web.default.svc.cluster.local",
-    "host.workload": SERVER.uid,
-    "host.identity": SERVER.identity.uri,
-    "host.route": "tunnel",
-    "host.target": "10.0.0.2:8080",
+    "host_workload": SERVER.uid,
+    "host_identity": SERVER.identity.uri,
+    "host_route": "tunnel",
+    "host_target": "10.0.0.2:8080",
 }
 
 
 def test_a_tunnelled_connection_names_both_ends() -> None:
     node = Node()
-    node.collector.take(names.LOG_OUTBOUND, tcp("10.0.0.1:1", "10.96.0.1:80", TUNNEL, received=5, sent=7))
-    (flow,) = node.lines
+    node.collector.take(tcp("10.0.0.1:1", "10.96.0.1:80", TUNNEL, received=5, sent=7))
+    (flow,) = node.flows
     assert flow.reporter is Reporter.SOURCE
     assert flow.mutual_tls
     assert flow.source.identity == CLIENT.identity.uri
@@ -173,7 +149,8 @@ def test_a_tunnelled_connection_names_both_ends() -> None:
     assert node.count(metrics.OPENED, **labels) == node.count(metrics.CLOSED, **labels) == 1
     assert node.count(metrics.RECEIVED, **labels) == 5
     assert node.count(metrics.SENT, **labels) == 7
-    line = access_line(flow)
+    (line,) = node.lines
+    assert line.split("\t")[0] == "2027-01-15T08:00:00.012000Z"
     assert line.split("\t")[1:4] == ["info", "access", "connection complete"]
     assert "src.addr=10.0.0.1:1" in line
     assert "dst.addr=10.0.0.2:8080" in line
@@ -195,48 +172,42 @@ def test_the_destination_names_a_service_that_its_pod_serves(
     services: dict[str, tuple[Port, ...]], port: int, expected: str
 ) -> None:
     server = msgspec.structs.replace(SERVER, services=services)
-    entry = next(
-        decode(
-            names.LOG_INBOUND,
-            http("10.0.0.1:9", f"10.0.0.2:{port}", CLIENT.identity.uri, 200, "default"),
-        )
-    )
-    (found,) = flow(entry, Snapshot([CLIENT, server], [], []), LocalPods([local(server)]), SETTINGS)
+    (entry,) = lines(http("10.0.0.1:9", f"10.0.0.2:{port}", CLIENT.identity.uri, 200, "default"))
+    about = read(entry[-1])
+    assert about is not None
+    (found,) = flows(about, Snapshot([CLIENT, server], [], []), LocalPods([local(server)]), SETTINGS)
     assert found.destination.service == expected
     assert found.source.service == ""
 
 
 def test_a_connection_on_one_node_is_reported_by_both_sides() -> None:
     node = Node()
-    tags = {**TUNNEL, "host.route": "same-node"}
-    node.collector.take(names.LOG_OUTBOUND, tcp("10.0.0.1:1", "10.0.0.2:80", tags, received=5, sent=7))
-    assert [flow.reporter for flow in node.lines] == [Reporter.SOURCE, Reporter.DESTINATION]
-    assert all(flow.mutual_tls for flow in node.lines)
+    tags = {**TUNNEL, "host_route": "same-node"}
+    node.collector.take(tcp("10.0.0.1:1", "10.0.0.2:80", tags, received=5, sent=7))
+    assert [flow.reporter for flow in node.flows] == [Reporter.SOURCE, Reporter.DESTINATION]
+    assert all(flow.mutual_tls for flow in node.flows)
     assert node.count(metrics.SENT, reporter="destination") == 7
-    assert "bytes_sent=7 bytes_recv=5" in access_line(node.lines[1])
+    assert "bytes_sent=7 bytes_recv=5" in node.lines[1]
 
 
 def test_inbound_believes_the_certificate_not_the_address() -> None:
     node = Node()
     stranger = "spiffe://cluster.local/ns/elsewhere/sa/stranger"
-    node.collector.take(names.LOG_INBOUND, http("10.0.0.1:9", "10.0.0.2:8080", stranger, 200, "default"))
-    node.collector.take(
-        names.LOG_INBOUND, http("10.0.0.1:9", "10.0.0.2:8080", CLIENT.identity.uri, 200, "default")
-    )
-    assert (node.lines[0].source.namespace, node.lines[0].source.workload) == ("elsewhere", "")
-    assert node.lines[1].source.workload == "client"
-    assert node.lines[1].policy == ""
+    node.collector.take(http("10.0.0.1:9", "10.0.0.2:8080", stranger, 200, "default"))
+    node.collector.take(http("10.0.0.1:9", "10.0.0.2:8080", CLIENT.identity.uri, 200, "default"))
+    assert (node.flows[0].source.namespace, node.flows[0].source.workload) == ("elsewhere", "")
+    assert node.flows[1].source.workload == "client"
+    assert node.flows[1].policy == ""
 
 
 def test_a_denied_tunnel_names_the_rule() -> None:
     node = Node()
     node.collector.take(
-        names.LOG_INBOUND,
         http("10.0.0.1:9", "10.0.0.2:8080", CLIENT.identity.uri, 401, "default/deny[0]", sent=19),
     )
-    (flow,) = node.lines
+    (flow,) = node.flows
     assert (flow.decision, flow.policy, flow.sent) == ("deny", "default/deny[0]", 0)
-    assert access_line(flow).endswith('error="denied by policy default/deny[0]"')
+    assert node.lines[0].endswith('error="denied by policy default/deny[0]"')
     assert node.count(metrics.FAILED, response_flags="DENY") == 1
     assert node.count(metrics.OPENED) == 0
 
@@ -245,9 +216,9 @@ def test_denied_plaintext_is_decided_again_to_name_the_rule() -> None:
     node = Node(STRICT)
     tags = {"pod": local(SERVER).key}
     node.collector.take(
-        names.LOG_PLAINTEXT, tcp("10.0.0.3:5", "10.0.0.2:8080", tags, no_healthy_upstream=True)
+        tcp("10.0.0.3:5", "10.0.0.2:8080", tags, kind=names.LOG_PLAINTEXT, flags="NoHealthyUpstream")
     )
-    (flow,) = node.lines
+    (flow,) = node.flows
     assert (flow.decision, flow.policy) == ("deny", "default/strict[0]")
     assert flow.source.workload == "plain"
     assert flow.source.identity == ""
@@ -257,8 +228,8 @@ def test_denied_plaintext_is_decided_again_to_name_the_rule() -> None:
 def test_a_refused_destination_gives_its_reason() -> None:
     node = Node()
     tags = {"pod": local(CLIENT).key, "route": "refused", "reason": "service default/web has no port 81"}
-    node.collector.take(names.LOG_OUTBOUND, tcp("10.0.0.1:1", "10.96.0.1:81", tags, no_healthy_upstream=True))
-    (flow,) = node.lines
+    node.collector.take(tcp("10.0.0.1:1", "10.96.0.1:81", tags, flags="NoHealthyUpstream"))
+    (flow,) = node.flows
     assert (flow.decision, flow.error) == ("allow", "service default/web has no port 81")
     assert node.count(metrics.FAILED, response_flags="CONNECT") == 1
 
@@ -276,39 +247,45 @@ async def test_a_failed_tunnel_is_joined_with_its_reason(
 ) -> None:
     monkeypatch.setattr("ambit.node.flows.collector._JOIN", 0.01)
     node = Node()
-    node.collector.take(names.LOG_OUTBOUND, tcp("10.0.0.1:1", "10.0.0.2:8080", TUNNEL, received=2))
+    node.collector.take(tcp("10.0.0.1:1", "10.0.0.2:8080", TUNNEL, received=2))
     node.collector.take(
-        names.LOG_TUNNEL,
-        tcp("10.0.0.1:1", "10.0.0.2:15008", {}, failure=failure, upstream_connection_failure=True),
+        tcp(
+            "10.0.0.1:1",
+            "10.0.0.2:15008",
+            {},
+            kind=names.LOG_TUNNEL,
+            upstream_failure=failure,
+            flags="UpstreamConnectionFailure",
+        ),
     )
-    assert node.lines == []
+    assert node.flows == []
     follower = node.collector.follow()
     async with asyncio.timeout(5):
         flow = await anext(follower)
-    assert node.lines == [flow]
+    assert node.flows == [flow]
+    assert len(node.lines) == 1
     assert flow.decision == decision
     assert metrics.flags(flow) == flag
 
 
 def test_a_tunnel_that_was_cut_short_is_told_at_once() -> None:
     node = Node()
-    node.collector.take(names.LOG_TUNNEL, tcp("10.0.0.1:1", "10.0.0.2:15008", {CLOSED: "Normal"}))
+    node.collector.take(tcp("10.0.0.1:1", "10.0.0.2:15008", {CLOSED: "Normal"}, kind=names.LOG_TUNNEL))
     assert node.cut == []
-    node.collector.take(names.LOG_TUNNEL, tcp("10.0.0.1:2", "10.0.0.2:15008", {CLOSED: RESET}, sent=9))
-    assert [entry.client for entry in node.cut] == ["10.0.0.1:2"]
-    assert node.lines == []
+    node.collector.take(tcp("10.0.0.1:2", "10.0.0.2:15008", {CLOSED: RESET}, kind=names.LOG_TUNNEL, sent=9))
+    assert node.cut == [("10.0.0.1:2", "10.0.0.2:15008")]
+    assert node.flows == []
 
 
 def test_bytes_of_a_long_connection_are_counted_once() -> None:
     node = Node()
     for received, sent in ((10, 1), (30, 2)):
         node.collector.take(
-            names.LOG_OUTBOUND,
-            tcp("10.0.0.1:1", "10.0.0.2:1", TUNNEL, received=received, sent=sent, kind=log.TcpPeriodic),
+            tcp("10.0.0.1:1", "10.0.0.2:1", TUNNEL, received=received, sent=sent, type="TcpPeriodic"),
         )
     assert (node.count(metrics.OPENED), node.count(metrics.CLOSED)) == (1, 0)
     assert len(node.collector.open) == 1
-    node.collector.take(names.LOG_OUTBOUND, tcp("10.0.0.1:1", "10.0.0.2:1", TUNNEL, received=31, sent=4))
+    node.collector.take(tcp("10.0.0.1:1", "10.0.0.2:1", TUNNEL, received=31, sent=4))
     assert (node.count(metrics.OPENED), node.count(metrics.CLOSED)) == (1, 1)
     assert (node.count(metrics.RECEIVED), node.count(metrics.SENT)) == (31, 4)
     assert len(node.collector.open) == 0
@@ -320,11 +297,113 @@ def test_label_sets_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(10):
         counters.series(("source", *(str(number) for _ in metrics.LABELS[1:])))[metrics.OPENED] += 1
     assert len(counters) == 3
-    lines = list(counters.render())
-    assert any(line.startswith('istio_tcp_connections_opened_total{reporter="source"') for line in lines)
-    assert sum(int(line.rpartition(" ")[2]) for line in lines if "opened_total{" in line) == 10
+    found = list(counters.render())
+    assert any(each.startswith('istio_tcp_connections_opened_total{reporter="source"') for each in found)
+    assert sum(int(each.rpartition(" ")[2]) for each in found if "opened_total{" in each) == 10
 
 
 def test_ipv6_addresses_have_brackets() -> None:
-    (entry,) = decode(names.LOG_OUTBOUND, tcp("fd00::1:5", "fd00::2:80", TUNNEL))
-    assert (entry.client, entry.destination) == ("[fd00::1]:5", "[fd00::2]:80")
+    node = Node()
+    node.collector.take(tcp("fd00::1:5", "[fd00::2]:80", {**TUNNEL, "host_target": ""}, sent=1))
+    (flow,) = node.flows
+    assert (flow.source.address, flow.destination.address) == ("[fd00::1]:5", "[fd00::2]:80")
+
+
+def test_regions_and_zones_are_labels() -> None:
+    node = Node()
+    node.collector.take(tcp("10.0.0.1:1", "10.0.0.2:80", TUNNEL, sent=1))
+    places = {"source_region": "unknown", "source_zone": "unknown"}
+    assert node.count(metrics.OPENED, **places, destination_region="eu", destination_zone="eu-1") == 1
+
+
+def test_records_keep_the_names_of_their_time() -> None:
+    node = Node()
+    node.collector.take(tcp("10.0.0.1:1", "10.0.0.2:80", TUNNEL, sent=1))
+    renamed = msgspec.structs.replace(SERVER, name="other", workload_name="other")
+    node.collector._view = Snapshot([CLIENT, renamed], [], [])
+    node.collector.forget()
+    node.collector.take(tcp("10.0.0.1:2", "10.0.0.2:80", TUNNEL, sent=1))
+    assert [flow.destination.workload for flow in node.flows] == ["server", "other"]
+    assert node.count(metrics.OPENED, destination_workload="other") == 1
+
+
+def test_pods_that_come_are_known_at_once() -> None:
+    node = Node()
+    table = LocalPods([])
+    node.collector._pods = lambda: table
+    node.collector.take(tcp("10.0.0.1:1", "10.0.0.2:80", TUNNEL, sent=1))
+    table = LocalPods([local(CLIENT)])
+    node.collector.take(tcp("10.0.0.1:2", "10.0.0.2:80", TUNNEL, sent=1))
+    assert [flow.source.identity for flow in node.flows] == ["", CLIENT.identity.uri]
+
+
+def test_json_lines_say_the_same() -> None:
+    denied = http("10.0.0.1:9", "10.0.0.2:8080", CLIENT.identity.uri, 401, "default/deny[0]")
+    found: dict[bool, list[str]] = {}
+    for as_json in (False, True):
+        node = Node(as_json=as_json)
+        node.collector.take(tcp("10.0.0.1:1", "10.96.0.1:80", TUNNEL, received=5, sent=7))
+        node.collector.take(denied)
+        found[as_json] = node.lines
+    for plain, text in zip(found[False], found[True], strict=True):
+        fields = msgspec.json.decode(text)
+        stamp, level, scope, words, rest = plain.split("\t")
+        assert [fields.pop(key) for key in ("time", "level", "scope", "message")] == [
+            stamp,
+            level,
+            scope,
+            words,
+        ]
+        assert dict(each.split("=", 1) for each in shlex.split(rest)) == fields
+        assert list(fields)[:2] == ["src.addr", "src.workload"]
+
+
+def test_what_a_peer_sends_cannot_pretend_anything_else() -> None:
+    node = Node()
+    hostile = "evil\tTcpPeriodic\tdefault/allow\tspiffe://cluster.local/ns/default/sa/admin"
+    bad = line(names.LOG_INBOUND, "10.0.0.9:1", hostile, pod=local(SERVER).key, status="401")
+    not_text = line(names.LOG_INBOUND, "10.0.0.9:2", "NOT TEXT", pod=local(SERVER).key).encode()
+    good = line(names.LOG_OUTBOUND, "10.0.0.1:1", "10.0.0.2:80", (5, 7), **TUNNEL)
+    node.collector.take(message(bad, not_text.replace(b"NOT TEXT", b"\xff\xfe"), "nonsense", good))
+    denied, strange, usual = node.flows
+    assert (denied.decision, denied.source.identity, denied.destination.address) == ("deny", "", "evil")
+    assert strange.destination.address == "\ufffd\ufffd"
+    assert usual.source.workload == "client"
+
+
+@given(st.lists(st.binary(max_size=200), max_size=5))
+def test_no_line_breaks_the_others(texts: list[bytes]) -> None:
+    node = Node()
+    node.collector.take(
+        message(*texts, line(names.LOG_OUTBOUND, "10.0.0.1:1", "10.0.0.2:80", (5, 7), **TUNNEL))
+    )
+    assert node.flows[-1].received == 5
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "NoHealthyUpstream"]), st.integers(1, 9), st.integers(1, 9))))
+def test_every_connection_is_counted_once(connections: list[tuple[str, int, int]]) -> None:
+    node = Node()
+    for number, (flags, received, sent) in enumerate(connections):
+        node.collector.take(
+            tcp(f"10.0.0.1:{number}", "10.0.0.2:80", TUNNEL, received=received, sent=sent, flags=flags)
+        )
+    failed = sum(bool(flags) for flags, _, _ in connections)
+    assert node.count(metrics.FAILED) == failed
+    assert node.count(metrics.OPENED) == node.count(metrics.CLOSED) == len(connections) - failed
+    assert node.count(metrics.RECEIVED) == sum(received for _, received, _ in connections)
+    assert node.count(metrics.SENT) == sum(sent for _, _, sent in connections)
+    assert len(node.lines) == len(node.flows) == len(connections)
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a pod scans: what is kept about kinds of connections has a limit."""
+    monkeypatch.setattr("ambit.node.flows.collector._LANES", 10)
+    node = Node()
+    for number in range(100):
+        node.collector.take(tcp("10.0.0.1:1", f"10.0.0.2:{number}", {**TUNNEL, "host_target": ""}, sent=1))
+    assert len(node.collector._lanes) <= 10
+    assert len(node.flows) == 100
+
+
+# Lines of Envoy 1.40 between two nodes of a laptop cluster, allowed and denied.
+RECORDED: list[tuple[str, dict[str, object]]] = []

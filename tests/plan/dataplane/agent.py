@@ -4,6 +4,7 @@ import contextlib
 import os
 import queue
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -13,13 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
-from envoy.service.accesslog.v3 import als_pb2
 
 from ambit.core.address import Address
 from ambit.envoy import names
 from ambit.model.view import MeshView, Snapshot
 from ambit.node.cut import cut_short
-from ambit.node.flows.entry import decode
+from ambit.node.downstream.logs import parse
+from ambit.node.flows.entry import About, Line, lines, read
 from ambit.plan import node_proxy
 from ambit.plan.node_proxy import LocalPod, LocalPods, NodeSettings, PlannedResource
 from ambit.plan.values import CLUSTER, EXTENSION, LISTENER, SECRET
@@ -56,7 +57,7 @@ class Agent:
         self.rejections: list[str] = []
         self.asked: list[str] = []
         self.only: dict[str, list[tuple[Address, int]]] = {}
-        self.log: list[tuple[str, object]] = []
+        self.log: list[tuple[About, Line]] = []
         self.cut_short: list[str] = []
         self._directory = directory / settings.node
         self._directory.mkdir()
@@ -67,9 +68,14 @@ class Agent:
         self._lock = threading.RLock()
         self._sessions: dict[ServerSession, queue.Queue[bytes | None]] = {}
         self._server = grpc.server(ThreadPoolExecutor(8))
-        self._server.add_generic_rpc_handlers((self._ads(), self._als()))
+        self._server.add_generic_rpc_handlers((self._ads(),))
         self._server.add_insecure_port(f"unix:{self._directory}/xds.sock")
         self._server.start()
+        self._logs = socketserver.ThreadingUnixStreamServer(
+            f"{self._directory}/logs.sock", self._log_handler()
+        )
+        self._logs.daemon_threads = True
+        threading.Thread(target=self._logs.serve_forever, daemon=True).start()
         self._generations: list[subprocess.Popen[bytes]] = []
         self._base_id = 0
 
@@ -82,6 +88,7 @@ class Agent:
             node_proxy.bootstrap(
                 self.settings,
                 xds_socket=f"{self._directory}/xds.sock",
+                logs_socket=f"{self._directory}/logs.sock",
                 admin_socket=f"{self._directory}/admin.sock",
             )
         )
@@ -136,6 +143,8 @@ class Agent:
             envoy.kill()
             envoy.wait()
         self._server.stop(0).wait()
+        self._logs.shutdown()
+        self._logs.server_close()
 
     def admin(self, path: str) -> str:
         """The answer of Envoy's admin interface, empty while it does not answer."""
@@ -253,28 +262,26 @@ class Agent:
                 for response in session.notify(changed):
                     out.put(wire.encode_response(response))
 
-    def _als(self) -> grpc.GenericRpcHandler:
-        handler = grpc.stream_unary_rpc_method_handler(
-            self._access_log,
-            als_pb2.StreamAccessLogsMessage.FromString,
-            als_pb2.StreamAccessLogsResponse.SerializeToString,
-        )
-        return grpc.method_handlers_generic_handler(
-            "envoy.service.accesslog.v3.AccessLogService", {"StreamAccessLogs": handler}
-        )
+    def _log_handler(self) -> type[socketserver.BaseRequestHandler]:
+        taken = self._access_log
 
-    def _access_log(self, messages: Iterator[object], _: grpc.ServicerContext) -> object:
-        name = ""
-        with contextlib.suppress(grpc.RpcError):
-            for message in messages:
-                name = message.identifier.log_name or name
-                self.log += [(name, each) for each in message.tcp_logs.log_entry]
-                if name == names.LOG_TUNNEL:
-                    self._cut_short(message)
-                self.log += [(name, each) for each in message.http_logs.log_entry]
-        return als_pb2.StreamAccessLogsResponse()
+        class Posts(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                data = b""
+                while part := self.request.recv(65536):
+                    data += part
+                    while (found := parse(data)) is not None:
+                        taken(found[0])
+                        data = data[found[1] :]
+                        self.request.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
 
-    def _cut_short(self, message: object) -> None:
-        for entry in decode(names.LOG_TUNNEL, message.SerializeToString()):  # type: ignore[attr-defined]
-            if entry.cut_short and cut_short(entry.client, entry.destination, LocalPods(self.pods.values())):
-                self.cut_short.append(entry.client)
+        return Posts
+
+    def _access_log(self, message: bytes) -> None:
+        for line in lines(message):
+            about = read(line[-1])
+            assert about is not None, line
+            self.log.append((about, line))
+            client = f"{about.client}:{line[2]}"
+            if about.cut_short and cut_short(client, about.destination, LocalPods(self.pods.values())):
+                self.cut_short.append(client)

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -23,6 +22,7 @@ from ambit.model.service import Service, VirtualAddress
 from ambit.model.view import Snapshot
 from ambit.model.workload import Port, TunnelProtocol, Workload
 from ambit.node.capture import apply, ruleset
+from ambit.node.flows.entry import About
 from ambit.plan.node_proxy import LocalPod, NodeSettings
 from tests.plan.dataplane.agent import Agent, until
 from tests.plan.dataplane.network import Host, Network
@@ -160,59 +160,34 @@ class Mesh:
             agent.stop()
 
 
-class TunnelEntry(msgspec.Struct, frozen=True):
-    """What an HBONE listener logged about one tunnel."""
+def tunnel_log(mesh: Mesh, server: Pod, port: int, *, count: int) -> list[About]:
+    """What an HBONE listener logged about tunnels to this port of `server`, when there is as much as expected."""
 
-    address: str
-    identity: str
-    status: int
-    details: str
-
-
-def tunnel_log(mesh: Mesh, server: Pod, port: int, *, count: int) -> list[TunnelEntry]:
-    """Entries about tunnels to this port of `server`, when there are as many as expected."""
-
-    def entries() -> list[TunnelEntry]:
+    def entries() -> list[About]:
         return [
-            TunnelEntry(
-                each.common_properties.downstream_direct_remote_address.socket_address.address,
-                each.common_properties.tls_properties.peer_certificate_properties.subject_alt_name[0].uri,
-                each.response.response_code.value,
-                each.response.response_code_details,
-            )
-            for name, each in server.agent.log
-            if name == "inbound"
-            and each.request.authority.endswith(f":{port}")
-            and tag(each, "pod") == server.local.key
+            about
+            for about, _ in server.agent.log
+            if about.kind == "inbound"
+            and about.destination.endswith(f":{port}")
+            and about.pod == server.local.key
         ]
 
     until(lambda: len(entries()) >= count, f"{count} entries about port {port}")
     return entries()
 
 
-def log_of(agent: Agent, kind: str, target: str, flags: str = "") -> Any:
+def log_of(agent: Agent, kind: str, target: str, failure: str = "") -> About:
     """The newest entry of a TCP listener about this original destination."""
 
-    def entries() -> list[Any]:
+    def entries() -> list[About]:
         return [
-            each
-            for name, each in agent.log
-            if name == kind
-            and _text(each.common_properties.downstream_local_address) == target
-            and (not flags or getattr(each.common_properties.response_flags, flags))
+            about
+            for about, _ in agent.log
+            if about.kind == kind and about.destination == target and failure in about.failure
         ]
 
     until(lambda: bool(entries()), f"an entry about {target}")
     return entries()[-1]
-
-
-def tag(entry: Any, name: str) -> str:
-    value: str = entry.common_properties.custom_tags[name]
-    return value
-
-
-def _text(address: Any) -> str:
-    return f"{address.socket_address.address}:{address.socket_address.port_value}"
 
 
 class WebService(Service, frozen=True):

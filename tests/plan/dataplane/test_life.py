@@ -7,7 +7,7 @@ import pytest
 
 from ambit.model.policy import Action, Authorization, Clause, Match, Rule, Scope
 from tests.plan.dataplane.agent import until
-from tests.plan.dataplane.conftest import Authority, Mesh, log_of, service, tag
+from tests.plan.dataplane.conftest import Authority, Mesh, log_of, service
 from tests.plan.dataplane.network import REFUSED, Host
 
 pytestmark = [pytest.mark.netns, pytest.mark.envoy]
@@ -110,7 +110,7 @@ def test_a_pod_with_too_many_destinations_keeps_those_it_has(mesh: Mesh, outside
             assert a.ask(outside.four, 8232) == REFUSED
             assert len(agent.asked) == before
             entry = log_of(agent, "outbound", f"{far.four}:8231")
-            assert tag(entry, "reason") == "the pod has too many destinations"
+            assert entry.failure == "the pod has too many destinations"
             with a.connect(far.four, 8230) as again, a.connect(far.six, 8230) as six:
                 assert alive(again)
                 assert alive(six)

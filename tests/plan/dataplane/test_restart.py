@@ -60,5 +60,5 @@ def test_hot_restart_under_load(mesh: Mesh) -> None:
         assert [load.failures for load in loads] == [[], [], []]
         assert min(load.count for load in loads) > 10
         assert b.ask(far.four, 8402) == REFUSED
-    peers = {(each.address, each.identity) for each in tunnel_log(mesh, far, 8400, count=20)}
+    peers = {(each.client, each.identity) for each in tunnel_log(mesh, far, 8400, count=20)}
     assert peers == {(str(a.four), a.identity.uri), (str(b.four), b.identity.uri)}

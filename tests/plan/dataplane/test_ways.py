@@ -8,7 +8,7 @@ import pytest
 
 from ambit.model.workload import Workload
 from tests.plan.dataplane.agent import until
-from tests.plan.dataplane.conftest import Mesh, log_of, service, tag, tunnel_log
+from tests.plan.dataplane.conftest import Mesh, log_of, service, tunnel_log
 from tests.plan.dataplane.network import REFUSED, Host, ip, read_all
 
 pytestmark = [pytest.mark.netns, pytest.mark.envoy]
@@ -33,7 +33,7 @@ def test_pods_never_share_a_connection(mesh: Mesh) -> None:
             for client in clients:
                 assert client.ask(far.four, 8090) == f"{client.four} 2"
     entries = tunnel_log(mesh, far, 8090, count=9)
-    assert {(entry.address, entry.identity) for entry in entries} == {
+    assert {(entry.client, entry.identity) for entry in entries} == {
         (str(client.four), client.identity.uri) for client in clients
     }
 
@@ -58,7 +58,7 @@ def test_addresses_that_cannot_be_in_the_mesh_need_no_question(mesh: Mesh, outsi
         assert a.ask("2001:db8::5", 8084) == f"{a.six} 2"
         assert not [name for name in agent.asked if "203.0.113" in name or "2001:db8" in name]
         entry = log_of(agent, "outbound", "203.0.113.5:8084")
-        assert (tag(entry, "route"), tag(entry, "pod")) == ("direct", a.local.key)
+        assert (entry.route, entry.pod) == ("direct", a.local.key)
         assert a.ask("203.0.113.5", 15008) == REFUSED
         mesh.services = [service("203.0.113.77")]
         mesh.update()

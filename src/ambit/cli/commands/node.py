@@ -167,6 +167,7 @@ def run(
             "sandboxes": sandbox_dir,
             "cni_programs": cni_bin_dir,
             "cni_configurations": cni_conf_dir,
+            "log_as_json": log_format == "json",
         },
         AgentSettings,
     )

@@ -60,7 +60,9 @@ def _verdict(flow: Flow) -> str:
         return click.style(f"DENIED {_by(policy, flow['reporter'])}", fg="red")
     if flow.get("error"):
         return click.style(f"FAILED {printable(flow['error'])}", fg="yellow")
-    return click.style("ALLOWED", fg="green") + (f" by {policy}" if policy else "")
+    allowed = click.style("ALLOWED", fg="green") + (f" by {policy}" if policy else "")
+    trial = printable(flow.get("dryRun", "")) if flow.get("dryRun") else ""
+    return f"{allowed}, a dry run {_by(trial, 'destination')} would deny" if trial else allowed
 
 
 def _by(policy: str, reporter: str) -> str:

@@ -1,1 +1,1 @@
-"""What Envoy talks to: configuration, certificates and access logs over one Unix socket."""
+"""What Envoy talks to: configuration, certificates and access logs over Unix sockets."""

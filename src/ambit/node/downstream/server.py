@@ -1,4 +1,4 @@
-"""The gRPC server on the agent's Unix socket: delta discovery and access logs for the node's Envoy.
+"""The gRPC server on the agent's Unix socket: delta discovery for the node's Envoy.
 
 Resources live in one store; during a hot restart two Envoys read it. The socket's directory is closed to
 everybody else, so whoever connects is our Envoy.
@@ -13,7 +13,6 @@ import grpc
 
 from ambit.core.errors import EnvironmentProblem
 from ambit.node.downstream.publication import Publication, StreamProgress
-from ambit.node.flows.entry import log_name
 from ambit.xds.events import Asked, ProtocolViolation, Rejected
 from ambit.xds.frames import Request, Resource, Response
 from ambit.xds.session import ServerSession
@@ -21,7 +20,6 @@ from ambit.xds.store import Changed, Store
 from ambit.xds.wire import METHOD_NAME, SERVICE, decode_request, encode_response
 
 _log = logging.getLogger("ambit.ads")
-_ACCESS_LOG_SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 _OPTIONS = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", 16 << 20),
@@ -35,13 +33,12 @@ AskedFor = Callable[[str, tuple[str, ...]], None]
 
 
 class EnvoyServer:
-    """Serves until `stop`. `access_log` gets the log's name and each serialised `StreamAccessLogsMessage`."""
+    """Serves until `stop`."""
 
-    def __init__(self, path: Path, asked: AskedFor, access_log: Callable[[str, bytes], None]) -> None:
+    def __init__(self, path: Path, asked: AskedFor) -> None:
         self.store = Store()
         self._path = path
         self._asked = asked
-        self._access_log = access_log
         self._streams: dict[_Stream, None] = {}
         self._publications: list[Publication] = []
         self._server: grpc.aio.Server | None = None
@@ -73,10 +70,6 @@ class EnvoyServer:
                             self._discovery, decode_request, encode_response
                         )
                     },
-                ),
-                grpc.method_handlers_generic_handler(
-                    _ACCESS_LOG_SERVICE,
-                    {"StreamAccessLogs": grpc.stream_unary_rpc_method_handler(self._logs)},
                 ),
             )
         )
@@ -178,16 +171,6 @@ class EnvoyServer:
                 case _:
                     pass
         self._check()
-
-    async def _logs(self, messages: object, context: grpc.aio.ServicerContext) -> bytes:
-        name = ""
-        while True:
-            message = await context.read()
-            if message is grpc.aio.EOF:
-                return b""
-            # Only the first message of a stream says which log it is.
-            name = name or log_name(message)
-            self._access_log(name, message)
 
 
 class _Stream:

@@ -6,44 +6,55 @@ from functools import lru_cache
 
 import msgspec
 
-from ambit.node.flows.record import End, Flow, Reporter
+from ambit.node.flows.record import Connection, End, Flow, Reporter
 
-_REMEMBERED = 4096
-"""Ends whose text is kept: the same few talk to each other again and again."""
+Parts = tuple[str, str, str, str, str, str]
+"""A line without its numbers. Between the parts: time, the client's port, bytes sent, bytes received, duration."""
 
 
-def access_line(flow: Flow, *, as_json: bool = False) -> str:
-    """The line, without its end. Bytes are from the reporter's own view."""
-    outbound = flow.reporter is Reporter.SOURCE
-    ours, theirs = (flow.received, flow.sent) if outbound else (flow.sent, flow.received)
-    direction = "outbound" if outbound else "inbound"
-    stamp = _stamp(flow.time + flow.milliseconds / 1000)
+def line_parts(flow: Flow, *, as_json: bool = False) -> Parts:
+    """What lines about such connections have in common."""
     level = "error" if flow.failed else "info"
-    source, destination = flow.source, flow.destination
+    direction = "outbound" if flow.reporter is Reporter.SOURCE else "inbound"
+    source = _end("src", flow.source)
+    destination = {"dst.addr": flow.destination.address, **_end("dst", flow.destination)}
     if as_json:
-        fields = {
-            "level": level,
-            "time": stamp,
-            "scope": "access",
-            "message": "connection complete",
-            **_addressed("src", source),
-            **_addressed("dst", destination),
-            "direction": direction,
-            "bytes_sent": str(ours),
-            "bytes_recv": str(theirs),
-            **_outcome(flow),
-        }
-        return msgspec.json.encode(fields).decode()
+        ends = {**source, **destination, "direction": direction}
+        return (
+            f'{{"level":"{level}","time":"',
+            f'","scope":"access","message":"connection complete","src.addr":"{flow.source.address}:',
+            f'",{_members(ends)},"bytes_sent":"',
+            '","bytes_recv":"',
+            '","duration":"',
+            f'ms"{"".join("," + _members({key: text}) for key, text in _outcome(flow).items())}}}',
+        )
+    between = f"dst.addr={flow.destination.address}{_text(_end('dst', flow.destination))}"
     return (
-        f"{stamp}\t{level}\taccess\tconnection complete"
-        f"\tsrc.addr={source.address}{_end_text('src', *_named(source))}"
-        f" dst.addr={destination.address}{_end_text('dst', *_named(destination))}"
-        f" direction={direction} bytes_sent={ours} bytes_recv={theirs}{_text(_outcome(flow))}"
+        "",
+        f"\t{level}\taccess\tconnection complete\tsrc.addr={flow.source.address}:",
+        f"{_text(source)} {between} direction={direction} bytes_sent=",
+        " bytes_recv=",
+        ' duration="',
+        f'ms"{_text(_outcome(flow))}',
+    )
+
+
+def access_line(parts: Parts, flow: Flow, connection: Connection) -> str:
+    """The line, without its end. Bytes are from the reporter's own view."""
+    ours, theirs = connection.received, connection.sent
+    if flow.reporter is Reporter.DESTINATION:
+        ours, theirs = theirs, ours
+    begin, source, destination, received, duration, end = parts
+    milliseconds = connection.milliseconds
+    stamp = _stamp(connection.started // 1000 + int(milliseconds * 1000))
+    return (
+        f"{begin}{stamp}{source}{connection.port}{destination}{ours}{received}{theirs}"
+        f"{duration}{milliseconds:.0f}{end}"
     )
 
 
 def _outcome(flow: Flow) -> dict[str, str]:
-    fields = {"duration": f"{flow.milliseconds:.0f}ms"}
+    fields = {}
     if flow.policy:
         fields["policy"] = flow.policy
     if flow.failed:
@@ -52,38 +63,27 @@ def _outcome(flow: Flow) -> dict[str, str]:
     return fields
 
 
-def _named(end: End) -> tuple[str, str, str, str, str]:
-    return end.workload, end.namespace, end.identity, end.cluster, end.service
-
-
-def _addressed(prefix: str, end: End) -> dict[str, str]:
-    return {f"{prefix}.addr": end.address, **_end(prefix, *_named(end))}
-
-
-def _end(
-    prefix: str, workload: str, namespace: str, identity: str, cluster: str, service: str
-) -> dict[str, str]:
+def _end(prefix: str, end: End) -> dict[str, str]:
     found = {
-        f"{prefix}.workload": workload,
-        f"{prefix}.namespace": namespace,
-        f"{prefix}.identity": identity,
-        f"{prefix}.cluster": cluster,
-        f"{prefix}.service": service.partition("/")[2] if prefix == "dst" else "",
+        f"{prefix}.workload": end.workload,
+        f"{prefix}.namespace": end.namespace,
+        f"{prefix}.identity": end.identity,
+        f"{prefix}.cluster": end.cluster,
+        f"{prefix}.service": end.service.partition("/")[2] if prefix == "dst" else "",
     }
     return {key: value for key, value in found.items() if value}
-
-
-@lru_cache(_REMEMBERED)
-def _end_text(prefix: str, workload: str, namespace: str, identity: str, cluster: str, service: str) -> str:
-    return _text(_end(prefix, workload, namespace, identity, cluster, service))
 
 
 def _text(fields: dict[str, str]) -> str:
     return "".join(f" {key}={msgspec.json.encode(value).decode()}" for key, value in fields.items())
 
 
-def _stamp(time: float) -> str:
-    second, rest = divmod(round(time * 1_000_000), 1_000_000)
+def _members(fields: dict[str, str]) -> str:
+    return msgspec.json.encode(fields).decode()[1:-1]
+
+
+def _stamp(microseconds: int) -> str:
+    second, rest = divmod(microseconds, 1_000_000)
     return f"{_second(second)}.{rest:06d}Z"
 
 

@@ -1,4 +1,8 @@
-"""Takes Envoy's access-log stream: counts, keeps the newest records, writes lines, tells followers.
+"""Takes Envoy's access log: counts, keeps the newest records, writes lines, tells followers.
+
+At thousands of connections a second each microsecond counts. A line of Envoy's is five numbers and a text that
+most lines share (`ambit.node.flows.entry`). All that follows from the text (who the ends are, which counters, what
+the access log says) is worked out once and kept as a *lane*, until something that it depends on changes.
 
 A tunnel that fails is reported twice by Envoy: by the shared internal listener with the reason, and by the
 pod's listener as a connection without an answer. They are joined by the client's address and port; the
@@ -7,70 +11,109 @@ second waits a moment for the first.
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 
 import msgspec
 
 from ambit.envoy import names
 from ambit.model.view import MeshView
 from ambit.node.flows import metrics
-from ambit.node.flows.entry import TUNNEL, Entry, decode
-from ambit.node.flows.record import Flow, flow
+from ambit.node.flows.access_line import Parts, access_line, line_parts
+from ambit.node.flows.entry import TUNNEL, About, Line, lines, read
+from ambit.node.flows.record import Connection, Flow, flows
 from ambit.plan.values import LocalPods, NodeSettings
 
-KEPT = 5_000
-"""Newest records in memory."""
+KEPT = 20_000
+"""Newest connections in memory, 250 bytes each."""
 OPEN = 50_000
-"""Open connections that are counted; beyond that the oldest is counted when it ends."""
+"""Ongoing connections that are counted; beyond that the oldest is counted when it ends."""
+_LANES = 2_000
 _JOIN = 1.0
-"""Seconds a failed connection waits for the tunnel's reason: flush intervals of 0.25 s, and a busy machine."""
+"""Seconds a failed connection waits for the tunnel's reason: flush intervals of 0.5 s, and a busy machine."""
 _FAILURES = 1_000
 _FOLLOWER = 1_000
 """Records a slow follower may lag behind before it misses some."""
+_Key = tuple[str, str, str, str, int]
+
+
+class _Lane(msgspec.Struct, kw_only=True):
+    """What connections have in common that differ in numbers only."""
+
+    about: About
+    flows: tuple[Flow, ...]
+    series: tuple[list[int], ...] = ()
+    """Counters of each flow, once something is counted."""
+    parts: tuple[Parts, ...]
+    """Of each flow's access-log line; empty when nobody wants lines."""
+    is_failed: bool
+    waits: bool
+    """Whether the tunnel's reason may still come."""
+
+
+class Ongoing(msgspec.Struct):
+    """A connection that was reported and goes on."""
+
+    about: About
+    port: str
+    received: int
+    sent: int
+    series: tuple[list[int], ...]
 
 
 class Collector:
-    """One node's connections. `line` gets each ended record, for the access log; `cut_short` each tunnel that
-    the other side reset, at once."""
+    """One node's connections. `write` gets access-log lines (JSON if `as_json`), those of one message together;
+    `cut_short` each tunnel that the other side reset, at once: the client's address and port, and the server's."""
 
     def __init__(
         self,
         view: MeshView,
         pods: Callable[[], LocalPods],
         settings: NodeSettings,
-        line: Callable[[Flow], None],
-        cut_short: Callable[[Entry], object] = lambda _: None,
+        write: Callable[[list[str]], None] | None = None,
+        cut_short: Callable[[str, str], object] = lambda *_: None,
+        *,
+        as_json: bool = False,
     ) -> None:
         self._view = view
         self._pods = pods
         self._settings = settings
-        self._line = line
+        self._write = write
+        self._lines: list[str] = []
+        self._as_json = as_json
         self._cut_short = cut_short
         self.counters = metrics.TcpMetrics()
-        self.recent: deque[Flow] = deque(maxlen=KEPT)
-        self.open: OrderedDict[tuple[str, str, str, float], tuple[Entry, list[list[int]]]] = OrderedDict()
-        self._failures: OrderedDict[str, Entry] = OrderedDict()
+        self.recent: deque[Connection] = deque(maxlen=KEPT)
+        self.open: OrderedDict[_Key, Ongoing] = OrderedDict()
+        self._lanes: dict[tuple[str, bool], _Lane] = {}
+        self._known_pods: LocalPods | None = None
+        self._failures: OrderedDict[str, About] = OrderedDict()
         self._followers: list[asyncio.Queue[Flow]] = []
 
-    def take(self, kind: str, message: bytes) -> None:
-        """One message of the stream with this log name."""
-        for entry in decode(kind, message):
-            if entry.kind == names.LOG_TUNNEL:
-                self._tunnel(entry)
-            elif not entry.ended:
-                self._progress(entry)
-            elif entry.kind == names.LOG_OUTBOUND and entry.route == TUNNEL and not entry.sent:
-                asyncio.get_running_loop().call_later(_JOIN, self._ended_late, entry)
-            else:
-                self._ended(entry)
+    def forget(self) -> None:
+        """What is known about the mesh has changed: lanes are worked out again."""
+        self._lanes.clear()
 
-    def _tunnel(self, entry: Entry) -> None:
-        if entry.cut_short and entry.ended:
-            self._cut_short(entry)
-        if entry.failure:
-            self._failures[entry.client] = entry
-            if len(self._failures) > _FAILURES:
-                self._failures.popitem(last=False)
+    def take(self, message: bytes) -> None:
+        """One message of Envoy's."""
+        pods = self._pods()
+        if pods is not self._known_pods:
+            self._known_pods = pods
+            self.forget()
+        lanes = self._lanes
+        for line in lines(message):
+            key = line[5], not line[4]
+            lane = lanes.get(key) or self._lane(*key)
+            if lane is None:
+                continue
+            if lane.about.kind == names.LOG_TUNNEL:
+                self._tunnel(lane.about, line)
+            elif not lane.about.ended:
+                self._progress(lane, line)
+            elif lane.waits:
+                asyncio.get_running_loop().call_later(_JOIN, self._ended_late, lane, line)
+            else:
+                self._ended(lane, line)
+        self._flush()
 
     async def follow(self) -> AsyncGenerator[Flow, None]:
         """Records from now on."""
@@ -82,53 +125,111 @@ class Collector:
         finally:
             self._followers.remove(queue)
 
-    def _ended_late(self, entry: Entry) -> None:
-        failure = self._failures.pop(entry.client, None)
-        if failure is not None:
-            entry = msgspec.structs.replace(entry, failure=failure.failure, denied=failure.denied)
-        self._ended(entry)
+    def newest(self) -> Iterator[Flow]:
+        """Records that are kept, newest first."""
+        for connection in reversed(self.recent):
+            yield from reversed(tuple(connection.records()))
 
-    def _progress(self, entry: Entry) -> None:
-        known = self.open.pop(entry.key, None)
+    def _lane(self, text: str, is_silent: bool) -> _Lane | None:
+        """Makes and keeps the lane of these lines."""
+        if len(self._lanes) >= _LANES:
+            self._lanes.clear()
+        about = read(text)
+        if about is None:
+            return None
+        lane = self._lanes[text, is_silent] = self._lane_of(about, is_silent)
+        return lane
+
+    def _lane_of(self, about: About, is_silent: bool) -> _Lane:
+        found: tuple[Flow, ...] = ()
+        if about.kind != names.LOG_TUNNEL:
+            found = flows(about, self._view, self._pods(), self._settings, is_silent=is_silent)
+        return _Lane(
+            about=about,
+            flows=found,
+            parts=tuple(line_parts(each, as_json=self._as_json) for each in found) if self._write else (),
+            is_failed=any(each.failed for each in found),
+            waits=is_silent and about.kind == names.LOG_OUTBOUND and about.route == TUNNEL,
+        )
+
+    def _series(self, lane: _Lane) -> tuple[list[int], ...]:
+        lane.series = tuple(self.counters.series(metrics.labels(each)) for each in lane.flows)
+        return lane.series
+
+    def _tunnel(self, about: About, line: Line) -> None:
+        client = f"{about.client}:{line[2]}"
+        if about.cut_short and about.ended:
+            self._cut_short(client, about.destination)
+        if about.failure:
+            self._failures[client] = about
+            if len(self._failures) > _FAILURES:
+                self._failures.popitem(last=False)
+
+    def _ended_late(self, lane: _Lane, line: Line) -> None:
+        failure = self._failures.pop(f"{lane.about.client}:{line[2]}", None)
+        if failure is not None:
+            key = f"{line[5]}\t{failure.denied}\t{failure.failure}", True
+            about = msgspec.structs.replace(lane.about, failure=failure.failure, denied=failure.denied)
+            lane = self._lanes.get(key) or self._lanes.setdefault(key, self._lane_of(about, is_silent=True))
+        self._ended(lane, line)
+        self._flush()
+
+    def _progress(self, lane: _Lane, line: Line) -> None:
+        started, _, port, received, sent, _ = line
+        key = _key(lane.about, port, started)
+        known = self.open.pop(key, None)
         if known is None:
-            series = [self.counters.series(metrics.labels(each)) for each in self._flows(entry)]
-            for counts in series:
+            known = Ongoing(lane.about, port, 0, 0, lane.series or self._series(lane))
+            for counts in known.series:
                 counts[metrics.OPENED] += 1
-            _add_bytes(series, entry, 0, 0)
-        else:
-            series = known[1]
-            _add_bytes(series, entry, known[0].received, known[0].sent)
-        self.open[entry.key] = entry, series
+        _add_bytes(known.series, received - known.received, sent - known.sent)
+        known.received, known.sent = received, sent
+        self.open[key] = known
         if len(self.open) > OPEN:
             self.open.popitem(last=False)
 
-    def _ended(self, entry: Entry) -> None:
-        known = self.open.pop(entry.key, None) if self.open else None
-        flows = self._flows(entry)
-        failed = flows[0].failed
+    def _ended(self, lane: _Lane, line: Line) -> None:
+        started, now, port, received, sent, _ = line
+        about = lane.about
+        if not about.carried:
+            received = sent = 0
+        known = self.open.pop(_key(about, port, started), None) if self.open else None
         if known is not None:
-            series, failed = known[1], False
-            _add_bytes(series, entry, known[0].received, known[0].sent)
+            for counts in known.series:
+                counts[metrics.CLOSED] += 1
+            _add_bytes(known.series, received - known.received, sent - known.sent)
         else:
-            series = [self.counters.series(metrics.labels(each)) for each in flows]
-            _add_bytes(series, entry, 0, 0)
-        for counts in series:
-            if known is None and not failed:
-                counts[metrics.OPENED] += 1
-            counts[metrics.FAILED if failed else metrics.CLOSED] += 1
-        for record in flows:
-            self.recent.append(record)
-            self._line(record)
-            for queue in self._followers:
-                if not queue.full():
-                    queue.put_nowait(record)
+            for counts in lane.series or self._series(lane):
+                if lane.is_failed:
+                    counts[metrics.FAILED] += 1
+                else:
+                    counts[metrics.OPENED] += 1
+                    counts[metrics.CLOSED] += 1
+                counts[metrics.RECEIVED] += received
+                counts[metrics.SENT] += sent
+        milliseconds = round(max(0.0, now * 1000 - started / 1_000_000), 3)
+        ended = Connection(lane.flows, port, started, milliseconds, received, sent)
+        self.recent.append(ended)
+        for flow, parts in zip(lane.flows, lane.parts, strict=False):
+            self._lines.append(access_line(parts, flow, ended))
+        if self._followers:
+            for record in ended.records():
+                for queue in self._followers:
+                    if not queue.full():
+                        queue.put_nowait(record)
 
-    def _flows(self, entry: Entry) -> tuple[Flow, ...]:
-        return flow(entry, self._view, self._pods(), self._settings)
+    def _flush(self) -> None:
+        if self._write is not None and self._lines:
+            lines, self._lines = self._lines, []
+            self._write(lines)
 
 
-def _add_bytes(series: list[list[int]], entry: Entry, received: int, sent: int) -> None:
-    """What came since the counts were `received` and `sent`."""
+def _key(about: About, port: str, started: int) -> _Key:
+    """The same for every report about one connection."""
+    return about.kind, about.pod, about.client, port, started
+
+
+def _add_bytes(series: tuple[list[int], ...], received: int, sent: int) -> None:
     for counts in series:
-        counts[metrics.RECEIVED] += max(0, entry.received - received)
-        counts[metrics.SENT] += max(0, entry.sent - sent)
+        counts[metrics.RECEIVED] += max(0, received)
+        counts[metrics.SENT] += max(0, sent)

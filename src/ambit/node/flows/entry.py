@@ -1,44 +1,50 @@
-"""Envoy's access-log entries as values. Pure; what `ambit.envoy.access_log` writes is read here.
+"""Lines of Envoy's access log as values. Pure; what `ambit.envoy.access_log` writes is read here.
 
-"Received" is client to server and "sent" server to client, for both reporters, as Istio's metrics have it.
+A line is five numbers and a text that many lines share: `lines` splits them, which every connection costs, and
+`read` understands the text, which is done once for each. "Received" is client to server and "sent" server to
+client, for both reporters, as Istio's metrics have it.
 """
 
+import re
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
-from envoy.data.accesslog.v3 import accesslog_pb2
-from envoy.service.accesslog.v3 import als_pb2
 
-from ambit.envoy.access_log import CLOSED, RESET
-from ambit.envoy.http_rbac import ENFORCED_RULE
+from ambit.envoy import access_log, names
+from ambit.envoy.access_log import CLOSED, HOST, LAYOUTS, NUMBERS, RESET, SEPARATOR, UNKNOWN
 from ambit.plan.destinations import DIRECT, REFUSED, SAME_NODE, TUNNEL
+from ambit.xds.protos import logs_pb2
 
-_RBAC = "envoy.filters.http.rbac"
 _NO_POLICY = "default"
 """RBAC's rule name when no policy decided."""
-_END = frozenset({accesslog_pb2.TcpConnectionEnd, accesslog_pb2.DownstreamEnd, accesslog_pb2.NotSet})
-_UNAUTHORIZED, _OK = 401, 200
-__all__ = ["DIRECT", "REFUSED", "SAME_NODE", "TUNNEL", "Entry", "decode", "log_name"]
+_PERIODIC = frozenset({"TcpPeriodic", "DownstreamPeriodic"})
+_UNAUTHORIZED, _OK = "401", "200"
+_DENIED = "denied"
+_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_NUMBERS = len(NUMBERS)
+_LAYOUTS = {kind: tuple(key for key in layout if key not in NUMBERS) for kind, layout in LAYOUTS.items()}
+__all__ = ["DIRECT", "REFUSED", "SAME_NODE", "TUNNEL", "About", "Line", "lines", "read"]
+
+Line = tuple[int, float, str, int, int, str]
+"""Begin (nanoseconds since 1970), time of the report (seconds), the client's port, bytes received and sent, and the
+text for `read`."""
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One report about one connection; `ended` false means it goes on and the counts are so far.
+class About(msgspec.Struct, frozen=True, kw_only=True):
+    """What a report says about a connection but for its numbers; `ended` false means it goes on.
 
     `kind` is the listener's (`ambit.envoy.names.LOG_*`), `pod` the key of the pod whose listener it is (empty for
-    `tunnel`), `client` and `destination` are `address:port`. `identity`: for inbound the peer's verified one,
-    for outbound the destination's pinned one.
+    `tunnel`), `client` an address (IPv6 in brackets), `destination` one with port. `identity`: for inbound the peer's
+    verified one, for outbound the destination's pinned one.
     """
 
     kind: str
     pod: str
     client: str
     destination: str
-    started: float
-    seconds: float
-    ended: bool
-    received: int
-    sent: int
+    ended: bool = True
+    carried: bool = True
+    """Whether bytes came from the application: those of a refused tunnel are Envoy's own."""
     route: str = ""
     target: str = ""
     workload: str = ""
@@ -46,110 +52,85 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     identity: str = ""
     denied: bool = False
     policy: str = ""
+    dry_run: str = ""
+    """The dry-run policy that would have denied it."""
     failure: str = ""
     cut_short: bool = False
     """A tunnel whose other side reset it: the client must not take what it got for the whole."""
 
-    @property
-    def key(self) -> tuple[str, str, str, float]:
-        """The same for every report about one connection."""
-        return self.kind, self.pod, self.client, self.started
+
+def lines(message: bytes) -> Iterator[Line]:
+    """The lines of one message from Envoy; what is not one of ours is left out."""
+    for resource in logs_pb2.Export.FromString(message).resources:
+        for scope in resource.scopes:
+            for record in scope.records:
+                fields = str(record.body.value, "utf-8", "replace").split(SEPARATOR, _NUMBERS)
+                try:
+                    now, port, received, sent, text = fields
+                    yield record.time_unix_nano, float(now), port, int(received), int(sent), text
+                except ValueError:
+                    continue
 
 
-def log_name(message: bytes) -> str:
-    """The stream's log name, which only its first message carries; empty for others."""
-    name: str = als_pb2.StreamAccessLogsMessage.FromString(message).identifier.log_name
-    return name
+def read(text: str) -> About | None:
+    """The text of a line; None when it is not one of ours."""
+    kind, *values = text.split(SEPARATOR)
+    layout = _LAYOUTS.get(kind, ())
+    if not layout or len(values) < len(layout):
+        return None
+    # A peer's tab makes further fields, after all of ours but its own.
+    found = dict(zip(layout, (value if value != UNKNOWN else "" for value in values), strict=False))
+    return _hbone(kind, found) if kind == names.LOG_INBOUND else _tcp(kind, found)
 
 
-def decode(kind: str, message: bytes) -> Iterator[Entry]:
-    """The entries of one message of the stream with this log name."""
-    parsed = als_pb2.StreamAccessLogsMessage.FromString(message)
-    for entry in parsed.tcp_logs.log_entry:
-        yield _tcp(kind, entry)
-    for entry in parsed.http_logs.log_entry:
-        yield _http(kind, entry)
+def _tcp(kind: str, found: dict[str, str]) -> About:
+    def endpoint_first(key: str) -> str:
+        return found[HOST + key] or found.get(key, "")
 
-
-def _tcp(kind: str, entry: Any) -> Entry:
-    common = entry.common_properties
-    tags = common.custom_tags
-    route = tags.get("host.route") or tags.get("route", "")
-    reason = tags.get("host.reason") or tags.get("reason", "")
-    policy = tags.get("host.policy") or tags.get("policy", "")
+    route, policy = endpoint_first(access_log.ROUTE), endpoint_first(access_log.POLICY)
     refused = route == REFUSED
-    return Entry(
+    return About(
         kind=kind,
-        pod=tags.get("pod", ""),
-        client=_address(common.downstream_remote_address),
-        destination=_address(common.downstream_local_address),
-        started=_time(common.start_time),
-        seconds=_duration(common.duration),
-        ended=common.access_log_type in _END,
-        received=entry.connection_properties.received_bytes,
-        sent=entry.connection_properties.sent_bytes,
+        pod=found["pod"],
+        client=_bracketed(found["client"]),
+        destination=found["destination"],
+        ended=found["type"] not in _PERIODIC,
         route=route,
-        target=tags.get("host.target") or tags.get("target", ""),
-        workload=tags.get("host.workload") or tags.get("workload", ""),
-        service=tags.get("service", ""),
-        identity=tags.get("host.identity") or tags.get("identity", ""),
-        denied=(refused and bool(policy)) or common.upstream_transport_failure_reason.endswith(":401"),
+        target=found[HOST + access_log.TARGET],
+        workload=endpoint_first(access_log.WORKLOAD),
+        service=found.get(access_log.SERVICE, ""),
+        identity=endpoint_first(access_log.IDENTITY),
+        denied=(refused and bool(policy)) or found["upstream_failure"].endswith(":401"),
         policy=policy,
-        failure=reason if refused else _failure(common),
-        cut_short=tags.get(CLOSED, "") == RESET,
+        failure=endpoint_first(access_log.REASON) if refused else _failure(found),
+        cut_short=found.get(CLOSED) == RESET,
     )
 
 
-def _http(kind: str, entry: Any) -> Entry:
-    common = entry.common_properties
-    status = entry.response.response_code.value
-    rbac = common.metadata.filter_metadata
-    fields = rbac[_RBAC].fields if _RBAC in rbac else {}
-    policy = fields[ENFORCED_RULE].string_value if ENFORCED_RULE in fields else ""
-    peers = common.tls_properties.peer_certificate_properties.subject_alt_name
-    accepted = status == _OK
-    return Entry(
+def _hbone(kind: str, found: dict[str, str]) -> About:
+    accepted = found["status"] == _OK
+    policy = found[access_log.POLICY]
+    return About(
         kind=kind,
-        pod=common.custom_tags.get("pod", ""),
-        client=_address(common.downstream_direct_remote_address),
-        destination=entry.request.authority,
-        started=_time(common.start_time),
-        seconds=_duration(common.duration),
-        ended=common.access_log_type in _END,
-        received=entry.request.request_body_bytes if accepted else 0,
-        sent=entry.response.response_body_bytes if accepted else 0,
+        pod=found["pod"],
+        client=_bracketed(found["client"]),
+        destination=found["authority"],
+        ended=found["type"] not in _PERIODIC,
+        carried=accepted,
         route=TUNNEL,
-        identity=next((each.uri for each in peers if each.uri), ""),
-        denied=status == _UNAUTHORIZED,
+        identity=found[access_log.IDENTITY].partition(",")[0],
+        denied=found["status"] == _UNAUTHORIZED,
         policy="" if policy == _NO_POLICY else policy,
-        failure="" if accepted else _failure(common) or f"answered {status}",
+        dry_run=found[access_log.DRY_RUN] if found[access_log.DRY_RUN_RESULT] == _DENIED else "",
+        failure="" if accepted else _failure(found) or f"answered {found['status'] or 0}",
     )
 
 
-def _failure(common: Any) -> str:
+def _failure(found: dict[str, str]) -> str:
     """Envoy's own words for what went wrong, empty when nothing did."""
-    if common.upstream_transport_failure_reason:
-        return str(common.upstream_transport_failure_reason)
-    if common.downstream_transport_failure_reason:
-        return str(common.downstream_transport_failure_reason)
-    flags = [field.name for field, value in common.response_flags.ListFields() if value]
-    return ", ".join(flag.replace("_", " ") for flag in flags)
+    flags = _WORD.sub(" ", found["flags"]).lower().replace(",", ", ")
+    return found["upstream_failure"] or found["downstream_failure"] or flags
 
 
-def _address(address: Any) -> str:
-    found = address.socket_address
-    if not found.address:
-        return ""
-    return (
-        f"[{found.address}]:{found.port_value}"
-        if ":" in found.address
-        else f"{found.address}:{found.port_value}"
-    )
-
-
-def _time(stamp: Any) -> float:
-    return float(stamp.seconds + stamp.nanos / 1e9)
-
-
-def _duration(span: Any) -> float:
-    return float(span.seconds + span.nanos / 1e9)
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address

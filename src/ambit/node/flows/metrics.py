@@ -1,6 +1,6 @@
 """Istio's standard TCP metrics, counted by the agent: monotonic over every restart of Envoy.
 
-Labels are ztunnel's (`src/proxy/metrics.rs`) but for the locality ones. A missing value is `unknown`.
+Labels are ztunnel's (`src/proxy/metrics.rs`). A missing value is `unknown`.
 """
 
 from collections.abc import Iterator
@@ -17,6 +17,8 @@ _END_LABELS = (
     "app",
     "version",
     "cluster",
+    "region",
+    "zone",
 )
 LABELS = (
     "reporter",
@@ -113,6 +115,8 @@ def _end(end: End) -> tuple[str, ...]:
         end.canonical_service or UNKNOWN,
         end.canonical_revision or UNKNOWN,
         end.cluster or UNKNOWN,
+        end.region or UNKNOWN,
+        end.zone or UNKNOWN,
     )
 
 

@@ -1,5 +1,11 @@
-"""Decision records: an entry joined with what the mesh knows about both ends. Pure."""
+"""Decision records: a report joined with what the mesh knows about both ends. Pure.
 
+Who is who is looked up when a report comes, not when somebody asks: by then the address may be another pod's. Records
+of connections that differ in numbers only share everything else (`Connection`).
+"""
+
+import ipaddress
+from collections.abc import Iterator
 from enum import StrEnum
 
 import msgspec
@@ -9,7 +15,7 @@ from ambit.core.identity import Identity
 from ambit.envoy import names
 from ambit.model.view import MeshView
 from ambit.model.workload import TunnelProtocol, Workload
-from ambit.node.flows.entry import SAME_NODE, TUNNEL, Entry
+from ambit.node.flows.entry import SAME_NODE, TUNNEL, About
 from ambit.plan import node_proxy
 from ambit.plan.destinations import rule_name
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings
@@ -34,6 +40,8 @@ class End(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     canonical_service: str = ""
     canonical_revision: str = ""
     cluster: str = ""
+    region: str = ""
+    zone: str = ""
     service: str = ""
     """`<namespace>/<hostname>` that was asked for; where only the pod's address is known, one that it serves."""
 
@@ -51,6 +59,8 @@ class Flow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """How it went on: tunnel, same-node, direct, refused."""
     decision: str = "allow"
     policy: str = ""
+    dry_run: str = ""
+    """The dry-run policy that would have denied it (only known of tunnels, at the destination)."""
     error: str = ""
     received: int = 0
     sent: int = 0
@@ -63,60 +73,85 @@ class Flow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
         return self.decision == "deny" or bool(self.error)
 
 
-def flow(entry: Entry, view: MeshView, pods: LocalPods, settings: NodeSettings) -> tuple[Flow, ...]:
-    """The records of an ended entry: one, or two when both pods are on this node and no other proxy reports."""
-    pod = pods.by_key(entry.pod)
-    if entry.kind == names.LOG_OUTBOUND:
-        source = _local_end(entry.client, entry.pod, pod, view, settings)
-        destination = _destination(entry, view)
-        reported = _flow(entry, settings, Reporter.SOURCE, source, destination)
-        if entry.route != SAME_NODE:
+class Connection(msgspec.Struct, frozen=True, gc=False):
+    """An ended connection: numbers, and `flows` that lack them. `started` in nanoseconds since 1970, `port` is the
+    client's. Thousands are kept, so this is what they do not share."""
+
+    flows: tuple[Flow, ...]
+    port: str
+    started: int
+    milliseconds: float
+    received: int
+    sent: int
+
+    def records(self) -> Iterator[Flow]:
+        """Complete records."""
+        for each in self.flows:
+            source = msgspec.structs.replace(each.source, address=f"{each.source.address}:{self.port}")
+            yield msgspec.structs.replace(
+                each,
+                time=self.started / 1e9,
+                source=source,
+                received=self.received,
+                sent=self.sent,
+                milliseconds=self.milliseconds,
+            )
+
+
+def flows(
+    about: About, view: MeshView, pods: LocalPods, settings: NodeSettings, *, is_silent: bool = False
+) -> tuple[Flow, ...]:
+    """What records about such connections have in common: one, or two when both pods are on this node and no other
+    proxy reports. The source's address lacks the port. `is_silent`: the server sent nothing."""
+    pod = pods.by_key(about.pod)
+    if about.kind == names.LOG_OUTBOUND:
+        source = _local_end(about.client, about.pod, pod, view, settings)
+        destination = _destination(about, view)
+        reported = _flow(about, settings, Reporter.SOURCE, source, destination)
+        if about.route != SAME_NODE:
             return (reported,)
         return reported, msgspec.structs.replace(reported, reporter=Reporter.DESTINATION)
-    destination = _local_end(entry.destination, entry.pod, pod, view, settings, is_server=True)
-    if entry.kind == names.LOG_INBOUND:
-        peer = _peer(entry, view, settings)
-        return (_flow(entry, settings, Reporter.DESTINATION, peer, destination),)
-    stranger = _stranger(entry.client, view, settings)
-    return (
-        _flow(_decided(entry, pod, view, settings), settings, Reporter.DESTINATION, stranger, destination),
-    )
+    destination = _local_end(about.destination, about.pod, pod, view, settings, is_server=True)
+    if about.kind == names.LOG_INBOUND:
+        return (_flow(about, settings, Reporter.DESTINATION, _peer(about, view, settings), destination),)
+    if is_silent:
+        about = _decided(about, pod, view, settings)
+    stranger = _stranger(about.client, view, settings)
+    return (_flow(about, settings, Reporter.DESTINATION, stranger, destination),)
 
 
-def _flow(entry: Entry, settings: NodeSettings, reporter: Reporter, source: End, destination: End) -> Flow:
+def _flow(about: About, settings: NodeSettings, reporter: Reporter, source: End, destination: End) -> Flow:
     return Flow(
-        time=entry.started,
+        time=0.0,
         node=settings.node,
         reporter=reporter,
         source=source,
         destination=destination,
-        hop=entry.route,
-        decision="deny" if entry.denied else "allow",
-        policy=entry.policy,
-        error=entry.failure,
-        received=entry.received,
-        sent=entry.sent,
-        milliseconds=round(entry.seconds * 1000, 3),
-        mutual_tls=bool(source.identity and destination.identity) and entry.route in {TUNNEL, SAME_NODE},
+        hop=about.route,
+        decision="deny" if about.denied else "allow",
+        policy=about.policy,
+        dry_run=about.dry_run,
+        error=about.failure,
+        mutual_tls=bool(source.identity and destination.identity) and about.route in {TUNNEL, SAME_NODE},
     )
 
 
-def _decided(entry: Entry, pod: LocalPod | None, view: MeshView, settings: NodeSettings) -> Entry:
-    """Plaintext that was refused at accept time: Envoy's entry has no rule, so the same decision names it."""
-    if pod is None or not entry.failure or entry.sent:
-        return entry
+def _decided(about: About, pod: LocalPod | None, view: MeshView, settings: NodeSettings) -> About:
+    """Plaintext that was refused at accept time: Envoy's line has no rule, so the same decision names it."""
+    if pod is None or not about.failure:
+        return about
     workload = node_proxy.workload_of(pod, view, settings)
     try:
-        client, _ = parse_host_port(entry.client)
-        address, port = parse_host_port(entry.destination)
+        client = _address(about.client)
+        address, port = parse_host_port(about.destination)
     except ValueError:
-        return entry
+        return about
     policies, unknown = view.policies_for(workload) if workload is not None else ((), (pod.key,))
     decision = decide(policies, ConnectionFacts(client, address, port), unknown)
     if decision.allowed:
-        return entry
+        return about
     return msgspec.structs.replace(
-        entry, denied=True, policy=rule_name(decision), failure=decision.reason.value
+        about, denied=True, policy=rule_name(decision), failure=decision.reason.value
     )
 
 
@@ -138,12 +173,12 @@ def _local_end(
     return End(text, workload=pod.name, namespace=pod.namespace, identity=pod.identity.uri)
 
 
-def _destination(entry: Entry, view: MeshView) -> End:
-    workload = view.workload(entry.workload) if entry.workload else None
-    text = entry.target or entry.destination
+def _destination(about: About, view: MeshView) -> End:
+    workload = view.workload(about.workload) if about.workload else None
+    text = about.target or about.destination
     if workload is None:
-        return End(text, identity=entry.identity, service=entry.service)
-    return _end(text, workload, entry.service or _served(workload, text))
+        return End(text, identity=about.identity, service=about.service)
+    return _end(text, workload, about.service or _served(workload, text))
 
 
 def _served(workload: Workload, text: str) -> str:
@@ -158,21 +193,23 @@ def _served(workload: Workload, text: str) -> str:
     )
 
 
-def _peer(entry: Entry, view: MeshView, settings: NodeSettings) -> End:
+def _peer(about: About, view: MeshView, settings: NodeSettings) -> End:
     """The verified identity goes before what the table says about the address."""
-    found = _stranger(entry.client, view, settings)
-    if entry.identity and found.identity != entry.identity:
+    found = _stranger(about.client, view, settings)
+    if about.identity and found.identity != about.identity:
         try:
-            identity = Identity.parse(entry.identity)
+            identity = Identity.parse(about.identity)
         except ValueError:
-            return End(entry.client, identity=entry.identity)
-        return End(entry.client, namespace=identity.namespace, identity=entry.identity)
+            return End(about.client, identity=about.identity)
+        return End(about.client, namespace=identity.namespace, identity=about.identity)
     return found
 
 
 def _stranger(text: str, view: MeshView, settings: NodeSettings) -> End:
-    address = _parsed(text)
-    workload = view.workload_by_address(settings.network, address) if address is not None else None
+    try:
+        workload = view.workload_by_address(settings.network, _address(text))
+    except ValueError:
+        workload = None
     if workload is None:
         return End(text)
     found = _end(text, workload)
@@ -189,12 +226,12 @@ def _end(text: str, workload: Workload, service: str = "") -> End:
         canonical_service=workload.canonical_name,
         canonical_revision=workload.canonical_revision,
         cluster=workload.cluster_id,
+        region=workload.locality.region,
+        zone=workload.locality.zone,
         service=service,
     )
 
 
-def _parsed(text: str) -> Address | None:
-    try:
-        return parse_host_port(text)[0]
-    except ValueError:
-        return None
+def _address(text: str) -> Address:
+    """Raises ValueError."""
+    return ipaddress.ip_address(text.strip("[]"))

@@ -1,9 +1,11 @@
 """The agent's ports: 15000 on loopback for people, 15020 for metrics, 15021 for readiness."""
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -121,7 +123,7 @@ class Endpoints:
 
     async def _open_now(self) -> dict[str, OpenConnections]:
         agent = self._agent
-        known = reported(entry for entry, _ in agent.flows.open.values())
+        known = reported(agent.flows.open.values())
         found: dict[str, OpenConnections] = {}
         for pod in tuple(agent.configuration.pods):
             try:
@@ -139,12 +141,12 @@ class Endpoints:
         """
         agent = self._agent
         is_wanted = flow_choice(request.query)
-        limit = int(request.query.get("limit") or len(agent.flows.recent))
-        recent = [record for record in agent.flows.recent if is_wanted(record)][-limit:] if limit > 0 else []
+        limit = int(request.query.get("limit") or sys.maxsize)
+        recent = list(islice(filter(is_wanted, agent.flows.newest()), max(limit, 0)))
         follow = request.query.get("follow") in {"1", "true"}
 
         async def stream() -> AsyncGenerator[bytes, None]:
-            for record in recent:
+            for record in reversed(recent):
                 yield _line(record)
             if follow:
                 async with aclosing(agent.flows.follow()) as records:

@@ -11,7 +11,8 @@ from ambit.envoy import names
 from ambit.model.view import MeshView
 from ambit.model.workload import TunnelProtocol
 from ambit.node.connections import Connection, Open
-from ambit.node.flows.entry import TUNNEL, Entry
+from ambit.node.flows.collector import Ongoing
+from ambit.node.flows.entry import TUNNEL, About
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings
 
 HBONE, TCP, UNKNOWN, PRE_MESH = "HBONE", "TCP", "unknown", "pre-mesh"
@@ -19,12 +20,16 @@ HBONE, TCP, UNKNOWN, PRE_MESH = "HBONE", "TCP", "unknown", "pre-mesh"
 
 OpenConnections = dict[str, list[dict[str, str]]]
 """Rows by direction, `inbound` and `outbound`."""
-Reported = Mapping[tuple[str, str], Entry]
+Reported = Mapping[tuple[str, str], About]
 
 
-def reported(entries: Iterable[Entry]) -> Reported:
+def reported(ongoing: Iterable[Ongoing]) -> Reported:
     """Reports about what pods opened, by pod key and client."""
-    return {(each.pod, each.client): each for each in entries if each.kind == names.LOG_OUTBOUND}
+    return {
+        (each.about.pod, f"{each.about.client}:{each.port}"): each.about
+        for each in ongoing
+        if each.about.kind == names.LOG_OUTBOUND
+    }
 
 
 def open_connections(
@@ -45,10 +50,10 @@ def open_connections(
 
     def outbound() -> Iterator[dict[str, str]]:
         for each in open_now.outbound:
-            entry = known.get((pod.key, host_port(each.client, each.client_port)))
-            if entry is not None:
-                target = entry.target or entry.destination
-                yield _row(each, HBONE if entry.route == TUNNEL else TCP, target)
+            about = known.get((pod.key, host_port(each.client, each.client_port)))
+            if about is not None:
+                target = about.target or about.destination
+                yield _row(each, HBONE if about.route == TUNNEL else TCP, target)
             elif view.service_by_address(settings.network, each.destination, client_namespace=pod.namespace):
                 yield _row(each, UNKNOWN, "")
             else:
