@@ -112,3 +112,26 @@ def test_a_chain_that_somebody_removes_is_put_back(kubernetes: Kubernetes) -> No
     assert [each["type"] for each in json.loads(before)["plugins"]][-1] == PLUGIN
     ours.unlink()
     kubernetes.wait("our configuration", lambda: ours.exists() and ours.read_bytes() == before)
+
+
+def test_an_agent_deleted_by_force_leaves_the_plugin_in_place(kubernetes: Kubernetes) -> None:
+    """Its token is refused from then on, as after an uninstall."""
+    ours = configuration(kubernetes)
+    before = ours.stat().st_ino
+    first = "spec.nodeName=node1"
+
+    def agents() -> dict[str, bool]:
+        words = ("-n", SYSTEM, "get", "pods", "-l", "app=ztunnel", "--field-selector", first, "-o", "json")
+        return {
+            pod["metadata"]["name"]: any(
+                each["type"] == "Ready" and each["status"] == "True"
+                for each in pod["status"].get("conditions", [])
+            )
+            for pod in json.loads(kubernetes.kubectl(*words))["items"]
+        }
+
+    (agent,) = agents()
+    kubernetes.kubectl("-n", SYSTEM, "delete", "pod", agent, "--force", "--grace-period=0")
+    # The next one is ready only after the former has given up the node's folder.
+    kubernetes.wait("the next agent", lambda: agent not in agents() and list(agents().values()) == [True])
+    assert ours.stat().st_ino == before  # neither removed nor written again
