@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ambit.cli.helm import umbrella_chart
 from ambit.kube.client import Client
 from ambit.kube.resource import (
     CLUSTER_ROLES,
@@ -152,6 +154,33 @@ async def test_install_upgrade_and_uninstall_to_zero(cluster: Installer) -> None
     code, said = await cluster.ambit("uninstall", HELM=needed_helm())
     assert code == 1 and "the mesh is not installed in this cluster" in said
     assert before[NAMESPACES] <= await cluster.names(NAMESPACES)
+
+
+async def test_a_dry_run_prints_everything_and_changes_nothing(cluster: Installer) -> None:
+    said = await cluster.done("install", "--dry-run", "--set", "control.replicaCount=2")
+    kinds = set(re.findall(r"^kind: (\w+)$", said, re.MULTILINE))
+    assert kinds >= {"DaemonSet", "Deployment", "PodDisruptionBudget", "ValidatingAdmissionPolicy"}
+    assert "ambit-system" not in await cluster.names(NAMESPACES)
+
+
+async def test_helm_alone_upgrades_and_keeps_values(cluster: Installer) -> None:
+    await cluster.done(
+        "install", "--no-wait", "--set", "control.replicaCount=2,node.cni.systemNamespaces={a,b}"
+    )
+    with umbrella_chart() as chart:
+        process = await asyncio.create_subprocess_exec(
+            needed_helm(), "upgrade", "ambit", str(chart), "-n", "ambit-system", "--reuse-values",
+            "--set", "global.tag=7", "--kubeconfig", str(cluster.kubeconfig),
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()
+    deployment = await cluster.client.get(DEPLOYMENTS, "ambit-control", "ambit-system")
+    assert deployment["spec"]["replicas"] == 2
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == "localhost/ambit:7"
+    daemon_set = await cluster.client.get(DAEMON_SETS, "ambit-node", "ambit-system")
+    words = daemon_set["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert [words[at + 1] for at, word in enumerate(words) if word == "--cni-system-namespace"] == ["a", "b"]
 
 
 async def test_a_namespace_of_somebody_else_stays(cluster: Installer) -> None:
