@@ -137,6 +137,6 @@ def test_what_is_missing_is_said(host: Host) -> None:
 def test_namespaces_as_runtimes_name_them(host: Host) -> None:
     assert host.pods.pinned("/var/run/netns/cni-1") == str(host.pins / "cni-1")
     assert host.pods.pinned("/run/netns/cni-1") == str(host.pins / "cni-1")
-    for other in ("/proc/77/ns/net", "", "/run/netns", "/run/netns/../x"):
+    for other in ("/proc/77/ns/net", "", "/run/netns", "/run/netns/..", "/run/netns/../x"):
         with pytest.raises(AmbitError, match="keeps the pod's network namespace"):
             host.pods.pinned(other)

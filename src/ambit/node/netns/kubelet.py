@@ -62,7 +62,7 @@ class KubeletPods:
     def pinned(self, netns: str) -> str:
         """Where this process sees the namespace that the container runtime names. Raises AmbitError."""
         path = Path(netns)
-        if path.parent not in RUNTIME_PINS or not path.name:
+        if path.parent not in RUNTIME_PINS or path.name in ("", ".."):
             raise AmbitError(
                 f"the container runtime keeps the pod's network namespace at {netns!r}",
                 "it must be under /var/run/netns, as containerd and CRI-O do it",
