@@ -79,12 +79,21 @@ def test_install_and_uninstall_leave_others_alone(node: Node) -> None:
 def test_without_a_network_there_is_no_chain(node: Node) -> None:
     with pytest.raises(AmbitError, match="no network configuration"):
         node.installer.repair()
+    assert not node.ours.exists()
+
+
+@pytest.mark.parametrize("left", [None, b"", BRIDGE[:20]])
+def test_ours_stays_while_the_network_writes_its_own_anew(node: Node, left: bytes | None) -> None:
+    """What it puts back would else be the first until the agent, which may be away, has looked."""
     node.theirs.write_bytes(BRIDGE)
     node.installer.repair()
+    before = node.ours.read_bytes()
     node.theirs.unlink()
+    if left is not None:
+        node.theirs.write_bytes(left)
     with pytest.raises(AmbitError, match="no network configuration"):
         node.installer.repair()
-    assert not node.ours.exists()
+    assert node.ours.read_bytes() == before
 
 
 def test_a_folder_that_was_made_anew_is_told_from_an_empty_one(node: Node) -> None:

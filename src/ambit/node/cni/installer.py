@@ -4,7 +4,8 @@ Rules:
 1. The program is written before the configuration that names it, and removed after.
 2. An agent that ends leaves everything: pods that start meanwhile are refused, never uncaptured. Only when the agent's
    DaemonSet is deleted does the last agent take the plugin away.
-3. When the network's own configuration is gone ours goes too: the node then has no network, as without us.
+3. When the network's own configuration is gone, or half written, ours stays as it was: network plugins take theirs away
+   while they restart, and what they put back must not be the first for a moment. Pods wait for the network's program.
 """
 
 import asyncio
@@ -78,7 +79,6 @@ class Installer:
             ours = self._configurations / chain.FILE
             found = chain.primary(self._read())
             if found is None:
-                ours.unlink(missing_ok=True)
                 if not self._configurations.stat().st_nlink:
                     raise AmbitError(
                         f"{self._configurations} was deleted on the node, and what is there now is another folder",
