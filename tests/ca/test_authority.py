@@ -113,7 +113,7 @@ def test_what_is_no_authority_is_refused(authority):
     for message, arguments in [
         ("cannot be read", ("nonsense", authority.key)),
         ("not the key", (authority.certificate, other.key)),
-        ("chain", (intermediate(authority).certificate, "", other.roots)),
+        ("no root issued", (intermediate(authority).certificate, "", other.roots)),
     ]:
         if not arguments[1]:
             between = intermediate(authority)

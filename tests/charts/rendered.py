@@ -30,6 +30,7 @@ CASES: dict[str, tuple[str, ...]] = {
         "base.crds.gatewayAPI=false",
         "control.replicaCount=2",
         "control.trustedNodeAccounts={istio-system/ztunnel}",
+        "control.certificateLifetime=12h",
         "control.nodeSelector.disk=fast",
         "control.podLabels.team=mesh",
         "control.podAnnotations.note=here",

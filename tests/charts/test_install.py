@@ -206,7 +206,7 @@ async def test_a_namespace_of_somebody_else_stays(cluster: Installer) -> None:
     assert selector == {"kubernetes.io/os": "linux", "mesh": "true"}
     labels = (await client.get(NAMESPACES, "ambit-system"))["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "privileged"
-    for kind, name in ((SECRETS, "istio-ca-secret"), (LEASES, "ambit-control")):
+    for kind, name in ((SECRETS, "istio-ca-secret"), (SECRETS, "ambit-ca"), (LEASES, "ambit-control")):
         await client.create(kind, {"metadata": {"name": name}}, "ambit-system")
 
     await cluster.done("uninstall")

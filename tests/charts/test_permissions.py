@@ -1,5 +1,6 @@
 """The control plane gets by with the charts' permissions, and uses every one of them."""
 
+import datetime as dt
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
+from ambit.ca.authority import Authority
 from ambit.kube import resource as kinds
 from ambit.kube.client import Client
 from ambit.local.apiserver.rbac import Action, Authorizer, Decision
@@ -16,6 +18,7 @@ from ambit.local.apiserver.tokens import User
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE
 from tests.charts.rendered import golden_objects
 from tests.control.test_process import WEB, agent_token, ensure, eventually, make_pod, running
+from tests.control.test_trust import files, plug_in
 from tests.control.world import Ztunnel, signing_request
 
 ACCOUNT = "system:serviceaccount:ambit-system:ambit-control"
@@ -107,6 +110,10 @@ async def test_what_is_granted_is_what_is_used(api: Path, admin: Client, recorde
         )
         return any(each["data"].get("root-cert.pem", "").startswith("-----BEGIN") for each in found)
 
+    async def has_two_roots(namespace: str) -> bool:
+        found = await admin.get(kinds.CONFIG_MAPS, "istio-ca-root-cert", namespace)
+        return str(found["data"]["root-cert.pem"]).count("BEGIN") == 2
+
     async with (
         Impersonating.over_unix(api) as client,
         running(client, reader=admin) as plane,
@@ -118,6 +125,8 @@ async def test_what_is_granted_is_what_is_used(api: Path, admin: Client, recorde
             await admin.create(kind, {"metadata": {"name": "one", "namespace": "shop"}, "spec": spec})
             await eventually(lambda kind=kind: has_status(kind))  # type: ignore[misc]
         await eventually(lambda: has_root("shop"))
+        await plug_in(admin, files(Authority.create("cluster.local", dt.datetime.now(dt.UTC))))
+        await eventually(lambda: has_two_roots("shop"))
         await admin.patch(
             kinds.CONFIG_MAPS, "istio-ca-root-cert", {"data": {"root-cert.pem": "spoilt"}}, "shop"
         )

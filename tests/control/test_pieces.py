@@ -11,7 +11,7 @@ from ambit.control.discovery import Progress
 from ambit.control.mesh import updates_of
 from ambit.control.metrics import Counters
 from ambit.control.pods import is_enrolled
-from ambit.control.server import RENEWAL, ServerCertificate
+from ambit.control.server import ServerCertificate
 from ambit.control.status import Condition, accepted, acknowledged, merged
 from ambit.core.finding import Finding, Level, ObjectRef
 from ambit.core.identity import Identity
@@ -92,14 +92,22 @@ def test_metrics_text():
     ]
 
 
-def test_the_server_certificate_is_renewed_at_half_of_its_life():
+def test_the_server_certificate_is_renewed_at_half_of_its_life_and_after_the_signer():
     now = dt.datetime.now(dt.UTC)
-    certificate = ServerCertificate(Authority.create("t", now), ["localhost"], lambda: now)
+    authority = Authority.create("t", now - dt.timedelta(days=2))
+    certificate = ServerCertificate(lambda: authority, ["localhost"], lambda: now)
     certificate.credentials()
+
+    def renewed_once():
+        return (certificate._renewed() is not None, certificate._renewed() is None) == (True, True)
+
     assert certificate._renewed() is None
-    now += RENEWAL
-    assert certificate._renewed() is not None
-    assert certificate._renewed() is None
+    now += dt.timedelta(hours=12)
+    assert renewed_once()
+    now -= dt.timedelta(days=1)
+    assert renewed_once(), "the clock was set back: nobody would believe a certificate of the future"
+    authority = Authority.create("t", now)
+    assert renewed_once()
 
 
 async def test_what_cannot_be_sent_keeps_its_form_and_a_policy_denies():

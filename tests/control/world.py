@@ -113,7 +113,7 @@ class World:
         self.discovery = Discovery(self.settings, authenticator, self.counters)
         self.signing = CertificateService(
             self.settings,
-            self.authority,
+            lambda: self.authority,
             authenticator,
             self.pods,
             self.counters,
@@ -135,7 +135,7 @@ class World:
     async def serving(self):
         server = make_server(self.discovery, self.signing)
         names = self.settings.server_names
-        certificate = ServerCertificate(self.authority, names, lambda: self.now)
+        certificate = ServerCertificate(lambda: self.authority, names, lambda: self.now)
         self.port = listen_tls(server, "127.0.0.1", 0, certificate.credentials())
         await server.start()
         try:

@@ -59,7 +59,10 @@ TABLES = {
     "workloads": ["NAMESPACE", "POD NAME", "ADDRESS", "NODE", "WAYPOINT", "PROTOCOL"],
     "services": ["NAMESPACE", "SERVICE NAME", "SERVICE VIP", "WAYPOINT", "ENDPOINTS"],
     "policies": ["NAMESPACE", "POLICY NAME", "ACTION", "SCOPE"],
-    "certs": ["NODE", "CERTIFICATE NAME", "TYPE", "STATUS", "VALID CERT", "SERIAL NUMBER", "NOT AFTER", "NOT BEFORE"],
+    "certs": [
+        "NODE", "CERTIFICATE NAME", "TYPE", "STATUS", "VALID CERT", "SERIAL NUMBER", "NOT AFTER", "NOT BEFORE",
+        "ENDS IN", "RENEWED IN", "ROOT",
+    ],
     "connections": ["NODE", "WORKLOAD", "DIRECTION", "LOCAL", "REMOTE", "REMOTE TARGET", "PROTOCOL"],
     "node status": ["NODE"],
 }  # fmt: skip

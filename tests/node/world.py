@@ -48,7 +48,12 @@ class Api:
     """The API server as an agent's client sees it: `get`, `raw`, `patch`, `watch`."""
 
     def __init__(self) -> None:
-        self.objects: dict[str, dict[tuple[str, str], dict]] = {"pods": {}, "namespaces": {}, "nodes": {}}
+        self.objects: dict[str, dict[tuple[str, str], dict]] = {
+            "pods": {},
+            "namespaces": {},
+            "nodes": {},
+            "configmaps": {},
+        }
         self.changed: Callable[[dict], None] = lambda pod: None
         self._watchers: list[tuple[str, asyncio.Queue]] = []
         self._version = 0
@@ -113,7 +118,7 @@ class Api:
         async def events():
             while True:
                 kind, value = await queue.get()
-                if kind != "BOOKMARK" and node and value["spec"]["nodeName"] != node:
+                if kind != "BOOKMARK" and resource.plural == "pods" and value["spec"]["nodeName"] != node:
                     continue
                 yield WatchEvent(kind, msgspec.Raw(json.dumps(value).encode()))
 

@@ -9,24 +9,44 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Self
 
+import msgspec
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from ambit.ca.bundle import as_text, certificates, key_id
 from ambit.ca.request import PublicKey
 from ambit.core.errors import AmbitError
 from ambit.core.identity import Identity
 
 LEAF_LIFETIME = dt.timedelta(hours=24)
 BACKDATE = dt.timedelta(minutes=2)
-"""Certificates begin a little in the past: clocks of nodes differ."""
+"""Certificates begin a little in the past, because clocks of nodes differ: so much, but at most a tenth of their
+life, or clients that count half of it from its beginning would renew at once."""
 ROOT_LIFETIME = dt.timedelta(days=3650)
 
 
 class BadAuthority(AmbitError):
     """Key and certificates of the authority do not make a usable authority."""
+
+
+class AuthorityFiles(msgspec.Struct, frozen=True):
+    """An authority as PEM texts: `ca-cert.pem`, `ca-key.pem`, `root-cert.pem`, `cert-chain.pem`."""
+
+    certificate: str
+    key: str
+    roots: str = ""
+    chain: str = ""
+
+    def same_signer(self, other: Self) -> bool:
+        """Whether both sign with one key in one certificate."""
+        return (self.certificate.strip(), self.key.strip()) == (other.certificate.strip(), other.key.strip())
+
+    def load(self) -> "Authority":
+        """Raises BadAuthority."""
+        return Authority.from_pem(self.certificate, self.key, self.roots, self.chain)
 
 
 class Authority:
@@ -38,11 +58,14 @@ class Authority:
         key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
         intermediates: Sequence[x509.Certificate],
         roots: Sequence[x509.Certificate],
+        lifetime: dt.timedelta = LEAF_LIFETIME,
     ) -> None:
         self._certificate = certificate
         self._key = key
+        self._path = [certificate, *(each for each in intermediates if each != certificate)]
         self._intermediates = [_pem(each) for each in intermediates]
-        self._roots = "".join(_pem(each) for each in roots)
+        self._roots = as_text(roots)
+        self._lifetime = lifetime
         self._digest = hashes.SHA256()
         extension = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
         self._issuer_key = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(extension.value)
@@ -76,7 +99,7 @@ class Authority:
         try:
             signer = x509.load_pem_x509_certificate(certificate.encode())
             private = serialization.load_pem_private_key(key.encode(), password=None)
-            trusted = x509.load_pem_x509_certificates(roots.encode()) if roots.strip() else [signer]
+            trusted = certificates(roots) if roots.strip() else [signer]
             between = x509.load_pem_x509_certificates(chain.encode()) if chain.strip() else []
             extensions = signer.extensions
             constraints = extensions.get_extension_for_class(x509.BasicConstraints).value
@@ -96,10 +119,46 @@ class Authority:
         _check_path(path, trusted)
         return cls(signer, private, [each for each in path if each not in trusted], trusted)
 
+    def trusting(self, roots: str, lifetime: dt.timedelta) -> Self:
+        """The same signer, handing out these roots with certificates that live at most so long."""
+        intermediates = [each for each in self._path if _pem(each) in self._intermediates]
+        return type(self)(self._certificate, self._key, intermediates, certificates(roots), lifetime)
+
     @property
     def roots(self) -> str:
         """All trusted roots, concatenated PEM."""
         return self._roots
+
+    @property
+    def signer(self) -> str:
+        """The key identifier that leaves name as their issuer's, lower-case hex."""
+        return key_id(self._certificate)
+
+    @property
+    def path(self) -> Sequence[x509.Certificate]:
+        """The signing certificate and those between it and a root."""
+        return self._path
+
+    def is_certificate(self, other: x509.Certificate) -> bool:
+        """Whether that is the certificate of this authority's key."""
+        return self._certificate == other
+
+    def ends_in(self, root: x509.Certificate) -> bool:
+        """Whether chains of this authority end in this root."""
+        return self._path[-1] == root or _issued(root, self._path[-1])
+
+    def empty_list(self, now: dt.datetime) -> str:
+        """A revocation list of this authority that revokes nothing, valid as long as the authority."""
+        return (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._certificate.subject)
+            .last_update(now - BACKDATE)
+            .next_update(self.not_after)
+            .add_extension(self._issuer_key, critical=False)
+            .sign(self._key, self._digest)
+            .public_bytes(serialization.Encoding.PEM)
+            .decode()
+        )
 
     @property
     def certificate(self) -> str:
@@ -123,20 +182,20 @@ class Authority:
         identity: Identity,
         key: PublicKey,
         now: dt.datetime,
-        lifetime: dt.timedelta = LEAF_LIFETIME,
+        lifetime: dt.timedelta = dt.timedelta(0),
     ) -> list[str]:
-        """A workload's chain. Lives at most 24 hours and never longer than the authority.
+        """A workload's chain. Lives at most 24 hours, or what the mesh allows, and never longer than the authority.
 
         Raises BadAuthority when the authority itself has expired.
         """
         if lifetime <= dt.timedelta(0):
-            lifetime = LEAF_LIFETIME
+            lifetime = self._lifetime
         name = x509.UniformResourceIdentifier(identity.uri)
-        return self._issue([name], x509.Name([]), key, now, min(lifetime, LEAF_LIFETIME))
+        return self._issue([name], x509.Name([]), key, now, min(lifetime, self._lifetime))
 
     def issue_server(self, names: Sequence[x509.GeneralName], key: PublicKey, now: dt.datetime) -> list[str]:
         """A chain for the control plane's own TLS server."""
-        return self._issue(names, x509.Name([]), key, now, LEAF_LIFETIME)
+        return self._issue(names, x509.Name([]), key, now, self._lifetime)
 
     def _issue(
         self,
@@ -158,7 +217,7 @@ class Authority:
             .issuer_name(self._certificate.subject)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(max(now - BACKDATE, self._certificate.not_valid_before_utc))
+            .not_valid_before(max(now - min(BACKDATE, lifetime / 10), self._certificate.not_valid_before_utc))
             .not_valid_after(end)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(
@@ -198,18 +257,24 @@ def _check_path(path: Sequence[x509.Certificate], roots: Sequence[x509.Certifica
             certificate.verify_directly_issued_by(issuer)
         if last in roots:
             return
-        issuers = [root for root in roots if root.subject == last.issuer]
-        if not issuers:
+        if not any(_issued(root, last) for root in roots):
             raise BadAuthority(
                 f"no root issued {last.subject.rfc4514_string() or 'the authority'}",
                 "root-cert.pem must hold the root, cert-chain.pem the certificates in between",
             )
-        last.verify_directly_issued_by(issuers[0])
     except (ValueError, TypeError, InvalidSignature) as error:
         raise BadAuthority(
             f"the authority's certificates are no chain: {str(error) or 'wrong signature'}",
             "order them from ca-cert.pem to the root",
         ) from None
+
+
+def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def _public(key: object) -> bytes:

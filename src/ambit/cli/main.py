@@ -36,7 +36,10 @@ COMMANDS = {
         "ambit.cli.commands.proxy_state:policies",
         "Authorization policies as node proxies enforce them.",
     ),
-    "certs": ("ambit.cli.commands.proxy_state:certs", "Certificates of the workloads on each node."),
+    "certs": (
+        "ambit.cli.commands.certs:command",
+        "Certificates of the workloads on each node, and when they end.",
+    ),
     "connections": ("ambit.cli.commands.proxy_state:connections", "Open connections of enrolled pods."),
     "flows": (
         "ambit.cli.commands.flows:command",

@@ -42,12 +42,12 @@ class Asked(msgspec.Struct):
 
 
 class CertificateService:
-    """`wall` is the time of day, `clock` monotonic seconds."""
+    """`authority` is who signs now, `wall` the time of day, `clock` monotonic seconds."""
 
     def __init__(
         self,
         settings: Settings,
-        authority: Authority,
+        authority: Callable[[], Authority],
         authenticator: Authenticator,
         pods: PodIndex,
         counters: Counters,
@@ -91,7 +91,7 @@ class CertificateService:
         asked.identity = request.identity.uri
         await self._permit(caller, request)
         try:
-            return self._authority.issue(request.identity, request.public_key, self._wall(), lifetime)
+            return self._authority().issue(request.identity, request.public_key, self._wall(), lifetime)
         except AmbitError as error:
             raise Refused(grpc.StatusCode.INTERNAL, error.message) from None
 

@@ -1,7 +1,7 @@
 """What the certificate rules need to know of pods: an index over the pod informer, and live lookups behind it."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ from ambit.core.names import (
     DATAPLANE_MODE_NONE,
     REDIRECTION_ANNOTATION,
     REDIRECTION_ENABLED,
+    TRUST_ANNOTATION,
 )
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
@@ -66,6 +67,15 @@ class PodIndex:
     def capturing_nodes(self) -> Collection[str]:
         """Nodes that carry traffic of captured pods, so every policy must reach them."""
         return self._captured.keys()
+
+    def trusts(self, accounts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Node and acknowledged trust (empty: none) of each pod with these accounts that has not ended."""
+        pods = (self._pods.get(entry) for account in accounts for entry in self._accounts.get(account, ()))
+        return [
+            (pod.spec.node_name, pod.metadata.annotations.get(TRUST_ANNOTATION, ""))
+            for pod in pods
+            if pod is not None and pod.spec.node_name and not pod.finished
+        ]
 
     def update(self, kind: str, old: Pod | None, new: Pod | None) -> None:
         """Subscriber of the pod informer."""

@@ -18,6 +18,7 @@ import msgspec
 
 from ambit import __version__
 from ambit.ca.authority import Authority
+from ambit.ca.trust import TrustState
 from ambit.control.callers import Authenticator
 from ambit.control.certificates import CertificateService
 from ambit.control.discovery import Discovery
@@ -26,16 +27,18 @@ from ambit.control.mesh import MeshFeed
 from ambit.control.metrics import Counters, family
 from ambit.control.pods import PodIndex
 from ambit.control.publication import RootPublisher
-from ambit.control.roots import load_authority
+from ambit.control.roots import load_state
 from ambit.control.server import ServerCertificate, listen_plain, listen_tls, make_server
 from ambit.control.settings import Settings
 from ambit.control.status import StatusWriter
+from ambit.control.trust import TrustKeeper, acknowledged
 from ambit.core.errors import Unreachable, first_failure
 from ambit.core.names import CONTROL_LEASE
 from ambit.daemon.http import PROMETHEUS_TEXT, Handler, Request, Response, json_response, port_of, serve
 from ambit.daemon.logs import event
 from ambit.kube.client import Client
 from ambit.kube.errors import ApiError
+from ambit.objects.kube import Pod
 from ambit.xds.messages import TYPES
 
 T = TypeVar("T")
@@ -84,6 +87,7 @@ class ControlPlane:
         self._authenticator = Authenticator(client, self._pods, time.monotonic)
         self._discovery = Discovery(settings, self._authenticator, counters)
         self._leadership: Leadership | None = None
+        self._keeper: TrustKeeper | None = None
         self._status = StatusWriter(
             client, self._discovery, lambda: self._pods.capturing_nodes, self._leading, wall
         )
@@ -133,13 +137,15 @@ class ControlPlane:
         stop: asyncio.Event,
     ) -> None:
         begin = time.monotonic()
-        authority = await _patiently(lambda: load_authority(self._client, self._settings, self._wall))
-        publisher, leadership = self._writers(authority)
-        self._leadership = leadership
-        background.append(group.create_task(publisher.maps.run()))
+        state = await _patiently(lambda: load_state(self._client, self._settings, self._wall))
+        keeper, publisher, leadership = self._writers(state)
+        self._keeper, self._leadership = keeper, leadership
+        background += [group.create_task(each.run()) for each in publisher.maps.values()]
+        background += [group.create_task(each.run()) for each in keeper.secrets.values()]
         await _patiently(lambda: publisher.publish(self._settings.system_namespace))
         await self._feed.start()
-        server, ports = await self._listen(authority, debug_port)
+        server, ports = await self._listen(keeper.signer, debug_port)
+        background.append(group.create_task(keeper.run()))
         background.append(group.create_task(publisher.run()))
         background.append(group.create_task(self._status.run()))
         background.append(group.create_task(leadership.run()))
@@ -162,7 +168,9 @@ class ControlPlane:
         if self._feed.failed.done():
             self._feed.failed.result()
 
-    async def _listen(self, authority: Authority, debug_port: int) -> tuple[grpc.aio.Server, Ports]:
+    async def _listen(
+        self, authority: Callable[[], Authority], debug_port: int
+    ) -> tuple[grpc.aio.Server, Ports]:
         settings = self._settings
         signing = CertificateService(
             settings,
@@ -180,12 +188,23 @@ class ControlPlane:
         await server.start()
         return server, Ports(tls, plain, debug_port)
 
-    def _writers(self, authority: Authority) -> tuple[RootPublisher, Leadership]:
+    def _writers(self, state: TrustState) -> tuple[TrustKeeper, RootPublisher, Leadership]:
         namespaces = self._feed.informers["namespaces"]
-        publisher = RootPublisher(self._client, authority.roots, namespaces.items, lambda: leadership.leading)
+        keeper = TrustKeeper(
+            self._client,
+            self._settings,
+            state,
+            lambda: acknowledged(self._pods.trusts(self._settings.node_accounts), self._pods.capturing_nodes),
+            leading=self._leading,
+            clock=time.monotonic,
+            wall=self._wall,
+            changed=lambda: publisher.look_again(),
+        )
+        publisher = RootPublisher(self._client, lambda: keeper.trust, namespaces.items, self._leading)
 
         def on_start() -> None:
-            publisher.started_leading()
+            publisher.look_again()
+            keeper.wake()
             self._status.started_leading(self._feed.authorizations.values())
 
         leadership = Leadership(
@@ -198,7 +217,14 @@ class ControlPlane:
             on_start=on_start,
         )
         namespaces.subscribe(publisher.namespace_changed)
-        return publisher, leadership
+        self._feed.informers["pods"].subscribe(lambda _, old, new: self._pod_changed(keeper, old, new))
+        return keeper, publisher, leadership
+
+    def _pod_changed(self, keeper: TrustKeeper, old: Pod | None, new: Pod | None) -> None:
+        """A node may have acknowledged, or be gone."""
+        pod = new or old
+        if pod is not None and (pod.metadata.namespace, pod.service_account) in self._settings.node_accounts:
+            keeper.wake()
 
     def _leading(self) -> bool:
         return self._leadership is not None and self._leadership.leading
@@ -209,6 +235,7 @@ class ControlPlane:
             "/healthz/ready": self._readiness,
             "/version": lambda _: json_response({"version": __version__}),
             "/debug/syncz": lambda _: json_response(self._discovery.status()),
+            "/debug/trust": self._trust,
             "/debug/findings": lambda _: json_response(
                 {
                     "findings": self._feed.findings,
@@ -225,6 +252,11 @@ class ControlPlane:
         text = f"not ready, waiting for: {', '.join(waiting) or 'its own start'}\n"
         return Response(text.encode(), 503)
 
+    def _trust(self, _: Request) -> Response:
+        if self._keeper is None:
+            return Response(b"not loaded yet\n", 503)
+        return json_response(self._keeper.status())
+
     def _metrics(self, _: Request) -> Response:
         store = self._discovery.store
         lines = family(
@@ -234,6 +266,7 @@ class ControlPlane:
             [((("type", kind),), len(store.resources(kind))) for kind in TYPES],
         )
         lines += family("ambit_xds_nodes", "gauge", "Connected nodes.", [((), len(self._discovery.status()))])
+        lines += self._keeper.metrics() if self._keeper is not None else []
         text = "\n".join([*lines, self._counters.render()])
         return Response(text.encode(), content_type=PROMETHEUS_TEXT)
 

@@ -35,13 +35,14 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     # Two servers on one port would silently share its clients.
     ("grpc.so_reuseport", 0),
 )
-RENEWAL = dt.timedelta(hours=12)
 
 
 class ServerCertificate:
-    """The server's own certificate, issued by the mesh's authority and renewed at half of its life."""
+    """The server's own certificate, issued by who signs now and renewed at half of its life."""
 
-    def __init__(self, authority: Authority, names: Sequence[str], wall: Callable[[], dt.datetime]) -> None:
+    def __init__(
+        self, authority: Callable[[], Authority], names: Sequence[str], wall: Callable[[], dt.datetime]
+    ) -> None:
         self._authority = authority
         self._names = [x509.DNSName(name) for name in names]
         self._addresses = [
@@ -49,20 +50,27 @@ class ServerCertificate:
             x509.IPAddress(ipaddress.ip_address("::1")),
         ]
         self._wall = wall
-        self._renew_at = wall()
+        self._issued = self._renew_at = wall()
+        self._signer = ""
 
     def credentials(self) -> grpc.ServerCredentials:
         return grpc.dynamic_ssl_server_credentials(self._issue(), self._renewed)
 
     def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Called by grpc, on its own threads, for each handshake; None keeps what is in use."""
-        return self._issue() if self._wall() >= self._renew_at else None
+        """Called by grpc, on its own threads, for each handshake; None keeps what is in use.
+
+        A clock that was set back makes the certificate one of the future: that is renewed, too.
+        """
+        now = self._wall()
+        current = self._issued <= now < self._renew_at and self._signer == self._authority().signer
+        return None if current else self._issue()
 
     def _issue(self) -> grpc.ServerCertificateConfiguration:
-        now = self._wall()
+        now, authority = self._wall(), self._authority()
         key = ec.generate_private_key(ec.SECP256R1())
-        *chain, _ = self._authority.issue_server([*self._names, *self._addresses], key.public_key(), now)
-        self._renew_at = now + RENEWAL
+        *chain, _ = authority.issue_server([*self._names, *self._addresses], key.public_key(), now)
+        end = x509.load_pem_x509_certificate(chain[0].encode()).not_valid_after_utc
+        self._issued, self._renew_at, self._signer = now, now + (end - now) / 2, authority.signer
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )

@@ -1,10 +1,12 @@
 """What the control plane is told when it starts."""
 
+import datetime as dt
 from collections.abc import Iterable
 from typing import Self
 
 import msgspec
 
+from ambit.ca.authority import LEAF_LIFETIME
 from ambit.core.names import (
     CLUSTER_DOMAIN,
     CONTROL_DEBUG_PORT,
@@ -38,6 +40,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     debug_port: int | None = CONTROL_DEBUG_PORT
     batch_seconds: float = 0.005
     """Changes that come within this time are compiled and sent together."""
+    leaf_lifetime: dt.timedelta = LEAF_LIFETIME
+    """How long certificates live at most."""
     certificate_rate: float = 20.0
     certificate_burst: int = 500
     """Certificates per second and node: a node that restarts asks for all its pods at once."""

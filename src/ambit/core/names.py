@@ -43,7 +43,15 @@ CA_TOKEN_AUDIENCE = "istio-ca"  # noqa: S105 - an audience, not a secret
 ROOT_CERT_CONFIGMAP = "istio-ca-root-cert"
 ROOT_CERT_KEY = "root-cert.pem"
 ROOT_KEY_SECRET = "istio-ca-secret"  # noqa: S105 - a name, not a secret
+AUTHORITY_SECRET = "ambit-ca"  # noqa: S105 - a name, not a secret
+"""What the mesh does now: who signs, and what is trusted."""
 CONTROL_LEASE = "ambit-control"
+CRL_CONFIGMAP = "istio-ca-crl"
+CRL_KEY = "ca-crl.pem"
+TRUST_CONFIGMAP = "ambit-trust"
+"""In the system namespace: what node agents are to trust, and who signs."""
+TRUST_ANNOTATION = "ambit.io/trust"
+"""On a node agent's pod: the digest of the trust that its proxy has and its certificates follow."""
 
 CONVERTED_STRICT_POLICY = "istio_converted_static_strict"
 """Name of the Authorization that stands for STRICT mTLS, in the root namespace (as istiod sends it)."""

@@ -45,6 +45,7 @@ from ambit.node.upstream.certificates import Certificates
 from ambit.node.upstream.channel import ControlPlane
 from ambit.node.upstream.csr import Certificate
 from ambit.node.upstream.subscription import Subscription
+from ambit.node.upstream.trust import TrustFollower
 from ambit.plan import node_proxy
 from ambit.plan.values import LocalPod, NodeSettings
 from ambit.xds.frames import Node
@@ -86,6 +87,7 @@ class NodeAgent:
             settings.token,
             settings.cluster_id,
             settings.server_name,
+            lambda: self.trust.roots,
         )
         self.authority = Authority(control)
         self.subscription = Subscription(control, _identify(settings), self.state, self._applied)
@@ -98,6 +100,14 @@ class NodeAgent:
             self.server,
             self.subscription.complete.is_set,
             self._certificate,
+        )
+        self.trust = TrustFollower(
+            client,
+            (settings.pod_namespace, settings.pod_name),
+            self.state,
+            self.certificates,
+            self.configuration.trusted,
+            self.configuration.secrets,
         )
         self.flows = Collector(
             self.state,
@@ -161,6 +171,7 @@ class NodeAgent:
             stack.callback(os.close, _lock(settings.run / "agent.lock"))
             self._write_bootstrap()
             self.configuration.begin()
+            self.trust.restore()
             restored = self.enroller.restore()
             await self.logs.start()
             stack.callback(self.logs.stop)
@@ -175,6 +186,7 @@ class NodeAgent:
                         self.subscription.run(),
                         self.certificates.run(),
                         self.pre_mesh.run(),
+                        self.trust.run(),
                         self.reconciler.run(),
                         CniServer(
                             settings.run / "cni.sock", self.reconciler.add, self.reconciler.remove
@@ -243,6 +255,7 @@ class NodeAgent:
         self.flows.forget()
         self.subscription.begin_anew()
         self.enroller.persist()
+        self.trust.persist()
 
     async def _readopt(self, restored: Iterable[Sandbox]) -> None:
         for sandbox in restored:
@@ -255,6 +268,7 @@ class NodeAgent:
         return self.certificates.get(identity)
 
     def _certified(self, certificate: Certificate) -> None:
+        self.trust.certified(certificate)
         self.configuration.certified(certificate)
 
     def _asked(self, type_url: str, wanted: tuple[str, ...]) -> None:

@@ -166,6 +166,7 @@ async def test_3_a_secret_is_answered_when_there_is_a_certificate() -> None:
     node.configuration.asked(SECRET, wanted)
     assert node.versions(SECRET) == {}
     node.certificate = issued()
+    node.configuration.trusted(node.certificate.roots.decode())
     node.configuration.certified(node.certificate)
     assert set(node.versions(SECRET)) == set(wanted[:3])
     before = node.versions(SECRET)

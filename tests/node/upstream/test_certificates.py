@@ -19,6 +19,7 @@ from tests.node.world import until
 
 WEB = Identity("cluster.local", "default", "web")
 OTHER = Identity("cluster.local", "default", "other")
+THIRD = Identity("cluster.local", "default", "third")
 NOW = 1_800_000_000.0
 
 
@@ -27,6 +28,8 @@ class World:
 
     def __init__(self, path: Path) -> None:
         self.now = NOW
+        self.elapsed = 0.0
+        self.lifetime = dt.timedelta(0)
         self.authority = Authority.create(
             "cluster.local", dt.datetime.fromtimestamp(NOW - 86_400 * 30, dt.UTC)
         )
@@ -37,7 +40,9 @@ class World:
         self.certificates = self.agent()
 
     def agent(self) -> Certificates:
-        return Certificates(self.sign, self.state, self.issued.put_nowait, lambda: self.now)
+        return Certificates(
+            self.sign, self.state, self.issued.put_nowait, lambda: self.now, lambda: self.elapsed
+        )
 
     async def sign(self, identity: Identity, csr: str) -> list[str]:
         self.order.append(identity)
@@ -46,7 +51,12 @@ class World:
         request = parse_request(csr)
         assert request.identity == identity
         now = dt.datetime.fromtimestamp(self.now, dt.UTC)
-        return self.authority.issue(identity, request.public_key, now)
+        return self.authority.issue(identity, request.public_key, now, self.lifetime)
+
+    def passes(self, seconds: float) -> None:
+        """Time passes, for both clocks."""
+        self.now += seconds
+        self.elapsed += seconds
 
     async def next(self) -> Certificate:
         async with asyncio.timeout(10):
@@ -117,6 +127,84 @@ async def test_3_a_failed_renewal_keeps_the_valid_certificate_until_its_end(worl
         assert world.certificates.get(WEB) is None
         with pytest.raises(AmbitError, match="on holiday"):
             await world.certificates.obtain(WEB)
+
+
+async def test_2_an_authority_with_another_clock_is_not_asked_without_end(world: World) -> None:
+    """What it signs is past half of its life when it comes."""
+    async with running(world.certificates):
+        world.certificates.want(WEB)
+        first = await world.next()
+        sign = world.authority.issue
+        world.authority.issue = lambda *words: sign(*words[:2], words[2] - dt.timedelta(hours=20))  # type: ignore[method-assign]
+        world.passes(43_200)
+        world.certificates.want(OTHER)
+        assert {(await world.next()).identity, (await world.next()).identity} == {WEB, OTHER}
+        [held, other] = sorted(world.certificates.states(), key=lambda each: each.identity != WEB)
+        assert held.certificate is not None and held.certificate.not_before < first.not_before + 43_200
+        for each in (held, other):
+            assert each.due >= world.now + 60
+
+
+async def test_3_back_off_of_a_jumped_clock_is_forgotten(world: World) -> None:
+    async with running(world.certificates):
+        world.certificates.want(WEB)
+        first = await world.next()
+        world.refusal = "not valid now"
+        world.now += 10 * 86_400
+        world.certificates.want(OTHER)
+        await until(lambda: all(each.problem for each in world.certificates.states()))
+        world.now = NOW + 60
+        world.certificates.want(THIRD)
+        await until(lambda: all(each.problem for each in world.certificates.states()))
+        [web] = [each for each in world.certificates.states() if each.identity == WEB]
+        assert web.certificate == first and NOW + 34_000 < web.due < NOW + 43_300
+
+
+async def test_3_a_renewal_is_repeated_more_often_near_the_end(world: World) -> None:
+    world.lifetime = dt.timedelta(seconds=60)
+    async with running(world.certificates):
+        world.certificates.want(WEB)
+        first = await world.next()
+        world.refusal = "away"
+        # Half of the life without the authority.
+        world.passes(first.renew_at(0) - world.now)
+        asked = len(world.order)
+        while world.now < first.not_after - 1:
+            world.certificates.want(OTHER)
+            await until(lambda asked=asked: len(world.order) > asked)  # type: ignore[misc]
+            await until(lambda: all(each.due > world.now for each in world.certificates.states()))
+            asked = len(world.order)
+            [web] = [each for each in world.certificates.states() if each.identity == WEB]
+            assert web.due - world.now <= max(0.6, (first.not_after - world.now) / 8 * 1.21)
+            world.passes(max(0.5, web.due - world.now))
+            world.certificates.forget(OTHER)
+        world.refusal = ""
+        world.certificates.want(THIRD)
+        renewed = {(await world.next()).identity, (await world.next()).identity}
+        assert renewed == {WEB, THIRD}, "within the last second, too"
+        assert first.valid(world.now)
+
+
+async def test_5_certificates_of_a_former_authority_are_renewed_soon(world: World) -> None:
+    async with running(world.certificates):
+        world.certificates.want(WEB)
+        first = await world.next()
+        new = Authority.create("cluster.local", dt.datetime.fromtimestamp(NOW - 86_400, dt.UTC))
+        world.certificates.follow(first.signer)
+        assert world.certificates.strays == []
+        world.certificates.follow(new.signer)
+        assert world.certificates.strays == [WEB]
+        [state] = world.certificates.states()
+        assert state.due <= world.now + 303, "within five minutes, though it lives for a day"
+        world.passes(303)
+        world.certificates.want(OTHER)
+        assert {(await world.next()).identity, (await world.next()).identity} == {WEB, OTHER}
+        assert set(world.certificates.strays) == {WEB, OTHER}, "a replica that lags signs with the former key"
+        assert all(each.due <= world.now + 61 for each in world.certificates.states())
+        world.authority = new
+        world.passes(61)
+        world.certificates.want(THIRD)
+        await until(lambda: not world.certificates.strays)
 
 
 async def test_4_who_waits_is_served_at_once_despite_back_off(world: World) -> None:

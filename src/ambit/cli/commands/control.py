@@ -1,5 +1,6 @@
 """`ambit control`: the control plane."""
 
+import datetime as dt
 from pathlib import Path
 
 import click
@@ -7,6 +8,9 @@ import click
 from ambit.cli.daemon_options import log_options
 from ambit.core import names
 from ambit.core.errors import BadInput
+
+LEAST_LIFETIME, MOST_LIFETIME = 10, 30 * 86_400
+"""Seconds: shorter ones could not be renewed in time; longer ones should not exist, for nothing cuts them off."""
 
 
 @click.group("control")
@@ -56,6 +60,13 @@ def command() -> None:
     metavar="NAMESPACE/NAME",
     help="Service account of node agents; may be repeated.",
 )
+@click.option(
+    "--certificate-lifetime",
+    default="24h",
+    show_default=True,
+    metavar="DURATION",
+    help="How long certificates of workloads live at most, as 90s, 30m or 12h.",
+)
 @click.option("--instance", default="ambit-control", envvar="POD_NAME", help="Name of this replica.")
 @click.option("--port", default=names.CONTROL_TLS_PORT, show_default=True, help="Port for nodes (TLS).")
 @click.option(
@@ -77,6 +88,7 @@ def run(
     cluster_id: str,
     network: str,
     node_accounts: tuple[str, ...],
+    certificate_lifetime: str,
     instance: str,
     port: int,
     plain_port: int,
@@ -98,6 +110,7 @@ def run(
         cluster_id=cluster_id,
         network=network,
         instance=instance,
+        leaf_lifetime=_lifetime(certificate_lifetime),
         tls_port=port,
         plain_port=plain_port,
         debug_port=debug_port,
@@ -106,6 +119,17 @@ def run(
         settings = settings.with_accounts(_account(each) for each in node_accounts)
     set_up(log_level, as_json=log_format == "json")
     asyncio.run(main(settings, kubeconfig, context))
+
+
+def _lifetime(text: str) -> dt.timedelta:
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = text[:-1], text[-1:]
+    if not number.isascii() or not number.isdecimal() or unit not in units:
+        raise BadInput(f"{text!r} is no duration", "write a number and s, m or h: 90s, 30m, 12h")
+    seconds = int(number) * units[unit]
+    if not LEAST_LIFETIME <= seconds <= MOST_LIFETIME:
+        raise BadInput(f"certificates cannot live for {text}", "choose between 10s and 720h")
+    return dt.timedelta(seconds=seconds)
 
 
 def _account(text: str) -> tuple[str, str]:

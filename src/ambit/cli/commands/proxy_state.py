@@ -1,4 +1,4 @@
-"""What node proxies know: `ambit workloads|services|policies|certs|connections`.
+"""What node proxies know: `ambit workloads|services|policies|connections`.
 
 Columns are those of `istioctl ztunnel-config`.
 """
@@ -75,27 +75,6 @@ def _policy_rows(dump: Dump) -> Iterable[Row]:
         yield [policy["namespace"], policy["name"], policy["action"], policy["scope"]]
 
 
-def _certificate_rows(dump: Dump) -> Iterable[Row]:
-    for entry in dump["certificates"]:
-        identity, state = entry["identity"], entry["state"]
-        chain = [
-            ("Leaf" if index == 0 else "Intermediate", part) for index, part in enumerate(entry["certChain"])
-        ]
-        for kind, part in [*chain, *(("Root", root) for root in entry["rootCerts"])]:
-            valid = str(part.get("valid", state == "Available")).lower()
-            yield [
-                identity,
-                kind,
-                state,
-                valid,
-                part["serialNumber"],
-                part["expirationTime"],
-                part["validFrom"],
-            ]
-        if not chain:
-            yield [identity, "NA", state, "false", "", "", ""]
-
-
 def _connection_rows(dump: Dump) -> Iterable[Row]:
     for state in dump["workloadState"].values():
         info = state["info"]
@@ -128,14 +107,6 @@ policies = _view(
     "policies",
     ["NAMESPACE", "POLICY NAME", "ACTION", "SCOPE"],
     _policy_rows,
-)
-certs = _view(
-    "certs",
-    "Certificates of the workloads on each node.",
-    "certificates",
-    ["CERTIFICATE NAME", "TYPE", "STATUS", "VALID CERT", "SERIAL NUMBER", "NOT AFTER", "NOT BEFORE"],
-    _certificate_rows,
-    every_node=True,
 )
 connections = _view(
     "connections",

@@ -10,12 +10,15 @@ from ambit.cli.helm import RELEASE, RELEASE_ANNOTATIONS, helm, kubeconfig_file
 from ambit.cli.render.progress import Progress
 from ambit.core.errors import AmbitError, NotRunning
 from ambit.core.names import (
+    AUTHORITY_SECRET,
     CONTROL_LEASE,
+    CRL_CONFIGMAP,
     REDIRECTION_ANNOTATION,
     REDIRECTION_ENABLED,
     ROOT_CERT_CONFIGMAP,
     ROOT_KEY_SECRET,
     SYSTEM_NAMESPACE,
+    TRUST_CONFIGMAP,
 )
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
@@ -91,13 +94,14 @@ async def _none_captured(client: Client) -> None:
 
 
 async def _remove_rest(client: Client) -> None:
-    """What the control plane wrote: the root certificate everywhere, and its key, with our namespace if we made it."""
-    fields = f"metadata.name={ROOT_CERT_CONFIGMAP}"
-    maps = await client.list(CONFIG_MAPS, field_selector=fields)
-    ours = [each.get("data") for each in maps if each["metadata"]["namespace"] == SYSTEM_NAMESPACE]
-    for each in maps:
-        if each.get("data") in ours:
-            await _delete(client, CONFIG_MAPS, each)
+    """What the control plane wrote: roots and revocation lists everywhere, and its keys, with our namespace if we made
+    it."""
+    for name in (ROOT_CERT_CONFIGMAP, CRL_CONFIGMAP):
+        maps = await client.list(CONFIG_MAPS, field_selector=f"metadata.name={name}")
+        ours = [each.get("data") for each in maps if each["metadata"]["namespace"] == SYSTEM_NAMESPACE]
+        for each in maps:
+            if each.get("data") in ours:
+                await _delete(client, CONFIG_MAPS, each)
     try:
         namespace = await client.get(NAMESPACES, SYSTEM_NAMESPACE)
     except NotFound:
@@ -105,7 +109,12 @@ async def _remove_rest(client: Client) -> None:
     if OURS.items() <= (namespace["metadata"].get("labels") or {}).items():
         await _delete(client, NAMESPACES, namespace)
         return
-    for kind, name in ((SECRETS, ROOT_KEY_SECRET), (LEASES, CONTROL_LEASE)):
+    for kind, name in (
+        (SECRETS, ROOT_KEY_SECRET),
+        (SECRETS, AUTHORITY_SECRET),
+        (CONFIG_MAPS, TRUST_CONFIGMAP),
+        (LEASES, CONTROL_LEASE),
+    ):
         await _delete(client, kind, {"metadata": {"name": name, "namespace": SYSTEM_NAMESPACE}})
 
 

@@ -73,7 +73,7 @@ class Configuration:
         self._dependencies = Dependencies()
         self._touched: set[str] = set()
         self._batch: asyncio.Future[Publication] | None = None
-        self._roots: dict[str, bytes] = {}
+        self._bundle = ""
         self._waiting: set[str] = set()
         self.capped: set[str] = set()
         """Keys of pods that reached the limit of destinations."""
@@ -188,12 +188,19 @@ class Configuration:
         self._server.answer(_ordered(found))
 
     def certified(self, certificate: Certificate) -> None:
-        """There is a new certificate: it is sent under both names, and its roots are trusted."""
-        found: list[PlannedResource] = []
-        if self._roots.get(self._settings.trust_domain) != certificate.roots:
-            self._roots[self._settings.trust_domain] = certificate.roots
-            found.append(self._trust())
-        self._publish([*found, *self._secrets(certificate)])
+        """There is a new certificate: it is sent under both names."""
+        self._publish(self._secrets(certificate))
+
+    def trusted(self, bundle: str) -> Publication:
+        """Roots and revocation lists (PEM) by which peers are believed from now on."""
+        if self._bundle == bundle:
+            return self._publish(())
+        self._bundle = bundle
+        return self._publish([self._trust()])
+
+    def secrets(self) -> Publication:
+        """Certificates and trust as sent so far, to be awaited."""
+        return self._server.latest(SECRET)
 
     def uncertified(self, identity: Identity) -> None:
         """No pod of this node has the identity any more: its key leaves Envoy."""
@@ -201,7 +208,7 @@ class Configuration:
 
     def _secret(self, name: str) -> list[PlannedResource]:
         if name == names.TRUST:
-            return [self._trust()] if self._roots else []
+            return [self._trust()] if self._bundle else []
         try:
             certificate = self._certificate(names.parse_secret(name))
         except ValueError:
@@ -215,7 +222,7 @@ class Configuration:
         ]
 
     def _trust(self) -> PlannedResource:
-        return node_proxy.trust_bundle({domain: pem.decode() for domain, pem in self._roots.items()})
+        return node_proxy.trust_bundle({self._settings.trust_domain: self._bundle})
 
     # Answers
 

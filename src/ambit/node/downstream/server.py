@@ -104,6 +104,14 @@ class EnvoyServer:
         """As `publish`, for answers to questions, which nobody awaits: there can be thousands under way."""
         self._update(found, ())
 
+    def latest(self, type_url: str) -> Publication:
+        """What was published of a type so far, to be awaited as a whole."""
+        names = frozenset(self.store.resources(type_url))
+        publication = Publication({type_url: self.store.revision(type_url)}, {type_url: names})
+        if not publication.check(stream.progress for stream in self._streams):
+            self._publications.append(publication)
+        return publication
+
     def _update(
         self, changed: Iterable[tuple[str, Resource]], removed: Iterable[tuple[str, str]]
     ) -> list[Changed]:

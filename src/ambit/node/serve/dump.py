@@ -10,8 +10,10 @@ from typing import Any
 
 import msgspec
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 
+from ambit.ca import bundle
 from ambit.core.identity import Identity
 from ambit.model.policy import Authorization, Exact, Match, Prefix, Presence, StringMatch, Suffix
 from ambit.model.service import BalancingMode, IpFamilies, Service, VirtualAddress
@@ -37,6 +39,7 @@ def config_dump(
     pods: Mapping[str, Any],
     config: Mapping[str, Any],
     version: Mapping[str, str],
+    now: float,
 ) -> Iterator[bytes]:
     """Parts of one JSON document."""
     encode = msgspec.json.encode
@@ -50,7 +53,7 @@ def config_dump(
     )
     yield b'],"policies":['
     yield from _joined(encode(policy(each)) for each in state.authorizations())
-    yield b'],"certificates":' + encode([certificate(each) for each in certificates])
+    yield b'],"certificates":' + encode([certificate(each, now) for each in certificates])
     yield b',"workloadState":' + encode(pods)
     yield b',"stagedServices":{},"staticConfig":{},"version":' + encode(version)
     yield b',"config":' + encode(config) + b"}\n"
@@ -128,17 +131,33 @@ def policy(value: Authorization) -> dict[str, Any]:
     }
 
 
-def certificate(value: CertificateState) -> dict[str, Any]:
+def certificate(value: CertificateState, now: float) -> dict[str, Any]:
+    """ztunnel's fields; `valid`, `ends`, `renewal` (seconds since 1970), `root` (serial number of the one in use) and
+    `problem` are ours."""
     held = value.certificate
+    ours = {"renewal": value.due, **({"problem": value.problem} if value.problem else {})}
     if held is None:
         state = f"Unavailable: {value.problem}" if value.problem else "Initializing"
-        return {"identity": value.identity.uri, "state": state, "certChain": [], "rootCerts": []}
+        return {"identity": value.identity.uri, "state": state, "certChain": [], "rootCerts": [], **ours}
+    chain = x509.load_pem_x509_certificates(held.chain)
+    roots = bundle.certificates(held.roots.decode())
+    used = next((root for root in roots if _issued(root, chain[-1])), None)
     return {
         "identity": value.identity.uri,
-        "state": "Available",
-        "certChain": [_pem(each) for each in x509.load_pem_x509_certificates(held.chain)],
-        "rootCerts": [_pem(each) for each in x509.load_pem_x509_certificates(held.roots)],
+        "state": "Available" if held.valid(now) else "Unavailable: the certificate is not valid now",
+        "certChain": [_pem(each, now) for each in chain],
+        "rootCerts": [_pem(each, now) for each in roots],
+        "root": str(used.serial_number) if used is not None else "",
+        **ours,
     }
+
+
+def _issued(root: x509.Certificate, last: x509.Certificate) -> bool:
+    try:
+        last.verify_directly_issued_by(root)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 class CertificateView(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -150,6 +169,10 @@ class CertificateView(msgspec.Struct, frozen=True, rename="camel", omit_defaults
     valid_from: str = ""
     valid_to: str = ""
     remaining: int = 0
+    renewal: int = 0
+    """Seconds until it is asked for again."""
+    signer: str = ""
+    """Key identifier of who signed it."""
     problem: str = ""
 
 
@@ -157,7 +180,10 @@ def certificate_view(value: CertificateState, now: float) -> CertificateView:
     held: Certificate | None = value.certificate
     if held is None:
         return CertificateView(
-            value.identity.uri, "unavailable" if value.problem else "requested", problem=value.problem
+            value.identity.uri,
+            "unavailable" if value.problem else "requested",
+            renewal=max(0, int(value.due - now)),
+            problem=value.problem,
         )
     return CertificateView(
         value.identity.uri,
@@ -166,6 +192,8 @@ def certificate_view(value: CertificateState, now: float) -> CertificateView:
         _stamp(held.not_before),
         _stamp(held.not_after),
         int(held.not_after - now),
+        max(0, int(value.due - now)),
+        held.signer,
         value.problem,
     )
 
@@ -236,12 +264,15 @@ def _ports(ports: Iterable[Port]) -> dict[str, int]:
     return {str(port.service): port.target for port in ports}
 
 
-def _pem(value: x509.Certificate) -> dict[str, str]:
+def _pem(value: x509.Certificate, now: float) -> dict[str, Any]:
+    begin, end = value.not_valid_before_utc.timestamp(), value.not_valid_after_utc.timestamp()
     return {
         "pem": base64.b64encode(value.public_bytes(serialization.Encoding.PEM)).decode(),
         "serialNumber": str(value.serial_number),
-        "validFrom": _stamp(value.not_valid_before_utc.timestamp()),
-        "expirationTime": _stamp(value.not_valid_after_utc.timestamp()),
+        "validFrom": _stamp(begin),
+        "expirationTime": _stamp(end),
+        "valid": begin <= now < end,
+        "ends": end,
     }
 
 

@@ -106,7 +106,7 @@ class Endpoints:
         }
         config = {"localNode": agent.settings.node, "clusterId": agent.settings.cluster_id}
         states = agent.certificates.states()
-        parts = dump.config_dump(agent.state, states, pods, config, self._versions())
+        parts = dump.config_dump(agent.state, states, pods, config, self._versions(), time.time())
 
         async def stream() -> AsyncGenerator[bytes, None]:
             for part in parts:

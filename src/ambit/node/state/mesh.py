@@ -55,6 +55,10 @@ class Stored(msgspec.Struct, frozen=True):
     touched: frozenset[str] = frozenset()
 
 
+_OWN = "ambit"
+"""Stands for a type URL in rows that are not the control plane's."""
+
+
 class MeshState:
     """One state file. All methods are quick and synchronous; one thread only."""
 
@@ -116,6 +120,15 @@ class MeshState:
         for name in changed:
             self._values.pop((type_url, name), None)
         return Stored(tuple(changed), refused, frozenset(touched))
+
+    def keep(self, name: str, value: bytes) -> None:
+        """Stores a value of the agent's own. Raises StateNotWritten or StateLost."""
+        with transaction(self.database) as database:
+            database.execute("INSERT OR REPLACE INTO resource VALUES (?, ?, '', ?)", (_OWN, name, value))
+
+    def kept(self, name: str) -> bytes | None:
+        rows = self._rows("SELECT body FROM resource WHERE type = ? AND name = ?", _OWN, name)
+        return rows[0][0] if rows else None
 
     def mark_complete(self, type_url: str) -> None:
         """Remembers that the first complete answer for a type was stored."""

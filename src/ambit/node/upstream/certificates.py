@@ -2,9 +2,12 @@
 
 Rules:
 1. A key is made here for each request and leaves only to this node's Envoy and state file.
-2. A certificate is renewed at half life with jitter, at once after a jump of the wall clock beyond that.
-3. A failed renewal keeps the valid certificate; an expired one is never offered.
+2. A certificate is renewed at half life with jitter, at once after a jump of the wall clock beyond that; a jump in
+   either direction also ends back-off, whose times it made meaningless.
+3. A failed renewal keeps the valid certificate, and is repeated more often the less of its life is left; an expired one
+   is never offered.
 4. Whoever waits for a certificate is served before renewals and prefetches.
+5. When another authority signs, certificates of the former one are renewed within minutes.
 """
 
 import asyncio
@@ -28,6 +31,11 @@ _CLOCK_CHECK = 5.0
 _FIRST_RETRY = 1.0
 _LAST_RETRY = 150.0
 """Back-off per identity (ztunnel `src/identity/manager.rs`)."""
+_LEAST_RETRY = 0.5
+_JUMP = 10.0
+"""Seconds by which the wall clock and the monotonic one may differ between two looks."""
+_SPREAD = 1 / 288
+"""Part of a certificate's life over which renewals after a change of the authority are spread: 5 minutes of a day."""
 
 Sign = Callable[[Identity, str], Awaitable[list[str]]]
 """Sends a CSR (PEM) to the authority; raises AmbitError when it refuses or cannot be reached."""
@@ -39,10 +47,12 @@ class CertificateState(msgspec.Struct, frozen=True):
     identity: Identity
     certificate: Certificate | None
     problem: str
+    due: float = 0.0
+    """When it will be asked for again, in seconds since 1970."""
 
 
 class _Entry:
-    __slots__ = ("certificate", "due", "failures", "problem", "running", "urgent", "waiters")
+    __slots__ = ("certificate", "due", "failures", "problem", "running", "strays", "urgent", "waiters")
 
     def __init__(self) -> None:
         self.certificate: Certificate | None = None
@@ -50,6 +60,8 @@ class _Entry:
         self.failures = 0
         self.problem = ""
         self.running = False
+        self.strays = 0
+        """Certificates in a row that are of another authority than is said to sign."""
         self.urgent = False
         self.waiters: list[asyncio.Future[Certificate]] = []
 
@@ -63,11 +75,15 @@ class Certificates:
         state: MeshState,
         changed: Callable[[Certificate], None],
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sign = sign
         self._state = state
         self._changed = changed
         self._clock = clock
+        self._monotonic = monotonic
+        self._seen = (clock(), monotonic())
+        self._signer = ""
         self._entries: dict[Identity, _Entry] = {}
         self._wake = asyncio.Event()
 
@@ -79,7 +95,7 @@ class Certificates:
         stored = self._load(identity)
         if stored is not None and stored.valid(self._clock()):
             entry.certificate = stored
-            entry.due = stored.renew_at(random.random())  # noqa: S311 - jitter, not a secret
+            entry.due = self._renewal(entry, stored)
             self._changed(stored)
         self._wake.set()
 
@@ -122,9 +138,29 @@ class Certificates:
         finally:
             entry.waiters.remove(waiter)
 
+    def follow(self, signer: str) -> None:
+        """From now on the authority with this key identifier signs."""
+        if signer == self._signer:
+            return
+        self._signer = signer
+        for entry in self._entries.values():
+            entry.strays = 0
+            if entry.certificate is not None:
+                entry.due = min(entry.due, self._renewal(entry, entry.certificate))
+        self._wake.set()
+
+    @property
+    def strays(self) -> list[Identity]:
+        """Whose certificates are of another authority than is said to sign."""
+        return [
+            identity
+            for identity, entry in self._entries.items()
+            if entry.certificate is not None and self._is_stray(entry.certificate)
+        ]
+
     def states(self) -> list[CertificateState]:
         return [
-            CertificateState(identity, entry.certificate, entry.problem)
+            CertificateState(identity, entry.certificate, entry.problem, entry.due)
             for identity, entry in sorted(self._entries.items())
         ]
 
@@ -156,10 +192,28 @@ class Certificates:
             return
 
     def _notice_clock(self, now: float) -> None:
-        """A clock set back makes certificates not yet valid: those are renewed at once."""
+        """After a jump everything is reckoned anew: what is in the future or over is renewed at once."""
+        elapsed = self._monotonic()
+        (before, then), self._seen = self._seen, (now, elapsed)
+        if abs((now - before) - (elapsed - then)) < _JUMP:
+            return
+        _log.info("the clock jumped by %.0f seconds", (now - before) - (elapsed - then))
         for entry in self._entries.values():
-            if entry.certificate is not None and entry.certificate.not_before > now and not entry.failures:
-                entry.due = min(entry.due, now)
+            held = entry.certificate
+            entry.failures = 0
+            entry.due = self._renewal(entry, held) if held is not None and held.valid(now) else now
+
+    def _renewal(self, entry: _Entry, certificate: Certificate) -> float:
+        """When to renew."""
+        now, jitter = self._clock(), random.random()  # noqa: S311 - jitter, not a secret
+        if self._is_stray(certificate):
+            if entry.strays:
+                return now + min(_LAST_RETRY, _FIRST_RETRY * 2.0 ** min(entry.strays - 1, 8))
+            return now + (certificate.not_after - certificate.not_before) * _SPREAD * jitter
+        return certificate.renew_at(jitter)
+
+    def _is_stray(self, certificate: Certificate) -> bool:
+        return bool(self._signer) and certificate.signer != self._signer
 
     def _due(self, now: float) -> list[Identity]:
         due = [
@@ -188,8 +242,11 @@ class Certificates:
 
     def _failed(self, identity: Identity, entry: _Entry, text: str) -> None:
         entry.failures += 1
+        now, held = self._clock(), entry.certificate
         delay = min(_LAST_RETRY, _FIRST_RETRY * 2.0 ** min(entry.failures - 1, 8))
-        entry.due = self._clock() + delay * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
+        if held is not None and held.valid(now):
+            delay = min(delay, max(_LEAST_RETRY, (held.not_after - now) / 8))
+        entry.due = now + delay * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
         if text != entry.problem:
             _log.warning("no certificate for %s: %s", identity, text)
         entry.problem = text
@@ -200,7 +257,10 @@ class Certificates:
     def _succeeded(self, identity: Identity, entry: _Entry, certificate: Certificate) -> None:
         entry.failures, entry.problem = 0, ""
         entry.certificate = certificate
-        entry.due = certificate.renew_at(random.random())  # noqa: S311 - jitter, not a secret
+        entry.strays = entry.strays + 1 if self._is_stray(certificate) else 0
+        now = self._clock()
+        # One that is past half of its life when it comes: an authority with another clock is not asked without end.
+        entry.due = max(self._renewal(entry, certificate), now + min(60.0, (certificate.not_after - now) / 4))
         _log.info(
             "certificate for %s, valid until %s",
             identity,

@@ -3,7 +3,7 @@
 The root file and the token file are read anew for each connection and each call: both rotate.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import grpc
@@ -30,7 +30,8 @@ class ControlPlane(msgspec.Struct, frozen=True):
     """Where the control plane is and how to be believed there.
 
     Without `root` the connection is plain text, which is refused for anything but a loopback address.
-    `server_name` is the name expected in its certificate when that differs from the address.
+    `server_name` is the name expected in its certificate when that differs from the address. `trusted` gives roots
+    (PEM) besides the file's, which may lag behind while roots change.
     """
 
     address: str
@@ -38,6 +39,7 @@ class ControlPlane(msgspec.Struct, frozen=True):
     token: Path | None = None
     cluster_id: str = DEFAULT_CLUSTER_ID
     server_name: str = ""
+    trusted: Callable[[], str] = lambda: ""
 
     def channel(self) -> grpc.aio.Channel:
         """A new channel. Raises AmbitError when the root is missing or plain text would leave the machine."""
@@ -47,10 +49,14 @@ class ControlPlane(msgspec.Struct, frozen=True):
                     f"{self.address} would be called without TLS", "give --root-cert for the control plane"
                 )
             return grpc.aio.insecure_channel(self.address, _OPTIONS)
+        root = self.trusted().encode()
         try:
-            root = self.root.read_bytes()
+            root = self.root.read_bytes() + b"\n" + root
         except OSError as problem:
-            raise AmbitError(f"cannot read the root certificate {self.root}: {problem.strerror}") from problem
+            if not root:
+                raise AmbitError(
+                    f"cannot read the root certificate {self.root}: {problem.strerror}"
+                ) from problem
         options = [*_OPTIONS]
         if self.server_name:
             options.append(("grpc.ssl_target_name_override", self.server_name))  # type: ignore[arg-type]

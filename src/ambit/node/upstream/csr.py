@@ -14,8 +14,8 @@ from ambit.core.identity import Identity
 
 
 class Certificate(msgspec.Struct, frozen=True):
-    """PEM texts; `chain` is leaf and intermediates, `roots` what the authority wants trusted. Times are UTC
-    seconds since 1970."""
+    """PEM texts; `chain` is leaf and intermediates, `roots` what the authority wants trusted, `signer` its key
+    identifier (lower-case hex). Times are UTC seconds since 1970."""
 
     identity: Identity
     key: bytes
@@ -24,14 +24,15 @@ class Certificate(msgspec.Struct, frozen=True):
     not_before: float
     not_after: float
     serial: int
+    signer: str = ""
 
     def valid(self, now: float) -> bool:
         return self.not_before <= now < self.not_after
 
     def renew_at(self, jitter: float) -> float:
-        """Half of its life, earlier by up to a twentieth of it (`jitter` in 0..1)."""
+        """Half of its life, earlier by up to a tenth of it (`jitter` in 0..1)."""
         life = self.not_after - self.not_before
-        return self.not_before + life * (0.5 - 0.05 * jitter)
+        return self.not_before + life * (0.5 - 0.1 * jitter)
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
@@ -88,7 +89,16 @@ def parsed(key: bytes, chain: bytes, roots: bytes) -> Certificate:
         _seconds(leaf.not_valid_before_utc),
         _seconds(leaf.not_valid_after_utc),
         leaf.serial_number,
+        _signer(leaf),
     )
+
+
+def _signer(leaf: x509.Certificate) -> str:
+    try:
+        found = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    except x509.ExtensionNotFound:
+        return ""
+    return found.hex() if found is not None else ""
 
 
 def _line_ended(text: str) -> str:

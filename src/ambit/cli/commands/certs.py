@@ -1,0 +1,186 @@
+"""`ambit certs`: certificates of workloads, and the authority they come from."""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from ambit.cli.access import cluster_options, open_client, run, with_client
+from ambit.cli.mesh import CONTROL_PLANES, ask, ask_all, node_of, node_pods, system_pods
+from ambit.cli.render.output import emit, emit_data, output_option
+from ambit.core.errors import BadInput, NotRunning
+from ambit.core.names import CONTROL_DEBUG_PORT, DEFAULT_TRUST_DOMAIN, SYSTEM_NAMESPACE
+from ambit.kube.client import Client
+
+COLUMNS = [
+    "NODE", "CERTIFICATE NAME", "TYPE", "STATUS", "VALID CERT", "SERIAL NUMBER", "NOT AFTER", "NOT BEFORE",
+    "ENDS IN", "RENEWED IN", "ROOT",
+]  # fmt: skip
+"""Those of `istioctl ztunnel-config certificate`, then ours. ROOT is the serial number of the root that a chain ends
+in."""
+
+
+@click.group("certs", invoke_without_command=True)
+@cluster_options
+@click.option("--node", default=None, metavar="NODE", help="Ask the proxy of this node.")
+@output_option
+@click.pass_context
+def command(
+    context_: click.Context,
+    name: str | None,
+    kubeconfig: str | None,
+    context: str | None,
+    node: str | None,
+    output: str,
+) -> None:
+    """Certificates of the workloads on each node, and when they end."""
+    if context_.invoked_subcommand is not None:
+        return
+
+    async def work(client: Client) -> list[tuple[dict[str, Any], Any]]:
+        return await ask_all(client, await node_pods(client, node), "/config_dump")
+
+    answers = run(with_client(open_client(name, kubeconfig, context), work))
+    found = sorted([node_of(pod), *row] for pod, dump in answers for row in rows(dump, time.time()))
+    emit(COLUMNS, found, {node_of(pod): dump["certificates"] for pod, dump in answers}, output)
+
+
+def rows(dump: dict[str, Any], now: float) -> Iterable[list[str]]:
+    """The table's rows of one node. Certificates of a proxy that is not ours lack the newer fields."""
+    for entry in dump["certificates"]:
+        identity, state = entry["identity"], entry["state"]
+        chain, roots = entry["certChain"], entry["rootCerts"]
+        if not chain:
+            yield [identity, "NA", state, "false", "", "", "", "", _span(entry.get("renewal"), now), ""]
+        kinds = ["Leaf"] + ["Intermediate"] * (len(chain) - 1) + ["Root"] * len(roots)
+        for kind, part in zip(kinds, [*chain, *roots], strict=False):
+            is_leaf = kind == "Leaf"
+            yield [
+                identity,
+                kind,
+                state,
+                str(part.get("valid", state == "Available")).lower(),
+                part["serialNumber"],
+                part["expirationTime"],
+                part["validFrom"],
+                _span(part.get("ends"), now),
+                _span(entry.get("renewal"), now) if is_leaf else "",
+                entry.get("root", "") if is_leaf else "",
+            ]
+
+
+def _span(moment: float | None, now: float) -> str:
+    """How far away a moment is, in its two largest units; empty when it is not known."""
+    if moment is None:
+        return ""
+    seconds = round(moment - now)
+    if seconds <= 0:
+        return "now" if seconds > -5 else f"{_span(now - seconds, now)} ago"
+    for size, unit, smaller, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if seconds >= size:
+            rest = seconds % size // smaller
+            return f"{seconds // size}{unit}{rest}{small}" if rest else f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+@command.group("root", invoke_without_command=True)
+@cluster_options
+@output_option
+@click.pass_context
+def root(
+    context_: click.Context, name: str | None, kubeconfig: str | None, context: str | None, output: str
+) -> None:
+    """The authority: its roots, who signs, and how far nodes are when one follows another."""
+    if context_.invoked_subcommand is not None:
+        return
+    status = run(with_client(open_client(name, kubeconfig, context), read_trust))
+    if output != "table":
+        emit_data(status, output)
+        return
+    now = time.time()
+    for title, text in summary(status, now):
+        click.echo(f"{title + ':':<18} {text}")
+    click.echo()
+    columns = ["ROOT", "SERIAL NUMBER", "SIGNS", "NOT AFTER", "NOT BEFORE", "ENDS IN", "SHA-256"]
+    emit(columns, [_root_row(each, now) for each in status["certificates"]], status, output)
+
+
+async def read_trust(client: Client) -> dict[str, Any]:
+    """What the control plane says of its authority. Raises NotRunning."""
+    for pod in await system_pods(client, CONTROL_PLANES):
+        if pod.get("status", {}).get("phase") == "Running":
+            status: dict[str, Any] = await ask(client, pod, "/debug/trust", CONTROL_DEBUG_PORT)
+            return status
+    raise NotRunning(f"no control plane runs in namespace {SYSTEM_NAMESPACE}", "type `ambit check`")
+
+
+def summary(status: dict[str, Any], now: float) -> Iterable[tuple[str, str]]:
+    """Titles and sentences about the authority."""
+    words = {
+        "steady": "steady",
+        "spreading": "a new root is spread; the former authority still signs",
+        "renewing": "the new authority signs; certificates of the former one are renewed",
+    }
+    yield "State", words[status["phase"]]
+    yield "From", f"Secret {SYSTEM_NAMESPACE}/{status['source'] or '(deleted)'}"
+    yield "Signer", f"{status['signer'][:16]}, ends in {_span(status['signerEnds'], now)}"
+    count, behind = status["nodes"], status["behind"]
+    yield "Nodes", f"{count - len(behind)} of {count} have acknowledged"
+    if behind:
+        yield "Waiting for", ", ".join(behind)
+    if status["latestEnd"] is not None:
+        yield "At the latest", f"next step in {_span(status['latestEnd'], now)}"
+    if status["revocationEnd"] is not None:
+        yield (
+            "Revocation lists",
+            f"{status['revoked']} revoked; valid for {_span(status['revocationEnd'], now)}",
+        )
+    if status["problem"]:
+        yield "Problem", status["problem"]
+
+
+def _root_row(each: dict[str, Any], now: float) -> list[str]:
+    return [
+        each["subject"],
+        each["serialNumber"],
+        "yes" if each["signs"] else "no",
+        each["expirationTime"],
+        each["validFrom"],
+        _span(each["ends"], now),
+        each["fingerprint"][:16],
+    ]
+
+
+@root.command("rotate")
+@cluster_options
+@click.option(
+    "--trust-domain", default=DEFAULT_TRUST_DOMAIN, show_default=True, help="Named in the new root."
+)
+def rotate(name: str | None, kubeconfig: str | None, context: str | None, trust_domain: str) -> None:
+    """Make a new root in place of the one that ambit made. The mesh goes over to it by itself, without a break."""
+    import datetime as dt
+
+    from ambit.ca.authority import Authority
+    from ambit.control.roots import OWN, PLUGGED_IN, own_secret
+    from ambit.kube.errors import NotFound
+    from ambit.kube.resource import SECRETS
+
+    async def work(client: Client) -> None:
+        try:
+            await client.get(SECRETS, PLUGGED_IN, SYSTEM_NAMESPACE)
+        except NotFound:
+            pass
+        else:
+            raise BadInput(
+                f"the authority is your own, in Secret {SYSTEM_NAMESPACE}/{PLUGGED_IN}",
+                "put the new one there: docs/certificates.md",
+            )
+        status = await read_trust(client)
+        if status["phase"] != "steady":
+            raise BadInput("one root is already following another", "type `ambit certs root` to see how far")
+        new = own_secret(Authority.create(trust_domain, dt.datetime.now(dt.UTC)), SYSTEM_NAMESPACE)
+        await client.patch(SECRETS, OWN, {"data": new["data"]}, SYSTEM_NAMESPACE)
+
+    run(with_client(open_client(name, kubeconfig, context), work))
+    click.echo("A new root is in place and is spread now; type `ambit certs root` to see how far")

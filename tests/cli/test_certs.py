@@ -1,0 +1,94 @@
+"""What `ambit certs` prints."""
+
+import datetime as dt
+
+import pytest
+
+from ambit.cli.commands.certs import COLUMNS, rows, summary
+from ambit.cli.commands.control import _lifetime
+from ambit.core.errors import BadInput
+
+NOW = 1_800_000_000.0
+
+
+def part(serial: str, ends: float, valid: bool = True) -> dict[str, object]:
+    return {
+        "serialNumber": serial,
+        "expirationTime": "then",
+        "validFrom": "before",
+        "valid": valid,
+        "ends": ends,
+    }
+
+
+def test_a_leaf_shows_when_it_ends_and_which_root_it_ends_in() -> None:
+    entry = {
+        "identity": "spiffe://cluster.local/ns/a/sa/b",
+        "state": "Available",
+        "certChain": [part("1", NOW + 3_700), part("2", NOW + 90_061)],
+        "rootCerts": [part("3", NOW - 10, valid=False), part("4", NOW + 86_400 * 3650)],
+        "root": "4",
+        "renewal": NOW + 61,
+    }
+    waiting = {
+        "identity": "spiffe://cluster.local/ns/a/sa/c",
+        "state": "Unavailable: away",
+        "certChain": [],
+        "rootCerts": [],
+        "renewal": NOW - 1,
+    }
+    found = list(rows({"certificates": [entry, waiting]}, NOW))
+    assert all(len(row) == len(COLUMNS) - 1 for row in found)
+    assert [[row[1], *row[3:5], *row[7:]] for row in found] == [
+        ["Leaf", "true", "1", "1h1m", "1m1s", "4"],
+        ["Intermediate", "true", "2", "1d1h", "", ""],
+        ["Root", "false", "3", "10s ago", "", ""],
+        ["Root", "true", "4", "3650d", "", ""],
+        ["NA", "false", "", "", "now", ""],
+    ]
+
+
+def test_a_ztunnel_tells_less() -> None:
+    chain = [{"serialNumber": "1", "expirationTime": "then", "validFrom": "before"}]
+    entry = {"identity": "x", "state": "Available", "certChain": chain, "rootCerts": []}
+    assert list(rows({"certificates": [entry]}, NOW)) == [
+        ["x", "Leaf", "Available", "true", "1", "then", "before", "", "", ""]
+    ]
+
+
+def test_the_authority_in_words() -> None:
+    status = {
+        "phase": "spreading",
+        "source": "cacerts",
+        "signer": "0123456789abcdef0123",
+        "signerEnds": NOW + 86_400,
+        "nodes": 3,
+        "behind": ["node2"],
+        "latestEnd": NOW + 7_200,
+        "revocationEnd": NOW + 3_600,
+        "revoked": 2,
+        "problem": "",
+    }
+    assert dict(summary(status, NOW)) == {
+        "State": "a new root is spread; the former authority still signs",
+        "From": "Secret ambit-system/cacerts",
+        "Signer": "0123456789abcdef, ends in 1d",
+        "Nodes": "2 of 3 have acknowledged",
+        "Waiting for": "node2",
+        "At the latest": "next step in 2h",
+        "Revocation lists": "2 revoked; valid for 1h",
+    }
+    status |= {"phase": "steady", "behind": [], "latestEnd": None, "revocationEnd": None, "problem": "wrong"}
+    told = dict(summary(status, NOW))
+    assert told["State"] == "steady" and told["Problem"] == "wrong" and "Waiting for" not in told
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("24h", 86_400)])
+def test_lifetimes(text: str, seconds: int) -> None:
+    assert _lifetime(text) == dt.timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["", "s", "90", "-5m", "1d", "9s", "721h", "²s"])
+def test_what_is_no_lifetime(text: str) -> None:
+    with pytest.raises(BadInput):
+        _lifetime(text)
