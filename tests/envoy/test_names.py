@@ -13,12 +13,14 @@ IDENTITIES = st.builds(Identity, PART, PART, PART)
 SERVICES = st.just("") | st.builds("{}/{}.svc".format, PART, PART)
 
 
-@given(PODS, st.ip_addresses(), st.integers(1, 65535))
-def test_destinations(pod: str, address, port: int) -> None:  # type: ignore[no-untyped-def]
-    name = names.destination(pod, address, port)
-    assert names.parse_cluster(name) == names.Destination(pod, address, port)
+@given(PODS, st.ip_addresses(), st.integers(1, 65535), st.integers(0, 50))
+def test_destinations(pod: str, address, port: int, generation: int) -> None:  # type: ignore[no-untyped-def]
+    name = names.destination(pod, address, port, generation)
+    assert names.parse_cluster(name) == names.Destination(pod, address, port, generation)
     assert names.pod_of(name) == pod
-    assert name.startswith(names.destination_prefix(pod))
+    assert names.generation_of(name) == generation
+    assert name.startswith(names.destination_prefix(pod, generation))
+    assert not name.startswith(names.destination_prefix(pod, generation + 1))
 
 
 @given(IDENTITIES, SERVICES)

@@ -303,7 +303,7 @@ CHECKS = (
     ),
     Check(
         "workloads", "destinations", "no pod has too many destinations",
-        "type `kubectl delete pod` to let it begin anew", _destinations_served, is_warning=True,
+        "it begins anew once an hour; `kubectl delete pod` does so at once", _destinations_served, is_warning=True,
     ),
     Check(
         "objects", "objects-understood", "every object of the mesh is understood as written",

@@ -4,7 +4,7 @@ None of them depends on policies, services or other workloads (those come as clu
 the plaintext listener's matcher), so ordinary changes never drain a connection.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from envoy.config.core.v3 import socket_option_pb2
@@ -54,11 +54,13 @@ def outbound(
     client_secret: str,
     outer: Iterable[Network],
     only: Iterable[tuple[Address, int]] | None = None,
+    generations: Sequence[int] = (0,),
 ) -> Any:
     """15001: every TCP connection that the pod opens. The cluster `dst|POD|ADDRESS:PORT`, asked for on demand,
     decides how it goes on; the client's address is kept. Destinations outside of the usual networks and of
     `outer` pass through without a question: they would cost a cluster each and can be any number. With `only`
-    nothing but these addresses and ports is asked for, and other destinations inside are refused."""
+    nothing but these addresses and ports is asked for, and other destinations inside are refused. New connections ask
+    for names of the last of `generations`; the others' chains are there for connections that are open."""
     log = access_log.every(names.LOG_OUTBOUND)
     listener = _pod_listener(
         names.outbound_listener(pod),
@@ -69,17 +71,21 @@ def outbound(
         direction="OUTBOUND",
         listener_filters=[_original_destination(), _original_source()],
         filter_chains=[
-            _chain(
-                ASKED,
-                filter_state.network_filter(
-                    filter_state.upstream_namespace(netns),
-                    filter_state.client_certificate(client_secret),
-                    filter_state.client_address(),
-                    filter_state.cluster(
-                        names.destination_prefix(pod).replace("%", "%%") + "%DOWNSTREAM_LOCAL_ADDRESS%"
+            *(
+                _chain(
+                    _asked(generation),
+                    filter_state.network_filter(
+                        filter_state.upstream_namespace(netns),
+                        filter_state.client_certificate(client_secret),
+                        filter_state.client_address(),
+                        filter_state.cluster(
+                            names.destination_prefix(pod, generation).replace("%", "%%")
+                            + "%DOWNSTREAM_LOCAL_ADDRESS%"
+                        ),
                     ),
-                ),
-                tcp_proxy.on_demand(log),
+                    tcp_proxy.on_demand(log),
+                )
+                for generation in generations
             ),
             _chain(
                 PASSED,
@@ -89,7 +95,7 @@ def outbound(
             _chain(LIMITED, tcp_proxy.fixed(names.LIMITED, log)),
         ],
     )
-    asked = matchers.filter_chain(ASKED)
+    asked = matchers.filter_chain(_asked(generations[-1]))
     if only is not None:
         asked = matchers.destination_among(only, asked, matchers.filter_chain(LIMITED))
     reserved = matchers.any_of(matchers.destination_port(port) for port in sorted(RESERVED_PORTS))
@@ -198,6 +204,10 @@ def _pod_listener(
     )
     listener.metadata.filter_metadata[names.METADATA].update({access_log.POD: pod})
     return listener
+
+
+def _asked(generation: int) -> str:
+    return f"{ASKED}.{generation}" if generation else ASKED
 
 
 def _per_family(addresses: Iterable[Address], four: str, six: str) -> list[str]:

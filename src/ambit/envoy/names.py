@@ -47,11 +47,13 @@ carried much)."""
 
 
 class Destination(msgspec.Struct, frozen=True):
-    """What a pod (`source`, a pod key) wants to reach."""
+    """What a pod (`source`, a pod key) wants to reach. Envoy never asks twice for a name: to ask anew, a pod gets
+    another `generation` of names."""
 
     source: str
     address: Address
     port: int
+    generation: int = 0
 
 
 class Tunnel(msgspec.Struct, frozen=True):
@@ -85,13 +87,13 @@ def policy(pod: str) -> str:
     return f"policy|{pod}"
 
 
-def destination(source: str, address: Address, port: int) -> str:
-    return destination_prefix(source) + host_port(address, port)
+def destination(source: str, address: Address, port: int, generation: int = 0) -> str:
+    return destination_prefix(source, generation) + host_port(address, port)
 
 
-def destination_prefix(source: str) -> str:
-    """All destination names of one pod start with this; Envoy appends the original destination."""
-    return f"dst|{source}|"
+def destination_prefix(source: str, generation: int = 0) -> str:
+    """All destination names of one pod and generation start with this; Envoy appends the original destination."""
+    return f"dst.{generation}|{source}|" if generation else f"dst|{source}|"
 
 
 def tunnel(identity: Identity, service: str = "") -> str:
@@ -110,9 +112,10 @@ def parse_cluster(name: str) -> Destination | Tunnel:
     """What an on-demand cluster's name asks for. Raises ValueError for any other name."""
     kind, _, rest = name.partition("|")
     first, separator, last = rest.rpartition("|")
-    if kind == "dst" and separator:
+    generation = _generation(kind)
+    if generation is not None and separator:
         address, port = parse_host_port(last)
-        return Destination(first, address, port)
+        return Destination(first, address, port, generation)
     if kind == "hbone":
         return Tunnel(Identity.parse(last), first)
     raise ValueError(f"{name!r} is not the name of an on-demand cluster")
@@ -128,6 +131,19 @@ def pod_of(name: str) -> str | None:
     kind, _, rest = name.partition("|")
     if kind in {"out", "in", "plain", "local", "policy"}:
         return rest
-    if kind == "dst":
+    if _generation(kind) is not None:
         return rest.partition("|")[0]
     return None
+
+
+def generation_of(name: str) -> int:
+    """The generation of a destination's name; 0 for other names."""
+    return _generation(name.partition("|")[0]) or 0
+
+
+def _generation(kind: str) -> int | None:
+    """Of a destination's kind; None for other kinds."""
+    if kind == "dst":
+        return 0
+    number = kind.removeprefix("dst.")
+    return int(number) if number != kind and number.isdecimal() else None

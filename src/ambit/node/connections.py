@@ -78,6 +78,11 @@ def cookies(netns: str, own: Collection[Address]) -> tuple[int, ...]:
     return tuple(sorted(each.cookie for each in found if _is_of_the_pod(each, own)))
 
 
+def accepted_outbound(netns: str) -> frozenset[int]:
+    """Cookies of the proxy's ends of what the pod opened. Blocks. Raises OSError."""
+    return frozenset(each.cookie for each in sockets.listing(netns) if _is_outbound(each))
+
+
 def sorted_out(
     found: Collection[Socket],
     own: Collection[Address],

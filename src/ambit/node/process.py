@@ -100,6 +100,7 @@ class NodeAgent:
             self.server,
             self.subscription.complete.is_set,
             self._certificate,
+            self._generations_noted,
         )
         self.trust = TrustFollower(
             client,
@@ -187,6 +188,7 @@ class NodeAgent:
                         self.certificates.run(),
                         self.pre_mesh.run(),
                         self.trust.run(),
+                        self.configuration.turnover.run(),
                         self.reconciler.run(),
                         CniServer(
                             settings.run / "cni.sock", self.reconciler.add, self.reconciler.remove
@@ -263,6 +265,9 @@ class NodeAgent:
                 await self.enroller.readopt(sandbox)
             except AmbitError as problem:
                 _log.error("%s", problem.message)
+
+    def _generations_noted(self, pod: LocalPod) -> None:
+        self.enroller.note_generations(pod)
 
     def _certificate(self, identity: Identity) -> Certificate | None:
         return self.certificates.get(identity)

@@ -78,7 +78,7 @@ def _service(
         return _refused(name, f"service {service.key} has no port {asked.port}", tags)
     family = asked.address.version
     endpoints = [
-        _endpoint(source, choice, service, view, pods, settings)
+        _endpoint(source, choice, asked.generation, service, view, pods, settings)
         for choice in choices(service, asked.port, family, view, settings)
         if _is_tunnelled(choice.workload, settings)
         or (choice.address.version == family and not _is_virtual(choice.address, source, view, settings))
@@ -227,6 +227,7 @@ def _is_waypoint(source: LocalPod, gateway: GatewayAddress, view: MeshView, sett
 def _endpoint(
     source: LocalPod,
     choice: Choice,
+    generation: int,
     service: Service,
     view: MeshView,
     pods: LocalPods,
@@ -242,7 +243,7 @@ def _endpoint(
     return clusters.Endpoint(
         listener=names.DIRECT_ORIGINATE,
         hop=(choice.address, choice.port),
-        cluster=names.destination(source.key, choice.address, choice.port),
+        cluster=names.destination(source.key, choice.address, choice.port, generation),
         weight=workload.capacity,
         tags={**_tags(choice, DIRECT), **same_node},
     )

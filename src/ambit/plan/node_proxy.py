@@ -126,6 +126,7 @@ def outbound_resources(
         client_secret=names.client_secret(pod.identity),
         outer=view.outer_networks(settings.network),
         only=only,
+        generations=pod.generations,
     )
     return (planned(LISTENER, names.outbound_listener(pod.key), outbound),)
 

@@ -21,7 +21,8 @@ EXTENSION = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
 
 class LocalPod(msgspec.Struct, frozen=True):
     """An enrolled pod of this node. `netns` is the path of its pinned namespace, unique to the sandbox;
-    `workload` is its record in the workload API once that is known (policy needs it)."""
+    `workload` is its record in the workload API once that is known (policy needs it); `generations` of its
+    destinations' names, the last one for new connections."""
 
     uid: str
     namespace: str
@@ -31,6 +32,7 @@ class LocalPod(msgspec.Struct, frozen=True):
     addresses: tuple[Address, ...]
     netns: str
     workload: Workload | None = None
+    generations: tuple[int, ...] = (0,)
 
     @property
     def key(self) -> str:

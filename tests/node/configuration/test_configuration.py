@@ -3,8 +3,10 @@
 import asyncio
 import datetime as dt
 import ipaddress
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,8 +15,9 @@ from ambit.ca.authority import Authority
 from ambit.core.identity import Identity
 from ambit.envoy import names
 from ambit.model.view import MeshView, Snapshot
-from ambit.node.configuration import configuration
+from ambit.node.configuration import configuration, turnover
 from ambit.node.configuration.configuration import Configuration
+from ambit.node.downstream.publication import Publication
 from ambit.node.downstream.server import EnvoyServer
 from ambit.node.state.mesh import MeshState
 from ambit.node.upstream.csr import Certificate, checked, new_key
@@ -41,13 +44,13 @@ def issued() -> Certificate:
 class Node:
     """A configuration over a view; `complete` and `certificate` are what the rest of the agent knows."""
 
-    def __init__(self, view: MeshView) -> None:
+    def __init__(self, view: MeshView, noted: Callable[[LocalPod], None] = lambda _: None) -> None:
         self.view = view
         self.complete = True
         self.certificate: Certificate | None = None
-        self.server = EnvoyServer(Path("/nonexistent"), lambda *_: None, lambda *_: None)
+        self.server = EnvoyServer(Path("/nonexistent"), lambda *_: None)
         self.configuration = Configuration(
-            view, SETTINGS, self.server, lambda: self.complete, lambda _: self.certificate
+            view, SETTINGS, self.server, lambda: self.complete, lambda _: self.certificate, noted
         )
         self.configuration.begin()
 
@@ -131,8 +134,64 @@ async def test_a_pod_that_is_gone_is_known_by_key_to_its_last_records() -> None:
     assert table.by_address(web.addresses[0]) is None and list(table) == []
 
 
-async def test_2_destinations_of_a_pod_are_capped(monkeypatch: pytest.MonkeyPatch) -> None:
+async def _acknowledged(_: Publication) -> None:
+    """Envoy took it."""
+
+
+async def test_2_a_pod_at_its_limit_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New connections ask for other names; the old ones go when nothing can wait for them any more."""
     monkeypatch.setattr(configuration, "MAX_DESTINATIONS", 2)
+    monkeypatch.setattr(turnover, "GRACE", 0.0)
+    noted: list[tuple[int, ...]] = []
+    node = Node(Snapshot(), lambda pod: noted.append(pod.generations))
+    web = pod("web", "10.1.0.1")
+    node.configuration.add(web)
+    wanted = [names.destination(web.key, ADDRESSES[1], port) for port in (81, 82, 83)]
+    node.configuration.asked(CLUSTER, wanted)
+    assert node.configuration.capped == set() and set(noted) == {(0, 1)}
+    anew = msgspec.structs.replace(web, generations=(0, 1))
+    (outbound,) = node_proxy.outbound_resources(anew, Snapshot(), SETTINGS)
+    assert node.versions(LISTENER)[outbound.name] == outbound.version
+    for name in wanted:
+        answer = node_proxy.destination(name, Snapshot(), LocalPods([anew]), SETTINGS)
+        assert node.versions(CLUSTER)[name] == answer.version
+    assert node.configuration.destinations == 0
+    again = names.destination(web.key, ADDRESSES[1], 81, 1)
+    node.configuration.asked(CLUSTER, [again])
+    assert node.configuration.destinations == 1
+    # No Envoy has acknowledged the listener yet, so nothing goes.
+    work = asyncio.ensure_future(node.configuration.turnover.run())
+    await asyncio.sleep(0)
+    assert set(wanted) <= node.versions(CLUSTER).keys()
+    monkeypatch.setattr(Publication, "settled", _acknowledged)
+    node.configuration.turnover.begun(anew, Publication({}, {}))
+    async with asyncio.timeout(5):
+        while set(wanted) & node.versions(CLUSTER).keys():  # noqa: ASYNC110 - a task of ours changes it
+            await asyncio.sleep(0)
+    work.cancel()
+    assert again in node.versions(CLUSTER)
+    # An old name that Envoy remembers is no question any more.
+    node.configuration.asked(CLUSTER, wanted)
+    assert not set(wanted) & node.versions(CLUSTER).keys()
+    node.configuration.remove(web.key)
+    assert not [name for name in node.versions(CLUSTER) if name.startswith("dst")]
+
+
+async def test_2_a_pod_that_left_and_comes_back_goes_on_with_its_names() -> None:
+    """Envoy does not ask again for those of an earlier generation."""
+    node = Node(Snapshot())
+    web = pod("web", "10.1.0.1")
+    node.configuration.add(msgspec.structs.replace(web, generations=(2,)))
+    node.configuration.release(web.key)
+    node.configuration.add(web)
+    assert [each.generations for each in node.configuration.pods] == [(2,)]
+
+
+async def test_2_destinations_of_a_pod_are_capped_when_it_began_anew_lately(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(configuration, "MAX_DESTINATIONS", 2)
+    monkeypatch.setattr(turnover, "KEPT", 1)
     node = Node(Snapshot())
     web = pod("web", "10.1.0.1")
     node.configuration.add(web)
@@ -151,6 +210,7 @@ async def test_2_destinations_of_a_pod_are_capped(monkeypatch: pytest.MonkeyPatc
 async def test_2_all_pods_together_are_capped_at_a_fair_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(configuration, "NODE_DESTINATIONS", 6)
     monkeypatch.setattr(configuration, "LEAST_SHARE", 2)
+    monkeypatch.setattr(turnover, "KEPT", 1)
     node = Node(Snapshot())
     greedy, modest = pod("greedy", "10.1.0.1"), pod("modest", "10.1.0.2")
     for each, ports in ((greedy, range(81, 91)), (modest, range(81, 84))):

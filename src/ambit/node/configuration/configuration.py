@@ -10,6 +10,7 @@ Rules:
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -28,6 +29,7 @@ from ambit.node.configuration.tracking import (
     TrackedView,
     pod_keys,
 )
+from ambit.node.configuration.turnover import Turnover
 from ambit.node.downstream.publication import Publication
 from ambit.node.downstream.server import EnvoyServer
 from ambit.node.upstream.csr import Certificate
@@ -37,7 +39,8 @@ from ambit.xds.frames import Resource
 
 _log = logging.getLogger("ambit.configuration")
 MAX_DESTINATIONS = 4096
-"""Distinct destinations of one pod; a further one is refused, because Envoy never forgets a name."""
+"""Distinct destinations of one pod; with a further one it begins anew (`ambit.node.configuration.turnover`), or if
+it did so lately the further one is refused."""
 NODE_DESTINATIONS = 8_192
 """When all pods of the node together have so many (220 MiB in Envoy), each may have its share only."""
 LEAST_SHARE = 32
@@ -47,8 +50,17 @@ _ORDER = {CLUSTER: 0, SECRET: 2}
 """Clusters before listeners and extensions (1), certificates last: Envoy asks for those by itself."""
 
 
+class _Earlier:
+    """What was asked for under a former generation; `is_answered`: a connection may still wait for that."""
+
+    def __init__(self, names: set[str], *, is_answered: bool) -> None:
+        self.names = names
+        self.is_answered = is_answered
+
+
 class Configuration:
-    """What one node's Envoy is told. `complete` says whether the node knows enough to open inbound listeners."""
+    """What one node's Envoy is told. `complete` says whether the node knows enough to open inbound listeners; `noted`
+    writes down a pod's generations of names; it may raise AmbitError."""
 
     def __init__(
         self,
@@ -57,12 +69,17 @@ class Configuration:
         server: EnvoyServer,
         complete: Callable[[], bool],
         certificate: Callable[[Identity], Certificate | None],
+        noted: Callable[[LocalPod], None] = lambda _: None,
     ) -> None:
         self._view = view
         self._settings = settings
         self._server = server
         self._complete = complete
         self._certificate = certificate
+        self._noted = noted
+        self.turnover = Turnover(self._pods_by_key, self._change_generations, self._forget, self._renew)
+        self._last_generation: dict[str, int] = {}
+        """Of pods that left the mesh and may come back: Envoy does not ask again for their earlier names."""
         self._pods: dict[str, LocalPod] = {}
         self._former: deque[LocalPod] = deque(maxlen=FORMER)
         self._known = LocalPods()
@@ -70,6 +87,8 @@ class Configuration:
         self._sent: dict[str, frozenset[tuple[str, str]]] = {}
         self._destinations: dict[str, set[str]] = {}
         self._refused: dict[str, set[str]] = {}
+        self._earlier: dict[tuple[str, int], _Earlier] = {}
+        """Generations that are not a pod's last, while Envoy has their clusters."""
         self._dependencies = Dependencies()
         self._touched: set[str] = set()
         self._batch: asyncio.Future[Publication] | None = None
@@ -107,6 +126,14 @@ class Configuration:
 
     def add(self, pod: LocalPod) -> Publication:
         """A pod came, or a fact about it changed."""
+        last = self._last_generation.pop(pod.key, 0)
+        if last > pod.generations[-1]:
+            pod = msgspec.structs.replace(pod, generations=(last,))
+            with contextlib.suppress(AmbitError):
+                self._noted(pod)
+        for generation in pod.generations[:-1]:
+            self._earlier[pod.key, generation] = _Earlier(set(), is_answered=False)
+        self.turnover.resume(pod)
         self._pods[pod.key] = pod
         self._note_pods()
         resources = self._pod_resources(pod)
@@ -116,16 +143,23 @@ class Configuration:
         """A pod's sandbox ends: its listeners, clusters and answers go; await the publication before the
         namespace goes."""
         touched, removed = self._without(key)
-        for name in self._destinations.pop(key, set()):
+        former = [each for each in self._earlier if each[0] == key]
+        gone = self._destinations.pop(key, set()).union(*(self._earlier.pop(each).names for each in former))
+        for name in gone:
             removed.add((CLUSTER, name))
             self._dependencies.forget(Answer("cluster", name))
         removed |= {(CLUSTER, name) for name in self._refused.pop(key, ())}
         self.capped.discard(key)
+        self._last_generation.pop(key, None)
+        self.turnover.left(key)
         return self._publish(self._answers(self._dependencies.on(touched)), removed)
 
     def release(self, key: str) -> Publication:
         """A pod leaves the mesh and goes on running: like `remove`, but its answers stay, as refusals,
         because Envoy does not ask again when the pod comes back."""
+        pod = self._pods.get(key)
+        if pod is not None:
+            self._last_generation[key] = pod.generations[-1]
         touched, removed = self._without(key)
         return self._publish(self._answers(self._dependencies.on(touched)), removed)
 
@@ -151,7 +185,7 @@ class Configuration:
         waiting, self._waiting = self._waiting, set()
         resources = [each for pod in self._pods.values() for each in self._pod_resources(pod)]
         resources += [self._answer(answer.name) for answer in self._dependencies if answer.kind == "cluster"]
-        resources += [self._answer_new(name) for name in sorted(waiting)]
+        resources += self._answers_new(sorted(waiting))
         return self._publish(resources)
 
     async def changed(self, touched: Iterable[str]) -> Publication:
@@ -182,7 +216,7 @@ class Configuration:
             if type_url == CLUSTER and not self._complete():
                 self._waiting.add(name)
             elif type_url == CLUSTER:
-                found.append(self._answer_new(name))
+                found += self._answers_new([name])
             elif type_url == SECRET:
                 found += self._secret(name)
         self._server.answer(_ordered(found))
@@ -226,16 +260,79 @@ class Configuration:
 
     # Answers
 
-    def _answer_new(self, name: str) -> PlannedResource:
-        key = names.pod_of(name)
-        if key is not None and key in self._pods:
-            known = self._destinations.setdefault(key, set())
-            if name not in known and (key in self.capped or len(known) >= self._allowed()):
-                self._cap(key)
-                self._refused.setdefault(key, set()).add(name)
-                return node_proxy.destination(name, self._view, TrackedPods(()), self._settings)
-            known.add(name)
+    def _answers_new(self, asked: Iterable[str]) -> list[PlannedResource]:
+        found: list[PlannedResource] = []
+        for name in asked:
+            pod = self._pods.get(names.pod_of(name) or "")
+            generation = names.generation_of(name)
+            if pod is None:
+                found.append(self._answer(name))
+            elif generation == pod.generations[-1]:
+                found.append(self._answer_new(pod, name))
+            elif (former := self._earlier.get((pod.key, generation))) is not None:
+                former.names.add(name)
+                if former.is_answered:
+                    found.append(self._answer(name))
+            # Else Envoy remembers, on a new stream, a name that no connection can want any more.
+        return found
+
+    def _answer_new(self, pod: LocalPod, name: str) -> PlannedResource:
+        known = self._destinations.setdefault(pod.key, set())
+        if name not in known and (pod.key in self.capped or len(known) >= self._allowed()):
+            if self._begin_anew(pod):
+                self._earlier[pod.key, pod.generations[-1]].names.add(name)
+                return self._answer(name)
+            self._cap(pod.key)
+            self._refused.setdefault(pod.key, set()).add(name)
+            return node_proxy.destination(name, self._view, TrackedPods(()), self._settings)
+        known.add(name)
         return self._answer(name)
+
+    # Generations of names
+
+    def _begin_anew(self, pod: LocalPod) -> bool:
+        """Gives the pod another generation of names. False when it may not have one now."""
+        if not self.turnover.may_begin(pod):
+            return False
+        last = pod.generations[-1]
+        pod = msgspec.structs.replace(pod, generations=(*pod.generations, last + 1))
+        try:
+            self._noted(pod)
+        except AmbitError as problem:
+            _log.error("pod %s cannot begin anew: %s", pod.key, problem.message)
+            return False
+        self.capped.discard(pod.key)
+        former = self._destinations.pop(pod.key, set()) | self._refused.pop(pod.key, set())
+        self._earlier[pod.key, last] = _Earlier(former, is_answered=True)
+        self.turnover.begun(pod, self._change_generations(pod))
+        return True
+
+    def _renew(self, key: str) -> None:
+        pod = self._pods.get(key)
+        if pod is not None and key in self.capped:
+            self._begin_anew(pod)
+
+    def _change_generations(self, pod: LocalPod) -> Publication:
+        self._pods[pod.key] = pod
+        self._note_pods()
+        with contextlib.suppress(AmbitError):
+            self._noted(pod)
+        return self._publish(self._pod_resources(pod))
+
+    def _forget(self, key: str, generation: int) -> int:
+        """Removes the clusters of a generation, for which nothing waits; how many there were."""
+        former = self._earlier.pop((key, generation), None)
+        if former is None:
+            return 0
+        for name in former.names:
+            self._dependencies.forget(Answer("cluster", name))
+        present = self._server.store.resources(CLUSTER).keys() & former.names
+        self._server.publish((), [(CLUSTER, name) for name in present])
+        self._server.refuse(CLUSTER, former.names - present)
+        return len(former.names)
+
+    def _pods_by_key(self, key: str) -> LocalPod | None:
+        return self._pods.get(key)
 
     def _allowed(self) -> int:
         if self.destinations < NODE_DESTINATIONS:

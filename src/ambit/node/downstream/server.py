@@ -112,6 +112,12 @@ class EnvoyServer:
             self._publications.append(publication)
         return publication
 
+    def refuse(self, type_url: str, names: Iterable[str]) -> None:
+        """Tells every stream that these do not exist: it drops them, and never asks for them again."""
+        wanted = tuple(names)
+        for stream in self._streams:
+            stream.send(stream.session.refuse(type_url, wanted))
+
     def _update(
         self, changed: Iterable[tuple[str, Resource]], removed: Iterable[tuple[str, str]]
     ) -> list[Changed]:

@@ -102,6 +102,12 @@ class Enroller:
         sandbox = self._sandboxes.get(uid)
         return sandbox.open_before if sandbox is not None and not sandbox.leaving else ()
 
+    def note_generations(self, pod: LocalPod) -> None:
+        """Writes down which generations of destination names the pod has in Envoy. Raises StateNotWritten."""
+        sandbox = self._sandboxes.get(pod.uid)
+        if sandbox is not None and sandbox.generations != pod.generations:
+            self._change(pod.uid, generations=pod.generations)
+
     def ended_before(self, uid: str, still: Collection[int]) -> None:
         """Of what was open before, only `still` is. Not written down: a cookie never comes back."""
         sandbox = self._sandboxes.get(uid)
@@ -182,7 +188,7 @@ class Enroller:
                 return True
             if not sandbox.leaving:
                 await capture.release(sandbox.netns)
-                self._store(msgspec.structs.replace(sandbox, leaving=time.time()))
+                self._change(uid, leaving=time.time())
                 await self._annotate(sandbox, None)
                 return False
             if time.time() < sandbox.leaving + self._max_drain and await asyncio.to_thread(
@@ -207,8 +213,7 @@ class Enroller:
         if known is not None and known.sandbox == sandbox.sandbox and known.same_namespace():
             if known.leaving:
                 await capture.redirect(known.netns, Capture(dns=known.dns, inbound=known.inbound))
-                known = msgspec.structs.replace(known, leaving=0.0, open_before=await _open_now(known))
-                self._store(known)
+                self._change(known.uid, leaving=0.0, open_before=await _open_now(known))
             await self._annotate(known, REDIRECTION_ENABLED)
             return
         if known is not None:
@@ -231,12 +236,11 @@ class Enroller:
             if self._probes is not None:
                 await self._probes.admit(sandbox.uid, sandbox.addresses, _probed(sandbox))
             await capture.redirect(sandbox.netns, Capture(dns=sandbox.dns, inbound=sandbox.inbound))
-            if started:
-                sandbox = msgspec.structs.replace(sandbox, open_before=await _open_now(sandbox))
+            open_before = await _open_now(sandbox) if started else ()
         except BaseException:
             await self._undo(sandbox)
             raise
-        self._store(sandbox)
+        self._change(sandbox.uid, open_before=open_before)
         await self._annotate(sandbox, REDIRECTION_ENABLED)
         _log.info("pod %s/%s is in the mesh as %s", *sandbox.key, local.identity)
 
@@ -281,6 +285,7 @@ class Enroller:
             identity=Identity(settings.trust_domain, sandbox.namespace, sandbox.account or "default"),
             addresses=sandbox.addresses,
             netns=sandbox.netns,
+            generations=sandbox.generations,
         )
 
     async def _annotate(self, sandbox: Sandbox, value: str | None) -> None:
@@ -296,6 +301,9 @@ class Enroller:
             return
         except Unreachable as problem:
             raise AmbitError(f"the redirection annotation was not written: {problem.message}") from problem
+
+    def _change(self, uid: str, **changes: object) -> None:
+        self._store(msgspec.structs.replace(self._sandboxes[uid], **changes))
 
     def _store(self, sandbox: Sandbox) -> None:
         self._sandboxes[sandbox.uid] = sandbox

@@ -34,6 +34,8 @@ class Sandbox(msgspec.Struct, frozen=True):
     probe_ports: tuple[int, ...] = ()
     open_before: tuple[int, ...] = ()
     """Cookies of the sockets that were there when its traffic was redirected (`ambit.node.connections`)."""
+    generations: tuple[int, ...] = (0,)
+    """Of its destinations' names in Envoy (`ambit.plan.values.LocalPod`)."""
     leaving: float = 0.0
     """Since when (seconds since 1970) it leaves the mesh while it runs; 0 when it does not."""
 
