@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ambit.model.policy import Action, Authorization, Clause, Match, Presence, Rule, Scope
+from ambit.model.workload import TunnelProtocol, Workload
 from ambit.node import pre_mesh
 from tests.node.world import REDIRECTION, Pod, World, making, until
 
@@ -48,6 +49,18 @@ def echo(connection: socket.socket, _: str) -> None:
 async def enrol(world: World, pod: Pod) -> None:
     world.api.label("pods", "default", pod.name)
     await until(lambda: pod.annotations.get(REDIRECTION) == "enabled")
+
+
+async def known(world: World, pod: Pod) -> None:
+    """All nodes know that the pod is reached through a tunnel."""
+    for node in world.nodes.values():
+        assert node.agent is not None
+        state = node.agent.state
+        await until(lambda state=state: _is_tunnelled(state.workload_by_address("", pod.four)))
+
+
+def _is_tunnelled(workload: Workload | None) -> bool:
+    return workload is not None and workload.tunnel is TunnelProtocol.HBONE
 
 
 async def lives(connection: socket.socket) -> bool:
@@ -92,7 +105,8 @@ async def test_they_are_listed_left_alone_and_cut_by_strict(world: World, family
     await enrol(world, server)
     agent = world.nodes["node1"].agent
     assert agent is not None
-    await until(lambda: agent.state.workload_by_address("", server.four) is not None)
+    await known(world, server)
+    await known(world, friend)
     meshed = await asyncio.to_thread(friend.connect, one, 8080)
     assert await lives(meshed)
     end = f"[{one}]:" if ":" in one else f"{one}:"
@@ -146,7 +160,8 @@ async def test_plain_text_of_a_client_that_joined_later_is_cut_by_strict(world: 
     await enrol(world, client)
     agent = world.nodes["node1"].agent
     assert agent is not None
-    await until(lambda: "client" in str(agent.state.workload_by_address("", client.four)))
+    await known(world, client)
+    await known(world, server)
     meshed = await asyncio.to_thread(client.connect, server.four, 8080)
     assert await lives(meshed)
     protocols = [row[1] for row in await shown(world, server)]

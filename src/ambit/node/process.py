@@ -247,7 +247,8 @@ class NodeAgent:
 
     async def _cut_denied(self, concerned: Iterable[LocalPod]) -> None:
         table, before = self.configuration.table, self.pre_mesh.of
-        self.cut += await cut_denied(concerned, self.state, table, self.planned, before)
+        ended = await cut_denied(concerned, self.state, table, self.planned, before)
+        self.cut += ended
 
     def _completed(self) -> None:
         self.configuration.open()

@@ -110,7 +110,7 @@ policies = _view(
 )
 connections = _view(
     "connections",
-    "Open connections of enrolled pods, also those that are older than their enrolment (pre-mesh).",
+    "Open connections of enrolled pods. Protocol pre-mesh: older than the enrolment, in plain text.",
     "workloadState",
     ["WORKLOAD", "DIRECTION", "LOCAL", "REMOTE", "REMOTE TARGET", "PROTOCOL"],
     _connection_rows,
