@@ -80,6 +80,7 @@ async def how_it_ends(connection: socket.socket) -> str:
 
 async def shown(world: World, pod: Pod) -> list[tuple[str, str, str, str]]:
     """What `/connections` says of a pod: direction, protocol, address of the client, destination."""
+    await until(lambda: bool(pod.node.endpoints.ports))
     _, body = await pod.node.http("/connections")
     (found,) = (rows for key, rows in json.loads(body).items() if f"/{pod.name}/" in key)
     return sorted(
