@@ -1,5 +1,6 @@
-"""The control plane gets by with the charts' permissions, and uses every one of them."""
+"""Control plane and node agents get by with the charts' permissions, and use every one of them."""
 
+import asyncio
 import datetime as dt
 import itertools
 from collections.abc import AsyncIterator, Iterator
@@ -10,18 +11,27 @@ import grpc
 import pytest
 
 from ambit.ca.authority import Authority
+from ambit.core.names import REDIRECTION_ANNOTATION, REDIRECTION_ENABLED
 from ambit.kube import resource as kinds
 from ambit.kube.client import Client
 from ambit.local.apiserver.rbac import Action, Authorizer, Decision
 from ambit.local.apiserver.server import ApiServer, ApiSettings
 from ambit.local.apiserver.tokens import User
+from ambit.node.cni.installer import is_deleted
+from ambit.node.enrol.enroller import Enroller
+from ambit.node.enrol.reconciler import Reconciler
+from ambit.node.enrol.sandbox import Sandbox
+from ambit.node.process import locality
+from ambit.node.upstream.trust import TrustFollower
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE
 from tests.charts.rendered import golden_objects
 from tests.control.test_process import WEB, agent_token, ensure, eventually, make_pod, running
 from tests.control.test_trust import files, plug_in
 from tests.control.world import Ztunnel, signing_request
+from tests.node.world import until
 
-ACCOUNT = "system:serviceaccount:ambit-system:ambit-control"
+CONTROL = "system:serviceaccount:ambit-system:ambit-control"
+AGENT = "system:serviceaccount:ambit-system:ztunnel"
 KINDS = {
     each.kind: each
     for each in (kinds.CLUSTER_ROLES, kinds.CLUSTER_ROLE_BINDINGS, kinds.ROLES, kinds.ROLE_BINDINGS)
@@ -47,6 +57,14 @@ class Recorder:
             return decision
 
         return recording
+
+    def asked_no_more_and_no_less_than(self, role: str) -> None:
+        """The charts' roles of that name."""
+        assert self.refused == set()
+        wanted = set(granted(role))
+        # Servers without streaming lists are asked to list before they are watched.
+        listed = {(group, resource, "list") for group, resource, verb in self.used if verb == "watch"}
+        assert self.used <= wanted and wanted - self.used <= listed
 
 
 def granted(name: str) -> Iterator[tuple[str, str, str]]:
@@ -78,21 +96,30 @@ async def admin(api: Path) -> AsyncIterator[Client]:
 
 
 @pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    recorder = Recorder(ACCOUNT)
+def recorder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    recorder = Recorder(request.param)
     monkeypatch.setattr(Authorizer, "decide", recorder.wrap(Authorizer.decide))
     return recorder
 
 
 class Impersonating(Client):
-    """Speaks as the control plane's account over the socket that trusts everybody."""
+    """Speaks as an account over the socket that trusts everybody."""
+
+    account = CONTROL
 
     async def stream(self, method, path, query=None, body=b"", headers=None, **others):  # type: ignore[no-untyped-def]
-        as_account = {**(headers or {}), "Impersonate-User": ACCOUNT}
+        as_account = {**(headers or {}), "Impersonate-User": self.account}
         return await super().stream(method, path, query, body, as_account, **others)
 
 
-async def test_what_is_granted_is_what_is_used(api: Path, admin: Client, recorder: Recorder) -> None:
+class Agent(Impersonating):
+    account = AGENT
+
+
+@pytest.mark.parametrize("recorder", [CONTROL], indirect=True)
+async def test_what_the_control_plane_is_granted_is_what_it_uses(
+    api: Path, admin: Client, recorder: Recorder
+) -> None:
     await make_pod(admin, "shop", "web", "web-0", annotations={"ambient.istio.io/redirection": "enabled"})
     token = await agent_token(admin)
     policies = {
@@ -136,11 +163,36 @@ async def test_what_is_granted_is_what_is_used(api: Path, admin: Client, recorde
             await plane.certificate(signing_request("spiffe://cluster.local/ns/shop/sa/nobody"), token)
         await admin.delete(kinds.PODS, "agent", "ambit-system", grace_period=0)
         await eventually(lambda: refuses(plane, token))
-    assert recorder.refused == set()
-    wanted = set(granted("ambit-control"))
-    # Servers without streaming lists are asked to list before they are watched.
-    listed = {(group, resource, "list") for group, resource, verb in recorder.used if verb == "watch"}
-    assert recorder.used <= wanted and wanted - recorder.used <= listed
+    recorder.asked_no_more_and_no_less_than("ambit-control")
+
+
+@pytest.mark.parametrize("recorder", [AGENT], indirect=True)
+async def test_what_a_node_agent_is_granted_is_what_it_uses(
+    api: Path, admin: Client, recorder: Recorder, tmp_path: Path
+) -> None:
+    said = {REDIRECTION_ANNOTATION: REDIRECTION_ENABLED}
+    await make_pod(admin, "istio-system", "web", "web-0", annotations=said)
+    async with Agent.over_unix(api) as client:
+        parts: Any = None
+        enroller = Enroller(client, parts, parts, parts, parts, parts, asyncio.Event(), 1.0)
+        reconciler = Reconciler(client, "node1", enroller, sandboxes=tmp_path, namespaces=tmp_path)
+        made = await admin.get(kinds.PODS, "web-0", "istio-system")
+        sandbox = Sandbox("istio-system", "web-0", made["metadata"]["uid"], "s", "/n", ())
+        # Before it watches, it looks up what the container runtime tells of: this pod is none of the mesh's.
+        assert await reconciler.add(sandbox) is False
+        trust = TrustFollower(client, ("ambit-system", ""), parts, parts, parts, parts)
+        watching = asyncio.gather(reconciler.run(), trust.run())
+        await until(lambda: trust._informer.is_synced)
+        # The annotation that somebody else wrote is taken back.
+
+        async def annotations() -> Any:
+            return (await admin.get(kinds.PODS, "web-0", "istio-system"))["metadata"].get("annotations", {})
+
+        await eventually(annotations, lambda found: not found)
+        await locality(client, "node1")
+        assert await is_deleted(client, "ambit-system", "ambit-node", lambda: False)
+        watching.cancel()
+    recorder.asked_no_more_and_no_less_than("ambit-node")
 
 
 async def refuses(plane: Any, token: str) -> bool:
