@@ -63,6 +63,8 @@ class CertificateService:
         self._clock = clock
         self._wall = wall
         self._limit = RateLimit(settings.certificate_rate, settings.certificate_burst)
+        self.on_caller: Callable[[str], None] = lambda _: None
+        """Called with the other end of a connection whose caller got a certificate."""
         counters.declare(ISSUED, "Workload certificates issued.")
         counters.declare(REFUSED, "Certificate requests refused, by gRPC status.")
 
@@ -75,6 +77,7 @@ class CertificateService:
             self._note(asked, refusal)
             await context.abort(refusal.status, refusal.reason)
             raise
+        self.on_caller(context.peer())
         self._counters.count(ISSUED)
         event(log, logging.INFO, "certificate issued", identity=asked.identity, caller=asked.caller)
         return pb.IstioCertificateResponse(cert_chain=chain).SerializeToString()

@@ -94,6 +94,8 @@ class Discovery:
         self._bulk = asyncio.Semaphore(BULK_WRITES)
         self.on_answer: Callable[[], None] = lambda: None
         """Called after a node acknowledged or rejected something."""
+        self.on_caller: Callable[[str], None] = lambda _: None
+        """Called with the other end of a connection whose caller is a node agent."""
         counters.declare(PUSHED, "Responses sent, by type.")
         counters.declare(ANSWERED, "Acknowledgements (ack) and rejections (nack) received, by type.")
         counters.declare(REFUSED, "Streams refused, by gRPC status.")
@@ -170,6 +172,7 @@ class Discovery:
             )
             await context.abort(refusal.status, refusal.reason)
             return
+        self.on_caller(context.peer())
         event(log, logging.INFO, "node connected", node=stream.caller.node, caller=stream.caller)
         self._streams.add(stream)
         reader = asyncio.create_task(self._read(stream, requests))

@@ -22,6 +22,7 @@ from ambit.ca.trust import TrustState
 from ambit.control.callers import Authenticator
 from ambit.control.certificates import CertificateService
 from ambit.control.discovery import Discovery
+from ambit.control.guard import ConnectionGuard
 from ambit.control.leader import Leadership
 from ambit.control.mesh import MeshFeed
 from ambit.control.metrics import Counters, family
@@ -88,6 +89,7 @@ class ControlPlane:
         self._discovery = Discovery(settings, self._authenticator, counters)
         self._leadership: Leadership | None = None
         self._keeper: TrustKeeper | None = None
+        self._guard = ConnectionGuard(time.monotonic)
         self._status = StatusWriter(
             client, self._discovery, lambda: self._pods.capturing_nodes, self._leading, wall
         )
@@ -145,6 +147,7 @@ class ControlPlane:
         await _patiently(lambda: publisher.publish(self._settings.system_namespace))
         await self._feed.start()
         server, ports = await self._listen(keeper.signer, debug_port)
+        background.append(group.create_task(self._guard.run(ports.tls)))
         background.append(group.create_task(keeper.run()))
         background.append(group.create_task(publisher.run()))
         background.append(group.create_task(self._status.run()))
@@ -181,6 +184,7 @@ class ControlPlane:
             clock=time.monotonic,
             wall=self._wall,
         )
+        self._discovery.on_caller = signing.on_caller = self._guard.admit
         server = make_server(self._discovery, signing)
         certificate = ServerCertificate(authority, settings.server_names, self._wall)
         tls = listen_tls(server, settings.tls_address, settings.tls_port, certificate.credentials())
@@ -266,6 +270,12 @@ class ControlPlane:
             [((("type", kind),), len(store.resources(kind))) for kind in TYPES],
         )
         lines += family("ambit_xds_nodes", "gauge", "Connected nodes.", [((), len(self._discovery.status()))])
+        lines += family(
+            "ambit_connections_ended_total",
+            "counter",
+            "Connections to the TLS port ended because nobody showed a valid token on them.",
+            [((), self._guard.ended)],
+        )
         lines += self._keeper.metrics() if self._keeper is not None else []
         text = "\n".join([*lines, self._counters.render()])
         return Response(text.encode(), content_type=PROMETHEUS_TEXT)

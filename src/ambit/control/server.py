@@ -32,6 +32,9 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", -1),
     # Who opens connections and says nothing must not keep them for two minutes, the default.
     ("grpc.server_handshake_timeout_ms", 10_000),
+    # A node has two connections. Strangers are seen to by ambit.control.guard; these bound what it cannot see in time.
+    ("grpc.max_allowed_incoming_connections", 3_000),
+    ("grpc.max_connection_idle_ms", 600_000),
     # Two servers on one port would silently share its clients.
     ("grpc.so_reuseport", 0),
 )

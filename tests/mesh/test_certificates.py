@@ -1,0 +1,204 @@
+"""Certificates that live for seconds, under traffic: renewed, signed by another authority, without an authority."""
+
+import base64
+import datetime as dt
+import json
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ambit.ca.authority import Authority, AuthorityFiles
+from ambit.testing.laptop import LaptopMesh
+from ambit.testing.plugin import start_mesh
+from tests.ca.authorities import intermediate_of, revoked_by
+from tests.mesh.test_faults import only
+from tests.mesh.traffic import attempts, start_traffic
+
+pytestmark = [
+    pytest.mark.mesh,
+    pytest.mark.kubectl,
+    pytest.mark.laptop_only("changes the authority and the lifetime of certificates of the whole mesh"),
+]
+NAMESPACE = "certificates"
+SYSTEM = "ambit-system"
+CONTROL = ("-n", SYSTEM, "deployment/ambit-control")
+
+
+@contextmanager
+def short_lived(kubectl_program: str | None, seconds: int) -> Iterator[LaptopMesh]:
+    """An instance whose certificates live so long, with traffic from one node to the other."""
+    with tempfile.TemporaryDirectory(prefix="ambit-") as root:
+        mesh = start_mesh(Path(root), kubectl_program)
+        try:
+            path = "/spec/template/spec/containers/0/args/-"
+            words = ("--certificate-lifetime", f"{seconds}s")
+            patch = [{"op": "add", "path": path, "value": word} for word in words]
+            mesh.kubectl("patch", *CONTROL, "--type=json", "-p", json.dumps(patch))
+            mesh.kubectl("rollout", "status", *CONTROL, "--timeout=60s")
+            mesh.create_namespace(NAMESPACE, {"istio.io/dataplane-mode": "ambient"})
+            start_traffic(mesh, NAMESPACE)
+            yield mesh
+        finally:
+            mesh.ambit("down")
+
+
+@pytest.fixture(scope="module")
+def brief(kubectl_program: str | None) -> Iterator[LaptopMesh]:
+    with short_lived(kubectl_program, 30) as mesh:
+        yield mesh
+
+
+def serials(mesh: LaptopMesh) -> dict[tuple[str, str], str]:
+    """Of each leaf, by node and identity."""
+    return {
+        (node, entry["identity"]): entry["certChain"][0]["serialNumber"]
+        for node, entries in mesh.dump("certs").items()
+        for entry in entries
+        if entry["certChain"]
+    }
+
+
+def all_renewed(mesh: LaptopMesh, timeout: float) -> None:
+    """Until each certificate is another one than now."""
+    before = serials(mesh)
+
+    def renewed() -> bool:
+        now = serials(mesh)
+        return now.keys() == before.keys() and all(now[each] != before[each] for each in before)
+
+    mesh.wait("all certificates are new", renewed, timeout)
+
+
+def nobody_noticed(mesh: LaptopMesh, since: float) -> None:
+    """Every request since then was answered, on new connections and on the one that was open all the time, and who is
+    denied never was."""
+    seen = attempts(mesh, NAMESPACE, since=since)
+    assert {each.kind for each in seen} == {"fresh", "kept"}
+    assert [each for each in seen if each.result != 200] == []
+    assert [each for each in attempts(mesh, NAMESPACE, "denied") if each.result == 200] == []
+
+
+def trust(mesh: LaptopMesh) -> dict[str, Any]:
+    """What `ambit certs root` says; asked again while a control plane is about to go or to come."""
+
+    def asked() -> dict[str, Any] | None:
+        answer = mesh.ambit("certs", "root", "-o", "json", check=False)
+        return json.loads(answer.stdout) if answer.returncode == 0 else None
+
+    found: dict[str, Any] = mesh.wait("the control plane says what is trusted", asked)
+    return found
+
+
+def changed(mesh: LaptopMesh, former: str) -> dict[str, Any]:
+    """What is trusted once another authority than the one with this key signs and is trusted alone."""
+
+    def settled() -> dict[str, Any] | None:
+        found = trust(mesh)
+        return found if found["phase"] == "steady" and found["signer"] != former else None
+
+    found: dict[str, Any] = mesh.wait("the new authority is the only one", settled, timeout=120)
+    return found
+
+
+def plug_in(mesh: LaptopMesh, files: AuthorityFiles, revoked: str = "") -> None:
+    texts = {
+        "ca-cert.pem": files.certificate,
+        "ca-key.pem": files.key,
+        "root-cert.pem": files.roots,
+        "cert-chain.pem": files.chain,
+        "ca-crl.pem": revoked,
+    }
+    data = {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()}
+    metadata = {"name": "cacerts", "namespace": SYSTEM}
+    mesh.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
+
+
+def test_certificates_are_renewed_under_traffic(brief: LaptopMesh) -> None:
+    begin = time.time()
+    for _ in range(2):
+        all_renewed(brief, timeout=60)
+    nobody_noticed(brief, begin)
+
+
+def test_an_authority_that_is_frozen_for_nearly_half_of_a_life_costs_nothing(brief: LaptopMesh) -> None:
+    all_renewed(brief, timeout=60)
+    begin = time.time()
+    pid = only(brief, "control plane")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        brief.wait("a good part of half of a life has passed", lambda: time.time() > begin + 12)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    all_renewed(brief, timeout=60)
+    nobody_noticed(brief, begin)
+
+
+def test_one_root_follows_another_under_traffic(brief: LaptopMesh) -> None:
+    """With two replicas: nodes talk to either."""
+    begin, former = time.time(), trust(brief)
+    brief.kubectl("scale", *CONTROL, "--replicas=2")
+    brief.kubectl("rollout", "status", *CONTROL, "--timeout=60s")
+    assert (former["phase"], former["source"]) == ("steady", "istio-ca-secret")
+    brief.ambit("certs", "root", "rotate")
+    own = changed(brief, former["signer"])
+    assert len(own["certificates"]) == 1 and not own["behind"]
+
+    now = dt.datetime.now(dt.UTC)
+    root = Authority.create("cluster.local", now)
+    plug_in(brief, intermediate_of(root, now))
+    plugged = changed(brief, own["signer"])
+    assert (plugged["source"], len(plugged["certificates"]), plugged["problem"]) == ("cacerts", 1, "")
+    assert brief.ambit("certs", "root", "rotate", check=False).returncode == 2
+    chains = [entry["certChain"] for entries in brief.dump("certs").values() for entry in entries]
+    assert chains and all(len(chain) == 2 for chain in chains), "leaf and intermediate"
+
+    path = "jsonpath={.data.root-cert\\.pem}"
+    published = brief.kubectl("get", "configmap", "istio-ca-root-cert", "-n", NAMESPACE, "-o", path).stdout
+    assert published == root.roots
+    nobody_noticed(brief, begin)
+
+
+def test_revocation_lists_are_taken_up_under_traffic(brief: LaptopMesh) -> None:
+    """Lists that revoke others than those in use: everybody goes on."""
+    former = trust(brief)
+    now = dt.datetime.now(dt.UTC)
+    root = Authority.create("cluster.local", now - dt.timedelta(hours=1))
+    files, other = intermediate_of(root, now), intermediate_of(root, now, "stolen").load()
+    plug_in(brief, files)
+    changed(brief, former["signer"])
+    begin = time.time()
+    stolen = other.path[0].serial_number
+    plug_in(brief, files, revoked_by(root, [stolen], now, dt.timedelta(days=1)))
+    brief.wait(
+        "every node has the lists",
+        lambda: (found := trust(brief))["revoked"] == 1 and not found["behind"],
+        timeout=60,
+    )
+    all_renewed(brief, timeout=60)
+    nobody_noticed(brief, begin)
+
+
+@pytest.mark.soak
+def test_an_authority_away_for_half_of_each_life_costs_nothing(kubectl_program: str | None) -> None:
+    """Certificates of 60 s; of each minute the authority is away for 30 s, stopped and started anew."""
+    rounds = int(os.environ.get("AMBIT_SOAK_ROUNDS", "15"))
+    with short_lived(kubectl_program, 60) as mesh:
+        all_renewed(mesh, timeout=120)
+        begin = time.time()
+        for _ in range(rounds):
+            gone = time.time()
+            mesh.kubectl("scale", *CONTROL, "--replicas=0")
+            # Its start is a part of its absence.
+            mesh.wait("it was away long enough", lambda gone=gone: time.time() > gone + 22)  # type: ignore[misc]
+            mesh.kubectl("scale", *CONTROL, "--replicas=1")
+            mesh.kubectl("rollout", "status", *CONTROL, "--timeout=60s")
+            all_renewed(mesh, timeout=60)
+            mesh.wait("the round is over", lambda gone=gone: time.time() > gone + 60)  # type: ignore[misc]
+            nobody_noticed(mesh, begin)
