@@ -80,3 +80,16 @@ def test_a_stranger_has_an_address_and_no_identity() -> None:
 def test_names_of_others_cannot_drive_the_terminal() -> None:
     text = line(source={"address": "192.0.2.1:5", "workload": "a\x1b[31m", "namespace": "b"}, error="x\r\ny")
     assert text.isprintable()
+
+
+def test_a_wide_line_has_addresses_identities_and_service() -> None:
+    destination = {**FLOW["destination"], "service": "shop/web.shop.svc.cluster.local", "zone": "eu-1"}
+    text = click.unstyle(flow_line({**FLOW, "destination": destination}, wide=True))
+    assert text.endswith(
+        "ALLOWED from[10.244.2.3:40000 spiffe://cluster.local/ns/shop/sa/buyer]"
+        " to[10.244.1.2:8080 web.shop.svc.cluster.local spiffe://cluster.local/ns/shop/sa/seller eu-1]"
+    )
+
+
+def test_a_dry_run_says_what_would_be() -> None:
+    assert line(dryRun="shop/p[1]").endswith("ALLOWED, a dry run by shop/p[1] would deny")

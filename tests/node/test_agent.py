@@ -16,11 +16,12 @@ from ambit.core.address import Address
 from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Rule, Scope
 from ambit.model.service import Service, VirtualAddress
 from ambit.node.capture import apply as capture
-from ambit.node.capture import probes
+from ambit.node.capture import probes, ruleset
 from ambit.node.capture.ruleset import Capture
 from ambit.node.connections import Connection, look
+from ambit.node.flows import metrics as flow_metrics
 from ambit.node.flows.record import Reporter
-from ambit.node.netns import identity, nft
+from ambit.node.netns import counters, identity, nft
 from ambit.node.netns.enter import in_namespace
 from ambit.node.process import NodeAgent
 from ambit.node.supervise.table import State
@@ -353,9 +354,17 @@ async def test_what_the_agent_shows(world: World) -> None:
     bad = next(flow for flow in two.agent.flows.newest() if flow.decision == "deny")
     assert bad.policy == "default/deny[0]"
     assert any(line.endswith('error="denied by policy default/deny[0]"') for line in two.lines)
+    in_namespace(client.netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)).sendto(
+        b"12345678", (str(server.four), 9999)
+    )
+    await until(lambda: counters.read(str(server.netns), ruleset.TABLE)["udp_received"].packets)
+    (shown,) = json.loads((await one.http("/status"))[1])["pods"]
+    assert shown["udp"] == {"sent": {"packets": 1, "bytes": 36}, "received": {"packets": 0, "bytes": 0}}
     status, body = await two.http("/metrics", 1)
     assert status == 200
     text = body.decode()
+    udp = 'ambit_udp_packets_total{direction="received",pod_namespace="default",pod_name="server"} 1'
+    assert udp in text.splitlines()
     opened = [line for line in text.splitlines() if line.startswith("istio_tcp_connections_opened_total{")]
     assert any(
         'reporter="destination"' in line
@@ -385,3 +394,27 @@ async def test_what_the_agent_shows(world: World) -> None:
     assert json.loads(body)["envoy"]["state"] == "serving"
     status, body = await one.http("/nothing")
     assert status == 404
+
+
+async def test_every_connection_is_counted_once_on_both_sides(world: World) -> None:
+    client, server = await pair(world)
+    await eventually(client, server, f"{client.four} 2")
+    nodes = world.nodes["node1"], world.nodes["node2"]
+
+    def counted(counter: int) -> list[int]:
+        return [sum(each[counter] for each in node.agent.flows.counters._series.values()) for node in nodes]
+
+    await until(lambda: counted(flow_metrics.OPENED)[0] == counted(flow_metrics.OPENED)[1] > 0)
+    before = counted(flow_metrics.OPENED)
+    for _ in range(30):
+        assert await client.says(server) == f"{client.four} 2"
+    await until(lambda: counted(flow_metrics.OPENED) == [each + 30 for each in before])
+    assert counted(flow_metrics.CLOSED) == counted(flow_metrics.OPENED)
+    await world.control.put(deny("client"))
+    await eventually(client, server, REFUSED)
+    await until(lambda: counted(flow_metrics.FAILED)[0] == counted(flow_metrics.FAILED)[1] > 0)
+    opened, failed = counted(flow_metrics.OPENED), counted(flow_metrics.FAILED)
+    for _ in range(10):
+        assert await client.says(server) == REFUSED
+    await until(lambda: counted(flow_metrics.FAILED) == [each + 10 for each in failed])
+    assert counted(flow_metrics.OPENED) == opened

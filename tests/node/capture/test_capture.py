@@ -13,6 +13,7 @@ import pytest
 from ambit.core.errors import EnvironmentProblem
 from ambit.core.names import PROBE_ADDRESS_V4, PROBE_ADDRESS_V6, PROXY_MARK
 from ambit.node.capture import apply, ruleset
+from ambit.node.netns import counters
 from ambit.node.netns.enter import in_namespace
 
 pytestmark = pytest.mark.netns
@@ -244,3 +245,44 @@ async def test_a_namespace_that_is_gone_is_a_clear_error() -> None:
         await apply.block("/run/netns/not-there")
     with pytest.raises(EnvironmentProblem, match="/run/netns/not-there"):
         await apply.redirect("/run/netns/not-there", ruleset.Capture())
+
+
+def test_other_udp_passes_and_is_counted(pair: Pair) -> None:
+    """In both directions and families; DNS, TCP and what stays in the pod are no part of it."""
+    assert counters.read(str(pair.pod), ruleset.TABLE) == {}
+    asyncio.run(apply.redirect(str(pair.pod), ruleset.Capture()))
+    nothing = counters.Count()
+    assert counters.read(str(pair.pod), ruleset.TABLE) == {"udp_sent": nothing, "udp_received": nothing}
+
+    def asker() -> tuple[socket.socket, socket.socket]:
+        found = [socket.socket(family, socket.SOCK_DGRAM) for family in (socket.AF_INET, socket.AF_INET6)]
+        for each in found:
+            each.settimeout(TIMEOUT)
+        return found[0], found[1]
+
+    def bound() -> tuple[socket.socket, socket.socket]:
+        four, six = asker()
+        four.bind((NODE, 9999))
+        six.bind((NODE6, 9999))
+        return four, six
+
+    for client, server, address in zip(
+        in_namespace(pair.pod, asker), in_namespace(pair.node, bound), (NODE, NODE6), strict=True
+    ):
+        with client, server:
+            client.sendto(b"1234", (address, 9999))
+            said, whence = server.recvfrom(100)
+            server.sendto(said + said, whence)
+            assert client.recvfrom(100)[0] == b"12341234"
+            client.sendto(b"question", (address, 53))
+            client.sendto(b"inside", ("127.0.0.1" if address == NODE else "::1", 9999))
+    found = counters.read(str(pair.pod), ruleset.TABLE)
+    headers = 20 + 8 + 40 + 8
+    assert found["udp_sent"] == counters.Count(2, headers + 2 * 4)
+    assert found["udp_received"] == counters.Count(2, headers + 2 * 8)
+    assert asyncio.run(apply.is_redirected(str(pair.pod), ruleset.Capture()))
+
+
+def test_counters_of_a_namespace_that_is_gone() -> None:
+    with pytest.raises(FileNotFoundError):
+        counters.read("/run/netns/never-there", ruleset.TABLE)

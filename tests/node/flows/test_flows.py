@@ -259,9 +259,9 @@ async def test_a_failed_tunnel_is_joined_with_its_reason(
         ),
     )
     assert node.flows == []
-    follower = node.collector.follow()
-    async with asyncio.timeout(5):
-        flow = await anext(follower)
+    with node.collector.follow() as to_come:
+        async with asyncio.timeout(5):
+            flow = await to_come.get()
     assert node.flows == [flow]
     assert len(node.lines) == 1
     assert flow.decision == decision

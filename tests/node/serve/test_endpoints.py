@@ -3,7 +3,7 @@
 import pytest
 
 from ambit.node.flows.record import End, Flow, Reporter
-from ambit.node.serve.endpoints import flow_choice
+from ambit.node.serve.flow_choice import flow_choice
 
 FLOW = Flow(
     1.0,
@@ -13,9 +13,15 @@ FLOW = Flow(
     End("10.244.1.3:80", workload="web", namespace="shop"),
 )
 LOST = Flow(
-    1.0, "node1", Reporter.SOURCE, FLOW.source, End("10.96.0.5:80", service="shop/db.shop.svc.cluster.local")
+    1.0,
+    "node1",
+    Reporter.SOURCE,
+    FLOW.source,
+    End("10.96.0.5:80", service="shop/db.shop.svc.cluster.local"),
+    error="no healthy upstream",
 )
-DENIED = Flow(1.0, "node1", Reporter.SOURCE, End("192.0.2.1:40000"), FLOW.destination, decision="deny")
+STRANGER = End("192.0.2.1:40000")
+DENIED = Flow(1.0, "node1", Reporter.SOURCE, STRANGER, FLOW.destination, decision="deny", milliseconds=500)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +35,24 @@ DENIED = Flow(1.0, "node1", Reporter.SOURCE, End("192.0.2.1:40000"), FLOW.destin
         ({"from": "192.0.2.1"}, [DENIED]),
         ({"to": "web", "denied": "true"}, [DENIED]),
         ({"to": "client"}, []),
+        ({"namespace": "shop"}, [FLOW, LOST, DENIED]),
+        ({"namespace": "sho"}, []),
+        ({"namespace": "shop", "from": "192.0.2.1"}, [DENIED]),
+        ({"pod": "shop/client"}, [FLOW, LOST]),
+        ({"pod": "shop/web"}, [FLOW, DENIED]),
+        ({"port": "80"}, [FLOW, LOST, DENIED]),
+        ({"port": "8"}, []),
+        ({"verdict": "allowed"}, [FLOW]),
+        ({"verdict": "denied"}, [DENIED]),
+        ({"verdict": "failed"}, [LOST]),
+        ({"since": "1.5"}, [DENIED]),
     ],
 )
 def test_a_query_chooses(query: dict[str, str], wanted: list[Flow]) -> None:
     assert [flow for flow in (FLOW, LOST, DENIED) if flow_choice(query)(flow)] == wanted
+
+
+@pytest.mark.parametrize("query", [{"port": "http"}, {"since": "yesterday"}, {"verdict": "maybe"}])
+def test_a_query_that_means_nothing_is_refused(query: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"verdict|http|yesterday"):
+        flow_choice(query)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,11 +13,14 @@ from ambit.cli.access import cluster_options, open_client, run, with_client
 from ambit.cli.mesh import node_of, node_pods, read_flows, stream
 from ambit.cli.render.flow_line import flow_line
 from ambit.cli.render.output import FORMATS
+from ambit.cli.since import Since
 from ambit.core.errors import AmbitError
 from ambit.kube.client import Client
 
 Flow = dict[str, Any]
 LOOK_AGAIN = 1.0
+VERDICTS = ("allowed", "denied", "failed")
+_LAST, _ALL = 20, 1_000_000
 
 
 @click.command("flows")
@@ -25,12 +28,18 @@ LOOK_AGAIN = 1.0
 @click.option("-f", "--follow", is_flag=True, help="Wait for more.")
 @click.option(
     "--last",
-    default=20,
-    show_default=True,
+    default=None,
     type=click.IntRange(min=0),
-    help="How many of the past to show first, of those that are chosen; with -f, of each node.",
+    help="How many of the past to show first, of those that are chosen; with -f, of each node."
+    "  [default: 20; with --since all]",
 )
-@click.option("--denied", is_flag=True, help="Only denied ones.")
+@click.option(
+    "--since", default=None, type=Since(), metavar="WHEN", help="Only what ended since: 5m, 1h30m, or a time."
+)
+@click.option("-n", "--namespace", default=None, metavar="NAME", help="Only from or to this namespace.")
+@click.option(
+    "--pod", default=None, metavar="TEXT", help="Only from or to a pod with this in NAMESPACE/NAME."
+)
 @click.option(
     "--from",
     "source",
@@ -45,30 +54,37 @@ LOOK_AGAIN = 1.0
     metavar="TEXT",
     help="Only to a pod, address or service with this in NAMESPACE/NAME.",
 )
+@click.option("--port", default=None, type=click.IntRange(1, 65535), help="Only to this port.")
+@click.option("--verdict", type=click.Choice(VERDICTS), help="Only with this outcome.")
+@click.option("--denied", is_flag=True, help="The same as --verdict denied.")
 @click.option("--node", default=None, metavar="NODE", help="Only decisions of this node.")
 @click.option(
     "-o",
     "--output",
-    type=click.Choice(FORMATS),
+    type=click.Choice((*FORMATS, "wide")),
     default="table",
     show_default=True,
-    help="Lines, JSON lines, or YAML documents.",
+    help="Lines (wide: with addresses, service and whole identities), JSON lines, or YAML documents.",
 )
 def command(
     name: str | None,
     kubeconfig: str | None,
     context: str | None,
     follow: bool,
-    last: int,
+    last: int | None,
+    since: float | None,
     denied: bool,
-    source: str | None,
-    destination: str | None,
+    verdict: str | None,
     node: str | None,
     output: str,
+    **choice: str | int | None,
 ) -> None:
     """Show live decisions: who talked to whom, with which identity, and what was decided by which rule."""
 
-    choice = _choice(denied, source, destination)
+    choice |= {"from": choice.pop("source"), "to": choice.pop("destination")}
+    query = _query({**choice, "since": since, "verdict": "denied" if denied else verdict})
+    if last is None:
+        last = _LAST if since is None else _ALL
 
     def show(flow: Flow) -> None:
         click.echo(_form(flow, output))
@@ -78,9 +94,9 @@ def command(
         if follow:
             async with asyncio.TaskGroup() as group:
                 for pod in pods:
-                    group.create_task(_follow(client, pod, last, choice, show))
+                    group.create_task(_follow(client, pod, last, query, show))
             return
-        flows = await read_flows(client, last, node, choice)
+        flows = await read_flows(client, last, node, query)
         for flow in flows[max(len(flows) - last, 0) :]:
             show(flow)
 
@@ -95,13 +111,12 @@ def _form(flow: Flow, output: str) -> str:
         import yaml
 
         return f"---\n{yaml.safe_dump(flow, sort_keys=False, allow_unicode=True)}".rstrip()
-    return flow_line(flow)
+    return flow_line(flow, wide=output == "wide")
 
 
-def _choice(denied: bool, source: str | None, destination: str | None) -> str:
+def _query(choice: Mapping[str, str | float | None]) -> str:
     """The agents choose, so that `--last` counts only what was asked for."""
-    texts = {"from": source, "to": destination}
-    chosen = {name: text for name, text in texts.items() if text} | ({"denied": "1"} if denied else {})
+    chosen = {key: value for key, value in choice.items() if value is not None}
     return f"&{urlencode(chosen)}" if chosen else ""
 
 

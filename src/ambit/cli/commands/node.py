@@ -201,7 +201,8 @@ def keep(options: tuple[str, ...]) -> None:
 def status(
     node: str | None, name: str | None, kubeconfig: str | None, context: str | None, output: str
 ) -> None:
-    """Agents, their Envoys, and what an older Envoy still carries."""
+    """Agents, their Envoys, what an older Envoy still carries, and UDP packets of pods, sent/received, which pass
+    beside the mesh (by pod with `-o json`)."""
 
     async def work(client: Client) -> list[dict[str, Any]]:
         answers = await ask_all(client, await node_pods(client, node), "/status")
@@ -216,11 +217,12 @@ def status(
             str(each["envoy"]["pid"] or ""),
             _older(each["envoy"]),
             str(len(each["pods"])),
+            "/".join(str(_packets(each["pods"], direction)) for direction in ("sent", "received")),
             "yes" if each["connected"] else each["problem"] or "no",
         ]
         for each in found
     ]
-    emit(["NODE", "READY", "ENVOY", "PID", "OLDER", "PODS", "CONTROL PLANE"], rows, found, output)
+    emit(["NODE", "READY", "ENVOY", "PID", "OLDER", "PODS", "UDP", "CONTROL PLANE"], rows, found, output)
 
 
 @command.command("restart")
@@ -248,6 +250,10 @@ def restart(
         click.echo(f"A new Envoy serves {answer['node']}, pid {envoy['pid']}{older}")
     else:
         emit_data(answer, output)
+
+
+def _packets(pods: list[dict[str, Any]], direction: str) -> int:
+    return sum(pod["udp"][direction]["packets"] for pod in pods)
 
 
 def _older(envoy: dict[str, Any]) -> str:

@@ -13,8 +13,8 @@ from ambit.policy.decide import NO_ALLOW_MATCHED, UNKNOWN_POLICY
 Flow = dict[str, Any]
 
 
-def flow_line(flow: Flow) -> str:
-    """A coloured line; click drops the colours where they are not wanted."""
+def flow_line(flow: Flow, *, wide: bool = False) -> str:
+    """A coloured line; click drops the colours where they are not wanted. `wide`: all that the record has."""
     time = datetime.fromtimestamp(flow["time"], UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
     source, destination = flow["source"], flow["destination"]
     size = f"{flow.get('received', 0)}/{flow.get('sent', 0)}B {flow.get('milliseconds', 0.0):.1f}ms"
@@ -28,6 +28,8 @@ def flow_line(flow: Flow) -> str:
         size,
         _verdict(flow),
     ]
+    if wide:
+        parts += [_more("from", source), _more("to", destination)]
     return " ".join(parts)
 
 
@@ -39,6 +41,19 @@ def _end(end: dict[str, Any]) -> str:
     name = f"{end.get('namespace', '')}/{end['workload']}" if end.get("workload") else end["address"]
     where = f"{name}:{end['address'].rpartition(':')[2]}" if end.get("workload") else name
     return printable(f"{where} ({_account(end.get('identity', ''))})")
+
+
+def _more(name: str, end: dict[str, Any]) -> str:
+    """Without the namespace before a service's name, which repeats it."""
+    service = end.get("service", "").partition("/")[2]
+    texts = (
+        end["address"],
+        service,
+        end.get("identity", ""),
+        end.get("workloadName", ""),
+        end.get("zone", ""),
+    )
+    return click.style(f"{name}[{printable(' '.join(text for text in texts if text))}]", dim=True)
 
 
 def _account(uri: str) -> str:

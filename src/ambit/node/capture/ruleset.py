@@ -9,7 +9,8 @@ proxy's own outbound tunnels would be rerouted), and replies get that mark so th
 4. while the agent is away nobody answers on 15053, and the kernel's "port unreachable" would make resolvers fail at
 once: it is dropped, so that they ask again until the agent is back;
 5. what was open before goes on as it was: the kernel begins to track connections with these rules, and would redirect
-the middle of one to a proxy that does not know it, so only a packet that opens a connection is redirected.
+the middle of one to a proxy that does not know it, so only a packet that opens a connection is redirected;
+6. UDP that is not DNS is never touched, only counted.
 """
 
 import msgspec
@@ -27,8 +28,12 @@ from ambit.core.names import (
 )
 
 TABLE = "ambit"
-VERSION = 3
+VERSION = 4
 """Changes whenever the rules do; it is in the table's comment for people."""
+
+
+UDP_SENT, UDP_RECEIVED = "udp_sent", "udp_received"
+"""Counters of what passes beside the mesh."""
 
 
 class Capture(msgspec.Struct, frozen=True):
@@ -41,7 +46,7 @@ class Capture(msgspec.Struct, frozen=True):
 
 def redirect(capture: Capture) -> str:
     """The table of an enrolled pod."""
-    chains = [*_marks(), _chain("redirect_leaving", _LEAVING_HOOK, _leaving(capture))]
+    chains = [*_counted(), *_marks(), _chain("redirect_leaving", _LEAVING_HOOK, _leaving(capture))]
     if capture.inbound:
         chains.append(_chain("redirect_arriving", _ARRIVING_HOOK, _arriving()))
     if capture.dns:
@@ -99,6 +104,25 @@ def _marks() -> list[str]:
             "mark_replies",
             "route hook output priority mangle",
             [f"ct mark & {_MASK} == {_CONNECTION} meta mark set ct mark"],
+        ),
+    ]
+
+
+def _counted() -> list[str]:
+    """As the pod sent it, before any translation. DNS has rules of its own because nft 1.0.6 makes one comparison of
+    `udp sport != 53 udp dport != 53`, which then holds for every packet but one with both ports 53."""
+    dns = ["udp sport 53 return", "udp dport 53 return"]
+    return [
+        *(f"\tcounter {name} {{\n\t}}\n" for name in (UDP_RECEIVED, UDP_SENT)),
+        _chain(
+            "count_leaving",
+            "filter hook output priority raw",
+            [*dns, f'oifname != "lo" meta l4proto udp counter name "{UDP_SENT}"'],
+        ),
+        _chain(
+            "count_arriving",
+            "filter hook input priority filter",
+            [*dns, f'iifname != "lo" meta l4proto udp counter name "{UDP_RECEIVED}"'],
         ),
     ]
 

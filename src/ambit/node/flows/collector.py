@@ -11,7 +11,8 @@ second waits a moment for the first.
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import msgspec
 
@@ -115,13 +116,13 @@ class Collector:
                 self._ended(lane, line)
         self._flush()
 
-    async def follow(self) -> AsyncGenerator[Flow, None]:
+    @contextmanager
+    def follow(self) -> Iterator[asyncio.Queue[Flow]]:
         """Records from now on."""
         queue: asyncio.Queue[Flow] = asyncio.Queue(_FOLLOWER)
         self._followers.append(queue)
         try:
-            while True:
-                yield await queue.get()
+            yield queue
         finally:
             self._followers.remove(queue)
 

@@ -3,8 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -14,11 +13,13 @@ from ambit import __version__
 from ambit.core.errors import AmbitError
 from ambit.daemon.http import PROMETHEUS_TEXT, Handler, Request, Response, json_response, port_of, serve
 from ambit.node.connections import Open, look
-from ambit.node.flows.record import End, Flow
+from ambit.node.flows.record import Flow
 from ambit.node.process import NodeAgent
 from ambit.node.serve import dump, metrics
+from ambit.node.serve.flow_choice import flow_choice
 from ambit.node.serve.open_connections import OpenConnections, open_connections, reported
 from ambit.node.serve.status import node_view
+from ambit.node.serve.udp import udp_of
 
 _LINES = "application/x-ndjson"
 
@@ -67,8 +68,10 @@ class Endpoints:
             return Response(f"not ready, pending: {', '.join(missing)}\n".encode(), 503)
         return Response(b"ready\n")
 
-    def _metrics(self, _: Request) -> Response:
-        text = "\n".join(metrics.render(self._agent, __version__)) + "\n"
+    async def _metrics(self, _: Request) -> Response:
+        pods = tuple(self._agent.configuration.pods)
+        udp = metrics.udp(pods, await udp_of(pods))
+        text = "\n".join([*metrics.render(self._agent, __version__), *udp]) + "\n"
         return Response(text.encode(), content_type=PROMETHEUS_TEXT)
 
     async def _status(self, _: Request) -> Response:
@@ -137,43 +140,27 @@ class Endpoints:
     def _flows(self, request: Request) -> Response:
         """The newest records as JSON lines (`?limit=N`), and those to come with `?follow=1`.
 
-        `?denied=1`, `?from=TEXT` and `?to=TEXT` choose before the limit counts.
+        What `ambit.node.serve.flow_choice` chooses, before the limit counts.
         """
-        agent = self._agent
-        is_wanted = flow_choice(request.query)
-        limit = int(request.query.get("limit") or sys.maxsize)
-        recent = list(islice(filter(is_wanted, agent.flows.newest()), max(limit, 0)))
+        flows = self._agent.flows
+        try:
+            is_wanted = flow_choice(request.query)
+            limit = int(request.query.get("limit") or sys.maxsize)
+        except ValueError as problem:
+            return Response(f"{problem}\n".encode(), 400)
         follow = request.query.get("follow") in {"1", "true"}
 
         async def stream() -> AsyncGenerator[bytes, None]:
-            for record in reversed(recent):
-                yield _line(record)
-            if follow:
-                async with aclosing(agent.flows.follow()) as records:
-                    async for record in records:
-                        if is_wanted(record):
-                            yield _line(record)
+            with flows.follow() as to_come:
+                recent = list(islice(filter(is_wanted, flows.newest()), max(limit, 0)))
+                for record in reversed(recent):
+                    yield _line(record)
+                while follow:
+                    record = await to_come.get()
+                    if is_wanted(record):
+                        yield _line(record)
 
         return Response(content_type=_LINES, stream=stream())
-
-
-def flow_choice(query: Mapping[str, str]) -> Callable[[Flow], bool]:
-    """What `/flows` hands out: `?denied=1`, `?from=TEXT` and `?to=TEXT` (in namespace/pod, address, service)."""
-    only_denied = query.get("denied") in {"1", "true"}
-    source, destination = query.get("from", ""), query.get("to", "")
-
-    def is_wanted(record: Flow) -> bool:
-        return (
-            (not only_denied or record.decision == "deny")
-            and _has(record.source, source)
-            and _has(record.destination, destination)
-        )
-
-    return is_wanted
-
-
-def _has(end: End, text: str) -> bool:
-    return text in f"{end.namespace}/{end.workload} {end.address} {end.service}"
 
 
 def _line(record: Flow) -> bytes:

@@ -1,11 +1,13 @@
 """`:15020/metrics`: Istio's TCP metrics, the agent's own, and what Envoy says about itself. Pure text."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ambit.node.enrol.names import Question
 from ambit.node.flows.metrics import UNKNOWN
 from ambit.node.process import NodeAgent
+from ambit.node.serve.udp import Udp
+from ambit.plan.values import LocalPod
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE
 
 
@@ -56,6 +58,24 @@ def render(agent: NodeAgent, version: str) -> Iterator[str]:
         yield f"{name}_total {value}"
     yield from _certificates(agent)
     yield from _dns(agent.names.queries)
+
+
+def udp(pods: Iterable[LocalPod], found: Mapping[str, Udp]) -> Iterator[str]:
+    """What passed beside the mesh, by pod."""
+    for name, text in (
+        ("ambit_udp_packets", "UDP packets other than DNS"),
+        ("ambit_udp_bytes", "Bytes of UDP packets other than DNS, with their IP headers"),
+    ):
+        yield f"# HELP {name}_total {text}."
+        yield f"# TYPE {name}_total counter"
+        for pod in pods:
+            counted = found.get(pod.key)
+            if counted is None:
+                continue
+            for direction, count in (("sent", counted.sent), ("received", counted.received)):
+                value = count.packets if name == "ambit_udp_packets" else count.bytes
+                labels = f'direction="{direction}",pod_namespace="{pod.namespace}",pod_name="{pod.name}"'
+                yield f"{name}_total{{{labels}}} {value}"
 
 
 def _certificates(agent: NodeAgent) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import msgspec
 
 from ambit.node.process import NodeAgent
+from ambit.node.serve.udp import Udp, udp_of
 from ambit.node.supervise.generation import Generation
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE
 
@@ -23,6 +24,7 @@ class PodView(msgspec.Struct, frozen=True, rename="camel"):
     uid: str
     identity: str
     addresses: tuple[str, ...]
+    udp: Udp
 
 
 class NodeView(msgspec.Struct, frozen=True, rename="camel"):
@@ -45,6 +47,8 @@ class NodeView(msgspec.Struct, frozen=True, rename="camel"):
 async def node_view(agent: NodeAgent) -> NodeView:
     """The state of this moment; Envoy is asked how many connections an older generation holds."""
     envoy = await agent.supervisor.refresh()
+    pods = tuple(agent.configuration.pods)
+    udp = await udp_of(pods)
     missing = tuple(agent.unready())
     return NodeView(
         node=agent.settings.node,
@@ -74,8 +78,9 @@ async def node_view(agent: NodeAgent) -> NodeView:
                 pod.uid,
                 pod.identity.uri,
                 tuple(str(address) for address in pod.addresses),
+                udp.get(pod.key, Udp()),
             )
-            for pod in agent.configuration.pods
+            for pod in pods
         ),
         cut=agent.cut,
     )
