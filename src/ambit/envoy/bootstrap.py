@@ -22,7 +22,8 @@ _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _KEPT_STATS = ("server.", "listener_manager.", "cluster_manager.", "control_plane.", "http.hbone.rbac.")
 """All other statistics are dropped: at 110 pods this is 13,500 lines and 5 MiB less."""
 _RUNTIME = {
-    # With the default, a server that closes first through an internal hop loses half of its short responses.
+    # With the default, a server that closes first through an internal hop loses half of its short responses, and one
+    # that answers and then resets (bytes unread) loses its answer on every way. The price: docs/limits.md.
     "envoy.reloadable_features.propagate_upstream_rst_through_tunneled_tcp_proxy": False,
 }
 
