@@ -4,6 +4,7 @@ import datetime as dt
 
 import pytest
 
+from ambit.cli.authority import problems
 from ambit.cli.commands.certs import COLUMNS, rows, summary
 from ambit.cli.commands.control import _lifetime
 from ambit.core.errors import BadInput
@@ -81,6 +82,27 @@ def test_the_authority_in_words() -> None:
     status |= {"phase": "steady", "behind": [], "latestEnd": None, "revocationEnd": None, "problem": "wrong"}
     told = dict(summary(status, NOW))
     assert told["State"] == "steady" and told["Problem"] == "wrong" and "Waiting for" not in told
+
+
+def test_what_an_operator_should_look_at() -> None:
+    root = {"serialNumber": "7", "signs": True, "ends": NOW + 86_400 * 3650}
+    sound = {
+        "problem": "",
+        "source": "cacerts",
+        "signerEnds": NOW + 86_400 * 365,
+        "certificates": [root, {"serialNumber": "6", "signs": False, "ends": NOW + 1}],
+        "revocationEnd": NOW + 86_400 * 7,
+    }
+    assert list(problems(sound, NOW)) == []
+    for change, words in (
+        ({"problem": "wrong key"}, "wrong key"),
+        ({"source": ""}, "is gone"),
+        ({"signerEnds": NOW + 86_400 * 29}, "who signs ends at 2027-02-13"),
+        ({"certificates": [root | {"ends": NOW + 1}]}, "root 7 ends at"),
+        ({"revocationEnd": NOW + 3600}, "everybody is refused"),
+    ):
+        [problem] = problems(sound | change, NOW)
+        assert words in problem
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("24h", 86_400)])

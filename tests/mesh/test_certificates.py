@@ -28,6 +28,8 @@ pytestmark = [
 ]
 NAMESPACE = "certificates"
 SYSTEM = "ambit-system"
+HALF = 30.0
+"""Seconds: half of a life in the soak."""
 CONTROL = ("-n", SYSTEM, "deployment/ambit-control")
 
 
@@ -140,6 +142,7 @@ def test_an_authority_that_is_frozen_for_nearly_half_of_a_life_costs_nothing(bri
     nobody_noticed(brief, begin)
 
 
+@pytest.mark.timeout(400)
 def test_one_root_follows_another_under_traffic(brief: LaptopMesh) -> None:
     """With two replicas: nodes talk to either."""
     begin, former = time.time(), trust(brief)
@@ -165,6 +168,7 @@ def test_one_root_follows_another_under_traffic(brief: LaptopMesh) -> None:
     nobody_noticed(brief, begin)
 
 
+@pytest.mark.timeout(300)
 def test_revocation_lists_are_taken_up_under_traffic(brief: LaptopMesh) -> None:
     """Lists that revoke others than those in use: everybody goes on."""
     former = trust(brief)
@@ -186,19 +190,25 @@ def test_revocation_lists_are_taken_up_under_traffic(brief: LaptopMesh) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(4 * 3600)
 def test_an_authority_away_for_half_of_each_life_costs_nothing(kubectl_program: str | None) -> None:
     """Certificates of 60 s; of each minute the authority is away for 30 s, stopped and started anew."""
     rounds = int(os.environ.get("AMBIT_SOAK_ROUNDS", "15"))
     with short_lived(kubectl_program, 60) as mesh:
         all_renewed(mesh, timeout=120)
-        begin = time.time()
-        for _ in range(rounds):
-            gone = time.time()
+        judged, start = 0, 8.0
+        while judged < rounds:
+            begin = time.time()
             mesh.kubectl("scale", *CONTROL, "--replicas=0")
-            # Its start is a part of its absence.
-            mesh.wait("it was away long enough", lambda gone=gone: time.time() > gone + 22)  # type: ignore[misc]
+            # Its start is a part of its absence, and takes as long as the machine wants.
+            enough = begin + max(5.0, HALF - 1 - start)
+            mesh.wait("it was away long enough", lambda enough=enough: time.time() > enough)  # type: ignore[misc]
+            starting = time.time()
             mesh.kubectl("scale", *CONTROL, "--replicas=1")
             mesh.kubectl("rollout", "status", *CONTROL, "--timeout=60s")
+            start = time.time() - starting
             all_renewed(mesh, timeout=60)
-            mesh.wait("the round is over", lambda gone=gone: time.time() > gone + 60)  # type: ignore[misc]
-            nobody_noticed(mesh, begin)
+            mesh.wait("the round is over", lambda begin=begin: time.time() > begin + 2 * HALF)  # type: ignore[misc]
+            if starting + start - begin <= HALF:
+                nobody_noticed(mesh, begin)
+                judged += 1

@@ -70,6 +70,11 @@ def ends(text: str) -> dt.datetime | None:
     return min((each.next_update_utc for each in lists(text) if each.next_update_utc), default=None)
 
 
+def revoked_in(text: str) -> set[tuple[bytes, int]]:
+    """Issuer and serial number of each certificate that these lists revoke. Raises BadRevocation."""
+    return {(each.issuer.public_bytes(), entry.serial_number) for each in lists(text) for entry in each}
+
+
 def _is_of(revoked: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
     if revoked.issuer != authority.subject:
         return False

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from ambit.cli import authority
 from ambit.cli.inactive import WAYPOINT_LABEL, inactive_kinds, waypoint_labels, without_effect
 from ambit.cli.mesh import CONTROL_PLANES, NODE_PROXIES, ask, node_of, node_pods, system_pods
 from ambit.cli.policy_references import Surroundings, unknown_references
@@ -123,6 +124,10 @@ async def _proxies_in_sync(client: Client) -> list[str]:
                 if state.get("error"):
                     problems.append(f"{entry['node']} rejected {kind}: {state['error']}")
     return problems
+
+
+async def _authority_sound(client: Client) -> list[str]:
+    return list(authority.problems(await authority.read_trust(client), datetime.now(UTC).timestamp()))
 
 
 async def _certificates_valid(client: Client) -> list[str]:
@@ -288,6 +293,10 @@ CHECKS = (
     Check(
         "control plane", "objects-seen", "the control plane may read what it needs",
         "type `ambit install` again, which restores its ClusterRole", _objects_seen,
+    ),
+    Check(
+        "control plane", "authority", "who signs certificates can go on", "type `ambit certs root`", _authority_sound,
+        is_warning=True,
     ),
     Check("node proxies", "proxies-ready", "each node has a ready proxy", LOGS.format("app=ztunnel"), _proxies_ready),
     Check(

@@ -53,6 +53,8 @@ from ambit.xds.frames import Node
 _log = logging.getLogger("ambit.node")
 _NODE_TIMEOUT = 2.0
 """Seconds to learn the node's zone at start; without an answer it is unknown until the next start."""
+_RETRY_HAND_OVER = 5.0
+"""Seconds between attempts to hand over, while a still older Envoy carries connections."""
 _REGION, _ZONE = "topology.kubernetes.io/region", "topology.kubernetes.io/zone"
 _SUBZONE = "topology.istio.io/subzone"
 
@@ -102,6 +104,7 @@ class NodeAgent:
             self._certificate,
             self._generations_noted,
         )
+        self._tunnels_doubted = asyncio.Event()
         self.trust = TrustFollower(
             client,
             (settings.pod_namespace, settings.pod_name),
@@ -158,6 +161,7 @@ class NodeAgent:
         self.installer = _installer(settings)
         self._client = client
         self.subscription.completed = self._completed
+        self.trust.revoked = self._tunnels_doubted.set
         self.state.lost = self._lost
         self.cut = 0
         """Connections ended because a new policy denies them."""
@@ -188,6 +192,7 @@ class NodeAgent:
                         self.certificates.run(),
                         self.pre_mesh.run(),
                         self.trust.run(),
+                        self._renew_tunnels(),
                         self.configuration.turnover.run(),
                         self.reconciler.run(),
                         CniServer(
@@ -249,6 +254,21 @@ class NodeAgent:
         table, before = self.configuration.table, self.pre_mesh.of
         ended = await cut_denied(concerned, self.state, table, self.planned, before)
         self.cut += ended
+
+    async def _renew_tunnels(self) -> None:
+        """After a revocation a new Envoy takes over: it verifies whoever opens a tunnel, and the former one opens no
+        connection any more. What is open there ends by itself, at the latest with the drain."""
+        while True:
+            await self._tunnels_doubted.wait()
+            try:
+                await self.configuration.secrets().settled()
+                await self.supervisor.restart()
+            except AmbitError as problem:
+                _log.warning("tunnels from before the revocation are still in use: %s", problem.message)
+                await asyncio.sleep(_RETRY_HAND_OVER)
+            else:
+                self._tunnels_doubted.clear()
+                _log.info("tunnels are opened anew: certificates were revoked")
 
     def _completed(self) -> None:
         self.configuration.open()

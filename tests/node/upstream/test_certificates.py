@@ -185,6 +185,16 @@ async def test_3_a_renewal_is_repeated_more_often_near_the_end(world: World) -> 
         assert first.valid(world.now)
 
 
+async def test_5_a_revoked_certificate_is_replaced_at_once(world: World) -> None:
+    async with running(world.certificates):
+        world.certificates.want(WEB)
+        world.certificates.want(OTHER)
+        held = {each.identity: each for each in (await world.next(), await world.next())}
+        world.certificates.replace({held[WEB].serial, 4711})
+        assert (await world.next()).identity == WEB
+        assert world.certificates.get(OTHER) == held[OTHER]
+
+
 async def test_5_certificates_of_a_former_authority_are_renewed_soon(world: World) -> None:
     async with running(world.certificates):
         world.certificates.want(WEB)

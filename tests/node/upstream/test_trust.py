@@ -1,4 +1,4 @@
-"""What the node trusts: rules 1 to 4 of `ambit.node.upstream.trust`."""
+"""What the node trusts: rules 1 to 5 of `ambit.node.upstream.trust`."""
 
 import asyncio
 import datetime as dt
@@ -17,6 +17,7 @@ from ambit.node.state.mesh import MeshState
 from ambit.node.upstream.certificates import Certificates
 from ambit.node.upstream.csr import Certificate, checked, new_key, signing_request
 from ambit.node.upstream.trust import TrustFollower
+from tests.ca.authorities import revoked_by
 from tests.node.upstream.test_certificates import WEB
 from tests.node.world import Api, until
 
@@ -189,7 +190,19 @@ async def test_3_nonsense_changes_nothing(world: World) -> None:
         assert world.envoy.bundles == [BOTH.roots, BOTH.roots]
 
 
-async def test_4_without_the_configmap_the_certificates_roots_count(world: World) -> None:
+async def test_4_what_is_newly_revoked_is_told(world: World) -> None:
+    told: list[int] = []
+    world.trust.revoked = lambda: told.append(len(world.envoy.bundles))
+    first, more = (revoked_by(OLD, serials, NOW, dt.timedelta(days=1)) for serials in ([1, 2], [1, 2, 3]))
+    async with world.running():
+        for lists, count in (("", 0), (first, 1), (more, 2), (first, 2), ("", 2), (more, 3)):
+            trust = Trust(BOTH.roots, lists, OLD.signer)
+            world.publish(trust)
+            await until(lambda trust=trust: world.acknowledged == trust.digest)  # type: ignore[misc]
+            assert len(told) == count
+
+
+async def test_5_without_the_configmap_the_certificates_roots_count(world: World) -> None:
     key = new_key()
     certificate = checked(WEB, key, await world.sign(WEB, signing_request(WEB, key)))
     world.trust.certified(certificate)

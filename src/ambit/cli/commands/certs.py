@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from ambit.cli.access import cluster_options, open_client, run, with_client
-from ambit.cli.mesh import CONTROL_PLANES, ask, ask_all, node_of, node_pods, system_pods
+from ambit.cli.authority import read_trust
+from ambit.cli.mesh import ask_all, node_of, node_pods
 from ambit.cli.render.output import emit, emit_data, output_option
-from ambit.core.errors import BadInput, NotRunning
-from ambit.core.names import CONTROL_DEBUG_PORT, DEFAULT_TRUST_DOMAIN, SYSTEM_NAMESPACE
+from ambit.core.errors import BadInput
+from ambit.core.names import DEFAULT_TRUST_DOMAIN, SYSTEM_NAMESPACE
 from ambit.kube.client import Client
 
 COLUMNS = [
@@ -104,15 +105,6 @@ def root(
     click.echo()
     columns = ["ROOT", "SERIAL NUMBER", "SIGNS", "NOT AFTER", "NOT BEFORE", "ENDS IN", "SHA-256"]
     emit(columns, [_root_row(each, now) for each in status["certificates"]], status, output)
-
-
-async def read_trust(client: Client) -> dict[str, Any]:
-    """What the control plane says of its authority. Raises NotRunning."""
-    for pod in await system_pods(client, CONTROL_PLANES):
-        if pod.get("status", {}).get("phase") == "Running":
-            status: dict[str, Any] = await ask(client, pod, "/debug/trust", CONTROL_DEBUG_PORT)
-            return status
-    raise NotRunning(f"no control plane runs in namespace {SYSTEM_NAMESPACE}", "type `ambit check`")
 
 
 def summary(status: dict[str, Any], now: float) -> Iterable[tuple[str, str]]:

@@ -7,14 +7,15 @@ Rules:
 3. A failed renewal keeps the valid certificate, and is repeated more often the less of its life is left; an expired one
    is never offered.
 4. Whoever waits for a certificate is served before renewals and prefetches.
-5. When another authority signs, certificates of the former one are renewed within minutes.
+5. A revoked one is replaced at once. When another authority signs, certificates of the former one are renewed within
+   minutes.
 """
 
 import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 import msgspec
 
@@ -147,6 +148,13 @@ class Certificates:
             entry.strays = 0
             if entry.certificate is not None:
                 entry.due = min(entry.due, self._renewal(entry, entry.certificate))
+        self._wake.set()
+
+    def replace(self, serials: Collection[int]) -> None:
+        """Asks anew for those with these serial numbers: they were revoked."""
+        for entry in self._entries.values():
+            if entry.certificate is not None and entry.certificate.serial in serials:
+                entry.due = self._clock()
         self._wake.set()
 
     @property

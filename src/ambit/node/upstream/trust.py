@@ -4,7 +4,8 @@
 2. The acknowledgement, an annotation on the agent's own pod, is written when Envoy has both. The control plane waits
    for it before it lets go of what this node still needs (`ambit.ca.trust`).
 3. The newest trust is kept on disk: a node boots with it while the API server is away.
-4. Under a control plane that publishes no such ConfigMap, the roots that came with the newest certificate count.
+4. When something is revoked, `revoked` is told: open tunnels are not looked at again.
+5. Under a control plane that publishes no such ConfigMap, the roots that came with the newest certificate count.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from collections.abc import Callable
 import msgspec
 
 from ambit.ca.bundle import certificates
+from ambit.ca.revocation import BadRevocation, revoked_in
 from ambit.ca.trust import Trust
 from ambit.core.errors import AmbitError
 from ambit.core.names import CRL_KEY, ROOT_CERT_KEY, TRUST_ANNOTATION, TRUST_CONFIGMAP
@@ -49,6 +51,14 @@ class _TrustMap(msgspec.Struct, frozen=True):
     data: dict[str, str] = {}
 
 
+def _revoked(trust: Trust) -> set[tuple[bytes, int]]:
+    """Nothing when the lists cannot be read: Envoy says so then."""
+    try:
+        return revoked_in(trust.revoked)
+    except BadRevocation:
+        return set()
+
+
 class TrustFollower:
     """`spread` gives Envoy a bundle (PEM); `settled` awaits Envoy's answer to all secrets and returns its rejection.
 
@@ -80,6 +90,8 @@ class TrustFollower:
             field_selector=f"metadata.name={TRUST_CONFIGMAP}",
         )
         self._informer.subscribe(self._changed)
+        self.revoked: Callable[[], None] = lambda: None
+        """Told when something is revoked that was not before: tunnels that are open were not held against that."""
         self.trust: Trust | None = None
         self.acknowledged = ""
         """Digest of the trust that was acknowledged last."""
@@ -123,8 +135,11 @@ class TrustFollower:
             return
         if trust == self.trust:
             return
+        former = self.trust
         self._take(trust)
         self.persist()
+        if former is not None and not _revoked(trust) <= _revoked(former):
+            self.revoked()
 
     def persist(self) -> None:
         """Keep what is trusted, as far as the disk allows."""
@@ -139,6 +154,7 @@ class TrustFollower:
         self.trust = trust
         _log.info("trust %s: %d roots", trust.digest, len(certificates(trust.roots)))
         self._certificates.follow(trust.signer)
+        self._certificates.replace({serial for _, serial in _revoked(trust)})
         self._spread(self._bundle())
         self._wake.set()
 
