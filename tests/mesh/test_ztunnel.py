@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.mesh,
     pytest.mark.kubectl,
     pytest.mark.laptop_only("nodes change their proxy for it"),
-    pytest.mark.skipif(not os.environ.get(VARIABLE), reason=f"${VARIABLE} names no ztunnel"),
+    pytest.mark.skipif(not os.environ.get(VARIABLE), reason="no AMBIT_BENCH_ZTUNNEL names a ztunnel"),
 ]
 
 OURS, THEIRS = "node2", "node3"
