@@ -69,7 +69,7 @@ def daemon_set(ztunnel: Path, nodes: Sequence[str]) -> dict[str, Any]:
         {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()
     ]
     settings = {"XDS_ADDRESS": ISTIOD, "CA_ADDRESS": ISTIOD, "INPOD_UDS": f"{RUN_DIRECTORY}/ztunnel.sock"}
-    path = os.pathsep.join([str(repository()), str(repository() / "src")])
+    path = os.pathsep.join([str(repository()), *filter(None, sys.path)])
     common = {"image": "ambit/bench", "securityContext": {"privileged": True}}
     containers = [
         {
