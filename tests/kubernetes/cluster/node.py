@@ -55,7 +55,7 @@ def run(cluster: Cluster, node: Node, programs: Path, images: list[Path]) -> Non
     for image in images:
         load(node, image)
     kubelet = [
-        str(programs / "kube"), "kubelet",
+        str(programs / "kubelet"),  # under its own name, by which Istio's CNI agent looks for it
         f"--config={node.home}/kubelet.json",
         f"--kubeconfig={cluster.kubeconfig(node.name)}",
         "--node-ip", node.address,

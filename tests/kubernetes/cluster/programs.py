@@ -67,7 +67,8 @@ def check_machine() -> None:
 def build() -> Path:
     """Builds what is not in the cache yet and returns the folder of programs; AmbitError without Go."""
     folder = build_all((program, SOURCES / program.name) for program in programs())
-    _link(folder / "kubectl", "kube")
+    for name in ("kubectl", "kubelet"):
+        _link(folder / name, "kube")
     return folder
 
 
