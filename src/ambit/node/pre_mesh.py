@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable
 
+from ambit.core.errors import AmbitError
 from ambit.node import connections
 from ambit.node.enrol.enroller import Enroller
 from ambit.plan.values import LocalPod
@@ -39,13 +40,19 @@ class PreMesh:
         while True:
             concerned = [pod for pod in self._pods() if self.of(pod)]
             if concerned:
-                await self._cut(concerned)
+                await self._cut_denied(concerned)
             for pod in concerned:
                 await self._look(pod)
             for counts in (self.inbound, self.outbound):
                 for key in counts.keys() - {pod.key for pod in concerned}:
                     del counts[key]
             await asyncio.sleep(LOOK_SECONDS)
+
+    async def _cut_denied(self, concerned: Collection[LocalPod]) -> None:
+        try:
+            await self._cut(concerned)
+        except AmbitError as problem:
+            _log.warning("policy cannot be read: %s", problem.message)
 
     async def _look(self, pod: LocalPod) -> None:
         before = self.of(pod)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from ambit.core.errors import AmbitError
 from ambit.core.identity import Identity
 from ambit.node import connections
 from ambit.node.configuration import turnover
@@ -116,3 +117,17 @@ async def test_a_capped_pod_is_tried_again_when_it_may(monkeypatch: pytest.Monke
     assert not world.turnover.may_begin(pod(1))
     await world.until(lambda: world.renewed == 1)
     assert world.turnover.may_begin(pod(1))
+
+
+async def test_a_state_that_cannot_be_read_ends_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch)
+
+    def fail(_: str) -> None:
+        world.renewed += 1
+        raise AmbitError("the state file is damaged")
+
+    other = Turnover(lambda _: world.pod, world._change, world._forget, fail)
+    world.turnover = other
+    for _ in range(2):
+        other.begun(pod(0, 1), Publication({}, {}))
+    await world.until(lambda: world.renewed == 2)

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from ambit.core.errors import AmbitError
 from ambit.envoy import defaults
 from ambit.node import connections
 from ambit.node.downstream.publication import Publication
@@ -124,4 +125,7 @@ class Turnover:
 
 
 async def _done(work: Callable[[], Awaitable[None]]) -> None:
-    await work()
+    try:
+        await work()
+    except AmbitError as problem:
+        _log.error("%s", problem.message)
