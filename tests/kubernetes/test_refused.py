@@ -94,7 +94,7 @@ def test_a_control_plane_that_may_not_read_policies_serves_nobody(kubernetes: Ku
         told = ambit("check")
         assert told.returncode == 1
         assert f"pod {new} on node" in told.stdout and "not ready" in told.stdout
-        assert f"{new} may not read authorizationpolicies: " in told.stdout
+        assert f"{new} may not read authorizationpolicies.security.istio.io: " in told.stdout
         # Nothing is taken from the nodes: who may serve stays.
         conditions = read(kubernetes, "pod", old, "-n", SYSTEM)["status"]["conditions"]
         assert [each["status"] for each in conditions if each["type"] == "Ready"] == ["True"]

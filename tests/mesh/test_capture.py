@@ -197,7 +197,7 @@ def test_pods_that_start_while_the_agent_is_killed_wait_for_it(
     assert sniffer.seen(pods_node(mesh)) == set()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_pods_that_start_while_the_agents_pod_is_deleted_wait_for_it(
     mesh: Mesh, namespace: str, marker: str, sniffer: Sniffer
 ) -> None:
@@ -210,7 +210,7 @@ def test_pods_that_start_while_the_agents_pod_is_deleted_wait_for_it(
         )
         for _ in range(DELETIONS):
             before = len(arrived(mesh, namespace, ""))
-            mesh.wait("pods start", lambda: len(arrived(mesh, namespace, "")) > before + 20, 180)  # noqa: B023
+            mesh.wait("pods start", lambda: len(arrived(mesh, namespace, "")) > before + 20, 300)  # noqa: B023
             assert not ended.done()
             delete_agent(mesh, node)
     assert ended.result() == {"Succeeded": len(scripts)}
