@@ -27,8 +27,8 @@ LOOK = "run `./dev test-kubernetes --keep` and read the logs of the pods in ambi
 TESTS = ["-m", "kubernetes or mesh", "--mesh", "kubernetes", "--timeout", "300", "--durations", "15"]
 PLACES = ["tests/image", "tests/kubernetes", "tests/mesh"]
 """Where such tests lie; collecting all others takes a while."""
-PODS = "20"
-"""How many pods send their first bytes; here they are containers, and 200 more start while agents are deleted."""
+PODS = {"AMBIT_CAPTURE_PODS": "20", "AMBIT_CAPTURE_DURING_OUTAGES": "200"}
+"""How many pods send their first bytes, and how many more start while agents are deleted."""
 
 
 def main() -> int:
@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--name", help="which cluster (default with --keep: `ambit-kept`)")
     options, words = parser.parse_known_args()
     signal.signal(signal.SIGTERM, _stop)
-    os.environ.setdefault("AMBIT_CAPTURE_PODS", PODS)
+    os.environ |= PODS | os.environ
     name = options.name or ("ambit-kept" if options.keep else f"ambit-{os.getpid()}")
     try:
         return _run(Cluster(name, state_folder(name), 2), options.keep, words)

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
 PODS = int(os.environ.get("AMBIT_CAPTURE_PODS", "500"))
 AT_ONCE = max(10, PODS // 10)
-DURING_OUTAGES = 200
+DURING_OUTAGES = int(os.environ.get("AMBIT_CAPTURE_DURING_OUTAGES", "60"))
 DELETIONS = 3
 SINK = """
 import os, socket, threading
@@ -210,7 +210,7 @@ def test_pods_that_start_while_the_agents_pod_is_deleted_wait_for_it(
         )
         for _ in range(DELETIONS):
             before = len(arrived(mesh, namespace, ""))
-            mesh.wait("pods start", lambda: len(arrived(mesh, namespace, "")) > before + 20, 300)  # noqa: B023
+            mesh.wait("pods start", lambda: len(arrived(mesh, namespace, "")) > before + 10, 300)  # noqa: B023
             assert not ended.done()
             delete_agent(mesh, node)
     assert ended.result() == {"Succeeded": len(scripts)}
