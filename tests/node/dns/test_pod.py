@@ -59,6 +59,7 @@ async def test_a_pod_gets_answers_and_its_nameserver_the_rest(tmp_path: Path) ->
         seen.append((data, over_tcp))
         return encode_reply(parse_query(data), Rcode.NXDOMAIN)
 
+    told: list[tuple[int, bool, float, bool]] = []
     async with fabric(tmp_path) as built:
         pod, other = await built.attach("a", "node1"), await built.attach("b", "node2")
         async with nameserver(upstream, other.netns, str(other.addresses[0])) as port:
@@ -68,6 +69,7 @@ async def test_a_pod_gets_answers_and_its_nameserver_the_rest(tmp_path: Path) ->
                 MESH,
                 [(other.addresses[0], port)],
                 on_resolved=lambda client, found: resolved.append((client, found)),
+                on_forwarded=lambda *forwarded: told.append(forwarded),
             )
             await proxy.start()
             try:
@@ -88,6 +90,8 @@ async def test_a_pod_gets_answers_and_its_nameserver_the_rest(tmp_path: Path) ->
                     assert reply.id == question.id
                     assert seen[number][0][2:] == question.to_wire()[2:]
                     assert seen[number][1] is bool(number)
+                assert [each[:2] for each in told] == [(16, False), (16, True)]
+                assert all(0 < seconds < 2 and answered for *_, seconds, answered in told)
             finally:
                 await proxy.close()
             for group in in_namespace(pod.netns, lambda: listen(["127.0.0.1"], 15053)):
@@ -99,13 +103,21 @@ async def test_a_pod_gets_answers_and_its_nameserver_the_rest(tmp_path: Path) ->
 async def test_an_absent_nameserver_gives_servfail_quickly_and_questions_stay_apart(tmp_path: Path) -> None:
     async with fabric(tmp_path) as built:
         pod = await built.attach("a", "node1")
-        proxy = PodDns(pod.netns, Client("default"), MESH, [(ip_address("172.30.0.1"), 5353)])
+        told: list[tuple[int, bool, float, bool]] = []
+        proxy = PodDns(
+            pod.netns,
+            Client("default"),
+            MESH,
+            [(ip_address("172.30.0.1"), 5353)],
+            on_forwarded=lambda *forwarded: told.append(forwarded),
+        )
         await proxy.start()
         try:
             query = dns.message.make_query("nowhere.example.", "A")
             for ask in (dns.query.udp, dns.query.tcp):
                 reply = await inside(pod.netns, partial(ask, query, "127.0.0.1", port=15053, timeout=4))
                 assert reply.rcode() == dns.rcode.SERVFAIL
+            assert [(*each[:2], each[3]) for each in told] == [(1, False, False), (1, True, False)]
         finally:
             await proxy.close()
 

@@ -182,6 +182,10 @@ async def test_a_reconnect_brings_only_what_changed(tmp_path: Path, control: Con
         await control.start(port)
         await until(lambda: len(agent.applied) == 2)
         assert agent.applied[1] == ("c//Pod/default/b",)
+        ends = agent.subscription.terminations
+        assert ends["Complete"] + ends["Error"] + ends["Reconnect"] == 1
+        assert agent.subscription.messages[ADDRESS_TYPE] == 2
+        assert agent.subscription.message_bytes[ADDRESS_TYPE] > 2 * len("c//Pod/default/a")
         assert agent.state.workload("c//Pod/default/b") is None
         assert set(control.first[1].initial_versions) == {"c//Pod/default/a", "c//Pod/default/b"}
 
@@ -217,6 +221,9 @@ async def test_it_starts_from_disk_without_a_control_plane(
     await control.stop()
     again = Agent(tmp_path, control)
     assert again.subscription.complete.is_set()
+    async with again.running():
+        await until(lambda: again.subscription.terminations["ConnectionError"] > 1)
+    assert set(again.subscription.terminations) == {"ConnectionError"}
     assert again.state.workload("c//Pod/default/a") == workload("a")
 
 

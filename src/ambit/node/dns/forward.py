@@ -12,7 +12,6 @@ import socket
 from collections.abc import Callable, Sequence
 
 from ambit.core.address import Address
-from ambit.core.dns import Rcode, error_reply
 
 UDP_TIMEOUT = 2.0
 TCP_TIMEOUT = 5.0
@@ -29,15 +28,13 @@ class Forwarder:
         self._upstreams = [_Upstream(address, port, open_socket) for address, port in nameservers]
 
     async def ask(self, query: bytes, over_tcp: bool) -> bytes | None:
-        """The nameserver's reply, SERVFAIL when none answers; None for what is no query."""
-        if len(query) < 12:
-            return None
+        """The nameserver's reply, None when none answers."""
         for upstream in self._upstreams:
             try:
                 return await (upstream.ask_tcp(query) if over_tcp else upstream.ask_udp(query))
             except (OSError, TimeoutError, asyncio.IncompleteReadError):
                 continue
-        return error_reply(query, Rcode.SERVFAIL)
+        return None
 
     def close(self) -> None:
         for upstream in self._upstreams:

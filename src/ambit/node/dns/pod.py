@@ -5,6 +5,7 @@ Because each pod has its own sockets, who asks is known without looking at addre
 
 import random
 import socket
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -25,7 +26,8 @@ class PodDns:
 
     `nameservers` are the pod's own, asked from inside its namespace. `on_resolved` hears of each service
     that a name was resolved to, so that its proxy can prepare for the connection that follows. `on_query`
-    hears of each question: its type, whether it came over TCP, whether it was forwarded.
+    hears of each question: its type and whether it came over TCP. `on_forwarded` hears of those that went to a
+    nameserver as well: after how many seconds, and whether there was an answer.
     """
 
     def __init__(
@@ -37,7 +39,8 @@ class PodDns:
         *,
         settings: Settings | None = None,
         on_resolved: Callable[[Client, Service], None] | None = None,
-        on_query: Callable[[int, bool, bool], None] | None = None,
+        on_query: Callable[[int, bool], None] = lambda *_: None,
+        on_forwarded: Callable[[int, bool, float, bool], None] = lambda *_: None,
         port: int = DNS_PORT,
     ) -> None:
         self.client = client
@@ -46,6 +49,7 @@ class PodDns:
         self._settings = settings or Settings()
         self._on_resolved = on_resolved
         self._on_query = on_query
+        self._on_forwarded = on_forwarded
         self._port = port
         self._forwarder = Forwarder(nameservers, self._open)
         self._server: DnsServer | None = None
@@ -69,10 +73,9 @@ class PodDns:
         except Malformed:
             return error_reply(data, Rcode.FORMERR)
         resolution = answer(query, self.client, self._view, self._settings, random.shuffle)
-        if self._on_query is not None:
-            self._on_query(query.type, over_tcp, resolution is None)
+        self._on_query(query.type, over_tcp)
         if resolution is None:
-            return self._forwarder.ask(data, over_tcp)
+            return self._forward(query.type, data, over_tcp)
         if resolution.service is not None and self._on_resolved is not None:
             self._on_resolved(self.client, resolution.service)
         try:
@@ -85,6 +88,12 @@ class PodDns:
             )
         except Malformed:
             return error_reply(data, Rcode.SERVFAIL)
+
+    async def _forward(self, kind: int, data: bytes, over_tcp: bool) -> bytes | None:
+        began = time.perf_counter()
+        reply = await self._forwarder.ask(data, over_tcp)
+        self._on_forwarded(kind, over_tcp, time.perf_counter() - began, reply is not None)
+        return reply or error_reply(data, Rcode.SERVFAIL)
 
     def _open(self, family: int, kind: int) -> socket.socket:
         def make() -> socket.socket:

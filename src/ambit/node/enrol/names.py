@@ -2,10 +2,11 @@
 
 import contextlib
 import ipaddress
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import msgspec
 
 from ambit.core.address import Address
 from ambit.core.dns import Type
@@ -16,15 +17,35 @@ from ambit.node.enrol.pods import Pod
 from ambit.node.enrol.sandbox import Sandbox
 from ambit.node.state.mesh import MeshState
 
+DURATIONS = (0.0005, 0.001, 0.01, 0.1, 1.0, 5.0)
+"""Seconds; ztunnel's buckets."""
+
 
 class Question(NamedTuple):
     """How questions are counted: type, transport, and who asked."""
 
     type: str
     protocol: str
-    forwarded: bool
     canonical_service: str
     canonical_revision: str
+
+
+class Asked(msgspec.Struct):
+    """How often a question was asked, and what became of those that went to a nameserver."""
+
+    requests: int = 0
+    forwarded: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    by_duration: list[int] = msgspec.field(default_factory=lambda: [0] * len(DURATIONS))
+    """How many took at most as long as each of DURATIONS."""
+
+    def took(self, seconds: float, answered: bool) -> None:
+        self.forwarded += 1
+        self.failed += not answered
+        self.seconds += seconds
+        for index, most in enumerate(DURATIONS):
+            self.by_duration[index] += seconds <= most
 
 
 class MeshNames:
@@ -37,7 +58,7 @@ class MeshNames:
         self._resolv_conf = resolv_conf
         self._settings = settings
         self._proxies: dict[str, PodDns] = {}
-        self.queries: Counter[Question] = Counter()
+        self.queries: dict[Question, Asked] = {}
         """Questions so far."""
 
     def __len__(self) -> int:
@@ -56,7 +77,10 @@ class MeshNames:
             self._state,
             [(address, 53) for address in own or nameservers(self._resolv_conf)],
             settings=self._settings,
-            on_query=self._counting(sandbox),
+            on_query=lambda kind, over_tcp: self._count(sandbox, kind, over_tcp),
+            on_forwarded=lambda kind, over_tcp, seconds, answered: self._asked(sandbox, kind, over_tcp).took(
+                seconds, answered
+            ),
         )
         try:
             await proxy.start()
@@ -71,22 +95,19 @@ class MeshNames:
         if proxy is not None:
             await proxy.close()
 
-    def _counting(self, sandbox: Sandbox) -> Callable[[int, bool, bool], None]:
-        def count(kind: int, over_tcp: bool, forwarded: bool) -> None:
-            workload = next(
-                filter(None, (self._state.workload_by_address(self._network, a) for a in sandbox.addresses)),
-                None,
-            )
-            question = Question(
-                _type_name(kind),
-                "tcp" if over_tcp else "udp",
-                forwarded,
-                workload.canonical_name if workload is not None else "",
-                workload.canonical_revision if workload is not None else "",
-            )
-            self.queries[question] += 1
+    def _count(self, sandbox: Sandbox, kind: int, over_tcp: bool) -> None:
+        self._asked(sandbox, kind, over_tcp).requests += 1
 
-        return count
+    def _asked(self, sandbox: Sandbox, kind: int, over_tcp: bool) -> Asked:
+        found = (self._state.workload_by_address(self._network, each) for each in sandbox.addresses)
+        workload = next(filter(None, found), None)
+        question = Question(
+            _type_name(kind),
+            "tcp" if over_tcp else "udp",
+            workload.canonical_name if workload is not None else "",
+            workload.canonical_revision if workload is not None else "",
+        )
+        return self.queries.setdefault(question, Asked())
 
 
 def _type_name(kind: int) -> str:

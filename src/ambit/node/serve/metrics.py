@@ -1,9 +1,8 @@
 """`:15020/metrics`: Istio's TCP metrics, the agent's own, and what Envoy says about itself. Pure text."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from ambit.node.enrol.names import Question
+from ambit.node.enrol.names import DURATIONS, Asked, Question
 from ambit.node.flows.metrics import UNKNOWN
 from ambit.node.process import NodeAgent
 from ambit.node.serve.udp import Udp
@@ -57,7 +56,18 @@ def render(agent: NodeAgent, version: str) -> Iterator[str]:
         yield f"# TYPE {name}_total counter"
         yield f"{name}_total {value}"
     yield from _certificates(agent)
-    yield from _dns(agent.names.queries)
+    upstream = agent.subscription
+    yield from _counted("istio_xds_message", "Messages of the control plane", "url", upstream.messages)
+    yield from _counted(
+        "istio_xds_message_bytes", "Bytes of messages of the control plane", "url", upstream.message_bytes
+    )
+    yield from _counted(
+        "istio_xds_connection_terminations",
+        "Streams from the control plane that ended",
+        "reason",
+        upstream.terminations,
+    )
+    yield from dns(agent.names.queries)
 
 
 def udp(pods: Iterable[LocalPod], found: Mapping[str, Udp]) -> Iterator[str]:
@@ -87,25 +97,49 @@ def _certificates(agent: NodeAgent) -> Iterator[str]:
             yield f'{name}{{identity="{each.identity}"}} {each.certificate.not_after:.0f}'
 
 
-def _dns(queries: Mapping[Question, int]) -> Iterator[str]:
-    """ztunnel's `istio_dns_*`: all questions, and those that went to the pod's nameserver."""
-    totals: Counter[str] = Counter()
-    upstream: Counter[str] = Counter()
-    for question, count in queries.items():
-        found = (
-            f'request_query_type="{question.type}",request_protocol="{question.protocol}",'
-            f'source_canonical_service="{question.canonical_service or UNKNOWN}",'
-            f'source_canonical_revision="{question.canonical_revision or UNKNOWN}"'
-        )
-        totals[found] += count
-        upstream[found] += count if question.forwarded else 0
+def _counted(name: str, text: str, label: str, counts: Mapping[str, int]) -> Iterator[str]:
+    yield f"# HELP {name}_total {text}."
+    yield f"# TYPE {name}_total counter"
+    yield from (f'{name}_total{{{label}="{value}"}} {count}' for value, count in counts.items())
+
+
+def dns(queries: Mapping[Question, Asked]) -> Iterator[str]:
+    """ztunnel's `istio_dns_*`: all questions, and those that went to a nameserver."""
+    rows = [(_question(question), asked) for question, asked in queries.items()]
     for name, text, counts in (
-        ("istio_dns_requests", "DNS questions of pods", totals),
-        ("istio_dns_upstream_requests", "DNS questions that were forwarded", upstream),
+        ("istio_dns_requests", "DNS questions of pods", [each.requests for _, each in rows]),
+        (
+            "istio_dns_upstream_requests",
+            "DNS questions that were forwarded",
+            [each.forwarded for _, each in rows],
+        ),
+        (
+            "istio_dns_upstream_failures",
+            "Forwarded DNS questions without answer",
+            [each.failed for _, each in rows],
+        ),
     ):
         yield f"# HELP {name}_total {text}."
         yield f"# TYPE {name}_total counter"
-        yield from (f"{name}_total{{{found}}} {count}" for found, count in counts.items())
+        yield from (
+            f"{name}_total{{{labels}}} {count}" for (labels, _), count in zip(rows, counts, strict=True)
+        )
+    name = "istio_dns_upstream_request_duration_seconds"
+    yield f"# HELP {name} How long forwarded DNS questions took."
+    yield f"# TYPE {name} histogram"
+    for labels, asked in rows:
+        for most, count in zip((*DURATIONS, "+Inf"), (*asked.by_duration, asked.forwarded), strict=True):
+            yield f'{name}_bucket{{{labels},le="{most}"}} {count}'
+        yield f"{name}_sum{{{labels}}} {asked.seconds:.6f}"
+        yield f"{name}_count{{{labels}}} {asked.forwarded}"
+
+
+def _question(question: Question) -> str:
+    return (
+        f'request_query_type="{question.type}",request_protocol="{question.protocol}",'
+        f'source_canonical_service="{question.canonical_service or UNKNOWN}",'
+        f'source_canonical_revision="{question.canonical_revision or UNKNOWN}"'
+    )
 
 
 def _gauge(name: str, text: str, value: int, **labels: str) -> Iterator[str]:

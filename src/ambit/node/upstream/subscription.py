@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import grpc
@@ -19,7 +20,7 @@ from ambit.node.state.database import StateLost, StateNotWritten
 from ambit.node.state.mesh import MeshState, Stored
 from ambit.node.upstream.channel import ControlPlane, describe
 from ambit.xds.client_session import ClientSession, Update
-from ambit.xds.frames import Node, Request
+from ambit.xds.frames import Node, Request, Response
 from ambit.xds.messages import TYPES
 from ambit.xds.wire import METHOD, decode_response, encode_request
 
@@ -48,6 +49,11 @@ class Subscription:
         self.connected = False
         self.problem = ""
         self.rejections = 0
+        self.messages: Counter[str] = Counter()
+        self.message_bytes: Counter[str] = Counter()
+        """Responses so far, by type URL."""
+        self.terminations: Counter[str] = Counter()
+        """Ends of streams so far, by ztunnel's reasons."""
         self.completed: Callable[[], None] = lambda: None
         """Told whenever `complete` turns true."""
         self._refused: dict[str, set[str]] = {}
@@ -67,9 +73,11 @@ class Subscription:
                 self._reading = asyncio.ensure_future(self._stream())
                 await self._reading
                 delay = _FIRST_DELAY
+                self.terminations["Complete"] += 1
             except asyncio.CancelledError:
                 if self._cancelled():
                     raise
+                self.terminations["Reconnect"] += 1
             except grpc.aio.AioRpcError as problem:
                 self._failed(describe(problem))
                 if self.connected:
@@ -94,6 +102,7 @@ class Subscription:
         return task is not None and task.cancelling() > 0
 
     def _failed(self, text: str) -> None:
+        self.terminations["Error" if self.connected else "ConnectionError"] += 1
         if text != self.problem:
             _log.warning("control plane %s: %s", self._control.address, text)
         self.problem = text
@@ -101,7 +110,7 @@ class Subscription:
     async def _stream(self) -> None:
         async with self._control.channel() as channel:
             call = channel.stream_stream(
-                METHOD, request_serializer=encode_request, response_deserializer=decode_response
+                METHOD, request_serializer=encode_request, response_deserializer=self._decoded
             )
             requests: asyncio.Queue[Request | None] = asyncio.Queue()
             for request in self._session.connect():
@@ -114,6 +123,12 @@ class Subscription:
                 requests.put_nowait(
                     None
                 )  # a stream that has ended already leaves whoever sends on it waiting
+
+    def _decoded(self, data: bytes) -> Response:
+        response = decode_response(data)
+        self.messages[response.type_url] += 1
+        self.message_bytes[response.type_url] += len(data)
+        return response
 
     async def _read(self, stream: grpc.aio.StreamStreamCall, requests: asyncio.Queue[Request | None]) -> None:
         applying: set[asyncio.Task[None]] = set()
