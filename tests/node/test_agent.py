@@ -163,6 +163,7 @@ async def test_labels_of_a_running_pod_are_followed(world: World) -> None:
     assert await asyncio.to_thread(held.recv, 100) == f"{late.four} 7".encode()
     held.close()
     await until(lambda: late.uid not in agent.enroller.sandboxes)
+    assert agent.enroller.stopped == 1
     await eventually(late, server, f"{late.four} 2")
     world.api.label("pods", "default", "late")
     await until(lambda: late.annotations.get(REDIRECTION) == "enabled")
@@ -365,6 +366,13 @@ async def test_what_the_agent_shows(world: World) -> None:
     text = body.decode()
     udp = 'ambit_udp_packets_total{direction="received",pod_namespace="default",pod_name="server"} 1'
     assert udp in text.splitlines()
+    assert {
+        "workload_manager_active_proxy_count 1",
+        "workload_manager_pending_proxy_count 0",
+        "workload_manager_proxies_started_total 1",
+        "workload_manager_proxies_stopped_total 0",
+    } <= set(text.splitlines())
+    assert any(line.startswith("istio_xds_message_total{url=") for line in text.splitlines())
     opened = [line for line in text.splitlines() if line.startswith("istio_tcp_connections_opened_total{")]
     assert any(
         'reporter="destination"' in line

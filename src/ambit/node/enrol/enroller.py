@@ -91,6 +91,8 @@ class Enroller:
         self._probes = probes
         self._sandboxes: dict[str, Sandbox] = {}
         self._turns: dict[str, _Turn] = {}
+        self.pending, self.started, self.stopped = 0, 0, 0
+        """Pods that are being captured now; that were captured and that left, in this life of the agent."""
 
     @property
     def sandboxes(self) -> dict[str, Sandbox]:
@@ -223,6 +225,7 @@ class Enroller:
             await capture.block(sandbox.netns)
         local = self._local(sandbox)
         self._sandboxes[sandbox.uid] = sandbox
+        self.pending += 1
         try:
             self._certificates.want(local.identity)
             await self._certificates.obtain(local.identity)
@@ -240,6 +243,9 @@ class Enroller:
         except BaseException:
             await self._undo(sandbox)
             raise
+        finally:
+            self.pending -= 1
+        self.started += 1
         self._change(sandbox.uid, open_before=open_before)
         await self._annotate(sandbox, REDIRECTION_ENABLED)
         _log.info("pod %s/%s is in the mesh as %s", *sandbox.key, local.identity)
@@ -263,6 +269,7 @@ class Enroller:
                     "are gone"
                 ) from None
         self._drop(sandbox)
+        self.stopped += 1
 
     def _drop(self, sandbox: Sandbox) -> None:
         self._sandboxes.pop(sandbox.uid, None)

@@ -18,8 +18,9 @@ def render(agent: NodeAgent, version: str) -> Iterator[str]:
     gauges = {
         "workload_manager_active_proxy_count": (
             "Pods in the mesh on this node",
-            len(agent.enroller.sandboxes),
+            len(agent.enroller.sandboxes) - agent.enroller.pending,
         ),
+        "workload_manager_pending_proxy_count": ("Pods that are being captured", agent.enroller.pending),
         "ambit_node_ready": ("Whether the node serves new pods", int(not agent.unready())),
         "ambit_control_plane_connected": (
             "Whether the control plane answers",
@@ -47,6 +48,8 @@ def render(agent: NodeAgent, version: str) -> Iterator[str]:
     for direction, found in (("inbound", agent.pre_mesh.inbound), ("outbound", agent.pre_mesh.outbound)):
         yield f'{name}{{direction="{direction}"}} {sum(found.values())}'
     counters = {
+        "workload_manager_proxies_started": ("Pods that were captured", agent.enroller.started),
+        "workload_manager_proxies_stopped": ("Captured pods that ended or left", agent.enroller.stopped),
         "ambit_envoy_crashes": ("Times Envoy ended unexpectedly", status.crashes),
         "ambit_connections_cut": ("Connections ended by a policy change", agent.cut),
         "ambit_configuration_rejected": ("Changes refused here or by Envoy", agent.subscription.rejections),
