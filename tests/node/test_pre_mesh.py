@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ambit.model.policy import Action, Authorization, Clause, Match, Presence, Rule, Scope
+from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Presence, Rule, Scope
 from ambit.model.workload import TunnelProtocol, Workload
 from ambit.node import pre_mesh
 from tests.node.world import REDIRECTION, Pod, World, making, until
@@ -139,11 +139,21 @@ async def test_they_are_listed_left_alone_and_cut_by_strict(world: World, family
     assert [row for row in await shown(world, server) if row[1] == "pre-mesh"] == []
 
 
-async def test_what_strict_refused_all_along_is_cut_at_enrolment(world: World) -> None:
+def only(account: str) -> Authorization:
+    """Only this account is allowed."""
+    match = Match(principals=(Exact(f"cluster.local/ns/default/sa/{account}"),))
+    return Authorization("only", "default", Scope.NAMESPACE, Action.ALLOW, (Rule((Clause((match,)),)),))
+
+
+@pytest.mark.parametrize("policy", [strict(), only("client")])
+async def test_what_policy_refused_all_along_is_cut_at_enrolment(world: World, policy: Authorization) -> None:
+    """Also where the client would be allowed if its identity was known."""
     await world.node("node1")
-    await world.control.put(strict())
+    await world.control.put(policy)
     server, client = await outside(world, "server", "node1"), await outside(world, "client", "node1")
     held = await asyncio.to_thread(client.connect, server.four, 8080)
+    assert await lives(held)
+    await enrol(world, client)
     assert await lives(held)
     await enrol(world, server)
     assert await how_it_ends(held) == RESET
