@@ -23,6 +23,10 @@ COMMANDS = {
     "uninstall": ("ambit.cli.commands.uninstall:command", "Remove the mesh from a Kubernetes cluster."),
     "check": ("ambit.cli.commands.check:command", "Is everything healthy, and what to type if not."),
     "explain": ("ambit.cli.commands.explain:command", "What a finding's code means and what to do."),
+    "compile": (
+        "ambit.cli.commands.compile:command",
+        "What files of API objects come to: what nodes would be told, without a cluster.",
+    ),
     "ps": ("ambit.cli.commands.ps:command", "List proxies, their versions and their sync state."),
     "workloads": (
         "ambit.cli.commands.proxy_state:workloads",

@@ -1,0 +1,1 @@
+"""Questions about configuration: what it comes to, and what it decides."""

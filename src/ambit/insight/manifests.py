@@ -1,0 +1,118 @@
+"""API objects as people keep them in files, or as a cluster lists them, compiled as the control plane would. Pure.
+
+1. Lists are opened; an object without namespace is in the one that is given, as for `kubectl apply`.
+2. Of two objects of one name the later counts.
+3. A kind that decides nothing about connections is left out and told.
+4. What the API server would refuse to decode is a mistake of whoever wrote it (`BadInput`); what it would take and
+   nodes cannot enforce is a finding.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from ambit.core.errors import BadInput
+from ambit.core.finding import Finding
+from ambit.ingest.mesh import Change, MeshCompiler
+from ambit.ingest.settings import MeshSettings
+from ambit.model.policy import Authorization
+from ambit.model.service import Service
+from ambit.model.view import Snapshot
+from ambit.model.workload import Workload
+from ambit.objects.decoding import PROJECTIONS
+
+Given = tuple[str, Any]
+"""Where an object is from, for messages, and the object itself."""
+
+_CLUSTER_SCOPED = frozenset({"Namespace", "Node"})
+_RESOURCES = {(each.group, each.kind): resource for resource, each in PROJECTIONS.items()}
+
+
+class Compiled(msgspec.Struct, frozen=True):
+    """What nodes are told, each part by resource name; `notes` are sentences about what was left out."""
+
+    authorizations: tuple[Authorization, ...]
+    services: tuple[Service, ...]
+    workloads: tuple[Workload, ...]
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    settings: MeshSettings
+
+    def view(self) -> Snapshot:
+        """For questions about it."""
+        return Snapshot(self.workloads, self.services, self.authorizations)
+
+
+def compile_objects(objects: Iterable[Given], settings: MeshSettings, namespace: str = "default") -> Compiled:
+    """The mesh model of these objects. Raises BadInput for what is no API object."""
+    changes: dict[tuple[str, str], Change] = {}
+    ignored: Counter[str] = Counter()
+    notes: list[str] = []
+    for where, value in _opened(objects):
+        kind, group = _kind_of(where, value)
+        resource = _RESOURCES.get((group, kind))
+        if resource is None:
+            ignored[kind] += 1
+            continue
+        change = _change(where, value, resource, kind, namespace)
+        if (resource, change.key) in changes:
+            notes.append(f"{kind} {change.key} is given more than once; the last one counts")
+        changes[resource, change.key] = change
+    if ignored:
+        several = ", ".join(f"{kind} ({count})" for kind, count in sorted(ignored.items()))
+        notes.append(f"left out, because they decide nothing about connections: {several}")
+    compiler = MeshCompiler(settings)
+    compiler.apply(changes.values())
+    homeless = [change.key for change in changes.values() if _is_pod_without_address(change)]
+    if homeless:
+        notes.append(f"pods without an address are not in the mesh yet: {', '.join(sorted(homeless))}")
+    return Compiled(
+        authorizations=_sorted(compiler.authorizations),
+        services=_sorted(compiler.services),
+        workloads=_sorted(compiler.workloads),
+        findings=compiler.findings,
+        notes=tuple(notes),
+        settings=settings,
+    )
+
+
+def _opened(objects: Iterable[Given]) -> Iterator[Given]:
+    for where, value in objects:
+        if isinstance(value, dict) and isinstance(value.get("items"), list):
+            kind = str(value.get("kind", "")).removesuffix("List")
+            implied = {"kind": kind, "apiVersion": value.get("apiVersion", "")} if kind else {}
+            for index, item in enumerate(value["items"]):
+                inside = {**implied, **item} if isinstance(item, dict) else item
+                yield f"{where}, item {index + 1}", inside
+        else:
+            yield where, value
+
+
+def _kind_of(where: str, value: Any) -> tuple[str, str]:
+    if not isinstance(value, dict) or not value.get("kind") or not value.get("apiVersion"):
+        raise BadInput(f"{where} is no object: apiVersion and kind are needed")
+    group, _, _ = str(value["apiVersion"]).rpartition("/")
+    return str(value["kind"]), group
+
+
+def _change(where: str, value: dict[str, Any], resource: str, kind: str, namespace: str) -> Change:
+    metadata = value.get("metadata")
+    if isinstance(metadata, dict) and kind not in _CLUSTER_SCOPED and not metadata.get("namespace"):
+        value = {**value, "metadata": {**metadata, "namespace": namespace}}
+    try:
+        decoded = PROJECTIONS[resource].decode(msgspec.json.encode(value))
+    except (msgspec.MsgspecError, TypeError) as problem:
+        raise BadInput(f"{where} is no {kind}: {problem}") from problem
+    if not decoded.metadata.name:
+        raise BadInput(f"{where} is no {kind}: metadata.name is empty")
+    return Change(resource, decoded.metadata.key, decoded)
+
+
+def _is_pod_without_address(change: Change) -> bool:
+    return change.resource == "pods" and not change.value.addresses and not change.value.finished
+
+
+def _sorted(values: Any) -> tuple[Any, ...]:
+    return tuple(value for _, value in sorted(values.items()))
