@@ -273,6 +273,16 @@ async def test_the_state_comes_back_when_somebody_deletes_it(client, mesh):
         assert await client.get(kinds.SECRETS, "ambit-ca", "ambit-system")
 
 
+async def test_what_nodes_are_told_is_put_right_when_somebody_changes_it(client, mesh):
+    async with running(client) as plane:
+        told = await mesh.trusted(plane.authority)
+        changed = {"data": {"root-cert.pem": "mine", "signer": "me"}}
+        await client.patch(kinds.CONFIG_MAPS, "ambit-trust", changed, "ambit-system")
+        await eventually(mesh.trust, lambda trust: trust == told)
+        await client.delete(kinds.CONFIG_MAPS, "ambit-trust", "ambit-system")
+        await eventually(mesh.trust, lambda trust: trust == told)
+
+
 def test_a_node_has_acknowledged_when_all_its_agents_have():
     agents = [("one", "new"), ("two", "old"), ("two", "new"), ("three", ""), ("four", "old")]
     assert acknowledged(agents, ["one", "five"]) == {

@@ -143,7 +143,7 @@ class ControlPlane:
         keeper, publisher, leadership = self._writers(state)
         self._keeper, self._leadership = keeper, leadership
         background += [group.create_task(each.run()) for each in publisher.maps.values()]
-        background += [group.create_task(each.run()) for each in keeper.secrets.values()]
+        background += [group.create_task(each.run()) for each in keeper.informers]
         await _patiently(lambda: publisher.publish(self._settings.system_namespace))
         await self._feed.start()
         server, ports = await self._listen(keeper.signer, debug_port)

@@ -11,7 +11,8 @@
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 from cryptography import x509
@@ -30,6 +31,7 @@ from ambit.kube.client import Client, Patch
 from ambit.kube.errors import AlreadyExists, NotFound
 from ambit.kube.informer import Informer
 from ambit.kube.resource import CONFIG_MAPS, SECRETS
+from ambit.objects.meta import ObjectMeta
 
 log = logging.getLogger("ambit.control.trust")
 
@@ -73,6 +75,13 @@ class TrustStatus(msgspec.Struct, frozen=True, rename="camel"):
     problem: str
 
 
+class _Published(msgspec.Struct, frozen=True):
+    """The ConfigMap for nodes, as far as we read it."""
+
+    metadata: ObjectMeta
+    data: dict[str, str] = {}
+
+
 class TrustKeeper:
     """One replica's view, and the writer's hand when it leads. `changed` is told after each change of the state."""
 
@@ -96,16 +105,28 @@ class TrustKeeper:
         self._wall = wall
         self._changed = changed
         self._wake = asyncio.Event()
-        self._published = ""
         self._seen = (clock(), wall())
         self.problem = ""
         self.state = state
         self.authority = self._authority_of(state)
         self.trust = state.trust()
         self.secrets = {name: self._informer(name) for name in (roots.STATE, roots.PLUGGED_IN, roots.OWN)}
+        self.published = Informer(
+            client,
+            CONFIG_MAPS,
+            msgspec.json.Decoder(_Published).decode,
+            namespace=settings.system_namespace,
+            field_selector=f"metadata.name={TRUST_CONFIGMAP}",
+        )
+        self.published.subscribe(lambda *_: self.wake())
         self.secrets[roots.STATE].subscribe(self._followed)
         for name in (roots.PLUGGED_IN, roots.OWN):
             self.secrets[name].subscribe(lambda *_: self.wake())
+
+    @property
+    def informers(self) -> Sequence[Informer[Any]]:
+        """What is watched."""
+        return (*self.secrets.values(), self.published)
 
     def signer(self) -> Authority:
         """Who signs now, with the roots that go along."""
@@ -116,8 +137,8 @@ class TrustKeeper:
         self._wake.set()
 
     async def run(self) -> None:
-        """Follow until cancelled. The informers in `secrets` must be run beside this."""
-        for informer in self.secrets.values():
+        """Follow until cancelled. The `informers` must be run beside this."""
+        for informer in self.informers:
             await informer.wait_synced()
         while True:
             self._wake.clear()
@@ -141,7 +162,8 @@ class TrustKeeper:
         state = self._advanced(state)
         if state != self.state:
             await self._write(state)
-        if self._published != self.trust.digest:
+        told = self.published.items.get((self._settings.system_namespace, TRUST_CONFIGMAP))
+        if told is None or told.data != trust_data(self.trust):
             await self._publish(self.trust)
 
     def _advanced(self, state: TrustState) -> TrustState:
@@ -214,8 +236,7 @@ class TrustKeeper:
             try:
                 await self._client.create(CONFIG_MAPS, value, namespace)
             except AlreadyExists:
-                return
-        self._published = trust.digest
+                self.wake()
 
     def _followed(self, kind: str, old: object, new: roots.StoredSecret | None) -> None:
         """Subscriber of the state Secret."""
