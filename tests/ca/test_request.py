@@ -84,3 +84,10 @@ def test_damaged_requests_are_read_or_refused(position, byte):
     body = base64.encodebytes(bytes(damaged)).decode()
     with contextlib.suppress(RefusedRequest):
         parse_request(f"-----BEGIN CERTIFICATE REQUEST-----\n{body}-----END CERTIFICATE REQUEST-----\n")
+
+
+def test_a_request_of_another_version_is_refused():
+    other = GOOD.replace(b"\x02\x01\x00", b"\x02\x01\x05", 1)
+    body = base64.encodebytes(other).decode()
+    with pytest.raises(RefusedRequest, match="not a certificate signing request"):
+        parse_request(f"-----BEGIN CERTIFICATE REQUEST-----\n{body}-----END CERTIFICATE REQUEST-----\n")

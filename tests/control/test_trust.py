@@ -261,6 +261,19 @@ async def test_revocation_lists_reach_nodes_and_namespaces_and_can_be_withdrawn(
         )
 
 
+async def test_without_any_secret_the_mesh_goes_on_and_takes_an_unfinished_change_back(client, mesh):
+    token = await prepared(client)
+    async with running(client) as plane:
+        old = await mesh.trusted(plane.authority)
+        await plug_in(client, files(Authority.create("cluster.local", NOW)))
+        await eventually(mesh.trust, lambda trust: len(certificates(trust.roots)) == 2)
+        for name in ("istio-ca-secret", "cacerts"):
+            await client.delete(kinds.SECRETS, name, "ambit-system")
+        assert await eventually(mesh.trust, lambda trust: len(certificates(trust.roots)) == 1) == old
+        assert (await issuer(plane, token))[0] == old.signer
+        assert (await status(plane))["source"] == ""
+
+
 async def test_the_state_comes_back_when_somebody_deletes_it(client, mesh):
     await prepared(client)
     new = Authority.create("cluster.local", NOW)

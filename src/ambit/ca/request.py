@@ -14,6 +14,14 @@ PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 MAX_BYTES = 16 * 1024
 RSA_BITS = range(2048, 4097)
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    InvalidSignature,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+)
 CURVES = ("secp256r1", "secp384r1")
 
 
@@ -37,7 +45,7 @@ def parse_request(pem: str) -> SigningRequest:
         names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         raise RefusedRequest("the request names no identity (no subject alternative name)") from None
-    except (ValueError, UnsupportedAlgorithm, InvalidSignature, x509.DuplicateExtension, TypeError) as error:
+    except _UNREADABLE as error:
         raise RefusedRequest(f"not a certificate signing request: {error}") from None
     if not proven:
         raise RefusedRequest("the request is not signed by its own key")

@@ -43,13 +43,15 @@ class Trust(msgspec.Struct, frozen=True):
 
 
 class TrustState(msgspec.Struct, frozen=True):
-    """Where the mesh stands. `since` is when the phase, or the roots it spreads, began."""
+    """Where the mesh stands. `since` is when the phase, or the roots it spreads, began; `revision` counts what was
+    written."""
 
     active: AuthorityFiles
     roots: str
     revoked: str
     phase: Phase
     since: dt.datetime
+    revision: int = 0
 
     @classmethod
     def begin(cls, active: AuthorityFiles, now: dt.datetime) -> Self:
@@ -93,7 +95,7 @@ def _followed(state: TrustState, wanted: Wanted, *, settled: bool, now: dt.datet
             # Only the list of roots was edited, or a rotation was taken back before anybody signed with it.
             if state.phase is Phase.STEADY and roots == state.roots and wanted.files == state.active:
                 return state
-            return TrustState(wanted.files, roots, state.revoked, Phase.STEADY, now)
+            return TrustState(wanted.files, roots, state.revoked, Phase.STEADY, now, state.revision)
         case Phase.STEADY:
             return replace(state, roots=joined(state.roots, roots), phase=Phase.SPREADING, since=now)
         case Phase.SPREADING:
@@ -105,5 +107,5 @@ def _followed(state: TrustState, wanted: Wanted, *, settled: bool, now: dt.datet
         case Phase.RENEWING:
             if settled:
                 final = wanted.files if same else state.active
-                return TrustState(final, final.load().roots, state.revoked, Phase.STEADY, now)
+                return TrustState(final, final.load().roots, state.revoked, Phase.STEADY, now, state.revision)
     return state

@@ -33,7 +33,7 @@ STATE = AUTHORITY_SECRET
 SECRET_TYPE = "istio.io/ca-root"  # noqa: S105 - the type of a Secret, not a secret
 STATE_TYPE = "ambit.io/authority"
 CERTIFICATE, KEY, ROOTS, CHAIN = "ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem"
-TRUSTED, PHASE, SINCE = "trusted.pem", "phase", "since"
+TRUSTED, PHASE, SINCE, REVISION = "trusted.pem", "phase", "since", "revision"
 
 
 class StoredSecret(msgspec.Struct, frozen=True):
@@ -68,6 +68,7 @@ def state_of(secret: StoredSecret) -> TrustState:
             texts.get(CRL_KEY, ""),
             Phase(texts[PHASE]),
             dt.datetime.fromisoformat(texts[SINCE]),
+            int(texts.get(REVISION, "0")),
         )
         state.active.load()
     except (KeyError, ValueError) as problem:
@@ -87,6 +88,7 @@ def state_secret(state: TrustState, namespace: str) -> Object:
         CRL_KEY: state.revoked,
         PHASE: state.phase.value,
         SINCE: state.since.isoformat(),
+        REVISION: str(state.revision),
     }
     return {
         "metadata": {"name": STATE, "namespace": namespace},
@@ -162,7 +164,7 @@ def _texts(secret: StoredSecret) -> Mapping[str, str]:
         return {
             key: base64.b64decode(value, validate=True).decode()
             for key, value in (secret.data or {}).items()
-            if key.endswith(".pem") or key in (PHASE, SINCE)
+            if key.endswith(".pem") or key in (PHASE, SINCE, REVISION)
         }
     except (binascii.Error, ValueError, TypeError) as error:
         raise BadAuthority(f"Secret {_named(secret)} is damaged: {error}") from None

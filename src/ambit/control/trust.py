@@ -161,28 +161,25 @@ class TrustKeeper:
             state = msgspec.structs.replace(state, since=self._wall())
         state = self._advanced(state)
         if state != self.state:
-            await self._write(state)
+            await self._write(msgspec.structs.replace(state, revision=state.revision + 1))
         told = self.published.items.get((self._settings.system_namespace, TRUST_CONFIGMAP))
         if told is None or told.data != trust_data(self.trust):
             await self._publish(self.trust)
 
     def _advanced(self, state: TrustState) -> TrustState:
         try:
-            wanted = self._wanted()
-            if wanted is None:
-                return state
             now = self._wall()
-            following = advance(state, wanted, settled=self._settled(state, now), now=now)
+            following = advance(state, self._wanted(state), settled=self._settled(state, now), now=now)
         except AmbitError as problem:
             self._complain(f"{problem.message}; {problem.hint}" if problem.hint else problem.message)
             return state
         self._complain("")
         return following
 
-    def _wanted(self) -> Wanted | None:
-        """What the operator asks for; None when there is no Secret, which changes nothing."""
+    def _wanted(self, state: TrustState) -> Wanted:
+        """What the operator asks for; when there is no Secret, what is."""
         source = self._source()
-        return roots.wanted_of(source) if source is not None else None
+        return roots.wanted_of(source) if source is not None else Wanted(state.active, state.revoked)
 
     def _source(self) -> roots.StoredSecret | None:
         namespace = self._settings.system_namespace
@@ -244,9 +241,13 @@ class TrustKeeper:
             # Somebody deleted it: what we know is as good, and is written with the next change.
             return
         try:
-            self._take(roots.state_of(new))
+            state = roots.state_of(new)
         except AmbitError as problem:
             self._complain(problem.message)
+            return
+        # The watch may be behind what this replica has written itself.
+        if state.revision >= self.state.revision:
+            self._take(state)
 
     def _take(self, state: TrustState) -> None:
         if state == self.state:
