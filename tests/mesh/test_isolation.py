@@ -127,7 +127,7 @@ def test_nothing_of_the_host_is_in_a_pods_hands(
     sockets = [
         f"/run/ambit/nodes/{node}/{name}.sock"
         for node in ("node1", "node2")
-        for name in ("cni", "xds", "admin")
+        for name in ("cni", "xds", "logs", "admin")
     ]
     facts = {"files": files, "sockets": sockets, "supervisor": record["supervisor"]["pid"]}
     found = ask(laptop, pods[""][which], FORBIDDEN, facts)

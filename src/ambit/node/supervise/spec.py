@@ -51,4 +51,7 @@ class EnvoySpec(msgspec.Struct, frozen=True):
             str(self.max_drain),
             "--log-level",
             self.log_level,
+            # Each access-log message that could not be delivered while the agent is away is an error there.
+            "--component-log-level",
+            "misc:critical",
         ]
