@@ -116,22 +116,27 @@ def failures(kind: str) -> Any:
     return log
 
 
-def tunnels(kind: str) -> Any:
-    """As `failures`, and every tunnel that carried enough to be cut short (`CLOSED`), at once: the agent has to
+def tunnels(kind: str) -> tuple[Any, Any]:
+    """As `failures`; and every tunnel that carried enough to be cut short (`CLOSED`), at once: the agent has to
     reset the client before it has read what is left (docs/limits.md). No filter knows how a tunnel ended, and one
     message for each costs the agent ten times as much as a line among others."""
-    log = _log(kind, buffer_size=0)
-    both = log.filter.and_filter.filters
+    failed, large = _log(kind), _log(kind, buffer_size=0)
+    small = failed.filter.and_filter.filters
+    small.add().response_flag_filter.SetInParent()
+    small.add().extension_filter.CopyFrom(_sent("<"))
+    both = large.filter.and_filter.filters
     both.add().log_type_filter.types.append(data_pb2.TcpConnectionEnd)
-    either = both.add().or_filter.filters
-    either.add().response_flag_filter.SetInParent()
-    large = cel_pb2.ExpressionFilter(expression=f"response.size >= {defaults.TUNNEL_LOG_FROM}")
-    either.add().extension_filter.CopyFrom(
-        accesslog_pb2.ExtensionFilter(
-            name="envoy.access_loggers.extension_filters.cel", typed_config=pack(large)
-        )
+    both.add().extension_filter.CopyFrom(_sent(">="))
+    return failed, large
+
+
+def _sent(comparison: str) -> Any:
+    """Bytes to the client, compared with those from which on a tunnel can be cut short."""
+    expression = f"response.size {comparison} {defaults.TUNNEL_LOG_FROM}"
+    return accesslog_pb2.ExtensionFilter(
+        name="envoy.access_loggers.extension_filters.cel",
+        typed_config=pack(cel_pb2.ExpressionFilter(expression=expression)),
     )
-    return log
 
 
 def _log(kind: str, buffer_size: int = defaults.LOG_BUFFER) -> Any:

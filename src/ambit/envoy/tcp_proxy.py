@@ -1,5 +1,6 @@
 """The filter that moves bytes: to a fixed cluster, to one asked for on demand, or into a tunnel."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from envoy.config.listener.v3 import listener_components_pb2
@@ -21,9 +22,9 @@ def on_demand(log: Any) -> Any:
     return _filter(proxy)
 
 
-def on_demand_tunnel(log: Any, *, authority: str) -> Any:
+def on_demand_tunnel(logs: Iterable[Any], *, authority: str) -> Any:
     """As `on_demand`, in an HTTP/2 CONNECT stream for `authority` (an access-log format)."""
-    proxy = _proxy(names.REFUSED, log)
+    proxy = _proxy(names.REFUSED, *logs)
     proxy.on_demand.CopyFrom(_on_demand())
     proxy.tunneling_config.hostname = authority
     return _filter(proxy)
@@ -35,13 +36,13 @@ def _on_demand() -> Any:
     )
 
 
-def _proxy(cluster: str, log: Any) -> Any:
+def _proxy(cluster: str, *logs: Any) -> Any:
     return tcp_proxy_pb2.TcpProxy(
         stat_prefix="tcp",
         cluster=cluster,
         idle_timeout=seconds(0),
         max_early_data_bytes=uint32(defaults.EARLY_DATA),
-        access_log=[log],
+        access_log=logs,
         access_log_options=tcp_proxy_pb2.TcpProxy.TcpAccessLogOptions(
             access_log_flush_interval=seconds(defaults.LOG_PERIOD)
         ),
