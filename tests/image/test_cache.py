@@ -1,3 +1,5 @@
+import fcntl
+import threading
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,20 @@ def test_content_follows_names_bytes_and_modes_but_not_byte_code(tmp_path: Path)
     (folder / "module.py").rename(folder / "other.py")
     seen.append(content(folder))
     assert len(set(seen)) == 4
+
+
+def test_a_second_build_waits_for_the_first(tmp_path: Path) -> None:
+    first, second, entered = Cache(tmp_path), Cache(tmp_path), threading.Event()
+
+    def build() -> None:
+        with second.held():
+            entered.set()
+
+    with first.held():
+        other = threading.Thread(target=build)
+        other.start()
+        with (tmp_path / "lock").open() as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert not entered.is_set()
+    other.join(10)
+    assert entered.is_set()

@@ -1,7 +1,7 @@
 """The mesh's own pods, and what their debug ports say. Reached by port-forward, as istioctl does."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import msgspec
@@ -9,6 +9,7 @@ import msgspec
 from ambit.core.errors import NotRunning, Unreachable
 from ambit.core.names import NODE_ADMIN_PORT, SYSTEM_NAMESPACE
 from ambit.kube.client import Client
+from ambit.kube.conditions import has_condition
 from ambit.kube.portforward import pod_http
 from ambit.kube.resource import PODS
 
@@ -24,8 +25,9 @@ async def system_pods(client: Client, selector: str) -> list[Pod]:
 
 
 async def node_pods(client: Client, node: str | None = None) -> list[Pod]:
-    """Pods of the node proxies by their nodes' names, of one node when named. Raises NotRunning when there is none."""
-    found = sorted(await system_pods(client, NODE_PROXIES), key=node_of)
+    """Pods of the node proxies by their nodes' names, one of each node; of one node when named. Raises NotRunning when
+    there is none."""
+    found = in_charge(await system_pods(client, NODE_PROXIES))
     if not found:
         raise NotRunning(f"no node proxy in namespace {SYSTEM_NAMESPACE}", "type `ambit check`")
     pods = [pod for pod in found if node in (None, node_of(pod))]
@@ -34,6 +36,24 @@ async def node_pods(client: Client, node: str | None = None) -> list[Pod]:
             f"no node proxy on node {node!r}", f"there is one on {', '.join(map(node_of, found))}"
         )
     return pods
+
+
+def in_charge(pods: Iterable[Pod]) -> list[Pod]:
+    """One pod of each node: during an upgrade there are two for a while, and the old one only keeps connections, or the
+    new one does not serve yet."""
+    chosen: dict[str, Pod] = {}
+    for pod in sorted(pods, key=_standing):
+        chosen[node_of(pod)] = pod
+    return sorted(chosen.values(), key=node_of)
+
+
+def _standing(pod: Pod) -> tuple[bool, bool, str]:
+    metadata = pod["metadata"]
+    return (
+        "deletionTimestamp" not in metadata,
+        has_condition(pod, "Ready"),
+        str(metadata.get("creationTimestamp", "")),
+    )
 
 
 def node_of(pod: Pod) -> str:

@@ -9,7 +9,7 @@ from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
 from ambit.kube.resource import CONFIG_MAPS, DAEMON_SETS, DEPLOYMENTS, NODES, Resource
 
-OLDEST = (1, 29)
+OLDEST = (1, 30)
 """The first Kubernetes whose API the charts and the control plane rely on (the charts' `kubeVersion`)."""
 ARCHITECTURES = frozenset({"amd64", "arm64"})
 """Those that stock Envoy is published for."""

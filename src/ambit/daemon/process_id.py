@@ -1,10 +1,11 @@
 """Processes told apart although the kernel uses their numbers again: number and start time together (proc(5))."""
 
 
-def start_time(pid: int) -> int | None:
-    """When the process began, in clock ticks since boot; None when it is gone or only waits to be reaped."""
+def start_time(pid: int, proc: str = "/proc") -> int | None:
+    """When the process began, in clock ticks since boot; None when it is gone or only waits to be reaped. `proc` may
+    be that of another process namespace: then `pid` is the process's number there."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
+        with open(f"{proc}/{pid}/stat", "rb") as file:
             # The program's name may hold spaces and parentheses; fields are counted from behind it.
             fields = file.read().rpartition(b")")[2].split()
     except OSError:

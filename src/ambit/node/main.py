@@ -14,10 +14,12 @@ from ambit.kube.client import Client
 from ambit.node.process import NodeAgent, locality
 from ambit.node.serve.endpoints import Endpoints
 from ambit.node.settings import AgentSettings
+from ambit.node.succession import HANDED_OVER
 
 
-async def main(settings: AgentSettings) -> None:
-    """Runs until SIGTERM or SIGINT. Raises AmbitError when it cannot start."""
+async def main(settings: AgentSettings) -> int:
+    """Runs until SIGTERM or SIGINT, or until another agent takes its place; the exit status. Raises AmbitError when it
+    cannot start."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -35,6 +37,7 @@ async def main(settings: AgentSettings) -> None:
             await agent.run(stop, Endpoints(agent).run())
         except BaseExceptionGroup as several:
             raise first_failure(several) from several
+        return HANDED_OVER if agent.succession.granted.is_set() else 0
 
 
 def _write(lines: list[str]) -> None:

@@ -5,15 +5,16 @@ something is gone which is only not known yet. Ending the agent leaves Envoy and
 """
 
 import asyncio
-import fcntl
+import contextlib
 import gc
 import logging
 import os
+import shutil
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
-from pathlib import Path
+from typing import TypeVar
 
-from ambit.core.errors import AmbitError, EnvironmentProblem
+from ambit.core.errors import AmbitError
 from ambit.core.identity import Identity
 from ambit.kube.client import Client
 from ambit.kube.resource import NODES
@@ -36,6 +37,7 @@ from ambit.node.pre_mesh import PreMesh
 from ambit.node.settings import AgentSettings
 from ambit.node.state.database import StateLost
 from ambit.node.state.mesh import MeshState, Stored
+from ambit.node.succession import Succession, hold
 from ambit.node.supervise.binary import envoy_binary
 from ambit.node.supervise.spec import EnvoySpec
 from ambit.node.supervise.supervisor import Supervisor
@@ -49,6 +51,10 @@ from ambit.node.upstream.trust import TrustFollower
 from ambit.plan import node_proxy
 from ambit.plan.values import LocalPod, NodeSettings
 from ambit.xds.frames import Node
+
+T = TypeVar("T")
+_SHARED_MEMORY = "shm"
+"""Beside the run directory on Kubernetes: /dev/shm of the node's pods, for Envoys that follow each other."""
 
 _log = logging.getLogger("ambit.node")
 _NODE_TIMEOUT = 2.0
@@ -156,8 +162,10 @@ class NodeAgent:
                 log=settings.state / "envoy.log",
                 concurrency=settings.concurrency,
                 max_drain=settings.max_drain,
+                host_proc=settings.host_proc,
             )
         )
+        self.succession = Succession(settings.run, self._objection)
         self.installer = _installer(settings)
         self._client = client
         self.subscription.completed = self._completed
@@ -167,13 +175,19 @@ class NodeAgent:
         """Connections ended because a new policy denies them."""
 
     async def run(self, stop: asyncio.Event, *beside: Awaitable[None]) -> None:
-        """Until `stop` is set; `beside` runs as long. Raises AmbitError when the agent cannot do its work."""
+        """Until `stop` is set or a successor takes over (`succession.granted`); `beside` runs as long. On Kubernetes it
+        first asks the agent of the node's former pod for its place. Raises AmbitError when the agent cannot do its
+        work."""
         settings = self.settings
         settings.run.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.chmod(settings.run, 0o700)
         async with AsyncExitStack() as stack:
+            lock = await _unless(stop, hold(settings.run, succeed=settings.host_proc is not None))
+            if lock is None:
+                return
+            stack.callback(self._let_go, lock)
             stack.callback(self.state.close)
-            stack.callback(os.close, _lock(settings.run / "agent.lock"))
+            await stack.enter_async_context(self.succession.offered())
             self._write_bootstrap()
             self.configuration.begin()
             self.trust.restore()
@@ -207,21 +221,40 @@ class NodeAgent:
                 gc.collect()
                 gc.freeze()
                 _log.info("the agent of node %s runs", settings.node)
-                await stop.wait()
+                await _either(stop, self.succession.granted)
                 # Asked while pods are still watched and served: it may take a while.
-                is_over = await self._is_uninstalled()
+                is_over = await _unless(self.succession.granted, self._is_uninstalled())
                 _log.info("stopping; Envoy goes on")
                 for task in running:
                     task.cancel()
-            if self.installer is not None and is_over:
-                _log.info("the mesh is uninstalled: the CNI plugin goes too")
-                self.installer.uninstall()
+            if self.succession.granted.is_set():
+                _log.info("the agent of the node's next pod takes over")
+            elif is_over:
+                await self._uninstall()
+
+    async def _uninstall(self) -> None:
+        """Leaves nothing on the node: the plugin last, so that no pod starts half captured. Pods that are captured
+        nevertheless (`ambit uninstall --force`) stay cut off, and what is known of them stays for the next agent."""
+        settings = self.settings
+        _log.info("the mesh is uninstalled: this node is cleared")
+        await self.supervisor.end()
+        if self.probes is not None:
+            with contextlib.suppress(AmbitError):
+                await self.probes.remove()
+        if await self.enroller.abandon():
+            self.state.close()
+            for folder in (settings.state, settings.run, settings.run.parent / _SHARED_MEMORY):
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        if self.installer is not None:
+            self.installer.uninstall()
 
     def unready(self) -> list[str]:
         """What is missing before the node can serve new pods; empty when nothing is."""
         missing: list[str] = []
         if self.supervisor.state not in (State.SERVING, State.DRAINING, State.HANDING_OVER):
             missing.append(f"Envoy is {self.supervisor.state}")
+        elif self.supervisor.inherited:
+            missing.append("the Envoy of the node's former pod is not replaced yet")
         elif not self.server.connected:
             missing.append("Envoy is not connected")
         if not self.subscription.complete.is_set():
@@ -233,14 +266,29 @@ class NodeAgent:
         return missing
 
     async def _is_uninstalled(self) -> bool:
-        """Whether no agent comes after this one; false where there is no CNI plugin to take away."""
+        """Whether no agent comes after this one. Only on Kubernetes; the laptop's instance ends as a whole."""
         settings = self.settings
-        if self.installer is None:
+        if settings.host_proc is None or not settings.pod_name:
             return False
         own = settings.pod_namespace, settings.pod_name
         return await is_deleted(
             self._client, settings.pod_namespace, settings.daemon_set, lambda: self.reconciler.is_ending(own)
         )
+
+    def _objection(self) -> str:
+        status = self.supervisor.status
+        if self.supervisor.inherited or status.state not in (State.SERVING, State.DRAINING):
+            return f"Envoy is {status.state}"
+        if status.older is not None:
+            held = "" if status.older_connections is None else f" with {status.older_connections} connections"
+            return f"an older Envoy{held} is still there"
+        return ""
+
+    def _let_go(self, lock: int) -> None:
+        """A successor gets the lock when this process has ended: until then libraries may still tidy up sockets that
+        it would make anew."""
+        if not self.succession.granted.is_set():
+            os.close(lock)
 
     async def _applied(self, stored: Stored) -> str | None:
         concerned = self.configuration.pods_reading(stored.touched)
@@ -320,6 +368,27 @@ class NodeAgent:
         temporary.replace(self.settings.run / "bootstrap.pb")
 
 
+async def _either(*events: asyncio.Event) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in waits:
+            each.cancel()
+
+
+async def _unless(stop: asyncio.Event, work: Awaitable[T]) -> T | None:
+    """What `work` gives, None when `stop` is set before."""
+    task = asyncio.ensure_future(work)
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        stopped.cancel()
+
+
 async def _started(work: Awaitable[None]) -> None:
     await work
 
@@ -342,19 +411,6 @@ def _installer(settings: AgentSettings) -> Installer | None:
     names = (*settings.cni_system_namespaces, settings.pod_namespace)
     plugin = PluginSettings(str(settings.run / "cni.sock"), names)
     return Installer(settings.cni_programs, settings.cni_configurations, plugin)
-
-
-def _lock(path: Path) -> int:
-    """Holds the run directory for this process. Raises EnvironmentProblem when another agent has it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise EnvironmentProblem(
-            f"another agent uses {path.parent}", "one agent runs per node; stop it, or give another --run-dir"
-        ) from None
-    return descriptor
 
 
 def _identify(settings: AgentSettings) -> Node:

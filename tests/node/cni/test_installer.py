@@ -156,14 +156,23 @@ class Server:
         return answer
 
 
+LEAVING = {"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}
+ABSENT = NotFound(404, "NotFound", "")
+
+
 @pytest.mark.parametrize(
     ("answers", "ends", "deleted"),
     [
         ([{"metadata": {"name": "ambit-node"}}], True, False),
-        ([{"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}], False, True),
-        ([NotFound(404, "NotFound", "")], False, True),
+        ([LEAVING], False, True),
+        ([ABSENT], False, True),
+        ([ABSENT, {"metadata": {"name": "ambit-node"}}], True, False),
+        ([LEAVING, ABSENT, {"metadata": {"name": "ambit-node"}}], False, False),
+        ([ABSENT, Forbidden(403, "Forbidden", ""), {"metadata": {}}], False, True),
+        ([ABSENT, Unauthorized(401, "Unauthorized", ""), {"metadata": {}}], False, True),
+        ([ABSENT, Unreachable("no")], False, False),
         ([Forbidden(403, "Forbidden", ""), Unauthorized(401, "Unauthorized", "")], True, True),
-        ([Unreachable("no"), NotFound(404, "NotFound", "")], False, True),
+        ([Unreachable("no"), ABSENT], False, True),
         ([Forbidden(403, "Forbidden", "")], True, False),
         ([Unreachable("no")], True, False),
         # `kubectl delete pod --force`, or new keys of the cluster: the token is refused, the DaemonSet is there.
@@ -174,6 +183,7 @@ class Server:
 async def test_only_a_deleted_agent_takes_the_plugin_away(
     answers: list[Any], ends: bool, deleted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_DOUBT", 0.8)
+    monkeypatch.setattr(module, "_DOUBT", 0.3)
+    monkeypatch.setattr(module, "_ASK_AGAIN", 0.02)
     server = cast(Client, Server(*answers))
     assert await is_deleted(server, "ambit-system", "ambit-node", lambda: ends) is deleted

@@ -74,6 +74,11 @@ def test_what_the_agent_reads_of_a_pod() -> None:
     assert found.spec.dns_config.nameservers == ("10.0.0.53",)
 
 
+def test_a_static_pod_is_known_by_its_mirror() -> None:
+    assert pod_decoder.decode(pod({}, {"kubernetes.io/config.mirror": "0123"})).static
+    assert not pod_decoder.decode(pod({})).static
+
+
 def test_a_sandbox_is_found_by_the_pod_runners_record(tmp_path: Path) -> None:
     sandboxes, namespaces = tmp_path / "sandboxes", tmp_path / "netns"
     for name, uid in (("s1", "u1"), ("s2", "u2"), ("gone", "u3")):

@@ -1,5 +1,6 @@
 """The first process of the node's container: the agent comes back, what it started lives on."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -119,3 +120,95 @@ def test_as_the_first_process_of_a_pid_namespace(tmp_path: Path) -> None:
     os.kill(int(inner), signal.SIGTERM)
     assert made.process.wait(10) == 0
     until(lambda: start_time(int(envoy)) is None)
+
+
+SUCCEEDED = """
+import os, pathlib, sys
+directory = pathlib.Path(sys.argv[1])
+starts = directory / "starts"
+starts.write_text((starts.read_text() if starts.exists() else "") + "x")
+if not (directory / "envoy").exists():
+    envoy = os.posix_spawn("/bin/sleep", ["sleep", "60"], {}, setsid=True)
+    (directory / "new").write_text(str(envoy))
+    (directory / "new").rename(directory / "envoy")
+raise SystemExit(75)
+"""
+
+
+class Succeeded(Container):
+    """Its agent ends at once, as one that handed over; the test holds the lock of the one in charge."""
+
+    def __init__(self, directory: Path) -> None:
+        lock = directory / keeper.LOCK
+        self.lock = lock.open("w")
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
+        command = [
+            "unshare",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            sys.executable,
+            "-I",
+            "-S",
+            str(keeper.__file__),
+        ]
+        agent = [sys.executable, "-c", SUCCEEDED, str(directory), "--run-dir", str(directory)]
+        self.directory = directory
+        self.process = subprocess.Popen([*command, *agent], stderr=subprocess.PIPE, text=True)
+        self.pid("envoy")
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        (self.first,) = map(int, children.read_text().split())
+
+    def children(self) -> list[int]:
+        return [
+            int(pid) for pid in Path(f"/proc/{self.first}/task/{self.first}/children").read_text().split()
+        ]
+
+    def envoy(self) -> int:
+        """The number here of what the agent left behind, once the agent itself is gone."""
+        until(lambda: [Path(f"/proc/{pid}/comm").read_text() for pid in self.children()] == ["sleep\n"])
+        return self.children()[0]
+
+    def starts(self) -> int:
+        return len((self.directory / "starts").read_text())
+
+
+@pytest.mark.netns
+def test_after_a_succession_the_container_ends_with_envoy(tmp_path: Path) -> None:
+    made = Succeeded(tmp_path)
+    envoy = made.envoy()
+    os.kill(made.first, signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        made.process.wait(3 * keeper._LOOK)
+    os.kill(envoy, signal.SIGTERM)
+    assert made.process.wait(10) == 0
+    assert made.starts() == 1
+
+
+@pytest.mark.netns
+def test_after_a_succession_the_container_waits_until_it_is_told_to_end(tmp_path: Path) -> None:
+    made = Succeeded(tmp_path)
+    os.kill(made.envoy(), signal.SIGTERM)
+    until(lambda: not made.children())
+    with pytest.raises(subprocess.TimeoutExpired):
+        made.process.wait(3 * keeper._LOOK)
+    os.kill(made.first, signal.SIGTERM)
+    assert made.process.wait(10) == 0
+
+
+def test_a_node_without_an_agent_gets_the_former_one_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "_ORPHANED_SECONDS", 0.2)
+    monkeypatch.setattr(keeper, "_LOOK", 0.05)
+    lock = tmp_path / keeper.LOCK
+    lock.touch()
+    program = ["agent", "--run-dir", str(tmp_path)]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, keeper._SIGNALS)
+    try:
+        assert keeper._outlive(False, keeper._lock(program)) is False
+        with lock.open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            assert keeper._is_held(str(lock))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,16 +1,21 @@
 """The supervisor with real Envoy: start, crash, hand-over, adoption."""
 
 import asyncio
+import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from ambit.core.errors import AmbitError
+from ambit.node.supervise import records
 from ambit.node.supervise.binary import envoy_binary
 from ambit.node.supervise.generation import LOG_LIMIT, rotate
 from ambit.node.supervise.spec import EnvoySpec
@@ -20,7 +25,7 @@ from ambit.node.supervise.table import State
 pytestmark = pytest.mark.envoy
 
 
-def spec(tmp_path: Path, **changes: float) -> EnvoySpec:
+def spec(tmp_path: Path, **changes: float | Path) -> EnvoySpec:
     bootstrap = tmp_path / "bootstrap.yaml"
     bootstrap.write_text(
         "node: {id: test, cluster: mesh}\n"
@@ -194,3 +199,123 @@ async def test_nothing_is_left_behind(tmp_path: Path) -> None:
         assert memory.exists()
     assert not memory.exists()
     assert not list(envoy.run.glob("restart_*"))
+
+
+def listener(port: int) -> str:
+    """A file of listeners, as Envoy follows it."""
+    found = {
+        "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",
+        "name": "late",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "filter_chains": [{}],
+    }
+    return json.dumps({"version_info": "1", "resources": [found]})
+
+
+async def opened(port: int) -> None:
+    """Returns when the port accepts."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.05)
+            else:
+                writer.close()
+                return
+
+
+@pytest.mark.parametrize("end", ["killed", "empty"])
+async def test_a_successor_goes_on_when_its_older_generation_has_ended(tmp_path: Path, end: str) -> None:
+    """It asks the older one for the socket of every new listener, and waits for the answer on its main thread."""
+    envoy, listeners = spec(tmp_path, max_drain=600), tmp_path / "listeners.json"
+    listeners.write_text('{"version_info": "0", "resources": []}')
+    envoy.bootstrap.write_text(
+        envoy.bootstrap.read_text()
+        + f"dynamic_resources: {{lds_config: {{path_config_source: {{path: {listeners}}}}}}}\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    async with running(envoy) as (supervisor, watch):
+        first = await watch.until(lambda status: status.state is State.SERVING)
+        await supervisor.restart()
+        assert first.current is not None
+        if end == "killed":
+            os.kill(first.current.pid, signal.SIGKILL)
+        after = await watch.until(lambda status: status.state is State.SERVING, seconds=60)
+        assert after.older is None
+        assert not first.current.alive
+        following = tmp_path / "listeners.new"
+        following.write_text(listener(port))
+        following.replace(listeners)
+        await opened(port)
+        async with asyncio.timeout(30):
+            while supervisor._stand_in is None or supervisor._stand_in.answered < 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert (await supervisor.admin.server_info()).epoch == 1
+        assert supervisor.status.crashes == 0
+
+
+FORMER_POD = """
+import asyncio, pathlib, sys
+from tests.node.supervise.test_supervisor import spec
+from ambit.node.supervise.supervisor import Supervisor
+
+async def main():
+    envoy = spec(pathlib.Path(sys.argv[1]), host_proc=pathlib.Path(sys.argv[2]), max_drain=600)
+    task = asyncio.ensure_future(Supervisor(envoy).run())
+    await asyncio.to_thread(sys.stdin.read)
+    task.cancel()
+    await asyncio.wait([task])
+    print("the agent has ended", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def host_proc(tmp_path: Path) -> Iterator[Path]:
+    """/proc where both pods of a node see it."""
+    place = tmp_path / "host-proc"
+    place.mkdir()
+    subprocess.run(["mount", "--bind", "/proc", place], check=True)
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.netns
+async def test_the_envoy_of_a_former_pod_is_succeeded_and_ended(tmp_path: Path, host_proc: Path) -> None:
+    """It is in another process namespace: seen in the host's /proc, and out of reach of signals."""
+    former = await asyncio.create_subprocess_exec(
+        *("unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc"),
+        *(sys.executable, "-c", FORMER_POD, tmp_path, host_proc),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert former.stdin is not None
+    assert former.stdout is not None
+    try:
+        envoy = spec(tmp_path, host_proc=host_proc, max_drain=600)
+        async with asyncio.timeout(60):
+            while (before := records.read(envoy.run / "envoy.json").current) is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            former.stdin.close()
+            await former.stdout.readline()
+        assert before.foreign
+        assert before.alive
+        async with running(envoy) as (supervisor, watch):
+            draining = await watch.until(lambda status: status.state is State.DRAINING, seconds=60)
+            assert draining.older == before
+            assert not supervisor.inherited
+            assert supervisor.status.current is not None
+            assert supervisor.status.current.epoch == 1
+            after = await watch.until(lambda status: status.state is State.SERVING, seconds=60)
+            assert after.older is None
+            assert not before.alive
+            assert supervisor.status.crashes == 0
+    finally:
+        if former.returncode is None:
+            former.kill()
+        await former.wait()

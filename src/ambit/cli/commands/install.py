@@ -2,20 +2,23 @@
 
 import asyncio
 import time
+from typing import Any
 
 import click
 
 from ambit.cli import access
 from ambit.cli.checks import CHECKS, Outcome, run_checks
 from ambit.cli.helm import ADMISSION_POLICIES, RELEASE, find_helm, helm, kubeconfig_file, umbrella_chart
+from ambit.cli.mesh import in_charge
 from ambit.cli.preflight import PRE_CHECKS
 from ambit.cli.render.outcomes import print_outcomes
 from ambit.cli.render.progress import Progress
 from ambit.core.errors import AmbitError
 from ambit.core.names import SYSTEM_NAMESPACE
 from ambit.kube.client import Client
+from ambit.kube.conditions import has_condition
 from ambit.kube.errors import NotFound
-from ambit.kube.resource import DAEMON_SETS, DEPLOYMENTS, NAMESPACES
+from ambit.kube.resource import CONTROLLER_REVISIONS, DAEMON_SETS, DEPLOYMENTS, NAMESPACES, PODS
 
 READY = ("control-ready", "proxies-ready")
 LOOK_AGAIN = 0.5
@@ -24,6 +27,8 @@ OURS = {"app.kubernetes.io/managed-by": FIELD_MANAGER}
 """Label of a namespace that an installation made, and that goes with it."""
 # Node agents enter the namespaces of pods, which no lesser level allows.
 PRIVILEGED = {"pod-security.kubernetes.io/enforce": "privileged"}
+_REVISION = "controller-revision-hash"
+Object = dict[str, Any]
 
 
 @click.command("install")
@@ -138,22 +143,50 @@ async def _ready(client: Client, timeout: float) -> None:
 
 
 async def _not_rolled_out(client: Client) -> list[str]:
-    """Parts of which pods of an older version are still there: those may be ready as well."""
+    """Parts of which pods of an older version are still in charge: those may be ready as well."""
     problems = []
-    for kind in (DEPLOYMENTS, DAEMON_SETS):
-        for each in await client.list(kind, SYSTEM_NAMESPACE):
-            status = each.get("status") or {}
-            if kind is DEPLOYMENTS:
-                wanted = each["spec"].get("replicas", 1)
-                fresh, every = status.get("updatedReplicas", 0), status.get("replicas", 0)
-                ready = status.get("availableReplicas", 0)
-            else:
-                wanted = every = status.get("desiredNumberScheduled", 0)
-                fresh, ready = status.get("updatedNumberScheduled", 0), status.get("numberAvailable", 0)
-            is_seen = status.get("observedGeneration") == each["metadata"]["generation"]
-            if not is_seen or not wanted == fresh == every == ready:
-                name = each["metadata"]["name"]
-                problems.append(
-                    f"{kind.kind} {name}: {fresh} of {wanted} pods are new, {ready} are available"
-                )
+    for each in await client.list(DEPLOYMENTS, SYSTEM_NAMESPACE):
+        status = each.get("status") or {}
+        wanted = each["spec"].get("replicas", 1)
+        fresh, every = status.get("updatedReplicas", 0), status.get("replicas", 0)
+        ready = status.get("availableReplicas", 0)
+        if not _is_seen(each) or not wanted == fresh == every == ready:
+            problems.append(_progress(each, DEPLOYMENTS.kind, fresh, wanted, ready))
+    for each in await client.list(DAEMON_SETS, SYSTEM_NAMESPACE):
+        # Not its status, which counts a node's oldest pod: that may keep connections long after it was replaced.
+        wanted = (each.get("status") or {}).get("desiredNumberScheduled", 0)
+        pods = in_charge(
+            pod for pod in await client.list(PODS, SYSTEM_NAMESPACE) if _owner(pod) == _uid(each)
+        )
+        newest = await _newest_revision(client, each)
+        fresh = sum(pod["metadata"].get("labels", {}).get(_REVISION) == newest for pod in pods)
+        ready = sum(has_condition(pod, "Ready") for pod in pods)
+        if not _is_seen(each) or not wanted == fresh == ready:
+            problems.append(_progress(each, DAEMON_SETS.kind, fresh, wanted, ready))
     return problems
+
+
+def _is_seen(part: Object) -> bool:
+    observed = (part.get("status") or {}).get("observedGeneration")
+    return bool(observed == part["metadata"]["generation"])
+
+
+def _progress(part: Object, kind: str, fresh: int, wanted: int, ready: int) -> str:
+    return f"{kind} {part['metadata']['name']}: {fresh} of {wanted} pods are new, {ready} are available"
+
+
+def _uid(part: Object) -> str:
+    return str(part["metadata"]["uid"])
+
+
+def _owner(part: Object) -> str:
+    owners = part["metadata"].get("ownerReferences") or ()
+    return next((str(owner["uid"]) for owner in owners if owner.get("controller")), "")
+
+
+async def _newest_revision(client: Client, daemon_set: Object) -> str:
+    """The label that pods of the present template have."""
+    revisions = await client.list(CONTROLLER_REVISIONS, SYSTEM_NAMESPACE)
+    ours = [each for each in revisions if _owner(each) == _uid(daemon_set)]
+    newest = max(ours, key=lambda each: int(each["revision"]), default=None)
+    return str(newest["metadata"]["labels"][_REVISION]) if newest is not None else ""

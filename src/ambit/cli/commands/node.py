@@ -148,6 +148,7 @@ def run(
 ) -> None:
     """Capture this node's pods and serve its Envoy, until SIGTERM. Envoy outlives the agent."""
     import asyncio
+    import os
 
     import msgspec
 
@@ -172,7 +173,10 @@ def run(
         AgentSettings,
     )
     set_up(log_level, as_json=log_format == "json")
-    asyncio.run(main(settings))
+    status = asyncio.run(main(settings))
+    if status:
+        # The successor waits for the end of this process: nothing is left to do for the interpreter.
+        os._exit(status)
 
 
 @command.command(

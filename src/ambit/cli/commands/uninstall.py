@@ -1,12 +1,15 @@
 """`ambit uninstall`."""
 
+import asyncio
+import time
 from typing import Any
 
 import click
 
 from ambit.cli import access
-from ambit.cli.commands.install import OURS
+from ambit.cli.commands.install import LOOK_AGAIN, OURS
 from ambit.cli.helm import RELEASE, RELEASE_ANNOTATIONS, helm, kubeconfig_file
+from ambit.cli.mesh import NODE_PROXIES, node_of, system_pods
 from ambit.cli.render.progress import Progress
 from ambit.core.errors import AmbitError, NotRunning
 from ambit.core.names import (
@@ -32,6 +35,9 @@ from ambit.kube.resource import (
     Resource,
 )
 
+AGENTS_END = 90.0
+"""Seconds for the node agents to end: they may need a quarter of a minute to be sure that they are not replaced."""
+
 
 @click.command("uninstall")
 @click.option(
@@ -56,8 +62,8 @@ def command(purge: bool, force: bool, kubeconfig: str | None, context: str | Non
     file = kubeconfig_file(kubeconfig)
     progress = Progress()
 
-    def work(what: Any) -> None:
-        access.run(access.with_client(Client.from_kubeconfig(file, context), what))
+    def work(what: Any) -> Any:
+        return access.run(access.with_client(Client.from_kubeconfig(file, context), what))
 
     if not force:
         work(_none_captured)
@@ -69,11 +75,19 @@ def command(purge: bool, force: bool, kubeconfig: str | None, context: str | Non
         )
     helm(["uninstall", RELEASE, "-n", SYSTEM_NAMESPACE, "--wait"], kubeconfig=file, context=context)
     progress.done("parts")
+    left = work(_agents_ended)
+    if not left:
+        progress.done("nodes")
     work(_remove_rest)
     progress.done("certificates")
     if purge:
         work(_purge)
         progress.done("kinds")
+    if left:
+        raise AmbitError(
+            f"the node agent has not ended on {', '.join(left)}, everything else is removed",
+            "what such a node may keep: docs/kubernetes.md#uninstall",
+        )
 
 
 async def _none_captured(client: Client) -> None:
@@ -91,6 +105,16 @@ async def _none_captured(client: Client) -> None:
             f"type `kubectl label namespace {' '.join(names)} istio.io/dataplane-mode-` (and so for single pods), wait "
             "until the annotation ambient.istio.io/redirection is gone, and try again",
         )
+
+
+async def _agents_ended(client: Client) -> list[str]:
+    """Waits for the agents, which clear their nodes when they end; the nodes of those that have not."""
+    deadline = time.monotonic() + AGENTS_END
+    while pods := await system_pods(client, NODE_PROXIES):
+        if time.monotonic() > deadline:
+            break
+        await asyncio.sleep(LOOK_AGAIN)
+    return sorted(set(map(node_of, pods)))
 
 
 async def _remove_rest(client: Client) -> None:

@@ -78,6 +78,12 @@ class HostProbes:
             self._wanted += 1
             self._changed.set()
 
+    async def remove(self) -> None:
+        """Takes the table away, for good. Raises AmbitError."""
+        async with self._lock:
+            self._targets.clear()
+            await nft.load(self._netns, removing())
+
     async def run(self) -> None:
         """Keeps the table as it should be until cancelled."""
         while True:

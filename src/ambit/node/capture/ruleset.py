@@ -63,7 +63,7 @@ def release() -> str:
 
 def block() -> str:
     """The table of a pod whose capture is not ready: nothing goes in or out, except within the pod."""
-    rule = 'iifname != "lo" meta l4proto { tcp, udp } drop'
+    rule = f'iifname != "lo" meta l4proto {{ {_TCP}, {_UDP} }} drop'
     return _table(
         f"ambit block {VERSION}",
         [
@@ -85,6 +85,8 @@ def removing() -> str:
     return f"table inet {TABLE}\ndelete table inet {TABLE}\n"
 
 
+_TCP, _UDP = 6, 17
+"""Protocols as numbers: nft prints their names only where there is an /etc/protocols."""
 _LEAVING_HOOK = "nat hook output priority -100"
 _ARRIVING_HOOK = "nat hook prerouting priority dstnat"
 _OPEN_BEFORE = "tcp flags != syn / fin,syn,rst,ack return"
@@ -139,7 +141,7 @@ def _leaving(capture: Capture) -> list[str]:
         'oifname "lo" return',
         _OPEN_BEFORE,
         *(dns if capture.dns else []),
-        f"meta l4proto tcp redirect to :{OUTBOUND_PORT}",
+        f"meta l4proto {_TCP} redirect to :{OUTBOUND_PORT}",
     ]
 
 
@@ -150,7 +152,7 @@ def _arriving() -> list[str]:
         f"ip6 saddr {PROBE_ADDRESS_V6} return",
         f"tcp dport {HBONE_PORT} return",
         _OPEN_BEFORE,
-        f"meta l4proto tcp redirect to :{INBOUND_PLAINTEXT_PORT}",
+        f"meta l4proto {_TCP} redirect to :{INBOUND_PLAINTEXT_PORT}",
     ]
 
 

@@ -3,7 +3,7 @@
 Rules:
 1. The program is written before the configuration that names it, and removed after.
 2. An agent that ends leaves everything: pods that start meanwhile are refused, never uncaptured. Only when the agent's
-   DaemonSet is deleted does the last agent take the plugin away.
+   DaemonSet is deleted, and not replaced by another, does the last agent take the plugin away.
 3. When the network's own configuration is gone, or half written, ours stays as it was: network plugins take theirs away
    while they restart, and what they put back must not be the first for a moment. Pods wait for the network's program.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ambit.core.errors import AmbitError
 from ambit.kube.client import Client
-from ambit.kube.errors import NotFound, Unauthorized
+from ambit.kube.errors import Forbidden, NotFound, Unauthorized
 from ambit.kube.resource import DAEMON_SETS
 from ambit.node.cni import chain
 from ambit.node.cni.chain import PluginSettings
@@ -28,7 +28,9 @@ _log = logging.getLogger("ambit.cni")
 _LOOK = 30.0
 """Seconds after which the folders are looked at even when no change was told."""
 _DOUBT = 15.0
-"""Seconds to find out whether the DaemonSet is deleted: longer than an API server remembers a deleted account."""
+"""Seconds to find out whether the DaemonSet is deleted for good: longer than an API server remembers a deleted account,
+and than a replacement usually takes."""
+_ASK_AGAIN = 0.5
 
 
 class Installer:
@@ -137,28 +139,44 @@ class Installer:
 
 
 async def is_deleted(client: Client, namespace: str, name: str, ends: Callable[[], bool]) -> bool:
-    """Whether the agent's DaemonSet is, so that no other agent comes; in doubt it is not.
+    """Whether the agent's DaemonSet is gone for good, so that no other agent comes; in doubt it is not.
 
-    An uninstall takes the agent's permissions and its account as well. But an API server that does not know the account
-    any more proves nothing alone: a token is worth nothing either when its pod was deleted by force, or when the keys
-    of the cluster were changed. So that counts only while `ends` says that the agent's own pod is there and is being
-    deleted, which only a watch that is in order tells.
+    One that is only being replaced is back soon, and pods that start meanwhile have to wait for it: so the absence
+    counts when it has lasted, or when the agent's permissions or its account go as well. But an API server that does
+    not know the account any more proves nothing alone: a token is worth nothing either when its pod was deleted by
+    force, or when the keys of the cluster were changed. So that counts only while `ends` says that the agent's own pod
+    is there and is being deleted, which only a watch that is in order tells.
     """
+    absence = _Absence()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_DOUBT):
-            return await _asked(lambda: client.get(DAEMON_SETS, name, namespace), ends)
-    return False
+            return await absence.settled(lambda: client.get(DAEMON_SETS, name, namespace), ends)
+    return absence.seen
 
 
-async def _asked(get: Callable[[], Awaitable[dict[str, object]]], ends: Callable[[], bool]) -> bool:
-    while True:
-        try:
-            metadata = (await get()).get("metadata")
-        except NotFound:
-            return True
-        except AmbitError as problem:
-            if isinstance(problem, Unauthorized) and ends():
-                return True
-            await asyncio.sleep(0.5)
-        else:
-            return isinstance(metadata, dict) and bool(metadata.get("deletionTimestamp"))
+class _Absence:
+    """`seen`: the DaemonSet was not there, or on its way out, when the API server was last asked."""
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    async def settled(
+        self, get: Callable[[], Awaitable[dict[str, object]]], ends: Callable[[], bool]
+    ) -> bool:
+        while True:
+            try:
+                metadata = (await get()).get("metadata")
+                self.seen = isinstance(metadata, dict) and bool(metadata.get("deletionTimestamp"))
+                if not self.seen:
+                    return False
+            except NotFound:
+                self.seen = True
+            except Forbidden:
+                if self.seen:
+                    return True
+            except Unauthorized:
+                if self.seen or ends():
+                    return True
+            except AmbitError:
+                self.seen = False
+            await asyncio.sleep(_ASK_AGAIN)

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from ambit.core.errors import AmbitError, Unreachable
+from ambit.core.errors import AmbitError, EnvironmentProblem, Unreachable
 from ambit.core.identity import Identity
 from ambit.core.names import (
     HBONE_PORT,
@@ -201,6 +201,17 @@ class Enroller:
             await self._leave(sandbox, self._configuration.release)
             _log.info("pod %s/%s left the mesh", *sandbox.key)
             return True
+
+    async def abandon(self) -> bool:
+        """The mesh is uninstalled and Envoy has ended: pods that were leaving get their traffic back now. True when no
+        pod is left captured; those that are stay cut off, since nothing decides about their traffic any more."""
+        for sandbox in [each for each in self._sandboxes.values() if each.leaving]:
+            try:
+                await capture.remove(sandbox.netns)
+            except EnvironmentProblem as problem:
+                _log.warning("the rules of pod %s/%s stay: %s", *sandbox.key, problem.message)
+            self._drop(sandbox)
+        return not self._sandboxes
 
     async def disown(self, pod: Pod) -> None:
         """Takes back an annotation that somebody else wrote: callers would open tunnels to a pod that has no proxy.

@@ -11,6 +11,7 @@ from ambit.core.identity import Identity
 from ambit.core.names import DNS_CAPTURE_ANNOTATION, REDIRECTION_ANNOTATION, REDIRECTION_ENABLED
 
 BYPASS_INBOUND_ANNOTATION = "ambient.istio.io/bypass-inbound-capture"
+MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 _FINISHED = frozenset({"Succeeded", "Failed"})
 
 
@@ -119,6 +120,11 @@ class Pod(msgspec.Struct, frozen=True):
     @property
     def annotated(self) -> bool:
         return self.metadata.annotations.get(REDIRECTION_ANNOTATION) == REDIRECTION_ENABLED
+
+    @property
+    def static(self) -> bool:
+        """Whether this only mirrors a pod that the kubelet has from a file: its uid here is not that on the node."""
+        return MIRROR_ANNOTATION in self.metadata.annotations
 
     @property
     def captures_dns(self) -> bool:

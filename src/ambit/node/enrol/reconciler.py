@@ -77,6 +77,7 @@ class Reconciler:
             raise AmbitError(f"pod {sandbox.namespace}/{sandbox.name} is not on node {self._node}")
         if not wanted(pod, await self._namespace(sandbox.namespace)):
             return False
+        _check_kind(pod)
         if self._kubelet is not None:
             sandbox = msgspec.structs.replace(sandbox, netns=self._kubelet.pinned(sandbox.netns))
         await self._enroller.add(sandbox, pod, started=False)
@@ -126,6 +127,7 @@ class Reconciler:
         if known is not None and known.same_namespace():
             await self._enroller.add(known, pod, started=True)
             return
+        _check_kind(pod)
         sandbox, netns = await asyncio.to_thread(self._found, pod)
         ips = tuple(str(address) for address in pod.addresses)
         await self._enroller.add(
@@ -161,3 +163,12 @@ class Reconciler:
             return None
         except Unreachable as problem:
             raise AmbitError(f"namespace {name} cannot be read: {problem.message}") from problem
+
+
+def _check_kind(pod: Pod) -> None:
+    """Raises AmbitError for what cannot be captured although its labels ask for it."""
+    if pod.static:
+        raise AmbitError(
+            f"pod {pod.key[0]}/{pod.key[1]} is a static pod, which cannot be captured",
+            "label it istio.io/dataplane-mode=none, or run it in a namespace outside the mesh",
+        )

@@ -16,9 +16,10 @@ async def load(netns: str, script: str) -> None:
 
 
 async def listing(netns: str, table: str, *options: str) -> str:
-    """The inet table as nft prints it, without counters; empty when there is none. Raises EnvironmentProblem."""
+    """The inet table as nft prints it, without counters and with protocols as numbers; empty when there is none.
+    Raises EnvironmentProblem."""
     try:
-        return await _run(netns, "", "nft", "-s", *options, "list", "table", "inet", table)
+        return await _run(netns, "", "nft", "-s", "-p", *options, "list", "table", "inet", table)
     except EnvironmentProblem as problem:
         if "No such file or directory" in problem.message and "table inet" in problem.message:
             return ""

