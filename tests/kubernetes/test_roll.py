@@ -12,7 +12,7 @@ from ambit.cli.mesh import in_charge
 from ambit.core.names import REDIRECTION_ANNOTATION, REDIRECTION_ENABLED
 from tests.kubernetes.inside import PATIENCE, Kubernetes
 
-pytestmark = pytest.mark.kubernetes
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(900)]
 SYSTEM, NAMESPACE = "ambit-system", "node-roll"
 SERVER, SERVICE = "server", "10.96.77.77"
 IMAGE = "localhost/ambit:dev"
