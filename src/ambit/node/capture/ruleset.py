@@ -119,12 +119,12 @@ def _counted() -> list[str]:
         _chain(
             "count_leaving",
             "filter hook output priority raw",
-            [*dns, f'oifname != "lo" meta l4proto udp counter name "{UDP_SENT}"'],
+            [*dns, f'oifname != "lo" meta l4proto {_UDP} counter name "{UDP_SENT}"'],
         ),
         _chain(
             "count_arriving",
             "filter hook input priority filter",
-            [*dns, f'iifname != "lo" meta l4proto udp counter name "{UDP_RECEIVED}"'],
+            [*dns, f'iifname != "lo" meta l4proto {_UDP} counter name "{UDP_RECEIVED}"'],
         ),
     ]
 
