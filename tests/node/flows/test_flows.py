@@ -403,7 +403,3 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         node.collector.take(tcp("10.0.0.1:1", f"10.0.0.2:{number}", {**TUNNEL, "host_target": ""}, sent=1))
     assert len(node.collector._lanes) <= 10
     assert len(node.flows) == 100
-
-
-# Lines of Envoy 1.40 between two nodes of a laptop cluster, allowed and denied.
-RECORDED: list[tuple[str, dict[str, object]]] = []
