@@ -27,6 +27,10 @@ COMMANDS = {
         "ambit.cli.commands.compile:command",
         "What files of API objects come to: what nodes would be told, without a cluster.",
     ),
+    "why": (
+        "ambit.cli.commands.why:command",
+        "Why a connection from SRC to DST:PORT is allowed or denied.",
+    ),
     "ps": ("ambit.cli.commands.ps:command", "List proxies, their versions and their sync state."),
     "workloads": (
         "ambit.cli.commands.proxy_state:workloads",

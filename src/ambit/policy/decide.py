@@ -126,13 +126,14 @@ def _rule_holds(rule: Rule, facts: ConnectionFacts) -> bool:
 
 
 def _clause_holds(clause: Clause, facts: ConnectionFacts) -> bool:
-    return not clause.matches or any(_match_holds(match, facts) for match in clause.matches)
+    return not clause.matches or any(match_holds(match, facts) for match in clause.matches)
 
 
 _NO_FIELDS = Match()
 
 
-def _match_holds(match: Match, facts: ConnectionFacts) -> bool:
+def match_holds(match: Match, facts: ConnectionFacts) -> bool:
+    """Whether every field that is given holds, and one is."""
     if match == _NO_FIELDS:
         return False
     peer = facts.identity

@@ -1,0 +1,52 @@
+"""Whether the newest decision record of such a connection says what the configuration does. Pure."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from ambit.insight.why import ALLOWED, DENIED, Ruling
+
+Flow = dict[str, Any]
+SAME_CONNECTION = 1.0
+"""Seconds between what both ends report of one connection, at most."""
+AGREES, DIFFERS, NONE = "agrees", "differs", "none"
+
+
+class Confirmation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`time` in seconds since 1970 when the connection began; `rule` as the record names it."""
+
+    records: str
+    verdict: str = ""
+    rule: str = ""
+    time: float = 0.0
+    node: str = ""
+
+
+def confirm(source: str, ruling: Ruling, flows: Iterable[Flow]) -> Confirmation:
+    """`source` is NAMESPACE/NAME of a pod, or an address. Of several records the newest counts; of those of the same
+    second a destination's, which knows the rule. A record without a rule is not asked for one."""
+    about = [flow for flow in flows if _is_about(flow, source, ruling)]
+    if not about:
+        return Confirmation(NONE)
+    newest = max(float(each["time"]) for each in about)
+    last = [each for each in about if float(each["time"]) > newest - SAME_CONNECTION]
+    flow = max(last, key=lambda each: (each["reporter"] == "destination", float(each["time"])))
+    verdict = DENIED if flow.get("decision") == "deny" else ALLOWED
+    rule = str(flow.get("policy", ""))
+    same = verdict == ruling.verdict and (not rule or rule == ruling.rule)
+    return Confirmation(AGREES if same else DIFFERS, verdict, rule, float(flow["time"]), str(flow["node"]))
+
+
+def _is_about(flow: Flow, source: str, ruling: Ruling) -> bool:
+    client, server = flow["source"], flow["destination"]
+    host, _, port = str(server["address"]).rpartition(":")
+    return (
+        source in (f"{client.get('namespace', '')}/{client.get('workload', '')}", _host(client["address"]))
+        and host.strip("[]") == ruling.address
+        and port == str(ruling.port)
+    )
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0].strip("[]")

@@ -1,0 +1,61 @@
+"""What a running cluster has, compiled here as its control plane does."""
+
+import asyncio
+from collections.abc import Sequence
+
+from ambit.cli.mesh import CONTROL_PLANES, system_pods
+from ambit.core import names
+from ambit.ingest.settings import MeshSettings
+from ambit.insight.manifests import Compiled, compile_objects
+from ambit.kube.client import Client
+from ambit.kube.errors import NotFound
+from ambit.kube.resource import Resource
+from ambit.objects.decoding import PROJECTIONS, Projection
+
+
+async def compile_cluster(client: Client) -> Compiled:
+    """All objects that the compiler reads, as they are now. Raises Unreachable or an API error."""
+    settings, *lists = await asyncio.gather(
+        _settings(client), *(_objects(client, each) for each in PROJECTIONS.values())
+    )
+    assert isinstance(settings, MeshSettings)
+    return compile_objects(
+        (given for several in lists if isinstance(several, list) for given in several), settings
+    )
+
+
+async def _objects(client: Client, of: Projection) -> list[tuple[str, object]]:
+    kind = Resource(of.group, of.version, of.plural, of.kind)
+    try:
+        return [(of.kind, value) for value in await client.list(kind)]
+    except NotFound:
+        return []  # Istio's kinds are not installed
+
+
+async def _settings(client: Client) -> MeshSettings:
+    """What the control plane was started with."""
+    for pod in await system_pods(client, CONTROL_PLANES):
+        for container in pod["spec"].get("containers") or ():
+            words = [*(container.get("command") or ()), *(container.get("args") or ())]
+            if "control" in words:
+                return settings_of(words)
+    return MeshSettings()
+
+
+def settings_of(words: Sequence[str]) -> MeshSettings:
+    """The settings in a command line of `ambit control run`."""
+
+    def option(name: str, default: str) -> str:
+        for index, word in enumerate(words):
+            if word == name and index + 1 < len(words):
+                return words[index + 1]
+            if word.startswith(f"{name}="):
+                return word.partition("=")[2]
+        return default
+
+    return MeshSettings(
+        trust_domain=option("--trust-domain", names.DEFAULT_TRUST_DOMAIN),
+        cluster_id=option("--cluster-id", names.DEFAULT_CLUSTER_ID),
+        root_namespace=option("--root-namespace", names.ROOT_NAMESPACE),
+        network=option("--network", ""),
+    )

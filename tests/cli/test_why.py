@@ -1,0 +1,109 @@
+"""`ambit why`: the answer as people and programs get it, and what records say to it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from ambit.cli.commands.why import command
+from ambit.cli.confirmation import AGREES, DIFFERS, NONE, Confirmation, confirm
+from ambit.cli.live_objects import settings_of
+from ambit.cli.render.answer import answer_lines
+from ambit.core.errors import BadInput
+from ambit.insight.why import ALLOWED, DENIED, Answer, Ruling
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SCOPES = str(GOLDEN / "compile" / "policy_scopes" / "in.yaml")
+QUESTIONS = (("db", "web:8080"), ("10.1.1.1", "web:8080"), ("10.1.1.1", "db:80"), ("db", "192.0.2.1:443"))
+RULING = Ruling(DENIED, "denied by rule", "default/web", "10.244.1.2", 8080, rule="default/web[0]")
+
+
+def run(*words: str) -> Result:
+    result = CliRunner().invoke(command, words)
+    if isinstance(result.exception, BadInput):
+        raise result.exception
+    return result
+
+
+def test_golden(request: pytest.FixtureRequest) -> None:
+    text = "".join(run(*words, "-f", SCOPES).stdout + "\n" for words in QUESTIONS)
+    if request.config.getoption("--update-golden"):
+        (GOLDEN / "offline" / "why.txt").write_text(text)
+    assert text == (GOLDEN / "offline" / "why.txt").read_text(), "review it with --update-golden"
+
+
+def test_exit_codes_and_machine_formats() -> None:
+    denied = run("db", "web:8080", "-f", SCOPES, "-o", "json")
+    answer = json.loads(denied.stdout)
+    assert (denied.exit_code, answer["verdict"]) == (1, "denied")
+    assert answer["rulings"][0]["nearest"]["rule"] == "default/web[0]"
+    assert yaml.safe_load(run("db", "web:8080", "-f", SCOPES, "-o", "yaml").stdout) == answer
+    assert run("db", "192.0.2.1:443", "-f", SCOPES).exit_code == 0
+    with pytest.raises(BadInput):
+        run("db", "nobody:1", "-f", SCOPES)
+
+
+def flow(**more: Any) -> dict[str, Any]:
+    return {
+        "time": 1000.0,
+        "node": "node1",
+        "reporter": "destination",
+        "source": {"address": "10.244.1.3:40000", "namespace": "default", "workload": "db"},
+        "destination": {"address": "10.244.1.2:8080", "namespace": "default", "workload": "web"},
+        "decision": "deny",
+        "policy": "default/web[0]",
+    } | more
+
+
+def test_a_record_confirms_or_contradicts() -> None:
+    said = Confirmation(AGREES, DENIED, "default/web[0]", 1000.0, "node1")
+    assert confirm("default/db", RULING, [flow()]) == said
+    assert confirm("10.244.1.3", RULING, [flow()]) == said
+    assert confirm("default/db", RULING, [flow(policy="default/other[1]")]).records == DIFFERS
+    assert confirm("default/db", RULING, [flow(decision="allow")]).records == DIFFERS
+
+
+def test_only_records_of_this_connection_count() -> None:
+    others = (
+        flow(source={"address": "10.244.1.4:40000", "namespace": "default", "workload": "d"}),
+        flow(destination={"address": "10.244.1.2:18080"}),
+        flow(destination={"address": "10.244.1.20:8080"}),
+    )
+    assert confirm("default/db", RULING, others) == Confirmation(NONE)
+
+
+def test_the_newest_record_counts_and_of_one_connection_the_destination_s() -> None:
+    source = flow(reporter="source", time=1000.2, policy="")
+    assert confirm("default/db", RULING, [source, flow()]).rule == "default/web[0]"
+    later = flow(time=1010.0, decision="allow")
+    assert confirm("default/db", RULING, [later, flow()]).records == DIFFERS
+    assert confirm("default/db", RULING, [source]).records == AGREES, "the source does not know the rule"
+
+
+def test_what_records_say_is_told_and_nothing_drives_the_terminal() -> None:
+    answer = Answer("default/db", "pod default/web:8080", DENIED, (RULING,))
+    told = [
+        "\n".join(answer_lines(answer, [each]))
+        for each in (
+            Confirmation(AGREES, DENIED, "default/web[0]", 1000.0, "node1"),
+            Confirmation(DIFFERS, ALLOWED, "", 1000.0, "no\x1bde"),
+            Confirmation(NONE),
+        )
+    ]
+    assert "records: the same, denied by default/web[0] at" in told[0]
+    assert "records: DIFFERENT, allowed at" in told[1] and "no\x1bde" not in told[1]
+    assert "records: no such connection" in told[2]
+
+
+def test_settings_are_those_of_the_control_plane_s_command_line() -> None:
+    words = ["control", "run", "--trust-domain", "example.org", "--root-namespace=mesh", "--network", "n1"]
+    found = settings_of(words)
+    assert (found.trust_domain, found.root_namespace, found.network, found.cluster_id) == (
+        "example.org",
+        "mesh",
+        "n1",
+        "Kubernetes",
+    )

@@ -1,0 +1,190 @@
+"""Why a connection is allowed or denied, from configuration alone."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from ambit.core.errors import BadInput
+from ambit.ingest.settings import MeshSettings
+from ambit.insight.manifests import Compiled, compile_objects
+from ambit.insight.why import NOBODY, NOT_CAPTURED, Answer, why
+
+CAPTURED = {"ambient.istio.io/redirection": "enabled"}
+
+
+def pod(name: str, address: str, *, captured: bool = True, ready: bool = True, **more: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": name.partition("-")[0]}}
+        | ({"annotations": CAPTURED} if captured else {})
+        | more,
+        "spec": {"nodeName": "node1", "serviceAccountName": name.partition("-")[0]},
+        "status": {
+            "phase": "Running",
+            "podIP": address,
+            "conditions": [{"type": "Ready", "status": str(ready)}],
+        },
+    }
+
+
+SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {clusterIP: 10.96.0.7, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+"""
+ALLOW = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: allow}
+spec: {selector: {matchLabels: {app: web}}, rules: [{from: [{source: {serviceAccounts: [client]}}]}]}
+"""
+DENY = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: deny}
+spec: {action: DENY, rules: [{to: [{operation: {ports: ["8080"]}}]}]}
+"""
+STRICT = """
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default}
+spec: {mtls: {mode: STRICT}}
+"""
+PODS = [
+    pod("web-1", "10.244.1.2"),
+    pod("client", "10.244.1.3"),
+    pod("other", "10.244.1.4"),
+    pod("stranger", "10.244.1.5", captured=False),
+]
+
+
+def mesh(*texts: str, more: tuple[dict[str, Any], ...] = ()) -> Compiled:
+    objects = [*PODS, *more, *map(yaml.safe_load, (SERVICE, *texts))]
+    return compile_objects((("test", each) for each in objects), MeshSettings())
+
+
+def asked(source: str, destination: str, *texts: str) -> Answer:
+    return why(source, destination, mesh(*texts))
+
+
+def test_the_rule_that_allows_and_what_would_be_without_it() -> None:
+    (ruling,) = (answer := asked("client", "web:80", ALLOW)).rulings
+    assert (answer.verdict, ruling.rule, ruling.pod, ruling.port) == (
+        "allowed",
+        "default/allow[0]",
+        "default/web-1",
+        8080,
+    )
+    assert ruling.identity == "spiffe://cluster.local/ns/default/sa/client"
+    assert ruling.without == "denied, no allow rule matches" and ruling.nearest is None
+
+
+def test_the_nearest_rule_that_would_have_allowed_and_what_it_lacks() -> None:
+    (ruling,) = (answer := asked("other", "web:80", ALLOW)).rulings
+    assert (answer.verdict, ruling.rule) == ("denied", "default/allow")
+    assert ruling.nearest is not None and ruling.nearest.rule == "default/allow[0]"
+    (miss,) = ruling.nearest.misses
+    assert (miss.field, miss.wanted, miss.actual) == ("serviceAccounts", ("default/client",), "default/other")
+
+
+def test_deny_goes_before_allow_and_is_nearest_to_what_is_allowed() -> None:
+    (ruling,) = asked("client", "web:80", ALLOW, DENY).rulings
+    assert (ruling.verdict, ruling.rule) == ("denied", "default/deny[0]")
+    assert ruling.without == "allowed by default/allow[0]"
+    assert ruling.nearest is not None and ruling.nearest.misses == ()
+    (ruling,) = asked("client", "web-1:9090", ALLOW, DENY).rulings
+    assert ruling.verdict == "allowed" and ruling.nearest is not None
+    assert (ruling.nearest.rule, ruling.nearest.misses[0].field) == ("default/deny[0]", "ports")
+
+
+def test_plain_text_has_no_identity_and_strict_denies_it() -> None:
+    (ruling,) = asked("stranger", "web:80").rulings
+    assert (ruling.verdict, ruling.identity) == ("allowed", "")
+    (ruling,) = asked("stranger", "web:80", STRICT).rulings
+    assert ruling.rule == "istio-system/istio_converted_static_strict[0]"
+    assert asked("client", "web:80", STRICT).verdict == "allowed"
+    assert asked("10.9.9.9", "web:80", STRICT).verdict == "denied"
+
+
+def test_dry_run_is_told_beside() -> None:
+    trial = DENY.replace("name: deny", 'name: deny, annotations: {istio.io/dry-run: "true"}')
+    (ruling,) = (answer := asked("client", "web:80", ALLOW, trial)).rulings
+    assert (answer.verdict, ruling.dry_run) == ("allowed", "denied by default/deny[0]")
+    assert any("AMB0204" in finding for finding in answer.findings)
+
+
+def test_nothing_decides_where_the_destination_is_not_in_the_mesh() -> None:
+    (ruling,) = asked("client", "stranger:8080", STRICT).rulings
+    assert (ruling.verdict, ruling.reason, ruling.rule) == ("allowed", NOT_CAPTURED, "")
+    assert asked("client", "192.0.2.1:443").rulings[0].reason == NOBODY
+
+
+@pytest.mark.parametrize(
+    ("destination", "reason"),
+    [
+        ("web:8080", "the service has no port 8080; its ports: 80"),
+        ("web-1:15008", "port 15008 belongs to the mesh"),
+        ("idle:80", "the service has no healthy endpoint for port 80"),
+    ],
+)
+def test_what_comes_to_no_pod_is_refused(destination: str, reason: str) -> None:
+    idle = SERVICE.replace("name: web", "name: idle").replace("app: web", "app: idle").replace("0.7", "0.8")
+    answer = asked("client", destination, idle)
+    assert (answer.verdict, answer.rulings[0].reason) == ("refused", reason)
+
+
+def test_endpoints_may_differ() -> None:
+    second = pod("web-2", "10.244.1.9", captured=False)
+    answer = why("other", "web:80", mesh(ALLOW, more=(second, pod("web-3", "10.244.1.8", ready=False))))
+    assert answer.verdict == "mixed"
+    assert {each.pod: each.verdict for each in answer.rulings} == {
+        "default/web-1": "denied",
+        "default/web-2": "allowed",
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["web", "default/web", "web.default", "web.default.svc", "web.default.svc.cluster.local.", "10.96.0.7"],
+)
+def test_names_of_a_service(name: str) -> None:
+    assert asked("10.244.1.3", f"{name}:80", ALLOW).destination == "service default/web:80"
+
+
+def test_names_of_pods_and_of_what_owns_them() -> None:
+    owned = pod(
+        "batch-7d4b9-x1", "10.244.1.7",
+        ownerReferences=[{"kind": "ReplicaSet", "name": "batch-7d4b9", "controller": True}],
+    )  # fmt: skip
+    owned["metadata"]["labels"]["pod-template-hash"] = "7d4b9"
+    compiled = mesh(more=(owned,))
+    assert why("default/batch", "10.244.1.2:8080", compiled, "elsewhere").source == "default/batch-7d4b9-x1"
+    assert why("client", "batch:1", compiled).destination == "pod default/batch-7d4b9-x1:1"
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "message"),
+    [
+        ("cleint", "web:80", "no pod default/cleint"),
+        ("client", "wbe:80", "no service or pod default/wbe"),
+        ("client", "web", "is no destination"),
+        ("client", "web:http", "is no destination"),
+        ("client", "web:0", "is no destination"),
+        ("client", "web:65536", "is no destination"),
+        ("client", "[::1]", "is no destination"),
+    ],
+)
+def test_mistakes_are_named_with_a_way_on(source: str, destination: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message) as problem:
+        asked(source, destination)
+    assert problem.value.hint
+
+
+def test_findings_of_the_policies_that_apply_are_told() -> None:
+    http = ALLOW.replace("serviceAccounts: [client]", "requestPrincipals: [client]")
+    answer = asked("client", "web:80", http)
+    assert answer.verdict == "denied" and "AMB0201" in answer.findings[0]
+    assert asked("client", "other:80", http).findings == ()
