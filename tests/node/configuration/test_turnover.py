@@ -87,6 +87,19 @@ async def test_a_chain_goes_when_all_that_it_may_hold_has_ended(monkeypatch: pyt
     assert world.looks >= 5 and world.renewed == 1
 
 
+async def test_a_generation_that_came_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch)
+
+    def look(_: str) -> frozenset[int]:
+        world.pod = pod(0, 1, 2)
+        return frozenset()
+
+    monkeypatch.setattr(connections, "accepted_outbound", look)
+    world.turnover.begun(pod(0, 1), Publication({}, {}))
+    await world.until(lambda: world.renewed == 1)
+    assert world.pod == pod(1, 2)
+
+
 async def test_a_rejected_listener_keeps_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     async def rejected(_: Publication) -> str:
         world.renewed += 1

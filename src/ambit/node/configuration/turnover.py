@@ -117,11 +117,19 @@ class Turnover:
                 return
             held = found if held is None else held & found
             if not held:
-                kept = tuple(each for each in pod.generations if each >= current)
-                self._change(msgspec.structs.replace(pod, generations=kept))
-                self._renew(key)
+                self._drop(key, current)
                 return
             await asyncio.sleep(LOOK_SECONDS)
+
+    def _drop(self, key: str, current: int) -> None:
+        # Read now: the pod may have begun anew while its sockets were looked at.
+        pod = self._pod(key)
+        if pod is None:
+            return
+        kept = tuple(each for each in pod.generations if each >= current)
+        if kept != pod.generations:
+            self._change(msgspec.structs.replace(pod, generations=kept))
+        self._renew(key)
 
 
 async def _done(work: Callable[[], Awaitable[None]]) -> None:
