@@ -127,7 +127,21 @@ def resources() -> dict[str, PlannedResource]:
     found["hbone_service"] = node_proxy.destination(name, VIEW, PODS, SETTINGS)
     # These differ from the open pod's in names only.
     del found["in_guarded"], found["out_guarded"], found["local_guarded"]
-    found["matcher_open"] = found["out_open"]
+    found["matcher_open"] = found["tunnelled_open"] = found["out_open"]
+    for label in ("service", "waypoint", "plain"):
+        address, port = DESTINATIONS[label]
+        name = names.tunnelled(client.key, ipaddress.ip_address(address), port)
+        found[f"tun_{label}"] = node_proxy.destination(name, VIEW, PODS, SETTINGS)
+    address, port = DESTINATIONS["service"]
+    name = names.destination(client.key, ipaddress.ip_address(address), port)
+    found["dst_divided"] = node_proxy.destination(name, VIEW, PODS, SETTINGS, is_divided=True)
+    shares = {
+        (asked.address, asked.port): share
+        for address, port in map(DESTINATIONS.__getitem__, ("tunnel", "service", "plain", "denied"))
+        for asked in [names.Destination(client.key, ipaddress.ip_address(address), port)]
+        if (share := node_proxy.tunnelled_share(asked, VIEW, PODS, SETTINGS))
+    }
+    (found["matcher_tunnelled"],) = node_proxy.outbound_resources(client, VIEW, SETTINGS, tunnelled=shares)
     few = [(ipaddress.ip_address("10.96.0.20"), 80), (ipaddress.ip_address("fd00::1"), 443)]
     (found["matcher_limited"],) = node_proxy.outbound_resources(client, VIEW, SETTINGS, few)
     return found

@@ -116,18 +116,24 @@ def failures(kind: str) -> Any:
     return log
 
 
+def large(kind: str) -> Any:
+    """At once, every connection that carried enough to be cut short (`CLOSED`): the agent has to reset the client
+    before it has read what is left (docs/limits.md). No filter knows how a tunnel ended, and one message for each costs
+    the agent ten times as much as a line among others."""
+    log = _log(kind, buffer_size=0)
+    both = log.filter.and_filter.filters
+    both.add().log_type_filter.types.append(data_pb2.TcpConnectionEnd)
+    both.add().extension_filter.CopyFrom(_sent(">="))
+    return log
+
+
 def tunnels(kind: str) -> tuple[Any, Any]:
-    """As `failures`; and every tunnel that carried enough to be cut short (`CLOSED`), at once: the agent has to
-    reset the client before it has read what is left (docs/limits.md). No filter knows how a tunnel ended, and one
-    message for each costs the agent ten times as much as a line among others."""
-    failed, large = _log(kind), _log(kind, buffer_size=0)
+    """As `failures`; and as `large`."""
+    failed = _log(kind)
     small = failed.filter.and_filter.filters
     small.add().response_flag_filter.SetInParent()
     small.add().extension_filter.CopyFrom(_sent("<"))
-    both = large.filter.and_filter.filters
-    both.add().log_type_filter.types.append(data_pb2.TcpConnectionEnd)
-    both.add().extension_filter.CopyFrom(_sent(">="))
-    return failed, large
+    return failed, large(kind)
 
 
 def _sent(comparison: str) -> Any:

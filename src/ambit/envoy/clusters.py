@@ -19,10 +19,23 @@ from envoy.type.metadata.v3 import metadata_pb2
 from ambit.core.address import Address, host_port
 from ambit.core.names import PROXY_MARK
 from ambit.envoy import defaults, names, tls
-from ambit.envoy.words import ANY_V4, ANY_V6, extension, internal_address, pack, seconds, socket, uint32
+from ambit.envoy.words import (
+    ANY_V4,
+    ANY_V6,
+    extension,
+    internal_address,
+    pack,
+    seconds,
+    socket,
+    socket_address,
+    uint32,
+)
 
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _ORIGINAL_DST = "envoy.filters.listener.original_dst"
+_TRANSPORT_SOCKET_MATCH = "envoy.transport_socket_match"
+_PIN = "pin"
+_NOBODY = "spiffe://nobody"
 _SOL_SOCKET, _SO_MARK = 1, 36
 
 
@@ -63,8 +76,47 @@ def inside(name: str, netns: str, tags: Mapping[str, str]) -> Any:
 def hbone(name: str, server_identities: Iterable[str]) -> Any:
     """Tunnels to the original destination, which must prove one of `server_identities`."""
     cluster = _original_destination(name, {})
-    cluster.upstream_bind_config.CopyFrom(_bind_in_source())
     cluster.transport_socket.CopyFrom(tls.client_socket(server_identities))
+    _tunnel(cluster)
+    return cluster
+
+
+def tunnelled(
+    name: str, endpoints: Iterable[Endpoint], pins: Mapping[str, Iterable[str]], tags: Mapping[str, str]
+) -> Any:
+    """One of `endpoints` by turns and weight, each through a tunnel to its hop. `pins` has the identities that
+    an endpoint's server may prove, by the endpoint's `cluster`. A tunnel's `:authority` is the host name of the
+    endpoint that was chosen."""
+    cluster = _cluster(name, cluster_pb2.Cluster.STATIC, tags)
+    cluster.lb_policy = cluster_pb2.Cluster.ROUND_ROBIN
+    cluster.connect_timeout.CopyFrom(seconds(defaults.CONNECT_TIMEOUT))
+    _keepalive(cluster)
+    _tunnel(cluster)
+    cluster.load_assignment.CopyFrom(
+        endpoint_pb2.ClusterLoadAssignment(
+            cluster_name=name,
+            endpoints=[
+                endpoint_components_pb2.LocalityLbEndpoints(
+                    lb_endpoints=[_tunnelled_endpoint(each) for each in endpoints]
+                )
+            ],
+        )
+    )
+    if len(pins) == 1:
+        (only,) = pins.values()
+        cluster.transport_socket.CopyFrom(tls.client_socket(only))
+        return cluster
+    for pin, identities in sorted(pins.items()):
+        match = cluster.transport_socket_matches.add(name=pin, transport_socket=tls.client_socket(identities))
+        match.match.update({_PIN: pin})
+    # An endpoint without a pin of its own can prove nothing.
+    cluster.transport_socket.CopyFrom(tls.client_socket([_NOBODY]))
+    return cluster
+
+
+def _tunnel(cluster: Any) -> None:
+    """What every cluster of tunnels has."""
+    cluster.upstream_bind_config.CopyFrom(_bind_in_source())
     http2 = protocol_pb2.Http2ProtocolOptions(
         max_concurrent_streams=uint32(defaults.CONCURRENT_STREAMS_OUT),
         initial_stream_window_size=uint32(defaults.DOWNLOAD_STREAM_WINDOW),
@@ -82,7 +134,6 @@ def hbone(name: str, server_identities: Iterable[str]) -> Any:
         ),
     )
     cluster.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(pack(options))
-    return cluster
 
 
 def balanced(name: str, endpoints: Iterable[Endpoint], tags: Mapping[str, str]) -> Any:
@@ -137,6 +188,19 @@ def _endpoint(endpoint: Endpoint) -> Any:
     )
 
 
+def _tunnelled_endpoint(endpoint: Endpoint) -> Any:
+    metadata = base_pb2.Metadata()
+    metadata.filter_metadata[names.METADATA].update(dict(endpoint.tags))
+    metadata.filter_metadata[_TRANSPORT_SOCKET_MATCH].update({_PIN: endpoint.cluster})
+    return endpoint_components_pb2.LbEndpoint(
+        endpoint=endpoint_components_pb2.Endpoint(
+            address=socket_address(*endpoint.hop), hostname=endpoint.authority
+        ),
+        metadata=metadata,
+        load_balancing_weight=uint32(endpoint.weight),
+    )
+
+
 def _cluster(name: str, kind: int, tags: Mapping[str, str]) -> Any:
     cluster = cluster_pb2.Cluster(
         name=name,
@@ -153,6 +217,11 @@ def _original_destination(name: str, tags: Mapping[str, str]) -> Any:
     cluster.lb_policy = cluster_pb2.Cluster.CLUSTER_PROVIDED
     cluster.connect_timeout.CopyFrom(seconds(defaults.CONNECT_TIMEOUT))
     cluster.cleanup_interval.CopyFrom(seconds(defaults.ORIGINAL_DESTINATION_CLEANUP))
+    _keepalive(cluster)
+    return cluster
+
+
+def _keepalive(cluster: Any) -> None:
     cluster.upstream_connection_options.tcp_keepalive.CopyFrom(
         address_pb2.TcpKeepalive(
             keepalive_probes=uint32(defaults.KEEPALIVE_PROBES),
@@ -160,7 +229,6 @@ def _original_destination(name: str, tags: Mapping[str, str]) -> Any:
             keepalive_interval=uint32(defaults.KEEPALIVE_INTERVAL),
         )
     )
-    return cluster
 
 
 def _bind(netns: str) -> Any:

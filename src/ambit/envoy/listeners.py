@@ -4,7 +4,7 @@ None of them depends on policies, services or other workloads (those come as clu
 the plaintext listener's matcher), so ordinary changes never drain a connection.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from envoy.config.core.v3 import socket_option_pb2
@@ -37,6 +37,7 @@ DENIED = "denied"
 """Filter chains of the plaintext listener; its matcher names one of them."""
 
 ASKED = "asked"
+TUNNELLED = "tunnelled"
 PASSED = "passed"
 LIMITED = "limited"
 """Filter chains of the outbound listener."""
@@ -55,12 +56,16 @@ def outbound(
     outer: Iterable[Network],
     only: Iterable[tuple[Address, int]] | None = None,
     generations: Sequence[int] = (0,),
+    tunnelled: Mapping[tuple[Address, int], tuple[int, int]] | None = None,
 ) -> Any:
     """15001: every TCP connection that the pod opens. The cluster `dst|POD|ADDRESS:PORT`, asked for on demand,
     decides how it goes on; the client's address is kept. Destinations outside of the usual networks and of
     `outer` pass through without a question: they would cost a cluster each and can be any number. With `only`
     nothing but these addresses and ports is asked for, and other destinations inside are refused. New connections ask
-    for names of the last of `generations`; the others' chains are there for connections that are open."""
+    for names of the last of `generations`; the others' chains are there for connections that are open.
+
+    Of connections to an address and port in `tunnelled` this share (parts, whole) goes straight into a tunnel of
+    the cluster `tun|POD|ADDRESS:PORT`. Which these are changes no connection that is open."""
     log = access_log.every(names.LOG_OUTBOUND)
     listener = _pod_listener(
         names.outbound_listener(pod),
@@ -73,7 +78,7 @@ def outbound(
         filter_chains=[
             *(
                 _chain(
-                    _asked(generation),
+                    _numbered(ASKED, generation),
                     filter_state.network_filter(
                         filter_state.upstream_namespace(netns),
                         filter_state.client_certificate(client_secret),
@@ -93,11 +98,34 @@ def outbound(
                 tcp_proxy.fixed(names.PASSTHROUGH, log),
             ),
             _chain(LIMITED, tcp_proxy.fixed(names.LIMITED, log)),
+            *(
+                _chain(
+                    _numbered(TUNNELLED, generation),
+                    filter_state.network_filter(
+                        filter_state.upstream_namespace(netns),
+                        filter_state.client_certificate(client_secret),
+                        filter_state.cluster(
+                            names.tunnelled_prefix(pod, generation).replace("%", "%%")
+                            + "%DOWNSTREAM_LOCAL_ADDRESS%"
+                        ),
+                    ),
+                    tcp_proxy.on_demand_tunnel(
+                        [log, access_log.large(names.LOG_TUNNEL)], authority=tcp_proxy.CHOSEN_ENDPOINT
+                    ),
+                )
+                for generation in generations
+            ),
         ],
     )
-    asked = matchers.filter_chain(_asked(generations[-1]))
+    asked = matchers.filter_chain(_numbered(ASKED, generations[-1]))
     if only is not None:
         asked = matchers.destination_among(only, asked, matchers.filter_chain(LIMITED))
+    tunnel = matchers.filter_chain(_numbered(TUNNELLED, generations[-1]))
+    shares = {
+        destination: matchers.share(parts, whole, tunnel, asked)
+        for destination, (parts, whole) in (tunnelled or {}).items()
+    }
+    asked = matchers.by_destination(shares, asked)
     reserved = matchers.any_of(matchers.destination_port(port) for port in sorted(RESERVED_PORTS))
     inside = matchers.any_of([reserved, matchers.destination_in([*INNER_NETWORKS, *outer])])
     listener.filter_chain_matcher.CopyFrom(
@@ -206,8 +234,8 @@ def _pod_listener(
     return listener
 
 
-def _asked(generation: int) -> str:
-    return f"{ASKED}.{generation}" if generation else ASKED
+def _numbered(chain: str, generation: int) -> str:
+    return f"{chain}.{generation}" if generation else chain
 
 
 def _per_family(addresses: Iterable[Address], four: str, six: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from envoy.config.core.v3 import address_pb2
 from envoy.extensions.matching.common_inputs.network.v3 import network_inputs_pb2
 from envoy.extensions.matching.common_inputs.ssl.v3 import ssl_inputs_pb2
+from envoy.extensions.matching.input_matchers.consistent_hashing.v3 import consistent_hashing_pb2
 from envoy.extensions.matching.input_matchers.ip.v3 import ip_pb2
 from envoy.type.matcher.v3 import http_inputs_pb2
 from google.protobuf.wrappers_pb2 import StringValue
@@ -83,26 +84,41 @@ def first_match(rows: Iterable[tuple[Predicate, Any]], otherwise: Any) -> Any:
 
 def destination_among(destinations: Iterable[tuple[Address, int]], taken: Any, otherwise: Any) -> Any:
     """Takes `taken` for these original destinations, found by hash: there can be thousands."""
-    ports: dict[str, set[int]] = {}
-    for address, port in destinations:
-        ports.setdefault(str(address), set()).add(port)
+    return by_destination(dict.fromkeys(destinations, taken), otherwise)
+
+
+def by_destination(rows: Mapping[tuple[Address, int], Any], otherwise: Any) -> Any:
+    """Takes what `rows` has for the original destination, found by hash."""
+    ports: dict[str, dict[str, Any]] = {}
+    for (address, port), taken in sorted(rows.items(), key=lambda row: (str(row[0][0]), row[0][1])):
+        ports.setdefault(str(address), {})[str(port)] = taken
     if not ports:
         return otherwise
     tree = _by_value(
         network_inputs_pb2.DestinationIPInput(),
         {
             address: matcher_pb2.Matcher.OnMatch(
-                matcher=_by_value(
-                    network_inputs_pb2.DestinationPortInput(),
-                    {str(port): taken for port in sorted(found)},
-                    otherwise,
-                )
+                matcher=_by_value(network_inputs_pb2.DestinationPortInput(), found, otherwise)
             )
-            for address, found in sorted(ports.items())
+            for address, found in ports.items()
         },
         otherwise,
     )
     return matcher_pb2.Matcher.OnMatch(matcher=tree)
+
+
+def share(parts: int, whole: int, taken: Any, otherwise: Any) -> Any:
+    """Takes `taken` for this share of connections, by a hash of the client's port."""
+    if parts >= whole:
+        return taken
+    hashing = consistent_hashing_pb2.ConsistentHashing(threshold=whole - parts, modulo=whole)
+    predicate = _single(
+        network_inputs_pb2.SourcePortInput(),
+        custom_match=extension_pb2.TypedExtensionConfig(
+            name="envoy.matching.matchers.consistent_hashing", typed_config=pack(hashing)
+        ),
+    )
+    return matcher_pb2.Matcher.OnMatch(matcher=first_match([(predicate, taken)], otherwise))
 
 
 def _by_value(source: Any, rows: Mapping[str, Any], otherwise: Any) -> Any:

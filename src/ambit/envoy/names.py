@@ -6,6 +6,7 @@
 | `local\\|POD` | cluster that dials inside the pod's namespace |
 | `policy\\|POD` | extension (ECDS): the pod's L4 authorization on HBONE |
 | `dst\\|POD\\|ADDRESS:PORT` | on-demand cluster: where this pod's connection to this destination goes |
+| `tun\\|POD\\|ADDRESS:PORT` | on-demand cluster: the endpoints of this destination that are reached through a tunnel |
 | `hbone\\|IDENTITY`, `hbone\\|SERVICE\\|IDENTITY` | on-demand cluster: tunnels to one identity |
 | `IDENTITY`, `c\\|IDENTITY` | secrets: a workload's certificate as server, and as client |
 | `trust` | secret: the roots of every trust domain |
@@ -20,6 +21,8 @@ import msgspec
 from ambit.core.address import Address, host_port, parse_host_port
 from ambit.core.identity import Identity
 
+ASKED, TUNNELLED = "dst", "tun"
+"""Forms of a destination's name."""
 CONNECT_ORIGINATE = "connect_originate"
 """Internal listener: wraps what it gets into an HBONE tunnel named by the endpoint's metadata."""
 DIRECT_ORIGINATE = "direct_originate"
@@ -47,13 +50,14 @@ carried much)."""
 
 
 class Destination(msgspec.Struct, frozen=True):
-    """What a pod (`source`, a pod key) wants to reach. Envoy never asks twice for a name: to ask anew, a pod gets
-    another `generation` of names."""
+    """What a pod (`source`, a pod key) wants to reach; with `tunnelled` only what is reached through a tunnel. Envoy
+    never asks twice for a name: to ask anew, a pod gets another `generation` of names."""
 
     source: str
     address: Address
     port: int
     generation: int = 0
+    tunnelled: bool = False
 
 
 class Tunnel(msgspec.Struct, frozen=True):
@@ -93,7 +97,23 @@ def destination(source: str, address: Address, port: int, generation: int = 0) -
 
 def destination_prefix(source: str, generation: int = 0) -> str:
     """All destination names of one pod and generation start with this; Envoy appends the original destination."""
-    return f"dst.{generation}|{source}|" if generation else f"dst|{source}|"
+    return _prefix(ASKED, source, generation)
+
+
+def tunnelled(source: str, address: Address, port: int, generation: int = 0) -> str:
+    return tunnelled_prefix(source, generation) + host_port(address, port)
+
+
+def tunnelled_prefix(source: str, generation: int = 0) -> str:
+    """As `destination_prefix`, for destinations that are known to have tunnelled endpoints."""
+    return _prefix(TUNNELLED, source, generation)
+
+
+def forms(name: str) -> frozenset[str]:
+    """Both names of the destination that one of them stands for."""
+    kind, _, rest = name.partition("|")
+    form, _ = _kind(kind)
+    return frozenset(f"{each}{kind.removeprefix(form)}|{rest}" for each in (ASKED, TUNNELLED))
 
 
 def tunnel(identity: Identity, service: str = "") -> str:
@@ -112,10 +132,10 @@ def parse_cluster(name: str) -> Destination | Tunnel:
     """What an on-demand cluster's name asks for. Raises ValueError for any other name."""
     kind, _, rest = name.partition("|")
     first, separator, last = rest.rpartition("|")
-    generation = _generation(kind)
-    if generation is not None and separator:
+    form, generation = _kind(kind)
+    if form and separator:
         address, port = parse_host_port(last)
-        return Destination(first, address, port, generation)
+        return Destination(first, address, port, generation, tunnelled=form == TUNNELLED)
     if kind == "hbone":
         return Tunnel(Identity.parse(last), first)
     raise ValueError(f"{name!r} is not the name of an on-demand cluster")
@@ -131,19 +151,23 @@ def pod_of(name: str) -> str | None:
     kind, _, rest = name.partition("|")
     if kind in {"out", "in", "plain", "local", "policy"}:
         return rest
-    if _generation(kind) is not None:
+    if _kind(kind)[0]:
         return rest.partition("|")[0]
     return None
 
 
 def generation_of(name: str) -> int:
     """The generation of a destination's name; 0 for other names."""
-    return _generation(name.partition("|")[0]) or 0
+    return _kind(name.partition("|")[0])[1]
 
 
-def _generation(kind: str) -> int | None:
-    """Of a destination's kind; None for other kinds."""
-    if kind == "dst":
-        return 0
-    number = kind.removeprefix("dst.")
-    return int(number) if number != kind and number.isdecimal() else None
+def _prefix(form: str, source: str, generation: int) -> str:
+    return f"{form}.{generation}|{source}|" if generation else f"{form}|{source}|"
+
+
+def _kind(kind: str) -> tuple[str, int]:
+    """Form and generation of a destination's kind; empty and 0 for other kinds."""
+    form, dot, number = kind.partition(".")
+    if form not in {ASKED, TUNNELLED} or (dot and not number.isdecimal()):
+        return "", 0
+    return form, int(number or 0)

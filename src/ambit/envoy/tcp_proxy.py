@@ -9,6 +9,10 @@ from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from ambit.envoy import defaults, names
 from ambit.envoy.words import from_ads, pack, seconds, uint32
 
+CHOSEN_ENDPOINT = "%UPSTREAM_HOST_NAMES_ATTEMPTED%"
+"""Host name of the endpoint that was chosen: when the tunnel's request is made, only the list of attempts has it
+(there is one), other formats about the endpoint are still empty."""
+
 
 def fixed(cluster: str, log: Any) -> Any:
     """To `cluster`."""

@@ -10,12 +10,13 @@ import gc
 import logging
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
 from ambit.core.errors import AmbitError
 from ambit.core.identity import Identity
+from ambit.envoy import names
 from ambit.kube.client import Client
 from ambit.kube.resource import NODES
 from ambit.node.capture.probes import HostProbes
@@ -28,7 +29,7 @@ from ambit.node.dns.answer import Settings as DnsSettings
 from ambit.node.downstream.logs import LogServer
 from ambit.node.downstream.server import EnvoyServer
 from ambit.node.enrol.enroller import Enroller
-from ambit.node.enrol.names import MeshNames
+from ambit.node.enrol.names import Destination, MeshNames
 from ambit.node.enrol.reconciler import Reconciler
 from ambit.node.enrol.sandbox import Sandbox
 from ambit.node.flows.collector import Collector
@@ -128,7 +129,11 @@ class NodeAgent:
             as_json=log_as_json,
         )
         self.names = MeshNames(
-            self.state, settings.network, settings.resolv_conf, DnsSettings(domain=settings.cluster_domain)
+            self.state,
+            settings.network,
+            settings.resolv_conf,
+            DnsSettings(domain=settings.cluster_domain),
+            self._prepare,
         )
         self.kubelet = (
             KubeletPods(settings.host_proc, settings.namespaces) if settings.host_proc is not None else None
@@ -337,6 +342,12 @@ class NodeAgent:
 
     def _generations_noted(self, pod: LocalPod) -> None:
         self.enroller.note_generations(pod)
+
+    def _prepare(self, sandbox: Sandbox, found: Sequence[Destination]) -> Awaitable[object] | None:
+        publication = self.configuration.prepare(
+            names.pod_key(sandbox.namespace, sandbox.name, sandbox.sandbox), found
+        )
+        return publication.settled() if publication is not None else None
 
     def _certificate(self, identity: Identity) -> Certificate | None:
         return self.certificates.get(identity)

@@ -9,10 +9,14 @@ once and says why.
 
 A service's cluster has one endpoint for each workload, and every endpoint leads through an internal listener
 to the cluster for that one workload. So local, remote and plain endpoints mix freely, each with its own
-tunnel and pin; the price is one hop inside Envoy (7 us for a request, 50 us for a new connection).
+tunnel and pin; the price is one hop inside Envoy (7 us for a request, 50 us for a new connection). Tunnels are
+spared it once the destination is known: the outbound listener sends their share of connections straight to the
+tunnelled form of the same destination, which has these endpoints only.
 """
 
 from collections.abc import Iterable
+
+import msgspec
 
 from ambit.core.address import Address, host_port
 from ambit.core.identity import Identity
@@ -33,18 +37,77 @@ from ambit.policy.decide import (
     decide,
 )
 
+
+class Balanced(msgspec.Struct, frozen=True):
+    """A connection goes to one of `endpoints`, by weight."""
+
+    endpoints: tuple[clusters.Endpoint, ...]
+    tags: dict[str, str]
+
+    def tunnelled(self, family: int) -> tuple[clusters.Endpoint, ...]:
+        """Those that a connection of this family can reach straight through a tunnel: it is made from the
+        client's address, so the other family needs the hop."""
+        return tuple(
+            each
+            for each in self.endpoints
+            if each.listener == names.CONNECT_ORIGINATE and each.hop[0].version == family
+        )
+
+
 TUNNEL, SAME_NODE, DIRECT, REFUSED = "tunnel", "same-node", "direct", "refused"
 """Values of the access log's `route` tag."""
 
 
-def answer(name: str, view: MeshView, pods: LocalPods, settings: NodeSettings) -> AnyMessage:
-    """The cluster `name`."""
+def answer(
+    name: str, view: MeshView, pods: LocalPods, settings: NodeSettings, *, is_divided: bool = False
+) -> AnyMessage:
+    """The cluster `name`. With `is_divided` connections to tunnelled endpoints go another way (`share`), so that
+    others are left here, if there are any."""
     try:
         asked = names.parse_cluster(name)
     except ValueError:
         return _refused(name, "no such destination")
     if isinstance(asked, names.Tunnel):
         return clusters.hbone(name, _pins(asked.identity, asked.service, view))
+    found = _find(name, asked, view, pods, settings)
+    family = asked.address.version
+    if asked.tunnelled:
+        chosen = found.tunnelled(family) if isinstance(found, Balanced) else ()
+        if not isinstance(found, Balanced) or not chosen:
+            return _refused(name, "no endpoint is reached through a tunnel")
+        pins = {each.cluster: names.parse_cluster(each.cluster) for each in chosen}
+        return clusters.tunnelled(
+            name,
+            chosen,
+            {
+                pin: _pins(tunnel.identity, tunnel.service, view)
+                for pin, tunnel in pins.items()
+                if isinstance(tunnel, names.Tunnel)
+            },
+            found.tags,
+        )
+    if isinstance(found, Balanced):
+        elsewhere = found.tunnelled(family) if is_divided else ()
+        others = [each for each in found.endpoints if each not in elsewhere]
+        return clusters.balanced(name, others or found.endpoints, found.tags)
+    return found
+
+
+def tunnelled_share(
+    asked: names.Destination, view: MeshView, pods: LocalPods, settings: NodeSettings
+) -> tuple[int, int] | None:
+    """Of connections to this destination so many parts of the whole can go straight into a tunnel; None when
+    none can."""
+    found = _find("", asked, view, pods, settings)
+    if not isinstance(found, Balanced):
+        return None
+    parts = sum(each.weight for each in found.tunnelled(asked.address.version))
+    return (parts, sum(each.weight for each in found.endpoints)) if parts else None
+
+
+def _find(
+    name: str, asked: names.Destination, view: MeshView, pods: LocalPods, settings: NodeSettings
+) -> "Balanced | AnyMessage":
     source = pods.by_key(asked.source)
     if source is None:
         return _refused(name, "the source pod is not on this node")
@@ -84,7 +147,7 @@ def _service(
         or (choice.address.version == family and not _is_virtual(choice.address, source, view, settings))
     ]
     if endpoints:
-        return clusters.balanced(name, endpoints, tags)
+        return Balanced(tuple(endpoints), tags)
     if balancing.mode == BalancingMode.PASSTHROUGH:
         return clusters.passthrough(name, {**tags, access_log.ROUTE: DIRECT})
     return _refused(name, f"service {service.key} has no healthy endpoint for port {asked.port}", tags)
@@ -107,7 +170,7 @@ def _workload(
         return _same_node(name, source, asked, workload, local, tags, view)
     if workload.tunnel == TunnelProtocol.HBONE:
         choice = Choice(workload, asked.address, asked.port)
-        return clusters.balanced(name, [_tunnel(choice, names.tunnel(workload.identity))], tags)
+        return Balanced((_tunnel(choice, names.tunnel(workload.identity)),), tags)
     return clusters.passthrough(name, {**tags, access_log.ROUTE: DIRECT})
 
 
@@ -197,7 +260,7 @@ def _waypoint(
     ]
     if not endpoints:
         return _refused(name, f"waypoint {service or gateway.address} is not ready", tags)
-    return clusters.balanced(name, endpoints, tags)
+    return Balanced(tuple(endpoints), tags)
 
 
 def _waypoint_choices(

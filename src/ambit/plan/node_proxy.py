@@ -41,6 +41,7 @@ __all__ = [
     "secret",
     "shared_resources",
     "trust_bundle",
+    "tunnelled_share",
     "workload_of",
 ]
 
@@ -84,6 +85,7 @@ def pod_resources(
     view: MeshView,
     settings: NodeSettings,
     only: Iterable[tuple[Address, int]] | None = None,
+    tunnelled: Mapping[tuple[Address, int], tuple[int, int]] | None = None,
 ) -> tuple[PlannedResource, ...]:
     """The three listeners, local cluster and policy of one pod. A pod whose workload is not known, or that
     names an unknown policy, accepts nothing. One with `only` can reach no other destination in the mesh."""
@@ -106,7 +108,7 @@ def pod_resources(
     return (
         planned(CLUSTER, names.local_cluster(pod.key), local),
         planned(EXTENSION, names.policy(pod.key), policy, on_demand=True),
-        *outbound_resources(pod, view, settings, only),
+        *outbound_resources(pod, view, settings, only, tunnelled),
         planned(LISTENER, names.hbone_listener(pod.key), hbone),
         planned(LISTENER, names.plaintext_listener(pod.key), plaintext),
     )
@@ -117,6 +119,7 @@ def outbound_resources(
     view: MeshView,
     settings: NodeSettings,
     only: Iterable[tuple[Address, int]] | None = None,
+    tunnelled: Mapping[tuple[Address, int], tuple[int, int]] | None = None,
 ) -> tuple[PlannedResource, ...]:
     """The part of `pod_resources` that may be sent before the first complete answer of the control plane."""
     outbound = listeners.outbound(
@@ -127,15 +130,22 @@ def outbound_resources(
         outer=view.outer_networks(settings.network),
         only=only,
         generations=pod.generations,
+        tunnelled=tunnelled,
     )
     return (planned(LISTENER, names.outbound_listener(pod.key), outbound),)
 
 
-def destination(name: str, view: MeshView, local_pods: LocalPods, settings: NodeSettings) -> PlannedResource:
+def destination(
+    name: str, view: MeshView, local_pods: LocalPods, settings: NodeSettings, *, is_divided: bool = False
+) -> PlannedResource:
     """The answer to a question for cluster `name`; there is always one. It depends on the named pod, on the
-    destination's service or workload, its endpoints and its policies."""
-    cluster = destinations.answer(name, view, local_pods, settings)
+    destination's service or workload, its endpoints and its policies. `is_divided`: the pod's outbound listener
+    has the destination among `tunnelled`."""
+    cluster = destinations.answer(name, view, local_pods, settings, is_divided=is_divided)
     return planned(CLUSTER, name, cluster, on_demand=True)
+
+
+tunnelled_share = destinations.tunnelled_share
 
 
 def secret(name: str, *, chain_pem: str, key_pem: str) -> PlannedResource:

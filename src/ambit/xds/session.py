@@ -187,10 +187,10 @@ class ServerSession:
         subscription = self._subscriptions.get(type_url)
         return subscription.rejected.get(name, "") if subscription is not None else ""
 
-    def unacknowledged(self, type_url: str) -> int:
-        """How many responses wait for their answer; quick, unlike `status`."""
+    def is_behind(self, type_url: str) -> bool:
+        """Whether something of this type waits for its answer, or to be sent; quick."""
         subscription = self._subscriptions.get(type_url)
-        return len(subscription.pending) if subscription is not None else 0
+        return subscription is not None and bool(subscription.pending or subscription.dirty)
 
     def status(self, type_url: str) -> TypeStatus:
         subscription = self._subscriptions.get(type_url)

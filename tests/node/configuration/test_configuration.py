@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ambit.ca.authority import Authority
+from ambit.core.address import Address
 from ambit.core.identity import Identity
 from ambit.envoy import names
 from ambit.model.view import MeshView, Snapshot
@@ -81,6 +82,7 @@ def test_2_answers_follow_every_change(
     changes: list[tuple[list[Value], list[Value]]],
     data: st.DataObject,
 ) -> None:
+    """Clusters, and the outbound listener's knowledge of what goes straight into a tunnel."""
     state = MeshState(tmp_path_factory.mktemp("state") / "state.sqlite")
     pods = {each.name: each for each in (pod("x", "10.1.0.1"), pod("y", "10.1.0.2", "fd00::1"))}
     here: dict[str, LocalPod] = {}
@@ -96,21 +98,37 @@ def test_2_answers_follow_every_change(
             else:
                 here[name] = pods[name]
                 node.configuration.add(pods[name])
-                node.configuration.asked(
-                    CLUSTER, [names.destination(pods[name].key, each, 80) for each in wanted]
-                )
+                for form in (names.destination, names.tunnelled):
+                    asked = [form(pods[name].key, each, 80) for each in wanted]
+                    node.configuration.asked(CLUSTER, asked)
             await node.configuration.changed(store(state, put, remove))
-            clusters = node.versions(CLUSTER)
+            clusters, table = node.versions(CLUSTER), LocalPods(here.values())
+            shares = {
+                each.key: {
+                    (address, 80): share
+                    for address in wanted
+                    if (share := node_proxy.tunnelled_share(_to(each, address), state, table, SETTINGS))
+                }
+                for each in here.values()
+            }
             for each in here.values():
-                for planned in node_proxy.pod_resources(each, state, SETTINGS):
+                for planned in node_proxy.pod_resources(each, state, SETTINGS, tunnelled=shares[each.key]):
                     assert node.versions(planned.type_url)[planned.name] == planned.version
             for cluster in clusters:
-                if cluster.startswith("dst|"):
-                    answer = node_proxy.destination(cluster, state, LocalPods(here.values()), SETTINGS)
+                asked_for = names.parse_cluster(cluster) if cluster.startswith(("dst|", "tun|")) else None
+                if isinstance(asked_for, names.Destination):
+                    is_divided = (asked_for.address, 80) in shares.get(asked_for.source, {})
+                    answer = node_proxy.destination(cluster, state, table, SETTINGS, is_divided=is_divided)
                     assert clusters[cluster] == answer.version, cluster
 
-    asyncio.run(run())
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(configuration, "LISTENER_DELAY", 0)
+        asyncio.run(run())
     state.close()
+
+
+def _to(source: LocalPod, address: Address) -> names.Destination:
+    return names.Destination(source.key, address, 80)
 
 
 async def test_2_an_ended_sandbox_leaves_nothing() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from functools import partial
 from ipaddress import ip_address
@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ambit.core.address import Address
 from ambit.core.dns import Rcode, Type, encode_query, encode_reply, parse_query
 from ambit.model.service import Service
 from ambit.node.dns.answer import Client
@@ -53,7 +54,16 @@ async def nameserver(
 @pytest.mark.netns
 async def test_a_pod_gets_answers_and_its_nameserver_the_rest(tmp_path: Path) -> None:
     seen: list[tuple[bytes, bool]] = []
-    resolved: list[tuple[Client, Service]] = []
+    resolved: list[tuple[Service, list[Address]]] = []
+    prepared = asyncio.Event()
+
+    async def prepare() -> None:
+        await asyncio.sleep(0)
+        prepared.set()
+
+    def on_resolved(found: Service, addresses: Sequence[Address]) -> Awaitable[None] | None:
+        resolved.append((found, list(addresses)))
+        return prepare() if not prepared.is_set() else None
 
     def upstream(data: bytes, over_tcp: bool) -> bytes:
         seen.append((data, over_tcp))
@@ -68,7 +78,7 @@ async def test_a_pod_gets_answers_and_its_nameserver_the_rest(tmp_path: Path) ->
                 Client("default"),
                 MESH,
                 [(other.addresses[0], port)],
-                on_resolved=lambda client, found: resolved.append((client, found)),
+                on_resolved=on_resolved,
                 on_forwarded=lambda *forwarded: told.append(forwarded),
             )
             await proxy.start()
@@ -79,7 +89,8 @@ async def test_a_pod_gets_answers_and_its_nameserver_the_rest(tmp_path: Path) ->
                         reply = await inside(pod.netns, partial(ask, query, loopback, port=15053, timeout=2))
                         assert reply.flags & dns.flags.AA
                         assert reply.answer[0][0].to_text() == "fd00:10:96::20"
-                assert resolved == [(Client("default"), WEB)] * 4
+                assert resolved == [(WEB, [ip_address("fd00:10:96::20")])] * 4
+                assert prepared.is_set()
                 assert not seen
                 question = dns.message.make_query("Nowhere.Example.", "TXT", use_edns=0, payload=1400)
                 for number, ask in enumerate((dns.query.udp, dns.query.tcp)):

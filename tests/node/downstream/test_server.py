@@ -185,3 +185,30 @@ async def test_answers_that_cannot_be_sent_end_the_stream(
         async with asyncio.timeout(5):
             assert await envoy._call.read() is grpc.aio.EOF
         assert not agent.server.connected
+
+
+async def test_listeners_wait_for_the_clusters_that_wait_for_envoy(tmp_path: Path) -> None:
+    """Many answers that Envoy has not taken yet hold further clusters back; a listener must not overtake them, and
+    counts as taken only when it was."""
+    agent = Agent(tmp_path / "xds.sock")
+    await agent.server.start()
+    try:
+        async with agent.envoy() as envoy:
+            await envoy.begin()
+            for number in range(16):
+                agent.server.publish([(CLUSTER, resource(f"c{number}"))])
+            held = [await envoy.next() for _ in range(16)]
+            publication = agent.server.publish([(CLUSTER, resource("local")), (LISTENER, resource("in"))])
+            await envoy.send(Request(type_url=SECRET, subscribe=("s",)))
+            assert await agent.asked.get() == (SECRET, ("s",))
+            assert not publication.done
+            await envoy.ack(held[0])
+            for wanted in ("local", "in"):
+                response = await envoy.next()
+                assert [each.name for each in response.resources] == [wanted]
+                held.append(response)
+            for response in held[1:]:
+                await envoy.ack(response)
+            assert await publication.settled() is None
+    finally:
+        await agent.server.stop()

@@ -234,7 +234,7 @@ def test_a_refused_destination_gives_its_reason() -> None:
     assert node.count(metrics.FAILED, response_flags="CONNECT") == 1
 
 
-@pytest.mark.parametrize(
+FAILURES = pytest.mark.parametrize(
     ("failure", "decision", "flag"),
     [
         ("tunnel_response:401", "deny", "DENY"),
@@ -242,6 +242,19 @@ def test_a_refused_destination_gives_its_reason() -> None:
         ("TLS_error:x", "allow", "TLS_FAILURE"),
     ],
 )
+
+
+@FAILURES
+def test_a_failed_tunnel_without_a_hop_tells_its_reason(failure: str, decision: str, flag: str) -> None:
+    node = Node()
+    fields = {"upstream_failure": failure, "flags": "UpstreamConnectionFailure"}
+    node.collector.take(tcp("10.0.0.1:1", "10.0.0.2:80", TUNNEL, **fields))
+    (flow,) = node.flows
+    assert (flow.decision, metrics.flags(flow)) == (decision, flag)
+    assert node.count(metrics.FAILED) == 1
+
+
+@FAILURES
 async def test_a_failed_tunnel_is_joined_with_its_reason(
     monkeypatch: pytest.MonkeyPatch, failure: str, decision: str, flag: str
 ) -> None:

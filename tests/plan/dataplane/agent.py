@@ -57,6 +57,9 @@ class Agent:
         self.rejections: list[str] = []
         self.asked: list[str] = []
         self.only: dict[str, list[tuple[Address, int]]] = {}
+        self.is_hopping = False
+        """Whether tunnels take the internal hop, as those of destinations that are not known yet."""
+        self._prepared: set[names.Destination] = set()
         self.log: list[tuple[About, Line]] = []
         self.cut_short: list[str] = []
         self._directory = directory / settings.node
@@ -162,11 +165,23 @@ class Agent:
         """Plans again everything that is there or was asked for, and waits until Envoy took it."""
         wanted = [*node_proxy.shared_resources(), node_proxy.trust_bundle(self.roots)]
         for pod in self.pods.values():
-            wanted += node_proxy.pod_resources(pod, self.view, self.settings, self.only.get(pod.key))
+            wanted += node_proxy.pod_resources(
+                pod, self.view, self.settings, self.only.get(pod.key), self._tunnelled(pod)
+            )
             wanted += [self._secret(name) for name in node_proxy.required_secrets(pod.identity)]
         with self._lock:
             wanted += [self._answer(name) for name in self._asked_clusters()]
             self._replace(wanted)
+        until(self._settled, f"acknowledgements of {self.settings.node}")
+
+    def prepare(self, pod: str, address: Address, port: int) -> None:
+        """What resolving a name does: the way into a tunnel is known before the first connection."""
+        asked = names.Destination(pod, address, port)
+        with self._lock:
+            if self.is_hopping or asked in self._prepared or pod not in self.pods or pod in self.only:
+                return
+            self._prepared.add(asked)
+            self._add(self._outbound(self.pods[pod]))
         until(self._settled, f"acknowledgements of {self.settings.node}")
 
     def forget(self, pod: str) -> None:
@@ -186,10 +201,37 @@ class Agent:
 
     def _asked_clusters(self) -> list[str]:
         known = self._store.resources(CLUSTER)
-        return [name for name in known if name.startswith(("dst|", "hbone|")) and name not in self._forgotten]
+        kinds = ("dst|", "tun|", "hbone|")
+        return [name for name in known if name.startswith(kinds) and name not in self._forgotten]
 
     def _answer(self, name: str) -> PlannedResource:
-        return node_proxy.destination(name, self.view, LocalPods(self.pods.values()), self.settings)
+        pods = LocalPods(self.pods.values())
+        return node_proxy.destination(
+            name, self.view, pods, self.settings, is_divided=name.startswith("dst|") and not self.is_hopping
+        )
+
+    def _tunnelled(self, pod: LocalPod) -> dict[tuple[Address, int], tuple[int, int]]:
+        """What the pod asked for and reaches through tunnels."""
+        found: dict[tuple[Address, int], tuple[int, int]] = {}
+        if self.is_hopping:
+            return found
+        asked = {
+            each
+            for each in map(names.parse_cluster, self._asked_clusters())
+            if isinstance(each, names.Destination)
+        }
+        pods = LocalPods(self.pods.values())
+        for each in asked | self._prepared:
+            if each.source == pod.key:
+                share = node_proxy.tunnelled_share(each, self.view, pods, self.settings)
+                if share is not None:
+                    found[each.address, each.port] = share
+        return found
+
+    def _outbound(self, pod: LocalPod) -> Iterable[PlannedResource]:
+        return node_proxy.outbound_resources(
+            pod, self.view, self.settings, self.only.get(pod.key), self._tunnelled(pod)
+        )
 
     def _secret(self, name: str) -> PlannedResource:
         chain, key = self._certificates(names.parse_secret(name).uri)
@@ -247,6 +289,8 @@ class Agent:
             case Asked(type_url, asked) if type_url == CLUSTER:
                 self.asked += asked
                 self._add([self._answer(name) for name in asked])
+                for key in {names.pod_of(name) for name in asked} & self.pods.keys():
+                    self._add(self._outbound(self.pods[key or ""]))
             case Asked(_, asked):
                 self.asked += asked
             case Rejected(_, error):

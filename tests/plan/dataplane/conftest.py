@@ -5,6 +5,7 @@ import datetime as dt
 import ipaddress
 import itertools
 import os
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -16,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from ambit.core.address import Address
 from ambit.core.identity import Identity
 from ambit.model.policy import Authorization
 from ambit.model.service import Service, VirtualAddress
@@ -25,7 +27,7 @@ from ambit.node.capture import apply, ruleset
 from ambit.node.flows.entry import About
 from ambit.plan.node_proxy import LocalPod, NodeSettings
 from tests.plan.dataplane.agent import Agent, until
-from tests.plan.dataplane.network import Host, Network
+from tests.plan.dataplane.network import TIMEOUT, Host, Network
 
 _base_ids = itertools.count(os.getpid() % 20000 * 10 + 7)
 
@@ -70,6 +72,8 @@ class Authority:
             .not_valid_after(now + hour)
             .add_extension(x509.BasicConstraints(authority, None), True)
             .add_extension(usage, True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), False)
         )
 
 
@@ -98,6 +102,11 @@ class Pod(Host):
             addresses=self.addresses,
             netns=str(host.netns),
         )
+
+    def connect(self, address: Address | str, port: int, *, timeout: float = TIMEOUT) -> socket.socket:
+        """As that of any host, after the way there was prepared."""
+        self.agent.prepare(self.local.key, ipaddress.ip_address(str(address)), port)
+        return super().connect(address, port, timeout=timeout)
 
 
 class Mesh:
@@ -245,6 +254,21 @@ def mesh(running: Mesh) -> Iterator[Mesh]:
     for pod in running.pods.values():
         pod.workload = msgspec.structs.replace(pod.workload, identity=pod.identity, policies=())
     running.serve("", {})
+
+
+@pytest.fixture(params=["straight", "hop"])
+def way(running: Mesh, request: pytest.FixtureRequest) -> Iterator[str]:
+    """How connections get into their tunnel: both ways must be right, whichever a connection takes."""
+    _hop(running, request.param == "hop")
+    yield request.param
+    _hop(running, False)
+
+
+def _hop(mesh: Mesh, is_hopping: bool) -> None:
+    for agent in mesh.agents.values():
+        agent.is_hopping = is_hopping
+        agent.log.clear()
+    mesh.update()
 
 
 @pytest.fixture(scope="module")

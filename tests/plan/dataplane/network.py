@@ -1,6 +1,7 @@
 """Pods as network namespaces on one bridge, which lives in a namespace of its own: the host is not
 touched."""
 
+import contextlib
 import ipaddress
 import itertools
 import os
@@ -125,9 +126,18 @@ def say_client(connection: socket.socket, client: str) -> None:
     connection.sendall(f"{client} {len(heard)}".encode())
 
 
+class Listener(socket.socket):
+    """Ends for good: a thread in accept() would keep the port."""
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.shutdown(socket.SHUT_RDWR)
+        super().close()
+
+
 def listener(port: int) -> socket.socket:
     """A socket that listens on all addresses of both families."""
-    server = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    server = Listener(socket.AF_INET6, socket.SOCK_STREAM)
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     server.bind(("::", port))

@@ -28,6 +28,11 @@ def _read_slowly(connection: socket.socket) -> tuple[int, str]:
     return received, "end"
 
 
+def _abort(connection: socket.socket, _: str) -> None:
+    connection.recv(1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 def _connect(client: Host, server: Pod, port: int, version: int = 4) -> socket.socket:
     connection = client.connect(server.four if version == 4 else server.six, port)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * PART)
@@ -35,7 +40,7 @@ def _connect(client: Host, server: Pod, port: int, version: int = 4) -> socket.s
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_a_lost_end_is_a_reset(mesh: Mesh, monkeypatch: pytest.MonkeyPatch, version: int) -> None:
+def test_a_lost_end_is_a_reset(mesh: Mesh, way: str, monkeypatch: pytest.MonkeyPatch, version: int) -> None:
     """With the smallest window Envoy drops the end of most answers of a server that closes first."""
     a, far = mesh.pods["a"], mesh.pods["far"]
     answer = bytes(4 << 20)
@@ -55,6 +60,28 @@ def test_a_lost_end_is_a_reset(mesh: Mesh, monkeypatch: pytest.MonkeyPatch, vers
     assert not seen["part end"], seen
     assert seen["part reset"], seen
     assert len(a.agent.cut_short) >= seen["part reset"]
+
+
+@pytest.mark.parametrize("keeps_reading", [True, False])
+def test_short_answers_of_a_server_that_closes_first_are_whole(
+    mesh: Mesh, way: str, keeps_reading: bool
+) -> None:
+    """As with `Connection: close`."""
+    a, far = mesh.pods["a"], mesh.pods["far"]
+    answer = bytes(range(256)) * 40
+
+    def serve(connection: socket.socket, _: str) -> None:
+        connection.recv(100)
+        connection.sendall(answer)
+        if keeps_reading:
+            connection.shutdown(socket.SHUT_WR)
+            connection.recv(1)
+
+    with far.listen(8097, serve):
+        for _ in range(250):
+            with a.connect(far.four, 8097) as connection:
+                connection.sendall(b"GET / HTTP/1.0")
+                assert read_all(connection) == answer
 
 
 def test_an_answer_within_the_window_waits_for_its_reader(mesh: Mesh) -> None:
@@ -94,11 +121,7 @@ def test_other_connections_of_the_pod_go_on(mesh: Mesh) -> None:
     """A reset by the server is not taken for a lost end of another connection."""
     a, far = mesh.pods["a"], mesh.pods["far"]
 
-    def abort(connection: socket.socket, _: str) -> None:
-        connection.recv(1)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-    with far.listen(8089, abort), far.listen(8095), _connect(a, far, 8095) as kept:
+    with far.listen(8089, _abort), far.listen(8095), _connect(a, far, 8095) as kept:
         with _connect(a, far, 8089) as connection:
             connection.sendall(b"x")
             assert _read_slowly(connection)[0] == 0

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from ambit.model.policy import Action, Authorization, Clause, Match, Rule, Scope
-from tests.plan.dataplane.agent import until
+from ambit.model.workload import TunnelProtocol
+from tests.plan.dataplane.agent import Agent, until
 from tests.plan.dataplane.conftest import Authority, Mesh, log_of, service
 from tests.plan.dataplane.network import REFUSED, Host
 
@@ -118,3 +119,52 @@ def test_a_pod_with_too_many_destinations_keeps_those_it_has(mesh: Mesh, outside
             agent.only = {}
             agent.sync()
         assert a.ask(far.four, 8231) == f"{a.four} 2"
+
+
+def _straight(agent: Agent, destination: str) -> int:
+    """How many connections to it went straight into a tunnel, since its cluster was last changed."""
+    return sum(
+        int(line.rpartition("::")[2])
+        for line in agent.admin("/clusters").splitlines()
+        if line.startswith("tun|") and f"|{destination}::" in line and "::rq_total::" in line
+    )
+
+
+def test_of_a_mixed_service_only_what_is_far_goes_straight(mesh: Mesh) -> None:
+    """By weight; and every change of an endpoint's kind is followed without a connection refused or cut."""
+    a, near, far, far2 = (mesh.pods[name] for name in ("a", "near", "far", "far2"))
+    mesh.services = [service("10.99.0.31")]
+    count = 120
+    with (
+        near.listen(8240),
+        far.listen(8240),
+        far2.listen(8240),
+        far.listen(8241, echo),
+        a.connect(far.four, 8241) as held,
+    ):
+        assert alive(held)
+        for wanted, serving in (
+            (2 / 3, ("near", "far", "far2")),
+            (1, ("far", "far2")),
+            (0, ("near",)),
+            (1 / 2, ("near", "far")),
+        ):
+            mesh.serve(service().key, dict.fromkeys(serving, 8240))
+            before = _straight(a.agent, "10.99.0.31:80")
+            assert {a.ask("10.99.0.31", 80) for _ in range(count)} == {f"{a.four} 2"}
+            straight = _straight(a.agent, "10.99.0.31:80") - before
+            assert abs(straight - count * wanted) <= (0 if wanted in (0, 1) else count / 5)
+        assert alive(held)
+
+
+def test_a_pod_whose_tunnel_ends_is_reached_plainly(mesh: Mesh) -> None:
+    """And the other way round."""
+    a, far = mesh.pods["a"], mesh.pods["far"]
+    for tunnel in (TunnelProtocol.HBONE, TunnelProtocol.NONE, TunnelProtocol.HBONE):
+        with far.listen(8250):
+            far.workload = msgspec.structs.replace(far.workload, tunnel=tunnel)
+            mesh.update()
+            before = _straight(a.agent, f"{far.four}:8250")
+            assert a.ask(far.four, 8250) == f"{a.four} 2"
+            straight = _straight(a.agent, f"{far.four}:8250") - before
+            assert straight == (tunnel is TunnelProtocol.HBONE)

@@ -13,7 +13,7 @@ from ambit.node.netns import sockets
 from tests.plan.dataplane.conftest import Mesh, log_of, service, tunnel_log
 from tests.plan.dataplane.network import REFUSED, Host, read_all
 
-pytestmark = [pytest.mark.netns, pytest.mark.envoy]
+pytestmark = [pytest.mark.netns, pytest.mark.envoy, pytest.mark.usefixtures("way")]
 STRICT = Authorization(
     "strict",
     "istio-system",
@@ -44,7 +44,7 @@ def test_only_one_identity_and_port(mesh: Mesh, destination: str) -> None:
         assert b.ask(server.four, 8100) == f"{b.four} 2"
 
 
-def test_a_deny_names_its_rule(mesh: Mesh) -> None:
+def test_a_deny_names_its_rule(mesh: Mesh, way: str) -> None:
     a, far, near = mesh.pods["a"], mesh.pods["far"], mesh.pods["near"]
     rules = tuple(Rule((Clause((Match(destination_ports=(port,)),)),)) for port in (8110, 8111))
     mesh.policies = [Authorization("no", "default", Scope.NAMESPACE, Action.DENY, rules)]
@@ -59,23 +59,25 @@ def test_a_deny_names_its_rule(mesh: Mesh) -> None:
     outbound = log_of(mesh.agents["node1"], "outbound", f"{near.four}:8111")
     assert (outbound.policy, outbound.route, outbound.denied) == ("default/no[1]", "refused", True)
     assert log_of(mesh.agents["node1"], "outbound", f"{far.four}:8111").route == "tunnel"
-    tunnel = log_of(mesh.agents["node1"], "tunnel", f"{far.four}:15008")
+    log, target = ("tunnel", f"{far.four}:15008") if way == "hop" else ("outbound", f"{far.four}:8111")
+    tunnel = log_of(mesh.agents["node1"], log, target)
     assert (tunnel.failure, tunnel.denied, tunnel.client) == ("tunnel_response:401", True, str(a.four))
 
 
-def test_a_deny_behind_a_service_names_its_rule_too(mesh: Mesh) -> None:
+def test_a_deny_behind_a_service_names_its_rule_too(mesh: Mesh, way: str) -> None:
+    virtual = "10.99.0.6" if way == "straight" else "10.99.0.7"
     a = mesh.pods["a"]
     rule = Rule((Clause((Match(destination_ports=(8112,)),)),))
     mesh.policies = [Authorization("no", "default", Scope.NAMESPACE, Action.DENY, (rule,))]
-    mesh.services = [service("10.99.0.6")]
+    mesh.services = [service(virtual)]
     mesh.serve(service().key, {"near": 8112})
     with mesh.pods["near"].listen(8112):
-        assert a.ask("10.99.0.6", 80) == REFUSED
-        entry = log_of(mesh.agents["node1"], "outbound", "10.99.0.6:80")
+        assert a.ask(virtual, 80) == REFUSED
+        entry = log_of(mesh.agents["node1"], "outbound", f"{virtual}:80")
         assert (entry.route, entry.policy) == ("refused", "default/no[0]")
         mesh.policies = []
         mesh.update()
-        assert a.ask("10.99.0.6", 80) == f"{a.four} 2"
+        assert a.ask(virtual, 80) == f"{a.four} 2"
 
 
 @pytest.mark.parametrize("destination", ["far", "near"])

@@ -22,6 +22,7 @@ from ambit.core.errors import AmbitError
 from ambit.core.identity import Identity
 from ambit.envoy import names
 from ambit.model.view import MeshView
+from ambit.node.configuration.shares import Shares
 from ambit.node.configuration.tracking import (
     Answer,
     Dependencies,
@@ -44,6 +45,9 @@ it did so lately the further one is refused."""
 NODE_DESTINATIONS = 8_192
 """When all pods of the node together have so many (220 MiB in Envoy), each may have its share only."""
 LEAST_SHARE = 32
+LISTENER_DELAY = 0.02
+"""Seconds in which new destinations of a pod are gathered before its outbound listener sends them straight into
+their tunnels; until then they take the hop."""
 FORMER = 256
 """Pods that are gone and still known by key: Envoy reports their last connections up to a second later."""
 _ORDER = {CLUSTER: 0, SECRET: 2}
@@ -90,6 +94,8 @@ class Configuration:
         self._earlier: dict[tuple[str, int], _Earlier] = {}
         """Generations that are not a pod's last, while Envoy has their clusters."""
         self._dependencies = Dependencies()
+        self._shares = Shares(settings, self._dependencies)
+        self._outdated: set[str] = set()
         self._touched: set[str] = set()
         self._batch: asyncio.Future[Publication] | None = None
         self._bundle = ""
@@ -136,6 +142,8 @@ class Configuration:
         self.turnover.resume(pod)
         self._pods[pod.key] = pod
         self._note_pods()
+        for name in self._destinations.get(pod.key, ()):
+            self._share(name)
         resources = self._pod_resources(pod)
         return self._publish([*resources, *self._answers(self._dependencies.on(pod_keys(pod)))])
 
@@ -170,6 +178,7 @@ class Configuration:
     def _without(self, key: str) -> tuple[frozenset[str], set[tuple[str, str]]]:
         """What looked for this pod, and what is to be removed from Envoy."""
         pod = self._pods.pop(key, None)
+        self._shares.drop(key)
         if pod is not None:
             workload = node_proxy.workload_of(pod, self._view, self._settings)
             self._former.append(msgspec.structs.replace(pod, workload=workload))
@@ -183,6 +192,9 @@ class Configuration:
         known now, and waiting questions are answered."""
         self._touched.clear()
         waiting, self._waiting = self._waiting, set()
+        for answer in self._dependencies:
+            if answer.kind == "share":
+                self._share(answer.name)
         resources = [each for pod in self._pods.values() for each in self._pod_resources(pod)]
         resources += [self._answer(answer.name) for answer in self._dependencies if answer.kind == "cluster"]
         resources += self._answers_new(sorted(waiting))
@@ -220,6 +232,23 @@ class Configuration:
             elif type_url == SECRET:
                 found += self._secret(name)
         self._server.answer(_ordered(found))
+
+    def prepare(self, key: str, destinations: Iterable[tuple[Address, int]]) -> Publication | None:
+        """The pod is about to connect to one of these, and should find its way into a tunnel prepared; None when
+        there is nothing to do."""
+        pod = self._pods.get(key)
+        if pod is None or key in self.capped or not self._complete():
+            return None
+        generation = pod.generations[-1]
+        found = [names.tunnelled(key, address, port, generation) for address, port in destinations]
+        if not [name for name in found if self._share(name)]:
+            return None
+        self._outdated.discard(key)
+        return self._publish(self._outbound([key]))
+
+    def _update_listeners(self) -> None:
+        outdated, self._outdated = self._outdated, set()
+        self._server.answer(_ordered(self._outbound(outdated)))
 
     def certified(self, certificate: Certificate) -> None:
         """There is a new certificate: it is sent under both names."""
@@ -278,7 +307,7 @@ class Configuration:
 
     def _answer_new(self, pod: LocalPod, name: str) -> PlannedResource:
         known = self._destinations.setdefault(pod.key, set())
-        if name not in known and (pod.key in self.capped or len(known) >= self._allowed()):
+        if not known & names.forms(name) and (pod.key in self.capped or len(known) >= self._allowed()):
             if self._begin_anew(pod):
                 self._earlier[pod.key, pod.generations[-1]].names.add(name)
                 return self._answer(name)
@@ -286,7 +315,16 @@ class Configuration:
             self._refused.setdefault(pod.key, set()).add(name)
             return node_proxy.destination(name, self._view, TrackedPods(()), self._settings)
         known.add(name)
+        if self._share(name):
+            if not self._outdated:
+                asyncio.get_running_loop().call_later(LISTENER_DELAY, self._update_listeners)
+            self._outdated.add(pod.key)
         return self._answer(name)
+
+    def _share(self, name: str) -> bool:
+        """Looks at the destination's way again; whether its pod's listener changes."""
+        asked = names.parse_cluster(name)
+        return isinstance(asked, names.Destination) and self._shares.note(asked, self._view, self._table)
 
     # Generations of names
 
@@ -302,6 +340,7 @@ class Configuration:
             _log.error("pod %s cannot begin anew: %s", pod.key, problem.message)
             return False
         self.capped.discard(pod.key)
+        self._shares.drop(pod.key)
         former = self._destinations.pop(pod.key, set()) | self._refused.pop(pod.key, set())
         self._earlier[pod.key, last] = _Earlier(former, is_answered=True)
         self.turnover.begun(pod, self._change_generations(pod))
@@ -357,25 +396,48 @@ class Configuration:
     def _answer(self, name: str) -> PlannedResource:
         view = TrackedView(self._view)
         self._table.read = set()
-        resource = node_proxy.destination(name, view, self._table, self._settings)
+        resource = node_proxy.destination(
+            name, view, self._table, self._settings, is_divided=self._is_divided(name)
+        )
         self._dependencies.record(Answer("cluster", name), view.read | self._table.read)
         return resource
 
+    def _is_divided(self, name: str) -> bool:
+        try:
+            asked = names.parse_cluster(name)
+        except ValueError:
+            return False
+        return isinstance(asked, names.Destination) and asked in self._shares
+
     def _answers(self, answers: Iterable[Answer]) -> list[PlannedResource]:
         found: list[PlannedResource] = []
+        by_kind: dict[str, list[str]] = {"share": [], "pod": [], "cluster": []}
         for answer in sorted(answers):
-            if answer.kind == "pod":
-                found += self._pod_resources(self._pods[answer.name])
-            else:
-                found.append(self._answer(answer.name))
-        return found
+            by_kind[answer.kind].append(answer.name)
+        moved = {names.pod_of(name) or "" for name in by_kind["share"] if self._share(name)}
+        for key in by_kind["pod"]:
+            found += self._pod_resources(self._pods[key])
+        found += self._outbound(moved.difference(by_kind["pod"]))
+        return [*found, *map(self._answer, by_kind["cluster"])]
+
+    def _outbound(self, keys: Iterable[str]) -> list[PlannedResource]:
+        """The outbound listeners of these pods, as far as they are here."""
+        return [
+            resource
+            for key in sorted(keys)
+            if key in self._pods
+            for resource in node_proxy.outbound_resources(
+                self._pods[key], self._view, self._settings, self._only(key), self._shares.of(key)
+            )
+        ]
 
     def _pod_resources(self, pod: LocalPod) -> list[PlannedResource]:
         view = TrackedView(self._view)
+        shares = self._shares.of(pod.key)
         if self._complete():
-            resources = node_proxy.pod_resources(pod, view, self._settings, self._only(pod.key))
+            resources = node_proxy.pod_resources(pod, view, self._settings, self._only(pod.key), shares)
         else:
-            resources = node_proxy.outbound_resources(pod, view, self._settings, self._only(pod.key))
+            resources = node_proxy.outbound_resources(pod, view, self._settings, self._only(pod.key), shares)
         self._dependencies.record(Answer("pod", pod.key), view.read)
         sent = frozenset((resource.type_url, resource.name) for resource in resources)
         self._sent[pod.key] = self._sent.get(pod.key, frozenset()) | sent

@@ -3,6 +3,8 @@
 Because each pod has its own sockets, who asks is known without looking at addresses.
 """
 
+import asyncio
+import contextlib
 import random
 import socket
 import time
@@ -10,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from ambit.core.address import Address
-from ambit.core.dns import MAX_TCP, Malformed, Rcode, encode_reply, error_reply, parse_query
+from ambit.core.dns import MAX_TCP, Malformed, Rcode, Soa, Srv, encode_reply, error_reply, parse_query
 from ambit.core.names import DNS_PORT, PROXY_MARK
 from ambit.model.service import Service
 from ambit.node.dns.answer import Client, ServiceNames, Settings, answer
@@ -19,15 +21,19 @@ from ambit.node.dns.server import DnsServer, listen
 from ambit.node.netns.enter import in_namespace
 
 LOOPBACKS = ("127.0.0.1", "::1")
+PREPARATION = 0.05
+"""Seconds that an answer waits at most until the pod's proxy is prepared; without, the first connection takes a
+hop more inside Envoy."""
 
 
 class PodDns:
     """Answers one pod's questions between `start` and `close`.
 
     `nameservers` are the pod's own, asked from inside its namespace. `on_resolved` hears of each service
-    that a name was resolved to, so that its proxy can prepare for the connection that follows. `on_query`
-    hears of each question: its type and whether it came over TCP. `on_forwarded` hears of those that went to a
-    nameserver as well: after how many seconds, and whether there was an answer.
+    that a name was resolved to, and its addresses, so that the pod's proxy can prepare for the connection that
+    follows; the answer waits a moment for what it returns. `on_query` hears of each question: its type and whether
+    it came over TCP. `on_forwarded` hears of those that went to a nameserver as well: after how many seconds, and
+    whether there was an answer.
     """
 
     def __init__(
@@ -38,7 +44,7 @@ class PodDns:
         nameservers: Sequence[tuple[Address, int]],
         *,
         settings: Settings | None = None,
-        on_resolved: Callable[[Client, Service], None] | None = None,
+        on_resolved: Callable[[Service, Sequence[Address]], Awaitable[object] | None] | None = None,
         on_query: Callable[[int, bool], None] = lambda *_: None,
         on_forwarded: Callable[[int, bool, float, bool], None] = lambda *_: None,
         port: int = DNS_PORT,
@@ -76,10 +82,8 @@ class PodDns:
         self._on_query(query.type, over_tcp)
         if resolution is None:
             return self._forward(query.type, data, over_tcp)
-        if resolution.service is not None and self._on_resolved is not None:
-            self._on_resolved(self.client, resolution.service)
         try:
-            return encode_reply(
+            reply = encode_reply(
                 query,
                 resolution.rcode,
                 resolution.answers,
@@ -88,6 +92,11 @@ class PodDns:
             )
         except Malformed:
             return error_reply(data, Rcode.SERVFAIL)
+        if resolution.service is None or self._on_resolved is None:
+            return reply
+        addresses = [each.data for each in resolution.answers if not isinstance(each.data, str | Srv | Soa)]
+        prepared = self._on_resolved(resolution.service, addresses)
+        return reply if prepared is None else _after(prepared, reply)
 
     async def _forward(self, kind: int, data: bytes, over_tcp: bool) -> bytes | None:
         began = time.perf_counter()
@@ -102,3 +111,10 @@ class PodDns:
             return sock
 
         return in_namespace(self._netns, make)
+
+
+async def _after(prepared: Awaitable[object], reply: bytes) -> bytes:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(PREPARATION):
+            await prepared
+    return reply

@@ -79,7 +79,7 @@ class StreamProgress:
         """Before the first request of a type Envoy has not even begun: clusters and listeners are sure to be
         asked for, so they are awaited."""
         if type_url in self._session.types:
-            return self._session.unacknowledged(type_url) > 0
+            return self._session.is_behind(type_url)
         return type_url.endswith((".Cluster", ".Listener"))
 
     def _answer(self, type_url: str, revision: str) -> None:

@@ -13,6 +13,7 @@ import grpc
 
 from ambit.core.errors import EnvironmentProblem
 from ambit.node.downstream.publication import Publication, StreamProgress
+from ambit.plan.values import CLUSTER, LISTENER
 from ambit.xds.events import Asked, ProtocolViolation, Rejected
 from ambit.xds.frames import Request, Resource, Response
 from ambit.xds.session import ServerSession
@@ -27,6 +28,9 @@ _OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
 )
+
+_PREREQUISITES = {LISTENER: CLUSTER}
+"""A listener names clusters: when answers to many questions hold clusters up, listeners wait for them too."""
 
 AskedFor = Callable[[str, tuple[str, ...]], None]
 """Told of names of a type that Envoy asked for and that do not exist yet."""
@@ -146,7 +150,7 @@ class EnvoyServer:
         ]
 
     async def _discovery(self, _: object, context: grpc.aio.ServicerContext) -> None:
-        stream = _Stream(ServerSession(self.store))
+        stream = _Stream(ServerSession(self.store, prerequisites=_PREREQUISITES))
         self._streams[stream] = None
         _log.info("Envoy connected")
         reader = asyncio.ensure_future(self._read(stream, context))

@@ -2,15 +2,16 @@
 
 import contextlib
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
 from ambit.core.address import Address
 from ambit.core.dns import Type
 from ambit.core.errors import EnvironmentProblem
+from ambit.model.service import Service
 from ambit.node.dns.answer import Client, Settings
 from ambit.node.dns.pod import PodDns
 from ambit.node.enrol.pods import Pod
@@ -19,6 +20,9 @@ from ambit.node.state.mesh import MeshState
 
 DURATIONS = (0.0005, 0.001, 0.01, 0.1, 1.0, 5.0)
 """Seconds; ztunnel's buckets."""
+Destination: TypeAlias = tuple[Address, int]
+MAX_PREPARED = 16
+"""Destinations of one name: a name of hundreds of pods must not cost hundreds of entries."""
 
 
 class Question(NamedTuple):
@@ -50,13 +54,22 @@ class Asked(msgspec.Struct):
 
 class MeshNames:
     """Starts and stops the DNS proxies of pods. Unknown names go to the nameservers of `resolv_conf`, the
-    agent's own file, as ztunnel does; a pod's `dnsConfig` goes before it."""
+    agent's own file, as ztunnel does; a pod's `dnsConfig` goes before it. `prepare` hears what a pod is about to
+    connect to; its name's answer waits a moment for what that returns."""
 
-    def __init__(self, state: MeshState, network: str, resolv_conf: Path, settings: Settings) -> None:
+    def __init__(
+        self,
+        state: MeshState,
+        network: str,
+        resolv_conf: Path,
+        settings: Settings,
+        prepare: Callable[[Sandbox, Sequence[Destination]], Awaitable[object] | None] = lambda *_: None,
+    ) -> None:
         self._state = state
         self._network = network
         self._resolv_conf = resolv_conf
         self._settings = settings
+        self._prepare = prepare
         self._proxies: dict[str, PodDns] = {}
         self.queries: dict[Question, Asked] = {}
         """Questions so far."""
@@ -77,6 +90,7 @@ class MeshNames:
             self._state,
             [(address, 53) for address in own or nameservers(self._resolv_conf)],
             settings=self._settings,
+            on_resolved=lambda service, found: self._prepare(sandbox, destinations(service, found)),
             on_query=lambda kind, over_tcp: self._count(sandbox, kind, over_tcp),
             on_forwarded=lambda kind, over_tcp, seconds, answered: self._asked(sandbox, kind, over_tcp).took(
                 seconds, answered
@@ -108,6 +122,18 @@ class MeshNames:
             workload.canonical_revision if workload is not None else "",
         )
         return self.queries.setdefault(question, Asked())
+
+
+def destinations(service: Service, addresses: Sequence[Address]) -> list[Destination]:
+    """What is likely to be connected to after this service was resolved to these addresses: its own ones by the
+    service's ports, those of pods (headless) by the ports behind them."""
+    own = {virtual.address for virtual in service.addresses}
+    found = [
+        (address, port.service if address in own else port.target or port.service)
+        for address in addresses
+        for port in service.ports
+    ]
+    return found[:MAX_PREPARED]
 
 
 def _type_name(kind: int) -> str:

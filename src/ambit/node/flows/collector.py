@@ -150,7 +150,10 @@ class Collector:
             flows=found,
             parts=tuple(line_parts(each, as_json=self._as_json) for each in found) if self._write else (),
             is_failed=any(each.failed for each in found),
-            waits=is_silent and about.kind == names.LOG_OUTBOUND and about.route == TUNNEL,
+            waits=is_silent
+            and about.kind == names.LOG_OUTBOUND
+            and about.route == TUNNEL
+            and not about.failure,
         )
 
     def _series(self, lane: _Lane) -> tuple[list[int], ...]:
