@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.kubernetes.cluster import processes
 from tests.kubernetes.inside import PATIENCE, Kubernetes
 
 pytestmark = pytest.mark.kubernetes
@@ -64,8 +66,69 @@ def test_an_upgrade_rolls_the_parts_that_it_changes(kubernetes: Kubernetes) -> N
     kubernetes.rollout(SYSTEM, "deployment/ambit-control")
 
 
+LEAVER = """
+apiVersion: v1
+kind: Pod
+metadata: {name: leaver}
+spec:
+  nodeName: node1
+  terminationGracePeriodSeconds: 0
+  containers:
+  - {name: client, image: "docker.io/curlimages/curl:8.16.0", imagePullPolicy: Never, command: [sleep, infinity]}
+"""
+
+
+def printed(*command: str | Path) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def traces(kubernetes: Kubernetes) -> set[str]:
+    """What of the mesh is on any node: files, and rules in its network namespace and those of its pods."""
+    found = set()
+    for node in kubernetes.cluster.nodes:
+        root = Path(f"/proc/{processes.recorded(kubernetes.cluster.state, node.name)}/root")
+        folders = [root / "run/ambit", root / "var/lib/ambit"]
+        found |= {f"{node.name} {path.relative_to(root)}" for each in folders for path in each.rglob("*")}
+        cni = [*(root / "etc/cni/net.d").iterdir(), *(root / "opt/cni/bin").iterdir()]
+        found |= {f"{node.name} {path.relative_to(root)}" for path in cni if "ambit" in path.name}
+        for namespace in (Path("/run/netns") / node.key, *(root / "run/netns").iterdir()):
+            inside = ("nsenter", f"--net={namespace}")
+            tables = printed(*inside, "nft", "list", "tables").splitlines()
+            found |= {f"{node.name} {namespace.name} {line}" for line in tables if "ambit" in line}
+            for family in ("-4", "-6"):
+                rules = printed(*inside, "ip", family, "rule").splitlines()
+                found |= {
+                    f"{node.name} {namespace.name} {line}"
+                    for line in rules
+                    if " 100" in line.split("lookup")[-1]
+                }
+    return found
+
+
+def captured(kubernetes: Kubernetes, namespace: str) -> bool:
+    annotation = r"jsonpath={.metadata.annotations.ambient\.istio\.io/redirection}"
+    return kubernetes.kubectl("-n", namespace, "get", "pod", "leaver", "-o", annotation) == "enabled"
+
+
+@pytest.mark.timeout(600)
 def test_it_leaves_nothing_and_can_be_installed_again(kubernetes: Kubernetes) -> None:
-    ambit("uninstall", "--purge")
+    with kubernetes.namespace("leavers", **{"istio.io/dataplane-mode": "ambient"}) as namespace:
+        kubernetes.kubectl("-n", namespace, "apply", "-f", "-", stdin=LEAVER)
+        kubernetes.wait("the pod is captured", lambda: captured(kubernetes, namespace))
+        before = traces(kubernetes)
+        for kind in (
+            "run/ambit/",
+            "var/lib/ambit/",
+            "etc/cni/",
+            "opt/cni/",
+            "table inet ambit",
+            "lookup 100",
+        ):
+            assert [each for each in before if kind in each], f"{kind}: the test would not see it"
+        kubernetes.kubectl("label", "namespace", namespace, "istio.io/dataplane-mode-")
+        kubernetes.wait("the pod has left", lambda: not captured(kubernetes, namespace))
+        ambit("uninstall", "--purge")
+        assert traces(kubernetes) == set()
     kubernetes.kubectl("wait", "namespace", SYSTEM, "istio-system", "--for=delete", "--timeout=120s")
     left = [
         f"{each['kind']} {each['metadata']['name']}"
@@ -81,8 +144,5 @@ def test_it_leaves_nothing_and_can_be_installed_again(kubernetes: Kubernetes) ->
         if any(word in json.dumps(each) for word in ("ambit", "istio"))
     ]
     assert left == []
-    for node in kubernetes.cluster.nodes:
-        cni = [*(node.home / "etc-cni/net.d").iterdir(), *(node.home / "opt-cni/bin").iterdir()]
-        assert [path.name for path in cni if "ambit" in path.name] == []
     install()
     ambit("check", "--wait", "60")
