@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -180,6 +181,40 @@ async def test_what_was_open_before_goes_on_in_both_directions(pair: Pair, is_se
             assert client.recv(100) == b"answered after"
             client.sendall(b"asked after")
             assert accepted.recv(100) == b"asked after"
+
+
+@pytest.mark.parametrize(("pod", "node"), [(POD, NODE), (POD6, NODE6)])
+async def test_an_older_connection_that_was_reset_opens_no_way_past_the_proxy(
+    pair: Pair, pod: str, node: str
+) -> None:
+    """As the agent resets those that policy refuses. The kernel does not redirect what it takes for the same one."""
+
+    def dial_from(port: int) -> socket.socket:
+        def make() -> socket.socket:
+            client = socket.socket(socket.AF_INET6 if ":" in pod else socket.AF_INET, socket.SOCK_STREAM)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            client.settimeout(0.5)
+            client.bind((node, port))
+            client.connect((pod, 8080))
+            return client
+
+        return in_namespace(pair.node, make)
+
+    with listen(pair.pod, pod, 8080) as server:
+        with dial_from(0) as client, server.accept()[0] as accepted:
+            port = client.getsockname()[1]
+            await apply.redirect(str(pair.pod), ruleset.Capture())
+            client.sendall(b"x")
+            assert accepted.recv(1) == b"x"
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            accepted.close()
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+        with pytest.raises(TimeoutError):
+            dial_from(port)
+        server.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 async def test_a_blocked_pod_reaches_nobody_but_itself(pair: Pair) -> None:

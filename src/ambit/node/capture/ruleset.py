@@ -10,7 +10,9 @@ proxy's own outbound tunnels would be rerouted), and replies get that mark so th
 once: it is dropped, so that they ask again until the agent is back;
 5. what was open before goes on as it was: the kernel begins to track connections with these rules, and would redirect
 the middle of one to a proxy that does not know it, so only a packet that opens a connection is redirected;
-6. UDP that is not DNS is never touched, only counted.
+6. UDP that is not DNS is never touched, only counted;
+7. whoever opens a connection to the pod is redirected or not let in: the kernel still knows an older connection for
+some seconds after it was reset, and would let the same client in again from the same port without asking the redirection.
 """
 
 import msgspec
@@ -28,7 +30,7 @@ from ambit.core.names import (
 )
 
 TABLE = "ambit"
-VERSION = 4
+VERSION = 5
 """Changes whenever the rules do; it is in the table's comment for people."""
 
 
@@ -49,6 +51,7 @@ def redirect(capture: Capture) -> str:
     chains = [*_counted(), *_marks(), _chain("redirect_leaving", _LEAVING_HOOK, _leaving(capture))]
     if capture.inbound:
         chains.append(_chain("redirect_arriving", _ARRIVING_HOOK, _arriving()))
+        chains.append(_chain("refuse_unredirected", "filter hook input priority filter", _unredirected()))
     if capture.dns:
         chains.append(_chain("hold_questions", "filter hook output priority raw", _unanswered()))
     return _table(f"ambit capture {VERSION}", chains)
@@ -153,6 +156,17 @@ def _arriving() -> list[str]:
         f"tcp dport {HBONE_PORT} return",
         _OPEN_BEFORE,
         f"meta l4proto {_TCP} redirect to :{INBOUND_PLAINTEXT_PORT}",
+    ]
+
+
+def _unredirected() -> list[str]:
+    """The kernel asks the redirection only for the first packet of what it takes for a connection."""
+    return [
+        'iifname "lo" return',
+        f"ip saddr {PROBE_ADDRESS_V4} return",
+        f"ip6 saddr {PROBE_ADDRESS_V6} return",
+        f"tcp dport {{ {INBOUND_PLAINTEXT_PORT}, {HBONE_PORT} }} return",
+        "tcp flags syn / fin,syn,rst,ack drop",
     ]
 
 
