@@ -12,7 +12,7 @@ once: it is dropped, so that they ask again until the agent is back;
 the middle of one to a proxy that does not know it, so only a packet that opens a connection is redirected;
 6. UDP that is not DNS is never touched, only counted;
 7. whoever opens a connection to the pod is redirected or not let in: the kernel still knows an older connection for
-some seconds after it was reset, and would let the same client in again from the same port without asking the redirection.
+some seconds after it was reset, and would let the same client in again from the same port unasked.
 """
 
 import msgspec
