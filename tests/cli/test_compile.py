@@ -116,7 +116,7 @@ def test_a_pod_alone_of_what_envoy_gets() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [", "standard input is no YAML"),
+        ("a: [", r"standard input is no YAML: [^<]* at line 2, column 1$"),
         ("just text", "document 1 is no object"),
         ("kind: Pod\nmetadata: {name: x}", "document 1 is no object: apiVersion and kind"),
         ("apiVersion: v1\nkind: Pod", "document 1 is no Pod: .*metadata"),

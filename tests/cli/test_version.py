@@ -44,6 +44,7 @@ def test_only_this_program_without_the_mesh(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_no_mesh_is_no_error_unless_one_was_named(tmp_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AMBIT_STATE", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("KUBECONFIG", raising=False)
     result = CliRunner().invoke(command, [], catch_exceptions=False)
     assert result.exit_code == 0

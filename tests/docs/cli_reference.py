@@ -19,7 +19,8 @@ typed or applied; 130 interrupted.
 ## Common options
 
 Commands that read the mesh ask, in this order: the cluster of `--kubeconfig`, the laptop instance of `--name`, the
-instance `ambit` when it runs, the cluster of `$KUBECONFIG`.
+instance `ambit` when it runs, the cluster of `$KUBECONFIG` or else of `~/.kube/config`. The last goes first when
+`--context` is given, or when it is the kubeconfig of another laptop instance.
 
 """
 PIPE = "\\|"

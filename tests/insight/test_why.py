@@ -165,6 +165,29 @@ def test_names_of_pods_and_of_what_owns_them() -> None:
     assert why("client", "batch:1", compiled).destination == "pod default/batch-7d4b9-x1:1"
 
 
+def test_kubectls_form_of_names() -> None:
+    assert why("pod/client", "svc/web:80", mesh()) == asked("client", "web:80")
+    assert asked("client", "pod/web-1:8080").destination == "pod default/web-1:8080"
+    with pytest.raises(BadInput, match="no service default/client"):
+        asked("client", "svc/client:80")
+    with pytest.raises(BadInput, match="no pod default/nobody"):
+        asked("deployment.apps/nobody", "web:80")
+
+
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        ("cleint", "did you mean default/client?"),
+        ("elsewhere/client", "did you mean default/client?"),
+        ("q", "names are NAME, with -n, or NAMESPACE/NAME"),
+    ],
+)
+def test_only_names_that_are_like_it_are_suggested(source: str, hint: str) -> None:
+    with pytest.raises(BadInput) as problem:
+        asked(source, "web:80")
+    assert problem.value.hint == hint
+
+
 @pytest.mark.parametrize(
     ("source", "destination", "message"),
     [

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -68,17 +69,45 @@ def running_names(state: StateDirectory) -> list[str]:
 
 
 def open_client(name: str | None, kubeconfig: str | None, context: str | None) -> Client:
-    """`--kubeconfig` wins, then `--name`, then a running default instance, then $KUBECONFIG.
+    """`--kubeconfig` wins, then `--name`, then a running default instance, then the kubeconfig that kubectl takes.
 
-    Raises NotRunning when nothing is left, BadInput for a kubeconfig that cannot be used.
+    Without the first two, that kubeconfig goes before the default instance when it is another instance's, and when
+    a context of it is named. Raises NotRunning when nothing is left, BadInput for a kubeconfig that cannot be used.
     """
     if kubeconfig is not None:
         return Client.from_kubeconfig(kubeconfig, context)
-    if name is None and context is None and os.environ.get("KUBECONFIG"):
-        record = read_record(instance_state(None))
+    usual = usual_kubeconfig() if name is None else None
+    name = name or (_instance_of(usual) if usual is not None else None)
+    if usual is not None and name is None:
+        record = None if context is not None else read_record(instance_state(None))
         if record is None or not record.is_running():
-            return Client.from_kubeconfig(os.environ["KUBECONFIG"].split(os.pathsep)[0], context)
+            return Client.from_kubeconfig(usual, context)
     return Client.from_kubeconfig(running_state(name).kubeconfig, context)
+
+
+def laptop_client(name: str | None) -> Client:
+    """`--name` wins, then the instance whose kubeconfig $KUBECONFIG is, then the default one; never another cluster.
+
+    Raises NotRunning.
+    """
+    usual = usual_kubeconfig() if name is None else None
+    chosen = name or (_instance_of(usual) if usual is not None else None)
+    return Client.from_kubeconfig(running_state(chosen).kubeconfig, None)
+
+
+def usual_kubeconfig() -> str | None:
+    """The one that kubectl takes: the first file of $KUBECONFIG, else `~/.kube/config` when that exists."""
+    if named := os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]:
+        return named
+    file = Path.home() / ".kube" / "config"
+    return str(file) if file.is_file() else None
+
+
+def _instance_of(kubeconfig: str) -> str | None:
+    """The laptop instance, running or not, whose kubeconfig this is; None for any other cluster's."""
+    file = Path(kubeconfig).absolute()
+    state = StateDirectory.of(file.parent.name or DEFAULT_NAME)
+    return file.parent.name if file == state.kubeconfig.absolute() else None
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:

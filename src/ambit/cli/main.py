@@ -64,6 +64,30 @@ COMMANDS = {
 """Command name to `module:attribute` and the first sentence of its help: `ambit --help` imports none."""
 
 
+ELSEWHERE = {
+    "help": "--help",
+    "proxy-status": "ps",
+    "proxy-config": "compile -o envoy",
+    "ztunnel-config": "workloads`, `services`, `policies`, `certs` or `connections",
+    "analyze": "check",
+    "verify-install": "check",
+    "precheck": "check --pre",
+    "status": "check",
+    "tap": "flows -f",
+    "observe": "flows -f",
+    "monitor": "flows -f",
+    "authz": "why",
+    "x": "why",
+    "experimental": "why",
+    "identity": "certs",
+    "upgrade": "install",
+    "start": "up",
+    "stop": "down",
+    "delete": "down",
+}
+"""What other meshes' and local clusters' tools call it, and what to type here after `ambit`."""
+
+
 class LazyGroup(click.Group):
     """Imports a command's module when it is called."""
 
@@ -73,6 +97,10 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] in ELSEWHERE:
+            raise click.UsageError(
+                f"No such command '{args[0]}'. Here it is `ambit {ELSEWHERE[args[0]]}`.", ctx
+            )
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             raise click.NoSuchCommand(args[0], possibilities=COMMANDS, ctx=ctx)
         return super().resolve_command(ctx, args)

@@ -54,4 +54,9 @@ def _documents(name: str, text: str) -> Iterator[tuple[str, Any]]:
             if value is not None:
                 yield f"{name}, document {index + 1}", value
     except yaml.YAMLError as problem:
-        raise BadInput(f"{name} is no YAML: {' '.join(str(problem).split())}") from problem
+        raise BadInput(f"{name} is no YAML: {_where(problem)}") from problem
+
+
+def _where(problem: Any) -> str:
+    """The parser's words in one line, without the name that it gives to texts."""
+    return " ".join(str(problem).split()).replace(' in "<unicode string>",', " at")

@@ -1,7 +1,8 @@
 """What people call the two ends of a connection, as values of the mesh. Pure.
 
 A source is a pod (`NAMESPACE/NAME`, `NAME`), what owns pods (their first one), or an address. A destination is a
-service (`NAMESPACE/NAME`, `NAME`, a DNS name, a virtual address), else a pod, with a port.
+service (`NAMESPACE/NAME`, `NAME`, a DNS name, a virtual address), else a pod, with a port. kubectl's `deploy/NAME`,
+`pod/NAME` and `svc/NAME` are understood where no namespace is called like the kind.
 """
 
 import ipaddress
@@ -15,6 +16,15 @@ from ambit.core.errors import BadInput
 from ambit.insight.manifests import Compiled
 from ambit.model.service import Service
 from ambit.model.workload import Workload
+
+_POD_KINDS = frozenset(
+    {
+        *("po", "pod", "pods", "deploy", "deployment", "deployments", "rs", "replicaset", "replicasets"),
+        *("sts", "statefulset", "statefulsets", "ds", "daemonset", "daemonsets", "job", "jobs"),
+        *("cj", "cronjob", "cronjobs"),
+    }
+)
+_SERVICE_KINDS = frozenset({"svc", "service", "services"})
 
 
 class Destination(msgspec.Struct, frozen=True):
@@ -31,6 +41,7 @@ def find_source(text: str, compiled: Compiled, namespace: str) -> Workload | Add
     address = _address(text)
     if address is not None:
         return compiled.view().workload_by_address(compiled.settings.network, address) or address
+    text, _ = _without_kind(text, compiled, _POD_KINDS)
     found = _workload(text, compiled, namespace)
     if found is None:
         raise _unknown("pod", text, _pods(compiled), namespace)
@@ -49,12 +60,18 @@ def find_destination(text: str, compiled: Compiled, namespace: str) -> Destinati
         service = view.service_by_address(network, address, client_namespace=namespace)
         workload = None if service else view.workload_by_address(network, address)
         return Destination(port, address, service, workload)
-    service = _service(host, compiled, namespace)
+    host, of_pods = _without_kind(host, compiled, _POD_KINDS)
+    host, of_services = _without_kind(host, compiled, _SERVICE_KINDS)
+    service = None if of_pods else _service(host, compiled, namespace)
     if service is not None:
         return Destination(port, service=service)
-    workload = _workload(host, compiled, namespace)
+    workload = None if of_services else _workload(host, compiled, namespace)
     if workload is None:
-        services = (f"{each.namespace}/{each.name}" for each in compiled.services)
+        services = [f"{each.namespace}/{each.name}" for each in compiled.services]
+        if of_pods:
+            raise _unknown("pod", host, _pods(compiled), namespace)
+        if of_services:
+            raise _unknown("service", host, services, namespace)
         raise _unknown("service or pod", host, [*services, *_pods(compiled)], namespace)
     return Destination(port, workload.addresses[0], workload=workload)
 
@@ -88,13 +105,33 @@ def _split(text: str, namespace: str) -> tuple[str, str]:
     return where or namespace, name
 
 
+def _without_kind(text: str, compiled: Compiled, kinds: frozenset[str]) -> tuple[str, bool]:
+    """`deploy/web` or `deployment.apps/web` as `web`, and whether a kind was there."""
+    first, slash, name = text.partition("/")
+    if not slash or first.partition(".")[0] not in kinds:
+        return text, False
+    namespaces = {each.namespace for each in compiled.workloads} | {
+        each.namespace for each in compiled.services
+    }
+    return (text, False) if first in namespaces else (name, True)
+
+
 def _pods(compiled: Compiled) -> list[str]:
-    return [f"{each.namespace}/{each.name}" for each in compiled.workloads]
+    """Names that a pod can be asked by."""
+    names = (
+        (each.namespace, name) for each in compiled.workloads for name in (each.name, each.workload_name)
+    )
+    return [f"{namespace}/{name}" for namespace, name in names if name]
 
 
 def _unknown(what: str, text: str, known: Iterable[str], namespace: str) -> BadInput:
-    wanted = "/".join(_split(text, namespace))
-    close = get_close_matches(wanted, sorted(set(known)), 1)
-    return BadInput(
-        f"no {what} {wanted}", f"did you mean {close[0]}?" if close else "names are NAMESPACE/NAME"
-    )
+    where, name = _split(text, namespace)
+    names = sorted(set(known))
+    if not names:
+        hint = f"there is no {what} at all; a Deployment in a file makes none: `kubectl get pods -A -o yaml` has them"
+        return BadInput(f"no {what} {where}/{name}", hint)
+    here = [each.partition("/")[2] for each in names if each.startswith(f"{where}/")]
+    elsewhere = [each for each in names if each.endswith(f"/{name}")]
+    close = [*(f"{where}/{each}" for each in get_close_matches(name, here, 1)), *elsewhere]
+    hint = f"did you mean {close[0]}?" if close else "names are NAME, with -n, or NAMESPACE/NAME"
+    return BadInput(f"no {what} {where}/{name}", hint)

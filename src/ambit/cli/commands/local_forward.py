@@ -6,7 +6,7 @@ import time
 
 import click
 
-from ambit.cli.access import name_option, open_client, run, with_client
+from ambit.cli.access import laptop_client, name_option, run, with_client
 from ambit.cli.render.output import emit, output_option
 from ambit.cli.settings import read_entries, write_entries
 from ambit.core.errors import BadInput, NotRunning
@@ -35,7 +35,7 @@ def add(name: str | None, service: str, port: int, namespace: str, host_port: in
     chosen = host_port or free_port()
     run(
         with_client(
-            open_client(name, None, None),
+            laptop_client(name),
             lambda client: add_forward(client, namespace, service, port, chosen),
         )
     )
@@ -55,7 +55,7 @@ def remove(name: str | None, host_port: int) -> None:
             raise BadInput(f"port {host_port} is not forwarded", "see `ambit local forward list`")
         await write_entries(client, CONFIG_MAP, KEY, kept)
 
-    run(with_client(open_client(name, None, None), work))
+    run(with_client(laptop_client(name), work))
 
 
 @forward.command("list")
@@ -63,9 +63,7 @@ def remove(name: str | None, host_port: int) -> None:
 @output_option
 def list_forwards(name: str | None, output: str) -> None:
     """Ports of this machine that lead into the cluster."""
-    wanted = run(
-        with_client(open_client(name, None, None), lambda client: read_entries(client, CONFIG_MAP, KEY))
-    )
+    wanted = run(with_client(laptop_client(name), lambda client: read_entries(client, CONFIG_MAP, KEY)))
     rows = [
         [f"127.0.0.1:{each['hostPort']}", each["namespace"], each["service"], str(each["port"])]
         for each in wanted

@@ -4,7 +4,7 @@ import shlex
 
 import click
 
-from ambit.cli.access import name_option, open_client, run, with_client
+from ambit.cli.access import laptop_client, name_option, run, with_client
 from ambit.cli.render.output import emit, output_option
 from ambit.cli.settings import Entries, read_entries, write_entries
 from ambit.core.errors import BadInput
@@ -36,7 +36,7 @@ def add(name: str | None, pattern: str, words: tuple[str, ...]) -> None:
         ]
         await write_entries(client, CONFIG_MAP, KEY, [{"pattern": pattern, "command": list(words)}, *entries])
 
-    run(with_client(open_client(name, None, None), work))
+    run(with_client(laptop_client(name), work))
     click.echo(f"Images {pattern} run `{shlex.join(words)}`", err=True)
     if not is_program(words[0]):
         click.echo(
@@ -57,7 +57,7 @@ def remove(name: str | None, pattern: str) -> None:
             raise BadInput(f"no pattern {pattern!r}", "see `ambit local image list`")
         await write_entries(client, CONFIG_MAP, KEY, kept)
 
-    run(with_client(open_client(name, None, None), work))
+    run(with_client(laptop_client(name), work))
     click.echo(f"Pattern {pattern} is forgotten", err=True)
 
 
@@ -71,7 +71,7 @@ def list_images(name: str | None, output: str) -> None:
     async def work(client: Client) -> Entries:
         return await read_entries(client, CONFIG_MAP, KEY)
 
-    added = run(with_client(open_client(name, None, None), work))
+    added = run(with_client(laptop_client(name), work))
     built_in: Entries = [
         {"pattern": entry.pattern, "command": list(entry.command), "args": list(entry.args)}
         for entry in BUILT_IN

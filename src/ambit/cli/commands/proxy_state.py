@@ -29,13 +29,20 @@ def _view(
     @click.command(name, help=text)
     @cluster_options
     @click.option("--node", default=None, metavar="NODE", help="Ask the proxy of this node.")
+    @click.option("-n", "--namespace", default=None, metavar="NAME", help="Only of this namespace.")
     @output_option
     def view(
-        name: str | None, kubeconfig: str | None, context: str | None, node: str | None, output: str
+        name: str | None,
+        kubeconfig: str | None,
+        context: str | None,
+        node: str | None,
+        namespace: str | None,
+        output: str,
     ) -> None:
         async def work(client: Client) -> list[tuple[dict[str, Any], Any]]:
             pods = await node_pods(client, node)
-            return await ask_all(client, pods if every_node or node else pods[:1], "/config_dump")
+            answers = await ask_all(client, pods if every_node or node else pods[:1], "/config_dump")
+            return [(pod, {key: only(dump[key], namespace)}) for pod, dump in answers]
 
         answers = run(with_client(open_client(name, kubeconfig, context), work))
         if every_node:
@@ -47,6 +54,15 @@ def _view(
             emit(columns, sorted(rows(answers[0][1])), answers[0][1][key], output)
 
     return view
+
+
+def only(section: Any, namespace: str | None) -> Any:
+    """A section of the dump, of one namespace when one is named."""
+    if namespace is None:
+        return section
+    if isinstance(section, dict):
+        return {key: state for key, state in section.items() if state["info"]["namespace"] == namespace}
+    return [each for each in section if each["namespace"] == namespace]
 
 
 def _workload_rows(dump: Dump) -> Iterable[Row]:
