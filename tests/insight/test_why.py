@@ -206,6 +206,12 @@ def test_mistakes_are_named_with_a_way_on(source: str, destination: str, message
     assert problem.value.hint
 
 
+def test_a_misspelt_field_is_a_finding_of_the_policy() -> None:
+    answer = asked("client", "other:80", ALLOW.replace("selector", "selectr"))
+    where = "AMB0003 [error] AuthorizationPolicy default/allow at spec.selectr"
+    assert answer.findings == (f"{where}: there is no such field, it is left out; did you mean selector?",)
+
+
 def test_findings_of_the_policies_that_apply_are_told() -> None:
     http = ALLOW.replace("serviceAccounts: [client]", "requestPrincipals: [client]")
     answer = asked("client", "web:80", http)

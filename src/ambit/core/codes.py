@@ -37,6 +37,15 @@ _ALL = (
         "Correct the field that the text names; `kubectl explain` shows its type.",
     ),
     Code(
+        "AMB0003",
+        "Field that does not exist",
+        "This version knows no field of that name. It is left out and the rest of the object counts, so a policy "
+        "without its selector is for the whole namespace. API servers refuse such an object or drop the field; "
+        "files are told by this finding.",
+        "spec.selectr: {matchLabels: {app: web}}   # selector",
+        "Correct the name. `kubectl explain authorizationpolicy.spec` lists the fields.",
+    ),
+    Code(
         "AMB0201",
         "ALLOW rule needs a waypoint",
         "The rule uses HTTP attributes, which node proxies cannot see. It is left out there, so it "

@@ -3,7 +3,8 @@
 1. Lists are opened; an object without namespace is in the one that is given, as for `kubectl apply`.
 2. Of two objects of one name the later counts.
 3. A kind that decides nothing about connections is left out and told.
-4. What the API server would refuse to decode is a mistake of whoever wrote it (`BadInput`); what it would take and
+4. A policy's field that does not exist is a finding: an API server would not have let it in.
+5. What the API server would refuse to decode is a mistake of whoever wrote it (`BadInput`); what it would take and
    nodes cannot enforce is a finding.
 """
 
@@ -14,7 +15,8 @@ from typing import Any
 import msgspec
 
 from ambit.core.errors import BadInput
-from ambit.core.finding import Finding
+from ambit.core.finding import Finding, Level
+from ambit.ingest.istio.fields import KINDS, unknown_fields
 from ambit.ingest.mesh import Change, MeshCompiler
 from ambit.ingest.settings import MeshSettings
 from ambit.model.policy import Authorization
@@ -49,6 +51,7 @@ def compile_objects(objects: Iterable[Given], settings: MeshSettings, namespace:
     """The mesh model of these objects. Raises BadInput for what is no API object."""
     changes: dict[tuple[str, str], Change] = {}
     ignored: Counter[str] = Counter()
+    misspelt: dict[tuple[str, str], tuple[Finding, ...]] = {}
     notes: list[str] = []
     for where, value in _opened(objects):
         kind, group = _kind_of(where, value)
@@ -60,6 +63,7 @@ def compile_objects(objects: Iterable[Given], settings: MeshSettings, namespace:
         if (resource, change.key) in changes:
             notes.append(f"{kind} {change.key} is given more than once; the last one counts")
         changes[resource, change.key] = change
+        misspelt[resource, change.key] = _misspelt(kind, value, change)
     if ignored:
         several = ", ".join(f"{kind} ({count})" for kind, count in sorted(ignored.items()))
         notes.append(f"left out, because they decide nothing about connections: {several}")
@@ -72,7 +76,7 @@ def compile_objects(objects: Iterable[Given], settings: MeshSettings, namespace:
         authorizations=_sorted(compiler.authorizations),
         services=_sorted(compiler.services),
         workloads=_sorted(compiler.workloads),
-        findings=compiler.findings,
+        findings=(*(each for found in misspelt.values() for each in found), *compiler.findings),
         notes=tuple(notes),
         settings=settings,
     )
@@ -108,6 +112,22 @@ def _change(where: str, value: dict[str, Any], resource: str, kind: str, namespa
     if not decoded.metadata.name:
         raise BadInput(f"{where} is no {kind}: metadata.name is empty")
     return Change(resource, decoded.metadata.key, decoded)
+
+
+def _misspelt(kind: str, value: dict[str, Any], change: Change) -> tuple[Finding, ...]:
+    if kind not in KINDS:
+        return ()
+    origin = change.value.metadata.reference(kind)
+    return tuple(
+        Finding(
+            "AMB0003",
+            Level.ERROR,
+            origin,
+            path,
+            "there is no such field, it is left out" + (f"; did you mean {nearest}?" if nearest else ""),
+        )
+        for path, nearest in unknown_fields(kind, value)
+    )
 
 
 def _is_pod_without_address(change: Change) -> bool:

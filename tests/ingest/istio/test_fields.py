@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ambit.ingest.istio.fields import KINDS as TABLES
-from ambit.ingest.istio.fields import Enforced, Refused, Treatment, reference
+from ambit.ingest.istio.fields import Enforced, Refused, Treatment, reference, unknown_fields
 from ambit.ingest.mesh import MeshCompiler
 from ambit.ingest.settings import MeshSettings
 from ambit.objects.crds import read_bundle
@@ -36,6 +36,51 @@ def test_the_table_is_the_crd(kind: str) -> None:
     for version in crd["spec"]["versions"]:
         spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
         assert set(leaves(spec)) == set(TABLES[kind]), version["name"]
+
+
+MISSPELT: list[tuple[str, dict[Any, Any], list[tuple[str, str]]]] = [
+    ("AuthorizationPolicy", {"spec": {"selectr": {}}}, [("spec.selectr", "selector")]),
+    ("AuthorizationPolicy", {7: [], "spec": {8: 9}}, [("7", ""), ("spec.8", "")]),
+    ("AuthorizationPolicy", {"rule": [], "spec": None}, [("rule", "")]),
+    (
+        "AuthorizationPolicy",
+        {"spec": {"rules": [{}, {"from": [{"source": {"namespaces": ["a"], "principls": ["b"]}}], "q": 1}]}},
+        [("spec.rules[1].from[0].source.principls", "principals"), ("spec.rules[1].q", "")],
+    ),
+    (
+        "AuthorizationPolicy",
+        {"spec": {"rules": [{"when": [{"key": "a", "value": []}]}]}},
+        [
+            ("spec.rules[0].when[0].value", "values"),
+        ],
+    ),
+    ("PeerAuthentication", {"spec": {"mtls": {"Mode": "STRICT"}}}, [("spec.mtls.Mode", "mode")]),
+    (
+        "PeerAuthentication",
+        {"spec": {"portLevelMtls": {"80": {"mod": "STRICT"}}}},
+        [
+            ("spec.portLevelMtls.80.mod", "mode"),
+        ],
+    ),
+    (
+        "PeerAuthentication",
+        {"spec": {"selector": {"matchLabels": {"any.thing/goes": "x"}}}, "status": {}},
+        [],
+    ),
+    (
+        "AuthorizationPolicy",
+        {"spec": {"rules": "x", "selector": [], "action": {"a": 1}}},
+        [("spec.action.a", "")],
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "given", "found"), MISSPELT)
+def test_a_field_that_does_not_exist_is_named(
+    kind: str, given: dict[str, Any], found: list[tuple[str, str]]
+) -> None:
+    whole = {"apiVersion": "security.istio.io/v1", "kind": kind, "metadata": {"name": "x"}} | given
+    assert list(unknown_fields(kind, whole)) == found
 
 
 SAMPLES: dict[str, Any] = {

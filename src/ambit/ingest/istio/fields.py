@@ -3,6 +3,10 @@
 A path is the CRD's, below `spec`, with `[]` for items and `{}` for values of a map.
 """
 
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any
+
 import msgspec
 
 
@@ -81,6 +85,41 @@ PEER_AUTHENTICATION: dict[str, Treatment] = {
 }
 
 KINDS = {"AuthorizationPolicy": AUTHORIZATION_POLICY, "PeerAuthentication": PEER_AUTHENTICATION}
+
+
+_TOP = ("apiVersion", "kind", "metadata", "spec", "status")
+
+
+def unknown_fields(kind: str, given: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Fields of an object of one of `KINDS` that its kind does not have, each with the known one nearest to it, or ''.
+
+    Values of a wrong type are not looked into: reading the object names those.
+    """
+    yield from ((str(key), _nearest(key, _TOP)) for key in given if key not in _TOP)
+    ends = ((path, index) for path in KINDS[kind] for index, sign in enumerate(path) if sign in ".[{")
+    known = {*KINDS[kind], *(path[:index] for path, index in ends)}
+    yield from _unknown(given.get("spec"), "", "spec", known)
+
+
+def _unknown(value: Any, path: str, shown: str, known: set[str]) -> Iterator[tuple[str, str]]:
+    if isinstance(value, list) and f"{path}[]" in known:
+        for index, each in enumerate(value):
+            yield from _unknown(each, f"{path}[]", f"{shown}[{index}]", known)
+    elif isinstance(value, dict) and f"{path}{{}}" in known:
+        for key, each in value.items():
+            yield from _unknown(each, f"{path}{{}}", f"{shown}.{key}", known)
+    elif isinstance(value, dict):
+        before = f"{path}." if path else ""
+        for key, each in value.items():
+            if f"{before}{key}" in known:
+                yield from _unknown(each, f"{before}{key}", f"{shown}.{key}", known)
+            else:
+                names = {each.removeprefix(before) for each in known if each.startswith(before)}
+                yield f"{shown}.{key}", _nearest(key, [name for name in sorted(names) if name.isalnum()])
+
+
+def _nearest(name: Any, among: Sequence[str]) -> str:
+    return next(iter(get_close_matches(str(name), among, 1)), "")
 
 
 def reference() -> str:
