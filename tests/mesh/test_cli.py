@@ -282,7 +282,7 @@ def test_mistakes_end_with_a_code_and_a_sentence(
         (("check", "--kubeconfig", "/nowhere"), 2, "cannot read the kubeconfig /nowhere"),
         (("local", "logs", "nothing"), 2, "there are: cluster"),
         (("local", "node", "exec", "nowhere", "--", "true"), 2, "there are: fabric, node1, node2"),
-        (("local", "forward", "add", "nothing", "80"), 1, 'services "nothing" not found'),
+        (("local", "forward", "add", "nothing", "80"), 2, "no service default/nothing"),
     ],
 )
 def test_mistakes_about_the_laptop_end_so_too(

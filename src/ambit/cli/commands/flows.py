@@ -99,6 +99,9 @@ def command(
         flows = await read_flows(client, last, node, query)
         for flow in flows[max(len(flows) - last, 0) :]:
             show(flow)
+        if not flows and last:
+            chosen = " like that" if query else ""
+            click.echo(f"no connection{chosen} has ended yet; an open one: `ambit connections`", err=True)
 
     with contextlib.suppress(KeyboardInterrupt):
         run(with_client(open_client(name, kubeconfig, context), work))

@@ -11,6 +11,7 @@ from ambit.cli.render.output import emit, output_option
 from ambit.cli.settings import read_entries, write_entries
 from ambit.core.errors import BadInput, NotRunning
 from ambit.kube.client import Client
+from ambit.kube.errors import NotFound
 from ambit.kube.resource import SERVICES
 from ambit.local.forward.wanted import CONFIG_MAP, KEY
 
@@ -73,10 +74,17 @@ def list_forwards(name: str | None, output: str) -> None:
 
 async def add_forward(client: Client, namespace: str, service: str, port: int, host_port: int) -> None:
     """Ask for a forward and wait until the port answers. Raises BadInput, NotRunning."""
-    found = await client.get(SERVICES, service, namespace)
+    try:
+        found = await client.get(SERVICES, service, namespace)
+    except NotFound as problem:
+        hint = "type `kubectl get services -A`; another namespace: -n"
+        raise BadInput(f"no service {namespace}/{service}", hint) from problem
     ports = [int(each["port"]) for each in found["spec"].get("ports", ())]
     if port not in ports:
-        raise BadInput(f"service {namespace}/{service} has no port {port}", f"it has: {ports}")
+        raise BadInput(
+            f"service {namespace}/{service} has no port {port}",
+            f"it has: {', '.join(map(str, ports)) or 'none'}",
+        )
     entry = {"namespace": namespace, "service": service, "port": port, "hostPort": host_port}
     await write_entries(
         client,

@@ -1,5 +1,6 @@
 """`ambit local image …`: which command stands for an image name on the laptop, where there are no images."""
 
+import re
 import shlex
 
 import click
@@ -11,6 +12,7 @@ from ambit.core.errors import BadInput
 from ambit.kube.client import Client
 
 CONFIG_MAP = "image-map"
+_SAMPLE = re.compile(r"from ambit\.local\.samples\.(\w+) import main")
 KEY = "images.yaml"
 
 
@@ -77,8 +79,16 @@ def list_images(name: str | None, output: str) -> None:
         for entry in BUILT_IN
     ]
     rows = [
-        [entry["pattern"], source, shlex.join([*entry["command"], *entry.get("args", ())])]
+        [entry["pattern"], source, words([*entry["command"], *entry.get("args", ())])]
         for source, entries in (("added", added), ("built-in", built_in))
         for entry in entries
     ]
     emit(["PATTERN", "SOURCE", "COMMAND"], rows, [*added, *built_in], output)
+
+
+def words(command: list[str]) -> str:
+    """A command for the table; that of a sample of ours, which is long, by the sample's name."""
+    for index, word in enumerate(command):
+        if found := _SAMPLE.search(word):
+            return f"(ambit's sample {shlex.join([found[1], *command[index + 1 :]])})"
+    return shlex.join(command)

@@ -1,0 +1,62 @@
+"""`ambit local …` and `ambit flows` where there is nothing to show, or too much."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from ambit.cli.commands import flows
+from ambit.cli.commands.local_forward import add_forward
+from ambit.cli.commands.local_image import words
+from ambit.core.errors import BadInput
+from ambit.kube.errors import NotFound
+from ambit.local.pods.images import BUILT_IN
+
+
+class Services:
+    """Stands for the client of a cluster with these services."""
+
+    def __init__(self, **ports: list[int]) -> None:
+        self.ports = ports
+
+    async def get(self, resource: object, name: str, namespace: str) -> dict[str, Any]:
+        if name not in self.ports:
+            raise NotFound(404, "NotFound", f'services "{name}" not found')
+        return {"spec": {"ports": [{"port": port} for port in self.ports[name]]}}
+
+
+def test_a_forward_to_nothing_says_what_there_is() -> None:
+    client: Any = Services(web=[80, 443])
+    with pytest.raises(BadInput, match="no service shop/wbe") as problem:
+        asyncio.run(add_forward(client, "shop", "wbe", 80, 1))
+    assert "kubectl get services" in problem.value.hint
+    with pytest.raises(BadInput, match="has no port 81") as problem:
+        asyncio.run(add_forward(client, "shop", "web", 81, 1))
+    assert problem.value.hint == "it has: 80, 443"
+
+
+def test_samples_are_listed_by_name_and_other_commands_as_they_are() -> None:
+    listed = {entry.pattern: words([*entry.command, *entry.args]) for entry in BUILT_IN}
+    assert listed["*examples-bookinfo-details-v*"] == "(ambit's sample bookinfo details 9080)"
+    assert listed["bash"] == "bash"
+    assert max(map(len, listed.values())) < 80
+    assert words(["sh", "-c", "a b"]) == "sh -c 'a b'"
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"), [(["--denied"], "no connection like that"), ([], "no connection has")]
+)
+def test_no_flow_is_said(typed: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(*_: object) -> list[object]:
+        return []
+
+    async def call(client: object, work: Any) -> Any:
+        return await work(client)
+
+    monkeypatch.setattr(flows, "open_client", lambda *_: None)
+    monkeypatch.setattr(flows, "with_client", call)
+    monkeypatch.setattr(flows, "node_pods", nothing)
+    monkeypatch.setattr(flows, "read_flows", nothing)
+    result = CliRunner().invoke(flows.command, typed, catch_exceptions=False)
+    assert result.stdout == "" and said in result.stderr
