@@ -123,6 +123,10 @@ def test_a_pod_alone_of_what_envoy_gets() -> None:
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: ''}", "metadata.name is empty"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {hostNetwork: 'no'}", "is no Pod: .*bool"),
         ("apiVersion: v1\nkind: List\nitems: [7]", "document 1, item 1 is no object"),
+        (
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicies\nmetadata: {name: x}",
+            "has no kind AuthorizationPolicies; it has AuthorizationPolicy,",
+        ),
     ],
 )
 def test_what_is_no_object_is_named(text: str, message: str) -> None:

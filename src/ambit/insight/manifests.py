@@ -2,7 +2,8 @@
 
 1. Lists are opened; an object without namespace is in the one that is given, as for `kubectl apply`.
 2. Of two objects of one name the later counts.
-3. A kind that decides nothing about connections is left out and told.
+3. A kind that decides nothing about connections is left out and told; one that the group of policies does not have is
+   a mistake, so that a misspelt policy is not taken for protection.
 4. A policy's field that does not exist is a finding: an API server would not have let it in.
 5. What the API server would refuse to decode is a mistake of whoever wrote it (`BadInput`); what it would take and
    nodes cannot enforce is a finding.
@@ -29,6 +30,8 @@ Given = tuple[str, Any]
 """Where an object is from, for messages, and the object itself."""
 
 _CLUSTER_SCOPED = frozenset({"Namespace", "Node"})
+_POLICY_GROUP = "security.istio.io"
+_POLICY_KINDS = frozenset({"AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"})
 _RESOURCES = {(each.group, each.kind): resource for resource, each in PROJECTIONS.items()}
 
 
@@ -97,8 +100,11 @@ def _opened(objects: Iterable[Given]) -> Iterator[Given]:
 def _kind_of(where: str, value: Any) -> tuple[str, str]:
     if not isinstance(value, dict) or not value.get("kind") or not value.get("apiVersion"):
         raise BadInput(f"{where} is no object: apiVersion and kind are needed")
+    kind = str(value["kind"])
     group, _, _ = str(value["apiVersion"]).rpartition("/")
-    return str(value["kind"]), group
+    if group == _POLICY_GROUP and kind not in _POLICY_KINDS:
+        raise BadInput(f"{where}: {group} has no kind {kind}; it has {', '.join(sorted(_POLICY_KINDS))}")
+    return kind, group
 
 
 def _change(where: str, value: dict[str, Any], resource: str, kind: str, namespace: str) -> Change:
