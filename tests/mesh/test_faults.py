@@ -80,8 +80,15 @@ def processes(mesh: LaptopMesh, part: str, containing: str = "") -> list[Process
     return [
         process
         for process in instance_processes(record)
-        if process.part == part and containing in Path(f"/proc/{process.pid}/cmdline").read_text()
+        if process.part == part and containing in command_line(process.pid)
     ]
+
+
+def command_line(pid: int) -> str:
+    """Empty when the process is gone meanwhile."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    return ""
 
 
 def only(mesh: LaptopMesh, part: str, containing: str = "") -> int:
