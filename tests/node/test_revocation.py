@@ -9,7 +9,7 @@ import pytest
 from ambit.ca.authority import Authority
 from ambit.ca.trust import Trust
 from tests.ca.authorities import revoked_by
-from tests.node.test_agent import ended, eventually, pair
+from tests.node.test_agent import ended, eventually, open_into, pair
 from tests.node.world import World, making, until
 from tests.plan.dataplane.network import REFUSED
 
@@ -45,6 +45,8 @@ async def test_a_revoked_certificate_is_refused_though_a_tunnel_is_open(world: W
     [state] = agents[1].certificates.states()  # type: ignore[union-attr]
     assert state.certificate is not None
     held = client.connect(server.four, 8080)
+    held.sendall(b"half")
+    await until(lambda: bool(open_into(agents[1], server)))  # type: ignore[arg-type]
     world.control.refusal = "not now"
     publish(world, authority, [state.certificate.serial])
     await eventually(client, server, REFUSED)
