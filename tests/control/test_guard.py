@@ -1,6 +1,7 @@
 """Strangers on the TLS port: bounded in number and time, and nodes get through."""
 
 import asyncio
+import resource
 import socket
 import ssl
 import time
@@ -13,6 +14,7 @@ from ambit.control.guard import ConnectionGuard, Limits, _connections, parse_pee
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE
 from tests.control.world import World, Ztunnel, pod_json
 
+ENDS = 8192
 LIMITS = Limits(silent=30, per_peer=5, strangers=20, few=0)
 
 
@@ -124,6 +126,18 @@ async def test_who_shakes_hands_and_says_nothing_is_a_stranger(world):
     writer.close()
 
 
+@pytest.fixture
+def many_files():
+    """Both ends of thousands of connections are this process's: more files than users may open unless they ask."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < ENDS:
+        pytest.skip(f"this machine allows a process {hard} open files, {ENDS} are needed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, ENDS), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_files")
 async def test_thousands_of_silent_connections(world):
     """With the limits as they are: the process holds a few of them, and a node is served meanwhile."""
     guard = ConnectionGuard(time.monotonic)
