@@ -87,21 +87,10 @@ def tunnelled(
     """One of `endpoints` by turns and weight, each through a tunnel to its hop. `pins` has the identities that
     an endpoint's server may prove, by the endpoint's `cluster`. A tunnel's `:authority` is the host name of the
     endpoint that was chosen."""
-    cluster = _cluster(name, cluster_pb2.Cluster.STATIC, tags)
-    cluster.lb_policy = cluster_pb2.Cluster.ROUND_ROBIN
+    cluster = _by_turns(name, map(_tunnelled_endpoint, endpoints), tags)
     cluster.connect_timeout.CopyFrom(seconds(defaults.CONNECT_TIMEOUT))
     _keepalive(cluster)
     _tunnel(cluster)
-    cluster.load_assignment.CopyFrom(
-        endpoint_pb2.ClusterLoadAssignment(
-            cluster_name=name,
-            endpoints=[
-                endpoint_components_pb2.LocalityLbEndpoints(
-                    lb_endpoints=[_tunnelled_endpoint(each) for each in endpoints]
-                )
-            ],
-        )
-    )
     if len(pins) == 1:
         (only,) = pins.values()
         cluster.transport_socket.CopyFrom(tls.client_socket(only))
@@ -138,19 +127,8 @@ def _tunnel(cluster: Any) -> None:
 
 def balanced(name: str, endpoints: Iterable[Endpoint], tags: Mapping[str, str]) -> Any:
     """One of `endpoints` by turns and weight, each reached in its own way."""
-    cluster = _cluster(name, cluster_pb2.Cluster.STATIC, tags)
-    cluster.lb_policy = cluster_pb2.Cluster.ROUND_ROBIN
+    cluster = _by_turns(name, map(_endpoint, endpoints), tags)
     cluster.connect_timeout.CopyFrom(seconds(defaults.LOCAL_CONNECT_TIMEOUT))
-    cluster.load_assignment.CopyFrom(
-        endpoint_pb2.ClusterLoadAssignment(
-            cluster_name=name,
-            endpoints=[
-                endpoint_components_pb2.LocalityLbEndpoints(
-                    lb_endpoints=[_endpoint(each) for each in endpoints]
-                )
-            ],
-        )
-    )
     host = metadata_pb2.MetadataKind(host=metadata_pb2.MetadataKind.Host())
     source = internal_upstream_pb2.InternalUpstreamTransport.MetadataValueSource
     cluster.transport_socket.CopyFrom(
@@ -186,6 +164,17 @@ def _endpoint(endpoint: Endpoint) -> Any:
         metadata=metadata,
         load_balancing_weight=uint32(endpoint.weight),
     )
+
+
+def _by_turns(name: str, endpoints: Iterable[Any], tags: Mapping[str, str]) -> Any:
+    """A cluster of these, chosen by turns and weight."""
+    cluster = _cluster(name, cluster_pb2.Cluster.STATIC, tags)
+    cluster.lb_policy = cluster_pb2.Cluster.ROUND_ROBIN
+    locality = endpoint_components_pb2.LocalityLbEndpoints(lb_endpoints=endpoints)
+    cluster.load_assignment.CopyFrom(
+        endpoint_pb2.ClusterLoadAssignment(cluster_name=name, endpoints=[locality])
+    )
+    return cluster
 
 
 def _tunnelled_endpoint(endpoint: Endpoint) -> Any:
