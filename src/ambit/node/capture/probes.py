@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterable, Mapping
 from ambit.core.address import Address
 from ambit.core.errors import AmbitError
 from ambit.core.names import PROBE_ADDRESS_V4, PROBE_ADDRESS_V6
+from ambit.node.capture import table as text
 from ambit.node.netns import nft
 
 _log = logging.getLogger("ambit.probes")
@@ -49,7 +50,7 @@ def replacing(targets: Collection[Target]) -> str:
 
 def removing() -> str:
     """A script that removes the table, whether it is there or not."""
-    return f"table inet {TABLE}\ndelete table inet {TABLE}\n"
+    return text.removing(TABLE)
 
 
 class HostProbes:
@@ -135,29 +136,22 @@ def _text(comment: str, four: str, six: str) -> str:
         f"\tset {name} {{\n\t\ttype {kind} . inet_service\n{_line(elements)}\t}}\n"
         for (name, kind), elements in zip(_SETS.items(), (four, six), strict=True)
     ]
-    refuse = _chain(
+    refuse = text.chain(
         "refuse_forged",
         "filter hook prerouting priority raw",
-        f"ip saddr {PROBE_ADDRESS_V4} drop",
-        f"ip6 saddr {PROBE_ADDRESS_V6} drop",
+        [f"ip saddr {PROBE_ADDRESS_V4} drop", f"ip6 saddr {PROBE_ADDRESS_V6} drop"],
     )
     # Before kube-proxy's and the CNI's masquerading: the first that translates a source decides.
-    name = _chain(
+    name = text.chain(
         "name_probes",
         "nat hook postrouting priority srcnat - 10",
-        "ct status dnat return",
-        f"meta skuid 0 ip daddr . tcp dport @probes_v4 snat ip to {PROBE_ADDRESS_V4}",
-        f"meta skuid 0 ip6 daddr . tcp dport @probes_v6 snat ip6 to {PROBE_ADDRESS_V6}",
+        [
+            "ct status dnat return",
+            f"meta skuid 0 ip daddr . tcp dport @probes_v4 snat ip to {PROBE_ADDRESS_V4}",
+            f"meta skuid 0 ip6 daddr . tcp dport @probes_v6 snat ip6 to {PROBE_ADDRESS_V6}",
+        ],
     )
-    return f'table inet {TABLE} {{\n\tcomment "{comment}"\n' + "\n".join([*sets, refuse, name]) + "}\n"
-
-
-def _chain(name: str, kind: str, *rules: str) -> str:
-    return (
-        f"\tchain {name} {{\n\t\ttype {kind}; policy accept;\n"
-        + "".join(f"\t\t{each}\n" for each in rules)
-        + "\t}\n"
-    )
+    return text.table(TABLE, comment, [*sets, refuse, name])
 
 
 def _line(elements: str) -> str:

@@ -28,6 +28,7 @@ from ambit.core.names import (
     PROBE_ADDRESS_V6,
     PROXY_MARK,
 )
+from ambit.node.capture import table
 
 TABLE = "ambit"
 VERSION = 5
@@ -48,44 +49,50 @@ class Capture(msgspec.Struct, frozen=True):
 
 def redirect(capture: Capture) -> str:
     """The table of an enrolled pod."""
-    chains = [*_counted(), *_marks(), _chain("redirect_leaving", _LEAVING_HOOK, _leaving(capture))]
+    chains = [*_counted(), *_marks(), table.chain("redirect_leaving", _LEAVING_HOOK, _leaving(capture))]
     if capture.inbound:
-        chains.append(_chain("redirect_arriving", _ARRIVING_HOOK, _arriving()))
-        chains.append(_chain("refuse_unredirected", "filter hook input priority filter", _unredirected()))
+        chains.append(table.chain("redirect_arriving", _ARRIVING_HOOK, _arriving()))
+        chains.append(
+            table.chain("refuse_unredirected", "filter hook input priority filter", _unredirected())
+        )
     if capture.dns:
-        chains.append(_chain("hold_questions", "filter hook output priority raw", _unanswered()))
-    return _table(f"ambit capture {VERSION}", chains)
+        chains.append(table.chain("hold_questions", "filter hook output priority raw", _unanswered()))
+    return table.table(TABLE, f"ambit capture {VERSION}", chains)
 
 
 def release() -> str:
     """The table of a running pod that leaves the mesh: nothing new is redirected, and what is open keeps its
     translation, which the kernel does only while NAT chains exist."""
-    nat = [_chain("redirect_leaving", _LEAVING_HOOK, []), _chain("redirect_arriving", _ARRIVING_HOOK, [])]
-    return _table(f"ambit release {VERSION}", [*_marks(), *nat])
+    nat = [
+        table.chain("redirect_leaving", _LEAVING_HOOK, []),
+        table.chain("redirect_arriving", _ARRIVING_HOOK, []),
+    ]
+    return table.table(TABLE, f"ambit release {VERSION}", [*_marks(), *nat])
 
 
 def block() -> str:
     """The table of a pod whose capture is not ready: nothing goes in or out, except within the pod."""
     rule = f'iifname != "lo" meta l4proto {{ {_TCP}, {_UDP} }} drop'
-    return _table(
+    return table.table(
+        TABLE,
         f"ambit block {VERSION}",
         [
-            _chain("drop_arriving", "filter hook input priority filter", [rule]),
-            _chain(
+            table.chain("drop_arriving", "filter hook input priority filter", [rule]),
+            table.chain(
                 "drop_leaving", "filter hook output priority filter", [rule.replace("iifname", "oifname")]
             ),
         ],
     )
 
 
-def replacing(table: str) -> str:
-    """A script that puts `table` in the place of whatever table there is, in one transaction."""
-    return f"{removing()}{table}"
+def replacing(wanted: str) -> str:
+    """A script that puts the table `wanted` in the place of whatever table there is, in one transaction."""
+    return f"{removing()}{wanted}"
 
 
 def removing() -> str:
     """A script that removes our table, whether it is there or not."""
-    return f"table inet {TABLE}\ndelete table inet {TABLE}\n"
+    return table.removing(TABLE)
 
 
 _TCP, _UDP = 6, 17
@@ -100,12 +107,12 @@ _CONNECTION = f"0x{CONNECTION_MARK:08x}"
 
 def _marks() -> list[str]:
     return [
-        _chain(
+        table.chain(
             "mark_arriving",
             "filter hook prerouting priority mangle",
             [_from_proxy("ct mark set " + _CONNECTION)],
         ),
-        _chain(
+        table.chain(
             "mark_replies",
             "route hook output priority mangle",
             [f"ct mark & {_MASK} == {_CONNECTION} meta mark set ct mark"],
@@ -119,12 +126,12 @@ def _counted() -> list[str]:
     dns = ["udp sport 53 return", "udp dport 53 return"]
     return [
         *(f"\tcounter {name} {{\n\t}}\n" for name in (UDP_RECEIVED, UDP_SENT)),
-        _chain(
+        table.chain(
             "count_leaving",
             "filter hook output priority raw",
             [*dns, f'oifname != "lo" meta l4proto {_UDP} counter name "{UDP_SENT}"'],
         ),
-        _chain(
+        table.chain(
             "count_arriving",
             "filter hook input priority filter",
             [*dns, f'iifname != "lo" meta l4proto {_UDP} counter name "{UDP_RECEIVED}"'],
@@ -178,12 +185,3 @@ def _unanswered() -> list[str]:
         f"icmp type destination-unreachable icmp code port-unreachable @th,240,16 {port} drop",
         f"icmpv6 type destination-unreachable icmpv6 code port-unreachable @th,400,16 {port} drop",
     ]
-
-
-def _chain(name: str, kind: str, rules: list[str]) -> str:
-    lines = [f"type {kind}; policy accept;", *rules]
-    return f"\tchain {name} {{\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t}\n"
-
-
-def _table(comment: str, chains: list[str]) -> str:
-    return f'table inet {TABLE} {{\n\tcomment "{comment}"\n' + "\n".join(chains) + "}\n"
