@@ -156,6 +156,32 @@ async def test_install_upgrade_and_uninstall_to_zero(cluster: Installer) -> None
     assert before[NAMESPACES] <= await cluster.names(NAMESPACES)
 
 
+async def test_an_uninstallation_that_was_broken_off_goes_on(cluster: Installer) -> None:
+    client = cluster.client
+    kinds = await cluster.names(CUSTOM_RESOURCE_DEFINITIONS)
+    await cluster.done("install", "--no-wait")
+    root = {"metadata": {"name": "istio-ca-root-cert"}, "data": {"root-cert.pem": "ours"}}
+    for namespace in ("ambit-system", "default"):
+        await client.create(CONFIG_MAPS, root, namespace)
+    helm = ["uninstall", "ambit", "-n", "ambit-system", "--kubeconfig", str(cluster.kubeconfig)]
+    process = await asyncio.create_subprocess_exec(needed_helm(), *helm, stdout=asyncio.subprocess.DEVNULL)
+    assert await process.wait() == 0
+
+    await cluster.done("uninstall")
+    assert await cluster.names(CONFIG_MAPS, "default") == set()
+    assert "deletionTimestamp" in (await client.get(NAMESPACES, "ambit-system"))["metadata"]
+    assert POLICIES in await cluster.names(CUSTOM_RESOURCE_DEFINITIONS)
+    code, said = await cluster.ambit("uninstall", HELM=needed_helm())
+    assert code == 1 and "the mesh is not installed in this cluster" in said
+
+    await cluster.done("uninstall", "--purge")
+
+    async def remaining() -> set[str]:
+        return await cluster.names(CUSTOM_RESOURCE_DEFINITIONS)
+
+    await eventually(remaining, lambda found: found == kinds)
+
+
 async def test_a_dry_run_prints_everything_and_changes_nothing(cluster: Installer) -> None:
     said = await cluster.done("install", "--dry-run", "--set", "control.replicaCount=2")
     kinds = set(re.findall(r"^kind: (\w+)$", said, re.MULTILINE))

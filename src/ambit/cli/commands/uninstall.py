@@ -37,6 +37,17 @@ from ambit.kube.resource import (
 
 AGENTS_END = 90.0
 """Seconds for the node agents to end: they may need a quarter of a minute to be sure that they are not replaced."""
+PUBLISHED = (ROOT_CERT_CONFIGMAP, CRL_CONFIGMAP)
+"""What the control plane copies into each namespace."""
+WRITTEN = (
+    (CONFIG_MAPS, CRL_CONFIGMAP),
+    (SECRETS, ROOT_KEY_SECRET),
+    (SECRETS, AUTHORITY_SECRET),
+    (CONFIG_MAPS, TRUST_CONFIGMAP),
+    (LEASES, CONTROL_LEASE),
+    (CONFIG_MAPS, ROOT_CERT_CONFIGMAP),
+)
+"""What it writes into its own namespace, in the order in which it goes."""
 
 
 @click.command("uninstall")
@@ -67,14 +78,14 @@ def command(purge: bool, force: bool, kubeconfig: str | None, context: str | Non
 
     if not force:
         work(_none_captured)
-    if not helm(
-        ["list", "-q", "-a", "-n", SYSTEM_NAMESPACE, "-f", f"^{RELEASE}$"], kubeconfig=file, context=context
-    ):
+    release = ["list", "-q", "-a", "-n", SYSTEM_NAMESPACE, "-f", f"^{RELEASE}$"]
+    if helm(release, kubeconfig=file, context=context):
+        helm(["uninstall", RELEASE, "-n", SYSTEM_NAMESPACE, "--wait"], kubeconfig=file, context=context)
+        progress.done("parts")
+    elif not (work(_rest_left) or (purge and work(_made))):
         raise NotRunning(
             "the mesh is not installed in this cluster", "type `ambit install`, or check --kubeconfig"
         )
-    helm(["uninstall", RELEASE, "-n", SYSTEM_NAMESPACE, "--wait"], kubeconfig=file, context=context)
-    progress.done("parts")
     left = work(_agents_ended)
     if not left:
         progress.done("nodes")
@@ -117,36 +128,69 @@ async def _agents_ended(client: Client) -> list[str]:
     return sorted(set(map(node_of, pods)))
 
 
+async def _rest_left(client: Client) -> bool:
+    """Whether an uninstallation was broken off after its first step."""
+    try:
+        namespace = await client.get(NAMESPACES, SYSTEM_NAMESPACE)
+    except NotFound:
+        return False
+    if "deletionTimestamp" in namespace["metadata"]:
+        return False
+    return _is_ours(namespace) or any([await _exists(client, kind, name) for kind, name in WRITTEN])
+
+
 async def _remove_rest(client: Client) -> None:
-    """What the control plane wrote: roots and revocation lists everywhere, and its keys, with our namespace if we made
-    it."""
-    for name in (ROOT_CERT_CONFIGMAP, CRL_CONFIGMAP):
-        maps = await client.list(CONFIG_MAPS, field_selector=f"metadata.name={name}")
-        ours = [each.get("data") for each in maps if each["metadata"]["namespace"] == SYSTEM_NAMESPACE]
-        for each in maps:
-            if each.get("data") in ours:
-                await _delete(client, CONFIG_MAPS, each)
+    """What the control plane wrote, with our namespace if we made it. By the copies in that one others' objects are
+    told from ours, so they go last: what is broken off can go on."""
+    copies = [
+        (each, each["metadata"]["namespace"] == SYSTEM_NAMESPACE)
+        for name in PUBLISHED
+        for each in await client.list(CONFIG_MAPS, field_selector=f"metadata.name={name}")
+    ]
+    ours = [each.get("data") for each, is_original in copies if is_original]
+    for each, is_original in copies:
+        if not is_original and each.get("data") in ours:
+            await _delete(client, CONFIG_MAPS, each)
     try:
         namespace = await client.get(NAMESPACES, SYSTEM_NAMESPACE)
     except NotFound:
         return
-    if OURS.items() <= (namespace["metadata"].get("labels") or {}).items():
+    if _is_ours(namespace):
         await _delete(client, NAMESPACES, namespace)
         return
-    for kind, name in (
-        (SECRETS, ROOT_KEY_SECRET),
-        (SECRETS, AUTHORITY_SECRET),
-        (CONFIG_MAPS, TRUST_CONFIGMAP),
-        (LEASES, CONTROL_LEASE),
-    ):
+    for kind, name in WRITTEN:
         await _delete(client, kind, {"metadata": {"name": name, "namespace": SYSTEM_NAMESPACE}})
 
 
 async def _purge(client: Client) -> None:
-    for kind in (CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES):
-        for each in await client.list(kind):
-            if RELEASE_ANNOTATIONS.items() <= (each["metadata"].get("annotations") or {}).items():
-                await _delete(client, kind, each)
+    for kind, each in await _made(client):
+        await _delete(client, kind, each)
+
+
+async def _made(client: Client) -> list[tuple[Resource, dict[str, Any]]]:
+    """Kinds and namespaces that the installation made and that nobody has deleted yet."""
+    return [
+        (kind, each)
+        for kind in (CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES)
+        for each in await client.list(kind)
+        if _is_of_release(each) and "deletionTimestamp" not in each["metadata"]
+    ]
+
+
+def _is_of_release(value: dict[str, Any]) -> bool:
+    return RELEASE_ANNOTATIONS.items() <= (value["metadata"].get("annotations") or {}).items()
+
+
+def _is_ours(namespace: dict[str, Any]) -> bool:
+    return OURS.items() <= (namespace["metadata"].get("labels") or {}).items()
+
+
+async def _exists(client: Client, kind: Resource, name: str) -> bool:
+    try:
+        await client.get(kind, name, SYSTEM_NAMESPACE)
+    except NotFound:
+        return False
+    return True
 
 
 async def _delete(client: Client, kind: Resource, value: dict[str, Any]) -> None:
