@@ -12,7 +12,7 @@ from tests.kubectl.program import find_kubectl
 settings.register_profile("ambit", deadline=None)
 settings.load_profile("ambit")
 
-pytest_plugins = ["ambit.testing.plugin"]
+pytest_plugins = ["ambit.testing.plugin", "tests.features"]
 
 KUBECTL = pytest.StashKey[str | None]()
 
