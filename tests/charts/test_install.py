@@ -118,6 +118,7 @@ async def test_without_a_kubeconfig_it_says_so(cluster: Installer, tmp_path: Pat
     assert code == 2 and f"error: there is no kubeconfig {tmp_path / 'none'}" in said
 
 
+@pytest.mark.feature("F69")
 async def test_install_upgrade_and_uninstall_to_zero(cluster: Installer) -> None:
     client = cluster.client
     before = {
@@ -189,6 +190,7 @@ async def test_a_dry_run_prints_everything_and_changes_nothing(cluster: Installe
     assert "ambit-system" not in await cluster.names(NAMESPACES)
 
 
+@pytest.mark.feature("F69")
 async def test_helm_alone_upgrades_and_keeps_values(cluster: Installer) -> None:
     await cluster.done(
         "install", "--no-wait", "--set", "control.replicaCount=2,node.cni.systemNamespaces={a,b}"

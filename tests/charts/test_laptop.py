@@ -49,6 +49,7 @@ def chart() -> dict[tuple[str, str, str], dict[str, Any]]:
 Objects = dict[tuple[str, str, str], dict[str, Any]]
 
 
+@pytest.mark.feature("F69")
 def test_both_have_the_same_objects(laptop: Objects, chart: Objects) -> None:
     # An installation makes the release's own namespace before Helm runs.
     assert set(chart) == set(laptop) - {("Namespace", "", "ambit-system")}

@@ -89,6 +89,7 @@ async def test_an_empty_mesh_answers_both_types(world):
         assert node.session.synced
 
 
+@pytest.mark.feature("N49")
 async def test_a_reconnect_costs_only_the_difference(world):
     world.discovery.publish(updates(workload("same"), workload("gone"), POLICY))
     node = Ztunnel(world)

@@ -73,12 +73,14 @@ def bookinfo(kubernetes: Kubernetes) -> Iterator[Enrolment]:
         yield Enrolment(answers, before, _pods(kubernetes), plain, marker)
 
 
+@pytest.mark.feature("F1", "F162")
 def test_enrolling_by_the_label_restarts_nothing_and_fails_no_request(bookinfo: Enrolment) -> None:
     assert len(bookinfo.answers) > BEFORE + AFTER
     assert [answer for answer in bookinfo.answers if " 200 " not in answer] == []
     assert bookinfo.pods_after == bookinfo.pods_before
 
 
+@pytest.mark.feature("F6", "F14")
 def test_every_connection_is_mutual_tls_with_both_identities(
     kubernetes: Kubernetes, bookinfo: Enrolment
 ) -> None:
@@ -100,6 +102,7 @@ def test_every_connection_is_mutual_tls_with_both_identities(
     assert "tunnel" in {flow["hop"] for flow in flows}
 
 
+@pytest.mark.feature("F6")
 def test_between_nodes_the_marker_is_seen_before_and_not_after(
     kubernetes: Kubernetes, bookinfo: Enrolment
 ) -> None:
@@ -113,6 +116,7 @@ def test_between_nodes_the_marker_is_seen_before_and_not_after(
     assert b"HTTP/1.1" not in wire.content
 
 
+@pytest.mark.feature("F12")
 def test_a_policy_lets_only_reviews_ask_for_ratings(kubernetes: Kubernetes, bookinfo: Enrolment) -> None:
     url = "http://ratings:9080/ratings/0"
     assert _code(kubernetes, url) == "200"

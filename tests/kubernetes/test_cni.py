@@ -72,6 +72,7 @@ def without_agents(kubernetes: Kubernetes) -> Iterator[None]:
         kubernetes.rollout(SYSTEM, "daemonset/ambit-node")
 
 
+@pytest.mark.feature("F5")
 def test_a_pod_is_captured_before_its_first_container_starts(kubernetes: Kubernetes) -> None:
     with kubernetes.namespace("cni-line", **{"istio.io/dataplane-mode": "ambient"}) as namespace:
         start(kubernetes, namespace, "captured")
@@ -87,6 +88,7 @@ def test_a_pod_is_captured_before_its_first_container_starts(kubernetes: Kuberne
         kubernetes.kubectl("-n", namespace, "delete", "pod", "captured", "--timeout=30s")
 
 
+@pytest.mark.feature("F56")
 def test_pods_wait_for_the_agent_and_system_pods_do_not(kubernetes: Kubernetes) -> None:
     with kubernetes.namespace("cni-wait", **{"istio.io/dataplane-mode": "ambient"}) as namespace:
         try:

@@ -110,6 +110,7 @@ def captured(kubernetes: Kubernetes, namespace: str) -> bool:
     return kubernetes.kubectl("-n", namespace, "get", "pod", "leaver", "-o", annotation) == "enabled"
 
 
+@pytest.mark.feature("F158")
 @pytest.mark.timeout(600)
 def test_it_leaves_nothing_and_can_be_installed_again(kubernetes: Kubernetes) -> None:
     with kubernetes.namespace("leavers", **{"istio.io/dataplane-mode": "ambient"}) as namespace:

@@ -111,6 +111,7 @@ def probes(kubernetes: Kubernetes, namespace: str) -> Counter[tuple[str, str]]:
     return counted
 
 
+@pytest.mark.feature("F16")
 def test_probes_pass(kubernetes: Kubernetes, namespace: str) -> None:
     """One a second of each kind, under STRICT: none fails, so the pod stays ready and is not restarted."""
     kubernetes.wait("STRICT is enforced", lambda: not asked(kubernetes, namespace, "outsider"))
@@ -133,6 +134,7 @@ def test_probes_pass(kubernetes: Kubernetes, namespace: str) -> None:
     )
 
 
+@pytest.mark.feature("F23")
 def test_envoy_outlives_the_agent(kubernetes: Kubernetes, namespace: str) -> None:
     def envoys() -> dict[str, tuple[int, int]]:
         found = ambit(kubernetes, "node", "status")

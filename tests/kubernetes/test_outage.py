@@ -107,6 +107,7 @@ def api_server_stopped(kubernetes: Kubernetes) -> Iterator[int]:
             pass
 
 
+@pytest.mark.feature("F23")
 def test_the_api_server_is_away(kubernetes: Kubernetes, mesh: Mesh, traffic: str) -> None:
     moment = time.time()
     with api_server_stopped(kubernetes) as pid:
@@ -142,6 +143,7 @@ def test_an_agent_starts_while_the_api_server_is_away(kubernetes: Kubernetes, tr
     nobody_got_in(kubernetes, traffic)
 
 
+@pytest.mark.feature("F23")
 def test_agents_are_killed(kubernetes: Kubernetes, mesh: Mesh, traffic: str) -> None:
     moment = time.time()
     for node in mesh.nodes:
@@ -151,6 +153,7 @@ def test_agents_are_killed(kubernetes: Kubernetes, mesh: Mesh, traffic: str) -> 
     nobody_got_in(kubernetes, traffic)
 
 
+@pytest.mark.feature("F23")
 def test_node_proxies_are_killed(kubernetes: Kubernetes, mesh: Mesh, traffic: str) -> None:
     """All of them; their connections are lost, and nobody passes by meanwhile."""
     moment = time.time()
@@ -162,6 +165,7 @@ def test_node_proxies_are_killed(kubernetes: Kubernetes, mesh: Mesh, traffic: st
     mesh.ambit("check", "--wait", "60", timeout=90)
 
 
+@pytest.mark.feature("F23")
 def test_the_control_plane_is_killed(kubernetes: Kubernetes, mesh: Mesh, traffic: str) -> None:
     moment = time.time()
     mesh.kubectl("delete", "pod", "-n", SYSTEM, "-l", "app=istiod", "--force", "--grace-period=0")

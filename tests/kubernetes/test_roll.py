@@ -209,6 +209,7 @@ def install() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.feature("F24")
 def test_a_roll_lets_nobody_in_and_cuts_and_refuses_nobody(watched: Watched) -> None:
     watched.nobody_got_in()
     watched.rolled(by=lambda: watched.kubernetes.kubectl("-n", SYSTEM, "rollout", "restart", "ds/ambit-node"))
@@ -235,6 +236,7 @@ def test_a_node_that_forgot_everything_lets_nobody_in(watched: Watched) -> None:
     watched.nobody_got_in()
 
 
+@pytest.mark.feature("F56")
 def test_pods_that_start_while_the_daemonset_is_replaced_wait_for_it(watched: Watched) -> None:
     def phase(name: str) -> str:
         return watched.kubernetes.kubectl(

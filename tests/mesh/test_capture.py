@@ -165,6 +165,7 @@ def sent(marker: str, count: int) -> list[str]:
     return sorted(f"{marker}-{number}{letter}." for number in range(count) for letter in "ab")
 
 
+@pytest.mark.feature("F5")
 @pytest.mark.timeout(400)
 def test_first_bytes_of_captured_pods_are_never_in_the_clear(
     mesh: Mesh, namespace: str, marker: str, sniffer: Sniffer
@@ -181,6 +182,7 @@ def test_first_bytes_of_other_pods_are_seen_in_the_clear(
     assert sorted(sniffer.seen(pods_node(mesh))) == sent(marker, 20)
 
 
+@pytest.mark.feature("F56")
 def test_pods_that_start_while_the_agent_is_killed_wait_for_it(
     mesh: Mesh, namespace: str, marker: str, sniffer: Sniffer
 ) -> None:
@@ -197,6 +199,7 @@ def test_pods_that_start_while_the_agent_is_killed_wait_for_it(
     assert sniffer.seen(pods_node(mesh)) == set()
 
 
+@pytest.mark.feature("F56")
 @pytest.mark.timeout(1500)
 def test_pods_that_start_while_the_agents_pod_is_deleted_wait_for_it(
     mesh: Mesh, namespace: str, marker: str, sniffer: Sniffer
@@ -244,6 +247,7 @@ def arrived(mesh: Mesh, namespace: str, name: str) -> list[str]:
     return [text.removeprefix(name) for text in texts if text.startswith(name)]
 
 
+@pytest.mark.feature("F23")
 def test_nothing_passes_by_an_envoy_that_was_killed(
     mesh: Mesh, namespace: str, marker: str, sniffer: Sniffer
 ) -> None:
@@ -261,6 +265,7 @@ def test_nothing_passes_by_an_envoy_that_was_killed(
     assert sniffer.seen(pods_node(mesh)) == set()
 
 
+@pytest.mark.feature("F5")
 def test_a_pod_that_ends_stays_captured_to_its_last_byte(
     mesh: Mesh, namespace: str, marker: str, sniffer: Sniffer
 ) -> None:

@@ -123,6 +123,7 @@ def plug_in(mesh: LaptopMesh, files: AuthorityFiles, revoked: str = "") -> None:
     mesh.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
 
 
+@pytest.mark.feature("F10")
 def test_certificates_are_renewed_under_traffic(brief: LaptopMesh) -> None:
     begin = time.time()
     for _ in range(2):
@@ -130,6 +131,7 @@ def test_certificates_are_renewed_under_traffic(brief: LaptopMesh) -> None:
     nobody_noticed(brief, begin)
 
 
+@pytest.mark.feature("F10", "F23")
 def test_an_authority_that_is_frozen_for_nearly_half_of_a_life_costs_nothing(brief: LaptopMesh) -> None:
     all_renewed(brief, timeout=60)
     begin = time.time()
@@ -169,6 +171,7 @@ def test_one_root_follows_another_under_traffic(brief: LaptopMesh) -> None:
     nobody_noticed(brief, begin)
 
 
+@pytest.mark.feature("N6")
 @pytest.mark.timeout(300)
 def test_revocation_lists_are_taken_up_under_traffic(brief: LaptopMesh) -> None:
     """Lists that revoke others than those in use: everybody goes on."""
@@ -190,6 +193,7 @@ def test_revocation_lists_are_taken_up_under_traffic(brief: LaptopMesh) -> None:
     nobody_noticed(brief, begin)
 
 
+@pytest.mark.feature("F10")
 @pytest.mark.soak
 @pytest.mark.timeout(4 * 3600)
 def test_an_authority_away_for_half_of_each_life_costs_nothing(kubectl_program: str | None) -> None:

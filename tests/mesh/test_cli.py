@@ -208,6 +208,7 @@ def test_last_counts_what_was_chosen(mesh: Mesh, web: str) -> None:
     assert [json.loads(mesh.ambit(*words, "-o", "json").stdout)["time"]] == [newest[-1]["time"]]
 
 
+@pytest.mark.feature("F160")
 def test_version_of_everything(mesh: Mesh) -> None:
     told = mesh.dump("version")
     assert told["client"]["version"] == __version__

@@ -55,6 +55,7 @@ def without_control_plane(mesh: Mesh, ready: str) -> Iterator[str]:
         mesh.kubectl("rollout", "status", "-n", "ambit-system", "deployment/ambit-control", "--timeout=30s")
 
 
+@pytest.mark.feature("F23")
 def test_known_workloads_talk_without_it(mesh: Mesh, without_control_plane: str) -> None:
     assert [fetch(mesh, without_control_plane) for _ in range(3)] == ["200"] * 3
 

@@ -154,6 +154,7 @@ def case(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.mark.feature("F7", "F11", "F12")
 def test_a_policy_is_in_force_once_acknowledged(mesh: Mesh, town: Town, case: str) -> None:
     make, *wanted = CASES[case]
     value = make(town)
@@ -191,6 +192,7 @@ def test_a_policy_is_not_acknowledged_by_who_is_just_killed(
         mesh.wait("who may is served", lambda: answers(mesh, town) == [INSIDE, INSIDE])
 
 
+@pytest.mark.feature("F12")
 @pytest.mark.parametrize("family", [0, -1])
 def test_open_connections_that_are_denied_are_cut_and_no_others(mesh: Mesh, town: Town, family: int) -> None:
     address = town.server[family]

@@ -191,6 +191,7 @@ def test_cluster_process_with_a_damaged_database(faulty: LaptopMesh) -> None:
     assert container_states(faulty) == before
 
 
+@pytest.mark.feature("F23")
 def test_control_plane(faulty: LaptopMesh) -> None:
     moment = kill(faulty, "control plane")
     faulty.kubectl("rollout", "status", "-n", "ambit-system", "deployment/ambit-control", "--timeout=30s")
@@ -198,6 +199,7 @@ def test_control_plane(faulty: LaptopMesh) -> None:
     assert failed(until_served_after(faulty, moment)) == []
 
 
+@pytest.mark.feature("F23", "F56")
 @pytest.mark.parametrize("node", ["node1", "node2"])
 def test_node_agent(faulty: LaptopMesh, node: str) -> None:
     """Known destinations and open connections go on; a name and a destination never used before wait, and so does
@@ -241,6 +243,7 @@ def test_node_agent_with_a_damaged_state_file(faulty: LaptopMesh, damage: str) -
     assert after == states
 
 
+@pytest.mark.feature("F23")
 def test_envoy(faulty: LaptopMesh) -> None:
     """Connections through it are lost; it is back within a second, and nobody passes it by meanwhile."""
     for node in ("node1", "node2"):

@@ -73,6 +73,7 @@ def node_token(mesh: Mesh, pod: str, audience: str = "istio-ca") -> str:
     return mesh.kubectl(*words).stdout.strip()
 
 
+@pytest.mark.feature("F9")
 def test_a_node_gets_its_own_identities_and_no_others(mesh: Mesh, namespace: str, tmp_path: Path) -> None:
     mesh.kubectl("apply", "-n", namespace, "-f", "-", stdin=POD)
     mesh.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/web", "--timeout=60s")

@@ -171,6 +171,7 @@ def test_no_part_of_the_mesh_tells_a_pod_anything(mesh: Mesh, pods: dict[str, li
     assert told == []
 
 
+@pytest.mark.feature("F176")
 @pytest.mark.parametrize("which", [0, 1])
 def test_ports_of_the_proxy_lead_nowhere(mesh: Mesh, pods: dict[str, list[str]], which: int) -> None:
     """From a pod to its own and others' redirection ports: no application, no loop."""
@@ -184,6 +185,7 @@ def test_ports_of_the_proxy_lead_nowhere(mesh: Mesh, pods: dict[str, list[str]],
     assert told == []
 
 
+@pytest.mark.feature("F176")
 @pytest.mark.parametrize("which", [0, 1])
 def test_nobody_gets_through_with_a_foreign_address(
     mesh: Mesh, pods: dict[str, list[str]], which: int

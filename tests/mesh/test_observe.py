@@ -42,6 +42,7 @@ def calls(mesh: Mesh) -> Iterator[str]:
         yield name
 
 
+@pytest.mark.feature("F14")
 def test_both_sides_report_a_pod_that_ended_at_once_with_its_identity(mesh: Mesh, calls: str) -> None:
     def reports() -> dict[str, dict[str, Any]] | None:
         lines = mesh.ambit("flows", "--to", f"{calls}/web", "-o", "json").stdout.splitlines()

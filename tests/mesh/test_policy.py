@@ -184,6 +184,7 @@ def address(mesh: Mesh, namespace: str, pod: str) -> str:
     return mesh.kubectl("get", "pod", pod, "-n", namespace, "-o", "jsonpath={.status.podIP}").stdout
 
 
+@pytest.mark.feature("F12")
 def test_a_broken_policy_is_closed_and_stops_no_other(mesh: Mesh, pods: str) -> None:
     apply(mesh, pods, BAD, GOOD.format(namespace=pods))
     try:
@@ -224,6 +225,7 @@ def test_strange_objects_stop_nothing(mesh: Mesh, pods: str) -> None:
     mesh.wait("the server answers again", lambda: fetch(mesh, pods, "first") == "200")
 
 
+@pytest.mark.feature("F11")
 def test_strict_refuses_who_has_no_identity_and_says_so(mesh: Mesh, pods: str, outsider: str) -> None:
     host = f"first.{pods}"
     assert fetch(mesh, outsider, host) == "200", "PERMISSIVE is the default"

@@ -47,6 +47,7 @@ def curl(mesh: Mesh, namespace: str, *words: str) -> str:
     return mesh.exec(namespace, "deploy/curl", "curl", "-sS", "-m", "10", *words).stdout
 
 
+@pytest.mark.feature("F162")
 def test_productpage_is_served_to_the_curl_pod(mesh: Mesh, samples: str) -> None:
     page = curl(mesh, samples, "http://productpage:9080/productpage")
     assert "<title>Simple Bookstore App</title>" in page
@@ -89,6 +90,7 @@ def test_tcp_echo_answers(mesh: Mesh, samples: str, port: str) -> None:
     assert mesh.exec(samples, "deploy/curl", "python3", "-c", TALK, port).stdout == "hello world\n"
 
 
+@pytest.mark.feature("F6")
 def test_only_tls_is_on_the_wire_between_nodes(mesh: Mesh, samples: str) -> None:
     marker, recorded, pods = captured_request(mesh, samples)
     assert not recorded.has(marker.encode())

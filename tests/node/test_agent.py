@@ -230,6 +230,7 @@ async def test_the_mesh_goes_on_without_a_control_plane(world: World) -> None:
         await until(lambda node=node: node.agent.subscription.connected, seconds=20)
 
 
+@pytest.mark.feature("N58")
 async def test_a_pod_that_lies_about_its_namespace_is_refused(world: World) -> None:
     node = await world.node("node1")
     real = await world.pod("real", node)
@@ -241,6 +242,7 @@ async def test_a_pod_that_lies_about_its_namespace_is_refused(world: World) -> N
     assert "does not exist" in (await node.cni("add", liar))["error"]
 
 
+@pytest.mark.feature("N58")
 async def test_a_sandbox_that_ends_again_does_not_end_its_successor(world: World) -> None:
     """A kubelet takes an old sandbox down more than once, also when the pod has a new one."""
     client, server = await pair(world)
@@ -404,6 +406,7 @@ async def test_what_the_agent_shows(world: World) -> None:
     assert status == 404
 
 
+@pytest.mark.feature("F14")
 async def test_every_connection_is_counted_once_on_both_sides(world: World) -> None:
     client, server = await pair(world)
     await eventually(client, server, f"{client.four} 2")

@@ -32,6 +32,7 @@ def publish(world: World, authority: Authority, revoked: list[int]) -> None:
     )
 
 
+@pytest.mark.feature("N6")
 async def test_a_revoked_certificate_is_refused_though_a_tunnel_is_open(world: World) -> None:
     client, server = await pair(world)
     await eventually(client, server, f"{client.four} 2")

@@ -68,6 +68,7 @@ def _opened(netns: Path, address: str, port: int, user: int) -> socket.socket:
     return in_namespace(netns, make)
 
 
+@pytest.mark.feature("F16")
 @pytest.mark.parametrize(
     ("pod", "node", "probe"), [(POD, NODE, PROBE_ADDRESS_V4), (POD6, NODE6, PROBE_ADDRESS_V6)]
 )
@@ -104,6 +105,7 @@ async def test_what_went_through_a_service_is_no_probe(pair: Pair) -> None:
     assert await asyncio.to_thread(through_the_service) != PROBE_ADDRESS_V4
 
 
+@pytest.mark.feature("F16")
 async def test_a_pod_cannot_pretend_to_be_a_probe(pair: Pair) -> None:
     for command in (
         f"-n {pair.pod.name} addr add {PROBE_ADDRESS_V4}/32 dev lo",

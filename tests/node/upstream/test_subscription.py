@@ -170,6 +170,7 @@ async def test_envoys_text_reaches_the_control_plane(tmp_path: Path, control: Co
         await until(lambda: any(getattr(event, "error", "") == agent.answer for event in control.events))
 
 
+@pytest.mark.feature("N49")
 async def test_a_reconnect_brings_only_what_changed(tmp_path: Path, control: ControlPlaneServer) -> None:
     await control.put(to_resource(workload("a")), to_resource(workload("b")))
     agent = Agent(tmp_path, control)
