@@ -35,6 +35,7 @@ from ambit.kube.resource import (
     SERVICE_ACCOUNTS,
     SERVICES,
 )
+from ambit.objects.decoding import PROJECTIONS
 
 Result = Literal["success", "warning", "error"]
 
@@ -77,7 +78,7 @@ async def _nodes_ready(client: Client) -> list[str]:
 
 
 async def _crds_established(client: Client) -> list[str]:
-    wanted = {"authorizationpolicies.security.istio.io", "peerauthentications.security.istio.io"}
+    wanted = {resource for resource in PROJECTIONS if resource.endswith(".istio.io")}
     found = {crd["metadata"]["name"]: crd for crd in await client.list(CUSTOM_RESOURCE_DEFINITIONS)}
     return [
         *(f"CustomResourceDefinition {name} is missing" for name in sorted(wanted - set(found))),

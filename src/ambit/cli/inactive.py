@@ -8,6 +8,8 @@ from ambit.kube.resource import (
     GATEWAY_CLASSES,
     PEER_AUTHENTICATIONS,
     REFERENCE_GRANTS,
+    SERVICE_ENTRIES,
+    WORKLOAD_ENTRIES,
     Resource,
 )
 
@@ -27,7 +29,14 @@ NAMED = 3
 """So many objects of a kind are named; the others are counted."""
 _KNOWN = frozenset(
     each.qualified
-    for each in (AUTHORIZATION_POLICIES, PEER_AUTHENTICATIONS, GATEWAY_CLASSES, REFERENCE_GRANTS)
+    for each in (
+        AUTHORIZATION_POLICIES,
+        PEER_AUTHENTICATIONS,
+        SERVICE_ENTRIES,
+        WORKLOAD_ENTRIES,
+        GATEWAY_CLASSES,
+        REFERENCE_GRANTS,
+    )
 )
 """Enforced, or without an effect of their own."""
 

@@ -1,7 +1,7 @@
 """The registry of findings: every code, what it means, an example, and what to do.
 
 A code is never reused and never changes its meaning. `docs/findings.md` is written from this (tested),
-and so is `ambit explain AMBnnnn`. Groups: 00 any object, 02 policy.
+and so is `ambit explain AMBnnnn`. Groups: 00 any object, 02 policy, 03 services.
 """
 
 import msgspec
@@ -175,6 +175,35 @@ _ALL = (
         "The mode is none of UNSET, DISABLE, PERMISSIVE and STRICT. The policy counts as STRICT.",
         "mtls: {mode: ON}",
         "Write STRICT or PERMISSIVE.",
+    ),
+    Code(
+        "AMB0301",
+        "Host that nodes cannot serve",
+        "Node proxies send connections by address. A host without addresses of its own (a wildcard to be resolved, "
+        "resolution DYNAMIC_DNS) needs a proxy that sees names. Connections pass by as if it were not there.",
+        "hosts: ['*.example.com']\nresolution: DNS",
+        "List the hosts one by one, or give the entry endpoints. This version has no waypoints.",
+    ),
+    Code(
+        "AMB0302",
+        "Malformed address of a service",
+        "An address must be an IP address or a range (CIDR). This one is left out; the others count.",
+        "addresses: [10.0.0/24]",
+        "Write a full address: 10.0.0.0/24.",
+    ),
+    Code(
+        "AMB0303",
+        "Host of another ServiceEntry",
+        "An older ServiceEntry of the namespace has this host. The older one counts, as a whole, for this host.",
+        "hosts: [db.example.com]   # in two ServiceEntries of one namespace",
+        "Keep the host in one of them; put all its ports and endpoints there.",
+    ),
+    Code(
+        "AMB0304",
+        "Endpoint that cannot be reached",
+        "Nobody is sent to this endpoint; the others count.",
+        "resolution: STATIC\nendpoints: [{address: db.example.com}]",
+        "Use resolution DNS for names, and an IP address otherwise.",
     ),
 )
 

@@ -33,6 +33,8 @@ REDIRECTION_ENABLED = "enabled"
 DNS_CAPTURE_ANNOTATION = "ambient.istio.io/dns-capture"
 CANONICAL_NAME_LABEL = "service.istio.io/canonical-name"
 CANONICAL_REVISION_LABEL = "service.istio.io/canonical-revision"
+TUNNEL_LABEL = "networking.istio.io/tunnel"
+"""`http` on a workload that speaks HBONE itself."""
 
 SYSTEM_NAMESPACE = "ambit-system"
 ROOT_NAMESPACE = "istio-system"

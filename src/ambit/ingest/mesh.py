@@ -1,8 +1,8 @@
 """The compiler: API objects in, mesh model out, one batch at a time.
 
-    services ──> targets ─┐
-    nodes ─> localities ──┼──> workloads
-    pods ─────────────────┘       ↑ names of policies
+    services, serviceentries ──> targets ─┐
+    nodes ─> localities ──────────────────┼──> workloads
+    pods, workloadentries ────────────────┘       ↑ names of policies
     authorizationpolicies, peerauthentications ──> authorizations, findings
 
 `MeshCompiler.apply` takes what changed since the last call and returns what that changed in the model. It
@@ -15,15 +15,18 @@ from typing import Any
 import msgspec
 
 from ambit.core.finding import Finding, Level, ObjectRef
-from ambit.graph.collection import Delta, Source, Statistics
+from ambit.graph.collection import Collection, Delta, Source, Statistics
 from ambit.graph.engine import Failure, Graph
 from ambit.ingest.istio.compile import IstioSources, compile_istio
+from ambit.ingest.istio.entries import compile_entries, compile_workload_entries
 from ambit.ingest.kube.compile import KubeSources, compile_kube
+from ambit.ingest.preference import DISTRIBUTION_ANNOTATION
 from ambit.ingest.settings import MeshSettings
 from ambit.model.policy import Authorization
 from ambit.model.service import Service
 from ambit.model.workload import Workload
 from ambit.objects.decoding import PROJECTIONS
+from ambit.objects.kube import Namespace
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -74,22 +77,39 @@ class MeshCompiler:
             ),
             settings,
         )
+        namespaces: Collection[Namespace] = self._sources["namespaces"]
+        entries = compile_entries(
+            graph,
+            self._sources["serviceentries.networking.istio.io"],
+            policies.attach,
+            lambda context, name: _distribution(context.get(namespaces, name)),
+            settings,
+        )
         kube = compile_kube(
             graph,
             KubeSources(
-                namespaces=self._sources["namespaces"],
+                namespaces=namespaces,
                 nodes=self._sources["nodes"],
                 services=self._sources["services"],
                 slices=self._sources["endpointslices.discovery.k8s.io"],
                 pods=self._sources["pods"],
             ),
+            entries.targets,
             policies.attach,
             settings,
         )
-        self._workloads = kube.workloads
-        self._services = kube.services
+        outside = compile_workload_entries(
+            graph,
+            self._sources["workloadentries.networking.istio.io"],
+            kube.targets,
+            policies.attach,
+            settings,
+        )
+        self._workloads = graph.join("mesh workloads", [kube.workloads, entries.workloads, outside])
+        self._services = graph.join("all services", [kube.services, entries.services])
         self._authorizations = policies.authorizations
-        self._findings = policies.findings
+        said: list[Collection[tuple[Finding, ...]]] = [policies.findings, entries.findings]
+        self._findings = graph.join("all findings", said)
 
     @property
     def workloads(self) -> Mapping[str, Workload]:
@@ -134,6 +154,10 @@ class MeshCompiler:
 
     def statistics(self) -> tuple[Statistics, ...]:
         return self._graph.statistics()
+
+
+def _distribution(namespace: Namespace | None) -> str:
+    return namespace.metadata.annotations.get(DISTRIBUTION_ANNOTATION, "") if namespace else ""
 
 
 def _fault(failure: Failure) -> Finding:

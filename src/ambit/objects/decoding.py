@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ambit.objects import istio, kube
+from ambit.objects import istio, kube, networking
 
 P = TypeVar("P")
 
@@ -56,6 +56,8 @@ _ALL = (
         istio.PeerAuthentication,
         istio.decode_peer_authentication,
     ),
+    _kube("serviceentries", networking.ServiceEntry, "networking.istio.io"),
+    _kube("workloadentries", networking.WorkloadEntry, "networking.istio.io"),
 )
 
 PROJECTIONS: dict[str, Projection] = {projection.resource: projection for projection in _ALL}

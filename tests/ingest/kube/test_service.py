@@ -66,9 +66,13 @@ def test_preference_by_annotation_field_and_namespace() -> None:
     from_namespace = made(near).load_balancing
     assert from_namespace and from_namespace.routing_preference[-1] is Scope.NODE
     own = made(near, trafficDistribution="PreferSameZone").load_balancing
-    assert own and own.routing_preference[-1] is Scope.SUBZONE
-    annotated = made(near, {key: "PreferSameRegion"}, trafficDistribution="PreferSameZone").load_balancing
+    assert own and own.routing_preference == (Scope.NETWORK, Scope.REGION, Scope.ZONE)
+    annotated = made(near, {key: "prefersameregion"}).load_balancing
     assert annotated and annotated.routing_preference == (Scope.NETWORK, Scope.REGION)
+    field_first = made(near, {key: "PreferSameRegion"}, trafficDistribution="PreferClose").load_balancing
+    assert field_first and field_first.routing_preference == (Scope.NETWORK, Scope.REGION, Scope.ZONE)
+    passed_over = made(near, {key: "PreferNobody"}).load_balancing
+    assert passed_over == from_namespace
     strict = made(near, internalTrafficPolicy="Local").load_balancing
     assert strict and strict.mode is BalancingMode.STRICT
     assert made(trafficDistribution="Unknown").load_balancing is None

@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from ambit.graph.collection import Collection
+from ambit.graph.collection import Collection, Index
 from ambit.graph.engine import Context, Graph
 from ambit.ingest.kube.endpoints import Membership, memberships
 from ambit.ingest.kube.endpoints import workloads as slice_workloads
-from ambit.ingest.kube.service import ServiceTarget, service, service_target
+from ambit.ingest.kube.service import service, service_target
 from ambit.ingest.kube.workload import is_workload, locality, workload
-from ambit.ingest.selection import label_entries, selector_entry, selects
 from ambit.ingest.settings import MeshSettings
+from ambit.ingest.targets import ServiceTarget, chosen, filed
 from ambit.model.service import Service
 from ambit.model.workload import Workload
 from ambit.objects import kube
@@ -29,14 +29,22 @@ class KubeSources(msgspec.Struct, frozen=True):
 
 
 class KubeCollections(msgspec.Struct, frozen=True):
+    """`targets` finds everything that selects workloads (`ambit.ingest.targets.chosen`)."""
+
     services: Collection[Service]
     workloads: Collection[Workload]
+    targets: Index[ServiceTarget]
 
 
 def compile_kube(
-    graph: Graph, sources: KubeSources, attach: Attach, settings: MeshSettings
+    graph: Graph,
+    sources: KubeSources,
+    others: Collection[ServiceTarget],
+    attach: Attach,
+    settings: MeshSettings,
 ) -> KubeCollections:
-    """Adds the collections to a graph. Services are keyed `<namespace>/<hostname>`, workloads by uid."""
+    """Adds the collections to a graph. Services are keyed `<namespace>/<hostname>`, workloads by uid. `others` are
+    what else than Services selects pods."""
     services = graph.derive(
         "mesh services",
         sources.services,
@@ -48,9 +56,7 @@ def compile_kube(
     targets = graph.derive(
         "service targets", sources.services, lambda context, given: service_target(given, settings)
     )
-    by_selector = targets.index(
-        lambda target: [selector_entry(target.namespace, target.selector)] if target.selector else []
-    )
+    by_selector = graph.join("all targets", [targets, others]).index(filed)
 
     def selectorless(context: Context, given: kube.EndpointSlice) -> ServiceTarget | None:
         if not given.service:
@@ -74,15 +80,10 @@ def compile_kube(
         if not is_workload(pod):
             return None
         meta = pod.metadata
-        chosen = [
-            target
-            for entry in label_entries(meta.namespace, meta.labels)
-            for target in context.lookup(by_selector, entry)
-            if selects(target.selector, meta.labels)
-        ]
+        targets_here = chosen(context, by_selector, meta.namespace, meta.labels)
         where = context.get(localities, pod.spec.node_name) if pod.spec.node_name else None
         policies = attach(context, meta.namespace, meta.labels)
-        made = workload(pod, chosen, where, policies, settings)
+        made = workload(pod, targets_here, where, policies, settings)
         extra = context.lookup(by_pod, meta.key)
         if extra:
             joined = {**made.services, **{member.service: member.ports for member in extra}}
@@ -91,4 +92,4 @@ def compile_kube(
 
     pods = graph.derive("pod workloads", sources.pods, pod_workload, key=lambda made: made.uid)
     slices = graph.derive_many("slice workloads", sources.slices, outsiders)
-    return KubeCollections(services, graph.join("mesh workloads", [pods, slices]))
+    return KubeCollections(services, graph.join("kube workloads", [pods, slices]), by_selector)

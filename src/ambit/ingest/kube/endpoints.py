@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import msgspec
 
 from ambit.core.identity import Identity
-from ambit.ingest.kube.service import ServiceTarget
 from ambit.ingest.settings import MeshSettings
+from ambit.ingest.targets import ServiceTarget
 from ambit.model.workload import Locality, NetworkMode, Port, Workload, WorkloadStatus, WorkloadType
 from ambit.objects import kube
 

@@ -4,79 +4,25 @@
   no service.
 - Only TCP ports: nothing else is captured. An unlisted port of a virtual address is refused by the nodes.
 - A named target port is 0 here; each endpoint says which number it has.
-- `internalTrafficPolicy: Local` is strict node locality; `trafficDistribution` (field, annotation
-  `networking.istio.io/traffic-distribution`, or the namespace's annotation) is a preference with
-  failover.
+- Which endpoints are preferred: `ambit.ingest.preference`.
 """
 
 import ipaddress
 
-import msgspec
-
+from ambit.ingest.preference import DISTRIBUTION_ANNOTATION, preference
+from ambit.ingest.protocols import protocol_named, protocol_of_port
 from ambit.ingest.settings import MeshSettings
+from ambit.ingest.targets import ServiceTarget, TargetPort
 from ambit.model.service import (
     AppProtocol,
-    BalancingMode,
     HealthPolicy,
     IpFamilies,
     LoadBalancing,
-    Scope,
     Service,
     VirtualAddress,
 )
 from ambit.model.workload import Port
 from ambit.objects import kube
-
-DISTRIBUTION_ANNOTATION = "networking.istio.io/traffic-distribution"
-
-_CLOSE = (Scope.NETWORK, Scope.REGION, Scope.ZONE, Scope.SUBZONE)
-_PREFERENCES: dict[str, tuple[Scope, ...]] = {
-    "PreferClose": _CLOSE,
-    "PreferSameZone": _CLOSE,
-    "PreferSameNode": (*_CLOSE, Scope.NODE),
-    "PreferSameRegion": (Scope.NETWORK, Scope.REGION),
-    "PreferSameNetwork": (Scope.NETWORK,),
-}
-
-_APP_PROTOCOLS: dict[str, AppProtocol] = {
-    "http": AppProtocol.HTTP11,
-    "http1": AppProtocol.HTTP11,
-    "kubernetes.io/ws": AppProtocol.HTTP11,
-    "http2": AppProtocol.HTTP2,
-    "kubernetes.io/h2c": AppProtocol.HTTP2,
-    "grpc": AppProtocol.GRPC,
-    "grpc-web": AppProtocol.GRPC,
-    "tcp": AppProtocol.TCP,
-    "mongo": AppProtocol.TCP,
-    "mysql": AppProtocol.TCP,
-    "redis": AppProtocol.TCP,
-    "tls": AppProtocol.TLS,
-    "https": AppProtocol.TLS,
-    "kubernetes.io/wss": AppProtocol.TLS,
-}
-
-
-class TargetPort(msgspec.Struct, frozen=True):
-    """A service port and where it leads on an endpoint: a number, or the name of a container port."""
-
-    name: str
-    service: int
-    target: int | str
-
-
-class ServiceTarget(msgspec.Struct, frozen=True):
-    """The part of a Service that decides which pods serve it, and on which ports.
-
-    `ports` is complete unless some `named` ones must be resolved on each pod.
-    """
-
-    key: str
-    namespace: str
-    name: str
-    selector: dict[str, str]
-    targets: tuple[TargetPort, ...]
-    ports: tuple[Port, ...]
-    named: bool
 
 
 def hostname(name: str, namespace: str, domain: str) -> str:
@@ -140,13 +86,7 @@ def _target(port: kube.ServicePort) -> int | str:
 
 
 def _app_protocol(port: kube.ServicePort) -> AppProtocol:
-    """`appProtocol`, else the port name up to its first dash (Istio protocol selection)."""
-    if port.app_protocol:
-        return _APP_PROTOCOLS.get(port.app_protocol.lower(), AppProtocol.UNKNOWN)
-    name = port.name.lower()
-    if name.startswith("grpc-web"):
-        return AppProtocol.GRPC
-    return _APP_PROTOCOLS.get(name.partition("-")[0], AppProtocol.UNKNOWN)
+    return protocol_named(port.app_protocol) if port.app_protocol else protocol_of_port(port.name)
 
 
 def _families(given: tuple[str, ...]) -> IpFamilies:
@@ -162,19 +102,13 @@ def _families(given: tuple[str, ...]) -> IpFamilies:
 
 
 def _load_balancing(given: kube.Service, namespace: kube.Namespace | None) -> LoadBalancing | None:
-    """Strict node locality beats preferences: it is about correctness, they are about cost."""
     spec = given.spec
-    health = HealthPolicy.ALLOW_ALL if spec.publish_not_ready_addresses else HealthPolicy.ONLY_HEALTHY
-    if spec.internal_traffic_policy == "Local":
-        return LoadBalancing((Scope.NODE,), BalancingMode.STRICT, health)
-    distribution = (
-        given.metadata.annotations.get(DISTRIBUTION_ANNOTATION)
-        or spec.traffic_distribution
-        or (namespace.metadata.annotations.get(DISTRIBUTION_ANNOTATION, "") if namespace else "")
+    return preference(
+        (
+            spec.traffic_distribution,
+            given.metadata.annotations.get(DISTRIBUTION_ANNOTATION, ""),
+            namespace.metadata.annotations.get(DISTRIBUTION_ANNOTATION, "") if namespace else "",
+        ),
+        HealthPolicy.ALLOW_ALL if spec.publish_not_ready_addresses else HealthPolicy.ONLY_HEALTHY,
+        only_this_node=spec.internal_traffic_policy == "Local",
     )
-    preference = _PREFERENCES.get(distribution)
-    if preference is not None:
-        return LoadBalancing(preference, BalancingMode.FAILOVER, health)
-    if health is HealthPolicy.ALLOW_ALL:
-        return LoadBalancing(health_policy=health)
-    return None

@@ -20,9 +20,10 @@ from ambit.core.names import (
     CANONICAL_REVISION_LABEL,
     REDIRECTION_ANNOTATION,
     REDIRECTION_ENABLED,
+    TUNNEL_LABEL,
 )
-from ambit.ingest.kube.service import ServiceTarget
 from ambit.ingest.settings import MeshSettings
+from ambit.ingest.targets import ServiceTarget
 from ambit.model.workload import (
     Locality,
     NetworkMode,
@@ -35,7 +36,6 @@ from ambit.model.workload import (
 from ambit.objects import kube
 from ambit.objects.meta import ObjectMeta
 
-NATIVE_TUNNEL_LABEL = "networking.istio.io/tunnel"
 NETWORK_LABEL = "topology.istio.io/network"
 REGION_LABEL = "topology.kubernetes.io/region"
 ZONE_LABEL = "topology.kubernetes.io/zone"
@@ -75,7 +75,7 @@ def workload(
     meta = pod.metadata
     labels = meta.labels
     name, kind = owner(meta)
-    native = labels.get(NATIVE_TUNNEL_LABEL) == "http"
+    native = labels.get(TUNNEL_LABEL) == "http"
     hbone = not pod.spec.host_network and (
         native or meta.annotations.get(REDIRECTION_ANNOTATION) == REDIRECTION_ENABLED
     )

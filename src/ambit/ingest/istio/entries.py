@@ -1,0 +1,115 @@
+"""The part of the graph about what is no pod: ServiceEntries, WorkloadEntries, and what is wrong with them.
+
+serviceentries ──> entries ──> services, targets, workloads of their endpoints, findings
+workloadentries ──────────────> workloads   (behind every service that selects them)
+"""
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from ambit.core.finding import Finding
+from ambit.graph.collection import Collection, Index
+from ambit.graph.engine import Context, Graph
+from ambit.ingest.istio.endpoint import ENTRY, WORKLOAD, entry_workload, parts, ports_of, problem
+from ambit.ingest.istio.service_entry import CompiledEntry, Host, service_entry
+from ambit.ingest.settings import MeshSettings
+from ambit.ingest.targets import ServiceTarget, chosen
+from ambit.model.service import Service
+from ambit.model.workload import Workload
+from ambit.objects.networking import ServiceEntry, WorkloadEntry
+
+Attach = Callable[[Context, str, Mapping[str, str]], tuple[str, ...]]
+Distribution = Callable[[Context, str], str]
+"""What a namespace wishes for the traffic distribution of its services; reads through the context."""
+
+
+class EntryCollections(msgspec.Struct, frozen=True):
+    """Services by `<namespace>/<host>`, workloads by uid, findings by their object."""
+
+    services: Collection[Service]
+    targets: Collection[ServiceTarget]
+    workloads: Collection[Workload]
+    findings: Collection[tuple[Finding, ...]]
+
+
+def compile_entries(
+    graph: Graph,
+    source: Collection[ServiceEntry],
+    attach: Attach,
+    distribution: Distribution,
+    settings: MeshSettings,
+) -> EntryCollections:
+    """Adds the collections of ServiceEntries to a graph."""
+    by_host = source.index(lambda given: given.spec.hosts)
+    compiled = graph.derive(
+        "service entries",
+        source,
+        lambda context, given: service_entry(
+            given,
+            [context.lookup(by_host, host) for host in given.spec.hosts],
+            distribution(context, given.metadata.namespace),
+            settings,
+        ),
+    )
+
+    def workloads(context: Context, entry: CompiledEntry) -> Mapping[str, Workload]:
+        namespace, _, name = context.key.partition("/")
+        made: dict[str, Workload] = {}
+        for host in entry.hosts:
+            for part, given in parts(host.endpoints):
+                policies = attach(context, namespace, given.labels)
+                services = {host.target.key: ports_of(given, host.target)}
+                found = entry_workload(
+                    ENTRY, (namespace, name, part), given, given.labels, services, policies, settings
+                )
+                earlier = made.get(found.uid)
+                joined = {**(earlier.services if earlier else {}), **services}
+                made[found.uid] = msgspec.structs.replace(found, services=joined)
+        return made
+
+    return EntryCollections(
+        services=graph.derive_many(
+            "entry services",
+            compiled,
+            lambda context, entry: {each.service.key: each.service for each in entry.hosts},
+        ),
+        targets=graph.derive_many("entry targets", compiled, lambda context, entry: _targets(entry.hosts)),
+        workloads=graph.derive_many("entry workloads", compiled, workloads),
+        findings=graph.derive(
+            "entry findings",
+            compiled,
+            lambda context, entry: entry.findings or None,
+            key=lambda findings: str(findings[0].origin),
+        ),
+    )
+
+
+def compile_workload_entries(
+    graph: Graph,
+    source: Collection[WorkloadEntry],
+    targets: Index[ServiceTarget],
+    attach: Attach,
+    settings: MeshSettings,
+) -> Collection[Workload]:
+    """Adds the workloads of WorkloadEntries to a graph; `targets` has the services of all kinds that select."""
+
+    def workload(context: Context, given: WorkloadEntry) -> Workload | None:
+        meta = given.metadata
+        if problem(given.spec, names=True):
+            return None
+        labels = {**meta.labels, **given.spec.labels}
+        services = {
+            target.key: ports_of(given.spec, target)
+            for target in chosen(context, targets, meta.namespace, labels)
+        }
+        policies = attach(context, meta.namespace, labels)
+        place = (meta.namespace, meta.name, "")
+        return entry_workload(WORKLOAD, place, given.spec, labels, services, policies, settings)
+
+    return graph.derive("workload entries", source, workload, key=lambda made: made.uid)
+
+
+def _targets(hosts: tuple[Host, ...]) -> Mapping[str, ServiceTarget]:
+    """Under names that no Service's target has, which is filed by namespace and name."""
+    return {f"{ENTRY}/{host.target.key}": host.target for host in hosts if host.target.selector}

@@ -1,0 +1,173 @@
+"""ServiceEntries as mesh services (istiod: `ambient/services.go`, `serviceentry`).
+
+- One service for each host, called `<namespace>/<host>`; of several entries of a namespace with one host the oldest
+  counts, and the others are told. Among namespaces the oldest is canonical.
+- Addresses are the entry's, IP addresses or ranges, for all its hosts; without them what the control plane allocated
+  for the host (`status.addresses`).
+- `resolution: NONE` lets connections go on to the address that was dialled. STATIC has IP addresses, DNS names or
+  addresses as endpoints; DNS without endpoints resolves the host itself. A selector chooses pods and WorkloadEntries.
+- `location` and `exportTo` mean nothing to node proxies, as in Istio ambient.
+- Only TCP ports: nothing else is captured.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from ambit.core.finding import Finding, Level
+from ambit.ingest.istio.endpoint import problem
+from ambit.ingest.preference import DISTRIBUTION_ANNOTATION, preference
+from ambit.ingest.protocols import protocol_named, protocol_of_port
+from ambit.ingest.settings import MeshSettings
+from ambit.ingest.targets import ServiceTarget, TargetPort
+from ambit.model.service import AppProtocol, BalancingMode, LoadBalancing, Service, VirtualAddress
+from ambit.model.workload import Port
+from ambit.objects.networking import EntryEndpoint, EntryPort, ServiceEntry
+
+KIND = "ServiceEntry"
+NONE, STATIC, DYNAMIC = "NONE", "STATIC", "DYNAMIC_DNS"
+RESOLVED = frozenset({"DNS", "DNS_ROUND_ROBIN"})
+
+
+class Host(msgspec.Struct, frozen=True):
+    """What one host of an entry comes to. `endpoints` are those that only this host has, or all of its entry's."""
+
+    service: Service
+    target: ServiceTarget
+    endpoints: tuple[EntryEndpoint, ...] = ()
+
+
+class CompiledEntry(msgspec.Struct, frozen=True):
+    hosts: tuple[Host, ...]
+    findings: tuple[Finding, ...]
+
+
+def service_entry(
+    given: ServiceEntry,
+    same_host: Sequence[Sequence[ServiceEntry]],
+    distribution: str,
+    settings: MeshSettings,
+) -> CompiledEntry:
+    """Reads an object. `same_host` are all entries with the same host, for each of its hosts; `distribution` is the
+    namespace's wish."""
+    spec, meta = given.spec, given.metadata
+    findings: list[Finding] = []
+
+    def say(code: str, level: Level, path: str, text: str) -> None:
+        findings.append(Finding(code, level, meta.reference(KIND), path, text))
+
+    if spec.resolution == DYNAMIC:
+        say("AMB0301", Level.ERROR, "spec.resolution", "DYNAMIC_DNS is done by a waypoint")
+        return CompiledEntry((), tuple(findings))
+    endpoints = []
+    for index, endpoint in enumerate(spec.endpoints if spec.resolution != NONE else ()):
+        text = problem(endpoint, names=spec.resolution in RESOLVED)
+        if text:
+            say("AMB0304", Level.WARNING, f"spec.endpoints[{index}].address", text)
+        else:
+            endpoints.append(endpoint)
+    virtual: list[VirtualAddress] = []
+    for index, text in enumerate(spec.addresses):
+        try:
+            virtual.append(_virtual(text, settings))
+        except ValueError:
+            say("AMB0302", Level.ERROR, f"spec.addresses[{index}]", f"{text!r} is no IP address or range")
+    hosts = []
+    for index, (host, others) in enumerate(zip(spec.hosts, same_host, strict=True)):
+        path = f"spec.hosts[{index}]"
+        oldest = min(others, key=_age)
+        rival = min((each for each in others if each.metadata.namespace == meta.namespace), key=_age)
+        if rival.metadata.name != meta.name:
+            say(
+                "AMB0303",
+                Level.WARNING,
+                path,
+                f"{rival.metadata.reference(KIND)} is older and has {host} already",
+            )
+            continue
+        if host in spec.hosts[:index]:
+            continue
+        own = tuple(endpoints)
+        if not spec.endpoints and spec.workload_selector is None and spec.resolution in RESOLVED:
+            if host.startswith("*"):
+                say("AMB0301", Level.ERROR, path, f"{host} is no name that could be resolved")
+                continue
+            own = (EntryEndpoint(address=host),)
+        hosts.append(
+            _host(
+                given,
+                host,
+                own,
+                virtual,
+                canonical=oldest is given,
+                distribution=distribution,
+                settings=settings,
+            )
+        )
+    return CompiledEntry(tuple(hosts), tuple(findings))
+
+
+def _host(
+    given: ServiceEntry,
+    host: str,
+    endpoints: tuple[EntryEndpoint, ...],
+    virtual: Iterable[VirtualAddress],
+    *,
+    canonical: bool,
+    distribution: str,
+    settings: MeshSettings,
+) -> Host:
+    spec, meta = given.spec, given.metadata
+    ports = [port for port in spec.ports if port.protocol.upper() != "UDP"]
+    service = Service(
+        name=meta.name,
+        namespace=meta.namespace,
+        hostname=host.lower(),
+        addresses=tuple(virtual) if spec.addresses else tuple(_allocated(given, host, settings)),
+        ports=tuple(Port(port.number, port.target_port or port.number) for port in ports),
+        app_protocols={
+            port.number: protocol
+            for port in ports
+            if (protocol := _protocol(port)) is not AppProtocol.UNKNOWN
+        },
+        subject_alt_names=spec.subject_alt_names,
+        load_balancing=LoadBalancing(mode=BalancingMode.PASSTHROUGH)
+        if spec.resolution == NONE
+        else preference((meta.annotations.get(DISTRIBUTION_ANNOTATION, ""), distribution)),
+        canonical=canonical,
+    )
+    targets = tuple(TargetPort(port.name, port.number, port.target_port or port.number) for port in ports)
+    target = ServiceTarget(
+        key=service.key,
+        namespace=meta.namespace,
+        name=meta.name,
+        selector=spec.workload_selector.labels if spec.workload_selector and spec.resolution != NONE else {},
+        targets=targets,
+        ports=service.ports,
+    )
+    return Host(service, target, endpoints)
+
+
+def _age(given: ServiceEntry) -> tuple[str, str, str]:
+    return given.metadata.age
+
+
+def _virtual(text: str, settings: MeshSettings) -> VirtualAddress:
+    """Raises ValueError."""
+    network = ipaddress.ip_network(text, strict=False)
+    prefix = None if network.prefixlen == network.max_prefixlen else network.prefixlen
+    return VirtualAddress(settings.network, network.network_address, prefix)
+
+
+def _allocated(given: ServiceEntry, host: str, settings: MeshSettings) -> Iterable[VirtualAddress]:
+    for each in given.status.addresses:
+        if each.host == host:
+            try:
+                yield VirtualAddress(settings.network, ipaddress.ip_address(each.value))
+            except ValueError:
+                continue
+
+
+def _protocol(port: EntryPort) -> AppProtocol:
+    return protocol_named(port.protocol) if port.protocol else protocol_of_port(port.name)

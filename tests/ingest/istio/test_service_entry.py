@@ -1,0 +1,135 @@
+"""ServiceEntries: what single fields come to. The golden case `service_entries` shows whole ones."""
+
+from typing import Any
+
+import pytest
+
+from ambit.ingest.istio.endpoint import parts, problem
+from ambit.ingest.mesh import Change, MeshCompiler
+from ambit.ingest.settings import MeshSettings
+from ambit.model.service import AppProtocol, BalancingMode
+from ambit.objects.networking import EntryEndpoint
+from tests.ingest import build
+from tests.ingest.test_mesh import change
+
+ENTRIES = "serviceentries.networking.istio.io"
+
+
+def entry(
+    name: str, *hosts: str, namespace: str = "default", created: str = "2026-01-01T00:00:00Z", **spec: Any
+) -> Change:
+    metadata = {"name": name, "namespace": namespace, "creationTimestamp": created}
+    ports = spec.pop("ports", [{"number": 80, "name": "http"}])
+    return change((ENTRIES, {"metadata": metadata, "spec": {"hosts": list(hosts), "ports": ports, **spec}}))
+
+
+def compiled(*changes: Change) -> MeshCompiler:
+    compiler = MeshCompiler(MeshSettings())
+    compiler.apply(changes)
+    return compiler
+
+
+def test_none_lets_connections_go_where_they_were_going() -> None:
+    made = compiled(entry("a", "x.test", addresses=["192.0.2.0/24"])).services["default/x.test"]
+    assert made.load_balancing is not None and made.load_balancing.mode is BalancingMode.PASSTHROUGH
+
+
+@pytest.mark.parametrize(
+    ("port", "expected"),
+    [
+        ({"name": "x", "protocol": "HTTPS"}, AppProtocol.TLS),
+        ({"name": "x", "protocol": "gRPC"}, AppProtocol.GRPC),
+        ({"name": "http-x"}, AppProtocol.HTTP11),
+        ({"name": "http-x", "protocol": "TCP"}, AppProtocol.TCP),
+        ({"name": "x"}, None),
+    ],
+)
+def test_a_port_speaks_what_its_protocol_says_else_its_name(
+    port: dict[str, str], expected: AppProtocol | None
+) -> None:
+    made = compiled(entry("a", "x.test", ports=[{"number": 80, **port}])).services["default/x.test"]
+    assert made.app_protocols.get(80) is expected
+
+
+def test_the_oldest_of_a_namespace_has_the_host_and_hands_it_on() -> None:
+    old = entry("old", "x.test", addresses=["192.0.2.1"])
+    new = entry("new", "x.test", "y.test", addresses=["192.0.2.2"], created="2026-02-01T00:00:00Z")
+    compiler = compiled(new, old)
+    assert {key: str(each.addresses[0].address) for key, each in compiler.services.items()} == {
+        "default/x.test": "192.0.2.1",
+        "default/y.test": "192.0.2.2",
+    }
+    assert [each.code for each in compiler.findings] == ["AMB0303"]
+    compiler.apply([Change(ENTRIES, old.key)])
+    assert str(compiler.services["default/x.test"].addresses[0].address) == "192.0.2.2"
+    assert compiler.findings == ()
+
+
+def test_the_oldest_of_all_namespaces_is_canonical() -> None:
+    compiler = compiled(
+        entry("a", "x.test", namespace="late", created="2026-02-01T00:00:00Z"),
+        entry("a", "x.test", namespace="early"),
+    )
+    assert {key: each.canonical for key, each in compiler.services.items()} == {
+        "early/x.test": True,
+        "late/x.test": False,
+    }
+
+
+def test_a_services_own_name_stays_the_services() -> None:
+    name = "web.default.svc.cluster.local"
+    compiler = compiled(
+        change(build.service("web", {"app": "web"}, ip="10.96.0.9")),
+        entry("a", name, addresses=["192.0.2.1"]),
+    )
+    assert [str(each.address) for each in compiler.services[f"default/{name}"].addresses] == ["10.96.0.9"]
+
+
+def test_dns_without_endpoints_resolves_the_host_but_not_instead_of_a_selector() -> None:
+    compiler = compiled(
+        entry("a", "x.test", resolution="DNS"),
+        entry("b", "y.test", resolution="DNS", workloadSelector={"labels": {"app": "web"}}),
+        change(build.pod("web-1", "10.0.0.1")),
+    )
+    behind = {
+        each.hostname or str(each.addresses[0]): sorted(each.services) for each in compiler.workloads.values()
+    }
+    assert behind == {"x.test": ["default/x.test"], "10.0.0.1": ["default/y.test"]}
+
+
+@pytest.mark.parametrize(
+    ("address", "names", "works"),
+    [
+        ("10.0.0.1", False, True),
+        ("fd00::1", False, True),
+        ("db.test", False, False),
+        ("db.test", True, True),
+        ("unix:///run/x", True, False),
+        ("", True, False),
+    ],
+)
+def test_endpoints_that_nobody_can_be_sent_to(address: str, names: bool, works: bool) -> None:
+    assert (problem(EntryEndpoint(address=address), names=names) == "") is works
+
+
+def test_endpoints_of_one_address_are_told_apart() -> None:
+    given = [EntryEndpoint(address=each) for each in ("10.0.0.1", "10.0.0.2", "10.0.0.1")]
+    assert [name for name, _ in parts(given)] == ["10.0.0.1", "10.0.0.2", "10.0.0.1/2"]
+
+
+def test_everything_goes_with_its_objects() -> None:
+    changes = [
+        entry("a", "x.test", resolution="STATIC", endpoints=[{"address": "192.0.2.1"}]),
+        entry("b", "*.x.test", resolution="DNS"),
+        change(
+            (
+                "workloadentries.networking.istio.io",
+                {"metadata": {"name": "m", "namespace": "default"}, "spec": {"address": "10.9.0.1"}},
+            )
+        ),
+    ]
+    compiler = compiled(*changes)
+    assert compiler.services and compiler.workloads and compiler.findings
+    compiler.apply([Change(each.resource, each.key) for each in changes])
+    assert not (compiler.services or compiler.workloads or compiler.findings)
+    assert [each for each in compiler.statistics() if each.size] == []
