@@ -110,7 +110,9 @@ def outbound(
                         ),
                     ),
                     tcp_proxy.on_demand_tunnel(
-                        [log, access_log.large(names.LOG_TUNNEL)], authority=tcp_proxy.CHOSEN_ENDPOINT
+                        [log, access_log.large(names.LOG_TUNNEL)],
+                        authority=tcp_proxy.CHOSEN_ENDPOINT,
+                        metadata="CLUSTER_METADATA",
                     ),
                 )
                 for generation in generations
@@ -180,6 +182,7 @@ def connect_originate() -> Any:
         tcp_proxy.on_demand_tunnel(
             access_log.tunnels(names.LOG_TUNNEL),
             authority=f"%DYNAMIC_METADATA({names.METADATA}:authority)%",
+            metadata="DYNAMIC_METADATA",
         ),
     )
 

@@ -26,8 +26,9 @@ from ambit.envoy.words import AnyMessage
 from ambit.model.service import BalancingMode, LoadBalancing, Service
 from ambit.model.view import MeshView
 from ambit.model.workload import GatewayAddress, TunnelProtocol, Workload
+from ambit.plan import announcement
 from ambit.plan.endpoints import Choice, choices, preferred_address
-from ambit.plan.values import LocalPod, LocalPods, NodeSettings
+from ambit.plan.values import LocalPod, LocalPods, NodeSettings, workload_of
 from ambit.policy.decide import (
     NO_ALLOW_MATCHED,
     UNKNOWN_POLICY,
@@ -53,6 +54,15 @@ class Balanced(msgspec.Struct, frozen=True):
             if each.listener == names.CONNECT_ORIGINATE and each.hop[0].version == family
         )
 
+    def announcing(self, tags: dict[str, str]) -> tuple[clusters.Endpoint, ...]:
+        """All endpoints; those reached through a tunnel say this in its request."""
+        return tuple(
+            msgspec.structs.replace(each, tags={**each.tags, **tags})
+            if each.listener == names.CONNECT_ORIGINATE
+            else each
+            for each in self.endpoints
+        )
+
 
 TUNNEL, SAME_NODE, DIRECT, REFUSED = "tunnel", "same-node", "direct", "refused"
 """Values of the access log's `route` tag."""
@@ -71,9 +81,15 @@ def answer(
         return clusters.hbone(name, _pins(asked.identity, asked.service, view))
     found = _find(name, asked, view, pods, settings)
     family = asked.address.version
+    source = pods.by_key(asked.source)
+    if not isinstance(found, Balanced) or source is None:
+        return _refused(name, "no endpoint is reached through a tunnel") if asked.tunnelled else found
+    said = announcement.tags(
+        source.key, workload_of(source, view, settings), found.tags.get(access_log.SERVICE, "")
+    )
     if asked.tunnelled:
-        chosen = found.tunnelled(family) if isinstance(found, Balanced) else ()
-        if not isinstance(found, Balanced) or not chosen:
+        chosen = found.tunnelled(family)
+        if not chosen:
             return _refused(name, "no endpoint is reached through a tunnel")
         pins = {each.cluster: names.parse_cluster(each.cluster) for each in chosen}
         return clusters.tunnelled(
@@ -84,13 +100,12 @@ def answer(
                 for pin, tunnel in pins.items()
                 if isinstance(tunnel, names.Tunnel)
             },
-            found.tags,
+            {**found.tags, **said},
         )
-    if isinstance(found, Balanced):
-        elsewhere = found.tunnelled(family) if is_divided else ()
-        others = [each for each in found.endpoints if each not in elsewhere]
-        return clusters.balanced(name, others or found.endpoints, found.tags)
-    return found
+    elsewhere = found.tunnelled(family) if is_divided else ()
+    others = tuple(each for each in found.endpoints if each not in elsewhere)
+    left = Balanced(others or found.endpoints, found.tags)
+    return clusters.balanced(name, left.announcing(said), left.tags)
 
 
 def tunnelled_share(

@@ -14,7 +14,6 @@ from ambit.envoy import access_log, clusters, listeners, names, tls
 from ambit.envoy import bootstrap as envoy_bootstrap
 from ambit.envoy.words import AnyMessage
 from ambit.model.view import MeshView
-from ambit.model.workload import Workload
 from ambit.plan import authorization, destinations
 from ambit.plan.values import (
     CLUSTER,
@@ -26,6 +25,7 @@ from ambit.plan.values import (
     NodeSettings,
     PlannedResource,
     planned,
+    workload_of,
 )
 
 __all__ = [
@@ -163,18 +163,3 @@ def trust_bundle(roots: Mapping[str, str]) -> PlannedResource:
 def required_secrets(identity: Identity) -> tuple[str, str]:
     """Names under which Envoy may ask for a local identity's certificate."""
     return names.server_secret(identity), names.client_secret(identity)
-
-
-def workload_of(pod: LocalPod, view: MeshView, settings: NodeSettings) -> Workload | None:
-    """The pod's record in the workload API, if it is there and says the same about who the pod is."""
-    if pod.workload is not None:
-        return pod.workload
-    for address in pod.addresses:
-        found = view.workload_by_address(settings.network, address)
-        if found is not None and (found.namespace, found.name, found.identity) == (
-            pod.namespace,
-            pod.name,
-            pod.identity,
-        ):
-            return found
-    return None

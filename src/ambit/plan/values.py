@@ -11,6 +11,7 @@ from ambit.core import names as core_names
 from ambit.core.address import Address
 from ambit.core.identity import Identity
 from ambit.envoy import names
+from ambit.model.view import MeshView
 from ambit.model.workload import Workload
 
 CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
@@ -97,3 +98,18 @@ def planned(type_url: str, name: str, message: Message, *, on_demand: bool = Fal
     body = Any(type_url=type_url, value=value).SerializeToString()
     version = hashlib.blake2b(value, digest_size=8).hexdigest()
     return PlannedResource(type_url, name, version, body, on_demand)
+
+
+def workload_of(pod: LocalPod, view: MeshView, settings: NodeSettings) -> Workload | None:
+    """The pod's record in the workload API, if it is there and says the same about who the pod is."""
+    if pod.workload is not None:
+        return pod.workload
+    for address in pod.addresses:
+        found = view.workload_by_address(settings.network, address)
+        if found is not None and (found.namespace, found.name, found.identity) == (
+            pod.namespace,
+            pod.name,
+            pod.identity,
+        ):
+            return found
+    return None

@@ -1,0 +1,79 @@
+"""What the request of a tunnel says about its client, and what others' requests say. Pure.
+
+`baggage` (W3C) describes the client's workload in words of OpenTelemetry, `forwarded` (RFC 7239) names its address and
+the service that it asked for, as ztunnel writes them (`src/baggage.rs`, `outbound.rs`). Neither is ever taken for an
+identity: that is in the certificate.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from ambit.envoy import tcp_proxy
+from ambit.model.workload import Locality, Workload, WorkloadType
+
+_CLUSTER = "k8s.cluster.name"
+_NAMESPACE = "k8s.namespace.name"
+_SERVICE, _REVISION = "service.name", "service.version"
+_REGION, _ZONE = "cloud.region", "cloud.availability_zone"
+_KINDS: Mapping[WorkloadType, str] = {kind: f"k8s.{kind.name.lower()}.name" for kind in WorkloadType}
+_TRACE_DIGITS = 13
+
+
+class Baggage(msgspec.Struct, frozen=True):
+    """What a client says of itself; empty what it does not say."""
+
+    cluster: str = ""
+    namespace: str = ""
+    workload_name: str = ""
+    workload_type: WorkloadType = WorkloadType.POD
+    canonical_name: str = ""
+    canonical_revision: str = ""
+    locality: Locality = Locality()
+
+
+def baggage(workload: Workload) -> str:
+    """The header's value. What is empty is left out."""
+    items = {
+        _CLUSTER: workload.cluster_id,
+        _NAMESPACE: workload.namespace,
+        _KINDS[workload.workload_type]: workload.workload_name,
+        _SERVICE: workload.canonical_name,
+        _REVISION: workload.canonical_revision,
+        _REGION: workload.locality.region,
+        _ZONE: workload.locality.zone,
+    }
+    return ",".join(f"{key}={quote(value, safe='/:')}" for key, value in items.items() if value)
+
+
+def parse_baggage(text: str) -> Baggage:
+    """What the header says, whoever wrote it: unknown items and nonsense are left out, of repeated ones the first
+    counts."""
+    items: dict[str, str] = {}
+    for item in text.split(","):
+        key, _, value = item.partition(";")[0].partition("=")
+        items.setdefault(key.strip(), unquote(value.strip()))
+    kind = next((kind for kind, key in _KINDS.items() if key in items), WorkloadType.POD)
+    return Baggage(
+        cluster=items.get(_CLUSTER, ""),
+        namespace=items.get(_NAMESPACE, ""),
+        workload_name=items.get(_KINDS[kind], ""),
+        workload_type=kind,
+        canonical_name=items.get(_SERVICE, ""),
+        canonical_revision=items.get(_REVISION, ""),
+        locality=Locality(items.get(_REGION, ""), items.get(_ZONE, "")),
+    )
+
+
+def tags(pod: str, workload: Workload | None, service: str) -> dict[str, str]:
+    """What `tcp_proxy.REQUEST_HEADERS` are made of, for tunnels of this pod (its key and record) to a service
+    (`<namespace>/<hostname>`; empty for an address of a workload)."""
+    trace = hashlib.blake2b(pod.encode(), digest_size=8).hexdigest()[:_TRACE_DIGITS]
+    host = service.partition("/")[2]
+    return {
+        tcp_proxy.TRACE: trace,
+        **({tcp_proxy.HOST: f";host={host}"} if host else {}),
+        **({tcp_proxy.BAGGAGE: baggage(workload)} if workload is not None else {}),
+    }
