@@ -7,6 +7,7 @@ import dns.flags
 import dns.ipv6
 import dns.message
 import dns.name
+import dns.rcode
 import dns.rdatatype
 import pytest
 from hypothesis import given
@@ -144,6 +145,16 @@ def test_a_reply_that_does_not_fit_keeps_whole_records_and_says_so() -> None:
 def test_what_cannot_be_answered_is_malformed(damage) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(Malformed):
         parse_query(damage(encode_query("a.b", Type.A)))
+
+
+def test_a_newer_edns_is_told_the_version_that_is_known() -> None:
+    asked = dns.message.make_query("web.", "A", use_edns=0, payload=4096)
+    asked.use_edns(1, payload=4096)
+    query = parse_query(asked.to_wire())
+    assert (query.edns_version, query.udp_size) == (1, 4096)
+    reply = dns.message.from_wire(encode_reply(query, Rcode.BADVERS))
+    assert reply.rcode() == dns.rcode.BADVERS
+    assert reply.edns == 0
 
 
 def test_replies_are_never_answered_with_an_error() -> None:

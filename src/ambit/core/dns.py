@@ -46,6 +46,7 @@ class Rcode(IntEnum):
     NXDOMAIN = 3
     NOTIMP = 4
     REFUSED = 5
+    BADVERS = 16
 
 
 class Malformed(ValueError):
@@ -53,7 +54,8 @@ class Malformed(ValueError):
 
 
 class Query(msgspec.Struct, frozen=True):
-    """One question. `question` is its wire form; `udp_size` is None without EDNS."""
+    """One question. `question` is its wire form; `udp_size` is None without EDNS, whose version is 0 (RFC 6891)
+    unless the client is newer than that: it gets BADVERS."""
 
     identifier: int
     opcode: int
@@ -64,6 +66,7 @@ class Query(msgspec.Struct, frozen=True):
     klass: int
     question: bytes
     udp_size: int | None = None
+    edns_version: int = 0
 
     @property
     def reply_limit(self) -> int:
@@ -116,7 +119,7 @@ def parse_query(data: bytes) -> Query:
         kind, klass = _QUESTION.unpack_from(data, position)
         position += _QUESTION.size
         question = data[_HEADER.size : position]
-        size = _read_udp_size(data, position, answers + authorities, additionals)
+        size, version = _read_edns(data, position, answers + authorities, additionals)
     except (IndexError, struct.error) as error:
         raise Malformed("truncated") from error
     return Query(
@@ -129,6 +132,7 @@ def parse_query(data: bytes) -> Query:
         klass=klass,
         question=question,
         udp_size=size,
+        edns_version=version,
     )
 
 
@@ -154,14 +158,14 @@ def encode_reply(
     complete = kept == len(answers)
     named = writer.add(authorities) if complete else 0
     extra = writer.add(additionals) if complete else 0
-    flags = 0x8000 | query.opcode << 11 | 0x0080 | rcode
+    flags = 0x8000 | query.opcode << 11 | 0x0080 | rcode & 15
     flags |= 0x0400 if authoritative else 0
     flags |= 0 if complete else 0x0200
     flags |= 0x0100 if query.recursion_desired else 0
     flags |= 0x0010 if query.checking_disabled else 0
     body = writer.body
     if query.udp_size is not None:
-        body += b"\0" + _FIXED.pack(Type.OPT, MAX_UDP, 0, 0)
+        body += b"\0" + _FIXED.pack(Type.OPT, MAX_UDP, rcode >> 4 << 24, 0)
         extra += 1
     return _HEADER.pack(query.identifier, flags, 1, kept, named, extra) + bytes(body)
 
@@ -274,16 +278,22 @@ def _read_name(data: bytes, position: int) -> tuple[str, int]:
         size += 1 + length
         if size > _MAX_NAME:
             raise Malformed("a name longer than 255 bytes")
-        text = label.lower().decode("latin-1")
-        if "." in text or "\\" in text:
-            text = text.replace("\\", "\\\\").replace(".", "\\.")
-        labels.append(text)
+        labels.append(label_text(label))
     return ".".join(labels), position + 1
 
 
-def _read_udp_size(data: bytes, position: int, skipped: int, additionals: int) -> int | None:
-    """The size an OPT record offers, None without one. Raises Malformed."""
+def label_text(label: bytes) -> str:
+    """A label as it stands in a name: ASCII letters in lower case, dots and backslashes escaped."""
+    text = label.lower().decode("latin-1")
+    if "." in text or "\\" in text:
+        text = text.replace("\\", "\\\\").replace(".", "\\.")
+    return text
+
+
+def _read_edns(data: bytes, position: int, skipped: int, additionals: int) -> tuple[int | None, int]:
+    """The size an OPT record offers, None without one, and its version. Raises Malformed."""
     size: int | None = None
+    version = 0
     for number in range(skipped + additionals):
         start = position
         while length := data[position]:
@@ -294,12 +304,12 @@ def _read_udp_size(data: bytes, position: int, skipped: int, additionals: int) -
                 raise Malformed("an unknown kind of label")
             position += 1 + length
         position += 1
-        kind, klass, _, length = _FIXED.unpack_from(data, position)
+        kind, klass, ttl, length = _FIXED.unpack_from(data, position)
         position += _FIXED.size + length
         if position > len(data):
             raise Malformed("truncated")
         if kind == Type.OPT and number >= skipped:
             if size is not None or data[start] != 0:
                 raise Malformed("more than one OPT record, or one with a name")
-            size = klass
-    return size
+            size, version = klass, ttl >> 16 & 255
+    return size, version

@@ -47,6 +47,13 @@ class AppProtocol(IntEnum):
     TLS = 5
 
 
+class Visibility(IntEnum):
+    """Who may see a service: everybody, or its own namespace."""
+
+    PUBLIC = 0
+    NAMESPACE = 1
+
+
 class LoadBalancing(msgspec.Struct, frozen=True):
     routing_preference: tuple[Scope, ...] = ()
     mode: BalancingMode = BalancingMode.UNSPECIFIED
@@ -75,8 +82,13 @@ class Service(msgspec.Struct, frozen=True):
     load_balancing: LoadBalancing | None = None
     ip_families: IpFamilies = IpFamilies.AUTOMATIC
     canonical: bool = False
+    visibility: Visibility = Visibility.PUBLIC
 
     @property
     def key(self) -> str:
         """Its resource name in the workload API."""
         return f"{self.namespace}/{self.hostname}"
+
+    def is_visible_to(self, namespace: str) -> bool:
+        """Whether clients there get to know of it. For others it does not exist."""
+        return self.visibility is Visibility.PUBLIC or self.namespace == namespace

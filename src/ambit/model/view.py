@@ -29,7 +29,8 @@ class MeshView(Protocol):
         self, network: str, address: Address, *, client_namespace: str = ""
     ) -> Service | None:
         """The service with this virtual address. Exact addresses go before CIDRs, longer CIDRs before
-        shorter; between equals the client's namespace, then the canonical one, then the first by key."""
+        shorter; between equals the client's namespace, then the canonical one, then the first by key. One that
+        the client may not see does not count."""
 
     def endpoints(self, service: Service) -> Sequence[Workload]:
         """Workloads that name the service, ready or not, in order of uid."""
@@ -113,6 +114,8 @@ def select_service(
     `MeshView.service_by_address`."""
     found: list[tuple[tuple[int, bool, bool, str], Service]] = []
     for service in candidates:
+        if not service.is_visible_to(client_namespace):
+            continue
         for virtual in service.addresses:
             if virtual.network != network or virtual.address.version != address.version:
                 continue

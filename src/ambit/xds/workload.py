@@ -9,7 +9,14 @@ from collections.abc import Iterable, Mapping
 from ambit.core.identity import Identity
 from ambit.core.names import DEFAULT_CLUSTER_ID, DEFAULT_TRUST_DOMAIN
 from ambit.model import service as services
-from ambit.model.service import AppProtocol, IpFamilies, LoadBalancing, Service, VirtualAddress
+from ambit.model.service import (
+    AppProtocol,
+    IpFamilies,
+    LoadBalancing,
+    Service,
+    VirtualAddress,
+    Visibility,
+)
 from ambit.model.workload import (
     GatewayAddress,
     Locality,
@@ -71,6 +78,7 @@ def encode_service(service: Service) -> bytes:
         waypoint=_gateway(service.waypoint),
         ip_families=fields.number(service.ip_families),
         canonical=service.canonical,
+        visibility=fields.number(service.visibility),
     )
     balancing = service.load_balancing
     if balancing is not None:
@@ -153,6 +161,10 @@ def _read_service(service: pb.Service) -> Service:
         ),
         ip_families=fields.enum(IpFamilies, service.ip_families, "ip_families"),
         canonical=service.canonical,
+        # An unknown number is a kind that came after this: everybody's, as ztunnel takes it.
+        visibility=(
+            Visibility.NAMESPACE if service.visibility == pb.Service.NAMESPACE else Visibility.PUBLIC
+        ),
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 
 from ambit.core.identity import Identity
-from ambit.model.service import IpFamilies, Service, VirtualAddress
+from ambit.model.service import IpFamilies, Service, VirtualAddress, Visibility
 from ambit.model.workload import Workload, WorkloadStatus
 
 
@@ -30,6 +30,7 @@ def service(
     families: IpFamilies = IpFamilies.AUTOMATIC,
     canonical: bool = False,
     prefix: int | None = None,
+    visibility: Visibility = Visibility.PUBLIC,
 ) -> Service:
     virtual = tuple(VirtualAddress(network, ip_address(address), prefix) for address in addresses)
     return Service(
@@ -39,6 +40,7 @@ def service(
         addresses=virtual,
         ip_families=families,
         canonical=canonical,
+        visibility=visibility,
     )
 
 

@@ -2,14 +2,15 @@
 
 import random
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ambit.core.dns import Rcode, Type, encode_query, parse_query
-from ambit.model.service import IpFamilies, Service
+from ambit.core.dns import Rcode, Record, Soa, Type, encode_query, parse_query
+from ambit.model.service import HealthPolicy, IpFamilies, LoadBalancing, Service, Visibility
 from ambit.model.workload import WorkloadStatus
-from ambit.node.dns.answer import Client, Resolution, Settings, answer
+from ambit.node.dns.answer import NEGATIVE_TTL, Client, Resolution, Settings, answer, finish
 from ambit.node.dns.names import candidates, expansions, wildcards
 from tests.node.dns.build import Names, service, workload
 
@@ -26,6 +27,7 @@ ONLY4 = service(
 ONLY6 = service(
     "six.default.svc.cluster.local", "10.96.0.60", "fd00:10:96::60", families=IpFamilies.IPV6_ONLY
 )
+HIDDEN = service("own.example.com", "240.240.0.8", namespace="other", visibility=Visibility.NAMESPACE)
 FAR = service("far.default.svc.cluster.local", "10.96.0.70", network="elsewhere")
 PODS = [
     workload("db-0", HEADLESS, "10.244.1.7", "fd00:10:244:1::7"),
@@ -33,7 +35,7 @@ PODS = [
     workload("db-2", HEADLESS, "10.244.2.8", status=WorkloadStatus.UNHEALTHY),
     workload("db-3", HEADLESS, "10.244.2.9", network="elsewhere"),
 ]
-MESH = Names([WEB, OTHER, OUTSIDE, WILD, WILDER, RANGE, HEADLESS, ONLY4, ONLY6, FAR], PODS)
+MESH = Names([WEB, OTHER, OUTSIDE, WILD, WILDER, RANGE, HEADLESS, ONLY4, ONLY6, FAR, HIDDEN], PODS)
 
 
 def ask(name: str, kind: int = Type.A, namespace: str = "default", ipv6: bool = True) -> Resolution | None:
@@ -89,6 +91,8 @@ def lines(resolution: Resolution | None) -> set[str] | None:
         ("a.example.org.svc.cluster.local", "default", {"a.example.org.svc.cluster.local 240.240.0.2"}),
         ("example.org", "default", {"example.org 240.240.0.3"}),
         ("org", "default", None),
+        ("own.example.com", "other", {"own.example.com 240.240.0.8"}),
+        ("own.example.com", "default", None),
         ("range.example.com", "default", None),
         ("db", "default", {"db 10.244.1.7", "db 10.244.2.7"}),
         ("far", "default", set()),
@@ -127,6 +131,84 @@ def test_other_operations_are_not_implemented() -> None:
     query = parse_query(b"\0\1\x28\0" + encode_query("web", Type.A)[4:])
     resolution = answer(query, Client("default"), MESH, Settings(), lambda _: None)
     assert resolution == Resolution(Rcode.NOTIMP)
+
+
+def test_a_newer_edns_is_refused_as_such() -> None:
+    query = msgspec.structs.replace(parse_query(encode_query("web", Type.A)), edns_version=1)
+    assert answer(query, Client("default"), MESH, Settings(), lambda _: None) == Resolution(Rcode.BADVERS)
+
+
+@pytest.mark.parametrize(
+    ("name", "zone"),
+    [
+        ("web.other.svc.cluster.local", "cluster.local"),
+        ("web.other", "web.other"),
+        ("www.example.com", "www.example.com"),
+        ("a.b.example.org", "example.org"),
+        ("www.example.com.default.svc.cluster.local", "www.example.com"),
+    ],
+)
+def test_what_has_no_such_address_says_how_long_to_remember_that(name: str, zone: str) -> None:
+    resolution = ask(name, Type.AAAA)
+    assert resolution is not None
+    assert resolution.rcode == Rcode.NOERROR
+    assert not [record for record in resolution.answers if record.type != Type.CNAME]
+    (authority,) = resolution.authorities
+    assert isinstance(authority.data, Soa)
+    assert (authority.name, authority.ttl, authority.data.minimum) == (zone, NEGATIVE_TTL, NEGATIVE_TTL)
+    last = str(resolution.answers[-1].data) if resolution.answers else name
+    assert f".{last}".endswith(f".{zone}"), "of a zone that the name is in"
+
+
+def test_an_answer_needs_no_authority() -> None:
+    resolution = ask("web")
+    assert resolution is not None
+    assert resolution.answers
+    assert not resolution.authorities
+
+
+def test_search_domains_are_the_pods_own() -> None:
+    client = Client("default", searches=("corp.example",))
+    for name, known in (("www.example.com.corp.example", True), ("www.example.com.cluster.local", False)):
+        query = parse_query(encode_query(name, Type.A))
+        resolution = answer(query, client, MESH, Settings(), lambda _: None)
+        assert (resolution is not None) is known
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        ("www.example.com", {"240.240.0.1"}),
+        ("x.example.org", {"240.240.0.2"}),
+        ("web", None),
+        ("nowhere.example", None),
+        ("own.example.com", None),
+    ],
+)
+def test_an_alias_of_a_nameserver_is_followed_into_the_mesh(end: str, expected: set[str] | None) -> None:
+    chain = (
+        Record("alias.default.svc.cluster.local", 5, "between.example", Type.CNAME),
+        Record("between.example", 5, end, Type.CNAME),
+    )
+    query = parse_query(encode_query("alias.default.svc.cluster.local", Type.A))
+    resolution = finish(query, chain, Client("default"), MESH, Settings(), lambda _: None)
+    if expected is None:
+        assert resolution is None
+        return
+    assert resolution is not None
+    assert resolution.answers[:2] == chain
+    assert {str(record.data) for record in resolution.answers[2:]} == expected
+    assert {record.name for record in resolution.answers[2:]} == {end}
+
+
+def test_endpoints_that_are_not_ready_are_named_when_the_service_publishes_them() -> None:
+    balancing = LoadBalancing(health_policy=HealthPolicy.ALLOW_ALL)
+    early = msgspec.structs.replace(HEADLESS, load_balancing=balancing)
+    query = parse_query(encode_query("db", Type.A))
+    resolution = answer(query, Client("default"), Names([early], PODS), Settings(), lambda _: None)
+    assert resolution is not None
+    found = {str(record.data) for record in resolution.answers}
+    assert found == {"10.244.1.7", "10.244.2.7", "10.244.2.8"}
 
 
 @given(st.permutations(range(4)))

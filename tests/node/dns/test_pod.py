@@ -1,6 +1,7 @@
 """The pod's DNS proxy with real sockets: in a namespace, over UDP and TCP, and in front of a nameserver."""
 
 import asyncio
+import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, closing
@@ -18,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ambit.core.address import Address
-from ambit.core.dns import Rcode, Type, encode_query, encode_reply, parse_query
+from ambit.core.dns import Rcode, Record, Type, encode_query, encode_reply, parse_query
 from ambit.model.service import Service
 from ambit.node.dns.answer import Client
 from ambit.node.dns.forward import Forwarder
@@ -171,3 +172,91 @@ async def test_any_bytes_get_a_reply_or_none_and_never_an_error(noise: bytes, ov
         if reply is not None and not isinstance(reply, bytes):
             reply = await reply
         assert reply is None or (reply[:2] == data[:2] and reply[2] & 0x80)
+
+
+@pytest.mark.netns
+async def test_a_reply_is_changed_only_where_the_nameserver_cannot_know(tmp_path: Path) -> None:
+    """An alias that ends in the mesh gets its addresses; a name of the mesh exists for every type; all other bytes,
+    options and flags that nobody here understands included, are the nameserver's own."""
+
+    def upstream(data: bytes, over_tcp: bool) -> bytes:
+        query = parse_query(data)
+        if query.name.startswith("alias"):
+            target = "web.default.svc.cluster.local" if query.name == "alias.example" else "else.example"
+            return encode_reply(query, answers=[Record(query.name, 7, target, Type.CNAME)])
+        reply = bytearray(encode_reply(query, Rcode.NXDOMAIN))
+        reply[3] |= 0x70
+        return bytes(reply) + b"what follows"
+
+    async with fabric(tmp_path) as built:
+        pod, other = await built.attach("a", "node1"), await built.attach("b", "node2")
+        async with nameserver(upstream, other.netns, str(other.addresses[0])) as port:
+            proxy = PodDns(pod.netns, Client("default"), MESH, [(other.addresses[0], port)])
+            try:
+                for over_tcp in (False, True):
+                    query = dns.message.make_query("Alias.Example.", "A", use_edns=0, payload=1232)
+                    finished = await replied(proxy, query.to_wire(), over_tcp)
+                    reply = dns.message.from_wire(finished)
+                    assert [rrset.to_text() for rrset in reply.answer] == [
+                        "Alias.Example. 7 IN CNAME web.default.svc.cluster.local.",
+                        "web.default.svc.cluster.local. 30 IN A 10.96.0.20",
+                    ]
+                    assert reply.id == query.id
+                    assert not reply.flags & dns.flags.AA
+                    for name, kind in (
+                        ("alias-out.example", 1),
+                        ("nowhere.example", 1),
+                        ("nowhere.example", 65),
+                    ):
+                        asked = encode_query(name, kind, 4711)
+                        assert await replied(proxy, asked, over_tcp) == upstream(asked, over_tcp)
+                    asked = encode_query("web.default.svc.cluster.local", 65, 4711)
+                    exists = bytearray(upstream(asked, over_tcp))
+                    assert exists[3] & 15 == Rcode.NXDOMAIN
+                    exists[3] &= 0xF0
+                    assert await replied(proxy, asked, over_tcp) == bytes(exists)
+            finally:
+                await proxy.close()
+
+
+@pytest.mark.netns
+async def test_nothing_that_a_nameserver_says_breaks_or_stays() -> None:
+    """Noise, noise behind the right beginning, and damage at one place. Nobody waits afterwards."""
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as server:
+        server.bind(("127.0.0.1", 0))
+        server.setblocking(False)
+        loop = asyncio.get_running_loop()
+        own = Path("/proc/self/ns/net")
+        nameservers = [(ip_address("127.0.0.1"), server.getsockname()[1])]
+        proxy = PodDns(own, Client("default"), MESH, nameservers)
+        generator = random.Random(20)
+        try:
+            for number in range(200):
+                asked = encode_query("alias.example", Type.A, number)
+                waiting = asyncio.ensure_future(replied(proxy, asked, over_tcp=False))
+                data, peer = await loop.sock_recvfrom(server, 4096)
+                query = parse_query(data)
+                chain = [
+                    Record("alias.example", 7, "b.example", Type.CNAME),
+                    Record("b.example", 7, "web.default.svc.cluster.local", Type.CNAME),
+                ]
+                reply = bytearray(encode_reply(query, answers=chain))
+                noise = generator.randbytes(generator.randrange(40))
+                if number % 2:
+                    reply[12 + len(query.question) :] = noise
+                else:
+                    reply[generator.randrange(4 + len(query.question), len(reply))] = number
+                reply[:2], reply[12 : 12 + len(query.question)] = data[:2], query.question
+                await loop.sock_sendto(server, bytes(reply), peer)
+                assert (await waiting)[:2] == asked[:2]
+            assert proxy.waiting == 0
+        finally:
+            await proxy.close()
+
+
+async def replied(proxy: PodDns, data: bytes, over_tcp: bool) -> bytes:
+    reply = proxy.handle(data, over_tcp)
+    if reply is not None and not isinstance(reply, bytes):
+        reply = await reply
+    assert reply is not None
+    return reply

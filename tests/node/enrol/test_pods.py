@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from ambit.core.identity import Identity
-from ambit.node.enrol.names import nameservers
 from ambit.node.enrol.pods import namespace_decoder, pod_decoder, wanted
 from ambit.node.enrol.sandbox import find
 
@@ -90,15 +89,6 @@ def test_a_sandbox_is_found_by_the_pod_runners_record(tmp_path: Path) -> None:
     assert find(sandboxes, namespaces, "u1", ()) == ("s1", str(namespaces / "s1"))
     assert find(sandboxes, namespaces, "u2", ()) is None
     assert find(sandboxes, namespaces, "u3", ()) is None
-
-
-def test_nameservers_of_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "resolv.conf"
-    path.write_text(
-        "search a b\nnameserver 10.0.0.53\n# nameserver 1.1.1.1\nnameserver fd00::53\nnameserver x\n"
-    )
-    assert nameservers(path) == [ipaddress.ip_address("10.0.0.53"), ipaddress.ip_address("fd00::53")]
-    assert nameservers(tmp_path / "absent") == []
 
 
 def test_which_ports_a_kubelet_opens() -> None:

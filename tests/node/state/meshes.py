@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ambit.core.identity import Identity
 from ambit.model.policy import Action, Authorization, Scope
-from ambit.model.service import Service, VirtualAddress
+from ambit.model.service import Service, VirtualAddress, Visibility
 from ambit.model.workload import NetworkMode, Port, TunnelProtocol, Workload
 from ambit.node.state.mesh import MeshState
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, Value, to_resource, type_of
@@ -40,13 +40,14 @@ workloads = st.builds(
     policies=st.lists(st.sampled_from(["default/p", "default/q"]), unique=True, max_size=2).map(tuple),
 ).filter(lambda made: made.identity.namespace == made.namespace)
 services = st.builds(
-    lambda key, addresses, canonical: Service(
+    lambda key, addresses, canonical, visibility: Service(
         name=key.partition("/")[2].partition(".")[0],
         namespace=key.partition("/")[0],
         hostname=key.partition("/")[2],
         addresses=addresses,
         ports=(Port(80, 8080),),
         canonical=canonical,
+        visibility=visibility,
     ),
     st.sampled_from(KEYS),
     st.lists(
@@ -61,6 +62,7 @@ services = st.builds(
         max_size=3,
     ).map(tuple),
     st.booleans(),
+    st.sampled_from(Visibility),
 )
 policies = st.builds(
     Authorization,

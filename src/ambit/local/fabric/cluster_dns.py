@@ -75,6 +75,8 @@ class ClusterDns:
             return error_reply(data, Rcode.FORMERR)
         if query.opcode != 0:
             return encode_reply(query, Rcode.NOTIMP)
+        if query.edns_version != 0:
+            return encode_reply(query, Rcode.BADVERS)
         if not self._catalog.is_synced:
             return self._answer_later(query, over_tcp)
         return self._answer(query, over_tcp)

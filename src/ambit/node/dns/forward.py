@@ -13,9 +13,8 @@ from collections.abc import Callable, Sequence
 
 from ambit.core.address import Address
 
-UDP_TIMEOUT = 2.0
-TCP_TIMEOUT = 5.0
-"""Seconds for one nameserver; then the next one is asked."""
+TIMEOUT = 5.0
+"""Seconds for all nameservers together; each gets an equal part of what is left (ztunnel's default)."""
 
 OpenSocket = Callable[[int, int], socket.socket]
 """Makes a socket of a family and a kind in the right namespace; blocks for well under a millisecond."""
@@ -24,17 +23,31 @@ OpenSocket = Callable[[int, int], socket.socket]
 class Forwarder:
     """Asks the nameservers in order until one answers."""
 
-    def __init__(self, nameservers: Sequence[tuple[Address, int]], open_socket: OpenSocket) -> None:
+    def __init__(
+        self,
+        nameservers: Sequence[tuple[Address, int]],
+        open_socket: OpenSocket,
+        timeout: float = TIMEOUT,
+    ) -> None:
         self._upstreams = [_Upstream(address, port, open_socket) for address, port in nameservers]
+        self._timeout = timeout
 
     async def ask(self, query: bytes, over_tcp: bool) -> bytes | None:
         """The nameserver's reply, None when none answers."""
-        for upstream in self._upstreams:
+        clock = asyncio.get_running_loop().time
+        end = clock() + self._timeout
+        for asked, upstream in enumerate(self._upstreams):
             try:
-                return await (upstream.ask_tcp(query) if over_tcp else upstream.ask_udp(query))
+                async with asyncio.timeout((end - clock()) / (len(self._upstreams) - asked)):
+                    return await (upstream.ask_tcp(query) if over_tcp else upstream.ask_udp(query))
             except (OSError, TimeoutError, asyncio.IncompleteReadError):
                 continue
         return None
+
+    @property
+    def waiting(self) -> int:
+        """Questions by UDP whose answers are still to come."""
+        return sum(upstream.waiting for upstream in self._upstreams)
 
     def close(self) -> None:
         for upstream in self._upstreams:
@@ -49,8 +62,12 @@ class _Upstream:
         self._udp: socket.socket | None = None
         self._waiting: dict[int, tuple[bytes, asyncio.Future[bytes]]] = {}
 
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
     async def ask_udp(self, query: bytes) -> bytes:
-        """Raises OSError or TimeoutError."""
+        """Raises OSError."""
         sock = self._udp or self._open_udp()
         number = secrets.randbelow(65536)
         while number in self._waiting:
@@ -59,23 +76,21 @@ class _Upstream:
         self._waiting[number] = (_question(query), answer)
         try:
             sock.send(number.to_bytes(2, "big") + query[2:])
-            async with asyncio.timeout(UDP_TIMEOUT):
-                return query[:2] + (await answer)[2:]
+            return query[:2] + (await answer)[2:]
         finally:
             del self._waiting[number]
 
     async def ask_tcp(self, query: bytes) -> bytes:
-        """Raises OSError, TimeoutError or IncompleteReadError."""
+        """Raises OSError or IncompleteReadError."""
         sock = self._open(self._family, socket.SOCK_STREAM)
         sock.setblocking(False)
         writer: asyncio.StreamWriter | None = None
         try:
-            async with asyncio.timeout(TCP_TIMEOUT):
-                await asyncio.get_running_loop().sock_connect(sock, self._peer)
-                reader, writer = await asyncio.open_connection(sock=sock)
-                writer.write(len(query).to_bytes(2, "big") + query)
-                size = int.from_bytes(await reader.readexactly(2), "big")
-                return await reader.readexactly(size)
+            await asyncio.get_running_loop().sock_connect(sock, self._peer)
+            reader, writer = await asyncio.open_connection(sock=sock)
+            writer.write(len(query).to_bytes(2, "big") + query)
+            size = int.from_bytes(await reader.readexactly(2), "big")
+            return await reader.readexactly(size)
         finally:
             if writer is not None:
                 writer.close()

@@ -12,10 +12,30 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from ambit.core.address import Address
-from ambit.core.dns import MAX_TCP, Malformed, Rcode, Soa, Srv, encode_reply, error_reply, parse_query
+from ambit.core.dns import (
+    MAX_TCP,
+    Malformed,
+    Query,
+    Rcode,
+    Soa,
+    Srv,
+    encode_reply,
+    error_reply,
+    parse_query,
+)
+from ambit.core.dns_reply import unfinished_chain
 from ambit.core.names import DNS_PORT, PROXY_MARK
 from ambit.model.service import Service
-from ambit.node.dns.answer import Client, ServiceNames, Settings, answer
+from ambit.node.dns.answer import (
+    Client,
+    Resolution,
+    ServiceNames,
+    Settings,
+    answer,
+    asks_for_addresses,
+    find,
+    finish,
+)
 from ambit.node.dns.forward import Forwarder
 from ambit.node.dns.server import DnsServer, listen
 from ambit.node.netns.enter import in_namespace
@@ -57,7 +77,8 @@ class PodDns:
         self._on_query = on_query
         self._on_forwarded = on_forwarded
         self._port = port
-        self._forwarder = Forwarder(nameservers, self._open)
+        self.nameservers = tuple(nameservers)
+        self._forwarder = Forwarder(nameservers, self._open, self._settings.forward_timeout)
         self._server: DnsServer | None = None
 
     async def start(self) -> None:
@@ -81,13 +102,34 @@ class PodDns:
         resolution = answer(query, self.client, self._view, self._settings, random.shuffle)
         self._on_query(query.type, over_tcp)
         if resolution is None:
-            return self._forward(query.type, data, over_tcp)
+            return self._forward(query, data, over_tcp)
+        return self._answered(query, resolution, data, over_tcp)
+
+    async def ask(self, data: bytes, over_tcp: bool = False) -> bytes | None:
+        """What the pod's nameservers say themselves, asked from inside the pod; None when none answers."""
+        return await self._forwarder.ask(data, over_tcp)
+
+    @property
+    def waiting(self) -> int:
+        """Questions that nameservers have not answered yet."""
+        return self._forwarder.waiting
+
+    def _answered(
+        self,
+        query: Query,
+        resolution: Resolution,
+        data: bytes,
+        over_tcp: bool,
+        *,
+        authoritative: bool = True,
+    ) -> bytes | Awaitable[bytes] | None:
         try:
             reply = encode_reply(
                 query,
                 resolution.rcode,
                 resolution.answers,
-                authoritative=resolution.service is not None,
+                authorities=resolution.authorities,
+                authoritative=authoritative and resolution.service is not None,
                 limit=MAX_TCP if over_tcp else query.reply_limit,
             )
         except Malformed:
@@ -98,11 +140,27 @@ class PodDns:
         prepared = self._on_resolved(resolution.service, addresses)
         return reply if prepared is None else _after(prepared, reply)
 
-    async def _forward(self, kind: int, data: bytes, over_tcp: bool) -> bytes | None:
+    async def _forward(self, query: Query, data: bytes, over_tcp: bool) -> bytes | None:
+        """The nameserver's reply as it is, but for two things that it cannot know: where an alias leads that ends in
+        the mesh, and that a name which the mesh answers exists for other types as well."""
         began = time.perf_counter()
         reply = await self._forwarder.ask(data, over_tcp)
-        self._on_forwarded(kind, over_tcp, time.perf_counter() - began, reply is not None)
-        return reply or error_reply(data, Rcode.SERVFAIL)
+        self._on_forwarded(query.type, over_tcp, time.perf_counter() - began, reply is not None)
+        if reply is None or len(reply) < 4:
+            return error_reply(data, Rcode.SERVFAIL)
+        if asks_for_addresses(query):
+            chain = unfinished_chain(reply, query.name)
+            finished = chain and finish(query, chain, self.client, self._view, self._settings, random.shuffle)
+            if finished:
+                answered = self._answered(query, finished, data, over_tcp, authoritative=False)
+                return answered if answered is None or isinstance(answered, bytes) else await answered
+        elif reply[3] & 15 == Rcode.NXDOMAIN and self._exists(query):
+            return reply[:3] + bytes((reply[3] & 0xF0,)) + reply[4:]
+        return reply
+
+    def _exists(self, query: Query) -> bool:
+        found = find(query.name, self.client, self._view, self._settings) if query.name else None
+        return found is not None and not found.candidate.search
 
     def _open(self, family: int, kind: int) -> socket.socket:
         def make() -> socket.socket:

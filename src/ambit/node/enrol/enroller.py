@@ -53,7 +53,7 @@ _decoder = msgspec.json.Decoder(Sandbox)
 class PodNames(Protocol):
     """DNS inside pods."""
 
-    async def start(self, sandbox: Sandbox, pod: Pod | None) -> None:
+    async def start(self, sandbox: Sandbox) -> None:
         """Answers in the pod's namespace on port 15053. Raises AmbitError."""
 
     async def stop(self, uid: str) -> None: ...
@@ -146,7 +146,8 @@ class Enroller:
             if known is None:  # it ended or left the mesh meanwhile
                 return
             sandbox = known
-            await self._dns.start(sandbox, None)
+            if sandbox.dns:
+                await self._dns.start(sandbox)
             rules = Capture(dns=sandbox.dns, inbound=sandbox.inbound)
             if not sandbox.leaving and not await capture.is_redirected(sandbox.netns, rules):
                 _log.warning("the redirection of pod %s/%s was not as written: repaired", *sandbox.key)
@@ -246,7 +247,7 @@ class Enroller:
                 raise AmbitError(f"Envoy rejected the listeners: {problem}")  # noqa: TRY301
             await wait_listening(sandbox.netns, _LISTENERS)
             if sandbox.dns:
-                await self._dns.start(sandbox, pod)
+                await self._dns.start(sandbox)
             if self._probes is not None:
                 await self._probes.admit(sandbox.uid, sandbox.addresses, _probed(sandbox))
             await capture.redirect(sandbox.netns, Capture(dns=sandbox.dns, inbound=sandbox.inbound))
@@ -375,6 +376,9 @@ def _described(sandbox: Sandbox, pod: Pod, started: bool) -> Sandbox:
         sandbox,
         account=pod.spec.service_account_name,
         dns=pod.captures_dns,
+        dns_policy=pod.spec.dns_policy,
+        nameservers=pod.spec.dns_config.nameservers,
+        searches=pod.spec.dns_config.searches,
         inbound=pod.captures_inbound,
         probe_ports=pod.probe_ports,
     )

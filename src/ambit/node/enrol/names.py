@@ -1,6 +1,5 @@
 """DNS inside captured pods: one proxy per pod, over the mesh's state."""
 
-import contextlib
 import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -13,8 +12,8 @@ from ambit.core.dns import Type
 from ambit.core.errors import EnvironmentProblem
 from ambit.model.service import Service
 from ambit.node.dns.answer import Client, Settings
+from ambit.node.dns.names import Resolver, parse_resolv_conf, pod_resolver
 from ambit.node.dns.pod import PodDns
-from ambit.node.enrol.pods import Pod
 from ambit.node.enrol.sandbox import Sandbox
 from ambit.node.state.mesh import MeshState
 
@@ -53,9 +52,9 @@ class Asked(msgspec.Struct):
 
 
 class MeshNames:
-    """Starts and stops the DNS proxies of pods. Unknown names go to the nameservers of `resolv_conf`, the
-    agent's own file, as ztunnel does; a pod's `dnsConfig` goes before it. `prepare` hears what a pod is about to
-    connect to; its name's answer waits a moment for what that returns."""
+    """Starts and stops the DNS proxies of pods. Unknown names go to the nameservers of `resolv_conf`, the agent's own
+    file, as ztunnel does, and to those of the pod's `dnsConfig` (`pod_resolver`). `prepare` hears what a pod is about
+    to connect to; its name's answer waits a moment for what that returns."""
 
     def __init__(
         self,
@@ -77,18 +76,15 @@ class MeshNames:
     def __len__(self) -> int:
         return len(self._proxies)
 
-    async def start(self, sandbox: Sandbox, pod: Pod | None) -> None:
+    async def start(self, sandbox: Sandbox) -> None:
         """Raises EnvironmentProblem."""
         await self.stop(sandbox.uid)
-        config = pod.spec.dns_config if pod is not None else None
-        own = [ipaddress.ip_address(text) for text in config.nameservers] if config is not None else []
+        resolver = self._resolver(sandbox)
         proxy = PodDns(
             Path(sandbox.netns),
-            Client(
-                sandbox.namespace, self._network, sandbox.uid, config.searches if config is not None else ()
-            ),
+            Client(sandbox.namespace, self._network, sandbox.uid, resolver.searches),
             self._state,
-            [(address, 53) for address in own or nameservers(self._resolv_conf)],
+            [(address, 53) for address in resolver.nameservers],
             settings=self._settings,
             on_resolved=lambda service, found: self._prepare(sandbox, destinations(service, found)),
             on_query=lambda kind, over_tcp: self._count(sandbox, kind, over_tcp),
@@ -108,6 +104,18 @@ class MeshNames:
         proxy = self._proxies.pop(uid, None)
         if proxy is not None:
             await proxy.close()
+
+    def of(self, uid: str) -> PodDns | None:
+        """The proxy of a captured pod; None when there is none."""
+        return self._proxies.get(uid)
+
+    def _resolver(self, sandbox: Sandbox) -> Resolver:
+        try:
+            node = parse_resolv_conf(self._resolv_conf.read_text())
+        except OSError:
+            node = Resolver()
+        own = Resolver(tuple(map(ipaddress.ip_address, sandbox.nameservers)), sandbox.searches)
+        return pod_resolver(sandbox.dns_policy, own, node, sandbox.namespace, self._settings.domain)
 
     def _count(self, sandbox: Sandbox, kind: int, over_tcp: bool) -> None:
         self._asked(sandbox, kind, over_tcp).requests += 1
@@ -142,15 +150,3 @@ def _type_name(kind: int) -> str:
         return Type(kind).name
     except ValueError:
         return "other"
-
-
-def nameservers(resolv_conf: Path) -> Sequence[Address]:
-    """Addresses of the `nameserver` lines; none when the file cannot be read."""
-    found: list[Address] = []
-    with contextlib.suppress(OSError):
-        for line in resolv_conf.read_text().splitlines():
-            words = line.split()
-            if len(words) > 1 and words[0] == "nameserver":
-                with contextlib.suppress(ValueError):
-                    found.append(ipaddress.ip_address(words[1]))
-    return found

@@ -78,6 +78,7 @@ class _Spec(msgspec.Struct, frozen=True, rename="camel"):
     init_containers: tuple[_Container, ...] = ()
     host_network: bool = False
     service_account_name: str = "default"
+    dns_policy: str = "ClusterFirst"
     dns_config: _DnsConfig = _DnsConfig()
 
 

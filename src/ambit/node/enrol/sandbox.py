@@ -30,6 +30,10 @@ class Sandbox(msgspec.Struct, frozen=True):
     device: int = 0
     inode: int = 0
     dns: bool = True
+    dns_policy: str = "ClusterFirst"
+    nameservers: tuple[str, ...] = ()
+    searches: tuple[str, ...] = ()
+    """The pod's `dnsPolicy` and `dnsConfig`."""
     inbound: bool = True
     probe_ports: tuple[int, ...] = ()
     open_before: tuple[int, ...] = ()

@@ -175,9 +175,12 @@ class MeshState:
         self, network: str, address: Address, *, client_namespace: str = ""
     ) -> Service | None:
         """Exact addresses before ranges, narrow ranges before wide ones; then as `select_service` chooses."""
-        names = self._names_at(_SERVICE, network, address) or self._names_around(network, address)
-        found = [service for name in names if (service := self.service(name)) is not None]
-        return select_service(found, network, address, client_namespace)
+        for names in self._names_around(network, address):
+            found = [service for name in names if (service := self.service(name)) is not None]
+            chosen = select_service(found, network, address, client_namespace)
+            if chosen is not None:
+                return chosen
+        return None
 
     def services_by_hostname(self, hostname: str) -> tuple[Service, ...]:
         """All services of this fully qualified name (lower case), in any namespace."""
@@ -248,7 +251,9 @@ class MeshState:
         )
         return [name for (name,) in rows]
 
-    def _names_around(self, network: str, address: Address) -> list[str]:
+    def _names_around(self, network: str, address: Address) -> Iterator[list[str]]:
+        """Services at this address, then those of the ranges that hold it, narrow ones first."""
+        yield self._names_at(_SERVICE, network, address)
         prefixes = self._rows(
             _RANGE_LENGTHS,
             network,
@@ -261,9 +266,7 @@ class MeshState:
                 _masked(address.packed, prefix),
                 prefix,
             )
-            if rows:
-                return [name for (name,) in rows]
-        return []
+            yield [name for (name,) in rows]
 
     def _value(self, type_url: str, name: str, wanted: type[V]) -> V | None:
         key = (type_url, name)
