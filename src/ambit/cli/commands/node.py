@@ -29,10 +29,10 @@ def command() -> None:
 @click.option("--context", help="Context of the kubeconfig.")
 @click.option(
     "--control",
-    envvar="CONTROL_ADDRESS",
+    envvar=["AMBIT_XDS_ADDRESS", "CONTROL_ADDRESS"],
     default=f"istiod.{names.SYSTEM_NAMESPACE}.svc:{names.CONTROL_TLS_PORT}",
     show_default=True,
-    help="The control plane, HOST:PORT.",
+    help="The control plane, ambit's or another that speaks the workload API: HOST:PORT or https://HOST:PORT.",
 )
 @click.option(
     "--root-cert",
@@ -134,6 +134,7 @@ def command() -> None:
 @log_options
 def run(
     node: str,
+    control: str,
     run_dir: Path | None,
     state_dir: Path,
     root_cert: Path,
@@ -154,12 +155,13 @@ def run(
 
     from ambit.daemon.logs import set_up
     from ambit.node.main import main
-    from ambit.node.settings import AgentSettings
+    from ambit.node.settings import AgentSettings, control_address
 
     settings = msgspec.convert(
         {
             **others,
             "node": node,
+            "control": control_address(control),
             "run": run_dir or Path("/run/ambit/nodes") / node,
             "state": state_dir,
             "root_cert": root_cert if str(root_cert) != "." else None,

@@ -1,12 +1,14 @@
 """A workload's key and certificate, as values: requests made, answers checked. Pure but for the key's randomness.
 
-The answer is a list of PEM texts, leaf first and roots last, as `istio.v1.auth` returns it.
+The answer is a list of PEM texts, leaf first and roots last, as `istio.v1.auth` returns it. Ours has all roots in its
+last text, istiod each in one of its own, so whatever at the end signed itself is a root.
 """
 
 import datetime as dt
 
 import msgspec
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -59,8 +61,11 @@ def checked(identity: Identity, key: ec.EllipticCurvePrivateKey, answer: list[st
     key_pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    chain = "".join(_line_ended(part) for part in answer[:-1]).encode()
-    certificate = parsed(key_pem, chain, _line_ended(answer[-1]).encode())
+    texts = [_line_ended(text).encode() for text in answer]
+    first = len(texts) - 1
+    while first > 1 and _are_roots(texts[first - 1]):
+        first -= 1
+    certificate = parsed(key_pem, b"".join(texts[:first]), b"".join(texts[first:]))
     if certificate.identity != identity:
         raise ValueError(f"the certificate is for {certificate.identity}, not for {identity}")
     return certificate
@@ -91,6 +96,16 @@ def parsed(key: bytes, chain: bytes, roots: bytes) -> Certificate:
         leaf.serial_number,
         _signer(leaf),
     )
+
+
+def _are_roots(pem: bytes) -> bool:
+    """Whether each of these certificates signed itself. Raises ValueError."""
+    for each in x509.load_pem_x509_certificates(pem):
+        try:
+            each.verify_directly_issued_by(each)
+        except (ValueError, TypeError, InvalidSignature):
+            return False
+    return True
 
 
 def _signer(leaf: x509.Certificate) -> str:
