@@ -23,6 +23,15 @@ def test_destinations(pod: str, address, port: int, generation: int) -> None:  #
     assert not name.startswith(names.destination_prefix(pod, generation + 1))
 
 
+@given(PODS, st.lists(PART, min_size=1, max_size=4).map(".".join), st.integers(1, 65535), st.integers(0, 50))
+def test_host_names(pod: str, hostname: str, port: int, generation: int) -> None:
+    name = names.resolved(pod, hostname, port, generation)
+    assert names.parse_cluster(name) == names.Resolved(pod, hostname, port, generation)
+    assert names.pod_of(name) == pod
+    assert names.generation_of(name) == generation
+    assert names.forms(name) == {name}
+
+
 @given(IDENTITIES, SERVICES)
 def test_tunnels(identity: Identity, service: str) -> None:
     name = names.tunnel(identity, service)
@@ -51,7 +60,18 @@ def test_resources_of_a_pod(pod: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "dst|", "dst|a/b/c", "dst|a/b/c|1.2.3.4", "hbone|x", "refused", "local|a/b/c"]
+    "name",
+    [
+        "",
+        "dst|",
+        "dns|a/b/c",
+        "dns|a/b/c|x",
+        "dst|a/b/c",
+        "dst|a/b/c|1.2.3.4",
+        "hbone|x",
+        "refused",
+        "local|a/b/c",
+    ],
 )
 def test_other_names_ask_for_nothing(name: str) -> None:
     with pytest.raises(ValueError):

@@ -5,7 +5,7 @@ import ipaddress
 from ambit.core.identity import Identity
 from ambit.envoy import names
 from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Prefix, Presence, Rule, Scope
-from ambit.model.service import Service, VirtualAddress
+from ambit.model.service import BalancingMode, LoadBalancing, Service, VirtualAddress
 from ambit.model.view import Snapshot
 from ambit.model.workload import GatewayAddress, Port, TunnelProtocol, Workload
 from ambit.plan import node_proxy
@@ -65,6 +65,26 @@ GUARDED = Service(
     ports=(Port(80, 8080),),
     waypoint=GatewayAddress(port=15008, address=ipaddress.ip_address("10.244.2.3")),
 )
+EXTERNAL = {"default/db.example.com": (Port(5432, 6432),)}
+OUTSIDE = Service(
+    name="database",
+    namespace="default",
+    hostname="db.example.com",
+    addresses=(VirtualAddress("", ipaddress.ip_address("240.240.0.7")),),
+    ports=(Port(5432, 5432),),
+)
+BY_NAME = workload(
+    "by-name", hostname="db.example.org", tunnel=TunnelProtocol.NONE, services=EXTERNAL, node=""
+)
+BY_ADDRESS = workload("by-address", "2001:db8::7", tunnel=TunnelProtocol.NONE, services=EXTERNAL, node="")
+RANGE = Service(
+    name="range",
+    namespace="default",
+    hostname="range.example.com",
+    addresses=(VirtualAddress("", ipaddress.ip_address("198.51.100.0"), 24),),
+    ports=(Port(22, 22),),
+    load_balancing=LoadBalancing(mode=BalancingMode.PASSTHROUGH),
+)
 POLICIES = (
     Authorization(
         "only-client",
@@ -97,7 +117,11 @@ GUARD = workload(
     "guard", "10.244.1.4", node="node1", policies=("default/only-client", "default/no-outsiders")
 )
 SETTINGS = NodeSettings(node="node1")
-VIEW = Snapshot([CLIENT, NEAR, FAR, PLAIN, GUARD], [SERVICE, EMPTY, GUARDED], POLICIES)
+VIEW = Snapshot(
+    [CLIENT, NEAR, FAR, PLAIN, GUARD, BY_NAME, BY_ADDRESS],
+    [SERVICE, EMPTY, GUARDED, OUTSIDE, RANGE],
+    POLICIES,
+)
 PODS = LocalPods(map(pod, (CLIENT, NEAR, GUARD)))
 DESTINATIONS = {
     "tunnel": ("10.244.2.3", 8080),
@@ -110,6 +134,8 @@ DESTINATIONS = {
     "no_endpoint": ("10.96.0.21", 80),
     "waypoint": ("10.96.0.22", 80),
     "reserved": ("192.0.2.1", 15008),
+    "outside": ("240.240.0.7", 5432),
+    "range": ("198.51.100.9", 22),
 }
 
 
@@ -123,6 +149,8 @@ def resources() -> dict[str, PlannedResource]:
     for label, (address, port) in DESTINATIONS.items():
         name = names.destination(client.key, ipaddress.ip_address(address), port)
         found[f"dst_{label}"] = node_proxy.destination(name, VIEW, PODS, SETTINGS)
+    name = names.resolved(client.key, BY_NAME.hostname, 6432)
+    found["dns_name"] = node_proxy.destination(name, VIEW, PODS, SETTINGS)
     name = names.tunnel(FAR.identity, SERVICE.key)
     found["hbone_service"] = node_proxy.destination(name, VIEW, PODS, SETTINGS)
     # These differ from the open pod's in names only.

@@ -3,14 +3,15 @@
 Pods share no upstream connection: the source pod's namespace and certificate come as hashable filter state.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
 from envoy.config.cluster.v3 import cluster_pb2
-from envoy.config.core.v3 import address_pb2, base_pb2, protocol_pb2, socket_option_pb2
+from envoy.config.core.v3 import address_pb2, base_pb2, protocol_pb2, resolver_pb2, socket_option_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.extensions.local_address_selectors.filter_state_override.v3 import config_pb2 as selector_pb2
+from envoy.extensions.network.dns_resolver.cares.v3 import cares_dns_resolver_pb2
 from envoy.extensions.transport_sockets.internal_upstream.v3 import internal_upstream_pb2
 from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
@@ -37,6 +38,13 @@ _TRANSPORT_SOCKET_MATCH = "envoy.transport_socket_match"
 _PIN = "pin"
 _NOBODY = "spiffe://nobody"
 _SOL_SOCKET, _SO_MARK = 1, 36
+
+
+_LOOKUPS = {
+    (True, True): cluster_pb2.Cluster.V4_PREFERRED,
+    (True, False): cluster_pb2.Cluster.V4_ONLY,
+    (False, True): cluster_pb2.Cluster.V6_ONLY,
+}
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -70,6 +78,47 @@ def inside(name: str, netns: str, tags: Mapping[str, str]) -> Any:
     pod."""
     cluster = _original_destination(name, tags)
     cluster.upstream_bind_config.CopyFrom(_bind(netns))
+    return cluster
+
+
+def resolved(name: str, hostname: str, port: int, families: Collection[int], tags: Mapping[str, str]) -> Any:
+    """What `hostname` resolves to in these families (IPv4 if it has both), in turns, dialled from the source pod's
+    namespace. The nameservers are those of Envoy's own place; the name is taken as it is, never with a search
+    domain."""
+    cluster = _cluster(name, cluster_pb2.Cluster.STRICT_DNS, tags)
+    cluster.lb_policy = cluster_pb2.Cluster.ROUND_ROBIN
+    cluster.connect_timeout.CopyFrom(seconds(defaults.CONNECT_TIMEOUT))
+    cluster.dns_lookup_family = _LOOKUPS[4 in families, 6 in families]
+    cluster.respect_dns_ttl = True
+    cluster.dns_refresh_rate.CopyFrom(seconds(defaults.RESOLVE_USUAL))
+    cluster.dns_failure_refresh_rate.base_interval.CopyFrom(seconds(defaults.RESOLVE_FAILED_FIRST))
+    cluster.dns_failure_refresh_rate.max_interval.CopyFrom(seconds(defaults.RESOLVE_FAILED_LAST))
+    cluster.typed_dns_resolver_config.CopyFrom(
+        extension(
+            "envoy.network.dns_resolver.cares",
+            cares_dns_resolver_pb2.CaresDnsResolverConfig(
+                filter_unroutable_families=False,
+                dns_resolver_options=resolver_pb2.DnsResolverOptions(no_default_search_domain=True),
+            ),
+        )
+    )
+    place = address_pb2.Address(socket_address=address_pb2.SocketAddress(address=hostname, port_value=port))
+    cluster.load_assignment.CopyFrom(
+        endpoint_pb2.ClusterLoadAssignment(
+            cluster_name=name,
+            endpoints=[
+                endpoint_components_pb2.LocalityLbEndpoints(
+                    lb_endpoints=[
+                        endpoint_components_pb2.LbEndpoint(
+                            endpoint=endpoint_components_pb2.Endpoint(address=place)
+                        )
+                    ]
+                )
+            ],
+        )
+    )
+    cluster.upstream_bind_config.CopyFrom(_bind_in_source())
+    _keepalive(cluster)
     return cluster
 
 

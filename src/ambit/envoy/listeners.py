@@ -1,4 +1,4 @@
-"""Listeners of a node proxy: three in each pod's namespace, and two internal ones that all pods share.
+"""Listeners of a node proxy: three in each pod's namespace, and three internal ones that all pods share.
 
 None of them depends on policies, services or other workloads (those come as clusters, as an extension and as
 the plaintext listener's matcher), so ordinary changes never drain a connection.
@@ -193,6 +193,16 @@ def direct_originate() -> Any:
         names.DIRECT_ORIGINATE,
         [_original_destination(), _original_source()],
         tcp_proxy.on_demand(access_log.failures(names.LOG_TUNNEL)),
+    )
+
+
+def outside_originate() -> Any:
+    """Internal: goes on without a tunnel from the source pod's namespace, from an address of the destination's
+    family, which may be another than the client's."""
+    return _internal_listener(
+        names.OUTSIDE_ORIGINATE,
+        [_original_destination()],
+        tcp_proxy.on_demand(access_log.failures(names.LOG_TUNNEL), attempts=defaults.RESOLVED_ATTEMPTS),
     )
 
 

@@ -7,6 +7,7 @@
 | `policy\\|POD` | extension (ECDS): the pod's L4 authorization on HBONE |
 | `dst\\|POD\\|ADDRESS:PORT` | on-demand cluster: where this pod's connection to this destination goes |
 | `tun\\|POD\\|ADDRESS:PORT` | on-demand cluster: the endpoints of this destination that are reached through a tunnel |
+| `dns\\|POD\\|NAME:PORT` | on-demand cluster: what this name resolves to, dialled as the pod would |
 | `hbone\\|IDENTITY`, `hbone\\|SERVICE\\|IDENTITY` | on-demand cluster: tunnels to one identity |
 | `IDENTITY`, `c\\|IDENTITY` | secrets: a workload's certificate as server, and as client |
 | `trust` | secret: the roots of every trust domain |
@@ -21,12 +22,15 @@ import msgspec
 from ambit.core.address import Address, host_port, parse_host_port
 from ambit.core.identity import Identity
 
-ASKED, TUNNELLED = "dst", "tun"
-"""Forms of a destination's name."""
+ASKED, TUNNELLED, RESOLVED = "dst", "tun", "dns"
+"""Forms of a destination's name: the first two by its address, the last by the host name of an endpoint."""
 CONNECT_ORIGINATE = "connect_originate"
 """Internal listener: wraps what it gets into an HBONE tunnel named by the endpoint's metadata."""
 DIRECT_ORIGINATE = "direct_originate"
 """Internal listener: goes on to the destination named by the endpoint's metadata, without a tunnel."""
+OUTSIDE_ORIGINATE = "outside_originate"
+"""Internal listener: as `direct_originate`, for endpoints of any address family outside of the node: the connection
+is made in the source pod's namespace, from whichever of its addresses fits."""
 REFUSED = "refused"
 LIMITED = "limited"
 """Refuses new destinations of a pod that has too many of them."""
@@ -58,6 +62,15 @@ class Destination(msgspec.Struct, frozen=True):
     port: int
     generation: int = 0
     tunnelled: bool = False
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """A host name that a pod (`source`, a pod key) is led to."""
+
+    source: str
+    hostname: str
+    port: int
+    generation: int = 0
 
 
 class Tunnel(msgspec.Struct, frozen=True):
@@ -109,10 +122,16 @@ def tunnelled_prefix(source: str, generation: int = 0) -> str:
     return _prefix(TUNNELLED, source, generation)
 
 
+def resolved(source: str, hostname: str, port: int, generation: int = 0) -> str:
+    return f"{_prefix(RESOLVED, source, generation)}{hostname}:{port}"
+
+
 def forms(name: str) -> frozenset[str]:
-    """Both names of the destination that one of them stands for."""
+    """All names of the destination that one of them stands for."""
     kind, _, rest = name.partition("|")
     form, _ = _kind(kind)
+    if form == RESOLVED:
+        return frozenset({name})
     return frozenset(f"{each}{kind.removeprefix(form)}|{rest}" for each in (ASKED, TUNNELLED))
 
 
@@ -128,11 +147,14 @@ def client_secret(identity: Identity) -> str:
     return f"c|{identity.uri}"
 
 
-def parse_cluster(name: str) -> Destination | Tunnel:
+def parse_cluster(name: str) -> Destination | Resolved | Tunnel:
     """What an on-demand cluster's name asks for. Raises ValueError for any other name."""
     kind, _, rest = name.partition("|")
     first, separator, last = rest.rpartition("|")
     form, generation = _kind(kind)
+    if form == RESOLVED and separator:
+        hostname, _, digits = last.rpartition(":")
+        return Resolved(first, hostname, int(digits), generation)
     if form and separator:
         address, port = parse_host_port(last)
         return Destination(first, address, port, generation, tunnelled=form == TUNNELLED)
@@ -168,6 +190,6 @@ def _prefix(form: str, source: str, generation: int) -> str:
 def _kind(kind: str) -> tuple[str, int]:
     """Form and generation of a destination's kind; empty and 0 for other kinds."""
     form, dot, number = kind.partition(".")
-    if form not in {ASKED, TUNNELLED} or (dot and not number.isdecimal()):
+    if form not in {ASKED, TUNNELLED, RESOLVED} or (dot and not number.isdecimal()):
         return "", 0
     return form, int(number or 0)

@@ -26,9 +26,12 @@ def fixed(cluster: str, log: Any) -> Any:
     return _filter(_proxy(cluster, log))
 
 
-def on_demand(log: Any) -> Any:
-    """To the cluster that the connection's filter state names; refused if it names none."""
+def on_demand(log: Any, attempts: int = 1) -> Any:
+    """To the cluster that the connection's filter state names; refused if it names none. So many of its endpoints
+    are tried."""
     proxy = _proxy(names.REFUSED, log)
+    if attempts > 1:
+        proxy.max_connect_attempts.CopyFrom(uint32(attempts))
     proxy.on_demand.CopyFrom(_on_demand())
     return _filter(proxy)
 

@@ -27,7 +27,7 @@ from ambit.model.service import BalancingMode, LoadBalancing, Service
 from ambit.model.view import MeshView
 from ambit.model.workload import GatewayAddress, TunnelProtocol, Workload
 from ambit.plan import announcement
-from ambit.plan.endpoints import Choice, choices, preferred_address
+from ambit.plan.endpoints import Choice, NamedChoice, all_choices, choices, preferred_address
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings, workload_of
 from ambit.policy.decide import (
     NO_ALLOW_MATCHED,
@@ -79,6 +79,8 @@ def answer(
         return _refused(name, "no such destination")
     if isinstance(asked, names.Tunnel):
         return clusters.hbone(name, _pins(asked.identity, asked.service, view))
+    if isinstance(asked, names.Resolved):
+        return _resolved(name, asked, pods)
     found = _find(name, asked, view, pods, settings)
     family = asked.address.version
     source = pods.by_key(asked.source)
@@ -156,10 +158,13 @@ def _service(
         return _refused(name, f"service {service.key} has no port {asked.port}", tags)
     family = asked.address.version
     endpoints = [
-        _endpoint(source, choice, asked.generation, service, view, pods, settings)
-        for choice in choices(service, asked.port, family, view, settings)
-        if _is_tunnelled(choice.workload, settings)
-        or (choice.address.version == family and not _is_virtual(choice.address, source, view, settings))
+        _named_endpoint(source, asked, choice)
+        if isinstance(choice, NamedChoice)
+        else _endpoint(source, asked, choice, service, view, pods, settings)
+        for choice in all_choices(service, asked.port, family, view, settings)
+        if isinstance(choice, NamedChoice)
+        or _is_tunnelled(choice.workload, settings)
+        or _is_dialled(choice, source, family, view, pods, settings)
     ]
     if endpoints:
         return Balanced(tuple(endpoints), tags)
@@ -302,10 +307,55 @@ def _is_waypoint(source: LocalPod, gateway: GatewayAddress, view: MeshView, sett
     )
 
 
+def _is_dialled(
+    choice: Choice,
+    source: LocalPod,
+    family: int,
+    view: MeshView,
+    pods: LocalPods,
+    settings: NodeSettings,
+) -> bool:
+    """Whether an endpoint without a tunnel can be reached by a connection of this family. On the node it is made
+    from the client's address; elsewhere from any address that the pod has of the endpoint's family. One whose address
+    is a service's is left out: going on to it could come back here, without end."""
+    version = choice.address.version
+    if version != family and (
+        pods.by_address(choice.address) is not None
+        or all(address.version != version for address in source.addresses)
+    ):
+        return False
+    return (
+        view.service_by_address(settings.network, choice.address, client_namespace=source.namespace) is None
+    )
+
+
+def _named_endpoint(source: LocalPod, asked: names.Destination, choice: NamedChoice) -> clusters.Endpoint:
+    workload = choice.workload
+    target = f"{workload.hostname}:{choice.port}"
+    return clusters.Endpoint(
+        listener=names.OUTSIDE_ORIGINATE,
+        hop=(asked.address, asked.port),
+        cluster=names.resolved(source.key, workload.hostname, choice.port, asked.generation),
+        authority=target,
+        weight=workload.capacity,
+        tags={access_log.ROUTE: DIRECT, access_log.WORKLOAD: workload.uid, access_log.TARGET: target},
+    )
+
+
+def _resolved(name: str, asked: names.Resolved, pods: LocalPods) -> AnyMessage:
+    source = pods.by_key(asked.source)
+    if source is None:
+        return _refused(name, "the source pod is not on this node")
+    if asked.port in RESERVED_PORTS:
+        return _refused(name, f"port {asked.port} belongs to the mesh")
+    families = {address.version for address in source.addresses}
+    return clusters.resolved(name, asked.hostname, asked.port, families, {access_log.ROUTE: DIRECT})
+
+
 def _endpoint(
     source: LocalPod,
+    asked: names.Destination,
     choice: Choice,
-    generation: int,
     service: Service,
     view: MeshView,
     pods: LocalPods,
@@ -319,9 +369,11 @@ def _endpoint(
     # The pod's own answer decides; the tags say so here because this connection's log cannot see it.
     same_node = _same_node_tags(source, choice, local, view) if local is not None else {}
     return clusters.Endpoint(
-        listener=names.DIRECT_ORIGINATE,
+        listener=names.DIRECT_ORIGINATE
+        if choice.address.version == asked.address.version
+        else names.OUTSIDE_ORIGINATE,
         hop=(choice.address, choice.port),
-        cluster=names.destination(source.key, choice.address, choice.port, generation),
+        cluster=names.destination(source.key, choice.address, choice.port, asked.generation),
         weight=workload.capacity,
         tags={**_tags(choice, DIRECT), **same_node},
     )
@@ -351,12 +403,6 @@ def _is_tunnelled(workload: Workload, settings: NodeSettings) -> bool:
     """Endpoints on this node go on to their own address, which decides between same node and plain."""
     elsewhere = workload.node != settings.node or settings.same_node_tls
     return workload.tunnel == TunnelProtocol.HBONE and elsewhere and workload.waypoint is None
-
-
-def _is_virtual(address: Address, source: LocalPod, view: MeshView, settings: NodeSettings) -> bool:
-    """Whether an endpoint's address is a service's: going on to it could come back here, without end."""
-    found = view.service_by_address(settings.network, address, client_namespace=source.namespace)
-    return found is not None
 
 
 def _pins(identity: Identity, service: str, view: MeshView) -> list[str]:

@@ -1,8 +1,9 @@
 """Which workloads a connection to a service may go to (ztunnel `state.rs::load_balance`).
 
-An endpoint counts when it is healthy (or the service allows all), lies in this network, has an address and
-serves the port. Preference walks the service's scopes and stops at the first mismatch; STRICT keeps full
-matches only, FAILOVER the best rank only. Choice among those left is Envoy's, weighted by capacity.
+An endpoint counts when it is healthy (or the service allows all), lies in this network, has an address or a
+name that can be resolved, and serves the port. Preference walks the service's scopes and stops at the first
+mismatch; STRICT keeps full matches only, FAILOVER the best rank only. Choice among those left is Envoy's, weighted by
+capacity.
 """
 
 from collections.abc import Iterable
@@ -22,19 +23,37 @@ class Choice(msgspec.Struct, frozen=True):
     port: int
 
 
+class NamedChoice(msgspec.Struct, frozen=True):
+    """An endpoint without an address, to be resolved by its workload's host name."""
+
+    workload: Workload
+    port: int
+
+
+def all_choices(
+    service: Service, port: int, family: int, view: MeshView, settings: NodeSettings
+) -> tuple[Choice | NamedChoice, ...]:
+    """Endpoints for `port` of `service`, in order of uid; `family` (4 or 6) is preferred among addresses."""
+    balancing = service.load_balancing or LoadBalancing()
+    found: list[Choice | NamedChoice] = []
+    for workload in view.endpoints(service):
+        target = target_port(service, workload, port)
+        if not target or not _is_usable(workload, balancing, settings):
+            continue
+        address = preferred_address(workload.addresses, family)
+        if address is not None:
+            found.append(Choice(workload, address, target))
+        elif workload.hostname:
+            found.append(NamedChoice(workload, target))
+    return tuple(_nearest(found, balancing, settings))
+
+
 def choices(
     service: Service, port: int, family: int, view: MeshView, settings: NodeSettings
 ) -> tuple[Choice, ...]:
-    """Endpoints for `port` of `service`, in order of uid; `family` (4 or 6) is preferred among addresses."""
-    balancing = service.load_balancing or LoadBalancing()
-    found = [
-        Choice(workload, address, target)
-        for workload in view.endpoints(service)
-        if _is_usable(workload, balancing, settings)
-        and (target := target_port(service, workload, port))
-        and (address := preferred_address(workload.addresses, family)) is not None
-    ]
-    return tuple(_nearest(found, balancing, settings))
+    """Those of `all_choices` that have an address."""
+    found = all_choices(service, port, family, view, settings)
+    return tuple(each for each in found if isinstance(each, Choice))
 
 
 def target_port(service: Service, workload: Workload, port: int) -> int:
@@ -55,7 +74,9 @@ def _is_usable(workload: Workload, balancing: LoadBalancing, settings: NodeSetti
     return healthy and workload.network == settings.network and workload.capacity > 0
 
 
-def _nearest(found: list[Choice], balancing: LoadBalancing, settings: NodeSettings) -> list[Choice]:
+def _nearest(
+    found: list[Choice | NamedChoice], balancing: LoadBalancing, settings: NodeSettings
+) -> list[Choice | NamedChoice]:
     preference = balancing.routing_preference
     if not preference or balancing.mode not in {BalancingMode.STRICT, BalancingMode.FAILOVER}:
         return found

@@ -77,6 +77,7 @@ def shared_resources() -> tuple[PlannedResource, ...]:
         ),
         planned(LISTENER, names.CONNECT_ORIGINATE, listeners.connect_originate()),
         planned(LISTENER, names.DIRECT_ORIGINATE, listeners.direct_originate()),
+        planned(LISTENER, names.OUTSIDE_ORIGINATE, listeners.outside_originate()),
     )
 
 
