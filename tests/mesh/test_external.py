@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
 from ambit.testing.mesh import Mesh
 from tests.mesh.pods import apply_in, make_namespace, pod
@@ -78,7 +79,7 @@ def entry(name: str, host: str, **spec: Any) -> dict[str, Any]:
 
 
 def apply(mesh: Mesh, town: Town, *objects: dict[str, Any]) -> None:
-    mesh.kubectl("apply", "-n", town.inside, "-f", "-", stdin="\n---\n".join(map(json.dumps, objects)))
+    mesh.kubectl("apply", "-n", town.inside, "-f", "-", stdin=yaml.safe_dump_all(objects))
 
 
 def ask(mesh: Mesh, town: Town, *places: str, times: int = 1) -> list[tuple[str, str]]:

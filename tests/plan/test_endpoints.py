@@ -8,7 +8,7 @@ import pytest
 from ambit.model.service import BalancingMode, HealthPolicy, LoadBalancing, Scope, Service
 from ambit.model.view import Snapshot
 from ambit.model.workload import Locality, Port, Workload, WorkloadStatus
-from ambit.plan.endpoints import choices
+from ambit.plan.endpoints import Choice, NamedChoice, all_choices, choices
 from ambit.plan.node_proxy import NodeSettings
 from tests.plan.cases import workload
 
@@ -69,6 +69,15 @@ def test_the_family_that_was_asked_for(family: int) -> None:
     only6 = endpoint("b", addresses=(ipaddress.ip_address("fd00::9"),))
     found = choices(SERVICE, 80, family, Snapshot([endpoint("a"), only6]), SETTINGS)
     assert [each.address.version for each in found] == [family, 6]
+
+
+def test_one_without_an_address_is_chosen_by_its_name() -> None:
+    named = endpoint("b", addresses=(), hostname="b.test", locality=Locality("r1"))
+    view = Snapshot([endpoint("a"), named])
+    assert [type(each) for each in all_choices(SERVICE, 80, 4, view, SETTINGS)] == [Choice, NamedChoice]
+    assert [each.workload.name for each in choices(SERVICE, 80, 4, view, SETTINGS)] == ["a"]
+    near = all_choices(balanced(BalancingMode.FAILOVER, Scope.REGION), 80, 4, view, SETTINGS)
+    assert near == (NamedChoice(named, 8080),)
 
 
 def test_failover_keeps_the_best_rank() -> None:

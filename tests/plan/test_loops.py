@@ -1,11 +1,12 @@
 """Services whose endpoints are addresses of services: connections must not go in circles inside Envoy."""
 
 import ipaddress
+from typing import Any
 
 import pytest
 
 from ambit.envoy import names
-from ambit.model.service import Service, VirtualAddress
+from ambit.model.service import BalancingMode, LoadBalancing, Service, VirtualAddress
 from ambit.model.view import Snapshot
 from ambit.model.workload import NetworkMode, Port, TunnelProtocol
 from ambit.plan.destinations import answer
@@ -48,3 +49,53 @@ def test_an_endpoint_at_a_services_address_is_not_followed(one: str, two: str) -
     assert not alone.load_assignment.endpoints
     mixed = answer(name, Snapshot([*endpoints, outside], services.values()), LocalPods([source]), SETTINGS)
     assert len(mixed.load_assignment.endpoints[0].lb_endpoints) == 1
+
+
+RANGE = VirtualAddress("", ipaddress.ip_address("10.244.2.0"), 24)
+FAR = workload("far", "10.244.2.3")
+
+
+@pytest.mark.parametrize("mode", [BalancingMode.UNSPECIFIED, BalancingMode.PASSTHROUGH])
+@pytest.mark.parametrize("virtual_address", [RANGE, VirtualAddress("", ipaddress.ip_address("10.244.2.3"))])
+def test_a_range_or_a_service_that_lets_pass_never_takes_a_pod_out_of_the_mesh(
+    virtual_address: VirtualAddress, mode: BalancingMode
+) -> None:
+    """The way to the pod's own address stays a tunnel, whatever a ServiceEntry says about addresses around it."""
+    service = Service(
+        name="entry",
+        namespace="default",
+        hostname="entry.test",
+        addresses=(virtual_address,),
+        ports=(Port(80, 80),),
+        load_balancing=LoadBalancing(mode=mode),
+    )
+    source = pod(CLIENT)
+    name = names.destination(source.key, FAR.addresses[0], 80)
+    found = answer(name, Snapshot([FAR], [service]), LocalPods([source]), SETTINGS)
+    is_tunnel = [
+        each.endpoint.address.envoy_internal_address.server_listener_name for each in endpoints_of(found)
+    ]
+    is_service = virtual_address.prefix is None and mode is BalancingMode.UNSPECIFIED
+    assert is_tunnel == ([] if is_service else [names.CONNECT_ORIGINATE])
+
+
+def test_an_endpoint_inside_its_services_own_range_is_followed() -> None:
+    entry = Service(
+        name="entry", namespace="default", hostname="entry.test", addresses=(RANGE,), ports=(Port(80, 80),)
+    )
+    endpoint = workload(
+        "e", "10.244.2.9", tunnel=TunnelProtocol.NONE, node="", services={entry.key: (Port(80, 80),)}
+    )
+    source, view = pod(CLIENT), Snapshot([endpoint], [entry])
+    for address, listeners in (("10.244.2.77", [names.DIRECT_ORIGINATE]), ("10.244.2.9", [])):
+        name = names.destination(source.key, ipaddress.ip_address(address), 80)
+        found = answer(name, view, LocalPods([source]), SETTINGS)
+        named = [
+            each.endpoint.address.envoy_internal_address.server_listener_name for each in endpoints_of(found)
+        ]
+        assert named == listeners
+    assert found.type == found.ORIGINAL_DST
+
+
+def endpoints_of(cluster: Any) -> list[Any]:
+    return [each for locality in cluster.load_assignment.endpoints for each in locality.lb_endpoints]

@@ -162,3 +162,23 @@ def _say_own(host: Host):  # type: ignore[no-untyped-def]
         connection.sendall(f"{host.four} {client}".encode())
 
     return serve
+
+
+def test_an_endpoint_of_the_other_family_is_dialled_from_the_pods_own_address(
+    mesh: Mesh, outside: Host
+) -> None:
+    a = mesh.pods["a"]
+    mesh.services = [service(VIP, VIP6)]
+    for address, source in ((outside.six, a.six), (outside.four, a.four)):
+        only = Workload(
+            uid=f"only-{address.version}",
+            name="only",
+            namespace="default",
+            identity=a.identity,
+            addresses=(address,),
+            services=service().ports_of(9004),
+        )
+        mesh.others = [only]
+        mesh.update()
+        with outside.listen(9004):
+            assert {a.ask(virtual, 80) for virtual in (VIP, VIP6)} == {f"{source} 2"}
