@@ -13,7 +13,7 @@ import time
 import msgspec
 
 from ambit.core.errors import AmbitError
-from bench import compiler, demo, flows, latency, propagation, startup
+from bench import compiler, demo, flows, latency, policy, propagation, startup
 from bench.datapath import measure as datapath
 from bench.harness import Number, Options, Subject, machine, markdown, remember, table
 from bench.kubernetes import measure as kubernetes
@@ -31,6 +31,7 @@ SUBJECTS = (
     Subject("flows", "the agent's work for one connection", flows.measure),
     Subject("compile", "the compiler with 100,000 pods", compiler.measure),
     Subject("push", "one pod change from the API server to 50 nodes", propagation.measure),
+    Subject("policy", "one policy made or deleted, until connections meet it", policy.measure),
     Subject(
         "kubernetes",
         "ambit and Istio's ambient mesh on two real nodes (root, containerd, once Go); only when named",

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from ambit.ca.issuance import Caller, PodFacts, check_caller, may_issue
 from ambit.ca.limit import RateLimit
-from ambit.core.identity import Identity
+from ambit.core.identity import Identity, TrustDomains
 
 AGENTS = frozenset({("ambit-system", "ambit-node")})
 AGENT = Caller("ambit-system", "ambit-node", "ambit-node-x", "uid-agent", "node1")
@@ -14,7 +14,13 @@ POD = PodFacts("shop", "web", "node1", "uid-web", enrolled=True)
 
 
 def ask(caller=AGENT, identity=WEB, pods=(POD,)):
-    return may_issue(caller, identity, pods, trust_domain="cluster.local", node_accounts=AGENTS)
+    return may_issue(
+        caller,
+        identity,
+        pods,
+        trust_domains=TrustDomains("cluster.local", ("old.example",)),
+        node_accounts=AGENTS,
+    )
 
 
 def test_a_node_gets_the_identity_of_its_pod():
@@ -44,6 +50,7 @@ def test_a_node_without_a_known_node_gets_nothing():
 
 def test_other_trust_domains_are_refused():
     assert "trust domain" in ask(identity=Identity("evil", "shop", "web"))
+    assert ask(identity=Identity("old.example", "shop", "web")) is None, "an alias is ours"
 
 
 def test_others_get_only_themselves():

@@ -21,6 +21,7 @@ CASES: dict[str, tuple[str, ...]] = {
         "global.imagePullPolicy=Always",
         "global.imagePullSecrets={one,two}",
         "global.meshConfig.trustDomain=example.org",
+        "global.meshConfig.trustDomainAliases={cluster.local,old.example}",
         "global.meshConfig.rootNamespace=policies",
         "global.multiCluster.clusterName=east",
         "global.network=net1",

@@ -241,3 +241,63 @@ def test_strict_refuses_who_has_no_identity_and_says_so(mesh: Mesh, pods: str, o
     finally:
         mesh.kubectl("delete", "peerauthentication", "--all", "-n", pods)
     mesh.wait("the outsider is served again", lambda: fetch(mesh, outsider, host) == "200")
+
+
+HTTP = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: http}
+spec:
+  selector: {matchLabels: {app: first}}
+  rules: [{to: [{operation: {methods: [GET], paths: [/healthz]}}], when: [{key: "request.headers[x]", values: [one]}]}]
+"""
+
+
+@pytest.mark.feature("F13")
+def test_a_rule_about_http_weakens_nothing_and_its_status_names_the_fields(mesh: Mesh, pods: str) -> None:
+    apply(mesh, pods, HTTP)
+    try:
+        wanted = "--for=condition=ambit.io/Acknowledged"
+        mesh.kubectl("wait", wanted, "authorizationpolicy/http", "-n", pods, "--timeout=30s")
+        told = condition(mesh, pods, "http", "ZtunnelAccepted")
+        assert (told["status"], told["reason"]) == ("True", "PartiallyInvalid")
+        assert (
+            "AMB0201 spec.rules[0]: nodes do not see methods, paths, request.headers[x];" in told["message"]
+        )
+        assert fetch(mesh, pods, "first") != "200", "an ALLOW policy whose rule cannot be told allows nothing"
+        assert fetch(mesh, pods, "second") == "200"
+    finally:
+        mesh.kubectl("delete", "authorizationpolicy", "--all", "-n", pods)
+    mesh.wait("the server answers again", lambda: fetch(mesh, pods, "first") == "200")
+
+
+TRIAL = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: trial, annotations: {istio.io/dry-run: "true"}}
+spec:
+  selector: {matchLabels: {app: first}}
+  rules: [{from: [{source: {serviceAccounts: [second]}}]}]
+"""
+
+
+@pytest.mark.feature("N7")
+def test_a_policy_in_dry_run_decides_nothing_and_says_what_it_would_have(
+    mesh: Mesh, pods: str, outsider: str
+) -> None:
+    def would_deny(namespace: str, client: str) -> set[str]:
+        """What the destination has told of dry runs since, of connections from this client to `first`."""
+        assert fetch(mesh, namespace, f"first.{pods}", client) == "200"
+        words = ("--from", f"{namespace}/{client}", "--to", f"{pods}/first", "--last", "1000", "-o", "json")
+        flows = map(json.loads, mesh.ambit("flows", *words).stdout.splitlines())
+        return {flow["dryRun"] for flow in flows if flow.get("dryRun")}
+
+    trial = {f"{pods}/trial"}
+    apply(mesh, pods, TRIAL)
+    try:
+        assert not would_deny(pods, "second")
+        for namespace in (pods, outsider):
+            mesh.wait(f"{namespace} is told of", lambda where=namespace: would_deny(where, "client") == trial)
+        assert not would_deny(pods, "second"), "whom it would allow"
+    finally:
+        mesh.kubectl("delete", "authorizationpolicy", "--all", "-n", pods)

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
-from ambit.core.identity import Identity
+from ambit.core.identity import Identity, TrustDomains
+from ambit.ingest.istio.trust import equated
 from ambit.model.policy import (
     Action,
     Authorization,
@@ -35,7 +36,11 @@ T = TypeVar("T")
 
 NAMESPACES = ("team-a", "team-b")
 ACCOUNTS = ("web", "job")
-IDENTITIES = tuple(Identity("cluster.local", ns, sa) for ns in NAMESPACES for sa in ACCOUNTS)
+TRUST_DOMAINS = TrustDomains("cluster.local", ("old.example",))
+IDENTITIES = (
+    *(Identity("cluster.local", ns, sa) for ns in NAMESPACES for sa in ACCOUNTS),
+    Identity("old.example", "team-a", "web"),
+)
 SOURCES = tuple(map(ipaddress.ip_address, ("10.0.0.5", "10.0.1.7", "fd00::5", "fd01::7")))
 DESTINATIONS = tuple(map(ipaddress.ip_address, ("10.1.0.2", "10.1.9.9", "fd00:1::2")))
 PORTS = (80, 443, 8080)
@@ -83,7 +88,11 @@ def few(random: Random, most: int, draw: Callable[[Random], T]) -> tuple[T, ...]
 
 def random_match(random: Random) -> Match:
     names = few(random, 2, lambda random: random.choice(sorted(FIELDS)))
-    return Match(**{name: few(random, 2, FIELDS[name]) for name in names})
+    drawn = {name: few(random, 2, FIELDS[name]) for name in names}
+    for name in {"principals", "not_principals"} & drawn.keys():
+        if random.random() < 0.5:
+            drawn[name] = equated(drawn[name], TRUST_DOMAINS)
+    return Match(**drawn)
 
 
 def random_rule(random: Random) -> Rule:

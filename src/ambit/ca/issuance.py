@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from ambit.core.identity import Identity
+from ambit.core.identity import Identity, TrustDomains
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -59,7 +59,7 @@ def may_issue(
     identity: Identity,
     pods: Iterable[PodFacts],
     *,
-    trust_domain: str,
+    trust_domains: TrustDomains,
     node_accounts: frozenset[tuple[str, str]],
 ) -> str | None:
     """Why this caller may not have a certificate for this identity, or None.
@@ -67,8 +67,8 @@ def may_issue(
     `caller.node` must be the node where the caller's pod was found to run (see `check_caller`); `pods` are
     candidates; those of other nodes or accounts do not count.
     """
-    if identity.trust_domain != trust_domain:
-        return f"trust domain {identity.trust_domain!r} is not ours ({trust_domain!r})"
+    if identity.trust_domain not in trust_domains:
+        return f"trust domain {identity.trust_domain!r} is not ours ({', '.join(map(repr, trust_domains))})"
     if (caller.namespace, caller.service_account) not in node_accounts:
         if (identity.namespace, identity.service_account) == (caller.namespace, caller.service_account):
             return None

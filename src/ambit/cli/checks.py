@@ -9,6 +9,7 @@ import msgspec
 
 from ambit.cli import authority
 from ambit.cli.inactive import WAYPOINT_LABEL, inactive_kinds, waypoint_labels, without_effect
+from ambit.cli.live_objects import mesh_settings
 from ambit.cli.mesh import CONTROL_PLANES, NODE_PROXIES, ask, node_of, node_pods, system_pods
 from ambit.cli.policy_references import Surroundings, unknown_references
 from ambit.core.errors import AmbitError
@@ -203,11 +204,12 @@ async def _policies_fit(client: Client) -> list[str]:
 
 
 async def _trust_domains(client: Client) -> frozenset[str]:
-    """Of the identities that the first node proxy has; none when it has none."""
+    """Of the identities that the first node proxy has, and what means the same; none when it has none."""
     for pod in (await node_pods(client))[:1]:
         dump = await ask(client, pod, "/config_dump")
-        uris = (str(certificate["identity"]) for certificate in dump["certificates"])
-        return frozenset(Identity.parse(uri).trust_domain for uri in uris)
+        uris = [str(certificate["identity"]) for certificate in dump["certificates"]]
+        aliases = (await mesh_settings(client)).trust_domain_aliases if uris else ()
+        return frozenset((*(Identity.parse(uri).trust_domain for uri in uris), *aliases))
     return frozenset()
 
 

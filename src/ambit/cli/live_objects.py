@@ -1,7 +1,7 @@
 """What a running cluster has, compiled here as its control plane does."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ambit.cli.mesh import CONTROL_PLANES, system_pods
 from ambit.core import names
@@ -16,7 +16,7 @@ from ambit.objects.decoding import PROJECTIONS, Projection
 async def compile_cluster(client: Client) -> Compiled:
     """All objects that the compiler reads, as they are now. Raises Unreachable or an API error."""
     settings, *lists = await asyncio.gather(
-        _settings(client), *(_objects(client, each) for each in PROJECTIONS.values())
+        mesh_settings(client), *(_objects(client, each) for each in PROJECTIONS.values())
     )
     assert isinstance(settings, MeshSettings)
     return compile_objects(
@@ -32,7 +32,7 @@ async def _objects(client: Client, of: Projection) -> list[tuple[str, object]]:
         return []  # Istio's kinds are not installed
 
 
-async def _settings(client: Client) -> MeshSettings:
+async def mesh_settings(client: Client) -> MeshSettings:
     """What the control plane was started with."""
     for pod in await system_pods(client, CONTROL_PLANES):
         for container in pod["spec"].get("containers") or ():
@@ -45,17 +45,20 @@ async def _settings(client: Client) -> MeshSettings:
 def settings_of(words: Sequence[str]) -> MeshSettings:
     """The settings in a command line of `ambit control run`."""
 
-    def option(name: str, default: str) -> str:
+    def options(name: str) -> Iterator[str]:
         for index, word in enumerate(words):
             if word == name and index + 1 < len(words):
-                return words[index + 1]
+                yield words[index + 1]
             if word.startswith(f"{name}="):
-                return word.partition("=")[2]
-        return default
+                yield word.partition("=")[2]
+
+    def option(name: str, default: str) -> str:
+        return next(options(name), default)
 
     return MeshSettings(
         trust_domain=option("--trust-domain", names.DEFAULT_TRUST_DOMAIN),
         cluster_id=option("--cluster-id", names.DEFAULT_CLUSTER_ID),
         root_namespace=option("--root-namespace", names.ROOT_NAMESPACE),
         network=option("--network", ""),
+        trust_domain_aliases=tuple(options("--trust-domain-alias")),
     )

@@ -100,9 +100,9 @@ class CertificateService:
 
     async def _permit(self, caller: Caller, request: SigningRequest) -> None:
         identity = request.identity
-        trust_domain, accounts = self._settings.trust_domain, self._settings.node_accounts
+        domains, accounts = self._settings.trust_domains, self._settings.node_accounts
         watched = self._pods.of_account(identity.namespace, identity.service_account)
-        if may_issue(caller, identity, watched, trust_domain=trust_domain, node_accounts=accounts) is None:
+        if may_issue(caller, identity, watched, trust_domains=domains, node_accounts=accounts) is None:
             return
         try:
             live = await self._pods.live_of_node(identity.namespace, caller.node)
@@ -110,7 +110,7 @@ class CertificateService:
             raise Refused(
                 grpc.StatusCode.UNAVAILABLE, f"the pods of the node cannot be looked up: {error}"
             ) from None
-        reason = may_issue(caller, identity, live, trust_domain=trust_domain, node_accounts=accounts)
+        reason = may_issue(caller, identity, live, trust_domains=domains, node_accounts=accounts)
         if reason is not None:
             raise Refused(grpc.StatusCode.PERMISSION_DENIED, reason)
 

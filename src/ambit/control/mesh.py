@@ -48,6 +48,7 @@ class MeshFeed:
                 root_namespace=settings.root_namespace,
                 network=settings.network,
                 cluster_domain=settings.cluster_domain,
+                trust_domain_aliases=settings.trust_domain_aliases,
             )
         )
         self._publish: Callable[[Sequence[Update]], None] = lambda _: None

@@ -7,6 +7,7 @@ from typing import Self
 import msgspec
 
 from ambit.ca.authority import LEAF_LIFETIME
+from ambit.core.identity import TrustDomains
 from ambit.core.names import (
     CLUSTER_DOMAIN,
     CONTROL_DEBUG_PORT,
@@ -26,6 +27,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Ports of 0 are chosen by the kernel (tests); None turns a server off."""
 
     trust_domain: str = DEFAULT_TRUST_DOMAIN
+    trust_domain_aliases: tuple[str, ...] = ()
     cluster_id: str = DEFAULT_CLUSTER_ID
     cluster_domain: str = CLUSTER_DOMAIN
     network: str = ""
@@ -49,6 +51,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def with_accounts(self, accounts: Iterable[tuple[str, str]]) -> Self:
         """The same with these node accounts only."""
         return msgspec.structs.replace(self, node_accounts=frozenset(accounts))
+
+    @property
+    def trust_domains(self) -> TrustDomains:
+        """Those of certificates that are issued."""
+        return TrustDomains(self.trust_domain, self.trust_domain_aliases)
 
     @property
     def server_names(self) -> tuple[str, ...]:

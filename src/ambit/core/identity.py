@@ -1,6 +1,7 @@
 """SPIFFE identities of workloads: `spiffe://<trust-domain>/ns/<namespace>/sa/<service-account>`."""
 
 import re
+from collections.abc import Iterator
 from typing import Self
 
 import msgspec
@@ -35,3 +36,25 @@ class Identity(msgspec.Struct, frozen=True, order=True):
 
     def __str__(self) -> str:
         return self.uri
+
+
+class TrustDomains(msgspec.Struct, frozen=True):
+    """The mesh's own trust domain and its aliases, which mean the same: so a mesh moves from one to another while
+    certificates and policies of both are there (Istio: `meshConfig.trustDomainAliases`)."""
+
+    own: str
+    aliases: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[str]:
+        """Each once, the own first."""
+        return iter(dict.fromkeys((self.own, *self.aliases)))
+
+    def forms(self, identity: Identity) -> tuple[Identity, ...]:
+        """All that mean this one, itself among them; of a foreign trust domain only itself."""
+        if identity.trust_domain not in self:
+            return (identity,)
+        return tuple(msgspec.structs.replace(identity, trust_domain=each) for each in self)
+
+    def are_same(self, one: Identity, other: Identity) -> bool:
+        """Whether both are the same workload's."""
+        return one == other or other in self.forms(one)

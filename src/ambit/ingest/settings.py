@@ -2,6 +2,7 @@
 
 import msgspec
 
+from ambit.core.identity import TrustDomains
 from ambit.core.names import CLUSTER_DOMAIN, DEFAULT_CLUSTER_ID, DEFAULT_TRUST_DOMAIN, ROOT_NAMESPACE
 
 
@@ -13,3 +14,8 @@ class MeshSettings(msgspec.Struct, frozen=True):
     root_namespace: str = ROOT_NAMESPACE
     network: str = ""
     cluster_domain: str = CLUSTER_DOMAIN
+    trust_domain_aliases: tuple[str, ...] = ()
+
+    @property
+    def trust_domains(self) -> TrustDomains:
+        return TrustDomains(self.trust_domain, self.trust_domain_aliases)

@@ -44,6 +44,7 @@ def node_settings(node: str, compiled: Compiled) -> NodeSettings:
         node=node,
         network=compiled.settings.network,
         trust_domain=compiled.settings.trust_domain,
+        trust_domain_aliases=compiled.settings.trust_domain_aliases,
         cluster_id=compiled.settings.cluster_id,
         region=where.region if where else "",
         zone=where.zone if where else "",

@@ -84,6 +84,7 @@ class NodeAgent:
             node=settings.node,
             network=settings.network,
             trust_domain=settings.trust_domain,
+            trust_domain_aliases=settings.trust_domain_aliases,
             cluster_id=settings.cluster_id,
             region=locality[0],
             zone=locality[1],

@@ -26,6 +26,7 @@ class AgentSettings(msgspec.Struct, frozen=True):
     cluster_domain: str = names.CLUSTER_DOMAIN
     network: str = ""
     trust_domain: str = names.DEFAULT_TRUST_DOMAIN
+    trust_domain_aliases: tuple[str, ...] = ()
     sandboxes: Path = Path("/run/ambit/sandboxes")
     namespaces: Path = Path("/run/ambit/netns")
     host_proc: Path | None = None

@@ -28,7 +28,7 @@ from ambit.model.view import MeshView
 from ambit.model.workload import GatewayAddress, TunnelProtocol, Workload
 from ambit.plan import announcement
 from ambit.plan.endpoints import Choice, NamedChoice, all_choices, choices, preferred_address
-from ambit.plan.values import LocalPod, LocalPods, NodeSettings, workload_of
+from ambit.plan.values import LocalPod, LocalPods, NodeSettings, is_of, workload_of
 from ambit.policy.decide import (
     NO_ALLOW_MATCHED,
     UNKNOWN_POLICY,
@@ -78,7 +78,7 @@ def answer(
     except ValueError:
         return _refused(name, "no such destination")
     if isinstance(asked, names.Tunnel):
-        return clusters.hbone(name, _pins(asked.identity, asked.service, view))
+        return clusters.hbone(name, _pins(asked.identity, asked.service, view, settings))
     if isinstance(asked, names.Resolved):
         return _resolved(name, asked, pods)
     found = _find(name, asked, view, pods, settings)
@@ -98,7 +98,7 @@ def answer(
             name,
             chosen,
             {
-                pin: _pins(tunnel.identity, tunnel.service, view)
+                pin: _pins(tunnel.identity, tunnel.service, view, settings)
                 for pin, tunnel in pins.items()
                 if isinstance(tunnel, names.Tunnel)
             },
@@ -204,7 +204,7 @@ def _workload(
         return _waypoint(name, asked, workload.waypoint, tags, view, settings)
     local = pods.by_address(asked.address)
     if local is not None and not settings.same_node_tls:
-        return _same_node(name, source, asked, workload, local, tags, view)
+        return _same_node(name, source, asked, workload, local, tags, view, settings)
     if workload.tunnel == TunnelProtocol.HBONE:
         choice = Choice(workload, asked.address, asked.port)
         return Balanced((_tunnel(choice, names.tunnel(workload.identity)),), tags)
@@ -219,21 +219,23 @@ def _same_node(
     local: LocalPod,
     tags: dict[str, str],
     view: MeshView,
+    settings: NodeSettings,
 ) -> AnyMessage:
-    tags = {**tags, **_same_node_tags(source, Choice(workload, asked.address, asked.port), local, view)}
+    tags = {
+        **tags,
+        **_same_node_tags(source, Choice(workload, asked.address, asked.port), local, view, settings),
+    }
     if tags[access_log.ROUTE] == REFUSED:
         return clusters.refused(name, tags)
     return clusters.inside(name, local.netns, tags)
 
 
-def _same_node_tags(source: LocalPod, choice: Choice, local: LocalPod, view: MeshView) -> dict[str, str]:
+def _same_node_tags(
+    source: LocalPod, choice: Choice, local: LocalPod, view: MeshView, settings: NodeSettings
+) -> dict[str, str]:
     """Whether the connection goes on to `local`, and why (not)."""
     workload = choice.workload
-    if (local.namespace, local.name, local.identity) != (
-        workload.namespace,
-        workload.name,
-        workload.identity,
-    ):
+    if not is_of(local, workload, settings):
         return {
             access_log.ROUTE: REFUSED,
             access_log.REASON: f"the pod at {choice.address} is not {workload.uid}",
@@ -318,7 +320,8 @@ def _waypoint_choices(
 def _is_waypoint(source: LocalPod, gateway: GatewayAddress, view: MeshView, settings: NodeSettings) -> bool:
     """Whether the caller is itself one of the gateway's workloads."""
     return any(
-        choice.workload.identity == source.identity and choice.address in source.addresses
+        settings.trust_domains.are_same(choice.workload.identity, source.identity)
+        and choice.address in source.addresses
         for version in (4, 6)
         for choice in _waypoint_choices(gateway, version, view, settings)
     )
@@ -383,7 +386,7 @@ def _endpoint(
         return _tunnel(choice, names.tunnel(workload.identity, pinned))
     local = pods.by_address(choice.address)
     # The pod's own answer decides; the tags say so here because this connection's log cannot see it.
-    same_node = _same_node_tags(source, choice, local, view) if local is not None else {}
+    same_node = _same_node_tags(source, choice, local, view, settings) if local is not None else {}
     return clusters.Endpoint(
         listener=names.DIRECT_ORIGINATE
         if choice.address.version == asked.address.version
@@ -421,9 +424,10 @@ def _is_tunnelled(workload: Workload, settings: NodeSettings) -> bool:
     return workload.tunnel == TunnelProtocol.HBONE and elsewhere and workload.waypoint is None
 
 
-def _pins(identity: Identity, service: str, view: MeshView) -> list[str]:
+def _pins(identity: Identity, service: str, view: MeshView, settings: NodeSettings) -> list[str]:
     known = view.service(service) if service else None
-    return sorted({identity.uri, *(_spiffe(known.subject_alt_names) if known else ())})
+    own = (each.uri for each in settings.trust_domains.forms(identity))
+    return sorted({*own, *(_spiffe(known.subject_alt_names) if known else ())})
 
 
 def _pinned_service(service: str, view: MeshView) -> str:

@@ -9,7 +9,7 @@ from google.protobuf.any_pb2 import Any
 
 from ambit.core import names as core_names
 from ambit.core.address import Address
-from ambit.core.identity import Identity
+from ambit.core.identity import Identity, TrustDomains
 from ambit.envoy import names
 from ambit.model.view import MeshView
 from ambit.model.workload import Workload
@@ -72,6 +72,19 @@ class NodeSettings(msgspec.Struct, frozen=True):
     subzone: str = ""
     same_node_tls: bool = False
     max_connections: int = 50_000
+    trust_domain_aliases: tuple[str, ...] = ()
+
+    @property
+    def trust_domains(self) -> TrustDomains:
+        return TrustDomains(self.trust_domain, self.trust_domain_aliases)
+
+
+def is_of(pod: LocalPod, workload: Workload, settings: NodeSettings) -> bool:
+    """Whether a record of the workload API says the same about who the pod is as its node does."""
+    return (pod.namespace, pod.name) == (
+        workload.namespace,
+        workload.name,
+    ) and settings.trust_domains.are_same(pod.identity, workload.identity)
 
 
 class PlannedResource(msgspec.Struct, frozen=True):
@@ -106,10 +119,6 @@ def workload_of(pod: LocalPod, view: MeshView, settings: NodeSettings) -> Worklo
         return pod.workload
     for address in pod.addresses:
         found = view.workload_by_address(settings.network, address)
-        if found is not None and (found.namespace, found.name, found.identity) == (
-            pod.namespace,
-            pod.name,
-            pod.identity,
-        ):
+        if found is not None and is_of(pod, found, settings):
             return found
     return None

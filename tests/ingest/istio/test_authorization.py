@@ -139,11 +139,10 @@ HTTP_RULES = [
     operation(notHosts=["a"]),
     source(requestPrincipals=["*"]),
     source(remoteIpBlocks=["10.0.0.0/8"], namespaces=["a"]),
-    source(trustDomains=["td"], namespaces=["a"]),
+    source(trustDomains=["*td"], namespaces=["a"]),
     when("request.headers[x]", values=["y"]),
     when("request.auth.claims[iss]", values=["y"]),
     when("connection.sni", values=["y"]),
-    when("source.serviceAccount", values=["a/b"]),
 ]
 
 

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from ambit.core.identity import Identity
 from ambit.envoy import names
 from ambit.envoy.access_log import CLOSED, RESET
-from ambit.model.policy import Action, Authorization, Clause, Match, Presence, Rule, Scope
+from ambit.model.policy import (
+    Action,
+    Authorization,
+    Clause,
+    Match,
+    Presence,
+    Rule,
+    Scope,
+    ServiceAccountMatch,
+)
 from ambit.model.service import Service
 from ambit.model.view import Snapshot
 from ambit.model.workload import Locality, Port, TunnelProtocol, Workload
@@ -79,13 +88,22 @@ def tcp(
 
 
 def http(
-    client: str, authority: str, identity: str, status: int, policy: str, *, received: int = 0, sent: int = 0
+    client: str,
+    authority: str,
+    identity: str,
+    status: int,
+    policy: str,
+    *,
+    received: int = 0,
+    sent: int = 0,
+    **more: str,
 ) -> bytes:
     fields = {
         "pod": local(SERVER).key,
         "status": str(status),
         "identity": identity,
         "policy": policy,
+        **more,
     }
     return message(line(names.LOG_INBOUND, client, authority, (received, sent), **fields))
 
@@ -223,6 +241,33 @@ def test_denied_plaintext_is_decided_again_to_name_the_rule() -> None:
     assert flow.source.workload == "plain"
     assert flow.source.identity == ""
     assert not flow.mutual_tls
+
+
+@pytest.mark.feature("N7")
+def test_what_dry_run_policies_would_deny_is_told_of_every_way() -> None:
+    """As the destination tells it: of a tunnel Envoy, inside the node and of plain text the same decision."""
+    trial = msgspec.structs.replace(STRICT, name="trial", dry_run=True)
+    client = Match(service_accounts=(ServiceAccountMatch("default", "client"),))
+    rule = Rule((Clause((client,)),))
+    other = msgspec.structs.replace(trial, name="other", rules=(rule,))
+    node = Node(trial, other)
+    near = {**TUNNEL, "host_route": "same-node"}
+    node.collector.take(tcp("10.0.0.1:1", "10.0.0.2:80", near))
+    node.collector.take(
+        tcp("10.0.0.3:5", "10.0.0.2:8080", {"pod": local(SERVER).key}, kind=names.LOG_PLAINTEXT, sent=1)
+    )
+    told = {"dry_run": "default/other[0]", "dry_run_result": "denied"}
+    node.collector.take(http("10.0.0.1:9", "10.0.0.2:8080", CLIENT.identity.uri, 200, "default", **told))
+    node.collector.take(
+        http("10.0.0.1:9", "10.0.0.2:8080", CLIENT.identity.uri, 401, "default/deny[0]", **told)
+    )
+    assert [(flow.reporter, flow.decision, flow.dry_run) for flow in node.flows] == [
+        (Reporter.SOURCE, "allow", ""),
+        (Reporter.DESTINATION, "allow", "default/other[0]"),
+        (Reporter.DESTINATION, "allow", "default/trial[0]"),
+        (Reporter.DESTINATION, "allow", "default/other[0]"),
+        (Reporter.DESTINATION, "deny", ""),
+    ]
 
 
 def test_a_refused_destination_gives_its_reason() -> None:

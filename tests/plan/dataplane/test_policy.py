@@ -10,6 +10,7 @@ from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Pres
 from ambit.model.workload import GatewayAddress
 from ambit.node.connections import look
 from ambit.node.netns import sockets
+from tests.plan.dataplane.agent import until
 from tests.plan.dataplane.conftest import Mesh, log_of, service, tunnel_log
 from tests.plan.dataplane.network import REFUSED, Host, read_all
 
@@ -205,3 +206,30 @@ def test_dry_run_policies_only_speak(mesh: Mesh) -> None:
         assert a.ask(far.four, 8180) == f"{a.four} 2"
     (entry,) = tunnel_log(mesh, far, 8180, count=1)
     assert (entry.policy, entry.dry_run) == ("", "default/trial[0]")
+
+
+@pytest.mark.feature("N52")
+def test_a_mesh_moves_from_one_trust_domain_to_another(mesh: Mesh) -> None:
+    """The node of `far` has not followed yet: its pod shows a certificate of the old trust domain."""
+    a, far = mesh.pods["a"], mesh.pods["far"]
+    old = msgspec.structs.replace(far.identity, trust_domain="old.example")
+    far.agent.pods[far.local.key] = msgspec.structs.replace(far.local, identity=old)
+    try:
+        with far.listen(8190), a.listen(8191):
+            _trust(mesh, "old.example")
+            until(lambda: a.ask(far.four, 8190) == f"{a.four} 2", "the alias is the server's identity")
+            until(lambda: far.ask(a.four, 8191) == f"{far.four} 2", "the alias is a client's")
+            assert tunnel_log(mesh, a, 8191, count=1)[-1].identity == old.uri
+            _trust(mesh)
+            until(lambda: a.ask(far.four, 8190) == REFUSED, "another trust domain is another identity")
+            until(lambda: far.ask(a.four, 8191) == REFUSED, "and no peer")
+    finally:
+        far.agent.pods[far.local.key] = far.local
+        _trust(mesh)
+
+
+def _trust(mesh: Mesh, *aliases: str) -> None:
+    for agent in mesh.agents.values():
+        agent.settings = msgspec.structs.replace(agent.settings, trust_domain_aliases=aliases)
+        agent.roots = dict.fromkeys(agent.settings.trust_domains, mesh.authority.root)
+    mesh.update()

@@ -53,6 +53,13 @@ Document = tuple[str, Any]
 @click.option("--pod", default="", metavar="NAMESPACE/NAME", help="With -o envoy: only this pod's resources.")
 @click.option("--trust-domain", default=DEFAULT_TRUST_DOMAIN, show_default=True, help="Of all identities.")
 @click.option(
+    "--trust-domain-alias",
+    "trust_domain_aliases",
+    multiple=True,
+    metavar="NAME",
+    help="Another trust domain that means the same; may be repeated.",
+)
+@click.option(
     "--root-namespace",
     default=ROOT_NAMESPACE,
     show_default=True,
@@ -69,6 +76,7 @@ def command(
     namespace: str,
     pod: str,
     trust_domain: str,
+    trust_domain_aliases: tuple[str, ...],
     root_namespace: str,
     cluster_id: str,
     network: str,
@@ -82,6 +90,7 @@ def command(
         raise BadInput("no file to compile", "type `ambit compile -f FILE`")
     settings = MeshSettings(
         trust_domain=trust_domain,
+        trust_domain_aliases=trust_domain_aliases,
         cluster_id=cluster_id,
         root_namespace=root_namespace,
         network=network,

@@ -33,6 +33,13 @@ def command() -> None:
     help="Trust domain of all identities.",
 )
 @click.option(
+    "--trust-domain-alias",
+    "trust_domain_aliases",
+    multiple=True,
+    metavar="NAME",
+    help="Another trust domain that means the same; may be repeated.",
+)
+@click.option(
     "--root-namespace",
     default=names.ROOT_NAMESPACE,
     show_default=True,
@@ -83,6 +90,7 @@ def run(
     kubeconfig: Path | None,
     context: str | None,
     trust_domain: str,
+    trust_domain_aliases: tuple[str, ...],
     root_namespace: str,
     system_namespace: str,
     cluster_id: str,
@@ -105,6 +113,7 @@ def run(
 
     settings = Settings(
         trust_domain=trust_domain,
+        trust_domain_aliases=trust_domain_aliases,
         root_namespace=root_namespace,
         system_namespace=system_namespace,
         cluster_id=cluster_id,

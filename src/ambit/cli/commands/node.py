@@ -119,6 +119,13 @@ def command() -> None:
     show_default=True,
     help="Trust domain of all identities.",
 )
+@click.option(
+    "--trust-domain-alias",
+    "trust_domain_aliases",
+    multiple=True,
+    metavar="NAME",
+    help="Another trust domain that means the same; may be repeated.",
+)
 @click.option("--pod-name", envvar="POD_NAME", default="", hidden=True)
 @click.option("--pod-namespace", envvar="POD_NAMESPACE", default=names.SYSTEM_NAMESPACE, hidden=True)
 @click.option("--pod-ip", envvar="INSTANCE_IP", default="", hidden=True)

@@ -47,6 +47,13 @@ PATIENCE = 10.0
     "--trust-domain", default=DEFAULT_TRUST_DOMAIN, show_default=True, help="With -f: of all identities."
 )
 @click.option(
+    "--trust-domain-alias",
+    "trust_domain_aliases",
+    multiple=True,
+    metavar="NAME",
+    help="With -f: another trust domain that means the same; may be repeated.",
+)
+@click.option(
     "--root-namespace",
     default=ROOT_NAMESPACE,
     show_default=True,
@@ -62,6 +69,7 @@ def command(
     namespace: str,
     files: tuple[str, ...],
     trust_domain: str,
+    trust_domain_aliases: tuple[str, ...],
     root_namespace: str,
     output: str,
 ) -> None:
@@ -73,7 +81,11 @@ def command(
     """
     confirmations: list[Confirmation] = []
     if files:
-        settings = MeshSettings(trust_domain=trust_domain, root_namespace=root_namespace)
+        settings = MeshSettings(
+            trust_domain=trust_domain,
+            trust_domain_aliases=trust_domain_aliases,
+            root_namespace=root_namespace,
+        )
         compiled = compile_objects(read_manifests(files), settings, namespace)
         answer = why(source, destination, compiled, namespace)
     else:

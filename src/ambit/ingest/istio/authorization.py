@@ -3,19 +3,23 @@
 - Scope: a selector that says something names workloads; otherwise the root namespace is global, any other
   a namespace.
 - What needs HTTP cannot be told at L4: an ALLOW rule with it is left out, a DENY rule is kept without
-  that part. Both are stricter than written, both are said. The same holds for trust domains.
+  that part. Both are stricter than written, both are said. So does a trust domain that begins with `*`, and any
+  beside a principal that does (`ambit.ingest.istio.trust`). istiod drops all trust domains, and may widen the rule.
+- `source.serviceAccount` and `source.trustDomain` are told here, by who the peer is. istiod counts them as HTTP.
 - Stricter than istiod: a malformed value makes an ALLOW rule allow nothing and a DENY rule deny
   everything, where istiod drops the value and may thereby widen the rule.
 - A DENY rule of HTTP parts only is "always" here. istiod sends an empty match, which never matches.
 - CUSTOM and AUDIT are refused; a policy with targetRefs is for waypoints.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import msgspec
 
 from ambit.core.finding import Finding, Level
+from ambit.core.identity import TrustDomains
+from ambit.ingest.istio.trust import equated, trust_domain, within
 from ambit.ingest.istio.values import (
     Report,
     network,
@@ -31,9 +35,11 @@ from ambit.model.policy import (
     Authorization,
     Clause,
     Match,
+    Presence,
     Rule,
     Scope,
     ServiceAccountMatch,
+    StringMatch,
 )
 from ambit.objects import istio
 
@@ -46,13 +52,9 @@ HTTP_SOURCES = (
     "not_request_principals",
     "remote_ip_blocks",
     "not_remote_ip_blocks",
-    "trust_domains",
-    "not_trust_domains",
 )
 HTTP_CONDITIONS = (
     "remote.ip",
-    "source.serviceAccount",
-    "source.trustDomain",
     "request.headers[",
     "request.auth.principal",
     "request.auth.audiences",
@@ -64,6 +66,8 @@ HTTP_CONDITIONS = (
 """Condition keys of Istio that are not for L4; those that end in `[` or `.` are prefixes."""
 
 T = TypeVar("T")
+_NEVER = Match(principals=(Presence(),), not_principals=(Presence(),))
+"""Nobody both has a principal and has none."""
 
 
 class CompiledPolicy(msgspec.Struct, frozen=True):
@@ -103,7 +107,8 @@ def authorization(given: istio.AuthorizationPolicy, settings: MeshSettings) -> C
         )
         return CompiledPolicy(None, findings=tuple(report.findings))
     action = Action[spec.action]
-    rules = [_rule(rule, f"spec.rules[{i}]", action, report) for i, rule in enumerate(spec.rules)]
+    domains = settings.trust_domains
+    rules = [_rule(rule, f"spec.rules[{i}]", action, domains, report) for i, rule in enumerate(spec.rules)]
     return _compiled(given, tuple(rule for rule in rules if rule is not None), report, settings)
 
 
@@ -179,7 +184,7 @@ def _dry_run(given: istio.AuthorizationPolicy, report: Report) -> bool:
     return False
 
 
-def _rule(rule: istio.Rule, path: str, action: Action, report: Report) -> Rule | None:
+def _rule(rule: istio.Rule, path: str, action: Action, domains: TrustDomains, report: Report) -> Rule | None:
     """None for a rule that must not allow anything."""
     report.malformed = False
     beyond: dict[str, None] = {}
@@ -189,10 +194,10 @@ def _rule(rule: istio.Rule, path: str, action: Action, report: Report) -> Rule |
             for i, each in enumerate(rule.to)
         ),
         _clause(
-            (_source(each.source, f"{path}.from[{i}].source", beyond, report))
+            (_source(each.source, f"{path}.from[{i}].source", beyond, domains, report))
             for i, each in enumerate(rule.sources)
         ),
-        *(_condition(each, f"{path}.when[{i}]", beyond, report) for i, each in enumerate(rule.when)),
+        *(_condition(each, f"{path}.when[{i}]", beyond, domains, report) for i, each in enumerate(rule.when)),
     ]
     if report.malformed:
         return Rule() if action is Action.DENY else None
@@ -230,28 +235,60 @@ def _operation(given: istio.Operation, path: str, beyond: dict[str, None], repor
     return _or_nothing(match, http, path, report)
 
 
-def _source(given: istio.Source, path: str, beyond: dict[str, None], report: Report) -> Match | None:
-    http = _present(given, HTTP_SOURCES, beyond)
-
-    def account(text: str, where: str, to: Report) -> ServiceAccountMatch | None:
-        return service_account(text, to.origin.namespace, where, to)
-
+def _source(
+    given: istio.Source, path: str, beyond: dict[str, None], domains: TrustDomains, report: Report
+) -> Match | None:
+    untold: dict[str, None] = {}
+    _present(given, HTTP_SOURCES, untold)
+    peer = _principals(given, path, untold, domains, report)
+    beyond.update(untold)
     match = Match(
-        principals=values_of(given.principals, f"{path}.principals", principal, report),
-        not_principals=values_of(given.not_principals, f"{path}.notPrincipals", principal, report),
+        principals=peer.principals,
+        not_principals=peer.not_principals,
         namespaces=values_of(given.namespaces, f"{path}.namespaces", string, report),
         not_namespaces=values_of(given.not_namespaces, f"{path}.notNamespaces", string, report),
         source_ips=values_of(given.ip_blocks, f"{path}.ipBlocks", network, report),
         not_source_ips=values_of(given.not_ip_blocks, f"{path}.notIpBlocks", network, report),
-        service_accounts=values_of(given.service_accounts, f"{path}.serviceAccounts", account, report),
+        service_accounts=values_of(given.service_accounts, f"{path}.serviceAccounts", _account, report),
         not_service_accounts=values_of(
-            given.not_service_accounts, f"{path}.notServiceAccounts", account, report
+            given.not_service_accounts, f"{path}.notServiceAccounts", _account, report
         ),
     )
-    return _or_nothing(match, http, path, report)
+    return _or_nothing(match, bool(untold), path, report)
 
 
-def _condition(given: istio.Condition, path: str, beyond: dict[str, None], report: Report) -> Clause:
+def _account(text: str, path: str, report: Report) -> ServiceAccountMatch | None:
+    return service_account(text, report.origin.namespace, path, report)
+
+
+def _principals(
+    given: istio.Source, path: str, beyond: dict[str, None], domains: TrustDomains, report: Report
+) -> Match:
+    """What principals and trust domains come to; notes those that no pattern of principals says."""
+
+    def read(
+        values: tuple[str, ...], name: str, parse: Callable[[str, str, Report], StringMatch | None]
+    ) -> tuple[StringMatch, ...]:
+        return equated(values_of(values, f"{path}.{name}", parse, report), domains)
+
+    wanted = read(given.principals, "principals", principal)
+    unwanted = read(given.not_principals, "notPrincipals", principal)
+    excluded = within((), read(given.not_trust_domains, "notTrustDomains", trust_domain))
+    both = within(wanted, read(given.trust_domains, "trustDomains", trust_domain))
+    if both is None:
+        beyond["trustDomains"] = None
+    elif both or not wanted:
+        wanted = both
+    else:
+        return _NEVER
+    if excluded is None:
+        beyond["notTrustDomains"] = None
+    return Match(principals=wanted, not_principals=(*unwanted, *(excluded or ())))
+
+
+def _condition(
+    given: istio.Condition, path: str, beyond: dict[str, None], domains: TrustDomains, report: Report
+) -> Clause:
     values, others = f"{path}.values", f"{path}.notValues"
     if not given.values and not given.not_values:
         report.refuse("AMB0214", path, "neither values nor notValues is given")
@@ -264,8 +301,20 @@ def _condition(given: istio.Condition, path: str, beyond: dict[str, None], repor
             )
         case "source.principal":
             made = Match(
-                principals=values_of(given.values, values, principal, report),
-                not_principals=values_of(given.not_values, others, principal, report),
+                principals=equated(values_of(given.values, values, principal, report), domains),
+                not_principals=equated(values_of(given.not_values, others, principal, report), domains),
+            )
+        case "source.trustDomain":
+            wanted = within((), equated(values_of(given.values, values, trust_domain, report), domains))
+            unwanted = within((), equated(values_of(given.not_values, others, trust_domain, report), domains))
+            if wanted is None or unwanted is None:
+                beyond[given.key] = None
+                return Clause()
+            made = Match(principals=wanted, not_principals=unwanted)
+        case "source.serviceAccount":
+            made = Match(
+                service_accounts=values_of(given.values, values, _account, report),
+                not_service_accounts=values_of(given.not_values, others, _account, report),
             )
         case "source.ip":
             made = Match(

@@ -54,6 +54,8 @@ AUTHORIZATION_POLICY: dict[str, Treatment] = {
             "notIpBlocks",
             "serviceAccounts",
             "notServiceAccounts",
+            "trustDomains",
+            "notTrustDomains",
         )
     },
     **{
@@ -63,8 +65,6 @@ AUTHORIZATION_POLICY: dict[str, Treatment] = {
             "notRequestPrincipals",
             "remoteIpBlocks",
             "notRemoteIpBlocks",
-            "trustDomains",
-            "notTrustDomains",
         )
     },
     f"{_OPERATION}ports[]": _ENFORCED,

@@ -285,7 +285,7 @@ class Configuration:
         ]
 
     def _trust(self) -> PlannedResource:
-        return node_proxy.trust_bundle({self._settings.trust_domain: self._bundle})
+        return node_proxy.trust_bundle(dict.fromkeys(self._settings.trust_domains, self._bundle))
 
     # Answers
 

@@ -53,7 +53,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     denied: bool = False
     policy: str = ""
     dry_run: str = ""
-    """The dry-run policy that would have denied it."""
+    """The rule of dry-run policies that would have denied it, of tunnels that were allowed."""
     failure: str = ""
     cut_short: bool = False
     """A tunnel whose other side reset it: the client must not take what it got for the whole."""
@@ -121,7 +121,7 @@ def _hbone(kind: str, found: dict[str, str]) -> About:
         identity=found[access_log.IDENTITY].partition(",")[0],
         denied=found["status"] == _UNAUTHORIZED,
         policy="" if policy == _NO_POLICY else policy,
-        dry_run=found[access_log.DRY_RUN] if found[access_log.DRY_RUN_RESULT] == _DENIED else "",
+        dry_run=found[access_log.DRY_RUN] if accepted and found[access_log.DRY_RUN_RESULT] == _DENIED else "",
         failure="" if accepted else _failure(found) or f"answered {found['status'] or 0}",
     )
 

@@ -60,7 +60,7 @@ class Flow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     decision: str = "allow"
     policy: str = ""
     dry_run: str = ""
-    """The dry-run policy that would have denied it (only known of tunnels, at the destination)."""
+    """What of the dry-run policies would have denied it (only the destination tells)."""
     error: str = ""
     received: int = 0
     sent: int = 0
@@ -110,12 +110,18 @@ def flows(
         reported = _flow(about, settings, Reporter.SOURCE, source, destination)
         if about.route != SAME_NODE:
             return (reported,)
-        return reported, msgspec.structs.replace(reported, reporter=Reporter.DESTINATION)
+        identity = pod.identity if pod is not None else None
+        trial = _dry_run(
+            about, about.target or about.destination, view.workload(about.workload), identity, view
+        )
+        return reported, msgspec.structs.replace(reported, reporter=Reporter.DESTINATION, dry_run=trial)
     destination = _local_end(about.destination, about.pod, pod, view, settings, is_server=True)
     if about.kind == names.LOG_INBOUND:
         return (_flow(about, settings, Reporter.DESTINATION, _peer(about, view, settings), destination),)
     if is_silent:
         about = _decided(about, pod, view, settings)
+    workload = node_proxy.workload_of(pod, view, settings) if pod is not None else None
+    about = msgspec.structs.replace(about, dry_run=_dry_run(about, about.destination, workload, None, view))
     stranger = _stranger(about.client, view, settings)
     return (_flow(about, settings, Reporter.DESTINATION, stranger, destination),)
 
@@ -153,6 +159,25 @@ def _decided(about: About, pod: LocalPod | None, view: MeshView, settings: NodeS
     return msgspec.structs.replace(
         about, denied=True, policy=rule_name(decision), failure=decision.reason.value
     )
+
+
+def _dry_run(
+    about: About, destination: str, workload: Workload | None, identity: Identity | None, view: MeshView
+) -> str:
+    """The rule of dry-run policies that would have denied a connection which was allowed, where Envoy does not tell."""
+    if workload is None or about.denied or about.failure:
+        return ""
+    policies, unknown = view.policies_for(workload)
+    if not any(policy.dry_run for policy in policies):
+        return ""
+    try:
+        client = _address(about.client)
+        address, port = parse_host_port(destination)
+    except ValueError:
+        return ""
+    decision = decide(policies, ConnectionFacts(client, address, port, identity), unknown)
+    trial = decision.dry_run
+    return rule_name(trial) if trial is not None and decision.allowed and not trial.allowed else ""
 
 
 def _local_end(
@@ -201,6 +226,9 @@ def _peer(about: About, view: MeshView, settings: NodeSettings) -> End:
             identity = Identity.parse(about.identity)
         except ValueError:
             return End(about.client, identity=about.identity)
+        forms = (each.uri for each in settings.trust_domains.forms(identity))
+        if found.identity in forms:
+            return msgspec.structs.replace(found, identity=about.identity)
         return End(about.client, namespace=identity.namespace, identity=about.identity)
     return found
 
