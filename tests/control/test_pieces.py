@@ -34,6 +34,7 @@ from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, from_resource
         (True, {"labels": "none", "annotation": True}, ""),
         (False, {"host": True}, "ambient"),
         (False, {"host": True, "annotation": True}, "ambient"),
+        (False, {"sidecar": True}, "ambient"),
     ],
 )
 def test_who_is_enrolled(enrolled, pod, namespace):
@@ -42,6 +43,8 @@ def test_who_is_enrolled(enrolled, pod, namespace):
         value["metadata"]["labels"]["istio.io/dataplane-mode"] = pod["labels"]
     if "annotation" in pod:
         value["metadata"]["annotations"]["ambient.istio.io/redirection"] = "enabled"
+    if "sidecar" in pod:
+        value["metadata"]["annotations"]["sidecar.istio.io/status"] = "{}"
     value["spec"]["hostNetwork"] = "host" in pod
     labels = {"istio.io/dataplane-mode": namespace} if namespace else {}
     assert is_enrolled(msgspec.convert(value, Pod), labels) is enrolled

@@ -20,5 +20,6 @@ LABEL = "istio.io/dataplane-mode"
 def test_the_pods_label_wins(namespace: str | None, pod: str | None, enrolled: bool) -> None:
     namespace_labels = {LABEL: namespace} if namespace else {}
     pod_labels = {LABEL: pod} if pod else {}
-    assert is_enrolled(namespace_labels, pod_labels) is enrolled
-    assert not is_enrolled(namespace_labels, pod_labels, host_network=True)
+    assert is_enrolled(namespace_labels, pod_labels, {}) is enrolled
+    assert not is_enrolled(namespace_labels, pod_labels, {}, host_network=True)
+    assert not is_enrolled(namespace_labels, pod_labels, {"sidecar.istio.io/status": ""})

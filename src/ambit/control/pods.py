@@ -13,6 +13,7 @@ from ambit.core.names import (
     DATAPLANE_MODE_NONE,
     REDIRECTION_ANNOTATION,
     REDIRECTION_ENABLED,
+    SIDECAR_ANNOTATION,
     TRUST_ANNOTATION,
 )
 from ambit.kube.client import Client
@@ -25,7 +26,7 @@ PodEntry = tuple[str, str]
 
 def is_enrolled(pod: Pod, namespace_labels: Mapping[str, str]) -> bool:
     """Whether the mesh captures this pod, or is about to: certificates are asked for before capture begins."""
-    if pod.spec.host_network:
+    if pod.spec.host_network or SIDECAR_ANNOTATION in pod.metadata.annotations:
         return False
     if pod.metadata.annotations.get(REDIRECTION_ANNOTATION) == REDIRECTION_ENABLED:
         return True

@@ -70,6 +70,7 @@ class Place:
         self._enrolled = is_enrolled(
             self._host.namespace_labels(metadata["namespace"]),
             metadata.get("labels") or {},
+            metadata.get("annotations") or {},
             host_network=bool(pod["spec"].get("hostNetwork")),
         )
         if self.runs(pod):

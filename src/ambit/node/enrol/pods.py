@@ -155,9 +155,10 @@ namespace_decoder = msgspec.json.Decoder(Namespace)
 
 
 def wanted(pod: Pod, namespace: Namespace | None) -> bool:
-    """Whether the pod's labels and its namespace's ask for capture. Unknown namespaces ask for nothing."""
+    """Whether the pod and its namespace's labels ask for capture. Unknown namespaces ask for nothing."""
     return is_enrolled(
         namespace.metadata.labels if namespace is not None else {},
         pod.metadata.labels,
+        pod.metadata.annotations,
         host_network=pod.spec.host_network,
     )

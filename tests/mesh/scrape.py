@@ -1,0 +1,34 @@
+"""What node agents count, as a scraper reads it."""
+
+import re
+from typing import NamedTuple
+
+from ambit.core.names import METRICS_PORT
+from ambit.testing.mesh import Mesh
+
+PLACES = "jsonpath={range .items[*]}{.spec.nodeName} {.status.podIP}{'\\n'}{end}"
+
+
+class Sample(NamedTuple):
+    name: str
+    labels: dict[str, str]
+    value: float
+
+
+def scrape(mesh: Mesh) -> list[Sample]:
+    """Samples of all node agents."""
+    agents = mesh.kubectl("get", "pods", "-n", "ambit-system", "-l", "app=ztunnel", "-o", PLACES).stdout
+    texts = [
+        mesh.on_node(node, "curl", "-sS", f"{address}:{METRICS_PORT}/metrics").stdout
+        for node, address in (line.split() for line in agents.splitlines())
+    ]
+    return [
+        Sample(name, dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', labels)), float(value))
+        for text in texts
+        for name, labels, value in re.findall(r"^(\w+)(?:\{(.*)\})? (\S+)$", text, re.MULTILINE)
+    ]
+
+
+def total(samples: list[Sample], name: str, **labels: str) -> float:
+    """The sum of a metric over samples with these labels."""
+    return sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items())
