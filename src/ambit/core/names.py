@@ -19,6 +19,8 @@ CONTROL_DEBUG_PORT = 15014
 
 PROXY_MARK = 0x539
 """fwmark of every packet that a node proxy sends from inside a pod's namespace."""
+OUTBOUND_MARK, PLAINTEXT_MARK, DNS_MARK = 0x1539, 0x2539, 0x4539
+"""The same of one listener of a pod that is captured without NAT: there its sockets have no port of their own."""
 CONNECTION_MARK = 0x111
 MARK_MASK = 0xFFF
 PROBE_ADDRESS_V4 = "169.254.7.127"
@@ -33,6 +35,8 @@ REDIRECTION_ENABLED = "enabled"
 SIDECAR_ANNOTATION = "sidecar.istio.io/status"
 """Written by whoever injected a sidecar: the pod's traffic has a proxy already."""
 DNS_CAPTURE_ANNOTATION = "ambient.istio.io/dns-capture"
+CAPTURE_ANNOTATION = "ambit.io/capture"
+"""On a pod: `nat` has it captured by NAT redirect whatever the node's usual way is."""
 CANONICAL_NAME_LABEL = "service.istio.io/canonical-name"
 CANONICAL_REVISION_LABEL = "service.istio.io/canonical-revision"
 TUNNEL_LABEL = "networking.istio.io/tunnel"

@@ -11,12 +11,15 @@ from envoy.config.core.v3 import socket_option_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
 from envoy.extensions.filters.listener.original_src.v3 import original_src_pb2
+from google.protobuf.wrappers_pb2 import BoolValue
 
 from ambit.core.address import INNER_NETWORKS, Address, Network
 from ambit.core.names import (
     HBONE_PORT,
     INBOUND_PLAINTEXT_PORT,
+    OUTBOUND_MARK,
     OUTBOUND_PORT,
+    PLAINTEXT_MARK,
     PROXY_MARK,
     RESERVED_PORTS,
 )
@@ -43,7 +46,7 @@ LIMITED = "limited"
 """Filter chains of the outbound listener."""
 
 _ORIGINAL_DST = "envoy.filters.listener.original_dst"
-_SOL_SOCKET, _SO_KEEPALIVE = 1, 9
+_SOL_SOCKET, _SO_KEEPALIVE, _SO_MARK = 1, 9, 36
 _SOL_TCP, _TCP_KEEPIDLE, _TCP_KEEPINTVL, _TCP_KEEPCNT = 6, 4, 5, 6
 
 
@@ -57,6 +60,7 @@ def outbound(
     only: Iterable[tuple[Address, int]] | None = None,
     generations: Sequence[int] = (0,),
     tunnelled: Mapping[tuple[Address, int], tuple[int, int]] | None = None,
+    transparent: bool = False,
 ) -> Any:
     """15001: every TCP connection that the pod opens. The cluster `dst|POD|ADDRESS:PORT`, asked for on demand,
     decides how it goes on; the client's address is kept. Destinations outside of the usual networks and of
@@ -65,7 +69,8 @@ def outbound(
     for names of the last of `generations`; the others' chains are there for connections that are open.
 
     Of connections to an address and port in `tunnelled` this share (parts, whole) goes straight into a tunnel of
-    the cluster `tun|POD|ADDRESS:PORT`. Which these are changes no connection that is open."""
+    the cluster `tun|POD|ADDRESS:PORT`. Which these are changes no connection that is open. `transparent`: the pod is
+    captured without NAT, here and in the other listeners."""
     log = access_log.every(names.LOG_OUTBOUND)
     listener = _pod_listener(
         names.outbound_listener(pod),
@@ -74,6 +79,7 @@ def outbound(
         port=OUTBOUND_PORT,
         netns=netns,
         direction="OUTBOUND",
+        mark=OUTBOUND_MARK if transparent else 0,
         listener_filters=[_original_destination(), _original_source()],
         filter_chains=[
             *(
@@ -136,7 +142,9 @@ def outbound(
     return listener
 
 
-def hbone(*, pod: str, netns: str, addresses: Collection[Address], server_secret: str) -> Any:
+def hbone(
+    *, pod: str, netns: str, addresses: Collection[Address], server_secret: str, transparent: bool = False
+) -> Any:
     """15008: mutual TLS, then one CONNECT stream per connection, authorised one by one, delivered from the
     client's address to an address of the pod."""
     chain = _chain("hbone", connection_manager.hbone(pod=pod, addresses=addresses))
@@ -148,12 +156,15 @@ def hbone(*, pod: str, netns: str, addresses: Collection[Address], server_secret
         port=HBONE_PORT,
         netns=netns,
         direction="INBOUND",
+        mark=PROXY_MARK if transparent else 0,
         listener_filters=[_original_source()],
         filter_chains=[chain],
     )
 
 
-def plaintext(*, pod: str, netns: str, addresses: Collection[Address], matcher: Any) -> Any:
+def plaintext(
+    *, pod: str, netns: str, addresses: Collection[Address], matcher: Any, transparent: bool = False
+) -> Any:
     """15006: what arrives without HBONE. `matcher` picks ACCEPTED or DENIED before any byte flows, so a
     denied client never sees what a server says first."""
     log = access_log.every(names.LOG_PLAINTEXT)
@@ -164,6 +175,7 @@ def plaintext(*, pod: str, netns: str, addresses: Collection[Address], matcher: 
         port=INBOUND_PLAINTEXT_PORT,
         netns=netns,
         direction="INBOUND",
+        mark=PLAINTEXT_MARK if transparent else 0,
         listener_filters=[_original_destination(), _original_source()],
         filter_chains=[
             _chain(ACCEPTED, tcp_proxy.fixed(names.local_cluster(pod), log)),
@@ -229,7 +241,10 @@ def _pod_listener(
     direction: str,
     listener_filters: Iterable[Any],
     filter_chains: Iterable[Any],
+    mark: int,
 ) -> Any:
+    """With a `mark` its sockets take packets to any address, and what they send carries it: else it would be routed
+    as the pod's own."""
     first, *more = addresses
     listener = listener_pb2.Listener(
         name=name,
@@ -243,6 +258,9 @@ def _pod_listener(
         filter_chains=filter_chains,
         socket_options=_keepalive(),
     )
+    if mark:
+        listener.transparent.CopyFrom(BoolValue(value=True))
+        listener.socket_options.append(_option("mark", _SOL_SOCKET, _SO_MARK, mark))
     listener.metadata.filter_metadata[names.METADATA].update({access_log.POD: pod})
     return listener
 
@@ -283,13 +301,14 @@ def _keepalive() -> list[Any]:
         (_SOL_TCP, _TCP_KEEPINTVL, defaults.KEEPALIVE_INTERVAL),
         (_SOL_TCP, _TCP_KEEPCNT, defaults.KEEPALIVE_PROBES),
     )
-    return [
-        socket_option_pb2.SocketOption(
-            description="keepalive",
-            level=level,
-            name=name,
-            int_value=value,
-            state=socket_option_pb2.SocketOption.STATE_PREBIND,
-        )
-        for level, name, value in options
-    ]
+    return [_option("keepalive", *each) for each in options]
+
+
+def _option(description: str, level: int, name: int, value: int) -> Any:
+    return socket_option_pb2.SocketOption(
+        description=description,
+        level=level,
+        name=name,
+        int_value=value,
+        state=socket_option_pb2.SocketOption.STATE_PREBIND,
+    )

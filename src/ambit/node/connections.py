@@ -7,25 +7,39 @@ end):
 2. accepted by the pod: the proxy's socket from the client's address (marked), and the pod's whose peer is that. So
    tunnelled, plaintext and from the same node alike;
 3. plaintext from others has also what the proxy accepted on port 15006, with the client's own port.
+Of a pod that is captured without NAT the proxy's ends have the original destination for their own address, and tell by
+their mark which listener accepted them.
 A socket of the pod (unmarked, neither end on loopback) that has no other end here is **pre-mesh**: opened before the
 pod was enrolled. To rule out what lost its other end since, only sockets count that were there at enrolment, known by
 their kernel's cookies; that also holds after a restart of the agent.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from typing import TypeAlias
 
 import msgspec
 
 from ambit.core.address import Address
-from ambit.core.names import INBOUND_PLAINTEXT_PORT, MARK_MASK, OUTBOUND_PORT, PROXY_MARK, RESERVED_PORTS
+from ambit.core.names import (
+    DNS_MARK,
+    INBOUND_PLAINTEXT_PORT,
+    MARK_MASK,
+    OUTBOUND_MARK,
+    OUTBOUND_PORT,
+    PLAINTEXT_MARK,
+    PROXY_MARK,
+    RESERVED_PORTS,
+)
 from ambit.node.netns import conntrack, sockets
 from ambit.node.netns.conntrack import Accepted, End
 from ambit.node.netns.sockets import Socket
 from ambit.plan.values import LocalPod
 
+_ACCEPTED_MARKS = frozenset({OUTBOUND_MARK, PLAINTEXT_MARK, DNS_MARK})
 _USUAL_EPHEMERAL = range(32768, 61000)
+_Ends: TypeAlias = tuple[Address | int, ...]
 
 
 class Connection(msgspec.Struct, frozen=True):
@@ -94,17 +108,20 @@ def sorted_out(
     proxy accepted, and where to (`conntrack.redirected`). Pure."""
     listened = {each.local_port for each in found if each.state == sockets.LISTENS}
     ends = [each for each in found if each.state != sockets.LISTENS]
-    accepted = {(each.peer, each.peer_port): each for each in ends if _is_outbound(each)}
+    accepted = {_pods_end(each): each for each in ends if _is_outbound(each)}
     delivered = {
         (each.local, each.local_port, each.peer, each.peer_port): _from_local(each)
         for each in ends
-        if each.peer in own and each.local not in own and not each.local.is_loopback
+        if each.peer in own
+        and each.local not in own
+        and not each.local.is_loopback
+        and each.mark not in _ACCEPTED_MARKS
     }
     outbound, incoming, outgoing = [], [], []
     for each in ends:
         if not _is_of_the_pod(each, own) or _reversed(each) in delivered:
             continue
-        if accepted.pop((each.local, each.local_port), None) is not None:
+        if _taken(accepted, each):
             outbound.append(_from_local(each))
         elif each.cookie not in before:
             continue
@@ -113,10 +130,8 @@ def sorted_out(
             incoming.append(_from_peer(each, (each.local, each.local_port)))
         else:
             outgoing.append(_from_local(each))
-    outbound += [_tracked(each, tracked) for each in accepted.values() if _accepted(each) in tracked]
-    plaintext = [
-        _tracked(each, tracked) for each in ends if _is_plaintext(each) and _accepted(each) in tracked
-    ]
+    outbound += _whole(accepted.values(), tracked)
+    plaintext = _whole((each for each in ends if _is_plaintext(each)), tracked)
     return Open(
         outbound=tuple(outbound),
         delivered=_without(delivered.values(), plaintext),
@@ -132,6 +147,7 @@ def _is_tracking_needed(found: Collection[Socket]) -> bool:
     return any(
         _is_plaintext(each) or (_is_outbound(each) and (each.peer, each.peer_port) not in local)
         for each in found
+        if each.mark not in _ACCEPTED_MARKS
     )
 
 
@@ -158,11 +174,37 @@ def _is_of_the_pod(end: Socket, own: Collection[Address]) -> bool:
 
 
 def _is_outbound(end: Socket) -> bool:
-    return end.local_port == OUTBOUND_PORT and end.local.is_loopback and end.state != sockets.LISTENS
+    if end.state == sockets.LISTENS:
+        return False
+    return end.mark == OUTBOUND_MARK or (end.local_port == OUTBOUND_PORT and end.local.is_loopback)
 
 
 def _is_plaintext(end: Socket) -> bool:
-    return end.local_port == INBOUND_PLAINTEXT_PORT and end.state != sockets.LISTENS
+    if end.state == sockets.LISTENS:
+        return False
+    return end.mark == PLAINTEXT_MARK or (end.mark == 0 and end.local_port == INBOUND_PLAINTEXT_PORT)
+
+
+def _pods_end(end: Socket) -> _Ends:
+    """How the pod's own end of what the proxy accepted is called in `accepted`: with NAT its destination is unknown."""
+    return (end.peer, end.peer_port, *((end.local, end.local_port) if end.mark == OUTBOUND_MARK else ()))
+
+
+def _taken(accepted: dict[_Ends, Socket], end: Socket) -> bool:
+    """Whether the proxy has the other end of this one; it is taken out."""
+    own = end.local, end.local_port
+    return any(accepted.pop(each, None) is not None for each in (own, (*own, end.peer, end.peer_port)))
+
+
+def _whole(found: Iterable[Socket], tracked: Mapping[Accepted, tuple[End, End]]) -> list[Connection]:
+    """What the proxy accepted, where it is known who opened it and to where."""
+    return [
+        _from_peer(each, (each.local, each.local_port))
+        if each.mark in _ACCEPTED_MARKS
+        else _tracked(each, tracked)
+        for each in found
+        if each.mark in _ACCEPTED_MARKS or _accepted(each) in tracked
+    ]
 
 
 def _reversed(end: Socket) -> tuple[Address, int, Address, int]:

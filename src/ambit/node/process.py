@@ -14,11 +14,12 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
-from ambit.core.errors import AmbitError
+from ambit.core.errors import AmbitError, EnvironmentProblem
 from ambit.core.identity import Identity
 from ambit.envoy import names
 from ambit.kube.client import Client
 from ambit.kube.resource import NODES
+from ambit.node.capture import trial
 from ambit.node.capture.probes import HostProbes
 from ambit.node.cni.chain import PluginSettings
 from ambit.node.cni.installer import Installer, is_deleted
@@ -35,7 +36,7 @@ from ambit.node.enrol.sandbox import Sandbox
 from ambit.node.flows.collector import Collector
 from ambit.node.netns.kubelet import KubeletPods
 from ambit.node.pre_mesh import PreMesh
-from ambit.node.settings import AgentSettings
+from ambit.node.settings import AgentSettings, Method
 from ambit.node.state.database import StateLost
 from ambit.node.state.mesh import MeshState, Stored
 from ambit.node.succession import Succession, hold
@@ -195,6 +196,7 @@ class NodeAgent:
             stack.callback(self.state.close)
             await stack.enter_async_context(self.succession.offered())
             self._write_bootstrap()
+            self.enroller.transparent = await asyncio.to_thread(_is_transparent, settings.capture)
             self.configuration.begin()
             self.trust.restore()
             restored = self.enroller.restore()
@@ -378,6 +380,20 @@ class NodeAgent:
         temporary = self.settings.run / "bootstrap.new"
         temporary.write_bytes(content)
         temporary.replace(self.settings.run / "bootstrap.pb")
+
+
+def _is_transparent(capture: str) -> bool:
+    """Whether pods that start are captured without NAT. Raises EnvironmentProblem when they must be and cannot."""
+    if capture == Method.NAT:
+        return False
+    problem = trial.problem()
+    if problem and capture == Method.TPROXY:
+        raise EnvironmentProblem(
+            f"this kernel cannot capture without NAT: {problem}", "use --capture auto, or --capture nat"
+        )
+    if problem:
+        _log.warning("pods are captured by NAT, because this kernel cannot do without: %s", problem)
+    return not problem
 
 
 async def _either(*events: asyncio.Event) -> None:

@@ -8,6 +8,12 @@ from ambit.core import names
 from ambit.core.errors import BadInput
 
 
+class Method:
+    """How pods that start are captured: by NAT redirect, without NAT, or without NAT where the kernel can."""
+
+    NAT, TPROXY, AUTO = "nat", "tproxy", "auto"
+
+
 class AgentSettings(msgspec.Struct, frozen=True):
     """`run` holds sockets and is closed to others; `state` survives reboots. `sandboxes` and `namespaces` are
     where the pod runner keeps its records and pins network namespaces; with `host_proc`, the host's /proc, pods are a
@@ -42,6 +48,7 @@ class AgentSettings(msgspec.Struct, frozen=True):
     """The agent's, whose end ends the CNI plugin."""
     concurrency: int = 1
     max_drain: int = 3600
+    capture: str = Method.NAT
     same_node_tls: bool = False
     admin_port: int = names.NODE_ADMIN_PORT
     metrics_port: int = names.METRICS_PORT

@@ -97,12 +97,14 @@ def pod_resources(
         netns=pod.netns,
         addresses=pod.addresses,
         server_secret=names.server_secret(pod.identity),
+        transparent=pod.transparent,
     )
     plaintext = listeners.plaintext(
         pod=pod.key,
         netns=pod.netns,
         addresses=pod.addresses,
         matcher=authorization.plaintext(pod.addresses, policies, unknown),
+        transparent=pod.transparent,
     )
     policy = authorization.hbone(pod.key, pod.addresses, policies, unknown)
     local = clusters.inside(names.local_cluster(pod.key), pod.netns, {})
@@ -132,6 +134,7 @@ def outbound_resources(
         only=only,
         generations=pod.generations,
         tunnelled=tunnelled,
+        transparent=pod.transparent,
     )
     return (planned(LISTENER, names.outbound_listener(pod.key), outbound),)
 

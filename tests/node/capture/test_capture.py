@@ -272,8 +272,8 @@ async def test_removal_leaves_nothing(pair: Pair) -> None:
     before = state()
     await apply.redirect(str(pair.pod), ruleset.Capture())
     assert state() != before
-    await apply.remove(str(pair.pod))
-    await apply.remove(str(pair.pod))
+    await apply.remove(str(pair.pod), ruleset.Capture())
+    await apply.remove(str(pair.pod), ruleset.Capture())
     assert state() == before
 
 

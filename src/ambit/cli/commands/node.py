@@ -133,6 +133,14 @@ def command() -> None:
 @click.option(
     "--max-drain", default=3600, show_default=True, help="Seconds an old Envoy may keep its connections."
 )
+@click.option(
+    "--capture",
+    type=click.Choice(["auto", "nat", "tproxy"]),
+    envvar="AMBIT_CAPTURE",
+    default="auto",
+    show_default=True,
+    help="How pods are captured that start: by NAT, without it, or without it where the kernel can.",
+)
 @click.option("--same-node-tls", is_flag=True, help="Tunnel also between pods of this node.")
 @click.option("--access-log/--no-access-log", default=True, show_default=True, help="Log each connection.")
 @click.option("--admin-port", default=names.NODE_ADMIN_PORT, hidden=True)

@@ -8,7 +8,7 @@ replaces the whole table at once, so there is never a moment without rules. All 
 import asyncio
 
 from ambit.node.capture import ruleset
-from ambit.node.netns import nft, routes
+from ambit.node.netns import nft, routes, steering
 
 
 async def block(netns: str) -> None:
@@ -18,23 +18,32 @@ async def block(netns: str) -> None:
 
 async def redirect(netns: str, capture: ruleset.Capture) -> None:
     """The pod's traffic goes through the proxy. Raises EnvironmentProblem, and then traffic is as before."""
-    await asyncio.to_thread(routes.ensure, netns)
+    if capture.transparent:
+        await asyncio.to_thread(steering.ensure, netns, capture.addresses)
+    else:
+        await asyncio.to_thread(routes.ensure, netns)
     await nft.load(netns, ruleset.replacing(ruleset.redirect(capture)))
 
 
-async def release(netns: str) -> None:
+async def release(netns: str, capture: ruleset.Capture) -> None:
     """Nothing new of the pod goes through the proxy; what is open goes on. Raises EnvironmentProblem."""
-    await nft.load(netns, ruleset.replacing(ruleset.release()))
+    await nft.load(netns, ruleset.replacing(ruleset.release(capture)))
 
 
-async def remove(netns: str) -> None:
+async def remove(netns: str, capture: ruleset.Capture) -> None:
     """The pod's traffic is its own again. Raises EnvironmentProblem."""
+    if capture.transparent:
+        # First: until the rules are gone, they let everything go its way.
+        await asyncio.to_thread(steering.remove, netns)
     await nft.load(netns, ruleset.removing())
-    await asyncio.to_thread(routes.remove, netns)
+    if not capture.transparent:
+        await asyncio.to_thread(routes.remove, netns)
 
 
 async def is_redirected(netns: str, capture: ruleset.Capture) -> bool:
-    """Whether the namespace holds exactly the rules that `redirect` writes."""
+    """Whether the namespace holds exactly the rules that `redirect` writes. Raises EnvironmentProblem."""
+    if capture.transparent and not await asyncio.to_thread(steering.is_in_place, netns):
+        return False
     return await nft.listing(netns, ruleset.TABLE) == ruleset.redirect(capture)
 
 

@@ -1,7 +1,7 @@
 """nftables rules in a pod's namespace, as text exactly as nft prints it, so that it can be read back and
 compared.
 
-NAT redirect, as Istio does it:
+Of two kinds: `ambit.node.capture.transparent`, and here NAT redirect, as Istio does it:
 1. what the pod opens goes to 15001, its DNS to 15053 (not loopback, not what the proxy itself opens);
 2. what reaches the pod goes to 15006, HBONE stays on 15008, host probes go straight in;
 3. connections that the proxy opens into the pod are marked when they *arrive* (never when they leave: the
@@ -17,6 +17,7 @@ some seconds after it was reset, and would let the same client in again from the
 
 import msgspec
 
+from ambit.core.address import Address
 from ambit.core.names import (
     CONNECTION_MARK,
     DNS_PORT,
@@ -28,7 +29,7 @@ from ambit.core.names import (
     PROBE_ADDRESS_V6,
     PROXY_MARK,
 )
-from ambit.node.capture import table
+from ambit.node.capture import table, transparent
 
 TABLE = "ambit"
 VERSION = 5
@@ -41,14 +42,26 @@ UDP_SENT, UDP_RECEIVED = "udp_sent", "udp_received"
 
 class Capture(msgspec.Struct, frozen=True):
     """What is captured of a pod: `dns` its queries (annotation ambient.istio.io/dns-capture), `inbound` what
-    reaches it (annotation ambient.istio.io/bypass-inbound-capture turns that off)."""
+    reaches it (annotation ambient.istio.io/bypass-inbound-capture turns that off). `transparent`: without NAT, for a
+    pod with these `addresses`; then connections that it opened while it was leaving can be `spared`."""
 
     dns: bool = True
     inbound: bool = True
+    transparent: bool = False
+    addresses: tuple[Address, ...] = ()
+    spared: bool = False
 
 
 def redirect(capture: Capture) -> str:
     """The table of an enrolled pod."""
+    if capture.transparent:
+        chains = [
+            *_counted(),
+            *transparent.chains(capture.addresses, dns=capture.dns, spared=capture.spared),
+        ]
+        if capture.dns:
+            chains.append(table.chain("hold_questions", "filter hook output priority raw", _unanswered()))
+        return table.table(TABLE, f"ambit transparent capture {transparent.VERSION}", chains)
     chains = [*_counted(), *_marks(), table.chain("redirect_leaving", _LEAVING_HOOK, _leaving(capture))]
     if capture.inbound:
         chains.append(table.chain("redirect_arriving", _ARRIVING_HOOK, _arriving()))
@@ -60,9 +73,12 @@ def redirect(capture: Capture) -> str:
     return table.table(TABLE, f"ambit capture {VERSION}", chains)
 
 
-def release() -> str:
+def release(capture: Capture) -> str:
     """The table of a running pod that leaves the mesh: nothing new is redirected, and what is open keeps its
     translation, which the kernel does only while NAT chains exist."""
+    if capture.transparent:
+        chains = transparent.released(capture.addresses)
+        return table.table(TABLE, f"ambit transparent release {transparent.VERSION}", chains)
     nat = [
         table.chain("redirect_leaving", _LEAVING_HOOK, []),
         table.chain("redirect_arriving", _ARRIVING_HOOK, []),

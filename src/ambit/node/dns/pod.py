@@ -24,7 +24,7 @@ from ambit.core.dns import (
     parse_query,
 )
 from ambit.core.dns_reply import unfinished_chain
-from ambit.core.names import DNS_PORT, PROXY_MARK
+from ambit.core.names import DNS_MARK, DNS_PORT, PROXY_MARK
 from ambit.model.service import Service
 from ambit.node.dns.answer import (
     Client,
@@ -83,7 +83,7 @@ class PodDns:
 
     async def start(self) -> None:
         """Listen. Raises OSError when the namespace is gone or the port is taken."""
-        udp, tcp = in_namespace(self._netns, lambda: listen(LOOPBACKS, self._port, PROXY_MARK))
+        udp, tcp = in_namespace(self._netns, lambda: listen(LOOPBACKS, self._port, DNS_MARK))
         self._server = DnsServer(self.handle, udp, tcp)
         await self._server.start()
 

@@ -11,6 +11,8 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
+from ambit.node.netns.transparent import make_transparent
+
 Answer: TypeAlias = bytes | None
 Handler: TypeAlias = Callable[[bytes, bool], Answer | Awaitable[Answer]]
 """Takes a query and whether it came by TCP; None means no reply."""
@@ -120,7 +122,8 @@ def _send(sock: socket.socket, data: bytes, peer: Any) -> None:
 def listen(
     addresses: Sequence[str], port: int, mark: int | None = None
 ) -> tuple[list[socket.socket], list[socket.socket]]:
-    """UDP and TCP sockets in the calling thread's namespace. Raises OSError.
+    """UDP and TCP sockets in the calling thread's namespace; with a `mark` also for questions to other addresses, where
+    capture sends them here as they are. Raises OSError.
 
     An IPv6 address that the namespace does not have is left out.
     """
@@ -149,7 +152,7 @@ def _bound(address: str, port: int, kind: int, mark: int | None) -> socket.socke
         raise
     try:
         if mark is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            make_transparent(sock, mark)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if kind == socket.SOCK_STREAM:

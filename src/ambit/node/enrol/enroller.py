@@ -29,11 +29,11 @@ from ambit.kube.resource import PODS
 from ambit.node import connections
 from ambit.node.capture import apply as capture
 from ambit.node.capture.probes import HostProbes
-from ambit.node.capture.ruleset import Capture
 from ambit.node.configuration.configuration import Configuration
 from ambit.node.downstream.publication import Publication
 from ambit.node.downstream.server import EnvoyServer
-from ambit.node.enrol.listening import established, wait_listening
+from ambit.node.enrol import choice
+from ambit.node.enrol.listening import wait_listening
 from ambit.node.enrol.pods import Pod
 from ambit.node.enrol.sandbox import Sandbox, checked
 from ambit.node.state.database import StateNotWritten, transaction
@@ -91,6 +91,8 @@ class Enroller:
         self._probes = probes
         self._sandboxes: dict[str, Sandbox] = {}
         self._turns: dict[str, _Turn] = {}
+        self.transparent = False
+        """Whether pods that start are captured without NAT, where that is possible."""
         self.pending, self.started, self.stopped = 0, 0, 0
         """Pods that are being captured now; that were captured and that left, in this life of the agent."""
 
@@ -148,10 +150,9 @@ class Enroller:
             sandbox = known
             if sandbox.dns:
                 await self._dns.start(sandbox)
-            rules = Capture(dns=sandbox.dns, inbound=sandbox.inbound)
-            if not sandbox.leaving and not await capture.is_redirected(sandbox.netns, rules):
+            if not sandbox.leaving and not await capture.is_redirected(sandbox.netns, sandbox.capture):
                 _log.warning("the redirection of pod %s/%s was not as written: repaired", *sandbox.key)
-                await capture.redirect(sandbox.netns, rules)
+                await capture.redirect(sandbox.netns, sandbox.capture)
 
     def persist(self) -> None:
         """Notes all captured pods again, in a state file that lost them."""
@@ -190,7 +191,7 @@ class Enroller:
             if sandbox is None:
                 return True
             if not sandbox.leaving:
-                await capture.release(sandbox.netns)
+                await capture.release(sandbox.netns, sandbox.capture)
                 self._change(uid, leaving=time.time())
                 await self._annotate(sandbox, None)
                 return False
@@ -198,7 +199,7 @@ class Enroller:
                 _busy, self._local(sandbox)
             ):
                 return False
-            await capture.remove(sandbox.netns)
+            await capture.remove(sandbox.netns, sandbox.capture)
             await self._leave(sandbox, self._configuration.release)
             _log.info("pod %s/%s left the mesh", *sandbox.key)
             return True
@@ -208,7 +209,7 @@ class Enroller:
         pod is left captured; those that are stay cut off, since nothing decides about their traffic any more."""
         for sandbox in [each for each in self._sandboxes.values() if each.leaving]:
             try:
-                await capture.remove(sandbox.netns)
+                await capture.remove(sandbox.netns, sandbox.capture)
             except EnvironmentProblem as problem:
                 _log.warning("the rules of pod %s/%s stay: %s", *sandbox.key, problem.message)
             self._drop(sandbox)
@@ -226,13 +227,16 @@ class Enroller:
         known = self._sandboxes.get(sandbox.uid)
         if known is not None and known.sandbox == sandbox.sandbox and known.same_namespace():
             if known.leaving:
-                await capture.redirect(known.netns, Capture(dns=known.dns, inbound=known.inbound))
-                self._change(known.uid, leaving=0.0, open_before=await _open_now(known))
+                known = msgspec.structs.replace(known, spared=known.transparent)
+                await capture.redirect(known.netns, known.capture)
+                self._change(known.uid, leaving=0.0, spared=known.spared, open_before=await _open_now(known))
             await self._annotate(known, REDIRECTION_ENABLED)
             return
         if known is not None:
             await self._leave(known, self._configuration.remove)
         sandbox = await asyncio.to_thread(checked, _described(sandbox, pod, started))
+        if not started and self.transparent:
+            sandbox = await asyncio.to_thread(choice.chosen, sandbox, pod)
         if not started:
             await capture.block(sandbox.netns)
         local = self._local(sandbox)
@@ -250,7 +254,7 @@ class Enroller:
                 await self._dns.start(sandbox)
             if self._probes is not None:
                 await self._probes.admit(sandbox.uid, sandbox.addresses, _probed(sandbox))
-            await capture.redirect(sandbox.netns, Capture(dns=sandbox.dns, inbound=sandbox.inbound))
+            await capture.redirect(sandbox.netns, sandbox.capture)
             open_before = await _open_now(sandbox) if started else ()
         except BaseException:
             await self._undo(sandbox)
@@ -305,6 +309,7 @@ class Enroller:
             addresses=sandbox.addresses,
             netns=sandbox.netns,
             generations=sandbox.generations,
+            transparent=sandbox.transparent,
         )
 
     async def _annotate(self, sandbox: Sandbox, value: str | None) -> None:
@@ -402,6 +407,6 @@ def _busy(pod: LocalPod) -> bool:
     """Whether the proxy still carries connections of the pod."""
     try:
         open_now = connections.look(pod)
-        return bool(open_now.delivered or open_now.plaintext or established(pod.netns, OUTBOUND_PORT))
+        return bool(open_now.delivered or open_now.plaintext or connections.accepted_outbound(pod.netns))
     except (OSError, AmbitError):
         return False

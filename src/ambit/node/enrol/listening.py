@@ -10,18 +10,13 @@ from pathlib import Path
 from ambit.core.errors import EnvironmentProblem
 from ambit.node.netns.enter import in_namespace
 
-_ESTABLISHED, _LISTEN = "01", "0A"
+_LISTEN = "0A"
 _INTERVAL = 0.01
 
 
 def listening_ports(netns: str) -> frozenset[int]:
     """TCP ports with a listening socket, of either family. Blocks briefly. Raises OSError."""
-    return in_namespace(Path(netns), lambda: frozenset(_ports(_LISTEN)))
-
-
-def established(netns: str, port: int) -> int:
-    """How many connections were accepted on a port and are open. Blocks briefly. Raises OSError."""
-    return in_namespace(Path(netns), lambda: sum(each == port for each in _ports(_ESTABLISHED)))
+    return in_namespace(Path(netns), lambda: frozenset(_listening()))
 
 
 async def wait_listening(netns: str, ports: Collection[int]) -> None:
@@ -35,8 +30,8 @@ async def wait_listening(netns: str, ports: Collection[int]) -> None:
         raise EnvironmentProblem(f"network namespace {netns} is gone: {problem.strerror}") from problem
 
 
-def _ports(state: str) -> list[int]:
-    """Local ports of the TCP sockets in this state (proc_pid_net(5))."""
+def _listening() -> list[int]:
+    """Local ports of the TCP sockets that listen (proc_pid_net(5))."""
     found: list[int] = []
     for table in ("tcp", "tcp6"):
         try:
@@ -45,6 +40,6 @@ def _ports(state: str) -> list[int]:
             continue
         for line in text.splitlines()[1:]:
             fields = line.split()
-            if fields[3] == state:
+            if fields[3] == _LISTEN:
                 found.append(int(fields[1].rpartition(":")[2], 16))
     return found

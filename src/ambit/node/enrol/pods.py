@@ -12,6 +12,9 @@ from ambit.core.names import DNS_CAPTURE_ANNOTATION, REDIRECTION_ANNOTATION, RED
 
 BYPASS_INBOUND_ANNOTATION = "ambient.istio.io/bypass-inbound-capture"
 MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
+FURTHER_NETWORKS = ("k8s.v1.cni.cncf.io/networks", "istio.io/reroute-virtual-interfaces")
+"""Annotations of pods with more than one interface: Multus's, and Istio's for what runs virtual machines."""
+_OVER_NETWORKS = frozenset({"ALL", "NET_ADMIN", "SYS_ADMIN"})
 _FINISHED = frozenset({"Succeeded", "Failed"})
 
 
@@ -50,7 +53,22 @@ class _Lifecycle(msgspec.Struct, frozen=True, rename="camel"):
     pre_stop: _Handler | None = None
 
 
+class _Capabilities(msgspec.Struct, frozen=True):
+    add: tuple[str, ...] = ()
+
+
+class _SecurityContext(msgspec.Struct, frozen=True):
+    privileged: bool = False
+    capabilities: _Capabilities | None = None
+
+    @property
+    def changes_networks(self) -> bool:
+        added = self.capabilities.add if self.capabilities is not None else ()
+        return self.privileged or not _OVER_NETWORKS.isdisjoint(each.removeprefix("CAP_") for each in added)
+
+
 class _Container(msgspec.Struct, frozen=True, rename="camel"):
+    security_context: _SecurityContext | None = None
     ports: tuple[_Port, ...] = ()
     startup_probe: _Handler | None = None
     liveness_probe: _Handler | None = None
@@ -134,6 +152,20 @@ class Pod(msgspec.Struct, frozen=True):
     @property
     def captures_inbound(self) -> bool:
         return self.metadata.annotations.get(BYPASS_INBOUND_ANNOTATION, "false").lower() != "true"
+
+    @property
+    def own_network(self) -> str:
+        """Why the pod's network may be other than the node made it; empty when it is not."""
+        for name in FURTHER_NETWORKS:
+            if name in self.metadata.annotations:
+                return f"it has the annotation {name}"
+        containers = (*self.spec.init_containers, *self.spec.containers)
+        if any(
+            each.security_context is not None and each.security_context.changes_networks
+            for each in containers
+        ):
+            return "it may change its own network"
+        return ""
 
     @property
     def probe_ports(self) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ import msgspec
 
 from ambit.core.address import Address
 from ambit.core.errors import AmbitError, EnvironmentProblem
+from ambit.node.capture.ruleset import Capture
 from ambit.node.netns import identity as netns_identity
 
 
@@ -42,6 +43,10 @@ class Sandbox(msgspec.Struct, frozen=True):
     """Of its destinations' names in Envoy (`ambit.plan.values.LocalPod`)."""
     leaving: float = 0.0
     """Since when (seconds since 1970) it leaves the mesh while it runs; 0 when it does not."""
+    transparent: bool = False
+    """Whether it is captured without NAT: for its whole life, because what is open cannot change over."""
+    spared: bool = False
+    """Whether connections may be open that it opened while it was leaving."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -50,6 +55,17 @@ class Sandbox(msgspec.Struct, frozen=True):
     @property
     def addresses(self) -> tuple[Address, ...]:
         return tuple(ipaddress.ip_address(text) for text in self.ips)
+
+    @property
+    def capture(self) -> Capture:
+        """How its traffic is captured."""
+        return Capture(
+            dns=self.dns,
+            inbound=self.inbound,
+            transparent=self.transparent,
+            addresses=self.addresses,
+            spared=self.spared,
+        )
 
     def is_also(self, other: "Sandbox") -> bool:
         """Whether both are one sandbox: by the runtime's name for it, or by the name of its pinned namespace (which

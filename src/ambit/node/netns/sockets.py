@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from ambit.core.address import Address
-from ambit.core.names import OUTBOUND_PORT
+from ambit.core.names import OUTBOUND_MARK, OUTBOUND_PORT
 from ambit.node.netns import netlink
 from ambit.node.netns.enter import in_namespace
 
@@ -81,7 +81,14 @@ def reset_outbound(netns: str, client: Address, client_port: int) -> bool:
     identity = _ID.pack(OUTBOUND_PORT, client_port, _raw(loopback), _raw(client))
     family = socket.AF_INET if client.version == 4 else socket.AF_INET6
     handle = identity + _ANY_INTERFACE + _NO_COOKIE
-    return destroy(netns, [Socket(loopback, OUTBOUND_PORT, client, client_port, family, handle)]) == 1
+    if destroy(netns, [Socket(loopback, OUTBOUND_PORT, client, client_port, family, handle)]) == 1:
+        return True
+    # Without NAT the proxy's end has the destination for its own address.
+    return destroy(netns, [each for each in listing(netns) if _is_end(each, client, client_port)]) > 0
+
+
+def _is_end(end: Socket, client: Address, client_port: int) -> bool:
+    return end.mark == OUTBOUND_MARK and (end.peer, end.peer_port) == (client, client_port)
 
 
 def _dump(states: int) -> Iterator[Socket]:

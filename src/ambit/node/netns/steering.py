@@ -1,0 +1,102 @@
+"""The routing of a pod that is captured without NAT: what it opens is local from the start, so that it arrives on the
+loopback interface and can be handed to the proxy there (ip-rule(8), Linux `net/ipv4/fib_frontend.c`).
+
+1. To the host's probe address: as ever, for the pod answers probes directly.
+2. What the proxy sends (marked): as ever.
+3. Every other TCP of the namespace: table 100, where everything is local. The route names the pod's address, or
+   connecting sockets would take their destination for their own address.
+With rules of its own the kernel asks of every packet that arrives whether its source would be reached the same way,
+which rule 3 denies, so it must be told to accept that (`accept_local`, and no strict `rp_filter`). What that check kept
+out, the pod's own address from outside, `ambit.node.capture.transparent` drops.
+"""
+
+import ipaddress
+import socket
+import struct
+from collections.abc import Collection
+from pathlib import Path
+
+from ambit.core.address import Address
+from ambit.core.names import MARK_MASK, PROBE_ADDRESS_V4, PROBE_ADDRESS_V6, PROXY_MARK
+from ambit.node.netns import identity, netlink, routes, routing
+from ambit.node.netns.enter import in_namespace
+from ambit.node.netns.routing import Rule
+
+TABLE = routes.TABLE
+RULES = (
+    *(
+        Rule(40, routing.MAIN, to=ipaddress.ip_address(probe))
+        for probe in (PROBE_ADDRESS_V4, PROBE_ADDRESS_V6)
+    ),
+    Rule(50, routing.MAIN, mark=(PROXY_MARK, MARK_MASK)),
+    Rule(60, TABLE, own_tcp=True),
+)
+_KERNELS = frozenset({(0, 255), (32766, 254), (32767, 253)})
+"""Rules that every namespace has."""
+_RTM_NEWLINK, _IFLA_AF_SPEC, _IFLA_INET_CONF = 16, 26, 1
+_LINK = struct.Struct("=BxHiII")
+_RP_FILTER, _ACCEPT_LOCAL = 8, 23
+_LOOSE = 2
+
+
+def ensure(netns: str, addresses: Collection[Address]) -> None:
+    """Rules, routes and settings exist. Raises EnvironmentProblem."""
+    routes.change_in(netns, lambda: ensure_here(addresses))
+
+
+def remove(netns: str) -> None:
+    """Rules and routes are gone; the settings stay, which without them mean nothing. Raises EnvironmentProblem."""
+    routes.change_in(netns, _remove)
+
+
+def is_in_place(netns: str) -> bool:
+    """Whether the rules are there. Blocks briefly. Raises EnvironmentProblem."""
+    found: list[frozenset[tuple[int, int]]] = []
+    routes.change_in(netns, lambda: found.append(routing.rules()))
+    return {(each.priority, each.table) for each in RULES} <= found[0]
+
+
+def objection(netns: str, own: Collection[Address]) -> str:
+    """Why this namespace cannot be captured like this; empty when it can. Blocks briefly. Raises OSError."""
+    foreign = (
+        in_namespace(Path(netns), routing.rules) - _KERNELS - {(each.priority, each.table) for each in RULES}
+    )
+    if foreign:
+        return f"somebody else's routing rule {min(foreign)[0]} is there"
+    others = identity.addresses(netns) - frozenset(own)
+    if others:
+        return f"it has another address, {min(map(str, others))}"
+    return ""
+
+
+def ensure_here(addresses: Collection[Address]) -> None:
+    """The same in the calling thread's namespace. Raises OSError."""
+    for name in (name for _, name in socket.if_nameindex() if name != "lo"):
+        _accept(socket.if_nametoindex(name))
+    for family, version in zip(routing.FAMILIES, (4, 6), strict=True):
+        own = [each for each in addresses if each.version == version]
+        routing.add_local_route(family, TABLE, own[0] if own else None)
+    for rule in RULES:
+        routing.add_rule(rule)
+
+
+def _remove() -> None:
+    for rule in reversed(RULES):
+        routing.remove_rule(rule)
+    for family in routing.FAMILIES:
+        routing.remove_local_route(family, TABLE)
+
+
+def _accept(index: int) -> None:
+    """By netlink, because a container's /proc/sys is read-only."""
+    wanted = {_ACCEPT_LOCAL: 1}
+    if _read("all") == 1 or _read(socket.if_indextoname(index)) == 1:
+        wanted[_RP_FILTER] = _LOOSE
+    settings = b"".join(netlink.attribute(kind, struct.pack("=I", value)) for kind, value in wanted.items())
+    family = netlink.attribute(socket.AF_INET, netlink.attribute(_IFLA_INET_CONF, settings))
+    body = _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0) + netlink.attribute(_IFLA_AF_SPEC, family)
+    netlink.exchange(socket.NETLINK_ROUTE, _RTM_NEWLINK, netlink.NLM_F_ACK, body)
+
+
+def _read(interface: str) -> int:
+    return int(Path(f"/proc/sys/net/ipv4/conf/{interface}/rp_filter").read_text())
