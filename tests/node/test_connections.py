@@ -107,6 +107,33 @@ def test_a_mesh_connection_that_lost_the_proxys_end_is_not_older() -> None:
     assert ways(sorted_out([orphan], OWN, before=[30])) != {}
 
 
+def test_a_pod_that_is_captured_without_nat() -> None:
+    """The proxy's ends have the other side's address; who accepted them tell their marks."""
+    outbound, plaintext, dns = 0x1539, 0x2539, 0x4539
+    resolver = ("192.0.2.53", 53)
+    sockets_there = [
+        end((POD, 40000), (OTHER, 80), cookie=1),
+        end((OTHER, 80), (POD, 40000), cookie=2, mark=outbound),
+        end((POD, 40000), (OTHER, 81), cookie=3),
+        end((OTHER, 81), (POD, 40000), cookie=4, mark=outbound),
+        end((OTHER, 82), (POD, 40002), cookie=5, mark=outbound),  # the pod has forgotten its end
+        end((POD, 8080), (OTHER, 33333), cookie=6, mark=plaintext),
+        end((OTHER, 33333), (POD, 8080), cookie=7, mark=MARK),
+        end((POD, 8080), (OTHER, 33333), cookie=8),
+        end((POD, 40003), resolver, cookie=9),
+        end(resolver, (POD, 40003), cookie=10, mark=dns),
+        *DELIVERED,
+        PASSED_ON,
+        TUNNEL,
+    ]
+    wanted = {
+        "outbound": [(POD, 40000, OTHER, 80), (POD, 40000, OTHER, 81), (POD, 40002, OTHER, 82)],
+        "delivered": [(OTHER, 50000, POD, 8080)],
+        "plaintext": [(OTHER, 33333, POD, 8080)],
+    }
+    assert ways(sorted_out(sockets_there, OWN)) == wanted
+
+
 @given(st.sets(st.integers(1, 14)), st.permutations(MESH))
 def test_nothing_is_older_that_was_not_there_or_has_its_other_end(
     before: set[int], found: list[Socket]

@@ -52,9 +52,10 @@ def remove_rule(rule: Rule) -> None:
         _change(_RTM_DELRULE, 0, _rule(family, rule))
 
 
-def rules() -> frozenset[tuple[int, int]]:
-    """Priority and table of every rule of the namespace, of both families. Raises OSError."""
-    return frozenset(each for family in FAMILIES for each in _rules(family))
+def rules() -> dict[int, frozenset[tuple[int, int]]]:
+    """Priority and table of every rule of the namespace, by those families that it has. Raises OSError."""
+    found = {family: frozenset(_rules(family)) for family in FAMILIES}
+    return {family: each for family, each in found.items() if each}
 
 
 def add_local_route(family: int, table: int, source: Address | None = None) -> None:

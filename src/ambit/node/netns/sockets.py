@@ -33,8 +33,6 @@ _COOKIE = struct.Struct("=Q")
 _COOKIE_AT = 44
 _STATE_AT, _ID_AT, _ATTRIBUTES_AT = 1, 4, 72
 _INET_DIAG_MARK = 15
-_ANY_INTERFACE = bytes(4)
-_NO_COOKIE = b"\xff" * 8
 
 
 class Socket(msgspec.Struct, frozen=True):
@@ -77,18 +75,14 @@ def destroy(netns: str, wanted: Iterable[Socket]) -> int:
 def reset_outbound(netns: str, client: Address, client_port: int) -> bool:
     """Ends the connection that the pod opened from `client`, at the proxy's end: the pod reads what it was sent
     and then sees a reset. False when it is already gone."""
-    loopback = ipaddress.ip_address("127.0.0.1" if client.version == 4 else "::1")
-    identity = _ID.pack(OUTBOUND_PORT, client_port, _raw(loopback), _raw(client))
-    family = socket.AF_INET if client.version == 4 else socket.AF_INET6
-    handle = identity + _ANY_INTERFACE + _NO_COOKIE
-    if destroy(netns, [Socket(loopback, OUTBOUND_PORT, client, client_port, family, handle)]) == 1:
-        return True
-    # Without NAT the proxy's end has the destination for its own address.
+    # Never by its addresses alone: when it is gone, the kernel takes the listener for it.
     return destroy(netns, [each for each in listing(netns) if _is_end(each, client, client_port)]) > 0
 
 
 def _is_end(end: Socket, client: Address, client_port: int) -> bool:
-    return end.mark == OUTBOUND_MARK and (end.peer, end.peer_port) == (client, client_port)
+    """Whether the proxy accepted this one from there; without NAT it has the destination for its own address."""
+    is_outbound = end.mark == OUTBOUND_MARK or (end.local_port == OUTBOUND_PORT and end.local.is_loopback)
+    return is_outbound and (end.peer, end.peer_port) == (client, client_port)
 
 
 def _dump(states: int) -> Iterator[Socket]:
@@ -116,14 +110,11 @@ def _destroy(doomed: Socket) -> bool:
     try:
         netlink.exchange(_NETLINK_SOCK_DIAG, _SOCK_DESTROY, netlink.NLM_F_ACK, request)
     except OSError as error:
-        if error.errno == errno.ENOENT:
+        # The second: a listener is found in its place.
+        if error.errno in (errno.ENOENT, errno.ESTALE):
             return False
         raise
     return True
-
-
-def _raw(address: Address) -> bytes:
-    return address.packed.ljust(16, b"\0")
 
 
 def _address(family: int, raw: bytes) -> Address:

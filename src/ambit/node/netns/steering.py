@@ -51,18 +51,17 @@ def remove(netns: str) -> None:
 
 def is_in_place(netns: str) -> bool:
     """Whether the rules are there. Blocks briefly. Raises EnvironmentProblem."""
-    found: list[frozenset[tuple[int, int]]] = []
-    routes.change_in(netns, lambda: found.append(routing.rules()))
-    return {(each.priority, each.table) for each in RULES} <= found[0]
+    found: dict[int, frozenset[tuple[int, int]]] = {}
+    routes.change_in(netns, lambda: found.update(routing.rules()))
+    return all(_own(family) <= there for family, there in found.items())
 
 
 def objection(netns: str, own: Collection[Address]) -> str:
     """Why this namespace cannot be captured like this; empty when it can. Blocks briefly. Raises OSError."""
-    foreign = (
-        in_namespace(Path(netns), routing.rules) - _KERNELS - {(each.priority, each.table) for each in RULES}
-    )
-    if foreign:
-        return f"somebody else's routing rule {min(foreign)[0]} is there"
+    for family, found in in_namespace(Path(netns), routing.rules).items():
+        foreign = found - _KERNELS - _own(family)
+        if foreign:
+            return f"somebody else's routing rule {min(foreign)[0]} is there"
     others = identity.addresses(netns) - frozenset(own)
     if others:
         return f"it has another address, {min(map(str, others))}"
@@ -78,6 +77,10 @@ def ensure_here(addresses: Collection[Address]) -> None:
         routing.add_local_route(family, TABLE, own[0] if own else None)
     for rule in RULES:
         routing.add_rule(rule)
+
+
+def _own(family: int) -> set[tuple[int, int]]:
+    return {(each.priority, each.table) for each in RULES if family in each.families()}
 
 
 def _remove() -> None:
