@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,13 @@ class Instance(msgspec.Struct, frozen=True):
         await self.client.create(NAMESPACES, {"metadata": {"name": name, "labels": labels}})
 
     async def pod(
-        self, namespace: str, name: str, node: str, containers: dict[str, list[str]], script: str
+        self,
+        namespace: str,
+        name: str,
+        node: str,
+        containers: dict[str, list[str]],
+        script: str,
+        annotations: Mapping[str, str] | None = None,
     ) -> None:
         """A pod on a given node, with the ConfigMap `script` of its namespace under /bench."""
         mounts = [{"name": "script", "mountPath": "/bench"}]
@@ -54,7 +60,12 @@ class Instance(msgspec.Struct, frozen=True):
             ],
             "volumes": [{"name": "script", "configMap": {"name": script}}],
         }
-        metadata = {"name": name, "namespace": namespace, "labels": {"app": name}}
+        metadata = {
+            "name": name,
+            "namespace": namespace,
+            "labels": {"app": name},
+            "annotations": dict(annotations or {}),
+        }
         await self.client.create(PODS, {"metadata": metadata, "spec": spec})
 
     async def address(self, namespace: str, name: str) -> str:

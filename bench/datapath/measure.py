@@ -5,7 +5,8 @@ Rules:
 2. Within a round each load visits every variant before the next load starts; rounds rotate the order.
 3. Processor time is that of every process the variant adds: proxies, and for the mesh the agents beside them,
    which count metrics and keep decision records (the sidecars have nothing of the kind).
-4. With $AMBIT_BENCH_ZTUNNEL the cluster has two nodes more, on the same fabric, whose proxy is that ztunnel, as
+4. "By NAT" is the same mesh with pods whose annotation has them captured by NAT redirect instead of without.
+5. With $AMBIT_BENCH_ZTUNNEL the cluster has two nodes more, on the same fabric, whose proxy is that ztunnel, as
    Istio ships it: two threads, NAT redirect, one log line for each connection.
 """
 
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from ambit.core.names import CAPTURE_ANNOTATION
 from ambit.kube.resource import CONFIG_MAPS
 from bench.datapath.samples import Sample, Samples, Variant, absolute, matrix, processor_seconds, ratio
 from bench.datapath.sidecar import sidecars
@@ -23,8 +25,8 @@ from bench.servers import BULK_PORT, HTTP_PORT, SECOND_HTTP_PORT, http_server
 from bench.ztunnel import nodes as ztunnel_nodes
 
 LOADER = Path(__file__).parents[1] / "load.py"
-NAMESPACES = {"bench-direct": False, "bench-mesh": True, "bench-sidecar": False}
-ZTUNNEL = "bench-ztunnel"
+ZTUNNEL, NAT = "bench-ztunnel", "bench-nat"
+NAMESPACES = {"bench-direct": False, "bench-mesh": True, NAT: True, "bench-sidecar": False}
 NODES, ZTUNNEL_NODES = ("node1", "node2"), ("node3", "node4")
 """Where client and near server are, and the far server."""
 NEAR, FAR = "server-near", "server-far"
@@ -35,6 +37,8 @@ VARIANTS = (
     Variant("mesh, same node", "bench-mesh", NEAR, baseline="direct, same node"),
     Variant("direct, across nodes", "bench-direct", FAR),
     Variant("mesh, across nodes", "bench-mesh", FAR, baseline="direct, across nodes"),
+    Variant("mesh by NAT, same node", NAT, NEAR, baseline="direct, same node"),
+    Variant("mesh by NAT, across nodes", NAT, FAR, baseline="direct, across nodes"),
     Variant("sidecars, TCP", "bench-sidecar", FAR, SECOND_HTTP_PORT, "direct, across nodes"),
     Variant("sidecars, HTTP", "bench-sidecar", FAR, HTTP_PORT, "direct, across nodes", has_bulk=False),
 )
@@ -43,6 +47,7 @@ ZTUNNEL_VARIANTS = (
     Variant("ztunnel, across nodes", ZTUNNEL, FAR, baseline="direct, across nodes"),
 )
 MESH = "mesh, across nodes"
+NAT_PAIRS = ((MESH, "mesh by NAT, across nodes"), ("mesh, same node", "mesh by NAT, same node"))
 PEERS = ("sidecars, TCP", "sidecars, HTTP")
 ZTUNNEL_PAIRS = ((MESH, "ztunnel, across nodes"), ("mesh, same node", "ztunnel, same node"))
 
@@ -84,7 +89,8 @@ async def measure(options: Options) -> list[Number]:
         if ztunnel:
             await ztunnel_nodes.give_nodes(mesh.client, ztunnel, ZTUNNEL_NODES)
             processes[ZTUNNEL] = Processes.of_ztunnel(mesh, ztunnel)
-        own = processes["bench-mesh"] = Processes.of_nodes(mesh)  # before pods, whose servers are Envoys too
+        # Before pods, whose servers are Envoys too.
+        own = processes["bench-mesh"] = processes[NAT] = Processes.of_nodes(mesh)
         for namespace, enrolled in NAMESPACES.items():
             addresses |= await _pods(mesh, namespace, NODES, known, enrolled=enrolled)
         if ztunnel:
@@ -162,9 +168,10 @@ async def _pods(
     await mesh.client.create(CONFIG_MAPS, script)
     servers = {"http": http_server(), "bulk": sink(known)}
     near, far = nodes
-    await mesh.pod(namespace, f"{namespace}-client", near, {"client": ["sleep", "infinity"]}, "script")
-    await mesh.pod(namespace, f"{namespace}-{NEAR}", near, servers, "script")
-    await mesh.pod(namespace, f"{namespace}-{FAR}", far, servers, "script")
+    client = {"client": ["sleep", "infinity"]}
+    annotations = {CAPTURE_ANNOTATION: "nat"} if namespace == NAT else {}
+    for name, node, containers in (("client", near, client), (NEAR, near, servers), (FAR, far, servers)):
+        await mesh.pod(namespace, f"{namespace}-{name}", node, containers, "script", annotations)
     await mesh.address(namespace, f"{namespace}-client")
     return {
         (namespace, server): await mesh.address(namespace, f"{namespace}-{server}") for server in (NEAR, FAR)
@@ -177,11 +184,12 @@ def _ratios(samples: Samples) -> list[Number]:
     meshes = [
         each
         for each in (*VARIANTS, *ZTUNNEL_VARIANTS)
-        if each.namespace in ("bench-mesh", ZTUNNEL) and (each.name, LOADS[0].name) in samples
+        if each.namespace in ("bench-mesh", NAT, ZTUNNEL) and (each.name, LOADS[0].name) in samples
     ]
     pairs: list[tuple[Load, str, str, float | None]] = []
     for load in LOADS:
         pairs += [(load, variant.name, variant.baseline, None) for variant in meshes]
+        pairs += [(load, one, peer, None) for one, peer in NAT_PAIRS if (peer, load.name) in samples]
         pairs += [(load, MESH, peer, 1.0) for peer in PEERS if (peer, load.name) in samples]
         pairs += [(load, one, peer, None) for one, peer in ZTUNNEL_PAIRS if (peer, load.name) in samples]
     return [ratio(samples, *pair) for pair in pairs]

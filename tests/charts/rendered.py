@@ -41,6 +41,7 @@ CASES: dict[str, tuple[str, ...]] = {
         "node.accessLog=false",
         "node.concurrency=2",
         "node.maxDrain=60",
+        "node.capture=tproxy",
         "node.sameNodeTLS=true",
         "node.cni.cniBinDir=/var/lib/rancher/bin",
         "node.cni.cniConfDir=/var/lib/rancher/net.d",

@@ -78,7 +78,7 @@ class Authority:
 
 
 class Pod(Host):
-    """An enrolled pod: a host with a workload on a node."""
+    """An enrolled pod, captured without NAT: a host with a workload on a node."""
 
     def __init__(self, host: Host, agent: Agent, name: str, account: str) -> None:
         super().__init__(host.netns, host.four, host.six)
@@ -101,6 +101,7 @@ class Pod(Host):
             identity=self.identity,
             addresses=self.addresses,
             netns=str(host.netns),
+            transparent=True,
         )
 
     def connect(self, address: Address | str, port: int, *, timeout: float = TIMEOUT) -> socket.socket:
@@ -136,7 +137,8 @@ class Mesh:
         pod = Pod(self.network.host(name), self.agents[node], name, account)
         self.pods[name] = pod
         pod.agent.pods[pod.local.key] = pod.local
-        asyncio.run(apply.redirect(pod.local.netns, ruleset.Capture(dns=False)))
+        capture = ruleset.Capture(dns=False, transparent=True, addresses=pod.local.addresses)
+        asyncio.run(apply.redirect(pod.local.netns, capture))
         return pod
 
     def update(self) -> None:

@@ -137,7 +137,7 @@ def command() -> None:
     "--capture",
     type=click.Choice(["auto", "nat", "tproxy"]),
     envvar="AMBIT_CAPTURE",
-    default="auto",
+    default="nat",
     show_default=True,
     help="How pods are captured that start: by NAT, without it, or without it where the kernel can.",
 )
