@@ -1,10 +1,15 @@
 """What `ambit check` makes of what it is told."""
 
-from typing import Any
+import asyncio
+from typing import Any, cast
 
 import pytest
 
+from ambit.cli import checks
 from ambit.cli.checks import without_proxy
+from ambit.cli.commands.check import failed
+from ambit.core.errors import Unreachable
+from ambit.kube.client import Client
 
 NODES = [
     {"metadata": {"name": "a", "labels": {"kubernetes.io/os": "linux"}}},
@@ -36,3 +41,63 @@ def daemon_set(wanted: int | None, **selector: str) -> dict[str, Any]:
 )
 def test_nodes_that_lack_a_proxy(part: dict[str, Any], served: set[str], missing: list[str]) -> None:
     assert without_proxy(NODES, [part], served) == missing
+
+
+class _Mesh:
+    """Two nodes of which the second's agent does not answer, and one pod on each that has used too much."""
+
+    def __init__(self, ready: str = "True") -> None:
+        self.agents = [
+            {
+                "metadata": {"name": f"ambit-node-{name}", "namespace": "ambit-system"},
+                "spec": {"nodeName": name},
+                "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": status}]},
+            }
+            for name, status in (("node1", "True"), ("node2", ready))
+        ]
+
+    async def list(self, resource: Any, *_: Any, **__: Any) -> list[dict[str, Any]]:
+        if resource.plural == "pods":
+            return self.agents
+        return (
+            [{"metadata": {"name": "p", "namespace": "shop"}}]
+            if resource.kind == "PeerAuthentication"
+            else []
+        )
+
+
+async def _ask(_: Any, pod: dict[str, Any], path: str, *__: Any) -> Any:
+    if pod["spec"]["nodeName"] == "node2":
+        raise Unreachable("cannot reach port 15000")
+    if path == "/status":
+        return {"capped": ["shop/web/1"]}
+    return {
+        "certificates": [{"identity": "spiffe://a/ns/b/sa/c", "state": "Unavailable: x", "certChain": []}]
+    }
+
+
+@pytest.mark.parametrize("ready", ["True", "False"])
+def test_an_agent_that_is_down_is_told_once(monkeypatch: pytest.MonkeyPatch, ready: str) -> None:
+    monkeypatch.setattr(checks, "ask", _ask)
+    wanted = {"proxies-ready", "certificates", "destinations"}
+    chosen = [each for each in checks.CHECKS if each.id in wanted]
+    found = asyncio.run(checks.run_checks(cast(Client, _Mesh(ready)), chosen))
+    told = {each.id: each.error for each in found}
+    said = (
+        "the agent on node2 does not answer: cannot reach port 15000"
+        if ready == "True"
+        else "pod ambit-node-node2 on node2 is Running, not ready"
+    )
+    assert told == {
+        "proxies-ready": said,
+        "certificates": "spiffe://a/ns/b/sa/c on node1: Unavailable: x",
+        "destinations": "pod shop/web on node1 has used so many destinations that new ones are refused",
+    }
+
+
+def test_waiting_ends_when_only_warnings_are_left() -> None:
+    def outcome(result: checks.Result) -> checks.Outcome:
+        return checks.Outcome("c", "i", "d", result)
+
+    assert not failed([outcome("success"), outcome("warning")])
+    assert failed([outcome("warning"), outcome("error")])

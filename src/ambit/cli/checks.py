@@ -8,18 +8,15 @@ from typing import Any, Literal
 import msgspec
 
 from ambit.cli import authority
+from ambit.cli.enrolment import enrolment_labels, is_captured, should_be_captured, unenrolled_policies
 from ambit.cli.inactive import WAYPOINT_LABEL, inactive_kinds, waypoint_labels, without_effect
 from ambit.cli.live_objects import mesh_settings
-from ambit.cli.mesh import CONTROL_PLANES, NODE_PROXIES, ask, node_of, node_pods, system_pods
+from ambit.cli.mesh import CONTROL_PLANES, NODE_PROXIES, ask, in_charge, node_of, node_pods, system_pods
 from ambit.cli.policy_references import Surroundings, unknown_references
 from ambit.core.errors import AmbitError
 from ambit.core.identity import Identity
 from ambit.core.names import (
     CONTROL_DEBUG_PORT,
-    DATAPLANE_MODE_AMBIENT,
-    DATAPLANE_MODE_LABEL,
-    REDIRECTION_ANNOTATION,
-    REDIRECTION_ENABLED,
     SYSTEM_NAMESPACE,
 )
 from ambit.kube.client import Client, Object
@@ -100,7 +97,32 @@ async def _proxies_ready(client: Client) -> list[str]:
     pods = await node_pods(client)
     parts = await client.list(DAEMON_SETS, SYSTEM_NAMESPACE, label_selector=NODE_PROXIES)
     missing = without_proxy(await client.list(NODES), parts, {node_of(pod) for pod in pods})
-    return [*(f"node {node} has no node proxy" for node in missing), *_not_ready(pods)]
+    silent = [
+        f"the agent on {node_of(pod)} does not answer: {answer.message}"
+        for pod, answer in await _ask_nodes(
+            client, "/status", [pod for pod in pods if has_condition(pod, "Ready")]
+        )
+        if isinstance(answer, AmbitError)
+    ]
+    return [*(f"node {node} has no node proxy" for node in missing), *_not_ready(pods), *silent]
+
+
+async def _ask_nodes(client: Client, path: str, pods: list[Object]) -> list[tuple[Object, Any]]:
+    """What each agent answers: JSON, or why it does not."""
+
+    async def answer(pod: Object) -> Any:
+        try:
+            return await ask(client, pod, path)
+        except AmbitError as problem:
+            return problem
+
+    return list(zip(pods, await asyncio.gather(*map(answer, pods)), strict=True))
+
+
+async def _nodes_that_answer(client: Client, path: str) -> list[tuple[Object, Any]]:
+    """Without those that do not: `proxies-ready` has told of them."""
+    pods = in_charge(await system_pods(client, NODE_PROXIES))
+    return [each for each in await _ask_nodes(client, path, pods) if not isinstance(each[1], AmbitError)]
 
 
 def without_proxy(nodes: list[Object], daemon_sets: list[Object], served: set[str]) -> list[str]:
@@ -134,8 +156,7 @@ async def _authority_sound(client: Client) -> list[str]:
 
 async def _certificates_valid(client: Client) -> list[str]:
     problems = []
-    for pod in await node_pods(client):
-        dump = await ask(client, pod, "/config_dump")
+    for pod, dump in await _nodes_that_answer(client, "/config_dump"):
         for certificate in dump["certificates"]:
             identity, state = certificate["identity"], certificate["state"]
             if state != "Available":
@@ -190,8 +211,9 @@ async def _policies_fit(client: Client) -> list[str]:
     ]
     if not policies:
         return []
+    namespaces = await client.list(NAMESPACES)
     around = Surroundings(
-        frozenset(each["metadata"]["name"] for each in await client.list(NAMESPACES)),
+        frozenset(each["metadata"]["name"] for each in namespaces),
         frozenset(
             f"{each['metadata']['namespace']}/{each['metadata']['name']}"
             for each in await client.list(SERVICE_ACCOUNTS)
@@ -200,13 +222,16 @@ async def _policies_fit(client: Client) -> list[str]:
         await client.list(PODS),
         await client.list(SERVICES),
     )
-    return list(unknown_references(policies, around))
+    return [*unenrolled_policies(policies, namespaces, around), *unknown_references(policies, around)]
+
+
+async def _labels_understood(client: Client) -> list[str]:
+    return list(enrolment_labels([*await client.list(NAMESPACES), *await client.list(PODS)]))
 
 
 async def _trust_domains(client: Client) -> frozenset[str]:
     """Of the identities that the first node proxy has, and what means the same; none when it has none."""
-    for pod in (await node_pods(client))[:1]:
-        dump = await ask(client, pod, "/config_dump")
+    for _, dump in (await _nodes_that_answer(client, "/config_dump"))[:1]:
         uris = [str(certificate["identity"]) for certificate in dump["certificates"]]
         aliases = (await mesh_settings(client)).trust_domain_aliases if uris else ()
         return frozenset((*(Identity.parse(uri).trust_domain for uri in uris), *aliases))
@@ -220,24 +245,22 @@ def _finding(found: dict[str, Any]) -> str:
 
 
 async def _enrolled_captured(client: Client) -> list[str]:
-    ambient = {
-        namespace["metadata"]["name"]
-        for namespace in await client.list(NAMESPACES)
-        if namespace["metadata"].get("labels", {}).get(DATAPLANE_MODE_LABEL) == DATAPLANE_MODE_AMBIENT
+    namespaces = {
+        each["metadata"]["name"]: each["metadata"].get("labels") or {}
+        for each in await client.list(NAMESPACES)
     }
     return [
         f"pod {pod['metadata']['namespace']}/{pod['metadata']['name']} runs but is not captured"
         for pod in await client.list(PODS, field_selector="status.phase=Running")
-        if _should_be_captured(pod, ambient)
-        and pod["metadata"].get("annotations", {}).get(REDIRECTION_ANNOTATION) != REDIRECTION_ENABLED
+        if should_be_captured(pod, namespaces.get(pod["metadata"]["namespace"], {})) and not is_captured(pod)
     ]
 
 
 async def _destinations_served(client: Client) -> list[str]:
     return [
         f"pod {'/'.join(key.split('/')[:2])} on {node_of(pod)} has used so many destinations that new ones are refused"
-        for pod in await node_pods(client)
-        for key in (await ask(client, pod, "/status"))["capped"]
+        for pod, status in await _nodes_that_answer(client, "/status")
+        for key in status["capped"]
     ]
 
 
@@ -253,13 +276,6 @@ async def _no_other_mesh(client: Client) -> list[str]:
         for each in await client.list(kind, label_selector=selector)
         if each["metadata"]["namespace"] != SYSTEM_NAMESPACE
     ]
-
-
-def _should_be_captured(pod: dict[str, Any], ambient: set[str]) -> bool:
-    mode = pod["metadata"].get("labels", {}).get(DATAPLANE_MODE_LABEL)
-    if pod["spec"].get("hostNetwork") or pod["metadata"].get("deletionTimestamp"):
-        return False
-    return mode == DATAPLANE_MODE_AMBIENT or (mode is None and pod["metadata"]["namespace"] in ambient)
 
 
 def _not_ready(pods: list[dict[str, Any]]) -> list[str]:
@@ -314,6 +330,11 @@ CHECKS = (
         _enrolled_captured,
     ),
     Check(
+        "workloads", "labels-understood", "every label that enrols pods means something",
+        "type `kubectl label --overwrite namespace NAME istio.io/dataplane-mode=ambient`", _labels_understood,
+        is_warning=True,
+    ),
+    Check(
         "workloads", "destinations", "no pod has too many destinations",
         "it begins anew once an hour; `kubectl delete pod` does so at once", _destinations_served, is_warning=True,
     ),
@@ -326,7 +347,7 @@ CHECKS = (
         "do not rely on them; see docs/limits.md", _objects_effective, is_warning=True,
     ),
     Check(
-        "objects", "policies-fit", "every name in policies fits something",
+        "objects", "policies-fit", "every policy and every name in it fits something",
         "type `kubectl edit`, or create what is named; see docs/policy.md", _policies_fit, is_warning=True,
     ),
     NO_OTHER_MESH,

@@ -35,7 +35,7 @@ def unknown_references(policies: Iterable[Object], around: Surroundings) -> Iter
         metadata, spec = policy["metadata"], policy.get("spec") or {}
         title = f"{policy['kind']} {metadata['namespace']}/{metadata['name']}"
         labels = (spec.get("selector") or {}).get("matchLabels") or {}
-        pods = _selected(labels, metadata["namespace"], around)
+        pods = selected(labels, metadata["namespace"], around)
         if labels and not pods:
             yield f"{title} spec.selector: {_fits_nothing(labels, metadata['namespace'], around)}"
         for path, field, value in _values(spec):
@@ -116,7 +116,8 @@ def _container_ports(pod: Object) -> Iterator[Object]:
         yield from container.get("ports") or ()
 
 
-def _selected(labels: Object, namespace: str, around: Surroundings) -> list[Object]:
+def selected(labels: Object, namespace: str, around: Surroundings) -> list[Object]:
+    """The pods that a policy of `namespace` with these labels in its selector holds for."""
     everywhere = namespace == around.root_namespace
     return [
         pod

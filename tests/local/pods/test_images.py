@@ -43,6 +43,17 @@ def test_arguments_replace_defaults_and_command_replaces_all() -> None:
     assert argv("docker.io/library/busybox:1") == ["sh"]
 
 
+def test_the_image_of_curl_runs_a_program_that_arguments_name() -> None:
+    """As its entry point does: `kubectl run tmp --image=curlimages/curl -- curl http://web`."""
+    image = "docker.io/curlimages/curl:8.16.0"
+    assert argv(image, args=["curl", "-s", "http://web"]) == ["curl", "-s", "http://web"]
+    assert argv(image, args=["sh", "-c", "true"]) == ["sh", "-c", "true"]
+    assert argv(image, args=["-s", "http://web"]) == ["curl", "-s", "http://web"]
+    assert argv(image, args=["http://web"]) == ["curl", "http://web"]
+    assert argv("registry.istio.io/release/tcp-echo-server:1.3", args=["sh", "x"])[-2:] == ["sh", "x"]
+    assert len(argv("registry.istio.io/release/tcp-echo-server:1.3", args=["sh", "x"])) > 2
+
+
 def test_the_users_entries_come_first() -> None:
     mine = ImageEntry("*/examples-helloworld-v1", ("sleep",), ("1",))
     assert argv("registry.istio.io/release/examples-helloworld-v1:1.0", mine) == ["sleep", "1"]

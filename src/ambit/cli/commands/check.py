@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from collections.abc import Iterable
 
 import click
 
@@ -18,7 +19,13 @@ LOOK_AGAIN = 0.5
 @click.command("check")
 @cluster_options
 @click.option("--pre", is_flag=True, help="Can the mesh be installed into this cluster?")
-@click.option("--wait", default=0.0, metavar="SECONDS", help="Try again this long until everything holds.")
+@click.option(
+    "--wait",
+    default=0.0,
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Try again this long until nothing fails; warnings are not waited for.",
+)
 @click.option(
     "-o",
     "--output",
@@ -44,15 +51,20 @@ def command(
         deadline = time.monotonic() + wait
         while True:
             outcomes = await run_checks(client, checks)
-            if time.monotonic() >= deadline or all(outcome.result == "success" for outcome in outcomes):
+            if time.monotonic() >= deadline or not failed(outcomes):
                 return outcomes
             await asyncio.sleep(LOOK_AGAIN)
 
     outcomes = run(with_client(open_client(name, kubeconfig, context), work))
-    has_failed = any(outcome.result == "error" for outcome in outcomes)
+    has_failed = failed(outcomes)
     if output in ("json", "yaml"):
         emit_data({"success": not has_failed, "checks": outcomes}, output)
     else:
         print_outcomes(outcomes, only_trouble=output == "short")
         click.echo(f"\nStatus check results are {'×' if has_failed else '√'}")
     sys.exit(1 if has_failed else 0)
+
+
+def failed(outcomes: Iterable[Outcome]) -> bool:
+    """Whether something does not hold; a warning may last, so it neither fails nor is waited for."""
+    return any(outcome.result == "error" for outcome in outcomes)

@@ -43,6 +43,8 @@ class ImageEntry(msgspec.Struct, frozen=True):
     command: tuple[str, ...]
     args: tuple[str, ...] = ()
     environment: dict[str, str] = {}
+    yields: bool = False
+    """Arguments that begin with a program are run without `command`, as the entry point of some images does."""
 
 
 class UnknownImage(BadInput):
@@ -76,8 +78,8 @@ def built_in(python: str, packages: str) -> tuple[ImageEntry, ...]:
         sample("*httpbin", "httpbin", args=("80",)),
         sample("*echo-server", "httpbin", args=("80",)),
         sample("echo", "httpbin", args=("80",)),
-        ImageEntry("curlimages/curl", ("curl",)),
-        ImageEntry("curl", ("curl",)),
+        ImageEntry("curlimages/curl", ("curl",), yields=True),
+        ImageEntry("curl", ("curl",), yields=True),
         ImageEntry("python", (), ("python3",)),
         *(ImageEntry(name, (), ("sh",)) for name in ("busybox", "alpine", "debian", "ubuntu")),
         ImageEntry("bash", (), ("bash",)),
@@ -108,12 +110,18 @@ def resolve(
         if entry is None and not is_program(command[0]):
             raise _unknown(image)
         return command + args, dict(entry.environment) if entry else {}
-    argv = [*entry.command, *(args or entry.args)] if entry else []
+    argv = _started(entry, args) if entry else []
     if entry is None or not argv:
         raise _unknown(image)
     if not is_program(argv[0]):
         raise _not_installed(image, argv[0])
     return argv, dict(entry.environment)
+
+
+def _started(entry: ImageEntry, args: list[str]) -> list[str]:
+    if entry.yields and args and not args[0].startswith("-") and is_program(args[0]):
+        return args
+    return [*entry.command, *(args or entry.args)]
 
 
 def parse_entries(document: Any) -> tuple[ImageEntry, ...]:

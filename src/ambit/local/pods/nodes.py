@@ -12,19 +12,21 @@ from ambit.kube.errors import AlreadyExists
 from ambit.local.layout import NodeAddresses
 from ambit.local.pods.events import now
 
-_PODS = "110"
+_PODS = "253"
+"""As many addresses as the node's range has for pods."""
+_ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+"""In the words of container images, as Kubernetes has it."""
 
 
 def node_object(node: NodeAddresses, labels: Mapping[str, str]) -> dict[str, Any]:
     """The object without its status."""
-    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     return {
         "metadata": {
             "name": node.name,
             "labels": {
                 "kubernetes.io/hostname": node.name,
                 "kubernetes.io/os": "linux",
-                "kubernetes.io/arch": machine,
+                "kubernetes.io/arch": _ARCHITECTURE,
                 **labels,
             },
         },
@@ -73,7 +75,7 @@ def node_status(node: NodeAddresses) -> dict[str, Any]:
             "kubeletVersion": f"v1.34.0-ambit.{__version__}",
             "kubeProxyVersion": "",
             "operatingSystem": "linux",
-            "architecture": platform.machine(),
+            "architecture": _ARCHITECTURE,
             "machineID": "",
             "systemUUID": "",
             "bootID": "",

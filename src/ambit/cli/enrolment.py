@@ -1,0 +1,104 @@
+"""Policies that protect nothing because no pod of theirs is in the mesh, and labels that were meant to enrol. Pure.
+
+Rules:
+1. A policy counts when it could refuse something at a node: an AuthorizationPolicy, or a PeerAuthentication that says
+   STRICT somewhere. What is for a waypoint (`targetRefs`) has findings of its own.
+2. It is told only when it selects pods and none of them is enrolled or captured; a policy without pods is not.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ambit.cli.policy_references import Surroundings, selected
+from ambit.core.enrolment import is_enrolled
+from ambit.core.names import (
+    DATAPLANE_MODE_AMBIENT,
+    DATAPLANE_MODE_LABEL,
+    DATAPLANE_MODE_NONE,
+    REDIRECTION_ANNOTATION,
+    REDIRECTION_ENABLED,
+)
+
+Object = Mapping[str, Any]
+INJECTION_LABEL = "istio-injection"
+_MODES = (DATAPLANE_MODE_AMBIENT, DATAPLANE_MODE_NONE)
+_FINISHED = frozenset({"Succeeded", "Failed"})
+
+
+def should_be_captured(pod: Object, namespace_labels: Mapping[str, str]) -> bool:
+    """Whether the labels of a pod, or of its namespace, ask for it."""
+    metadata = pod["metadata"]
+    return (
+        is_enrolled(
+            namespace_labels,
+            _labels(pod),
+            metadata.get("annotations") or {},
+            host_network=bool(pod["spec"].get("hostNetwork")),
+        )
+        and "deletionTimestamp" not in metadata
+    )
+
+
+def is_captured(pod: Object) -> bool:
+    return (pod["metadata"].get("annotations") or {}).get(REDIRECTION_ANNOTATION) == REDIRECTION_ENABLED
+
+
+def unenrolled_policies(
+    policies: Iterable[Object], namespaces: Iterable[Object], around: Surroundings
+) -> Iterator[str]:
+    """One sentence for each policy that protects nothing because no pod of those that it selects is in the mesh."""
+    labels = {each["metadata"]["name"]: _labels(each) for each in namespaces}
+    for policy in policies:
+        metadata, spec = policy["metadata"], policy.get("spec") or {}
+        if not _is_of_nodes(policy["kind"], spec):
+            continue
+        chosen = (spec.get("selector") or {}).get("matchLabels") or {}
+        pods = [pod for pod in selected(chosen, metadata["namespace"], around) if not _has_ended(pod)]
+        if pods and not any(
+            is_captured(pod) or should_be_captured(pod, labels.get(pod["metadata"]["namespace"], {}))
+            for pod in pods
+        ):
+            count = "the one pod" if len(pods) == 1 else f"none of the {len(pods)} pods"
+            verb = "is not" if len(pods) == 1 else "is"
+            where = metadata["namespace"] if metadata["namespace"] != around.root_namespace else "NAMESPACE"
+            yield (
+                f"{policy['kind']} {metadata['namespace']}/{metadata['name']} protects nothing: {count} that it selects"
+                f" {verb} in the mesh; `kubectl label namespace {where} "
+                f"{DATAPLANE_MODE_LABEL}={DATAPLANE_MODE_AMBIENT}` enrols a namespace"
+            )
+
+
+def enrolment_labels(objects: Iterable[Object]) -> Iterator[str]:
+    """One sentence for each Namespace or Pod whose labels were probably meant to enrol it, and do not."""
+    for each in objects:
+        labels, metadata = _labels(each), each["metadata"]
+        name = (
+            f"{metadata['namespace']}/{metadata['name']}" if metadata.get("namespace") else metadata["name"]
+        )
+        title = f"{each['kind']} {name}"
+        mode = labels.get(DATAPLANE_MODE_LABEL)
+        if mode and mode not in _MODES:
+            yield (
+                f"{title} has {DATAPLANE_MODE_LABEL}={mode}, which means nothing: "
+                f"the values are {' and '.join(_MODES)}, in small letters"
+            )
+        elif mode is None and labels.get(INJECTION_LABEL) == "enabled":
+            yield (
+                f"{title} has {INJECTION_LABEL}=enabled, which has no effect: there are no sidecars; "
+                f"{DATAPLANE_MODE_LABEL}={DATAPLANE_MODE_AMBIENT} enrols it"
+            )
+
+
+def _is_of_nodes(kind: str, spec: Object) -> bool:
+    if kind == "PeerAuthentication":
+        modes = [spec.get("mtls"), *(spec.get("portLevelMtls") or {}).values()]
+        return any((mode or {}).get("mode") == "STRICT" for mode in modes)
+    return not spec.get("targetRefs") and not spec.get("targetRef")
+
+
+def _has_ended(pod: Object) -> bool:
+    return (pod.get("status") or {}).get("phase") in _FINISHED
+
+
+def _labels(value: Object) -> Mapping[str, str]:
+    return value["metadata"].get("labels") or {}
