@@ -22,10 +22,10 @@ CONNECT_TIMEOUT = 10.0
 LOCAL_CONNECT_TIMEOUT = 10.0
 RESOLVED_ATTEMPTS = 3
 """So many addresses of a name are tried before its connection is given up."""
-RESOLVE_LEAST, RESOLVE_USUAL = 5.0, 30.0
-"""A name in use is resolved again when its answer's time to live is over, never sooner than the first of these, and
-at the second for answers that name none."""
+RESOLVE_USUAL = 30.0
+"""A name in use is resolved again when its answer's time to live is over; after this time when it names none."""
 RESOLVE_FAILED_FIRST, RESOLVE_FAILED_LAST = 1.0, 10.0
+"""When it could not be resolved."""
 RECONNECT_FIRST, RECONNECT_LAST = 0.05, 0.5
 """To the agent: its restart takes half a second, and new destinations wait for it (Envoy's default back-off
 reached 3 s there)."""

@@ -26,6 +26,7 @@ from ambit.node.cni.installer import Installer, is_deleted
 from ambit.node.cni.server import CniServer
 from ambit.node.configuration.configuration import Configuration
 from ambit.node.cut import cut_denied, cut_short
+from ambit.node.departure import Departures
 from ambit.node.dns.answer import Settings as DnsSettings
 from ambit.node.downstream.logs import LogServer
 from ambit.node.downstream.server import EnvoyServer
@@ -51,7 +52,7 @@ from ambit.node.upstream.csr import Certificate
 from ambit.node.upstream.subscription import Subscription
 from ambit.node.upstream.trust import TrustFollower
 from ambit.plan import node_proxy
-from ambit.plan.values import LocalPod, NodeSettings
+from ambit.plan.values import CLUSTER, LISTENER, LocalPod, NodeSettings
 from ambit.xds.frames import Node
 
 T = TypeVar("T")
@@ -112,6 +113,12 @@ class NodeAgent:
             self.subscription.complete.is_set,
             self._certificate,
             self._generations_noted,
+        )
+        self.departures = Departures(
+            self.state,
+            settings.network,
+            self.configuration.changed,
+            lambda: [self.server.latest(each) for each in (LISTENER, CLUSTER)],
         )
         self._tunnels_doubted = asyncio.Event()
         self.trust = TrustFollower(
@@ -218,7 +225,10 @@ class NodeAgent:
                         self.configuration.turnover.run(),
                         self.reconciler.run(),
                         CniServer(
-                            settings.run / "cni.sock", self.reconciler.add, self.reconciler.remove
+                            settings.run / "cni.sock",
+                            self.reconciler.add,
+                            self.reconciler.remove,
+                            self.departures.left,
                         ).run(),
                         self._readopt(restored),
                         *((self.probes.run(),) if self.probes is not None else ()),
@@ -302,6 +312,7 @@ class NodeAgent:
         concerned = self.configuration.pods_reading(stored.touched)
         self.flows.forget()
         problem = await (await self.configuration.changed(stored.touched)).settled()
+        self.departures.applied()
         if concerned:
             await self._cut_denied(concerned)
         return problem

@@ -38,12 +38,17 @@ class Agent:
     async def remove(self, sandbox: Sandbox) -> None:
         self.seen.append(("del", sandbox))
 
+    async def left(self, sandbox: Sandbox) -> None:
+        self.seen.append(("leave", sandbox))
+        if self.refusal:
+            raise AmbitError(self.refusal)
+
 
 @pytest.fixture
 async def agent(tmp_path: Path) -> AsyncIterator[Agent]:
     agent = Agent()
     path = tmp_path / "run" / "cni.sock"
-    task = asyncio.ensure_future(CniServer(path, agent.add, agent.remove).run())
+    task = asyncio.ensure_future(CniServer(path, agent.add, agent.remove, agent.left).run())
     async with asyncio.timeout(5):
         while not path.exists():  # noqa: ASYNC110 - the server makes it
             await asyncio.sleep(0.01)
@@ -69,15 +74,22 @@ def request(command: str, **changes: object) -> bytes:
 
 
 async def test_commands_on_one_connection(agent: Agent, tmp_path: Path) -> None:
-    answers = await talk(tmp_path, request("add"), request("add", name="other"), request("del"))
-    assert answers == [{"ok": True, "enrolled": True}, {"ok": True, "enrolled": False}, {"ok": True}]
+    lines = request("add"), request("add", name="other"), request("leave"), request("del")
+    answers = await talk(tmp_path, *lines)
+    assert answers == [
+        {"ok": True, "enrolled": True},
+        {"ok": True, "enrolled": False},
+        {"ok": True},
+        {"ok": True},
+    ]
     assert agent.seen[0] == ("add", Sandbox("default", "web", "u", "s", "/n", ("10.0.0.1",)))
-    assert agent.seen[2][0] == "del"
+    assert [command for command, _ in agent.seen] == ["add", "add", "leave", "del"]
 
 
 async def test_a_refusal_is_one_sentence(agent: Agent, tmp_path: Path) -> None:
     agent.refusal = "no certificate"
-    assert await talk(tmp_path, request("add")) == [{"ok": False, "error": "no certificate"}]
+    refused = {"ok": False, "error": "no certificate"}
+    assert await talk(tmp_path, request("add"), request("leave")) == [refused, refused]
 
 
 async def test_a_sandbox_that_vanishes_is_a_refusal_with_its_reason(agent: Agent, tmp_path: Path) -> None:

@@ -14,13 +14,15 @@ TIMEOUT = 30.0
 
 async def call(
     run_directory: Path,
-    command: Literal["add", "del"],
+    command: Literal["add", "del", "leave"],
     namespace: str,
     name: str,
     uid: str,
     network: PodNetwork,
+    timeout: float = TIMEOUT,
 ) -> None:
-    """Ask the node agent. Raises Unreachable when it is not there, AmbitError when it refuses."""
+    """Ask a node agent. Raises Unreachable when it is not there or `timeout` seconds are over, AmbitError when it
+    refuses."""
     message = {
         "command": command,
         "namespace": namespace,
@@ -31,7 +33,7 @@ async def call(
         "ips": [str(address) for address in network.addresses],
     }
     try:
-        async with asyncio.timeout(TIMEOUT):
+        async with asyncio.timeout(timeout):
             reader, writer = await asyncio.open_unix_connection(str(run_directory / "cni.sock"))
             try:
                 writer.write(json.dumps(message).encode() + b"\n")

@@ -7,6 +7,7 @@ Rules:
 """
 
 import asyncio
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,8 @@ from ambit.local.pods.probes import Target
 from ambit.local.pods.sandbox import Owner, ShimClient
 from ambit.local.pods.shim.protocol import ContainerState, Mount
 from ambit.local.pods.volumes import PodVolumes
+
+log = logging.getLogger(__name__)
 
 _FILES = ("hosts", "resolv.conf", "hostname")
 _DEL_TRIES = 5
@@ -137,6 +140,22 @@ class Place:
         metadata = pod["metadata"]
         run = self._host.nodes[self.network.node].run
         await cni.call(run, command, metadata["namespace"], metadata["name"], metadata["uid"], self.network)
+
+    async def leave_services(self, pod: Mapping[str, Any], patience: float) -> None:
+        """Returns when no proxy of any node sends new connections to the pod, or after `patience` seconds: an agent
+        that is away, or a control plane, must not keep a pod from ending."""
+        if self.network is None or pod["spec"].get("hostNetwork"):
+            return
+        network, metadata = self.network, pod["metadata"]
+        name = metadata["namespace"], metadata["name"], metadata["uid"]
+
+        async def ask(run: Path) -> None:
+            try:
+                await cni.call(run, "leave", *name, network, timeout=patience)
+            except AmbitError as problem:
+                log.debug("not waited for", extra={"pod": self.id, "reason": problem.message})
+
+        await asyncio.gather(*(ask(node.run) for node in self._host.nodes.values()))
 
     def _write_names(self, pod: Mapping[str, Any]) -> None:
         directory = self._directory / "names"

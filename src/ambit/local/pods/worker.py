@@ -33,6 +33,8 @@ _RETRY_FIRST = 0.2
 _RETRY_LONGEST = 10.0
 _LEAST_GRACE = 2.0
 """What a sidecar still gets after its containers used up the pod's grace (kubelet's minimum), in seconds."""
+_LEAVE_LONGEST = 5.0
+"""Seconds of a pod's grace that its leaving of services may take, and never more than half of it."""
 _DEADLINE = "DeadlineExceeded"
 
 
@@ -295,13 +297,16 @@ class PodWorker:
             pauses.append(max(slot.due - time.monotonic(), 0.0))
 
     async def _terminate(self) -> None:
-        """Containers get the grace of the deletion; sidecars end after the containers they serve."""
+        """Containers are told once no proxy sends anybody to them, and get the grace of the deletion; sidecars end
+        after the containers they serve."""
         assert self.containers is not None
         self.containers.stopping = True
         metadata, spec = self.pod["metadata"], self.pod["spec"]
         grace = metadata.get("deletionGracePeriodSeconds", spec.get("terminationGracePeriodSeconds"))
         seconds = 0.0 if self._gone else float(30 if grace is None else grace)
         deadline = time.monotonic() + seconds
+        if self._ending() and seconds > 0 and any(slot.running for slot in self.slots):
+            await self.place.leave_services(self.pod, min(_LEAVE_LONGEST, seconds / 2))
         least = _LEAST_GRACE if seconds > 0 else 0.0
         for kinds_now in (("main", "init"), ("sidecar",)):
             async with asyncio.TaskGroup() as group:

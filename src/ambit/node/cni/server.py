@@ -37,17 +37,20 @@ _decoder = msgspec.json.Decoder(_Request)
 
 
 class CniServer:
-    """`add` returns whether the pod was captured, `remove` when Envoy left it; both raise AmbitError."""
+    """`add` returns whether the pod was captured, `remove` when Envoy left it, `left` when no service leads to it any
+    more; all raise AmbitError."""
 
     def __init__(
         self,
         path: Path,
         add: Callable[[Sandbox], Awaitable[bool]],
         remove: Callable[[Sandbox], Awaitable[None]],
+        left: Callable[[Sandbox], Awaitable[None]],
     ) -> None:
         self._path = path
         self._add = add
         self._remove = remove
+        self._left = left
 
     async def run(self) -> None:
         """Serves until cancelled."""
@@ -83,6 +86,9 @@ class CniServer:
                     return _Reply(True, enrolled=await self._add(sandbox))
                 case "del":
                     await self._remove(sandbox)
+                    return _Reply(True)
+                case "leave":
+                    await self._left(sandbox)
                     return _Reply(True)
                 case other:
                     return _Reply(False, error=f"unknown command {other!r}")
