@@ -187,13 +187,17 @@ async def life(directory: Path) -> None:
 
 
 async def enrolment(directory: Path) -> None:
-    """An enrolled pod waits for the agent's yes; the agent lets go before the network does."""
+    """An enrolled pod waits for the agent's yes; before its containers are told of their end nobody is sent to it any
+    more; the agent lets go before the network does."""
     heard: list[tuple[str, bool]] = []
-    answers = [{"ok": False, "error": "not yet"}, {"ok": True, "enrolled": True}, {"ok": True}]
+    told: list[str] = []
+    answers = [{"ok": False, "error": "not yet"}, {"ok": True, "enrolled": True}, {"ok": True}, {"ok": True}]
 
     async def agent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = json.loads(await reader.readline())
         heard.append((request["command"], Path(request["netns"]).exists()))
+        if request["command"] == "leave":
+            told.extend(reason for reason, _ in await it.events("web"))
         writer.write(json.dumps(answers.pop(0)).encode() + b"\n")
         writer.close()
 
@@ -208,7 +212,9 @@ async def enrolment(directory: Path) -> None:
         assert heard == [("add", True), ("add", True)]
         assert ("FailedCreatePodSandBox", "the node agent refused: not yet") in await it.events("web")
         await it.delete("web")
-        assert heard[2:] == [("del", True)]
+        assert heard[2:] == [("leave", True), ("del", True)]
+        assert "Killing" not in told
+        await it.reports("web", "Killing")
         server.close()
 
 
