@@ -14,6 +14,7 @@ import msgspec
 
 from ambit.core.errors import AmbitError
 from bench import compiler, demo, flows, latency, policy, propagation, startup
+from bench.control import measure as control
 from bench.datapath import measure as datapath
 from bench.harness import Number, Options, Subject, machine, markdown, remember, table
 from bench.kubernetes import measure as kubernetes
@@ -32,6 +33,7 @@ SUBJECTS = (
     Subject("compile", "the compiler with 100,000 pods", compiler.measure),
     Subject("push", "one pod change from the API server to 50 nodes", propagation.measure),
     Subject("policy", "one policy made or deleted, until connections meet it", policy.measure),
+    Subject("control", "the control plane with 10,000 and 100,000 pods and 100 nodes", control.measure),
     Subject(
         "kubernetes",
         "ambit and Istio's ambient mesh on two real nodes (root, containerd, once Go); only when named",

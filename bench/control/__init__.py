@@ -1,0 +1,1 @@
+"""The control plane under load: many services, pods and nodes, and one stream for each node."""
