@@ -20,7 +20,7 @@ from ambit.xds.events import Acknowledged, Asked, Rejected, TypeStatus
 from ambit.xds.frames import Resource, Response
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES
 from ambit.xds.session import ServerSession
-from ambit.xds.store import Changed, Store
+from ambit.xds.store import Changed, Publication, Store
 
 log = logging.getLogger("ambit.control.discovery")
 
@@ -30,9 +30,9 @@ REFUSED = "ambit_xds_refused_total"
 PREREQUISITE_WAIT = 1.0
 """Seconds to wait for a client's question about policies before it gets workloads without them."""
 
-BULK, BULK_WRITES = 1000, 8
-"""So many resources make a bulky response, and so many of those are written at once: when all nodes come at the same
-time, each first answer would otherwise lie encoded in memory."""
+BULK_WRITES = 4
+"""So many long responses are written at once: when all nodes come at the same time, each first answer would otherwise
+lie encoded in memory."""
 
 
 class Update(msgspec.Struct, frozen=True):
@@ -72,8 +72,10 @@ class Stream:
         self.failure: tuple[grpc.StatusCode, str] | None = None
 
     def send(self, responses: Iterable[Response]) -> None:
+        before = len(self.outbox)
         self.outbox.extend(responses)
-        self.awake.set()
+        if len(self.outbox) > before:
+            self.awake.set()
 
     def end(self) -> None:
         self.ended = True
@@ -91,6 +93,7 @@ class Discovery:
         self._counters = counters
         self._streams: set[Stream] = set()
         self._stopping = False
+        self._encoder = wire.Encoder()
         self._bulk = asyncio.Semaphore(BULK_WRITES)
         self.on_answer: Callable[[], None] = lambda: None
         """Called after a node acknowledged or rejected something."""
@@ -105,8 +108,10 @@ class Discovery:
         ordered = sorted(updates, key=lambda update: _rank(update.type_url))
         changes = [each for each in map(self._apply, ordered) if each]
         if changes:
+            self._encoder.forget()
+            publication = Publication(self.store, changes)
             for stream in self._streams:
-                stream.send(stream.session.notify_all(changes))
+                stream.send(stream.session.publish(publication))
 
     def _apply(self, update: Update) -> Changed:
         changed, removed = update.changed, update.removed
@@ -259,11 +264,11 @@ class Discovery:
             while stream.outbox and not stream.ended:
                 response = stream.outbox.popleft()
                 self._counters.count(PUSHED, type=response.type_url)
-                if len(response.resources) < BULK:
+                if len(response.resources) < wire.LONG:
                     await context.write(wire.encode_response(response))
                     continue
                 async with self._bulk:
-                    await context.write(wire.encode_response(response))
+                    await context.write(self._encoder.encode(response))
             if stream.ended:
                 return
 

@@ -1,4 +1,8 @@
-"""From watched objects to published resources: informers, the compiler, one batch every few milliseconds."""
+"""From watched objects to published resources: informers, the compiler, batches of what comes while it is busy.
+
+A change is compiled at once when nothing else is to be done. After a batch comes a pause of twice what the batch has
+cost, with the writing to every node, so that many changes become few batches and the loop has time for its streams.
+"""
 
 import asyncio
 import logging
@@ -26,6 +30,8 @@ log = logging.getLogger("ambit.control.mesh")
 BATCHES = "ambit_compile_batches_total"
 CHANGES = "ambit_compile_changes_total"
 SECONDS = "ambit_compile_seconds_total"
+PAUSE_SHARE, PAUSE_MOST = 2.0, 0.1
+"""The pause after a batch: what the batch has cost times this, but at most so many seconds."""
 CLUSTER_SCOPED = frozenset({"namespaces", "nodes"})
 
 
@@ -54,12 +60,12 @@ class MeshFeed:
         self._publish: Callable[[Sequence[Update]], None] = lambda _: None
         self._compiled: Callable[[Sequence[Change], MeshDelta], None] = lambda *_: None
         self._counters = counters
-        self._batch_seconds = settings.batch_seconds
         self.failed: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         """Gets the exception of a batch that could not be compiled; nothing is right after that."""
         self._pending: list[Change] = []
         self._started = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._next: asyncio.Handle | None = None
+        """The batch to come, or the end of the pause after the last one."""
         counters.declare(BATCHES, "Batches of object changes compiled.")
         counters.declare(CHANGES, "Object changes compiled.")
         counters.declare(SECONDS, "Seconds spent to compile and publish changes.")
@@ -110,14 +116,14 @@ class MeshFeed:
         def collect(kind: EventKind, old: Any, new: Any) -> None:
             metadata = (new if new is not None else old).metadata
             self._pending.append(Change(name, metadata.key, new if kind != "deleted" else None))
-            if self._started and self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(self._batch_seconds, self._flush)
+            if self._started and self._next is None:
+                self._next = asyncio.get_running_loop().call_soon(self._flush)
 
         return collect
 
     def _flush(self) -> None:
         """A batch that fails ends the process: its changes would be missing for ever."""
-        self._timer = None
+        began = time.monotonic()
         changes, self._pending = self._pending, []
         try:
             self._compile(changes)
@@ -125,6 +131,18 @@ class MeshFeed:
             if not self.failed.done():
                 self.failed.set_exception(error)
             raise
+        # What was published woke a writer for each node: they have all had their turn when this comes.
+        self._next = asyncio.get_running_loop().call_soon(self._pause, began)
+
+    def _pause(self, began: float) -> None:
+        loop = asyncio.get_running_loop()
+        cost = time.monotonic() - began
+        self._next = loop.call_later(min(PAUSE_MOST, PAUSE_SHARE * cost), self._go_on)
+
+    def _go_on(self) -> None:
+        self._next = None
+        if self._pending:
+            self._flush()
 
     def _compile(self, changes: list[Change]) -> None:
         begin = time.perf_counter()

@@ -40,8 +40,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tls_port: int = CONTROL_TLS_PORT
     plain_port: int | None = CONTROL_PLAIN_PORT
     debug_port: int | None = CONTROL_DEBUG_PORT
-    batch_seconds: float = 0.005
-    """Changes that come within this time are compiled and sent together."""
     leaf_lifetime: dt.timedelta = LEAF_LIFETIME
     """How long certificates live at most."""
     certificate_rate: float = 20.0

@@ -31,7 +31,7 @@ from ambit.xds.events import (
     TypeStatus,
 )
 from ambit.xds.frames import Node, Request, Resource, Response
-from ambit.xds.store import Changed, Store
+from ambit.xds.store import Changed, Publication, Store
 
 WILDCARD = "*"
 
@@ -137,6 +137,22 @@ class ServerSession:
             responses += self._flush(changed.type_url)
         return responses
 
+    def publish(self, publication: Publication) -> list[Response]:
+        """`notify_all` with its changes; costs less where this stream follows everything and is not behind."""
+        if not all(map(self._follows, self._subscriptions.values())):
+            return self.notify_all(publication.changes)
+        return [
+            self._send(part.type_url, subscription, part.resources, part.removed)
+            for part in publication.parts
+            if (subscription := self._subscriptions.get(part.type_url)) is not None
+        ]
+
+    def _follows(self, subscription: _Subscription) -> bool:
+        """Whether the next thing to send is just what changes next; there is room for two responses."""
+        waits = subscription.dirty or subscription.held or subscription.opening is not None
+        plain = subscription.wildcard and not subscription.names
+        return plain and not waits and len(subscription.pending) + 2 <= self._window
+
     def refuse(self, type_url: str, names: Iterable[str]) -> list[Response]:
         """Answer unanswered questions with "there is no such resource". Never for Envoy's on-demand clusters:
         it would not ask again."""
@@ -218,14 +234,13 @@ class ServerSession:
         if answered is None:
             return
         response, revision = answered
-        named = [resource.name for resource in response.resources]
         if request.error is not None:
             error = request.error or "rejected without a reason"
-            subscription.rejected.update(dict.fromkeys((*named, *response.removed), error))
+            subscription.rejected.update(dict.fromkeys(_names(response), error))
             self._events.append(Rejected(response, error))
         else:
             if subscription.rejected:
-                for name in (*named, *response.removed):
+                for name in _names(response):
                     subscription.rejected.pop(name, None)
             self._events.append(Acknowledged(response))
         subscription.settled = max(subscription.settled, revision)
@@ -304,6 +319,9 @@ class ServerSession:
         prerequisite = self._subscriptions.get(self._prerequisites.get(type_url, ""))
         if prerequisite is not None and prerequisite.dirty and self._full(prerequisite):
             return []
+        if subscription.opening is not None and self._is_new(subscription):
+            subscription.opening = None
+            return [self._send(type_url, subscription, self.store.snapshot(type_url), ())]
         opening = subscription.opening is not None
         if subscription.opening is not None:
             self._open(type_url, subscription, subscription.opening)
@@ -328,7 +346,11 @@ class ServerSession:
         subscription.dirty = later
         if not (resources or removed or opening):
             return []
-        return [self._send(type_url, subscription, resources, removed)]
+        return [self._send(type_url, subscription, tuple(resources), tuple(removed))]
+
+    def _is_new(self, subscription: _Subscription) -> bool:
+        """Whether the client has nothing and asked for everything."""
+        return not (subscription.opening or subscription.names or subscription.dirty)
 
     def _full(self, subscription: _Subscription) -> bool:
         return len(subscription.pending) >= self._window
@@ -345,17 +367,25 @@ class ServerSession:
         subscription.kept.update(versions.keys() & subscription.names)
 
     def _send(
-        self, type_url: str, subscription: _Subscription, resources: list[Resource], removed: list[str]
+        self,
+        type_url: str,
+        subscription: _Subscription,
+        resources: tuple[Resource, ...],
+        removed: tuple[str, ...],
     ) -> Response:
         self._nonce += 1
         revision = self.store.revision(type_url)
         response = Response(
             type_url=type_url,
             nonce=str(self._nonce),
-            resources=tuple(resources),
-            removed=tuple(removed),
+            resources=resources,
+            removed=removed,
             revision=str(revision),
         )
         subscription.pending[response.nonce] = (response, revision)
         subscription.sent = revision
         return response
+
+
+def _names(response: Response) -> list[str]:
+    return [*(resource.name for resource in response.resources), *response.removed]

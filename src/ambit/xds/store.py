@@ -1,6 +1,10 @@
-"""The resources that streams serve: one store is shared by every session of a process."""
+"""The resources that streams serve: one store is shared by every session of a process.
 
-from collections.abc import Iterable, Mapping
+What most streams get is the same for all of them, so it is put together once: everything (`Store.snapshot`), and what a
+change means to who follows everything (`Publication`).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -17,12 +21,65 @@ class Changed(msgspec.Struct, frozen=True):
         return bool(self.before)
 
 
+class Part(msgspec.Struct, frozen=True):
+    """What one response says of one type."""
+
+    type_url: str
+    resources: tuple[Resource, ...]
+    removed: tuple[str, ...]
+
+
+class Publication:
+    """Several types that changed together, in the order in which additions must arrive.
+
+    `parts` are the responses for a subscriber to everything who has all that went before: additions in that order,
+    and removals after them in the opposite one, so that nothing is ever sent that refers to what is not there.
+    """
+
+    def __init__(self, store: "Store", changes: Sequence[Changed]) -> None:
+        self.changes = changes
+        self.parts = list(_parts(store, changes))
+
+
+def _parts(store: "Store", changes: Sequence[Changed]) -> Iterator[Part]:
+    names: dict[str, set[str]] = {}
+    for changed in changes:
+        names.setdefault(changed.type_url, set()).update(_visible(store, changed))
+    added: dict[str, tuple[Resource, ...]] = {}
+    removed: dict[str, tuple[str, ...]] = {}
+    for type_url, touched in names.items():
+        current = store.resources(type_url)
+        there = {
+            name: resource for name in touched if (resource := current.get(name)) and not resource.on_demand
+        }
+        added[type_url] = tuple(there[name] for name in sorted(there))
+        removed[type_url] = tuple(sorted(touched - there.keys()))
+    early = dict.fromkeys(changed.type_url for changed in changes[:-1])
+    for type_url in early:
+        if added[type_url]:
+            yield Part(type_url, added[type_url], ())
+    for type_url in dict.fromkeys(changed.type_url for changed in reversed(changes)):
+        part = Part(type_url, () if type_url in early else added[type_url], removed[type_url])
+        if part.resources or part.removed:
+            yield part
+
+
+def _visible(store: "Store", changed: Changed) -> Iterator[str]:
+    """Names that a subscriber to everything sees, or saw before."""
+    current = store.resources(changed.type_url)
+    for name, before in changed.before.items():
+        after = current.get(name)
+        if (before is not None and not before.on_demand) or (after is not None and not after.on_demand):
+            yield name
+
+
 class Store:
     """Current resources by type and name. Holds values only; sessions decide who is told."""
 
     def __init__(self) -> None:
         self._types: dict[str, dict[str, Resource]] = {}
         self._revisions: dict[str, int] = {}
+        self._snapshots: dict[str, tuple[Resource, ...]] = {}
 
     def resources(self, type_url: str) -> Mapping[str, Resource]:
         """All resources of a type, by name."""
@@ -30,6 +87,15 @@ class Store:
 
     def get(self, type_url: str, name: str) -> Resource | None:
         return self.resources(type_url).get(name)
+
+    def snapshot(self, type_url: str) -> tuple[Resource, ...]:
+        """What a new subscriber to everything gets, by name; the same object until something changes."""
+        snapshot = self._snapshots.get(type_url)
+        if snapshot is None:
+            everything = self.resources(type_url)
+            ordered = (everything[name] for name in sorted(everything))
+            snapshot = self._snapshots[type_url] = tuple(each for each in ordered if not each.on_demand)
+        return snapshot
 
     def revision(self, type_url: str) -> int:
         """How many updates of this type changed something."""
@@ -48,5 +114,6 @@ class Store:
                 before[name] = known
                 current[name] = resource
         if before:
+            self._snapshots.pop(type_url, None)
             self._revisions[type_url] = self.revision(type_url) + 1
         return Changed(type_url, before)

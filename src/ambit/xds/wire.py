@@ -48,14 +48,42 @@ def _resource_field(resource: Resource) -> bytes:
     return resource.encoded
 
 
+LONG = 1000
+"""So many resources make a long response."""
+
+
 def encode_response(response: Response) -> bytes:
-    head = pb.DeltaDiscoveryResponse(
+    return _head(response) + b"".join(map(_resource_field, response.resources))
+
+
+def _head(response: Response) -> bytes:
+    return pb.DeltaDiscoveryResponse(
         type_url=response.type_url,
         nonce=response.nonce,
         removed_resources=response.removed,
         system_version_info=response.revision,
     ).SerializeToString()
-    return b"".join((head, *map(_resource_field, response.resources)))
+
+
+class Encoder:
+    """Encodes responses; of long ones that carry the very same resources, the resources once."""
+
+    def __init__(self) -> None:
+        self._resources: tuple[Resource, ...] = ()
+        self._body = b""
+
+    def encode(self, response: Response) -> bytes:
+        """The same as `encode_response`."""
+        if len(response.resources) < LONG:
+            return encode_response(response)
+        if self._resources is not response.resources:
+            self._body = b"".join(map(_resource_field, response.resources))
+            self._resources = response.resources
+        return _head(response) + self._body
+
+    def forget(self) -> None:
+        """Let go of what was encoded last: it will not be sent again."""
+        self._resources, self._body = (), b""
 
 
 def decode_response(data: bytes) -> Response:
