@@ -143,6 +143,7 @@ class Agent:
                     self._target.port,
                     ssl=self._context,
                     server_hostname=self._target.name,
+                    local_addr=(f"127.0.1.{self.number % 250 + 1}", 0),  # of its own, as nodes have
                 )
             except OSError:
                 pause = self._longer()

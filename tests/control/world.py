@@ -133,7 +133,9 @@ class World:
 
     @asynccontextmanager
     async def serving(self):
-        server = make_server(self.discovery, self.signing)
+        complete = asyncio.Event()
+        complete.set()
+        server = make_server(self.discovery, self.signing, complete)
         names = self.settings.server_names
         certificate = ServerCertificate(lambda: self.authority, names, lambda: self.now)
         self.port = listen_tls(server, "127.0.0.1", 0, certificate.credentials())

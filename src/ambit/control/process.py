@@ -1,6 +1,7 @@
 """The control plane process: loads the root, watches, compiles, serves, until told to stop.
 
-Nothing is served before the first complete view of the mesh: an answer that lacks policies would let traffic in.
+Nothing is served before the first complete view of the mesh: an answer that lacks policies would let traffic in. Nodes
+that come earlier are let in and wait, so that a restart costs them no pauses between attempts.
 """
 
 import asyncio
@@ -145,34 +146,42 @@ class ControlPlane:
         background += [group.create_task(each.run()) for each in publisher.maps.values()]
         background += [group.create_task(each.run()) for each in keeper.informers]
         await _patiently(lambda: publisher.publish(self._settings.system_namespace))
-        await self._feed.start()
-        server, ports = await self._listen(keeper.signer, debug_port)
-        background.append(group.create_task(self._guard.run(ports.tls)))
-        background.append(group.create_task(keeper.run()))
-        background.append(group.create_task(publisher.run()))
-        background.append(group.create_task(self._status.run()))
-        background.append(group.create_task(leadership.run()))
-        # What was loaded lives as long as the process: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
-        self._ready = True
-        event(log, logging.INFO, "ready", port=ports.tls, seconds=f"{time.monotonic() - begin:.2f}")
-        self._on_ready(ports)
+        complete = asyncio.Event()
+        server, ports = await self._listen(keeper.signer, complete, debug_port)
+        try:
+            await self._feed.start()
+            background.append(group.create_task(self._guard.run(ports.tls)))
+            background.append(group.create_task(keeper.run()))
+            background.append(group.create_task(publisher.run()))
+            background.append(group.create_task(self._status.run()))
+            background.append(group.create_task(leadership.run()))
+            # What was loaded lives as long as the process: the collector need not look at it again.
+            gc.collect()
+            gc.freeze()
+            complete.set()
+            self._ready = True
+            event(log, logging.INFO, "ready", port=ports.tls, seconds=f"{time.monotonic() - begin:.2f}")
+            self._on_ready(ports)
+            await self._until(stop)
+        finally:
+            self._ready = False
+            event(log, logging.INFO, "stopping")
+            self._discovery.stop()
+            await server.stop(STOP_GRACE if complete.is_set() else None)
+        if self._feed.failed.done():
+            self._feed.failed.result()
+
+    async def _until(self, stop: asyncio.Event) -> None:
+        """Until told to stop, or the feed has failed."""
         stopping: asyncio.Future[object] = asyncio.ensure_future(stop.wait())
         ends: set[asyncio.Future[object]] = {stopping, self._feed.failed}
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
-            self._ready = False
-            event(log, logging.INFO, "stopping")
-            self._discovery.stop()
-            await server.stop(STOP_GRACE)
-        if self._feed.failed.done():
-            self._feed.failed.result()
 
     async def _listen(
-        self, authority: Callable[[], Authority], debug_port: int
+        self, authority: Callable[[], Authority], complete: asyncio.Event, debug_port: int
     ) -> tuple[grpc.aio.Server, Ports]:
         settings = self._settings
         signing = CertificateService(
@@ -185,7 +194,7 @@ class ControlPlane:
             wall=self._wall,
         )
         self._discovery.on_caller = signing.on_caller = self._guard.admit
-        server = make_server(self._discovery, signing)
+        server = make_server(self._discovery, signing, complete)
         certificate = ServerCertificate(authority, settings.server_names, self._wall)
         tls = listen_tls(server, settings.tls_address, settings.tls_port, certificate.credentials())
         plain = listen_plain(server, settings.plain_port) if settings.plain_port is not None else 0

@@ -4,9 +4,11 @@ Options: pings every 10 s are allowed without data, for a stock ztunnel pings an
 otherwise end its connection for "too many pings" every two minutes.
 """
 
+import asyncio
 import datetime as dt
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -80,17 +82,28 @@ class ServerCertificate:
         return grpc.ssl_server_certificate_configuration([(pem, "".join(chain).encode())])
 
 
-def make_server(discovery: Discovery, signing: CertificateService) -> grpc.aio.Server:
-    """A server with both services and no port yet."""
+def make_server(
+    discovery: Discovery, signing: CertificateService, complete: asyncio.Event
+) -> grpc.aio.Server:
+    """A server with both services and no port yet. Calls wait until `complete` is set: then all is known."""
     server = grpc.aio.server(options=OPTIONS)
+
+    async def serve(requests: AsyncIterator[bytes], context: Any) -> None:
+        await complete.wait()
+        await discovery.serve(requests, context)
+
+    async def create(request: bytes, context: Any) -> bytes:
+        await complete.wait()
+        return await signing.create(request, context)
+
     server.add_generic_rpc_handlers(
         (
             grpc.method_handlers_generic_handler(
-                wire.SERVICE, {wire.METHOD_NAME: grpc.stream_stream_rpc_method_handler(discovery.serve)}
+                wire.SERVICE, {wire.METHOD_NAME: grpc.stream_stream_rpc_method_handler(serve)}
             ),
             grpc.method_handlers_generic_handler(
                 certificates.SERVICE,
-                {certificates.METHOD: grpc.unary_unary_rpc_method_handler(signing.create)},
+                {certificates.METHOD: grpc.unary_unary_rpc_method_handler(create)},
             ),
         )
     )

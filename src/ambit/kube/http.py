@@ -113,6 +113,7 @@ class Response:
         try:
             async for chunk in source:
                 yield chunk
+                del chunk  # it may be long, and the next one may take hours
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
             self.close()
             raise Unreachable(f"the connection to {self._pool.name} broke off: {error}") from error
@@ -126,9 +127,11 @@ class Response:
             if b"\n" in chunk:
                 *lines, tail = bytes(rest).split(b"\n")
                 rest = bytearray(tail)
-                for line in lines:
-                    if line:
+                lines.reverse()
+                while lines:
+                    if line := lines.pop():
                         yield line
+            chunk = line = b""  # nothing is kept while the next one is waited for
 
     async def _chunks_plain(self) -> AsyncIterator[bytes]:
         reader = self.connection.reader

@@ -16,6 +16,8 @@ from ambit.local.apiserver.selectors import FieldTest, LabelTest, parse_fields, 
 from ambit.local.apiserver.store import Entry, Event, Store
 
 BOOKMARK_SECONDS = 60.0
+INITIAL_PIECE = 256
+"""So many objects of a streaming list are written together."""
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
 
@@ -181,8 +183,8 @@ async def watch(
         first = [Change("ADDED", entry, entry.revision) for entry in plan.initial or ()]
         if plan.mark_initial_end:
             first.append(Change("BOOKMARK", None, plan.since, initial_end=True))
-        if first:
-            yield first
+        for at in range(0, len(first), INITIAL_PIECE):
+            yield first[at : at + INITIAL_PIECE]
         end = clock() + timeout
         marked = clock()
         while (left := end - clock()) > 0:
