@@ -14,6 +14,7 @@ from ambit.control.addresses import AddressIndex, is_address
 from ambit.control.callers import Authenticator, Refused
 from ambit.control.metrics import Counters
 from ambit.control.settings import Settings
+from ambit.control.turns import Turns
 from ambit.daemon.logs import event
 from ambit.xds import wire
 from ambit.xds.events import Acknowledged, Asked, Rejected, TypeStatus
@@ -30,9 +31,10 @@ REFUSED = "ambit_xds_refused_total"
 PREREQUISITE_WAIT = 1.0
 """Seconds to wait for a client's question about policies before it gets workloads without them."""
 
-BULK_WRITES = 4
+LONG_WRITES, LONG_TURN = 4, 0.25
 """So many long responses are written at once: when all nodes come at the same time, each first answer would otherwise
-lie encoded in memory."""
+lie encoded in memory. After so many seconds it is another's turn: nodes behind slow links, or that have stopped
+reading, hold nobody up."""
 
 
 class Update(msgspec.Struct, frozen=True):
@@ -94,7 +96,7 @@ class Discovery:
         self._streams: set[Stream] = set()
         self._stopping = False
         self._encoder = wire.Encoder()
-        self._bulk = asyncio.Semaphore(BULK_WRITES)
+        self._turns = Turns(LONG_WRITES, LONG_TURN)
         self.on_answer: Callable[[], None] = lambda: None
         """Called after a node acknowledged or rejected something."""
         self.on_caller: Callable[[str], None] = lambda _: None
@@ -267,7 +269,7 @@ class Discovery:
                 if len(response.resources) < wire.LONG:
                     await context.write(wire.encode_response(response))
                     continue
-                async with self._bulk:
+                async with self._turns.turn():
                     await context.write(self._encoder.encode(response))
             if stream.ended:
                 return

@@ -355,16 +355,18 @@ class ServerSession:
     def _full(self, subscription: _Subscription) -> bool:
         return len(subscription.pending) >= self._window
 
-    def _open(self, type_url: str, subscription: _Subscription, versions: Mapping[str, str]) -> None:
-        current = self.store.resources(type_url)
-        for name, resource in current.items():
-            if not resource.on_demand and versions.get(name) != resource.version:
-                subscription.dirty.add(name)
-        for name in versions.keys() - subscription.names:
-            known = current.get(name)
-            if known is None or known.on_demand:
-                subscription.dirty.add(name)
-        subscription.kept.update(versions.keys() & subscription.names)
+    def _open(self, type_url: str, subscription: _Subscription, kept: Mapping[str, str]) -> None:
+        """Marks what differs from what the client kept; of what it asked for by name, only what is there."""
+        differs = {name for name, _ in self.store.versions(type_url).items() ^ kept.items()}
+        if subscription.names:
+            current = self.store.resources(type_url)
+            differs = {
+                name
+                for name in differs
+                if name not in subscription.names or ((there := current.get(name)) and not there.on_demand)
+            }
+            subscription.kept.update(kept.keys() & subscription.names)
+        subscription.dirty |= differs
 
     def _send(
         self,

@@ -80,6 +80,7 @@ class Store:
         self._types: dict[str, dict[str, Resource]] = {}
         self._revisions: dict[str, int] = {}
         self._snapshots: dict[str, tuple[Resource, ...]] = {}
+        self._versions: dict[str, dict[str, str]] = {}
 
     def resources(self, type_url: str) -> Mapping[str, Resource]:
         """All resources of a type, by name."""
@@ -96,6 +97,14 @@ class Store:
             ordered = (everything[name] for name in sorted(everything))
             snapshot = self._snapshots[type_url] = tuple(each for each in ordered if not each.on_demand)
         return snapshot
+
+    def versions(self, type_url: str) -> Mapping[str, str]:
+        """Names and versions of `snapshot`."""
+        versions = self._versions.get(type_url)
+        if versions is None:
+            versions = {each.name: each.version for each in self.snapshot(type_url)}
+            self._versions[type_url] = versions
+        return versions
 
     def revision(self, type_url: str) -> int:
         """How many updates of this type changed something."""
@@ -115,5 +124,6 @@ class Store:
                 current[name] = resource
         if before:
             self._snapshots.pop(type_url, None)
+            self._versions.pop(type_url, None)
             self._revisions[type_url] = self.revision(type_url) + 1
         return Changed(type_url, before)

@@ -16,7 +16,7 @@ from ambit.node.state.database import StateLost
 from ambit.node.state.mesh import MeshState, Stored
 from ambit.node.upstream.channel import ControlPlane
 from ambit.node.upstream.subscription import Subscription
-from ambit.xds.events import Acknowledged, Event
+from ambit.xds.events import Acknowledged, Event, Rejected
 from ambit.xds.frames import Node, Request, Resource
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, to_resource
 from ambit.xds.session import ServerSession
@@ -138,7 +138,7 @@ async def test_the_first_complete_answer_of_both_types_makes_it_complete(
     async with agent.running():
         await until(agent.subscription.complete.is_set)
         assert agent.state.workload("c//Pod/default/a") == workload("a")
-        assert agent.applied == [("c//Pod/default/a",)]
+        await until(lambda: agent.applied == [("c//Pod/default/a",)])
     assert [request.type_url for request in control.first] == [AUTHORIZATION_TYPE, ADDRESS_TYPE]
     assert control.metadata["authorization"] == "Bearer secret"
     assert control.metadata["clusterid"] == "c1"
@@ -252,6 +252,37 @@ async def test_a_lost_state_is_asked_for_again(tmp_path: Path, control: ControlP
         assert agent.state.workload("c//Pod/default/a") is None
         await until(agent.subscription.complete.is_set)
         assert agent.state.workload("c//Pod/default/a") == workload("a")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "mend", "reason"),
+    [
+        ("max_page_count = {pages}", "max_page_count = 1000000", "full"),
+        ("query_only = ON", "query_only = OFF", "readonly"),
+    ],
+    ids=["full", "read-only"],
+)
+async def test_4_what_could_not_be_written_is_rejected_and_there_once_it_can(
+    tmp_path: Path, control: ControlPlaneServer, spoil: str, mend: str, reason: str
+) -> None:
+    await control.put(to_resource(workload("old")))
+    agent = Agent(tmp_path, control)
+    async with agent.running():
+        await until(agent.subscription.complete.is_set)
+        pages = agent.state.database.execute("PRAGMA page_count").fetchone()[0]
+        agent.state.database.execute(f"PRAGMA {spoil.format(pages=pages)}")
+        new = [workload(f"new-{number}-{'h' * 200}") for number in range(500)]
+        await control.put(*map(to_resource, new))
+        await until(
+            lambda: any(isinstance(each, Rejected) and reason in each.error for each in control.events)
+        )
+        assert agent.state.workload("c//Pod/default/old") == workload("old")
+        await until(lambda: reason in agent.subscription.problem, 60)
+        agent.state.database.execute(f"PRAGMA {mend}")
+        await until(lambda: agent.state.workload(new[-1].uid) == new[-1], 60)
+        assert all(agent.state.workload(each.uid) == each for each in new)
+        applied = {name for names in agent.applied for name in names}
+        assert applied == {"c//Pod/default/old", *(each.uid for each in new)}
 
 
 async def test_a_refused_resource_keeps_the_node_waiting_until_it_is_mended(

@@ -19,6 +19,8 @@ _log = logging.getLogger("ambit.state")
 SCHEMA_VERSION: Final = 1
 """Kept in `user_version`; a file of another version is treated like a damaged one."""
 
+_WRITABLE: Final = "free space on the disk of the node's state, and see that it may be written to"
+
 HOST_BITS: Final = 128
 """`prefix` of an exact address, of either family; less means a range."""
 
@@ -61,15 +63,13 @@ def open_database(path: Path) -> sqlite3.Connection:
         return _open(path)
     except sqlite3.DatabaseError as problem:
         if isinstance(problem, sqlite3.OperationalError) and not path.exists():
-            raise StateNotWritten(
-                f"cannot create {path}: {problem}", "check the disk and its mode"
-            ) from problem
+            raise StateNotWritten(f"cannot create {path}: {problem}", _WRITABLE) from problem
         _log.error("state file %s is unusable (%s): moved aside, everything is fetched again", path, problem)
         move_aside(path)
     try:
         return _open(path)
     except sqlite3.DatabaseError as problem:
-        raise StateNotWritten(f"cannot create {path}: {problem}", "check the disk and its mode") from problem
+        raise StateNotWritten(f"cannot create {path}: {problem}", _WRITABLE) from problem
 
 
 def move_aside(path: Path) -> None:
@@ -98,7 +98,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 def mapped(problem: sqlite3.Error) -> AmbitError:
     """Our error for one of SQLite's."""
     if isinstance(problem, sqlite3.OperationalError) and "malformed" not in str(problem):
-        return StateNotWritten(f"the node's state could not be stored: {problem}", "free disk space")
+        return StateNotWritten(f"the node's state could not be stored: {problem}", _WRITABLE)
     return StateLost(f"the node's state file is damaged: {problem}", "it is moved aside and fetched again")
 
 

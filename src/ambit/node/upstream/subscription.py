@@ -4,6 +4,8 @@ Rules:
 1. A response is stored whole or not at all, then given to `applied`; its result decides acknowledgement.
 2. The stream is read on while an earlier response is being applied: answers may come later, never earlier.
 3. Nothing is forgotten when the stream ends; the next one begins with the versions held.
+4. What cannot be written (full disk) is rejected, and the stream is opened anew, with back-off: what was rejected would
+   only be sent again when it changes, but to who connects everything is sent that it does not have.
 """
 
 import asyncio
@@ -27,6 +29,8 @@ from ambit.xds.wire import METHOD, decode_response, encode_request
 _log = logging.getLogger("ambit.upstream")
 _FIRST_DELAY = 0.02
 _LAST_DELAY = 15.0
+_REJECTED = 0.5
+"""Seconds that a rejection gets to reach the control plane before the stream ends."""
 _CHUNK = 500
 """Resources stored between two turns of the event loop."""
 
@@ -139,13 +143,10 @@ class Subscription:
                         _log.info("connected to the control plane %s", self._control.address)
                         self.connected, self.problem = True, ""
                     update = self._session.receive(response)
-                    try:
-                        stored = await self._store(update)
-                    except StateNotWritten as problem:
-                        _log.error("%s", problem.message)
-                        _put(requests, self._session.reject(update, problem.message))
-                        continue
-                    task = group.create_task(self._settle(update, stored, requests))
+                    stored, unwritten = await self._store(update)
+                    if unwritten is not None:
+                        group.create_task(_come_again(unwritten))
+                    task = group.create_task(self._settle(update, stored, unwritten, requests))
                     applying.add(task)
                     task.add_done_callback(applying.discard)
                 for task in applying:
@@ -153,24 +154,31 @@ class Subscription:
         except BaseExceptionGroup as several:
             raise first_failure(several) from several
 
-    async def _store(self, update: Update) -> Stored:
+    async def _store(self, update: Update) -> tuple[Stored, StateNotWritten | None]:
+        """What was stored; of an update that could not be written to its end, the part before."""
+        unwritten: StateNotWritten | None = None
         changed: list[str] = []
         refused: dict[str, str] = {}
         touched: set[str] = set()
         for start in range(0, max(len(update.resources), 1), _CHUNK):
             last = start + _CHUNK >= len(update.resources)
-            stored = self._state.apply(
-                update.type_url,
-                update.resources[start : start + _CHUNK],
-                update.removed if last else (),
-            )
+            try:
+                stored = self._state.apply(
+                    update.type_url,
+                    update.resources[start : start + _CHUNK],
+                    update.removed if last else (),
+                )
+            except StateNotWritten as problem:
+                unwritten = problem
+                break
             changed += stored.changed
             refused |= stored.refused
             touched |= stored.touched
             if not last:
                 await asyncio.sleep(0)
-        self._note_complete(update, refused)
-        return Stored(tuple(changed), refused, frozenset(touched))
+        if unwritten is None:
+            self._note_complete(update, refused)
+        return Stored(tuple(changed), refused, frozenset(touched)), unwritten
 
     def _note_complete(self, update: Update, refused: Mapping[str, str]) -> None:
         """A type is complete when its first answer came and nothing in it, or since, is refused."""
@@ -188,7 +196,13 @@ class Subscription:
                 self.complete.set()
                 self.completed()
 
-    async def _settle(self, update: Update, stored: Stored, requests: asyncio.Queue[Request | None]) -> None:
+    async def _settle(
+        self,
+        update: Update,
+        stored: Stored,
+        unwritten: StateNotWritten | None,
+        requests: asyncio.Queue[Request | None],
+    ) -> None:
         try:
             text = await self._applied(stored) if stored.changed else None
         except StateLost:
@@ -198,12 +212,20 @@ class Subscription:
         problems = [f"{name}: {reason}" for name, reason in stored.refused.items()]
         if text:
             problems.append(text)
+        if unwritten is not None:
+            problems.append(unwritten.message)
         if problems:
             self.rejections += 1
             _log.error("rejected a change of %s: %s", update.type_url.rpartition(".")[2], "; ".join(problems))
             _put(requests, self._session.reject(update, "; ".join(problems)))
         else:
             _put(requests, self._session.accept(update))
+
+
+async def _come_again(problem: StateNotWritten) -> None:
+    """Ends the stream when its rejection has left."""
+    await asyncio.sleep(_REJECTED)
+    raise problem
 
 
 def _put(queue: asyncio.Queue[Request | None], requests: list[Request]) -> None:
