@@ -80,16 +80,21 @@ class ControlPlane:
         assert self._process is not None, "it was launched"
         return usage(self._process.pid)
 
+    def pause(self) -> None:
+        """It stands still, as with SIGSTOP."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
     async def kill(self) -> None:
-        await self._end(signal.SIGKILL)
+        self._signal(signal.SIGKILL)
+        if self._process is not None:
+            await self._process.wait()
 
-    async def stop(self) -> None:
-        await self._end(signal.SIGTERM)
-
-    async def _end(self, number: int) -> None:
+    def _signal(self, number: int) -> None:
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(number)
-            await self._process.wait()
 
     async def _answers(self) -> bool:
         try:

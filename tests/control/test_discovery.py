@@ -1,10 +1,11 @@
 import asyncio
 import ipaddress
+from contextlib import AsyncExitStack
 
 import grpc
 import pytest
 
-from ambit.control.discovery import Update
+from ambit.control.discovery import LONG_WRITES, Update
 from ambit.core.identity import Identity
 from ambit.model.policy import Action, Authorization, Scope
 from ambit.model.service import Service, VirtualAddress
@@ -194,6 +195,28 @@ async def test_nonsense_ends_the_stream(world):
                 pass
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     await settled(lambda: not world.discovery.status())
+
+
+async def test_nodes_that_do_not_read_hold_up_nobody_and_miss_nothing(world):
+    """As nodes that are stopped, or behind slow links, when all connect at once."""
+    many = [workload(f"web-{number}", hostname="h" * 500) for number in range(wire.LONG)]
+    world.discovery.publish(updates(*many))
+    window = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_536))
+    slow = [Ztunnel(world, options=window) for _ in range(LONG_WRITES + 1)]
+    async with AsyncExitStack() as stack:
+        for node in slow:
+            await stack.enter_async_context(node.connected())
+        await settled(lambda: len(world.discovery.status()) == len(slow))
+        async with Ztunnel(world).connected() as quick:
+            await quick.receive()
+            await quick.receive()
+            assert len(quick.kept[ADDRESS_TYPE]) == len(many)
+        late = workload("late")
+        world.discovery.publish(updates(late, removed=[many[0].uid]))
+        for node in slow:
+            while late.uid not in node.kept[ADDRESS_TYPE]:
+                await node.receive()
+            assert node.kept[ADDRESS_TYPE].keys() == {late.uid, *(each.uid for each in many[1:])}
 
 
 async def test_stopping_tells_nodes_to_come_back_at_once(world):

@@ -145,9 +145,9 @@ class World:
         finally:
             await server.stop(0)
 
-    def channel(self, host="istiod.istio-system.svc"):
+    def channel(self, host="istiod.istio-system.svc", more=()):
         credentials = grpc.ssl_channel_credentials(self.authority.roots.encode())
-        options = [("grpc.ssl_target_name_override", host), ("grpc.max_receive_message_length", -1)]
+        options = [("grpc.ssl_target_name_override", host), ("grpc.max_receive_message_length", -1), *more]
         return grpc.aio.secure_channel(f"127.0.0.1:{self.port}", credentials, options)
 
     async def certificate(self, csr, token=NODE_TOKEN, impersonate=None, seconds=86400):
@@ -174,8 +174,9 @@ def signing_request(*uris):
 class Ztunnel:
     """A client that behaves as ztunnel does: keeps versions over reconnects, acknowledges what it applied."""
 
-    def __init__(self, world, token=NODE_TOKEN, named=()):
+    def __init__(self, world, token=NODE_TOKEN, named=(), options=()):
         self.world = world
+        self.options = options
         self.token = token
         self.kept = {ADDRESS_TYPE: {}, AUTHORIZATION_TYPE: {}}
         self.order = []
@@ -193,7 +194,7 @@ class Ztunnel:
     @asynccontextmanager
     async def connected(self):
         metadata = (("authorization", f"Bearer {self.token}"), ("clusterid", "Kubernetes"))
-        async with self.world.channel() as channel:
+        async with self.world.channel(more=self.options) as channel:
             self.call = channel.stream_stream(wire.METHOD)(metadata=metadata)
             await self.send(self.session.connect())
             try:

@@ -29,7 +29,7 @@ requests = st.tuples(
 answers = st.tuples(st.just("answer"), st.integers(0, 3), st.sampled_from((None, "no")))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(updates | requests | answers, max_size=12),
     st.integers(1, 3),
