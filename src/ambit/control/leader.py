@@ -57,7 +57,9 @@ class Leadership:
             while True:
                 before = self.leading
                 try:
-                    await asyncio.wait_for(self.campaign(), GIVE_UP / 2)
+                    # Not wait_for: in Python 3.11 it loses a cancellation that comes as the answer does.
+                    async with asyncio.timeout(GIVE_UP / 2):
+                        await self.campaign()
                 except (AmbitError, TimeoutError) as error:
                     event(log, logging.WARNING, "the leader lease cannot be renewed", reason=error)
                 if self.leading and not before:
@@ -66,7 +68,8 @@ class Leadership:
                 await asyncio.sleep(RENEW if self.leading else RENEW / 2)
         finally:
             if self.leading:
-                await asyncio.wait_for(self._resign(), 1.0)
+                async with asyncio.timeout(1.0):
+                    await self._resign()
 
     async def campaign(self) -> None:
         """One attempt to take or renew the lease. Raises ApiError, Unreachable."""
