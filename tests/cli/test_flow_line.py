@@ -47,6 +47,11 @@ def test_an_allowed_connection() -> None:
     ("changes", "verdict"),
     [
         ({"decision": "deny", "policy": "shop/p[0]"}, "DENIED by shop/p[0]"),
+        ({"decision": "deny", "policy": "shop/p[0]", "cut": True}, "DENIED, cut by shop/p[0]"),
+        (
+            {"decision": "deny", "policy": "shop/p", "cut": True, "reporter": "source"},
+            "DENIED, cut by shop/p: no rule allows it",
+        ),
         (
             {"decision": "deny", "policy": "istio-system/istio_converted_static_strict[0]"},
             "DENIED by istio-system/istio_converted_static_strict[0]: mutual TLS is STRICT",

@@ -93,6 +93,9 @@ async def test_two_pods_on_two_nodes_talk_and_policy_decides(world: World) -> No
     assert await asyncio.to_thread(ended, held)
     await eventually(client, server, REFUSED)
     await until(lambda: two.cut == 1)
+    await until(lambda: any(flow.cut for flow in two.flows.newest()))
+    (told,) = [flow for flow in two.flows.newest() if flow.cut]
+    assert (told.decision, told.policy, told.received) == ("deny", "default/deny[0]", len(b"half"))
     await world.control.put(remove=("default/deny",))
     await eventually(client, server, f"{client.four} 2")
 

@@ -11,6 +11,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable
 
+import msgspec
+
 from ambit.core.address import Address, host_port, parse_host_port
 from ambit.core.identity import Identity
 from ambit.model.view import MeshView
@@ -18,21 +20,30 @@ from ambit.model.workload import TunnelProtocol
 from ambit.node.connections import Connection, Open, look
 from ambit.node.netns import sockets
 from ambit.plan import node_proxy
+from ambit.plan.destinations import rule_name
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings
 from ambit.policy.decide import ConnectionFacts, decide
 
 _log = logging.getLogger("ambit.policy")
 
 
+class Refused(msgspec.Struct, frozen=True):
+    """An open connection that may not be. `policy` is the rule as records name it; `plain`: nobody has an identity."""
+
+    connection: Connection
+    policy: str
+    plain: bool = False
+
+
 def denied(
     pod: LocalPod, open_now: Open, view: MeshView, pods: LocalPods, settings: NodeSettings
-) -> list[tuple[Connection, str]]:
+) -> list[Refused]:
     """The connections into `pod` that may not be, with the policy that says so."""
     workload = node_proxy.workload_of(pod, view, settings)
     if workload is None:
         return []
     policies, unknown = view.policies_for(workload)
-    found: list[tuple[Connection, str]] = []
+    found: list[Refused] = []
     with_identity = [(each, _identity(each.client, view, pods, settings)) for each in open_now.delivered]
     without = [(each, None) for each in (*open_now.plaintext, *open_now.pre_mesh_inbound)]
     for connection, identity in (*with_identity, *without):
@@ -44,7 +55,7 @@ def denied(
         )
         decision = decide(policies, facts, unknown)
         if not decision.allowed:
-            found.append((connection, decision.policy or decision.reason.value))
+            found.append(Refused(connection, rule_name(decision), identity is None))
     return found
 
 
@@ -54,25 +65,30 @@ async def cut_denied(
     pods: LocalPods,
     settings: NodeSettings,
     before: Callable[[LocalPod], Collection[int]] = lambda _: (),
+    note: Callable[[Refused], object] = lambda _: None,
 ) -> int:
-    """Ends what is denied now in these pods; how many connections that were. `before`: see `connections.look`."""
+    """Ends what is denied now in these pods; how many connections that were. `before`: see `connections.look`; `note`
+    is told of each connection before it ends."""
     ended = 0
     for pod in concerned:
         try:
             open_now = await asyncio.to_thread(look, pod, before(pod))
             refused = denied(pod, open_now, view, pods, settings)
-            doomed = [each.socket for each, _ in refused]
+            for each in refused:
+                note(each)
+            doomed = [each.connection.socket for each in refused]
             ended += await asyncio.to_thread(sockets.destroy, pod.netns, doomed)
         except OSError as problem:
             _log.warning("open connections of %s cannot be checked: %s", pod.key, problem.strerror or problem)
             continue
-        for connection, policy in refused:
+        for each in refused:
+            connection = each.connection
             _log.warning(
                 "cut %s -> %s%s: denied by %s",
                 host_port(connection.client, connection.client_port),
                 host_port(connection.destination, connection.destination_port),
                 " (older than its enrolment)" if connection in open_now.pre_mesh_inbound else "",
-                policy,
+                each.policy,
             )
     return ended
 

@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import shutil
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import TypeVar
@@ -25,7 +26,7 @@ from ambit.node.cni.chain import PluginSettings
 from ambit.node.cni.installer import Installer, is_deleted
 from ambit.node.cni.server import CniServer
 from ambit.node.configuration.configuration import Configuration
-from ambit.node.cut import cut_denied, cut_short
+from ambit.node.cut import Refused, cut_denied, cut_short
 from ambit.node.departure import Departures
 from ambit.node.dns.answer import Settings as DnsSettings
 from ambit.node.downstream.logs import LogServer
@@ -319,8 +320,13 @@ class NodeAgent:
 
     async def _cut_denied(self, concerned: Iterable[LocalPod]) -> None:
         table, before = self.configuration.table, self.pre_mesh.of
-        ended = await cut_denied(concerned, self.state, table, self.planned, before)
+        ended = await cut_denied(concerned, self.state, table, self.planned, before, self._note_cut)
         self.cut += ended
+
+    def _note_cut(self, refused: Refused) -> None:
+        found = refused.connection
+        ends = found.client, found.destination, found.destination_port
+        self.flows.cuts.note(time.time(), *ends, refused.policy, plain=refused.plain)
 
     async def _renew_tunnels(self) -> None:
         """After a revocation a new Envoy takes over: it verifies whoever opens a tunnel, and the former one opens no

@@ -30,7 +30,7 @@ from ambit.node.flows.collector import Collector
 from ambit.node.flows.entry import lines, read
 from ambit.node.flows.record import Flow, Reporter, flows
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings
-from tests.node.flows.envoy_lines import line, message
+from tests.node.flows.envoy_lines import STARTED, line, message
 
 SETTINGS = NodeSettings(node="node1")
 
@@ -268,6 +268,54 @@ def test_what_dry_run_policies_would_deny_is_told_of_every_way() -> None:
         (Reporter.DESTINATION, "allow", "default/other[0]"),
         (Reporter.DESTINATION, "deny", ""),
     ]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_a_new_policy_cuts_is_no_allowed_connection(as_json: bool) -> None:
+    """Told by both sides inside a node, by the destination of tunnels and of plain text; no other connection."""
+    node = Node(as_json=as_json)
+    server = ipaddress.ip_address("10.0.0.2")
+    began, ended = STARTED, STARTED + 0.012
+    for plain, client in ((False, CLIENT), (True, PLAIN)):
+        (address,) = client.addresses
+        node.collector.cuts.note(began + 0.006, address, server, 8080, "default/try[0]", plain=plain)
+    near = {**TUNNEL, "host_route": "same-node"}
+    local_server = {"pod": local(SERVER).key}
+
+    def everything() -> list[tuple[str, str, bool]]:
+        before = len(node.flows)
+        node.collector.take(tcp("10.0.0.1:1", "10.96.0.1:80", near, received=1, sent=2))
+        node.collector.take(http("10.0.0.1:9", "10.0.0.2:8080", CLIENT.identity.uri, 200, "default"))
+        plain = names.LOG_PLAINTEXT
+        node.collector.take(tcp("10.0.0.3:5", "10.0.0.2:8080", local_server, kind=plain, sent=1))
+        return [(each.decision, each.policy, each.cut) for each in node.flows[before:]]
+
+    assert everything() == [("deny", "default/try[0]", True)] * 4
+    assert all("cut by policy default/try[0]" in each for each in node.lines)
+    assert node.count(metrics.OPENED) == node.count(metrics.CLOSED) == 4, "they were open, and have ended"
+    written = len(node.lines)
+    # Of other ends: another port, another way.
+    node.collector.take(http("10.0.0.1:9", "10.0.0.2:9090", CLIENT.identity.uri, 200, "default"))
+    node.collector.take(http("10.0.0.3:9", "10.0.0.2:8080", PLAIN.identity.uri, 200, "default"))
+    assert [each.cut for each in node.flows[-2:]] == [False, False]
+    # What ended before the cut, or began after it, has nothing to do with it.
+    for moment in (ended + 1, began - 1):
+        for plain, client in ((False, CLIENT), (True, PLAIN)):
+            (address,) = client.addresses
+            node.collector.cuts.note(moment, address, server, 8080, "default/try[0]", plain=plain)
+        assert everything() == [("allow", "", False)] * 4
+    assert not any("cut by" in each for each in node.lines[written:])
+
+
+def test_cuts_of_ipv6_are_found_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ambit.node.flows.cuts._KEPT", 2)
+    node = Node()
+    client, server = ipaddress.ip_address("fd00::1"), ipaddress.ip_address("fd00::2")
+    for port in (1, 2, 80):
+        node.collector.cuts.note(STARTED + 0.006, client, server, port, "default/try", plain=False)
+    assert len(node.collector.cuts._cuts) == 2
+    node.collector.take(http("fd00::1:5", "[fd00::2]:80", CLIENT.identity.uri, 200, "default"))
+    assert [(each.cut, each.policy) for each in node.flows] == [(True, "default/try")]
 
 
 def test_a_refused_destination_gives_its_reason() -> None:

@@ -71,6 +71,8 @@ def _security(flow: Flow) -> str:
 
 def _verdict(flow: Flow) -> str:
     policy = printable(flow.get("policy", "")) if flow.get("policy") else ""
+    if flow.get("cut"):
+        return click.style(f"DENIED, cut {_by(policy, 'destination')}", fg="red")
     if is_denied(flow):
         return click.style(f"DENIED {_by(policy, flow['reporter'])}", fg="red")
     if flow.get("error"):

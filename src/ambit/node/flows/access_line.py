@@ -58,7 +58,8 @@ def _outcome(flow: Flow) -> dict[str, str]:
     if flow.policy:
         fields["policy"] = flow.policy
     if flow.failed:
-        denial = f"denied by policy {flow.policy}" if flow.policy else "denied"
+        word = "cut" if flow.cut else "denied"
+        denial = f"{word} by policy {flow.policy}" if flow.policy else word
         fields["error"] = denial if flow.decision == "deny" else flow.error
     return fields
 

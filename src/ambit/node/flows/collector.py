@@ -20,6 +20,7 @@ from ambit.envoy import names
 from ambit.model.view import MeshView
 from ambit.node.flows import metrics
 from ambit.node.flows.access_line import Parts, access_line, line_parts
+from ambit.node.flows.cuts import Cuts, as_cut
 from ambit.node.flows.entry import TUNNEL, About, Line, lines, read
 from ambit.node.flows.record import Connection, Flow, flows
 from ambit.plan.values import LocalPods, NodeSettings
@@ -82,6 +83,7 @@ class Collector:
         self._lines: list[str] = []
         self._as_json = as_json
         self._cut_short = cut_short
+        self.cuts = Cuts()
         self.counters = metrics.TcpMetrics()
         self.recent: deque[Connection] = deque(maxlen=KEPT)
         self.open: OrderedDict[_Key, Ongoing] = OrderedDict()
@@ -212,9 +214,15 @@ class Collector:
                 counts[metrics.RECEIVED] += received
                 counts[metrics.SENT] += sent
         milliseconds = round(max(0.0, now * 1000 - started / 1_000_000), 3)
-        ended = Connection(lane.flows, port, started, milliseconds, received, sent)
+        told, parts_told = lane.flows, lane.parts
+        if self.cuts and (policy := self.cuts.policy(about, started / 1e9, now)) is not None:
+            told = as_cut(told, policy)
+            parts_told = (
+                tuple(line_parts(each, as_json=self._as_json) for each in told) if self._write else ()
+            )
+        ended = Connection(told, port, started, milliseconds, received, sent)
         self.recent.append(ended)
-        for flow, parts in zip(lane.flows, lane.parts, strict=False):
+        for flow, parts in zip(told, parts_told, strict=False):
             self._lines.append(access_line(parts, flow, ended))
         if self._followers:
             for record in ended.records():

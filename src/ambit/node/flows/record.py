@@ -59,6 +59,8 @@ class Flow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """How it went on: tunnel, same-node, direct, refused."""
     decision: str = "allow"
     policy: str = ""
+    cut: bool = False
+    """It was open when the policy came that denies it, and was ended then."""
     dry_run: str = ""
     """What of the dry-run policies would have denied it (only the destination tells)."""
     error: str = ""

@@ -1,0 +1,60 @@
+"""Which connections were cut by a new policy, so that their records say so.
+
+Policy decides by the ends of a connection, not by its ports: of those with the same ends and in the same way (with
+identities or in plain text) all that are open at a moment are cut, or none is. So what began before the moment and
+ended after it was cut.
+"""
+
+from collections import OrderedDict
+
+import msgspec
+
+from ambit.core.address import Address, host_port
+from ambit.envoy import names
+from ambit.node.flows.entry import SAME_NODE, About
+from ambit.node.flows.record import Flow
+
+_KEPT = 2_000
+_Ends = tuple[bool, str, str]
+"""Whether in plain text, the client's address and the server's with port."""
+
+
+class Cuts:
+    """The newest cuts of a node. Times are in seconds since 1970."""
+
+    def __init__(self) -> None:
+        self._cuts: OrderedDict[_Ends, tuple[float, str]] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._cuts)
+
+    def note(
+        self, moment: float, client: Address, server: Address, port: int, policy: str, *, plain: bool
+    ) -> None:
+        """Connections with these ends are cut from `moment` on."""
+        ends = plain, host_port(client, 0).rpartition(":")[0], host_port(server, port)
+        self._cuts[ends] = moment, policy
+        self._cuts.move_to_end(ends)
+        if len(self._cuts) > _KEPT:
+            self._cuts.popitem(last=False)
+
+    def policy(self, about: About, began: float, ended: float) -> str | None:
+        """The policy that cut such a connection; None for one that ended otherwise."""
+        if about.denied:
+            return None
+        if about.kind == names.LOG_OUTBOUND:
+            if about.route != SAME_NODE:
+                return None
+            ends = False, about.client, about.target or about.destination
+        else:
+            ends = about.kind == names.LOG_PLAINTEXT, about.client, about.destination
+        moment, policy = self._cuts.get(ends, (0.0, ""))
+        return policy if began < moment <= ended else None
+
+
+def as_cut(flows: tuple[Flow, ...], policy: str) -> tuple[Flow, ...]:
+    """Records that say it."""
+    return tuple(
+        msgspec.structs.replace(each, decision="deny", policy=policy, cut=True, error="", dry_run="")
+        for each in flows
+    )
