@@ -35,13 +35,32 @@ except (OSError, AssertionError) as problem:
 else:
     print("alive", flush=True)
 """
+# Connects anew all the time, and tells what failed, or how often it went well.
+_CALLS = """
+import select, socket, sys, time
+well = 0
+while not select.select([sys.stdin], [], [], 0.03)[0]:
+    try:
+        with socket.create_connection((sys.argv[1], 9000), 30) as dialled:
+            assert dialled.recv(5) == b"hello", "closed"
+    except (OSError, AssertionError) as problem:
+        print("failed", repr(problem), "after", well, "at", time.time(), flush=True)
+        break
+    well += 1
+    if well == 1:
+        print("open", flush=True)
+else:
+    print("well", well, flush=True)
+"""
 
 
 class Talk:
     """A connection to the server that is used all the time."""
 
+    _script = _TALK
+
     def __init__(self, mesh: Mesh, namespace: str, name: str, address: str) -> None:
-        words = ("exec", "-i", "-n", namespace, name, "--", "python3", "-uc", _TALK, address)
+        words = ("exec", "-i", "-n", namespace, name, "--", "python3", "-uc", self._script, address)
         self._process = mesh.popen(*words, stdin=subprocess.PIPE)
         assert self._said() == ["open"]
 
@@ -64,3 +83,9 @@ class Talk:
     def _said(self) -> list[str]:
         assert self._process.stdout is not None
         return self._process.stdout.readline().split()
+
+
+class Calls(Talk):
+    """New connections to the server, one after the other."""
+
+    _script = _CALLS

@@ -11,7 +11,7 @@ import yaml
 
 from ambit.testing.mesh import Mesh
 from tests.mesh.pods import make_namespace, pod
-from tests.mesh.talk import PORTS, SERVER, Talk
+from tests.mesh.talk import PORTS, SERVER, Calls, Talk
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
@@ -209,12 +209,22 @@ def test_open_connections_that_are_denied_are_cut_and_no_others(mesh: Mesh, town
     assert [each.last_word() for each in allowed] == ["alive"] * 2
 
 
+@pytest.mark.feature("F1")
 def test_a_namespace_leaves_the_mesh_and_comes_back_without_a_drop(mesh: Mesh, town: Town) -> None:
     talks = [
         Talk(mesh, namespace, name, address)
         for namespace in (town.inside, town.other)
         for name in ("near", "far")
         for address in town.server
+    ]
+    calls = [
+        Calls(mesh, namespace, name, town.server[0])
+        for namespace, name in (
+            (town.inside, "far"),
+            (town.other, "near"),
+            (town.other, "far"),
+            (town.outside, "far"),
+        )
     ]
     label = "istio.io/dataplane-mode"
     try:
@@ -226,6 +236,8 @@ def test_a_namespace_leaves_the_mesh_and_comes_back_without_a_drop(mesh: Mesh, t
     mesh.wait("all pods are enrolled", lambda: len(enrolled(mesh, town.inside)) == 3)
     assert answers(mesh, town) == [ALL, ALL]
     assert [each.last_word() for each in talks] == ["alive"] * len(talks)
+    said = [each.last_word() for each in calls]
+    assert all(each.startswith("well") for each in said), said
 
 
 def enrolled(mesh: Mesh, namespace: str) -> list[str]:

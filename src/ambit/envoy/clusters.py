@@ -66,6 +66,12 @@ def refused(name: str, tags: Mapping[str, str]) -> Any:
     return cluster
 
 
+def is_refused(cluster: Any) -> bool:
+    """Whether it is one that `refused` made."""
+    is_static: bool = cluster.type == cluster_pb2.Cluster.STATIC
+    return is_static and not cluster.load_assignment.endpoints
+
+
 def passthrough(name: str, tags: Mapping[str, str]) -> Any:
     """The original destination, dialled from the source pod's namespace: what the pod would have done."""
     cluster = _original_destination(name, tags)

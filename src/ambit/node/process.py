@@ -224,6 +224,7 @@ class NodeAgent:
                         self.trust.run(),
                         self._renew_tunnels(),
                         self.configuration.turnover.run(),
+                        self.configuration.detours.run(),
                         self.reconciler.run(),
                         CniServer(
                             settings.run / "cni.sock",

@@ -122,6 +122,12 @@ def tunnelled_share(
     return (parts, sum(each.weight for each in found.endpoints)) if parts else None
 
 
+def goes_on(asked: names.Destination, view: MeshView, pods: LocalPods, settings: NodeSettings) -> bool:
+    """Whether connections to this destination go on, whichever way."""
+    found = _find("", asked, view, pods, settings)
+    return isinstance(found, Balanced) or not clusters.is_refused(found)
+
+
 def _find(
     name: str, asked: names.Destination, view: MeshView, pods: LocalPods, settings: NodeSettings
 ) -> "Balanced | AnyMessage":

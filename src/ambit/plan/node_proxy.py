@@ -35,6 +35,7 @@ __all__ = [
     "PlannedResource",
     "bootstrap",
     "destination",
+    "goes_on",
     "outbound_resources",
     "pod_resources",
     "required_secrets",
@@ -150,6 +151,7 @@ def destination(
 
 
 tunnelled_share = destinations.tunnelled_share
+goes_on = destinations.goes_on
 
 
 def secret(name: str, *, chain_pem: str, key_pem: str) -> PlannedResource:

@@ -5,6 +5,7 @@ import datetime as dt
 import ipaddress
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,11 +16,14 @@ from ambit.ca.authority import Authority
 from ambit.core.address import Address
 from ambit.core.identity import Identity
 from ambit.envoy import names
+from ambit.model.service import Service, VirtualAddress
 from ambit.model.view import MeshView, Snapshot
-from ambit.node.configuration import configuration, turnover
+from ambit.model.workload import Port, TunnelProtocol, Workload
+from ambit.node.configuration import configuration, detours, turnover
 from ambit.node.configuration.configuration import Configuration
 from ambit.node.downstream.publication import Publication
 from ambit.node.downstream.server import EnvoyServer
+from ambit.node.state import keys
 from ambit.node.state.mesh import MeshState
 from ambit.node.upstream.csr import Certificate, checked, new_key
 from ambit.plan import node_proxy
@@ -116,7 +120,7 @@ def test_2_answers_follow_every_change(
                     assert node.versions(planned.type_url)[planned.name] == planned.version
             for cluster in clusters:
                 asked_for = names.parse_cluster(cluster) if cluster.startswith(("dst|", "tun|")) else None
-                if isinstance(asked_for, names.Destination):
+                if isinstance(asked_for, names.Destination) and cluster not in node.configuration.detours:
                     is_divided = (asked_for.address, 80) in shares.get(asked_for.source, {})
                     answer = node_proxy.destination(cluster, state, table, SETTINGS, is_divided=is_divided)
                     assert clusters[cluster] == answer.version, cluster
@@ -129,6 +133,86 @@ def test_2_answers_follow_every_change(
 
 def _to(source: LocalPod, address: Address) -> names.Destination:
     return names.Destination(source.key, address, 80)
+
+
+async def test_2_a_way_that_ends_stays_until_connections_go_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A pod on another node leaves the mesh: what Envoy has sent into the tunnel still gets there."""
+    monkeypatch.setattr(detours, "GRACE", 0.0)
+    far = Workload(
+        uid="far",
+        name="far",
+        namespace="default",
+        identity=WEB,
+        addresses=(ipaddress.ip_address("10.9.0.1"),),
+        tunnel=TunnelProtocol.HBONE,
+        node="node2",
+    )
+    view = Changing(Snapshot([far]))
+    node = Node(view)
+    web = pod("web", "10.1.0.1")
+    node.configuration.add(web)
+    asked, tunnelled = (form(web.key, far.addresses[0], 80) for form in (names.destination, names.tunnelled))
+    node.configuration.prepare(web.key, [(far.addresses[0], 80)])
+    node.configuration.asked(CLUSTER, [asked, tunnelled])
+    before = node.versions(CLUSTER)
+    listener = node.versions(LISTENER)[names.outbound_listener(web.key)]
+
+    view.now = Snapshot([msgspec.structs.replace(far, tunnel=TunnelProtocol.NONE)])
+    await node.configuration.changed({keys.resource("far"), keys.address_of("", far.addresses[0])})
+    assert node.versions(LISTENER)[names.outbound_listener(web.key)] != listener
+    assert node.versions(CLUSTER)[asked] != before[asked]
+    assert node.versions(CLUSTER)[tunnelled] == before[tunnelled]
+    await node.configuration.changed({keys.resource("far")})
+    assert node.versions(CLUSTER)[tunnelled] == before[tunnelled], "another change does not end it"
+
+    monkeypatch.setattr(Publication, "settled", _acknowledged)
+    work = asyncio.ensure_future(node.configuration.detours.run())
+    async with asyncio.timeout(30):
+        while tunnelled in node.configuration.detours:  # noqa: ASYNC110 - a task of ours changes it
+            await asyncio.sleep(0)
+    work.cancel()
+    answer = node_proxy.destination(tunnelled, view, LocalPods([web]), SETTINGS)
+    assert node.versions(CLUSTER)[tunnelled] == answer.version != before[tunnelled]
+
+
+async def test_2_a_destination_that_is_gone_is_refused_at_once() -> None:
+    far = Workload(
+        uid="far",
+        name="far",
+        namespace="default",
+        identity=WEB,
+        addresses=(ipaddress.ip_address("10.9.0.1"),),
+        tunnel=TunnelProtocol.HBONE,
+        node="node2",
+        services={"default/web.default.svc": (Port(80, 80),)},
+    )
+    virtual = ipaddress.ip_address("10.200.0.9")
+    web_service = Service(
+        "web", "default", "web.default.svc", addresses=(VirtualAddress("", virtual),), ports=(Port(80, 80),)
+    )
+    view = Changing(Snapshot([far], [web_service]))
+    node = Node(view)
+    web = pod("web", "10.1.0.1")
+    node.configuration.add(web)
+    tunnelled = names.tunnelled(web.key, virtual, 80)
+    node.configuration.asked(CLUSTER, [tunnelled])
+    before = node.versions(CLUSTER)[tunnelled]
+    view.now = Snapshot([], [web_service])
+    await node.configuration.changed({keys.endpoints(web_service.key)})
+    assert node.versions(CLUSTER)[tunnelled] != before
+    assert tunnelled not in node.configuration.detours
+
+
+class Changing:
+    """A view of what is there now."""
+
+    def __init__(self, now: Snapshot) -> None:
+        self.now = now
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.now, name)
 
 
 async def test_2_an_ended_sandbox_leaves_nothing() -> None:

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import msgspec
 
@@ -22,6 +22,7 @@ from ambit.core.errors import AmbitError
 from ambit.core.identity import Identity
 from ambit.envoy import names
 from ambit.model.view import MeshView
+from ambit.node.configuration.detours import Detours
 from ambit.node.configuration.shares import Shares
 from ambit.node.configuration.tracking import (
     Answer,
@@ -82,6 +83,9 @@ class Configuration:
         self._certificate = certificate
         self._noted = noted
         self.turnover = Turnover(self._pods_by_key, self._change_generations, self._forget, self._renew)
+        self.detours = Detours(self._answer_again)
+        self._overtaken: set[str] = set()
+        """Names whose answers wait for what is published next."""
         self._last_generation: dict[str, int] = {}
         """Of pods that left the mesh and may come back: Envoy does not ask again for their earlier names."""
         self._pods: dict[str, LocalPod] = {}
@@ -418,7 +422,25 @@ class Configuration:
         for key in by_kind["pod"]:
             found += self._pod_resources(self._pods[key])
         found += self._outbound(moved.difference(by_kind["pod"]))
-        return [*found, *map(self._answer, by_kind["cluster"])]
+        overtaken = {name for name in by_kind["cluster"] if self._is_overtaken(name, moved)}
+        self._overtaken |= overtaken
+        return [*found, *(self._answer(name) for name in by_kind["cluster"] if name not in overtaken)]
+
+    def _is_overtaken(self, name: str, moved: Collection[str]) -> bool:
+        """Whether connections that go on elsewhere may still come by this name."""
+        if not (names.pod_of(name) in moved or name in self.detours):
+            return False
+        asked = names.parse_cluster(name)
+        return (
+            isinstance(asked, names.Destination)
+            and asked.tunnelled
+            and asked not in self._shares
+            and node_proxy.goes_on(asked, self._view, self._table, self._settings)
+        )
+
+    def _answer_again(self, waited: frozenset[str]) -> None:
+        present = self._server.store.resources(CLUSTER).keys() & waited
+        self._publish([self._answer(name) for name in sorted(present)])
 
     def _outbound(self, keys: Iterable[str]) -> list[PlannedResource]:
         """The outbound listeners of these pods, as far as they are here."""
@@ -446,7 +468,11 @@ class Configuration:
     def _publish(
         self, resources: Iterable[PlannedResource], removed: Iterable[tuple[str, str]] = ()
     ) -> Publication:
-        return self._server.publish(_ordered(resources), removed)
+        publication = self._server.publish(_ordered(resources), removed)
+        if self._overtaken:
+            self.detours.wait(frozenset(self._overtaken), publication)
+            self._overtaken.clear()
+        return publication
 
 
 def _ordered(resources: Iterable[PlannedResource]) -> list[tuple[str, Resource]]:

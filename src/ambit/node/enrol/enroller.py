@@ -42,6 +42,8 @@ from ambit.node.upstream.certificates import Certificates
 from ambit.plan.values import LocalPod
 
 _log = logging.getLogger("ambit.enrol")
+KNOWN_BY_ALL = 5.0
+"""Seconds for which a pod that leaves takes tunnels at least: until other nodes know, they open them."""
 ADD_TIMEOUT = 25.0
 """Seconds; below the pod runner's patience, so that it hears the reason."""
 REMOVE_TIMEOUT = 10.0
@@ -195,8 +197,9 @@ class Enroller:
                 self._change(uid, leaving=time.time())
                 await self._annotate(sandbox, None)
                 return False
-            if time.time() < sandbox.leaving + self._max_drain and await asyncio.to_thread(
-                _busy, self._local(sandbox)
+            since = time.time() - sandbox.leaving
+            if 0 <= since < KNOWN_BY_ALL or (
+                since < self._max_drain and await asyncio.to_thread(_busy, self._local(sandbox))
             ):
                 return False
             await capture.remove(sandbox.netns, sandbox.capture)
