@@ -20,7 +20,7 @@ from h2.connection import H2Connection
 from h2.events import (
     ConnectionTerminated,
     DataReceived,
-    PingReceived,
+    PingAckReceived,
     RequestReceived,
     ResponseReceived,
     StreamEnded,
@@ -93,7 +93,7 @@ class Client:
         self.http = H2Connection(H2Configuration(client_side=True, validate_outbound_headers=False))
         _begin(self.http, _CLIENT)
         self.answers: dict[int, Answer] = {}
-        self.pings = 0
+        self.acknowledged = 0
         self.terminated: int | None = None
         self.flush()
 
@@ -148,8 +148,8 @@ class Client:
                 self.answers[event.stream_id].ended = True
             case StreamReset():
                 self.answers[event.stream_id].reset = event.error_code
-            case PingReceived():
-                self.pings += 1
+            case PingAckReceived():
+                self.acknowledged += 1
             case ConnectionTerminated():
                 self.terminated = int(event.error_code or 0)
 

@@ -3,7 +3,8 @@
 A line is its fields, joined by tabs, `-` for what is not known. First those that differ between any two
 connections (`NUMBERS`), then those that connections of the same kind have in common (`TCP`, `TUNNEL`, `HBONE`), so
 that the agent reads the second part once for thousands of lines (`ambit.node.flows.entry`). What a peer can choose
-comes last: a tab in it can pretend nothing about the fields before. The time in Envoy's record is the beginning.
+comes last: a tab in it can pretend nothing about the fields before. Of tunnels two headers of the request follow
+(`REQUEST`), each after a line feed, which no header can have. The time in Envoy's record is the beginning.
 
 Fields from metadata (`ambit.envoy.names.METADATA`): `pod` is the key of the pod whose listener this is; the others
 come from the chosen cluster, and with `host_` before their name from the endpoint: `reason`, `policy` (why it was
@@ -34,6 +35,7 @@ TARGET = "target"
 """Keys of METADATA."""
 
 DRY_RUN, DRY_RUN_RESULT = "dry_run", "dry_run_result"
+BAGGAGE = "baggage"
 CLOSED = "closed"
 RESET = "RemoteReset"
 """How the destination's side ended a tunnel, and the value that means: before all bytes were through."""
@@ -93,9 +95,13 @@ HBONE: Layout = {
     IDENTITY: "%DOWNSTREAM_PEER_URI_SAN%",
     **_FAILURES,
     "authority": "%REQ(:AUTHORITY)%",
+    BAGGAGE: "%REQ(BAGGAGE)%",
 }
 """Of a tunnel's server: `authority` is the destination, `policy` what RBAC decided by. The client is who opened the
 TCP connection, whatever headers say."""
+REQUEST = ("%REQ(TRACEPARENT)%", "%REQ(FORWARDED)%")
+"""What differs between any two tunnels."""
+REQUEST_SEPARATOR = "\n"
 LAYOUTS = {
     names.LOG_OUTBOUND: TCP,
     names.LOG_PLAINTEXT: TCP,
@@ -151,6 +157,8 @@ def _log(kind: str, buffer_size: int = defaults.LOG_BUFFER) -> Any:
     numbers = {key: layout.get(key, template) for key, template in NUMBERS.items()}
     about = (template for key, template in layout.items() if key not in NUMBERS)
     body = SEPARATOR.join((*numbers.values(), kind, *about))
+    if kind == names.LOG_INBOUND:
+        body = REQUEST_SEPARATOR.join((body, *REQUEST))
     config = pack_untyped(
         "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig",
         {

@@ -20,6 +20,8 @@ _SHARE = value_pb2.FilterStateValue.SharedWithUpstream
 HASHABLE = "envoy.hashable_string"
 REMOTE_ADDRESS = "envoy.filters.listener.original_dst.remote_ip"
 CLUSTER = "envoy.tcp_proxy.cluster"
+_TRACE = "ambit.trace"
+TRACE = f"%FILTER_STATE({_TRACE}:PLAIN)%"
 ORIGINAL_DESTINATION = "envoy.network.transport_socket.original_dst_address"
 
 
@@ -45,6 +47,11 @@ def cluster(template: str) -> Any:
 def client_address() -> Any:
     """An internal listener sees the client's address as the peer's."""
     return _value(REMOTE_ADDRESS, REMOTE_ADDRESS, "%DOWNSTREAM_REMOTE_ADDRESS%", _SHARE.ONCE)
+
+
+def trace(template: str) -> Any:
+    """An internal listener's tunnel is of this trace (`TRACE`)."""
+    return _value(_TRACE, "envoy.string", template, _SHARE.ONCE)
 
 
 def original_destination(template: str) -> Any:

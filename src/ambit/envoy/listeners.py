@@ -89,6 +89,7 @@ def outbound(
                         filter_state.upstream_namespace(netns),
                         filter_state.client_certificate(client_secret),
                         filter_state.client_address(),
+                        filter_state.trace(tcp_proxy.trace(pod)),
                         filter_state.cluster(
                             names.destination_prefix(pod, generation).replace("%", "%%")
                             + "%DOWNSTREAM_LOCAL_ADDRESS%"
@@ -119,6 +120,7 @@ def outbound(
                         [log, access_log.large(names.LOG_TUNNEL)],
                         authority=tcp_proxy.CHOSEN_ENDPOINT,
                         metadata="CLUSTER_METADATA",
+                        trace=tcp_proxy.trace(pod),
                     ),
                 )
                 for generation in generations
@@ -195,6 +197,7 @@ def connect_originate() -> Any:
             access_log.tunnels(names.LOG_TUNNEL),
             authority=f"%DYNAMIC_METADATA({names.METADATA}:authority)%",
             metadata="DYNAMIC_METADATA",
+            trace=filter_state.TRACE,
         ),
     )
 

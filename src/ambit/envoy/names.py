@@ -17,6 +17,8 @@ again: removing its on-demand clusters is safe although Envoy never asks twice f
 Client and server certificate names differ because Envoy does not ask on demand for a name that is subscribed.
 """
 
+import hashlib
+
 import msgspec
 
 from ambit.core.address import Address, host_port, parse_host_port
@@ -44,6 +46,9 @@ LOGS_CLUSTER = "logs"
 
 METADATA = "ambit"
 """Namespace of our metadata on clusters, endpoints and access-log tags."""
+
+_TRACE_DIGITS = 13
+"""Of the 32 of a trace; nanoseconds since 1970 have 19 until the year 2286."""
 
 LOG_OUTBOUND = "outbound"
 LOG_INBOUND = "inbound"
@@ -145,6 +150,11 @@ def server_secret(identity: Identity) -> str:
 
 def client_secret(identity: Identity) -> str:
     return f"c|{identity.uri}"
+
+
+def trace_prefix(pod: str) -> str:
+    """The digits (hexadecimal) that traces of a pod's tunnels begin with; the connection's nanosecond follows."""
+    return hashlib.blake2b(pod.encode(), digest_size=8).hexdigest()[:_TRACE_DIGITS]
 
 
 def parse_cluster(name: str) -> Destination | Resolved | Tunnel:

@@ -14,8 +14,8 @@ CHOSEN_ENDPOINT = "%UPSTREAM_HOST_NAMES_ATTEMPTED%"
 """Host name of the endpoint that was chosen: when the tunnel's request is made, only the list of attempts has it
 (there is one), other formats about the endpoint are still empty."""
 
-BAGGAGE, HOST, TRACE = "baggage", "forwarded_host", "trace"
-"""Keys of METADATA: the value of `baggage`, the end of `forwarded` (`;host=NAME` or nothing), 13 hexadecimal digits."""
+BAGGAGE, HOST = "baggage", "forwarded_host"
+"""Keys of METADATA: the value of `baggage`, the end of `forwarded` (`;host=NAME` or nothing)."""
 
 _SPAN = "0000001"
 """The rest of a span's id, which must not be zero."""
@@ -36,24 +36,28 @@ def on_demand(log: Any, attempts: int = 1) -> Any:
     return _filter(proxy)
 
 
-def on_demand_tunnel(logs: Iterable[Any], *, authority: str, metadata: str) -> Any:
-    """As `on_demand`, in an HTTP/2 CONNECT stream for `authority` (an access-log format). `metadata` is the format's
-    word for where BAGGAGE, HOST and TRACE are."""
+def on_demand_tunnel(logs: Iterable[Any], *, authority: str, metadata: str, trace: str) -> Any:
+    """As `on_demand`, in an HTTP/2 CONNECT stream for `authority`, with 32 digits of `trace` (access-log formats).
+    `metadata` is the format's word for where BAGGAGE and HOST are."""
     proxy = _proxy(names.REFUSED, *logs)
     proxy.on_demand.CopyFrom(_on_demand())
     proxy.tunneling_config.hostname = authority
-    proxy.tunneling_config.headers_to_add.extend(_request_headers(metadata))
+    proxy.tunneling_config.headers_to_add.extend(_request_headers(metadata, trace))
     return _filter(proxy)
 
 
-def _request_headers(metadata: str) -> Iterable[Any]:
-    """Those of ztunnel (`outbound.rs`). The trace's id is the pod's digits and the connection's nanosecond: Envoy has
-    no format for a random one, and ids only have to differ."""
-    baggage, host, trace = (f"%{metadata}({names.METADATA}:{key})%" for key in (BAGGAGE, HOST, TRACE))
+def trace(pod: str) -> str:
+    """A connection's trace: Envoy has no format for random digits, and they only have to differ."""
+    return f"{names.trace_prefix(pod)}%START_TIME(%s%9f)%"
+
+
+def _request_headers(metadata: str, trace: str) -> Iterable[Any]:
+    """Those of ztunnel (`outbound.rs`)."""
+    baggage, host = (f"%{metadata}({names.METADATA}:{key})%" for key in (BAGGAGE, HOST))
     headers = {
         "forwarded": f'for="%DOWNSTREAM_REMOTE_ADDRESS%"{host}',
         "baggage": baggage,
-        "traceparent": f"00-{trace}%START_TIME(%s%9f)%-%START_TIME(%9f)%{_SPAN}-00",
+        "traceparent": f"00-{trace}-%START_TIME(%9f)%{_SPAN}-00",
     }
     for key, value in headers.items():
         yield base_pb2.HeaderValueOption(header=base_pb2.HeaderValue(key=key, value=value))

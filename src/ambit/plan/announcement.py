@@ -5,7 +5,6 @@ the service that it asked for, as ztunnel writes them (`src/baggage.rs`, `outbou
 identity: that is in the certificate.
 """
 
-import hashlib
 from collections.abc import Mapping
 from urllib.parse import quote, unquote
 
@@ -17,9 +16,10 @@ from ambit.model.workload import Locality, Workload, WorkloadType
 _CLUSTER = "k8s.cluster.name"
 _NAMESPACE = "k8s.namespace.name"
 _SERVICE, _REVISION = "service.name", "service.version"
+_LONGEST = 253
+"""Characters of a value; no name of Kubernetes has more."""
 _REGION, _ZONE = "cloud.region", "cloud.availability_zone"
 _KINDS: Mapping[WorkloadType, str] = {kind: f"k8s.{kind.name.lower()}.name" for kind in WorkloadType}
-_TRACE_DIGITS = 13
 
 
 class Baggage(msgspec.Struct, frozen=True):
@@ -53,8 +53,10 @@ def parse_baggage(text: str) -> Baggage:
     counts."""
     items: dict[str, str] = {}
     for item in text.split(","):
-        key, _, value = item.partition(";")[0].partition("=")
-        items.setdefault(key.strip(), unquote(value.strip()))
+        key, _, quoted = item.partition(";")[0].partition("=")
+        value = unquote(quoted.strip())
+        if len(value) <= _LONGEST and value.isprintable():
+            items.setdefault(key.strip(), value)
     kind = next((kind for kind, key in _KINDS.items() if key in items), WorkloadType.POD)
     return Baggage(
         cluster=items.get(_CLUSTER, ""),
@@ -67,13 +69,11 @@ def parse_baggage(text: str) -> Baggage:
     )
 
 
-def tags(pod: str, workload: Workload | None, service: str) -> dict[str, str]:
-    """What `tcp_proxy.REQUEST_HEADERS` are made of, for tunnels of this pod (its key and record) to a service
+def tags(workload: Workload | None, service: str) -> dict[str, str]:
+    """What a tunnel's request is made of (`tcp_proxy`), for tunnels of this pod (its record, if known) to a service
     (`<namespace>/<hostname>`; empty for an address of a workload)."""
-    trace = hashlib.blake2b(pod.encode(), digest_size=8).hexdigest()[:_TRACE_DIGITS]
     host = service.partition("/")[2]
     return {
-        tcp_proxy.TRACE: trace,
         **({tcp_proxy.HOST: f";host={host}"} if host else {}),
         **({tcp_proxy.BAGGAGE: baggage(workload)} if workload is not None else {}),
     }

@@ -86,9 +86,7 @@ def answer(
     source = pods.by_key(asked.source)
     if not isinstance(found, Balanced) or source is None:
         return _refused(name, "no endpoint is reached through a tunnel") if asked.tunnelled else found
-    said = announcement.tags(
-        source.key, workload_of(source, view, settings), found.tags.get(access_log.SERVICE, "")
-    )
+    said = announcement.tags(workload_of(source, view, settings), found.tags.get(access_log.SERVICE, ""))
     if asked.tunnelled:
         chosen = found.tunnelled(family)
         if not chosen:

@@ -104,7 +104,7 @@ class Collector:
             self.forget()
         lanes = self._lanes
         for line in lines(message):
-            key = line[5], not line[4]
+            key = line[-1], not line[4]
             lane = lanes.get(key) or self._lane(*key)
             if lane is None:
                 continue
@@ -174,14 +174,14 @@ class Collector:
     def _ended_late(self, lane: _Lane, line: Line) -> None:
         failure = self._failures.pop(f"{lane.about.client}:{line[2]}", None)
         if failure is not None:
-            key = f"{line[5]}\t{failure.denied}\t{failure.failure}", True
+            key = f"{line[-1]}\t{failure.denied}\t{failure.failure}", True
             about = msgspec.structs.replace(lane.about, failure=failure.failure, denied=failure.denied)
             lane = self._lanes.get(key) or self._lanes.setdefault(key, self._lane_of(about, is_silent=True))
         self._ended(lane, line)
         self._flush()
 
     def _progress(self, lane: _Lane, line: Line) -> None:
-        started, _, port, received, sent, _ = line
+        started, _, port, received, sent, _, _ = line
         key = _key(lane.about, port, started)
         known = self.open.pop(key, None)
         if known is None:
@@ -195,7 +195,7 @@ class Collector:
             self.open.popitem(last=False)
 
     def _ended(self, lane: _Lane, line: Line) -> None:
-        started, now, port, received, sent, _ = line
+        started, now, port, received, sent, trace, _ = line
         about = lane.about
         if not about.carried:
             received = sent = 0
@@ -220,7 +220,7 @@ class Collector:
             parts_told = (
                 tuple(line_parts(each, as_json=self._as_json) for each in told) if self._write else ()
             )
-        ended = Connection(told, port, started, milliseconds, received, sent)
+        ended = Connection(told, port, started, milliseconds, received, sent, trace)
         self.recent.append(ended)
         for flow, parts in zip(told, parts_told, strict=False):
             self._lines.append(access_line(parts, flow, ended))

@@ -11,7 +11,17 @@ from collections.abc import Iterator
 import msgspec
 
 from ambit.envoy import access_log, names
-from ambit.envoy.access_log import CLOSED, HOST, LAYOUTS, NUMBERS, RESET, SEPARATOR, UNKNOWN
+from ambit.envoy.access_log import (
+    BAGGAGE,
+    CLOSED,
+    HOST,
+    LAYOUTS,
+    NUMBERS,
+    REQUEST_SEPARATOR,
+    RESET,
+    SEPARATOR,
+    UNKNOWN,
+)
 from ambit.plan.destinations import DIRECT, REFUSED, SAME_NODE, TUNNEL
 from ambit.xds.protos import logs_pb2
 
@@ -25,9 +35,13 @@ _NUMBERS = len(NUMBERS)
 _LAYOUTS = {kind: tuple(key for key in layout if key not in NUMBERS) for kind, layout in LAYOUTS.items()}
 __all__ = ["DIRECT", "REFUSED", "SAME_NODE", "TUNNEL", "About", "Line", "lines", "read"]
 
-Line = tuple[int, float, str, int, int, str]
-"""Begin (nanoseconds since 1970), time of the report (seconds), the client's port, bytes received and sent, and the
-text for `read`."""
+_CALLED = re.compile(r'(?:^|[;,])\s*host="?([A-Za-z0-9._-]{1,253})"?\s*(?:[;,]|$)')
+_TRACEPARENT = 55
+"""Characters of a `traceparent`; of these 3 to 34 are the trace."""
+
+Line = tuple[int, float, str, int, int, bytes, str]
+"""Begin (nanoseconds since 1970), time of the report (seconds), the client's port, bytes received and sent, the trace
+(16 bytes, empty when the peer named none), and the text for `read`."""
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +69,10 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: str = ""
     """The rule of dry-run policies that would have denied it, of tunnels that were allowed."""
     failure: str = ""
+    called: str = ""
+    """The service's host that a tunnel's client says it asked for."""
+    baggage: str = ""
+    """What it says of itself."""
     cut_short: bool = False
     """A tunnel whose other side reset it: the client must not take what it got for the whole."""
 
@@ -67,20 +85,40 @@ def lines(message: bytes) -> Iterator[Line]:
                 fields = str(record.body.value, "utf-8", "replace").split(SEPARATOR, _NUMBERS)
                 try:
                     now, port, received, sent, text = fields
-                    yield record.time_unix_nano, float(now), port, int(received), int(sent), text
+                    trace = b""
+                    if REQUEST_SEPARATOR in text:
+                        text, trace = _request(text)
+                    yield record.time_unix_nano, float(now), port, int(received), int(sent), trace, text
                 except ValueError:
                     continue
 
 
 def read(text: str) -> About | None:
     """The text of a line; None when it is not one of ours."""
+    text, _, called = text.partition(REQUEST_SEPARATOR)
     kind, *values = text.split(SEPARATOR)
     layout = _LAYOUTS.get(kind, ())
     if not layout or len(values) < len(layout):
         return None
     # A peer's tab makes further fields, after all of ours but its own.
     found = dict(zip(layout, (value if value != UNKNOWN else "" for value in values), strict=False))
-    return _hbone(kind, found) if kind == names.LOG_INBOUND else _tcp(kind, found)
+    return _hbone(kind, found, called) if kind == names.LOG_INBOUND else _tcp(kind, found)
+
+
+def _request(text: str) -> tuple[str, bytes]:
+    """A tunnel's text with no more of its request than the host, which others share, and its trace."""
+    text, _, headers = text.partition(REQUEST_SEPARATOR)
+    traceparent, _, forwarded = headers.partition(REQUEST_SEPARATOR)
+    called = _CALLED.search(forwarded) if "host=" in forwarded else None
+    if called is not None:
+        text = f"{text}{REQUEST_SEPARATOR}{called[1]}"
+    if len(traceparent) != _TRACEPARENT:
+        return text, b""
+    try:
+        trace = bytes.fromhex(traceparent[3:35])
+    except ValueError:
+        return text, b""
+    return text, trace if len(trace) == 16 else b""
 
 
 def _tcp(kind: str, found: dict[str, str]) -> About:
@@ -107,7 +145,7 @@ def _tcp(kind: str, found: dict[str, str]) -> About:
     )
 
 
-def _hbone(kind: str, found: dict[str, str]) -> About:
+def _hbone(kind: str, found: dict[str, str], called: str) -> About:
     accepted = found["status"] == _OK
     policy = found[access_log.POLICY]
     return About(
@@ -122,6 +160,8 @@ def _hbone(kind: str, found: dict[str, str]) -> About:
         denied=found["status"] == _UNAUTHORIZED,
         policy="" if policy == _NO_POLICY else policy,
         dry_run=found[access_log.DRY_RUN] if accepted and found[access_log.DRY_RUN_RESULT] == _DENIED else "",
+        called=called,
+        baggage=found[BAGGAGE],
         failure="" if accepted else _failure(found) or f"answered {found['status'] or 0}",
     )
 

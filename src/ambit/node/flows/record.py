@@ -17,6 +17,7 @@ from ambit.model.view import MeshView
 from ambit.model.workload import TunnelProtocol, Workload
 from ambit.node.flows.entry import SAME_NODE, TUNNEL, About
 from ambit.plan import node_proxy
+from ambit.plan.announcement import Baggage, parse_baggage
 from ambit.plan.destinations import rule_name
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings
 from ambit.policy.decide import ConnectionFacts, decide
@@ -67,6 +68,8 @@ class Flow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     received: int = 0
     sent: int = 0
     milliseconds: float = 0.0
+    trace: str = ""
+    """32 hexadecimal digits that both sides' records of a tunnel have in common."""
     mutual_tls: bool = False
     """Both identities are verified (also on one node, where no TLS is needed)."""
 
@@ -85,6 +88,8 @@ class Connection(msgspec.Struct, frozen=True, gc=False):
     milliseconds: float
     received: int
     sent: int
+    trace: bytes = b""
+    """As the client's side named it."""
 
     def records(self) -> Iterator[Flow]:
         """Complete records."""
@@ -97,6 +102,7 @@ class Connection(msgspec.Struct, frozen=True, gc=False):
                 received=self.received,
                 sent=self.sent,
                 milliseconds=self.milliseconds,
+                trace=f"{each.trace}{self.started:019d}" if each.trace else self.trace.hex(),
             )
 
 
@@ -117,7 +123,9 @@ def flows(
             about, about.target or about.destination, view.workload(about.workload), identity, view
         )
         return reported, msgspec.structs.replace(reported, reporter=Reporter.DESTINATION, dry_run=trial)
-    destination = _local_end(about.destination, about.pod, pod, view, settings, is_server=True)
+    destination = _local_end(
+        about.destination, about.pod, pod, view, settings, is_server=True, called=about.called
+    )
     if about.kind == names.LOG_INBOUND:
         return (_flow(about, settings, Reporter.DESTINATION, _peer(about, view, settings), destination),)
     if is_silent:
@@ -140,6 +148,9 @@ def _flow(about: About, settings: NodeSettings, reporter: Reporter, source: End,
         policy=about.policy,
         dry_run=about.dry_run,
         error=about.failure,
+        trace=names.trace_prefix(about.pod)
+        if about.kind == names.LOG_OUTBOUND and about.route == TUNNEL
+        else "",
         mutual_tls=bool(source.identity and destination.identity) and about.route in {TUNNEL, SAME_NODE},
     )
 
@@ -190,13 +201,14 @@ def _local_end(
     settings: NodeSettings,
     *,
     is_server: bool = False,
+    called: str = "",
 ) -> End:
     if pod is None:
         namespace, _, rest = key.partition("/")
         return End(text, workload=rest.partition("/")[0], namespace=namespace)
     workload = node_proxy.workload_of(pod, view, settings)
     if workload is not None:
-        return _end(text, workload, _served(workload, text) if is_server else "")
+        return _end(text, workload, _served(workload, text, called) if is_server else "")
     return End(text, workload=pod.name, namespace=pod.namespace, identity=pod.identity.uri)
 
 
@@ -208,15 +220,19 @@ def _destination(about: About, view: MeshView) -> End:
     return _end(text, workload, about.service or _served(workload, text))
 
 
-def _served(workload: Workload, text: str) -> str:
-    """The service that a connection to an address of the pod most likely meant: one with that target port,
-    else the first (ztunnel: `guess_inbound_service`)."""
+def _served(workload: Workload, text: str, called: str = "") -> str:
+    """The service that a connection to an address of the pod most likely meant: the one that the client `called` if it
+    is the pod's, one with that target port, else the first (ztunnel: `guess_inbound_service`)."""
     if len(workload.services) < 2:
         return next(iter(workload.services), "")
     port = text.rpartition(":")[2]
     return min(
         workload.services,
-        key=lambda name: (all(str(each.target) != port for each in workload.services[name]), name),
+        key=lambda name: (
+            name.partition("/")[2] != called,
+            all(str(each.target) != port for each in workload.services[name]),
+            name,
+        ),
     )
 
 
@@ -231,8 +247,27 @@ def _peer(about: About, view: MeshView, settings: NodeSettings) -> End:
         forms = (each.uri for each in settings.trust_domains.forms(identity))
         if found.identity in forms:
             return msgspec.structs.replace(found, identity=about.identity)
-        return End(about.client, namespace=identity.namespace, identity=about.identity)
+        return _said(about, identity)
     return found
+
+
+def _said(about: About, identity: Identity) -> End:
+    """A peer that the table does not know at this address, as one beyond a gateway: what it says of itself counts if it
+    does not contradict its certificate."""
+    said = parse_baggage(about.baggage)
+    if said.namespace != identity.namespace:
+        said = Baggage()
+    return End(
+        about.client,
+        workload_name=said.workload_name,
+        namespace=identity.namespace,
+        identity=about.identity,
+        canonical_service=said.canonical_name,
+        canonical_revision=said.canonical_revision,
+        cluster=said.cluster,
+        region=said.locality.region,
+        zone=said.locality.zone,
+    )
 
 
 def _stranger(text: str, view: MeshView, settings: NodeSettings) -> End:
