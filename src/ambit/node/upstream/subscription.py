@@ -10,6 +10,7 @@ Rules:
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import random
 from collections import Counter
@@ -31,6 +32,8 @@ _FIRST_DELAY = 0.02
 _LAST_DELAY = 15.0
 _REJECTED = 0.5
 """Seconds that a rejection gets to reach the control plane before the stream ends."""
+_MOST_SHOWN, _SHOWN = 20, 300
+"""Problems in one rejection, and characters of a name or reason: nobody fills our log with words of his own."""
 _CHUNK = 500
 """Resources stored between two turns of the event loop."""
 
@@ -113,9 +116,7 @@ class Subscription:
 
     async def _stream(self) -> None:
         async with self._control.channel() as channel:
-            call = channel.stream_stream(
-                METHOD, request_serializer=encode_request, response_deserializer=self._decoded
-            )
+            call = channel.stream_stream(METHOD, request_serializer=encode_request)
             requests: asyncio.Queue[Request | None] = asyncio.Queue()
             for request in self._session.connect():
                 requests.put_nowait(request)
@@ -129,6 +130,7 @@ class Subscription:
                 )  # a stream that has ended already leaves whoever sends on it waiting
 
     def _decoded(self, data: bytes) -> Response:
+        """Raises ValueError. (From grpc's own deserializer that would come as a message that is None.)"""
         response = decode_response(data)
         self.messages[response.type_url] += 1
         self.message_bytes[response.type_url] += len(data)
@@ -138,7 +140,8 @@ class Subscription:
         applying: set[asyncio.Task[None]] = set()
         try:
             async with asyncio.TaskGroup() as group:
-                async for response in stream:
+                async for data in stream:
+                    response = self._decoded(data)
                     if not self.connected:
                         _log.info("connected to the control plane %s", self._control.address)
                         self.connected, self.problem = True, ""
@@ -209,7 +212,12 @@ class Subscription:
             raise
         except (AmbitError, OSError) as problem:
             text = str(problem)
-        problems = [f"{name}: {reason}" for name, reason in stored.refused.items()]
+        problems = [
+            f"{name[:_SHOWN]}: {reason[:_SHOWN]}"
+            for name, reason in itertools.islice(stored.refused.items(), _MOST_SHOWN)
+        ]
+        if len(stored.refused) > _MOST_SHOWN:
+            problems.append(f"and {len(stored.refused) - _MOST_SHOWN} more")
         if text:
             problems.append(text)
         if unwritten is not None:
