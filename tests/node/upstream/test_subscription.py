@@ -281,8 +281,9 @@ async def test_4_what_could_not_be_written_is_rejected_and_there_once_it_can(
         agent.state.database.execute(f"PRAGMA {mend}")
         await until(lambda: agent.state.workload(new[-1].uid) == new[-1], 60)
         assert all(agent.state.workload(each.uid) == each for each in new)
-        applied = {name for names in agent.applied for name in names}
-        assert applied == {"c//Pod/default/old", *(each.uid for each in new)}
+        everything = {"c//Pod/default/old", *(each.uid for each in new)}
+        # What was stored is applied a moment later.
+        await until(lambda: {name for names in agent.applied for name in names} == everything)
 
 
 async def test_a_refused_resource_keeps_the_node_waiting_until_it_is_mended(
