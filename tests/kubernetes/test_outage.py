@@ -167,8 +167,12 @@ def test_node_proxies_are_killed(kubernetes: Kubernetes, mesh: Mesh, traffic: st
 
 @pytest.mark.feature("F23")
 def test_the_control_plane_is_killed(kubernetes: Kubernetes, mesh: Mesh, traffic: str) -> None:
-    moment = time.time()
+    def names() -> set[str]:
+        return set(kubernetes.kubectl("get", "pods", "-n", SYSTEM, "-l", "app=istiod", "-o", "name").split())
+
+    before, moment = names(), time.time()
     mesh.kubectl("delete", "pod", "-n", SYSTEM, "-l", "app=istiod", "--force", "--grace-period=0")
+    kubernetes.wait("another one", lambda: bool(names() - before))
     kubernetes.rollout(SYSTEM, "deployment/ambit-control")
     served_until(kubernetes, traffic, time.time())
     assert failed(attempts(kubernetes, traffic, "client", since=moment)) == []

@@ -22,10 +22,13 @@ class Thief:
 
     def __init__(self, kubernetes: Kubernetes, node: str) -> None:
         selected = f"spec.nodeName={node}"
-        agent = kubernetes.kubectl(
-            "-n", SYSTEM, "get", "pods", "-l", "app=ztunnel", "--field-selector", selected, "-o", "name"
+        # The newest: after a roll there may be one that still drains.
+        newest = ("--sort-by", "metadata.creationTimestamp", "-o", "name")
+        agents = kubernetes.kubectl(
+            "-n", SYSTEM, "get", "pods", "-l", "app=ztunnel", "--field-selector", selected, *newest
         )
-        bound = ("--bound-object-kind", "Pod", "--bound-object-name", agent.strip().removeprefix("pod/"))
+        agent = agents.split()[-1].removeprefix("pod/")
+        bound = ("--bound-object-kind", "Pod", "--bound-object-name", agent)
         self._token = kubernetes.kubectl("-n", SYSTEM, "create", "token", "ztunnel", *bound).strip()
         self._trust = ssl.create_default_context(cafile=kubernetes.cluster.pki / "ca.crt")
 
