@@ -111,7 +111,11 @@ def test_a_plugged_in_intermediate(authority, key):
 def test_what_is_no_authority_is_refused(authority):
     other = Authority.create("cluster.local", NOW)
     for message, arguments in [
-        ("cannot be read", ("nonsense", authority.key)),
+        ("^ca-cert.pem holds no PEM certificate", ("nonsense", authority.key)),
+        ("^ca-cert.pem holds no PEM certificate", ("", authority.key)),
+        ("^ca-key.pem holds no PEM private key", (authority.certificate, "nonsense")),
+        ("^root-cert.pem holds no PEM", (authority.certificate, authority.key, "nonsense")),
+        ("^cert-chain.pem holds no PEM", (authority.certificate, authority.key, "", "nonsense")),
         ("not the key", (authority.certificate, other.key)),
         ("no root issued", (intermediate(authority).certificate, "", other.roots)),
     ]:

@@ -57,10 +57,48 @@ def test_a_ztunnel_tells_less() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("source", "signs_from", "problem", "told"),
+    [
+        ("cacerts", "cacerts", "", ["cacerts"]),
+        ("cacerts", "istio-ca-secret", "", ["istio-ca-secret", "cacerts, after this change"]),
+        ("cacerts", "istio-ca-secret", "bad", ["istio-ca-secret", "cacerts, as soon as it can be followed"]),
+        (
+            "istio-ca-secret",
+            "",
+            "",
+            ["ambit-ca, which keeps the former authority", "istio-ca-secret, after this change"],
+        ),
+        ("", "", "", ["(deleted)"]),
+    ],
+)
+def test_who_signs_is_told_apart_from_who_waits(
+    source: str, signs_from: str, problem: str, told: list[str]
+) -> None:
+    status = {
+        "phase": "renewing",
+        "source": source,
+        "signsFrom": signs_from,
+        "signer": "0",
+        "signerEnds": NOW,
+        "nodes": 0,
+        "behind": [],
+        "latestEnd": None,
+        "revocationEnd": None,
+        "revoked": 0,
+        "problem": problem,
+    }
+    found = dict(summary(status, NOW))
+    assert [found[title] for title in ("From", "Waiting") if title in found] == [
+        f"Secret ambit-system/{each}" for each in told
+    ]
+
+
 def test_the_authority_in_words() -> None:
     status = {
         "phase": "spreading",
         "source": "cacerts",
+        "signsFrom": "cacerts",
         "signer": "0123456789abcdef0123",
         "signerEnds": NOW + 86_400,
         "nodes": 3,

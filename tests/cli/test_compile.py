@@ -150,3 +150,11 @@ def test_it_works_without_anything_that_runs() -> None:
         env={"PYTHONPATH": ":".join(filter(None, sys.path)), "PATH": "/nonexistent", "HOME": "/nonexistent"},
     )
     assert done.returncode == 0 and "istio.workload.Address" in done.stdout, done.stderr
+
+
+def test_a_file_without_an_object_is_noted(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.yaml"
+    empty.write_text("---\n# nothing\n")
+    result = CliRunner().invoke(command, ["-f", str(empty)])
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == f"note: no object is in {empty}\n"

@@ -1,6 +1,8 @@
 """What is typed wrong is answered with what to type."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -9,7 +11,7 @@ from click.testing import CliRunner
 
 from ambit.cli.access import running_state
 from ambit.cli.main import COMMANDS, ambit
-from ambit.core.errors import NotRunning
+from ambit.core.errors import BadInput, EnvironmentProblem, NotRunning
 from ambit.local.instance.record import InstanceRecord, ProcessId, boot_id, write_record
 from ambit.local.layout import StateDirectory
 
@@ -29,6 +31,85 @@ def test_what_other_tools_call_it_is_answered_with_ours(typed: str, here: str) -
     assert result.exit_code == click.UsageError.exit_code
     assert f"No such command '{typed}'. Here it is `{here}`." in result.output
     assert typed not in COMMANDS
+
+
+SCOPES = Path(__file__).parents[1] / "golden/compile/policy_scopes/in.yaml"
+MUCH = ("compile", "-f", str(SCOPES), "-f", str(SCOPES.parents[1] / "enrolled_deployment/in.yaml"))
+
+
+@pytest.mark.parametrize("words", [("--help",), ("certs", "--help"), MUCH])
+def test_output_that_cannot_be_written_is_one_sentence(words: tuple[str, ...]) -> None:
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "ambit", *words],
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert ended.stderr.splitlines()[-1] == (
+        "error: standard output cannot be written: No space left on device"
+    )
+    assert "Traceback" not in ended.stderr
+    assert ended.returncode == 1
+
+
+@pytest.mark.parametrize("words", [("--help",), MUCH])
+def test_a_reader_who_has_seen_enough_is_no_failure(words: tuple[str, ...]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "ambit", *words],
+            check=False,
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        os.close(writer)
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "Exception ignored" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--region", "eu west"), "--region 'eu west' cannot be a node's label"),
+        (("--zone", "a", "--zone", "-b"), "--zone '-b' cannot be a node's label"),
+        (("--nodes", "1", "--region", "a", "--region", "b"), "--region is given 2 times for 1 node"),
+    ],
+)
+def test_places_that_nodes_cannot_have_are_refused_first(words: tuple[str, ...], message: str) -> None:
+    result = CliRunner().invoke(ambit, ["up", "--name", "nobody", *words])
+    assert isinstance(result.exception, BadInput)
+    assert result.exception.message == message
+    assert result.exception.hint
+
+
+def test_a_state_directory_that_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMBIT_STATE", "/proc/nothing-here")
+    result = CliRunner().invoke(ambit, ["up", "--name", "nobody"])
+    assert isinstance(result.exception, EnvironmentProblem)
+    assert result.exception.message.startswith("cannot write the state directory")
+    assert "AMBIT_STATE" in result.exception.hint
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1"])
+def test_up_wants_some_time(seconds: str) -> None:
+    result = CliRunner().invoke(ambit, ["up", "--name", "nobody", "--timeout", seconds])
+    assert result.exit_code == click.UsageError.exit_code
+
+
+def test_outcomes_that_exclude_each_other() -> None:
+    result = CliRunner().invoke(ambit, ["flows", "--denied", "--verdict", "allowed"])
+    assert isinstance(result.exception, BadInput)
+
+
+def test_an_empty_pattern_fits_no_image() -> None:
+    result = CliRunner().invoke(ambit, ["local", "image", "add", "", "--", "true"])
+    assert isinstance(result.exception, BadInput)
 
 
 def test_down_with_a_wrong_name_says_which_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

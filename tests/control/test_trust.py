@@ -114,13 +114,15 @@ async def test_a_plugged_in_authority_follows_when_every_node_is_ready(client, m
         await eventually(lambda: mesh.published("shop"), lambda text: text == both.roots)
         waiting = await status(plane)
         assert (waiting["phase"], waiting["behind"], waiting["source"]) == ("spreading", ["node1"], "cacerts")
+        assert waiting["signsFrom"] == "istio-ca-secret", "it signs until every node trusts the other"
 
         await mesh.acknowledge(both)
         plane.trusts(both)
         renewing = await eventually(mesh.trust, lambda trust: trust.signer == new.signer)
         assert renewing.roots == both.roots
         assert (await issuer(plane, token))[0] == new.signer
-        assert (await status(plane))["phase"] == "renewing"
+        renewed = await status(plane)
+        assert (renewed["phase"], renewed["signsFrom"]) == ("renewing", "cacerts")
         plane.authority = new
         assert await peer_certificate(plane, "istiod.istio-system.svc")
 

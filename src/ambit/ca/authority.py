@@ -96,9 +96,16 @@ class Authority:
 
         Without roots the certificate is its own root. Raises BadAuthority.
         """
+        texts = {"ca-cert.pem": certificate, "root-cert.pem": roots, "cert-chain.pem": chain}
+        for name, text in texts.items():
+            if (text.strip() or name == "ca-cert.pem") and not certificates(text):
+                raise BadAuthority(f"{name} holds no PEM certificate")
+        try:
+            private = serialization.load_pem_private_key(key.encode(), password=None)
+        except (ValueError, TypeError) as error:
+            raise BadAuthority(f"ca-key.pem holds no PEM private key without a password: {error}") from None
         try:
             signer = x509.load_pem_x509_certificate(certificate.encode())
-            private = serialization.load_pem_private_key(key.encode(), password=None)
             trusted = certificates(roots) if roots.strip() else [signer]
             between = x509.load_pem_x509_certificates(chain.encode()) if chain.strip() else []
             extensions = signer.extensions

@@ -1,8 +1,13 @@
 """The `ambit` command: subcommands are imported only when they are used."""
 
+import contextlib
+import errno
 import importlib
+import os
 import signal
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import click
 
@@ -76,6 +81,9 @@ ELSEWHERE = {
     "tap": "flows -f",
     "observe": "flows -f",
     "monitor": "flows -f",
+    "stat": "flows` or `ambit connections",
+    "dashboard": "flows -f",
+    "describe": "why` or `ambit workloads",
     "authz": "why",
     "x": "why",
     "experimental": "why",
@@ -88,8 +96,29 @@ ELSEWHERE = {
 """What other meshes' and local clusters' tools call it, and what to type here after `ambit`."""
 
 
+class _ReaderGone(Exception):
+    """Whoever reads standard output has seen enough."""
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """Takes it before click makes a failure of it. Raises _ReaderGone."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise _ReaderGone from None
+
+
 class LazyGroup(click.Group):
     """Imports a command's module when it is called."""
+
+    def make_context(self, *given: Any, **extra: Any) -> click.Context:
+        with _reading():
+            return super().make_context(*given, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _reading():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -124,11 +153,33 @@ def ambit() -> None:
     """A sidecar-less service mesh: Python decides, stock Envoy carries."""
 
 
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
+
+
+def _give_up_output() -> None:
+    """What is still in the buffer goes nowhere, or the interpreter would try it again at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
 def main() -> None:
     """Entry point. An AmbitError becomes a sentence, a hint and an exit code; SIGTERM acts as Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        ambit.main(standalone_mode=False, prog_name="ambit")
+        try:
+            ambit.main(standalone_mode=False, prog_name="ambit")
+        finally:
+            sys.stdout.flush()
+    except (_ReaderGone, BrokenPipeError):
+        _give_up_output()
+        sys.exit(0)
+    except OSError as problem:
+        _give_up_output()
+        if problem.errno not in _UNWRITABLE or problem.filename is not None:
+            raise
+        click.echo(f"error: standard output cannot be written: {os.strerror(problem.errno)}", err=True)
+        sys.exit(1)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as problem:

@@ -58,6 +58,14 @@ def wanted_of(secret: StoredSecret) -> Wanted:
     return wanted
 
 
+def signs_with(secret: StoredSecret, active: AuthorityFiles) -> bool:
+    """Whether a Secret holds this signer."""
+    try:
+        return _files(_texts(secret), secret).same_signer(active)
+    except BadAuthority:
+        return False
+
+
 def state_of(secret: StoredSecret) -> TrustState:
     """What the mesh does now, as we wrote it. Raises BadAuthority when somebody damaged it."""
     texts = _texts(secret)

@@ -24,6 +24,8 @@ from ambit.xds.messages import TYPES
 
 ACCEPTED = "ZtunnelAccepted"
 ACKNOWLEDGED = "ambit.io/Acknowledged"
+DRY_RUN = "AMB0204"
+"""Code of the finding that a policy is in dry run."""
 RECHECK = 0.1
 """Seconds after an answer of a node until the policies that wait for answers are looked at again."""
 KINDS = {each.kind: each for each in (AUTHORIZATION_POLICIES, PEER_AUTHENTICATIONS)}
@@ -44,12 +46,17 @@ class Condition(msgspec.Struct, frozen=True):
 
 def accepted(findings: Iterable[Finding]) -> Condition:
     """What the compiler made of a policy, as a condition."""
-    found = sorted(each for each in findings if each.level is not Level.INFO)
+    said = list(findings)
+    found = sorted(each for each in said if each.level is not Level.INFO)
     text = "; ".join(f"{each.code} {each.path}: {each.text}".replace(" : ", ": ") for each in found)
     if any(each.level is Level.ERROR for each in found):
         return Condition(ACCEPTED, "False", "Invalid", text)
     if found:
         return Condition(ACCEPTED, "True", "PartiallyInvalid", text)
+    if any(each.code == DRY_RUN for each in said):
+        return Condition(
+            ACCEPTED, "True", "Accepted", "attached to ztunnel for a dry run: recorded, not enforced"
+        )
     return Condition(ACCEPTED, "True", "Accepted", "attached to ztunnel")
 
 

@@ -72,6 +72,9 @@ class TrustStatus(msgspec.Struct, frozen=True, rename="camel"):
     revoked: int
     revocation_end: float | None
     source: str
+    """The Secret that the operator wants to be followed; empty when there is none."""
+    signs_from: str
+    """The Secret with who signs now; empty when only our own still has it."""
     problem: str
 
 
@@ -188,6 +191,14 @@ class TrustKeeper:
             if found is not None:
                 return found
         return None
+
+    def _signs_from(self) -> str:
+        namespace = self._settings.system_namespace
+        for name in (roots.PLUGGED_IN, roots.OWN):
+            found = self.secrets[name].items.get((namespace, name))
+            if found is not None and roots.signs_with(found, self.state.active):
+                return name
+        return ""
 
     def _settled(self, state: TrustState, now: dt.datetime) -> bool:
         return not self._behind() or now - state.since >= self._settings.leaf_lifetime
@@ -317,6 +328,7 @@ class TrustKeeper:
             revoked=sum(len(each) for each in held),
             revocation_end=end.timestamp() if end is not None else None,
             source=source.metadata.name if source is not None else "",
+            signs_from=self._signs_from(),
             problem=self.problem,
         )
 

@@ -213,7 +213,7 @@ CODES: dict[str, Code] = {each.code: each for each in _ALL}
 def reference() -> str:
     """The Markdown of `docs/findings.md`."""
     head = (
-        "# Findings\n\nWhat `ambit check`, status conditions and the dashboard say about objects. "
+        "# Findings\n\nWhat `ambit check`, `ambit compile` and status conditions say about objects. "
         "`ambit explain AMBnnnn` prints one of these.\n"
     )
     sections = (

@@ -11,7 +11,7 @@ from ambit.cli.authority import read_trust
 from ambit.cli.mesh import ask_all, node_of, node_pods
 from ambit.cli.render.output import emit, emit_data, output_option
 from ambit.core.errors import BadInput
-from ambit.core.names import DEFAULT_TRUST_DOMAIN, SYSTEM_NAMESPACE
+from ambit.core.names import AUTHORITY_SECRET, DEFAULT_TRUST_DOMAIN, SYSTEM_NAMESPACE
 from ambit.kube.client import Client
 
 COLUMNS = [
@@ -115,7 +115,12 @@ def summary(status: dict[str, Any], now: float) -> Iterable[tuple[str, str]]:
         "renewing": "the new authority signs; certificates of the former one are renewed",
     }
     yield "State", words[status["phase"]]
-    yield "From", f"Secret {SYSTEM_NAMESPACE}/{status['source'] or '(deleted)'}"
+    source, signs_from = status["source"], status["signsFrom"]
+    kept = f"{AUTHORITY_SECRET}, which keeps the former authority" if source else "(deleted)"
+    yield "From", f"Secret {SYSTEM_NAMESPACE}/{signs_from or kept}"
+    if source and source != signs_from:
+        until = "as soon as it can be followed" if status["problem"] else "after this change"
+        yield "Waiting", f"Secret {SYSTEM_NAMESPACE}/{source}, {until}"
     yield "Signer", f"{status['signer'][:16]}, ends in {_span(status['signerEnds'], now)}"
     count, behind = status["nodes"], status["behind"]
     yield "Nodes", f"{count - len(behind)} of {count} have acknowledged"
@@ -175,4 +180,6 @@ def rotate(name: str | None, kubeconfig: str | None, context: str | None, trust_
         await client.patch(SECRETS, OWN, {"data": new["data"]}, SYSTEM_NAMESPACE)
 
     run(with_client(open_client(name, kubeconfig, context), work))
-    click.echo("A new root is in place and is spread now; type `ambit certs root` to see how far")
+    click.echo(
+        "A new root is in place and is spread now, usually within 5 minutes; type `ambit certs root` to see how far"
+    )

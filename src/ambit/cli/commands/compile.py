@@ -95,7 +95,10 @@ def command(
         root_namespace=root_namespace,
         network=network,
     )
-    compiled = compile_objects(read_manifests((*files, *more)), settings, namespace)
+    given = list(read_manifests((*files, *more)))
+    if not given:
+        click.echo(f"note: no object is in {', '.join((*files, *more))}", err=True)
+    compiled = compile_objects(given, settings, namespace)
     if pod and pod not in {f"{each.namespace}/{each.name}" for each in compiled.workloads}:
         raise BadInput(f"no pod {pod} with an address is in what was given")
     for document in documents(compiled, output, pod):

@@ -14,8 +14,9 @@ from ambit.cli.mesh import node_of, node_pods, read_flows, stream
 from ambit.cli.render.flow_line import flow_line
 from ambit.cli.render.output import FORMATS
 from ambit.cli.since import Since
-from ambit.core.errors import AmbitError
+from ambit.core.errors import AmbitError, BadInput
 from ambit.kube.client import Client
+from ambit.kube.resource import NAMESPACES
 
 Flow = dict[str, Any]
 LOOK_AGAIN = 1.0
@@ -81,6 +82,8 @@ def command(
 ) -> None:
     """Show live decisions: who talked to whom, with which identity, and what was decided by which rule."""
 
+    if denied and verdict not in (None, "denied"):
+        raise BadInput(f"--denied and --verdict {verdict} exclude each other", "give one of them")
     choice |= {"from": choice.pop("source"), "to": choice.pop("destination")}
     query = _query({**choice, "since": since, "verdict": "denied" if denied else verdict})
     if last is None:
@@ -100,6 +103,11 @@ def command(
         for flow in flows[max(len(flows) - last, 0) :]:
             show(flow)
         if not flows and last:
+            namespace = choice["namespace"]
+            if namespace and namespace not in {
+                each["metadata"]["name"] for each in await client.list(NAMESPACES)
+            }:
+                click.echo(f"note: there is no namespace {namespace!r}: `kubectl get namespaces`", err=True)
             chosen = " like that" if query else ""
             click.echo(f"no connection{chosen} has ended yet; an open one: `ambit connections`", err=True)
 

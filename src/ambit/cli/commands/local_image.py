@@ -32,6 +32,9 @@ def add(name: str | None, pattern: str, words: tuple[str, ...]) -> None:
     """
     from ambit.local.pods.images import is_program
 
+    if not pattern.strip() or not words[0].strip():
+        raise BadInput("an empty pattern or command fits no image", "see `ambit local image list`")
+
     async def work(client: Client) -> None:
         entries = [
             entry for entry in await read_entries(client, CONFIG_MAP, KEY) if entry["pattern"] != pattern
@@ -51,12 +54,18 @@ def add(name: str | None, pattern: str, words: tuple[str, ...]) -> None:
 @click.argument("pattern")
 def remove(name: str | None, pattern: str) -> None:
     """Forget a pattern that was added."""
+    from ambit.local.pods.images import BUILT_IN
 
     async def work(client: Client) -> None:
         entries = await read_entries(client, CONFIG_MAP, KEY)
         kept = [entry for entry in entries if entry["pattern"] != pattern]
         if len(kept) == len(entries):
-            raise BadInput(f"no pattern {pattern!r}", "see `ambit local image list`")
+            if any(entry.pattern == pattern for entry in BUILT_IN):
+                raise BadInput(
+                    f"the pattern {pattern!r} is built in and stays",
+                    f"yours goes first: `ambit local image add {shlex.quote(pattern)} -- COMMAND`",
+                )
+            raise BadInput(f"no pattern {pattern!r} was added", "see `ambit local image list`")
         await write_entries(client, CONFIG_MAP, KEY, kept)
 
     run(with_client(laptop_client(name), work))

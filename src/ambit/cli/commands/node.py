@@ -234,7 +234,7 @@ def status(
         [
             each["node"],
             "yes" if each["ready"] else "; ".join(each["missing"]),
-            each["envoy"]["state"],
+            _state(each["envoy"]),
             str(each["envoy"]["pid"] or ""),
             _older(each["envoy"]),
             str(len(each["pods"])),
@@ -281,4 +281,10 @@ def _older(envoy: dict[str, Any]) -> str:
     if envoy["olderPid"] is None:
         return ""
     held = envoy["olderConnections"]
-    return f"pid {envoy['olderPid']}: {'?' if held is None else held} connections"
+    count = "? connections" if held is None else "1 connection" if held == 1 else f"{held} connections"
+    return f"pid {envoy['olderPid']}: {count}"
+
+
+def _state(envoy: dict[str, Any]) -> str:
+    """Of the Envoy whose number is beside it: while an older one drains, the newest serves."""
+    return "serving" if envoy["state"] == "draining" else str(envoy["state"])

@@ -88,7 +88,8 @@ def _service_rows(dump: Dump) -> Iterable[Row]:
 
 def _policy_rows(dump: Dump) -> Iterable[Row]:
     for policy in dump["policies"]:
-        yield [policy["namespace"], policy["name"], policy["action"], policy["scope"]]
+        trial = " (dry run)" if policy.get("dryRun") else ""
+        yield [policy["namespace"], policy["name"], policy["action"] + trial, policy["scope"]]
 
 
 def _connection_rows(dump: Dump) -> Iterable[Row]:

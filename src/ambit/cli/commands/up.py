@@ -1,13 +1,18 @@
 """`ambit up`."""
 
+import re
+
 import click
 
 from ambit.cli.access import DEFAULT_NAME, instance_state, name_option, run
 from ambit.cli.render.progress import Progress
+from ambit.core.errors import BadInput
 from ambit.local.config import ClusterConfig
 from ambit.local.instance.ready import wait_ready
 from ambit.local.instance.start import start_instance
 from ambit.local.instance.stop import undo
+
+_LABEL_VALUE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?")
 
 
 @click.command("up")
@@ -25,7 +30,13 @@ from ambit.local.instance.stop import undo
 @click.option(
     "--api-port", default=0, type=click.IntRange(0, 65535), help="Port of the API server on 127.0.0.1."
 )
-@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait until all is ready.")
+@click.option(
+    "--timeout",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds to wait until all is ready.",
+)
 def command(
     name: str | None,
     nodes: int,
@@ -36,6 +47,8 @@ def command(
     timeout: float,
 ) -> None:
     """Start a laptop cluster with the mesh in it."""
+    check_places("--region", regions, nodes)
+    check_places("--zone", zones, nodes)
     state = instance_state(name)
     config = ClusterConfig(
         name=name or DEFAULT_NAME,
@@ -59,3 +72,18 @@ def command(
     progress.note("  kubectl get pods -A")
     progress.note(f"  ambit check{flag}")
     progress.note(f"  ambit down{flag}")
+
+
+def check_places(option: str, values: tuple[str, ...], nodes: int) -> None:
+    """Raises BadInput unless these can be labels of so many nodes."""
+    for value in values:
+        if len(value) > 63 or not _LABEL_VALUE.fullmatch(value):
+            raise BadInput(
+                f"{option} {value!r} cannot be a node's label",
+                "use at most 63 letters, digits, `-`, `_` and `.`, with a letter or digit at both ends",
+            )
+    if len(values) > nodes:
+        raise BadInput(
+            f"{option} is given {len(values)} times for {nodes} node{'s' if nodes > 1 else ''}",
+            f"give it once for each node, or `--nodes {len(values)}`",
+        )

@@ -56,7 +56,10 @@ async def _until(
         if not record.is_running():
             raise EnvironmentProblem(f"the instance ended while it started{_log_end(state)}")
         if time.monotonic() > deadline:
-            raise EnvironmentProblem(f"{part} did not get ready in time{problem}{_log_end(state)}")
+            raise EnvironmentProblem(
+                f"{part} did not get ready in time{problem}{_log_end(state)}",
+                "give a slow machine more time with --timeout",
+            )
         await asyncio.sleep(LOOK_AGAIN)
 
 

@@ -259,7 +259,10 @@ def _explain(problem: OSError, state: StateDirectory) -> AmbitError:
             f"no space left on the disk that holds {state.root}",
             "free some, or set AMBIT_STATE to another disk",
         )
-    if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
+    unwritable = problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
+    # What /proc says to a new directory.
+    is_ours = bool(problem.filename) and state.root.is_relative_to(os.fspath(problem.filename))
+    if unwritable or (problem.errno == errno.ENOENT and is_ours):
         return EnvironmentProblem(
             f"cannot write the state directory: {problem}", "set AMBIT_STATE to a directory of yours"
         )
