@@ -5,11 +5,13 @@ Rules:
 2. Within a round each load visits every variant before the next load starts; rounds rotate the order.
 3. Processor time is that of every process the variant adds: proxies, and for the mesh the agents beside them,
    which count metrics and keep decision records (the sidecars have nothing of the kind).
-4. "By NAT" is the same mesh with pods whose annotation has them captured by NAT redirect instead of without.
+4. With $AMBIT_BENCH_NAT, for agents that capture without NAT, there are pods besides whose annotation has them captured
+   by NAT redirect.
 5. With $AMBIT_BENCH_ZTUNNEL the cluster has two nodes more, on the same fabric, whose proxy is that ztunnel, as
    Istio ships it: two threads, NAT redirect, one log line for each connection.
 """
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -26,7 +28,7 @@ from bench.ztunnel import nodes as ztunnel_nodes
 
 LOADER = Path(__file__).parents[1] / "load.py"
 ZTUNNEL, NAT = "bench-ztunnel", "bench-nat"
-NAMESPACES = {"bench-direct": False, "bench-mesh": True, NAT: True, "bench-sidecar": False}
+NAMESPACES = {"bench-direct": False, "bench-mesh": True, "bench-sidecar": False}
 NODES, ZTUNNEL_NODES = ("node1", "node2"), ("node3", "node4")
 """Where client and near server are, and the far server."""
 NEAR, FAR = "server-near", "server-far"
@@ -37,10 +39,12 @@ VARIANTS = (
     Variant("mesh, same node", "bench-mesh", NEAR, baseline="direct, same node"),
     Variant("direct, across nodes", "bench-direct", FAR),
     Variant("mesh, across nodes", "bench-mesh", FAR, baseline="direct, across nodes"),
-    Variant("mesh by NAT, same node", NAT, NEAR, baseline="direct, same node"),
-    Variant("mesh by NAT, across nodes", NAT, FAR, baseline="direct, across nodes"),
     Variant("sidecars, TCP", "bench-sidecar", FAR, SECOND_HTTP_PORT, "direct, across nodes"),
     Variant("sidecars, HTTP", "bench-sidecar", FAR, HTTP_PORT, "direct, across nodes", has_bulk=False),
+)
+NAT_VARIANTS = (
+    Variant("mesh by NAT, same node", NAT, NEAR, baseline="direct, same node"),
+    Variant("mesh by NAT, across nodes", NAT, FAR, baseline="direct, across nodes"),
 )
 ZTUNNEL_VARIANTS = (
     Variant("ztunnel, same node", ZTUNNEL, NEAR, baseline="direct, same node"),
@@ -80,7 +84,8 @@ class Processes(msgspec.Struct, frozen=True):
 async def measure(options: Options) -> list[Number]:
     """Rates and latencies of each variant, the ratios that count, and what the load left in memory."""
     ztunnel = ztunnel_nodes.program()
-    variants = (*VARIANTS, *(ZTUNNEL_VARIANTS if ztunnel else ()))
+    by_nat = bool(os.environ.get("AMBIT_BENCH_NAT"))
+    variants = (*VARIANTS, *(NAT_VARIANTS if by_nat else ()), *(ZTUNNEL_VARIANTS if ztunnel else ()))
     known = await known_tools()
     samples: Samples = {}
     async with instance(4 if ztunnel else 2) as mesh:
@@ -91,7 +96,7 @@ async def measure(options: Options) -> list[Number]:
             processes[ZTUNNEL] = Processes.of_ztunnel(mesh, ztunnel)
         # Before pods, whose servers are Envoys too.
         own = processes["bench-mesh"] = processes[NAT] = Processes.of_nodes(mesh)
-        for namespace, enrolled in NAMESPACES.items():
+        for namespace, enrolled in (NAMESPACES | ({NAT: True} if by_nat else {})).items():
             addresses |= await _pods(mesh, namespace, NODES, known, enrolled=enrolled)
         if ztunnel:
             addresses |= await _pods(mesh, ZTUNNEL, ZTUNNEL_NODES, known, enrolled=True)
@@ -183,7 +188,7 @@ def _ratios(samples: Samples) -> list[Number]:
     ztunnel (no target)."""
     meshes = [
         each
-        for each in (*VARIANTS, *ZTUNNEL_VARIANTS)
+        for each in (*VARIANTS, *NAT_VARIANTS, *ZTUNNEL_VARIANTS)
         if each.namespace in ("bench-mesh", NAT, ZTUNNEL) and (each.name, LOADS[0].name) in samples
     ]
     pairs: list[tuple[Load, str, str, float | None]] = []
@@ -197,4 +202,4 @@ def _ratios(samples: Samples) -> list[Number]:
 
 def show(subject: str, numbers: list[Number]) -> str:
     """A matrix of the variants."""
-    return matrix(subject, numbers, [each.name for each in (*VARIANTS, *ZTUNNEL_VARIANTS)])
+    return matrix(subject, numbers, [each.name for each in (*VARIANTS, *NAT_VARIANTS, *ZTUNNEL_VARIANTS)])
