@@ -20,6 +20,7 @@ import msgspec
 from ambit import __version__
 from ambit.ca.authority import Authority
 from ambit.ca.trust import TrustState
+from ambit.control.allocation import AddressWriter
 from ambit.control.callers import Authenticator
 from ambit.control.certificates import CertificateService
 from ambit.control.discovery import Discovery
@@ -94,6 +95,8 @@ class ControlPlane:
         self._status = StatusWriter(
             client, self._discovery, lambda: self._pods.capturing_nodes, self._leading, wall
         )
+        self._addresses = AddressWriter(client, self._leading)
+        informers["serviceentries.networking.istio.io"].subscribe(self._addresses.observed)
         self._pods.on_nodes = self._status.answered
         self._discovery.on_answer = self._status.answered
         self._feed.publish_to(self._discovery.publish, self._status.compiled)
@@ -154,6 +157,7 @@ class ControlPlane:
             background.append(group.create_task(keeper.run()))
             background.append(group.create_task(publisher.run()))
             background.append(group.create_task(self._status.run()))
+            background.append(group.create_task(self._addresses.run()))
             background.append(group.create_task(leadership.run()))
             # What was loaded lives as long as the process: the collector need not look at it again.
             gc.collect()
@@ -219,6 +223,7 @@ class ControlPlane:
             publisher.look_again()
             keeper.wake()
             self._status.started_leading(self._feed.authorizations.values())
+            self._addresses.started_leading()
 
         leadership = Leadership(
             self._client,

@@ -1,0 +1,179 @@
+"""Which addresses the hosts of ServiceEntries get that have none of their own (istiod: `ipallocate`).
+
+Pure, and incremental: entries are noted as they come and go. Rules (each has a test of the same number):
+
+1. A host gets an IPv4 and an IPv6 address when its entry has no `addresses`, its `resolution` is not NONE, and the
+   label `networking.istio.io/enable-autoallocate-ip` is not `false`. Otherwise the entry's status has none.
+2. What an entry's status says stays, also when another mesh wrote it. So addresses outlive any control plane.
+3. No two hosts hold one address. Of two that claim it the older entry keeps it; an address that somebody wrote into
+   `spec.addresses` is his.
+4. A new address is found from the name of entry and host: one that is deleted and made again gets the same.
+5. An address that is free again is given to others last: pods may still remember it.
+"""
+
+import hashlib
+import ipaddress
+from collections.abc import Iterable, Iterator
+
+from ambit.core.address import Address, Network
+from ambit.core.names import AUTO_ALLOCATE_LABEL
+from ambit.objects.networking import AllocatedAddress, ServiceEntry
+
+IPV4_RANGE = ipaddress.IPv4Network("240.240.0.0/16")
+IPV6_RANGE = ipaddress.IPv6Network("2001:2::/48")
+REMEMBERED = 16384
+"""Addresses that are free again and given to others last; a quarter of the IPv4 range."""
+
+Holder = tuple[str, str]
+"""Key of an entry, and host."""
+_Rank = tuple[bool, tuple[str, str, str], str]
+"""The smallest holds: written in a spec, then the oldest."""
+
+
+class AddressBook:
+    """Who has which address. Not thread-safe."""
+
+    def __init__(self, ranges: Iterable[Network] = (IPV4_RANGE, IPV6_RANGE)) -> None:
+        self._ranges = tuple(ranges)
+        self._entries: dict[str, ServiceEntry] = {}
+        self._reserved: dict[Holder, dict[int, Address]] = {}
+        """By IP version: found here, perhaps not yet seen in a status."""
+        self._claims: dict[Address, dict[Holder, _Rank]] = {}
+        self._claimed: dict[str, set[Address]] = {}
+        """By entry."""
+        self._freed: dict[Address, Holder] = {}
+        """By whom it was held last."""
+
+    def note(self, entry: ServiceEntry) -> tuple[str, ...]:
+        """An entry was added or modified. Returns the keys of others that may get other addresses by that."""
+        key = entry.metadata.key
+        self._entries[key] = entry
+        hosts = set(entry.spec.hosts) if is_allocated(entry) else set()
+        for holder in [each for each in self._reserved if each[0] == key and each[1] not in hosts]:
+            del self._reserved[holder]
+        return self._claim(entry)
+
+    def forget(self, key: str) -> tuple[str, ...]:
+        """An entry was deleted. Returns the keys of others that may get other addresses by that."""
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return ()
+        for host in entry.spec.hosts:
+            self._reserved.pop((key, host), None)
+        return self._withdraw(key, frozenset())
+
+    def wanted(self, key: str) -> tuple[AllocatedAddress, ...]:
+        """What the status of a noted entry is to say; the same as long as nothing else is noted."""
+        entry = self._entries[key]
+        if not is_allocated(entry):
+            return ()
+        found: list[AllocatedAddress] = []
+        for host in dict.fromkeys(entry.spec.hosts):
+            for network in self._ranges:
+                address = self._held(entry, host, network.version) or self._find((key, host), network)
+                if address is not None:
+                    found.append(AllocatedAddress(str(address), host))
+        return tuple(found)
+
+    def _held(self, entry: ServiceEntry, host: str, version: int) -> Address | None:
+        holder = (entry.metadata.key, host)
+        known = (*_in_status(entry, host), *self._reserved.get(holder, {}).values())
+        for address in known:
+            if address.version == version and self._owner(address) == holder:
+                return address
+        return None
+
+    def _find(self, holder: Holder, network: Network) -> Address | None:
+        fallback: Address | None = None
+        for address in _candidates(holder, network):
+            if address in self._claims:
+                continue
+            if self._freed.get(address, holder) == holder:
+                return self._reserve(holder, address)
+            fallback = fallback or address
+        return self._reserve(holder, fallback) if fallback is not None else None
+
+    def _reserve(self, holder: Holder, address: Address) -> Address:
+        self._reserved.setdefault(holder, {})[address.version] = address
+        self._claim(self._entries[holder[0]])
+        return address
+
+    def _owner(self, address: Address) -> Holder:
+        claims = self._claims[address]
+        return min(claims, key=claims.__getitem__)
+
+    def _claim(self, entry: ServiceEntry) -> tuple[str, ...]:
+        """Makes the claims of an entry what it says now. Returns the keys of others whose claims meet with them."""
+        key = entry.metadata.key
+        claims: dict[Address, tuple[Holder, _Rank]] = {}
+        if is_allocated(entry):
+            for host in reversed(entry.spec.hosts):
+                reserved = self._reserved.get((key, host), {}).values()
+                for address in (*reserved, *_in_status(entry, host)):
+                    claims[address] = (key, host), (True, entry.metadata.age, host)
+        for address in _in_spec(entry):
+            claims[address] = (key, ""), (False, entry.metadata.age, "")
+        concerned = set(self._withdraw(key, frozenset(claims)))
+        for address, (holder, rank) in claims.items():
+            self._freed.pop(address, None)
+            others = self._claims.setdefault(address, {})
+            for each in [each for each in others if each[0] == key]:
+                del others[each]
+            others[holder] = rank
+            concerned.update(other for other, _ in others)
+        self._claimed[key] = set(claims)
+        return tuple(sorted(concerned - {key}))
+
+    def _withdraw(self, key: str, kept: frozenset[Address]) -> tuple[str, ...]:
+        concerned: set[str] = set()
+        for address in self._claimed.pop(key, set()) - kept:
+            others = self._claims[address]
+            own = [each for each in others if each[0] == key]
+            for holder in own:
+                del others[holder]
+            concerned.update(other for other, _ in others)
+            if not others:
+                del self._claims[address]
+                self._freed[address] = own[0]
+        while len(self._freed) > REMEMBERED:
+            del self._freed[next(iter(self._freed))]
+        return tuple(concerned)
+
+
+def is_allocated(entry: ServiceEntry) -> bool:
+    """Whether its hosts get addresses."""
+    return (
+        not entry.spec.addresses
+        and entry.spec.resolution != "NONE"
+        and entry.metadata.labels.get(AUTO_ALLOCATE_LABEL, "").lower() != "false"
+    )
+
+
+def _in_status(entry: ServiceEntry, host: str) -> Iterator[Address]:
+    for given in entry.status.addresses:
+        address = _address(given.value) if given.host == host else None
+        if address is not None:
+            yield address
+
+
+def _in_spec(entry: ServiceEntry) -> Iterator[Address]:
+    for text in entry.spec.addresses:
+        address = _address(text)
+        if address is not None:
+            yield address
+
+
+def _address(text: str) -> Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _candidates(holder: Holder, network: Network) -> Iterator[Address]:
+    """Every address of the range but its first and last, from one that the name decides on."""
+    usable = network.num_addresses - 2
+    start = int.from_bytes(hashlib.blake2b("/".join(holder).encode(), digest_size=16).digest()) % usable
+    first = network.network_address + 1
+    for step in range(min(usable, 1 << 20)):
+        yield first + (start + step) % usable
