@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from ambit.testing.mesh import Mesh
-from tests.mesh.pods import apply_in, web_and_client
+from tests.mesh.pods import apply_in, make_namespace, web_and_client
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
@@ -114,3 +114,101 @@ def test_a_new_service_resolves_and_a_deleted_one_does_not(mesh: Mesh, ready: st
 
 def _addresses(found: Any) -> list[str]:
     return found if isinstance(found, list) else []
+
+
+def entry(name: str, *hosts: str, **spec: Any) -> dict[str, Any]:
+    """A ServiceEntry of the pods `app: web`, unless it says otherwise."""
+    selected = {"workloadSelector": {"labels": {"app": "web"}}, "resolution": "STATIC"}
+    ports = [{"number": 80, "name": "http", "protocol": "TCP", "targetPort": 8080}]
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "ServiceEntry",
+        "metadata": {"name": name},
+        "spec": {"hosts": list(hosts), "ports": ports, "location": "MESH_INTERNAL", **(spec or selected)},
+    }
+
+
+def allocated(mesh: Mesh, namespace: str, name: str) -> dict[str, list[str]]:
+    """Addresses by host, from the entry's status."""
+    path = "jsonpath={.status.addresses}"
+    text = mesh.kubectl("get", "serviceentry", name, "-n", namespace, "-o", path).stdout
+    found: dict[str, list[str]] = {}
+    for each in json.loads(text or "[]"):
+        found.setdefault(each["host"], []).append(each["value"])
+    return {host: sorted(values) for host, values in found.items()}
+
+
+def reached(mesh: Mesh, namespace: str, host: str) -> bool:
+    program = f"import urllib.request; print(urllib.request.urlopen('http://{host}', timeout=5).status)"
+    answer = mesh.exec(namespace, "client", "python3", "-c", program, check=False)
+    return answer.stdout.strip() == "200"
+
+
+@pytest.mark.feature("F44", "F45")
+def test_hosts_outside_have_addresses_in_captured_pods(mesh: Mesh, namespace: str) -> None:
+    """By the mesh's own DNS only: a pod that keeps its DNS to itself asks the cluster's, which does not know them."""
+    objects = web_and_client()
+    spec = objects[-1]["spec"]
+    spec["dnsConfig"] = {"searches": ["corp.example"]}
+    own = {"name": "own", "annotations": {"ambient.istio.io/dns-capture": "false"}}
+    objects.append({**objects[-1], "metadata": own})
+    tag = namespace
+    exact, wild, named = f"db.{tag}.example", f"*.{tag}.test", f"named.{tag}.example"
+    by_name = {"resolution": "DNS", "endpoints": [{"address": f"web.{tag}.svc.cluster.local"}]}
+    by_name |= {"ports": [{"number": 80, "name": "http", "protocol": "TCP"}]}
+    apply_in(mesh, namespace, [*objects, entry("chosen", exact, wild), entry("named", named, **by_name)])
+    chosen = mesh.wait("hosts have addresses", lambda: allocated(mesh, namespace, "chosen"))
+    of_name = mesh.wait("the other has, too", lambda: allocated(mesh, namespace, "named"))
+    assert {host: len(values) for host, values in (chosen | of_name).items()} == {exact: 2, wild: 2, named: 2}
+    cluster_ip = address(mesh, namespace, "service", "web", ".spec.clusterIP")
+    expected = {
+        exact: chosen[exact],
+        f"{exact}.corp.example": chosen[exact],
+        f"anything.{tag}.test": chosen[wild],
+        named: of_name[named],
+        "web": [cluster_ip],
+        "kubernetes.default": [address(mesh, "default", "service", "kubernetes", ".spec.clusterIP")],
+    }
+    mesh.wait("the names are known", lambda: resolve(mesh, namespace, exact, named) == {
+        exact: chosen[exact], named: of_name[named]
+    })  # fmt: skip
+    assert resolve(mesh, namespace, *expected) == expected
+    for host in (exact, f"anything.{tag}.test"):
+        mesh.wait(f"{host} is reached", lambda host=host: reached(mesh, namespace, host))
+    names = json.loads(mesh.exec(namespace, "own", "python3", "-c", RESOLVE, exact, "web").stdout)
+    assert names["web"] == [cluster_ip]
+    assert not isinstance(names[exact], list)
+
+
+@pytest.mark.laptop_only("CoreDNS leaves an alias out whose target its own servers do not answer for")
+def test_an_external_name_leads_into_the_mesh(mesh: Mesh, namespace: str) -> None:
+    host = f"db.{namespace}.example"
+    alias = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "alias"},
+        "spec": {"type": "ExternalName", "externalName": host},
+    }
+    apply_in(mesh, namespace, [*web_and_client(), alias, entry("chosen", host)])
+    found = mesh.wait("the host has addresses", lambda: allocated(mesh, namespace, "chosen"))[host]
+    mesh.wait("the alias is followed", lambda: resolve(mesh, namespace, "alias") == {"alias": found})
+    mesh.wait("and leads somewhere", lambda: reached(mesh, namespace, "alias"))
+
+
+@pytest.mark.feature("N3", "N47")
+def test_hosts_of_other_namespaces(mesh: Mesh, namespace: str) -> None:
+    """Of one name in two namespaces each has its own; what is exported to its namespace only is nobody else's."""
+    same, hidden = f"same.{namespace}.example", f"hidden.{namespace}.example"
+    with make_namespace(mesh) as other:
+        for where, ip in ((namespace, "240.99.0.1"), (other, "240.99.0.2")):
+            own = entry("same", same, addresses=[ip], resolution="STATIC")
+            apply_in(mesh, where, [web_and_client()[-1], own])
+        spec = {"addresses": ["240.99.0.3"], "resolution": "STATIC", "exportTo": ["."]}
+        apply_in(mesh, namespace, [entry("hidden", hidden, **spec)])
+        mine = {same: ["240.99.0.1"], hidden: ["240.99.0.3"]}
+        mesh.wait("its own hosts are known", lambda: resolve(mesh, namespace, same, hidden) == mine)
+        theirs = {same: ["240.99.0.2"]}
+        mesh.wait("so are the other's", lambda: resolve(mesh, other, same) == theirs)
+        elsewhere = resolve(mesh, other, hidden)[hidden]
+        assert elsewhere != mine[hidden]
+        assert not isinstance(elsewhere, list), "for others the host does not exist"

@@ -120,6 +120,36 @@ async def test_a_restarted_agent_takes_everything_back(world: World) -> None:
     assert await asyncio.to_thread(held.recv, 100) == f"{client.four} 5".encode()
 
 
+@pytest.mark.feature("F46", "N1")
+async def test_pods_keep_their_dns_until_their_rules_are_looked_over(world: World) -> None:
+    node = await world.node("node1", dns_capture=False)
+    old = await world.pod("old", node)
+    assert await capture.is_redirected(str(old.netns), Capture(dns=False))
+    agent = await again(node, [old], dns_capture=True, reconcile=False)
+    new = await world.pod("new", node)
+    assert await capture.is_redirected(str(new.netns), Capture())
+    assert await capture.is_redirected(str(old.netns), Capture(dns=False))
+    assert agent.names.of(old.uid) is None
+    agent = await again(node, [old, new], dns_capture=True, reconcile=True)
+    for _ in range(1000):
+        if await capture.is_redirected(str(old.netns), Capture()):
+            break
+        await asyncio.sleep(0.02)
+    else:
+        pytest.fail("the rules stayed as they were")
+    assert agent.names.of(old.uid) is not None
+
+
+async def again(node: Node, pods: list[Pod], **settings: object) -> NodeAgent:
+    """The agent ends and starts with other settings."""
+    assert node.agent is not None
+    await node.stop()
+    for pod in pods:
+        await node.agent.names.stop(pod.uid)  # with a process its sockets would end
+    node.more = settings
+    return await node.start()
+
+
 async def test_a_killed_envoy_comes_back_and_nothing_bypasses(world: World) -> None:
     client, server = await pair(world)
     await eventually(client, server, f"{client.four} 2")

@@ -246,6 +246,8 @@ class Node:
         self._stop = asyncio.Event()
         self.lines: list[str] = []
         self.host_proc: Path | None = None
+        self.more: dict[str, object] = {}
+        """Other settings of its agent."""
 
     @property
     def run(self) -> Path:
@@ -265,6 +267,7 @@ class Node:
             admin_port=0,
             metrics_port=0,
             readiness_port=0,
+            **self.more,  # type: ignore[arg-type]
         )
         self._stop = asyncio.Event()
         self.lines = []
@@ -374,8 +377,9 @@ class World:
         )
         (directory / "resolv.conf").write_text("nameserver 10.77.255.254\n")
 
-    async def node(self, name: str) -> Node:
+    async def node(self, name: str, **more: object) -> Node:
         node = self.nodes[name] = Node(self, name)
+        node.more = more
         await node.start()
         return node
 

@@ -1,11 +1,29 @@
-"""Options that every daemon of ours takes."""
+"""Options that daemons of ours take, and their types."""
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+_PARTS = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, written as Go does: `5s`, `500ms`, `1m30s`."""
+
+    name = "duration"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if not isinstance(value, str):
+            return value
+        if not value or _PARTS.sub("", value):
+            self.fail(f"{value!r} is no duration like 5s, 500ms or 1m30s")
+        return sum(float(number) * _SECONDS[unit] for number, unit in _PARTS.findall(value))
 
 
 def log_options(function: Function) -> Function:

@@ -205,6 +205,14 @@ _ALL = (
         "resolution: STATIC\nendpoints: [{address: db.example.com}]",
         "Use resolution DNS for names, and an IP address otherwise.",
     ),
+    Code(
+        "AMB0305",
+        "Visibility that nodes cannot follow",
+        "Node proxies show a host to everybody (`*`), to its own namespace (`.`) or to nobody (`~`). This one is shown "
+        "to everybody.",
+        "exportTo: [team-a]   # in another namespace",
+        "Use one entry with exportTo ['.'] in each namespace that is to see the host.",
+    ),
 )
 
 CODES: dict[str, Code] = {each.code: each for each in _ALL}

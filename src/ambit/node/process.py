@@ -31,7 +31,7 @@ from ambit.node.departure import Departures
 from ambit.node.dns.answer import Settings as DnsSettings
 from ambit.node.downstream.logs import LogServer
 from ambit.node.downstream.server import EnvoyServer
-from ambit.node.enrol.enroller import Enroller
+from ambit.node.enrol.enroller import Enroller, RuleSettings
 from ambit.node.enrol.names import Destination, MeshNames
 from ambit.node.enrol.reconciler import Reconciler
 from ambit.node.enrol.sandbox import Sandbox
@@ -142,7 +142,7 @@ class NodeAgent:
             self.state,
             settings.network,
             settings.resolv_conf,
-            DnsSettings(domain=settings.cluster_domain),
+            DnsSettings(domain=settings.cluster_domain, forward_timeout=settings.dns_timeout),
             self._prepare,
         )
         self.kubelet = (
@@ -159,6 +159,7 @@ class NodeAgent:
             self.subscription.complete,
             settings.max_drain,
             self.probes,
+            RuleSettings(settings.dns_capture, settings.reconcile),
         )
         self.pre_mesh = PreMesh(self.enroller, lambda: tuple(self.configuration.pods), self._cut_denied)
         self.reconciler = Reconciler(

@@ -37,6 +37,11 @@ class AgentSettings(msgspec.Struct, frozen=True):
     namespaces: Path = Path("/run/ambit/netns")
     host_proc: Path | None = None
     resolv_conf: Path = Path("/etc/resolv.conf")
+    dns_capture: bool = True
+    dns_timeout: float = 5.0
+    """Seconds."""
+    reconcile: bool = True
+    """The rules of pods that are found captured, when the agent starts."""
     pod_name: str = ""
     pod_namespace: str = names.SYSTEM_NAMESPACE
     pod_ip: str = ""

@@ -7,7 +7,7 @@ import pytest
 from ambit.ingest.istio.endpoint import parts, problem
 from ambit.ingest.mesh import Change, MeshCompiler
 from ambit.ingest.settings import MeshSettings
-from ambit.model.service import AppProtocol, BalancingMode
+from ambit.model.service import AppProtocol, BalancingMode, Visibility
 from ambit.objects.networking import EntryEndpoint
 from tests.ingest import build
 from tests.ingest.test_mesh import change
@@ -133,3 +133,28 @@ def test_everything_goes_with_its_objects() -> None:
     compiler.apply([Change(each.resource, each.key) for each in changes])
     assert not (compiler.services or compiler.workloads or compiler.findings)
     assert [each for each in compiler.statistics() if each.size] == []
+
+
+@pytest.mark.parametrize(
+    ("export_to", "expected"),
+    [
+        ([], Visibility.PUBLIC),
+        (["*"], Visibility.PUBLIC),
+        ([".", "*"], Visibility.PUBLIC),
+        (["."], Visibility.NAMESPACE),
+        (["default"], Visibility.NAMESPACE),
+        ([".", "~"], Visibility.NAMESPACE),
+        (["~"], None),
+    ],
+)
+def test_who_may_see_a_host(export_to: list[str], expected: Visibility | None) -> None:
+    compiler = compiled(entry("a", "x.test", addresses=["192.0.2.1"], exportTo=export_to))
+    made = compiler.services.get("default/x.test")
+    assert (made.visibility if made else None) is expected
+    assert not compiler.findings
+
+
+def test_a_host_for_some_namespaces_is_everybodys_and_that_is_said() -> None:
+    compiler = compiled(entry("a", "x.test", addresses=["192.0.2.1"], exportTo=[".", "other"]))
+    assert compiler.services["default/x.test"].visibility is Visibility.PUBLIC
+    assert [(each.code, each.path) for each in compiler.findings] == [("AMB0305", "spec.exportTo")]

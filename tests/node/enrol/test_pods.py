@@ -8,7 +8,7 @@ import pytest
 
 from ambit.core.identity import Identity
 from ambit.node.enrol.pods import namespace_decoder, pod_decoder, wanted
-from ambit.node.enrol.sandbox import find
+from ambit.node.enrol.sandbox import Sandbox, find
 
 
 def pod(labels: dict[str, str], annotations: dict[str, str] | None = None, **spec: object) -> bytes:
@@ -65,7 +65,7 @@ def test_what_the_agent_reads_of_a_pod() -> None:
     )
     assert found.identity("td") == Identity("td", "default", "runner")
     assert found.addresses == (ipaddress.ip_address("10.0.0.1"), ipaddress.ip_address("fd00::1"))
-    assert not found.captures_dns
+    assert found.dns_wish == "false"
     assert found.captures_inbound
     assert found.annotated
     assert found.running
@@ -89,6 +89,21 @@ def test_a_sandbox_is_found_by_the_pod_runners_record(tmp_path: Path) -> None:
     assert find(sandboxes, namespaces, "u1", ()) == ("s1", str(namespaces / "s1"))
     assert find(sandboxes, namespaces, "u2", ()) is None
     assert find(sandboxes, namespaces, "u3", ()) is None
+
+
+@pytest.mark.parametrize(
+    ("wish", "by_default", "otherwise"),
+    [("", True, False), ("true", True, True), ("false", False, False), ("maybe", True, False)],
+)
+def test_an_annotation_goes_before_what_the_node_does(wish: str, by_default: bool, otherwise: bool) -> None:
+    sandbox = Sandbox("default", "web", "u", "s", "/n", (), dns_wish=wish)
+    assert sandbox.captures_dns(True) is by_default
+    assert sandbox.captures_dns(False) is otherwise
+
+
+def test_a_record_that_knows_no_annotation_keeps_what_is() -> None:
+    sandbox = Sandbox("default", "web", "u", "s", "/n", (), dns=False)
+    assert not sandbox.captures_dns(True)
 
 
 def test_which_ports_a_kubelet_opens() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ambit.cli import access
-from ambit.cli.daemon_options import log_options
+from ambit.cli.daemon_options import Duration, log_options
 from ambit.cli.mesh import ask, ask_all, node_pods
 from ambit.cli.render.output import emit, emit_data, output_option
 from ambit.core import names
@@ -96,6 +96,28 @@ def command() -> None:
 )
 @click.option(
     "--resolv-conf", type=_PATH, default="/etc/resolv.conf", show_default=True, help="Nameservers for pods."
+)
+@click.option(
+    "--dns-capture/--no-dns-capture",
+    envvar="AMBIENT_DNS_CAPTURE",
+    default=True,
+    show_default=True,
+    help="Answer DNS questions of pods whose annotation says nothing about it.",
+)
+@click.option(
+    "--dns-timeout",
+    type=Duration(),
+    envvar="DNS_FORWARD_TIMEOUT",
+    default="5s",
+    show_default=True,
+    help="For all nameservers of a pod together to answer one question.",
+)
+@click.option(
+    "--reconcile/--no-reconcile",
+    envvar="AMBIENT_RECONCILE_POD_RULES_ON_STARTUP",
+    default=True,
+    show_default=True,
+    help="At start, make the rules in captured pods what they should be now.",
 )
 @click.option(
     "--cluster-id",

@@ -6,12 +6,13 @@
   for the host (`status.addresses`).
 - `resolution: NONE` lets connections go on to the address that was dialled. STATIC has IP addresses, DNS names or
   addresses as endpoints; DNS without endpoints resolves the host itself. A selector chooses pods and WorkloadEntries.
-- `location` and `exportTo` mean nothing to node proxies, as in Istio ambient.
+- `exportTo: ["."]` (or its own namespace) hides it from other namespaces, `["~"]` from all. Istio ambient ignores it.
+- `location` means nothing to node proxies, as in Istio ambient.
 - Only TCP ports: nothing else is captured.
 """
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -21,12 +22,21 @@ from ambit.ingest.preference import DISTRIBUTION_ANNOTATION, preference
 from ambit.ingest.protocols import protocol_named, protocol_of_port
 from ambit.ingest.settings import MeshSettings
 from ambit.ingest.targets import ServiceTarget, TargetPort
-from ambit.model.service import AppProtocol, BalancingMode, LoadBalancing, Service, VirtualAddress
+from ambit.model.service import (
+    AppProtocol,
+    BalancingMode,
+    LoadBalancing,
+    Service,
+    VirtualAddress,
+    Visibility,
+)
 from ambit.model.workload import Port
-from ambit.objects.networking import EntryEndpoint, EntryPort, ServiceEntry
+from ambit.objects.networking import EntryEndpoint, EntryPort, ServiceEntry, ServiceEntrySpec
 
 KIND = "ServiceEntry"
 NONE, STATIC, DYNAMIC = "NONE", "STATIC", "DYNAMIC_DNS"
+_Say = Callable[[str, Level, str, str], None]
+"""Takes a code, a level, a path and a text."""
 RESOLVED = frozenset({"DNS", "DNS_ROUND_ROBIN"})
 
 
@@ -57,16 +67,17 @@ def service_entry(
     def say(code: str, level: Level, path: str, text: str) -> None:
         findings.append(Finding(code, level, meta.reference(KIND), path, text))
 
+    if spec.export_to == ("~",):
+        return CompiledEntry((), ())
+    visibility = _visibility(given)
+    if visibility is None:
+        text = "node proxies cannot show a host to some namespaces only, so all see it"
+        say("AMB0305", Level.WARNING, "spec.exportTo", text)
+        visibility = Visibility.PUBLIC
     if spec.resolution == DYNAMIC:
         say("AMB0301", Level.ERROR, "spec.resolution", "DYNAMIC_DNS is done by a waypoint")
         return CompiledEntry((), tuple(findings))
-    endpoints = []
-    for index, endpoint in enumerate(spec.endpoints if spec.resolution != NONE else ()):
-        text = problem(endpoint, names=spec.resolution in RESOLVED)
-        if text:
-            say("AMB0304", Level.WARNING, f"spec.endpoints[{index}].address", text)
-        else:
-            endpoints.append(endpoint)
+    endpoints = _endpoints(spec, say)
     virtual: list[VirtualAddress] = []
     for index, text in enumerate(spec.addresses):
         try:
@@ -88,7 +99,7 @@ def service_entry(
             continue
         if host in spec.hosts[:index]:
             continue
-        own = tuple(endpoints)
+        own = endpoints
         if not spec.endpoints and spec.workload_selector is None and spec.resolution in RESOLVED:
             if host.startswith("*"):
                 say("AMB0301", Level.ERROR, path, f"{host} is no name that could be resolved")
@@ -102,6 +113,7 @@ def service_entry(
                 virtual,
                 canonical=oldest is given,
                 distribution=distribution,
+                visibility=visibility,
                 settings=settings,
             )
         )
@@ -116,6 +128,7 @@ def _host(
     *,
     canonical: bool,
     distribution: str,
+    visibility: Visibility,
     settings: MeshSettings,
 ) -> Host:
     spec, meta = given.spec, given.metadata
@@ -136,6 +149,7 @@ def _host(
         if spec.resolution == NONE
         else preference((meta.annotations.get(DISTRIBUTION_ANNOTATION, ""), distribution)),
         canonical=canonical,
+        visibility=visibility,
     )
     targets = tuple(TargetPort(port.name, port.number, port.target_port or port.number) for port in ports)
     target = ServiceTarget(
@@ -147,6 +161,25 @@ def _host(
         ports=service.ports,
     )
     return Host(service, target, endpoints)
+
+
+def _endpoints(spec: ServiceEntrySpec, say: _Say) -> tuple[EntryEndpoint, ...]:
+    found = []
+    for index, endpoint in enumerate(spec.endpoints if spec.resolution != NONE else ()):
+        text = problem(endpoint, names=spec.resolution in RESOLVED)
+        if text:
+            say("AMB0304", Level.WARNING, f"spec.endpoints[{index}].address", text)
+        else:
+            found.append(endpoint)
+    return tuple(found)
+
+
+def _visibility(given: ServiceEntry) -> Visibility | None:
+    """None when it cannot be expressed."""
+    namespaces = {each for each in given.spec.export_to if each != "~"}
+    if not namespaces or "*" in namespaces:
+        return Visibility.PUBLIC
+    return Visibility.NAMESPACE if namespaces <= {".", given.metadata.namespace} else None
 
 
 def _age(given: ServiceEntry) -> tuple[str, str, str]:

@@ -52,6 +52,14 @@ _LISTENERS = frozenset({OUTBOUND_PORT, INBOUND_PLAINTEXT_PORT, HBONE_PORT})
 _decoder = msgspec.json.Decoder(Sandbox)
 
 
+class RuleSettings(msgspec.Struct, frozen=True):
+    """Whether DNS questions of pods are captured that say nothing about it, and whether an agent that starts looks over
+    the rules of the pods that it finds captured."""
+
+    dns: bool = True
+    reconcile: bool = True
+
+
 class PodNames(Protocol):
     """DNS inside pods."""
 
@@ -81,6 +89,7 @@ class Enroller:
         complete: asyncio.Event,
         max_drain: float,
         probes: HostProbes | None = None,
+        rules: RuleSettings | None = None,
     ) -> None:
         self._client = client
         self._configuration = configuration
@@ -91,6 +100,7 @@ class Enroller:
         self._complete = complete
         self._max_drain = max_drain
         self._probes = probes
+        self._rules = rules or RuleSettings()
         self._sandboxes: dict[str, Sandbox] = {}
         self._turns: dict[str, _Turn] = {}
         self.transparent = False
@@ -149,10 +159,14 @@ class Enroller:
             known = self._sandboxes.get(sandbox.uid)
             if known is None:  # it ended or left the mesh meanwhile
                 return
-            sandbox = known
+            if self._rules.reconcile and known.dns != known.captures_dns(self._rules.dns):
+                self._change(known.uid, dns=not known.dns)
+            sandbox = self._sandboxes[sandbox.uid]
             if sandbox.dns:
                 await self._dns.start(sandbox)
-            if not sandbox.leaving and not await capture.is_redirected(sandbox.netns, sandbox.capture):
+            if not self._rules.reconcile or sandbox.leaving:
+                return
+            if not await capture.is_redirected(sandbox.netns, sandbox.capture):
                 _log.warning("the redirection of pod %s/%s was not as written: repaired", *sandbox.key)
                 await capture.redirect(sandbox.netns, sandbox.capture)
 
@@ -237,7 +251,9 @@ class Enroller:
             return
         if known is not None:
             await self._leave(known, self._configuration.remove)
-        sandbox = await asyncio.to_thread(checked, _described(sandbox, pod, started))
+        described = _described(sandbox, pod, started)
+        described = msgspec.structs.replace(described, dns=described.captures_dns(self._rules.dns))
+        sandbox = await asyncio.to_thread(checked, described)
         if not started and self.transparent:
             sandbox = await asyncio.to_thread(choice.chosen, sandbox, pod)
         if not started:
@@ -383,7 +399,7 @@ def _described(sandbox: Sandbox, pod: Pod, started: bool) -> Sandbox:
     return msgspec.structs.replace(
         sandbox,
         account=pod.spec.service_account_name,
-        dns=pod.captures_dns,
+        dns_wish=pod.dns_wish,
         dns_policy=pod.spec.dns_policy,
         nameservers=pod.spec.dns_config.nameservers,
         searches=pod.spec.dns_config.searches,

@@ -146,8 +146,9 @@ class Pod(msgspec.Struct, frozen=True):
         return MIRROR_ANNOTATION in self.metadata.annotations
 
     @property
-    def captures_dns(self) -> bool:
-        return self.metadata.annotations.get(DNS_CAPTURE_ANNOTATION, "true").lower() != "false"
+    def dns_wish(self) -> str:
+        """What the pod says of the capture of its DNS questions: `true`, `false`, or nothing."""
+        return self.metadata.annotations.get(DNS_CAPTURE_ANNOTATION, "").lower()
 
     @property
     def captures_inbound(self) -> bool:

@@ -31,6 +31,8 @@ class Sandbox(msgspec.Struct, frozen=True):
     device: int = 0
     inode: int = 0
     dns: bool = True
+    dns_wish: str | None = None
+    """Whether its DNS questions are captured, and what its annotation said of that; None in records that are older."""
     dns_policy: str = "ClusterFirst"
     nameservers: tuple[str, ...] = ()
     searches: tuple[str, ...] = ()
@@ -66,6 +68,12 @@ class Sandbox(msgspec.Struct, frozen=True):
             addresses=self.addresses,
             spared=self.spared,
         )
+
+    def captures_dns(self, default: bool) -> bool:
+        """Whether its DNS questions are to be captured, on a node where they are by `default`."""
+        if self.dns_wish is None:
+            return self.dns
+        return {"true": True, "false": False}.get(self.dns_wish, default)
 
     def is_also(self, other: "Sandbox") -> bool:
         """Whether both are one sandbox: by the runtime's name for it, or by the name of its pinned namespace (which
