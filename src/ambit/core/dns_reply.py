@@ -6,12 +6,14 @@ so nothing here raises: what is not understood is not an unfinished chain.
 """
 
 import struct
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address, IPv6Address
 
-from ambit.core.dns import CLASS_IN, Record, Type, label_text
+from ambit.core.dns import CLASS_IN, Record, Type, address_record, label_text
 
 _HEADER = 12
 _FIXED = struct.Struct("!HHIH")
-_MAX_RECORDS = 64
+_MAX_RECORDS = 256
 _MAX_ALIASES = 16
 """Longer chains are loops, or nothing a resolver would follow."""
 
@@ -19,41 +21,56 @@ _MAX_ALIASES = 16
 def unfinished_chain(reply: bytes, name: str) -> tuple[Record, ...]:
     """The aliases that lead from `name` to a name of which the reply has no other record; empty when the reply answers,
     has none, was truncated, or cannot be understood."""
+    records = read_answers(reply)
+    if records is None or reply[2] & 0x02 or any(each.type != Type.CNAME for each in records):
+        return ()
+    return chain(records, name)
+
+
+def chain(records: Iterable[Record], name: str) -> tuple[Record, ...]:
+    """Those of the aliases among these records that lead on from `name`, in turn; empty when they are too many."""
+    aliases: dict[str, Record] = {}
+    for record in records:
+        if record.type == Type.CNAME:
+            aliases.setdefault(record.name, record)
+    found: list[Record] = []
+    while name in aliases and len(found) < _MAX_ALIASES:
+        record = aliases.pop(name)
+        found.append(record)
+        name = str(record.data)
+    return () if name in aliases else tuple(found)
+
+
+def read_answers(reply: bytes) -> tuple[Record, ...] | None:
+    """The aliases and addresses among a reply's answers; None for what cannot be understood."""
     try:
-        return _chain(reply, name)
+        return tuple(_answers(reply))
     except (IndexError, struct.error, ValueError):
-        return ()
+        return None
 
 
-def _chain(reply: bytes, name: str) -> tuple[Record, ...]:
-    if len(reply) < _HEADER or not reply[2] & 0x80 or reply[2] & 0x02:
-        return ()
+def _answers(reply: bytes) -> Iterator[Record]:
+    if len(reply) < _HEADER or not reply[2] & 0x80:
+        raise ValueError("no reply")
     questions, answers = struct.unpack_from("!HH", reply, 4)
     if questions > 1 or answers > _MAX_RECORDS:
-        return ()
+        raise ValueError("more than anybody needs")
     position = _HEADER
     for _ in range(questions):
         _, position = _name(reply, position)
         position += 4
-    aliases: dict[str, Record] = {}
     for _ in range(answers):
         owner, position = _name(reply, position)
         kind, klass, ttl, length = _FIXED.unpack_from(reply, position)
         position += _FIXED.size
-        if position + length > len(reply):
+        data = reply[position : position + length]
+        if len(data) != length:
             raise ValueError("truncated")
         if klass == CLASS_IN and kind == Type.CNAME:
-            target, _ = _name(reply, position)
-            aliases.setdefault(owner, Record(owner, ttl, target, Type.CNAME))
-        elif kind in (Type.A, Type.AAAA):
-            return ()
+            yield Record(owner, ttl, _name(reply, position)[0], Type.CNAME)
+        elif klass == CLASS_IN and kind in (Type.A, Type.AAAA):
+            yield address_record(owner, ttl, IPv4Address(data) if kind == Type.A else IPv6Address(data))
         position += length
-    chain: list[Record] = []
-    while name in aliases and len(chain) < _MAX_ALIASES:
-        record = aliases.pop(name)
-        chain.append(record)
-        name = str(record.data)
-    return () if name in aliases else tuple(chain)
 
 
 def _name(data: bytes, position: int) -> tuple[str, int]:
