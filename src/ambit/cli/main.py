@@ -36,6 +36,7 @@ COMMANDS = {
         "ambit.cli.commands.why:command",
         "Why a connection from SRC to DST:PORT is allowed or denied.",
     ),
+    "dns": ("ambit.cli.commands.dns:command", "Names as captured pods see them."),
     "ps": ("ambit.cli.commands.ps:command", "List proxies, their versions and their sync state."),
     "workloads": (
         "ambit.cli.commands.proxy_state:workloads",

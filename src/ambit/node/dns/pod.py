@@ -70,15 +70,16 @@ class PodDns:
         port: int = DNS_PORT,
     ) -> None:
         self.client = client
+        self.view = view
+        self.settings = settings or Settings()
         self._netns = netns
-        self._view = view
-        self._settings = settings or Settings()
         self._on_resolved = on_resolved
         self._on_query = on_query
         self._on_forwarded = on_forwarded
         self._port = port
-        self.nameservers = tuple(nameservers)
-        self._forwarder = Forwarder(nameservers, self._open, self._settings.forward_timeout)
+        self.addresses = tuple(address for address, _ in nameservers)
+        """Of its nameservers."""
+        self._forwarder = Forwarder(nameservers, self._open, self.settings.forward_timeout)
         self._server: DnsServer | None = None
 
     async def start(self) -> None:
@@ -99,7 +100,7 @@ class PodDns:
             query = parse_query(data)
         except Malformed:
             return error_reply(data, Rcode.FORMERR)
-        resolution = answer(query, self.client, self._view, self._settings, random.shuffle)
+        resolution = answer(query, self.client, self.view, self.settings, random.shuffle)
         self._on_query(query.type, over_tcp)
         if resolution is None:
             return self._forward(query, data, over_tcp)
@@ -150,7 +151,7 @@ class PodDns:
             return error_reply(data, Rcode.SERVFAIL)
         if asks_for_addresses(query):
             chain = unfinished_chain(reply, query.name)
-            finished = chain and finish(query, chain, self.client, self._view, self._settings, random.shuffle)
+            finished = chain and finish(query, chain, self.client, self.view, self.settings, random.shuffle)
             if finished:
                 answered = self._answered(query, finished, data, over_tcp, authoritative=False)
                 return answered if answered is None or isinstance(answered, bytes) else await answered
@@ -159,7 +160,7 @@ class PodDns:
         return reply
 
     def _exists(self, query: Query) -> bool:
-        found = find(query.name, self.client, self._view, self._settings) if query.name else None
+        found = find(query.name, self.client, self.view, self.settings) if query.name else None
         return found is not None and not found.candidate.search
 
     def _open(self, family: int, kind: int) -> socket.socket:

@@ -10,9 +10,12 @@ from typing import Any
 import msgspec
 
 from ambit import __version__
+from ambit.core.dns import Malformed
 from ambit.core.errors import AmbitError
 from ambit.daemon.http import PROMETHEUS_TEXT, Handler, Request, Response, json_response, port_of, serve
+from ambit.model.service import Service
 from ambit.node.connections import Open, look
+from ambit.node.dns.explain import compare, explain
 from ambit.node.flows.record import Flow
 from ambit.node.process import NodeAgent
 from ambit.node.serve import dump, metrics
@@ -56,6 +59,7 @@ class Endpoints:
             "/config_dump": self._config_dump,
             "/connections": self._connections,
             "/certs": self._certs,
+            "/dns": self._dns,
             "/flows": self._flows,
             "/status": self._status,
             "/version": lambda _: json_response(self._versions()),
@@ -116,6 +120,29 @@ class Endpoints:
                 yield part
 
         return Response(content_type="application/json", stream=stream())
+
+    async def _dns(self, request: Request) -> Response:
+        """`?pod=NAMESPACE/NAME&name=…`: why that pod gets the answer that it gets; without a name, how the answers of
+        the mesh and of the pod's nameservers compare."""
+        agent = self._agent
+        asked = request.query.get("pod", "")
+        pod = next(
+            (each for each in agent.configuration.pods if f"{each.namespace}/{each.name}" == asked), None
+        )
+        proxy = agent.names.of(pod.uid) if pod is not None else None
+        if proxy is None:
+            why = (
+                "keeps its DNS to itself" if pod is not None else f"is not captured on {agent.settings.node}"
+            )
+            return json_response({"error": f"pod {asked} {why}"}, 404)
+        name = request.query.get("name", "")
+        try:
+            if name:
+                return json_response(await explain(name, proxy, map(str, proxy.addresses)))
+            services = (each for each in agent.state.addresses() if isinstance(each, Service))
+            return json_response(await compare(proxy, services))
+        except Malformed as problem:
+            return json_response({"error": str(problem)}, 400)
 
     def _versions(self) -> dict[str, str]:
         return {"version": __version__, "envoy": self._agent.supervisor.version}

@@ -1,0 +1,163 @@
+"""`ambit dns`: why a pod gets the answer that it gets, and where mesh and nameservers disagree."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
+
+import click
+
+from ambit.cli.access import cluster_options, open_client, run, with_client
+from ambit.cli.mesh import ask, ask_all, node_of, node_pods
+from ambit.cli.render.output import emit, emit_data, output_option, printable
+from ambit.core.errors import BadInput
+from ambit.kube.client import Client
+from ambit.kube.resource import PODS
+
+DIFFER = "differ"
+_namespace = click.option(
+    "-n", "--namespace", default="default", show_default=True, metavar="NAME", help="Of a pod without one."
+)
+
+
+@click.group("dns")
+def command() -> None:
+    """Names as captured pods see them."""
+
+
+@command.command("why")
+@click.argument("host", metavar="NAME")
+@click.option("--from", "pod", required=True, metavar="POD", help="Who asks: NAMESPACE/NAME, or NAME.")
+@_namespace
+@cluster_options
+@output_option
+def why(
+    host: str,
+    pod: str,
+    namespace: str,
+    name: str | None,
+    kubeconfig: str | None,
+    context: str | None,
+    output: str,
+) -> None:
+    """Why NAME is answered as it is when POD asks.
+
+    Shows each question of the pod's resolver, with its search domains, until one has an address: who answers it, which
+    object owns the name, why there is no address, and what the pod's nameservers say. Exits with 1 when there is no
+    address.
+    """
+
+    async def work(client: Client) -> Any:
+        return await _ask(client, _full(pod, namespace), {"name": host})
+
+    found = run(with_client(open_client(name, kubeconfig, context), work))
+    if output == "table":
+        for line in why_lines(found, _full(pod, namespace)):
+            click.echo(printable(line) if line else "")
+    else:
+        emit_data(found, output)
+    if not found["addresses"]:
+        sys.exit(1)
+
+
+@command.command("check")
+@click.option("--from", "pod", metavar="POD", help="Who asks.  [default: one captured pod of each node]")
+@_namespace
+@cluster_options
+@output_option
+def check(
+    pod: str | None,
+    namespace: str,
+    name: str | None,
+    kubeconfig: str | None,
+    context: str | None,
+    output: str,
+) -> None:
+    """Compare the mesh's answers with those of the pod's nameservers.
+
+    For every name of the mesh that POD may see. A Service that both know differently is a disagreement, and the exit
+    code 1; hosts of ServiceEntries are usually known to the mesh only. During changes of endpoints, headless Services
+    may differ for a moment.
+    """
+
+    async def work(client: Client) -> dict[str, Any]:
+        pods = [_full(pod, namespace)] if pod is not None else await _one_of_each_node(client)
+        answers = await asyncio.gather(*(_ask(client, each, {}) for each in pods))
+        return dict(zip(pods, answers, strict=True))
+
+    found = run(with_client(open_client(name, kubeconfig, context), work))
+    rows = [
+        [who, each["name"], each["owner"], each["verdict"], _joined(each["mesh"]), _said(each["nameserver"])]
+        for who, several in found.items()
+        for each in several
+    ]
+    emit(["POD", "NAME", "OWNER", "VERDICT", "MESH", "NAMESERVER"], rows, found, output)
+    if any(each["verdict"] == DIFFER for several in found.values() for each in several):
+        sys.exit(1)
+
+
+def why_lines(found: dict[str, Any], pod: str) -> Iterator[str]:
+    """An explanation as lines for people."""
+    addresses = _joined(found["addresses"]) if found["addresses"] else "no address"
+    yield f"{found['name']} from pod {pod}: {addresses}"
+    yield f"nameservers {_joined(found['nameservers'])}, search domains {_joined(found['searches'])}"
+    for step in found["steps"]:
+        search = f" (with search domain {step['search']})" if step.get("search") else ""
+        yield ""
+        yield f"{step['question']}{search}: {_by(step)}"
+        if step.get("owner"):
+            as_name = f", looked up as {step['asName']}" if step.get("asName") else ""
+            yield f"  owner: {step['owner']}, host {step['host']}{as_name}"
+        yield f"  addresses: {_joined(step.get('addresses', ()))}"
+        yield from (f"  {note}" for note in step.get("notes", ()))
+        yield f"  the nameservers say: {_said(step['nameserver'])}"
+
+
+def _by(step: dict[str, Any]) -> str:
+    match step["by"]:
+        case "mesh":
+            return "answered by the mesh"
+        case "nameserver":
+            return "passed on to the nameservers"
+        case _:
+            return "passed on to the nameservers, and none answers"
+
+
+def _said(said: dict[str, Any]) -> str:
+    if not said["rcode"]:
+        return "nothing"
+    aliases = [f"alias {alias}" for alias in said.get("aliases", ())]
+    return (
+        _joined([*aliases, *said.get("addresses", ())])
+        if said.get("addresses") or aliases
+        else ("no address" if said["rcode"] == "NOERROR" else said["rcode"])
+    )
+
+
+def _joined(texts: Any) -> str:
+    return ", ".join(texts) or "none"
+
+
+def _full(pod: str, namespace: str) -> str:
+    return pod if "/" in pod else f"{namespace}/{pod}"
+
+
+async def _one_of_each_node(client: Client) -> list[str]:
+    answers = await ask_all(client, await node_pods(client), "/status")
+    captured = [sorted(f"{each['namespace']}/{each['name']}" for each in view["pods"]) for _, view in answers]
+    chosen = [several[0] for several in captured if several]
+    if not chosen:
+        raise BadInput("no pod is captured", "label a namespace with istio.io/dataplane-mode=ambient")
+    return chosen
+
+
+async def _ask(client: Client, pod: str, query: dict[str, str]) -> Any:
+    """What the agent of the pod's node says. Raises BadInput for a pod that it does not answer."""
+    namespace, _, name = pod.partition("/")
+    node = node_of(await client.get(PODS, name, namespace))
+    (agent,) = await node_pods(client, node)
+    answer = await ask(client, agent, "/dns?" + urlencode({"pod": pod, **query}))
+    if isinstance(answer, dict) and "error" in answer:
+        raise BadInput(str(answer["error"]), "see docs/dns.md")
+    return answer
