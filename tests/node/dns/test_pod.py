@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from ambit.core.address import Address
 from ambit.core.dns import Rcode, Record, Type, encode_query, encode_reply, parse_query
 from ambit.model.service import Service
-from ambit.node.dns.answer import Client
+from ambit.node.dns.answer import Client, Settings
 from ambit.node.dns.forward import Forwarder
 from ambit.node.dns.pod import PodDns
 from ambit.node.dns.server import DnsServer, listen
@@ -249,6 +249,30 @@ async def test_nothing_that_a_nameserver_says_breaks_or_stays() -> None:
                 reply[:2], reply[12 : 12 + len(query.question)] = data[:2], query.question
                 await loop.sock_sendto(server, bytes(reply), peer)
                 assert (await waiting)[:2] == asked[:2]
+            assert proxy.waiting == 0
+        finally:
+            await proxy.close()
+
+
+@pytest.mark.netns
+@pytest.mark.feature("N27")
+async def test_nameservers_that_are_silent_cost_the_time_that_is_set() -> None:
+    """The question ends with SERVFAIL, after every one of them was asked."""
+    with (
+        closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as first,
+        closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as second,
+    ):
+        for server in (first, second):
+            server.bind(("127.0.0.1", 0))
+            server.setblocking(False)
+        nameservers = [(ip_address("127.0.0.1"), each.getsockname()[1]) for each in (first, second)]
+        settings = Settings(forward_timeout=0.2)
+        proxy = PodDns(Path("/proc/self/ns/net"), Client("default"), MESH, nameservers, settings=settings)
+        try:
+            reply = await replied(proxy, encode_query("nowhere.example", Type.A, 7), over_tcp=False)
+            assert (reply[:2], reply[3] & 15) == (b"\0\7", Rcode.SERVFAIL)
+            for server in (first, second):
+                assert b"nowhere" in server.recv(512)
             assert proxy.waiting == 0
         finally:
             await proxy.close()
