@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from ambit.cli.commands import flows
-from ambit.cli.commands.local_forward import add_forward
+from ambit.cli.commands.local_forward import add_forward, forward, named_service, port_number
 from ambit.cli.commands.local_image import words
 from ambit.core.errors import BadInput
 from ambit.kube.errors import NotFound
@@ -24,6 +24,43 @@ class Services:
         if name not in self.ports:
             raise NotFound(404, "NotFound", f'services "{name}" not found')
         return {"spec": {"ports": [{"port": port} for port in self.ports[name]]}}
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("web", ("web", "shop")),
+        ("svc/web", ("web", "shop")),
+        ("service/web.bank", ("web", "bank")),
+        ("web.bank.svc.cluster.local", ("web", "bank")),
+    ],
+)
+def test_a_service_by_the_names_that_kubectl_and_dns_have(typed: str, meant: tuple[str, str]) -> None:
+    assert named_service(typed, "shop") == meant
+    with pytest.raises(BadInput, match="is no service"):
+        named_service("deploy/web", "shop")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "number"), [("80", 80), ("http", 80), ("81", 81), ("https", None), ("", None)]
+)
+def test_a_port_by_number_or_name(wanted: str, number: int | None) -> None:
+    assert port_number({80: "http", 81: ""}, wanted) == number
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("add", "web", "x:80"), "'x' is no port of this machine"),
+        (("add", "web", "0:80"), "'0' is no port of this machine"),
+        (("add", "web", "8080:80", "--host-port", "9090"), "two ports of this machine are given"),
+        (("remove", "10.0.0.1:80"), "is no port of this machine"),
+    ],
+)
+def test_ports_of_this_machine_are_checked(words: tuple[str, ...], message: str) -> None:
+    result = CliRunner().invoke(forward, words)
+    assert isinstance(result.exception, BadInput)
+    assert message in result.exception.message
 
 
 def test_a_forward_to_nothing_says_what_there_is() -> None:

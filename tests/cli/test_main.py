@@ -13,6 +13,7 @@ from ambit.cli.access import running_state
 from ambit.cli.main import COMMANDS, ambit
 from ambit.core.errors import BadInput, EnvironmentProblem, NotRunning
 from ambit.local.instance.record import InstanceRecord, ProcessId, boot_id, write_record
+from ambit.local.instance.start import instance_lock
 from ambit.local.layout import StateDirectory
 
 
@@ -90,10 +91,12 @@ def test_places_that_nodes_cannot_have_are_refused_first(words: tuple[str, ...],
 
 def test_a_state_directory_that_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AMBIT_STATE", "/proc/nothing-here")
-    result = CliRunner().invoke(ambit, ["up", "--name", "nobody"])
-    assert isinstance(result.exception, EnvironmentProblem)
-    assert result.exception.message.startswith("cannot write the state directory")
-    assert "AMBIT_STATE" in result.exception.hint
+    with (
+        pytest.raises(EnvironmentProblem, match="cannot write the state directory") as caught,
+        instance_lock(StateDirectory.of("nobody")),
+    ):
+        pass
+    assert "AMBIT_STATE" in caught.value.hint
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1"])

@@ -11,9 +11,10 @@ from click.testing import CliRunner, Result
 from ambit.cli.commands.why import command
 from ambit.cli.confirmation import AGREES, DIFFERS, NONE, Confirmation, confirm
 from ambit.cli.live_objects import settings_of
-from ambit.cli.render.answer import answer_lines
+from ambit.cli.render.answer import _miss, answer_lines
 from ambit.core.errors import BadInput
 from ambit.insight.why import ALLOWED, DENIED, Answer, Ruling
+from ambit.policy.nearest import Miss
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SCOPES = str(GOLDEN / "compile" / "policy_scopes" / "in.yaml")
@@ -107,3 +108,14 @@ def test_settings_are_those_of_the_control_plane_s_command_line() -> None:
         "n1",
         "Kubernetes",
     )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        (("*",), "it is for callers without an identity (notPrincipals), here is a/b"),
+        (("a/b", "c/d"), "it is for all but a/b or c/d (notPrincipals), here is a/b"),
+    ],
+)
+def test_what_a_rule_leaves_out_is_said_plainly(wanted: tuple[str, ...], said: str) -> None:
+    assert _miss(Miss("notPrincipals", wanted, "a/b")) == said

@@ -162,6 +162,14 @@ def test_acceptance(status, reason, levels):
     assert status == "True" or "AMB0100 spec.x: is wrong" in said.message
 
 
+def test_a_dry_run_is_not_told_as_enforced():
+    origin = ObjectRef("AuthorizationPolicy", "a", "p")
+    said = accepted([Finding("AMB0204", Level.INFO, origin, "metadata", "dry run")])
+    assert (said.status, said.reason) == ("True", "Accepted")
+    assert said.message == "attached to ztunnel for a dry run: recorded, not enforced"
+    assert accepted(()).message == "attached to ztunnel"
+
+
 @pytest.mark.parametrize(
     ("status", "message", "progress"),
     [

@@ -15,10 +15,11 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
-from ambit.core.errors import AmbitError, EnvironmentProblem
+from ambit.core.errors import AmbitError, BadInput, EnvironmentProblem
 from ambit.core.identity import Identity
 from ambit.envoy import names
 from ambit.kube.client import Client
+from ambit.kube.errors import NotFound
 from ambit.kube.resource import NODES
 from ambit.node.capture import trial
 from ambit.node.capture.probes import HostProbes
@@ -441,10 +442,13 @@ async def _started(work: Awaitable[None]) -> None:
 
 
 async def locality(client: Client, node: str) -> tuple[str, str, str]:
-    """Region, zone and subzone from the Node's labels; empty when it cannot be read in time."""
+    """Region, zone and subzone from the Node's labels; empty when it cannot be read in time. Raises BadInput when there
+    is no such node."""
     try:
         async with asyncio.timeout(_NODE_TIMEOUT):
             found = await client.get(NODES, node)
+    except NotFound:
+        raise BadInput(f"the cluster has no node {node!r}", "type `kubectl get nodes`") from None
     except (AmbitError, TimeoutError) as problem:
         _log.warning("the labels of node %s are not known: %s", node, problem)
         return "", "", ""

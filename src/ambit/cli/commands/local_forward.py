@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import time
+from collections.abc import Mapping
 
 import click
 
@@ -26,14 +27,20 @@ def forward() -> None:
 @forward.command("add")
 @name_option
 @click.argument("service")
-@click.argument("port", type=click.IntRange(1, 65535))
-@click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of the service.")
+@click.argument("port", metavar="[HOST_PORT:]PORT")
+@click.option(
+    "-n", "--namespace", default="default", show_default=True, help="Of a service that is not NAME.NAMESPACE."
+)
 @click.option(
     "--host-port", type=click.IntRange(0, 65535), default=0, help="Port on 127.0.0.1; 0 takes a free one."
 )
-def add(name: str | None, service: str, port: int, namespace: str, host_port: int) -> None:
-    """Join 127.0.0.1:HOST_PORT to PORT of SERVICE, and print the address."""
-    chosen = host_port or free_port()
+def add(name: str | None, service: str, port: str, namespace: str, host_port: int) -> None:
+    """Join 127.0.0.1:HOST_PORT to PORT (a number or a name) of SERVICE, and print the address."""
+    service, namespace = named_service(service, namespace)
+    before, colon, port = port.rpartition(":")
+    if colon and host_port and _number(before) != host_port:
+        raise BadInput(f"two ports of this machine are given, {before} and {host_port}", "give one of them")
+    chosen = (_number(before) if colon else host_port) or free_port()
     run(
         with_client(
             laptop_client(name),
@@ -45,9 +52,10 @@ def add(name: str | None, service: str, port: int, namespace: str, host_port: in
 
 @forward.command("remove")
 @name_option
-@click.argument("host_port", type=click.IntRange(1, 65535))
-def remove(name: str | None, host_port: int) -> None:
-    """Stop forwarding a port of this machine."""
+@click.argument("address", metavar="HOST_PORT")
+def remove(name: str | None, address: str) -> None:
+    """Stop forwarding a port of this machine, with or without the address before it."""
+    host_port = _number(address.removeprefix("127.0.0.1:").removeprefix("localhost:"))
 
     async def work(client: Client) -> None:
         wanted = await read_entries(client, CONFIG_MAP, KEY)
@@ -72,20 +80,42 @@ def list_forwards(name: str | None, output: str) -> None:
     emit(["ADDRESS", "NAMESPACE", "SERVICE", "PORT"], rows, wanted, output)
 
 
-async def add_forward(client: Client, namespace: str, service: str, port: int, host_port: int) -> None:
-    """Ask for a forward and wait until the port answers. Raises BadInput, NotRunning."""
+def named_service(text: str, namespace: str) -> tuple[str, str]:
+    """Name and namespace of `NAME`, `NAME.NAMESPACE[.svc…]`, with `svc/` before it or not. Raises BadInput."""
+    kind, slash, rest = text.rpartition("/")
+    if slash and kind not in ("svc", "service", "services"):
+        raise BadInput(f"{text!r} is no service", "give its name; another namespace: -n, or NAME.NAMESPACE")
+    service, dot, domain = rest.partition(".")
+    return service, domain.partition(".")[0] if dot else namespace
+
+
+def port_number(ports: Mapping[int, str], wanted: str) -> int | None:
+    """The port with that number or name; None when there is none. `ports`: names by numbers, empty where unnamed."""
+    return next((each for each, name in ports.items() if wanted and wanted in (str(each), name)), None)
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise BadInput(f"{text!r} is no port of this machine", "a number from 1 to 65535")
+    return int(text)
+
+
+async def add_forward(client: Client, namespace: str, service: str, port: int | str, host_port: int) -> None:
+    """Ask for a forward of a port, by number or name, and wait until it answers. Raises BadInput, NotRunning."""
     try:
         found = await client.get(SERVICES, service, namespace)
     except NotFound as problem:
         hint = "type `kubectl get services -A`; another namespace: -n"
         raise BadInput(f"no service {namespace}/{service}", hint) from problem
-    ports = [int(each["port"]) for each in found["spec"].get("ports", ())]
-    if port not in ports:
+    ports = {int(each["port"]): str(each.get("name") or "") for each in found["spec"].get("ports", ())}
+    number = port_number(ports, str(port))
+    if number is None:
+        known = ", ".join(f"{each} ({name})" if name else str(each) for each, name in ports.items())
         raise BadInput(
             f"service {namespace}/{service} has no port {port}",
-            f"it has: {', '.join(map(str, ports)) or 'none'}",
+            f"it has: {known or 'none'}",
         )
-    entry = {"namespace": namespace, "service": service, "port": port, "hostPort": host_port}
+    entry = {"namespace": namespace, "service": service, "port": number, "hostPort": host_port}
     await write_entries(
         client,
         CONFIG_MAP,

@@ -11,9 +11,10 @@ from ambit.core.identity import Identity
 from ambit.core.names import CONVERTED_STRICT_POLICY
 from ambit.ingest.istio.peer import CONVERTED_PREFIX
 from ambit.insight.why import ALLOWED, REFUSED, Answer, Otherwise, Ruling
-from ambit.policy.decide import NO_ALLOW_MATCHED
+from ambit.policy.decide import NO_ALLOW_MATCHED, Reason
 from ambit.policy.nearest import Miss
 
+_BY_RULE = (Reason.ALLOWED_BY_RULE.value, Reason.DENIED_BY_RULE.value)
 _COLOURS = {ALLOWED: "green"}
 
 
@@ -44,7 +45,9 @@ def _ruling(ruling: Ruling) -> Iterator[str]:
     by = f" by {ruling.rule}" if ruling.rule not in ("", NO_ALLOW_MATCHED) else ""
     converted = ruling.rule.partition("/")[2].startswith((CONVERTED_STRICT_POLICY, CONVERTED_PREFIX))
     strict = ", because mutual TLS is STRICT" if converted else ""
-    yield f"{ruling.verdict}{by}: {ruling.reason}{strict}"
+    # The rule's own name says as much.
+    reason = "" if by and ruling.reason in _BY_RULE else f": {ruling.reason}"
+    yield f"{ruling.verdict}{by}{reason}{strict}"
     if ruling.without:
         yield f"without that rule it would be {ruling.without}"
     if ruling.nearest is not None:
@@ -68,7 +71,8 @@ def _miss(miss: Miss) -> str:
         return "nothing can match it"
     wanted = " or ".join(miss.wanted)
     if miss.field.startswith("not"):
-        return f"{miss.field} {wanted} excludes {miss.actual}"
+        others = "callers without an identity" if wanted == "*" else f"all but {wanted}"
+        return f"it is for {others} ({miss.field}), here is {miss.actual}"
     return f"{miss.field} must be {wanted}, here {miss.actual or 'there is none'}"
 
 
