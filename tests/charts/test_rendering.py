@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ambit import __version__
 from ambit.cli.helm import umbrella_chart
@@ -137,3 +138,14 @@ def test_values_of_all_charts_agree() -> None:
         assert schema["properties"]["global"] == umbrella["global"]
         mine, there = ({**each["properties"], "global": None} for each in (schema, umbrella[name]))
         assert mine == there
+
+
+@pytest.mark.feature("F72")
+@pytest.mark.parametrize("name", list(CASES))
+def test_no_pod_of_the_mesh_shares_the_hosts_network(name: str) -> None:
+    objects = list(yaml.safe_load_all((GOLDEN / f"{name}.yaml").read_text()))
+    templates = [
+        each["spec"]["template"]["spec"] for each in objects if each["kind"] in ("DaemonSet", "Deployment")
+    ]
+    assert templates
+    assert [each for each in templates if each.get("hostNetwork") or each.get("hostPID")] == []

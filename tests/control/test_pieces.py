@@ -87,11 +87,13 @@ def test_metrics_text():
     counters.declare("a_total", "What it is.")
     counters.count("a_total", type='q"uote')
     counters.count("a_total", 2, type="x", more="y")
+    counters.count("a_total", 12_345_678, type="many")
     assert counters.render().splitlines() == [
         "# HELP a_total What it is.",
         "# TYPE a_total counter",
         'a_total{type="q\\"uote"} 1',
         'a_total{more="y",type="x"} 2',
+        'a_total{type="many"} 12345678',
     ]
 
 

@@ -111,7 +111,7 @@ def probes(kubernetes: Kubernetes, namespace: str) -> Counter[tuple[str, str]]:
     return counted
 
 
-@pytest.mark.feature("F16")
+@pytest.mark.feature("F16", "F72")
 def test_probes_pass(kubernetes: Kubernetes, namespace: str) -> None:
     """One a second of each kind, under STRICT: none fails, so the pod stays ready and is not restarted."""
     kubernetes.wait("STRICT is enforced", lambda: not asked(kubernetes, namespace, "outsider"))

@@ -26,6 +26,9 @@ from ambit.xds.store import Changed, Publication, Store
 log = logging.getLogger("ambit.control.discovery")
 
 PUSHED = "ambit_xds_responses_total"
+PUSHED_AS_ISTIOD = "pilot_xds_pushes"
+"""The same under the name, and with the types, that dashboards of Istio ask for."""
+_SHORT_TYPES = {ADDRESS_TYPE: "wds", AUTHORIZATION_TYPE: "wads"}
 ANSWERED = "ambit_xds_answers_total"
 REFUSED = "ambit_xds_refused_total"
 PREREQUISITE_WAIT = 1.0
@@ -102,6 +105,7 @@ class Discovery:
         self.on_caller: Callable[[str], None] = lambda _: None
         """Called with the other end of a connection whose caller is a node agent."""
         counters.declare(PUSHED, "Responses sent, by type.")
+        counters.declare(PUSHED_AS_ISTIOD, "Responses sent, by type, as istiod counts them.")
         counters.declare(ANSWERED, "Acknowledgements (ack) and rejections (nack) received, by type.")
         counters.declare(REFUSED, "Streams refused, by gRPC status.")
 
@@ -266,6 +270,7 @@ class Discovery:
             while stream.outbox and not stream.ended:
                 response = stream.outbox.popleft()
                 self._counters.count(PUSHED, type=response.type_url)
+                self._counters.count(PUSHED_AS_ISTIOD, type=_SHORT_TYPES.get(response.type_url, ""))
                 if len(response.resources) < wire.LONG:
                     await context.write(wire.encode_response(response))
                     continue

@@ -36,7 +36,7 @@ def family(name: str, kind: str, text: str, samples: Iterable[tuple[Labels, floa
     lines = [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
     for labels, value in samples:
         shown = ",".join(f'{key}="{_escape(text)}"' for key, text in labels)
-        lines.append(f"{name}{{{shown}}} {value:g}" if shown else f"{name} {value:g}")
+        lines.append(f"{name}{{{shown}}} {value:.15g}" if shown else f"{name} {value:.15g}")
     return lines
 
 

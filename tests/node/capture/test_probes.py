@@ -128,6 +128,7 @@ async def test_a_pod_cannot_pretend_to_be_a_probe(pair: Pair) -> None:
         assert not await asyncio.to_thread(arrives)
 
 
+@pytest.mark.feature("N19")
 async def test_the_table_follows_pods_and_is_put_back(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "_LOOK_SECONDS", 0.02)
     netns, host = str(pair.node), HostProbes(str(pair.node))

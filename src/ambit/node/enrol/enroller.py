@@ -102,6 +102,7 @@ class Enroller:
         self._probes = probes
         self._rules = rules or RuleSettings()
         self._sandboxes: dict[str, Sandbox] = {}
+        self._unreviewed = set[str]()
         self._turns: dict[str, _Turn] = {}
         self.transparent = False
         """Whether pods that start are captured without NAT, where that is possible."""
@@ -131,6 +132,10 @@ class Enroller:
             left = tuple(each for each in sandbox.open_before if each in still)
             self._sandboxes[uid] = msgspec.structs.replace(sandbox, open_before=left)
 
+    def is_reviewed(self, uid: str) -> bool:
+        """Whether this agent has captured the pod itself, or has looked at what it found captured."""
+        return uid not in self._unreviewed
+
     def restore(self) -> list[Sandbox]:
         """Takes back the pods of the agent's former life whose namespaces still exist.
 
@@ -146,6 +151,7 @@ class Enroller:
                 self._forget(uid)
                 continue
             self._sandboxes[uid] = sandbox
+            self._unreviewed.add(uid)
             pod = self._local(sandbox)
             self._certificates.want(pod.identity)
             self._configuration.add(pod)
@@ -247,7 +253,10 @@ class Enroller:
                 known = msgspec.structs.replace(known, spared=known.transparent)
                 await capture.redirect(known.netns, known.capture)
                 self._change(known.uid, leaving=0.0, spared=known.spared, open_before=await _open_now(known))
-            await self._annotate(known, REDIRECTION_ENABLED)
+            if known.uid in self._unreviewed:
+                await self._review(self._sandboxes[known.uid], pod)
+            if known.leaving or not pod.annotated:
+                await self._annotate(known, REDIRECTION_ENABLED)
             return
         if known is not None:
             await self._leave(known, self._configuration.remove)
@@ -285,6 +294,22 @@ class Enroller:
         await self._annotate(sandbox, REDIRECTION_ENABLED)
         _log.info("pod %s/%s is in the mesh as %s", *sandbox.key, local.identity)
 
+    async def _review(self, sandbox: Sandbox, pod: Pod) -> None:
+        """What a pod asks for in other ways than by labels counts from its capture on. A change of it while the pod
+        runs waits for the next agent, which finds it here."""
+        now = _described(sandbox, pod, started=True)
+        if now != sandbox:
+            if now.dns:
+                await self._dns.start(now)
+            if self._probes is not None:
+                await self._probes.admit(now.uid, now.addresses, _probed(now))
+            await capture.redirect(now.netns, now.capture)
+            if not now.dns:
+                await self._dns.stop(now.uid)
+            self._store(now)
+            _log.info("pod %s/%s is captured as its annotations say now", *now.key)
+        self._unreviewed.discard(now.uid)
+
     async def _undo(self, sandbox: Sandbox) -> None:
         """Back to before, without waiting for Envoy."""
         self._configuration.release(self._local(sandbox).key)
@@ -308,6 +333,7 @@ class Enroller:
 
     def _drop(self, sandbox: Sandbox) -> None:
         self._sandboxes.pop(sandbox.uid, None)
+        self._unreviewed.discard(sandbox.uid)
         if self._probes is not None:
             self._probes.dismiss(sandbox.uid)
         self._forget(sandbox.uid)

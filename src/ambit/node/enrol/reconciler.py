@@ -114,7 +114,11 @@ class Reconciler:
             return
         if wanted(pod, self._namespaces.items.get(("", key[0]))):
             if pod.running and (
-                known is None or known.leaving or not pod.annotated or not known.same_namespace()
+                known is None
+                or known.leaving
+                or not pod.annotated
+                or not known.same_namespace()
+                or not self._enroller.is_reviewed(pod.uid)
             ):
                 await self._capture(pod)
         elif captured and not await self._enroller.unenrol(pod.uid):
