@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from ambit.testing.mesh import Mesh
-from tests.mesh.inside import in_pod, rules
+from tests.mesh.inside import LIST_RULES, in_namespaces, in_pod
 from tests.mesh.pods import make_namespace, pod
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
@@ -14,26 +14,34 @@ DNS_CAPTURE = "ambient.istio.io/dns-capture"
 BYPASS_INBOUND = "ambient.istio.io/bypass-inbound-capture"
 
 
+ASKING = {
+    "loud": {},
+    "quiet": {DNS_CAPTURE: "false"},
+    "open": {BYPASS_INBOUND: "true"},
+    "emptied": {},
+    "robbed": {},
+}
+
+
 @pytest.fixture
 def running(mesh: Mesh) -> Iterator[str]:
-    """Captured pods of one node: `loud`, and `quiet` and `open`, which ask for less from the start."""
+    """Captured pods of one node, some of which ask for less from the start."""
     with make_namespace(mesh) as name:
-        made = {
-            each: pod(each, mesh.nodes[0], ["sleep", "3600"], namespace=name)
-            for each in ("loud", "quiet", "open")
-        }
-        made["quiet"]["metadata"]["annotations"] = {DNS_CAPTURE: "false"}
-        made["open"]["metadata"]["annotations"] = {BYPASS_INBOUND: "true"}
+        made = {each: pod(each, mesh.nodes[0], ["sleep", "3600"], namespace=name) for each in ASKING}
+        for each, annotations in ASKING.items():
+            made[each]["metadata"]["annotations"] = annotations
         mesh.apply(list(made.values()))
         mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod", "--all", "--timeout=60s")
         yield name
 
 
-def captured_as(mesh: Mesh, namespace: str, name: str) -> str:
-    """Its rules, whatever its addresses are."""
-    found = rules(mesh, namespace, name)
-    for address in mesh.pod_addresses(namespace, name):
-        found = found.replace(address, "own")
+def captured_as(mesh: Mesh, addresses: dict[str, tuple[str, ...]]) -> dict[str, str]:
+    """The rules of every pod, whatever its addresses are."""
+    listed = in_namespaces(mesh, mesh.nodes[0], [own[0] for own in addresses.values()], *LIST_RULES)
+    found = dict(zip(addresses, listed, strict=True))
+    for name, own in addresses.items():
+        for address in own:
+            found[name] = found[name].replace(address, "own")
     return found
 
 
@@ -42,31 +50,27 @@ def containers(mesh: Mesh, namespace: str) -> str:
     return mesh.kubectl("get", "pods", "-n", namespace, "-o", path).stdout
 
 
-@pytest.mark.feature("F57", "N1")
-def test_rules_that_somebody_changed_are_put_back(mesh: Mesh, running: str) -> None:
-    before, started = rules(mesh, running, "loud"), containers(mesh, running)
-    assert in_pod(mesh, running, "loud", "nft", "list", "tables") == "table inet ambit\n"
-    for word in ("flush", "delete"):
-        in_pod(mesh, running, "loud", "nft", word, "table", "inet", "ambit")
-        assert rules(mesh, running, "loud") != before
-        mesh.kill("node agent", mesh.nodes[0])
-        mesh.wait("the rules are as before", lambda: rules(mesh, running, "loud") == before)
-    assert containers(mesh, running) == started
-
-
-@pytest.mark.feature("F46", "N1")
-def test_what_a_running_pods_annotations_ask_for_counts_from_the_next_agent_on(
+@pytest.mark.feature("F46", "F57", "N1")
+def test_the_next_agent_puts_rules_right_and_sees_what_annotations_ask_for_now(
     mesh: Mesh, running: str
 ) -> None:
-    loud, quiet, open_ = (captured_as(mesh, running, name) for name in ("loud", "quiet", "open"))
+    addresses = {name: mesh.pod_addresses(running, name) for name in ASKING}
+    before = captured_as(mesh, addresses)
+    loud, quiet, open_ = (before[name] for name in ("loud", "quiet", "open"))
     assert len({loud, quiet, open_}) == 3
+    assert before["emptied"] == before["robbed"] == loud
     started = containers(mesh, running)
+    in_pod(mesh, running, "emptied", "nft", "flush", "table", "inet", "ambit")
+    in_pod(mesh, running, "robbed", "nft", "delete", "table", "inet", "ambit")
     mesh.kubectl("annotate", "pod", "quiet", "-n", running, f"{DNS_CAPTURE}-")
     mesh.kubectl("annotate", "pod", "loud", "-n", running, f"{BYPASS_INBOUND}=true")
     mesh.kubectl("annotate", "pod", "open", "-n", running, f"{BYPASS_INBOUND}-", f"{DNS_CAPTURE}=false")
-    assert captured_as(mesh, running, "quiet") == quiet
-    assert captured_as(mesh, running, "loud") == loud
+    meanwhile = captured_as(mesh, addresses)
+    assert {name for name in ASKING if meanwhile[name] == before[name]} == {"loud", "quiet", "open"}
     mesh.kill("node agent", mesh.nodes[0])
-    for name, wanted in (("quiet", loud), ("loud", open_), ("open", quiet)):
-        mesh.wait("it is captured anew", lambda: captured_as(mesh, running, name) == wanted)  # noqa: B023
+    wanted = {"loud": open_, "quiet": loud, "open": quiet, "emptied": loud, "robbed": loud}
+    mesh.wait(
+        "every pod is captured as it should be",
+        lambda: captured_as(mesh, addresses) == wanted,
+    )
     assert containers(mesh, running) == started
