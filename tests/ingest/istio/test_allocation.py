@@ -17,6 +17,8 @@ from ambit.objects.networking import (
 
 TINY = (ipaddress.ip_network("192.0.2.0/29"), ipaddress.ip_network("2001:db8::/125"))
 """Six addresses of each kind."""
+ROOMY = (ipaddress.ip_network("192.0.2.0/27"), ipaddress.ip_network("2001:db8::/123"))
+"""Thirty: more than three entries of three hosts can claim, old claims and new ones."""
 
 
 def entry(
@@ -154,7 +156,7 @@ def test_no_address_is_held_twice_and_a_written_status_is_final(
     taken: list[tuple[str, str, list[str], int]],
 ) -> None:
     """Whatever comes, in any order, with statuses written late or copied from others."""
-    book = AddressBook(TINY)
+    book = AddressBook(ROOMY)
     known: dict[str, ServiceEntry] = {}
     for name, step, several, born in taken:
         key = f"shop/{name}"
@@ -189,7 +191,7 @@ def test_no_address_is_held_twice_and_a_written_status_is_final(
     }
     everything = [value for found in final.values() for value in values(found)]
     assert len(everything) == len(set(everything))
-    successor = AddressBook(TINY)
+    successor = AddressBook(ROOMY)
     for each in known.values():
         successor.note(each)
     assert {key: set(successor.wanted(key)) for key in known} == {key: set(final[key]) for key in known}
