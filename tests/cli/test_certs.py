@@ -5,7 +5,7 @@ import datetime as dt
 import pytest
 
 from ambit.cli.authority import problems
-from ambit.cli.commands.certs import COLUMNS, rows, summary
+from ambit.cli.commands.certs import COLUMNS, of_namespace, rows, summary
 from ambit.cli.commands.control import _lifetime
 from ambit.core.errors import BadInput
 
@@ -152,3 +152,10 @@ def test_lifetimes(text: str, seconds: int) -> None:
 def test_what_is_no_lifetime(text: str) -> None:
     with pytest.raises(BadInput):
         _lifetime(text)
+
+
+def test_certificates_of_one_namespace() -> None:
+    dump = {"certificates": [{"identity": f"spiffe://cluster.local/ns/{name}/sa/a"} for name in ("a", "b")]}
+    assert of_namespace(dump, None) is dump
+    assert of_namespace(dump, "b")["certificates"] == dump["certificates"][1:]
+    assert of_namespace(dump, "c")["certificates"] == []

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from ambit.cli.access import running_state
 from ambit.cli.main import COMMANDS, ambit
-from ambit.core.errors import BadInput, EnvironmentProblem, NotRunning
+from ambit.core.errors import AmbitError, BadInput, EnvironmentProblem, NotRunning
 from ambit.local.instance.record import InstanceRecord, ProcessId, boot_id, write_record
 from ambit.local.instance.start import instance_lock
 from ambit.local.layout import StateDirectory
@@ -24,8 +24,20 @@ def test_a_misspelt_command_is_guessed(typed: str, meant: str) -> None:
     assert f"No such command '{typed}'. Did you mean '{meant}'?" in result.output
 
 
+def test_logs_are_kubectl_s() -> None:
+    result = CliRunner().invoke(ambit, ["logs"])
+    assert result.exit_code == click.UsageError.exit_code
+    assert "kubectl -n ambit-system logs -l app=ztunnel" in result.output
+
+
 @pytest.mark.parametrize(
-    ("typed", "here"), [("proxy-status", "ambit ps"), ("help", "ambit --help"), ("analyze", "ambit check")]
+    ("typed", "here"),
+    [
+        ("proxy-status", "ambit ps"),
+        ("help", "ambit --help"),
+        ("analyze", "ambit check"),
+        ("stat", "ambit flows` or `ambit connections"),
+    ],
 )
 def test_what_other_tools_call_it_is_answered_with_ours(typed: str, here: str) -> None:
     result = CliRunner().invoke(ambit, [typed])
@@ -137,3 +149,10 @@ def test_an_instance_that_does_not_run_names_those_that_do(
     with pytest.raises(NotRunning) as caught:
         running_state("one")
     assert caught.value.hint == "type `ambit up --name one`; running: two (choose one with --name)"
+
+
+@pytest.mark.parametrize("words", ["workloads", "services", "policies", "connections", "certs", "flows"])
+def test_all_namespaces_may_be_said_as_to_kubectl(words: str) -> None:
+    result = CliRunner().invoke(ambit, [words, "-A", "--kubeconfig", "/nowhere"])
+    assert isinstance(result.exception, AmbitError), result.output
+    assert "/nowhere" in result.exception.message

@@ -38,6 +38,13 @@ def cluster_options(function: Function) -> Function:
     return function
 
 
+def all_namespaces(function: Function) -> Function:
+    """`-A`, as typed to kubectl, of a command that shows all namespaces when none is named."""
+    return click.option(
+        "-A", "--all-namespaces", "everywhere", is_flag=True, help="Of all namespaces, as without -n."
+    )(function)
+
+
 def instance_state(name: str | None) -> StateDirectory:
     """The state directory of a named instance. Raises BadInput for a name that is no file name."""
     chosen = name or DEFAULT_NAME

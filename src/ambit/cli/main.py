@@ -101,6 +101,12 @@ class _ReaderGone(Exception):
     """Whoever reads standard output has seen enough."""
 
 
+LOGS = (
+    "Type `kubectl -n ambit-system logs -l app=ztunnel` (node agents) or `-l app=istiod` (control plane); "
+    "on a laptop also `ambit local logs`."
+)
+
+
 @contextlib.contextmanager
 def _reading() -> Iterator[None]:
     """Takes it before click makes a failure of it. Raises _ReaderGone."""
@@ -131,6 +137,8 @@ class LazyGroup(click.Group):
             raise click.UsageError(
                 f"No such command '{args[0]}'. Here it is `ambit {ELSEWHERE[args[0]]}`.", ctx
             )
+        if args and args[0] == "logs":
+            raise click.UsageError(f"No such command 'logs'. {LOGS}", ctx)
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             raise click.NoSuchCommand(args[0], possibilities=COMMANDS, ctx=ctx)
         return super().resolve_command(ctx, args)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ambit.cli.access import cluster_options, open_client, run, with_client
+from ambit.cli.access import all_namespaces, cluster_options, open_client, run, with_client
 from ambit.cli.authority import read_trust
 from ambit.cli.mesh import ask_all, node_of, node_pods
 from ambit.cli.render.output import emit, emit_data, output_option
@@ -25,6 +25,8 @@ in."""
 @click.group("certs", invoke_without_command=True)
 @cluster_options
 @click.option("--node", default=None, metavar="NODE", help="Ask the proxy of this node.")
+@click.option("-n", "--namespace", default=None, metavar="NAME", help="Only of this namespace.")
+@all_namespaces
 @output_option
 @click.pass_context
 def command(
@@ -33,6 +35,8 @@ def command(
     kubeconfig: str | None,
     context: str | None,
     node: str | None,
+    namespace: str | None,
+    everywhere: bool,
     output: str,
 ) -> None:
     """Certificates of the workloads on each node, and when they end."""
@@ -40,11 +44,20 @@ def command(
         return
 
     async def work(client: Client) -> list[tuple[dict[str, Any], Any]]:
-        return await ask_all(client, await node_pods(client, node), "/config_dump")
+        answers = await ask_all(client, await node_pods(client, node), "/config_dump")
+        return [(pod, of_namespace(dump, None if everywhere else namespace)) for pod, dump in answers]
 
     answers = run(with_client(open_client(name, kubeconfig, context), work))
     found = sorted([node_of(pod), *row] for pod, dump in answers for row in rows(dump, time.time()))
     emit(COLUMNS, found, {node_of(pod): dump["certificates"] for pod, dump in answers}, output)
+
+
+def of_namespace(dump: dict[str, Any], namespace: str | None) -> dict[str, Any]:
+    """Only the certificates of identities of a namespace, when one is named."""
+    if namespace is None:
+        return dump
+    within = f"/ns/{namespace}/sa/"
+    return {"certificates": [each for each in dump["certificates"] if within in each["identity"]]}
 
 
 def rows(dump: dict[str, Any], now: float) -> Iterable[list[str]]:

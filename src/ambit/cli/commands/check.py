@@ -32,7 +32,7 @@ LOOK_AGAIN = 0.5
     type=click.Choice(["table", "short", "json", "yaml"]),
     default="table",
     show_default=True,
-    help="Output format.",
+    help="Output format; short: only what does not hold.",
 )
 def command(
     name: str | None, kubeconfig: str | None, context: str | None, pre: bool, wait: float, output: str

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import click
 import msgspec
 
-from ambit.cli.access import cluster_options, open_client, run, with_client
+from ambit.cli.access import all_namespaces, cluster_options, open_client, run, with_client
 from ambit.cli.mesh import node_of, node_pods, read_flows, stream
 from ambit.cli.render.flow_line import flow_line
 from ambit.cli.render.output import FORMATS
@@ -38,6 +38,7 @@ _LAST, _ALL = 20, 1_000_000
     "--since", default=None, type=Since(), metavar="WHEN", help="Only what ended since: 5m, 1h30m, or a time."
 )
 @click.option("-n", "--namespace", default=None, metavar="NAME", help="Only from or to this namespace.")
+@all_namespaces
 @click.option(
     "--pod", default=None, metavar="TEXT", help="Only from or to a pod with this in NAMESPACE/NAME."
 )
@@ -77,6 +78,7 @@ def command(
     denied: bool,
     verdict: str | None,
     node: str | None,
+    everywhere: bool,
     output: str,
     **choice: str | int | None,
 ) -> None:
@@ -84,6 +86,8 @@ def command(
 
     if denied and verdict not in (None, "denied"):
         raise BadInput(f"--denied and --verdict {verdict} exclude each other", "give one of them")
+    if everywhere:
+        choice["namespace"] = None
     choice |= {"from": choice.pop("source"), "to": choice.pop("destination")}
     query = _query({**choice, "since": since, "verdict": "denied" if denied else verdict})
     if last is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ambit.cli.access import cluster_options, open_client, run, with_client
+from ambit.cli.access import all_namespaces, cluster_options, open_client, run, with_client
 from ambit.cli.mesh import ask_all, node_of, node_pods
 from ambit.cli.render.output import emit, output_option
 from ambit.kube.client import Client
@@ -30,6 +30,7 @@ def _view(
     @cluster_options
     @click.option("--node", default=None, metavar="NODE", help="Ask the proxy of this node.")
     @click.option("-n", "--namespace", default=None, metavar="NAME", help="Only of this namespace.")
+    @all_namespaces
     @output_option
     def view(
         name: str | None,
@@ -37,8 +38,11 @@ def _view(
         context: str | None,
         node: str | None,
         namespace: str | None,
+        everywhere: bool,
         output: str,
     ) -> None:
+        namespace = None if everywhere else namespace
+
         async def work(client: Client) -> list[tuple[dict[str, Any], Any]]:
             pods = await node_pods(client, node)
             answers = await ask_all(client, pods if every_node or node else pods[:1], "/config_dump")
