@@ -106,6 +106,9 @@ async def test_a_restarted_agent_takes_everything_back(world: World) -> None:
     held = await asyncio.to_thread(client.connect, server.four, 8080)
     node = world.nodes["node1"]
     assert node.agent is not None
+    while node.agent.configuration.destinations < 2:
+        # Later connections go straight into a tunnel, which is another question than the first one's.
+        assert await client.says(server) == f"{client.four} 2"
     before = node.agent.supervisor.status.current
     await node.stop()
     assert await client.says(server) == f"{client.four} 2"
@@ -125,12 +128,12 @@ async def test_pods_keep_their_dns_until_their_rules_are_looked_over(world: Worl
     node = await world.node("node1", dns_capture=False)
     old = await world.pod("old", node)
     assert await capture.is_redirected(str(old.netns), Capture(dns=False))
-    agent = await again(node, [old], dns_capture=True, reconcile=False)
+    agent = await again(node, dns_capture=True, reconcile=False)
     new = await world.pod("new", node)
     assert await capture.is_redirected(str(new.netns), Capture())
     assert await capture.is_redirected(str(old.netns), Capture(dns=False))
     assert agent.names.of(old.uid) is None
-    agent = await again(node, [old, new], dns_capture=True, reconcile=True)
+    agent = await again(node, dns_capture=True, reconcile=True)
     for _ in range(1000):
         if await capture.is_redirected(str(old.netns), Capture()):
             break
@@ -140,12 +143,10 @@ async def test_pods_keep_their_dns_until_their_rules_are_looked_over(world: Worl
     assert agent.names.of(old.uid) is not None
 
 
-async def again(node: Node, pods: list[Pod], **settings: object) -> NodeAgent:
+async def again(node: Node, **settings: object) -> NodeAgent:
     """The agent ends and starts with other settings."""
     assert node.agent is not None
     await node.stop()
-    for pod in pods:
-        await node.agent.names.stop(pod.uid)  # with a process its sockets would end
     node.more = settings
     return await node.start()
 

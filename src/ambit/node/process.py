@@ -210,6 +210,7 @@ class NodeAgent:
             self.configuration.begin()
             self.trust.restore()
             restored = self.enroller.restore()
+            stack.push_async_callback(self.names.close)
             await self.logs.start()
             stack.callback(self.logs.stop)
             await self.server.start()

@@ -105,6 +105,10 @@ class MeshNames:
         if proxy is not None:
             await proxy.close()
 
+    async def close(self) -> None:
+        for uid in tuple(self._proxies):
+            await self.stop(uid)
+
     def of(self, uid: str) -> PodDns | None:
         """The proxy of a captured pod; None when there is none."""
         return self._proxies.get(uid)
