@@ -6,6 +6,7 @@ after a refused connection or an ended stream are doubled from 20 ms to 15 s, an
 
 import asyncio
 import contextlib
+import functools
 import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -135,10 +136,9 @@ class Agent:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(pause)
-            call = Call(self._headers, self._received, self._ended)
             try:
-                await loop.create_connection(
-                    lambda call=call: call,
+                _, call = await loop.create_connection(
+                    functools.partial(Call, self._headers, self._received, self._ended),
                     "127.0.0.1",
                     self._target.port,
                     ssl=self._context,

@@ -48,6 +48,9 @@ class Agent:
         """Lets the pod go; its namespace is about to. Raises AmbitError."""
         await self._ztunnel.remove(sandbox.uid)
 
+    async def left(self, sandbox: Sandbox) -> None:
+        """ztunnel does not say what it has applied, so nobody waits for it."""
+
 
 async def run(directory: Path) -> None:
     """Serves both sockets in the node's directory until cancelled."""
@@ -55,7 +58,7 @@ async def run(directory: Path) -> None:
     async with Client.in_cluster() as client, asyncio.TaskGroup() as tasks:
         agent = Agent(client, ztunnel)
         tasks.create_task(ztunnel.run())
-        tasks.create_task(CniServer(directory / "cni.sock", agent.add, agent.remove).run())
+        tasks.create_task(CniServer(directory / "cni.sock", agent.add, agent.remove, agent.left).run())
 
 
 if __name__ == "__main__":
