@@ -245,7 +245,7 @@ class Configuration:
             return None
         generation = pod.generations[-1]
         found = [names.tunnelled(key, address, port, generation) for address, port in destinations]
-        if not [name for name in found if self._share(name)]:
+        if not [name for name in found if not self._shares.has(name, key) and self._share(name)]:
             return None
         self._outdated.discard(key)
         return self._publish(self._outbound([key]))

@@ -39,6 +39,10 @@ class Shares:
     def __len__(self) -> int:
         return sum(len(found) for found in self._found.values())
 
+    def has(self, name: str, key: str) -> bool:
+        """Whether the pod's destination with this name was noted before."""
+        return name in self._noted.get(key, ())
+
     def note(self, asked: names.Destination, view: MeshView, pods: TrackedPods) -> bool:
         """Looks at a destination, for the first time or again; whether its pod's listener changes."""
         noted = self._noted.setdefault(asked.source, set())
