@@ -7,10 +7,11 @@ message. Cold: as in a running node, where other programs use the caches between
 import ipaddress
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ambit.core.identity import Identity
+from ambit.envoy import access_log, names
 from ambit.model.workload import TunnelProtocol, Workload
 from ambit.node.flows.collector import Collector
 from ambit.node.state.mesh import MeshState
@@ -27,15 +28,34 @@ SPOIL = 32 << 20
 """Bytes that are copied between two messages where caches are to be cold: more than they hold."""
 TARGET = 10.0
 """Half of the design's: 5,000 connections a second for a tenth of a core."""
-OUTBOUND = (
-    "{now:.6f}\t{port}\t147\t189\toutbound\tdefault/client/s-client\tTcpConnectionEnd\t10.0.0.1\t-\t10.0.0.2:8080\t"
-    "-\t-\t-\tKubernetes//Pod/default/server\tspiffe://cluster.local/ns/default/sa/server\t-\t"
-    "Kubernetes//Pod/default/server\tspiffe://cluster.local/ns/default/sa/server\ttunnel\t10.0.0.2:8080\t-\t-\t-\t-"
+_SERVER = {
+    access_log.WORKLOAD: "Kubernetes//Pod/default/server",
+    access_log.IDENTITY: "spiffe://cluster.local/ns/default/sa/server",
+}
+OUTBOUND = {
+    "pod": "default/client/s-client",
+    "type": "TcpConnectionEnd",
+    "client": "10.0.0.1",
+    "destination": "10.0.0.2:8080",
+    **_SERVER,
+    **{access_log.HOST + key: value for key, value in _SERVER.items()},
+    access_log.HOST + access_log.ROUTE: "tunnel",
+    access_log.HOST + access_log.TARGET: "10.0.0.2:8080",
+}
+INBOUND = {
+    "pod": "default/server/s-server",
+    "type": "DownstreamEnd",
+    "client": "10.0.0.1",
+    "status": "200",
+    access_log.POLICY: "default",
+    access_log.IDENTITY: "spiffe://cluster.local/ns/default/sa/client",
+    "authority": "10.0.0.2:8080",
+    access_log.BAGGAGE: "k8s.namespace.name=default,k8s.deployment.name=client,service.name=client,service.version=v1",
+}
+REQUEST = (
+    '\n00-0123456789abc1800000000123456789-1234567890000001-00\nfor="10.0.0.1:40000";host=server.default'
 )
-INBOUND = (
-    "{now:.6f}\t{port}\t147\t189\tinbound\tdefault/server/s-server\tDownstreamEnd\t10.0.0.1\t-\t200\tdefault\t-\t-\t"
-    "spiffe://cluster.local/ns/default/sa/client\t-\t-\t10.0.0.2:8080"
-)
+"""What an inbound line ends with."""
 _STARTED = 1_800_000_000
 
 
@@ -47,11 +67,14 @@ async def measure(options: Options) -> list[Number]:
         state = MeshState(Path(directory) / "state.sqlite")
         state.apply(ADDRESS_TYPE, [to_resource(client), to_resource(server)], [])
         table = LocalPods([_local(client), _local(server)])
-        for name, line in (("outbound", OUTBOUND), ("inbound", INBOUND)):
+        for name, kind, fields, request in (
+            ("outbound", names.LOG_OUTBOUND, OUTBOUND, ""),
+            ("inbound", names.LOG_INBOUND, INBOUND, REQUEST),
+        ):
             for caches in ("warm", "cold"):
                 lines: list[str] = []
                 collector = Collector(state, lambda: table, NodeSettings(node="node1"), lines.extend)
-                message = _message(line)
+                message = _message(kind, fields, request)
                 spoil = SPOIL if caches == "cold" else 0
                 times = [_one(lambda c=collector, m=message: c.take(m), spoil) for _ in range(ROUNDS)]  # type: ignore[misc]
                 assert len(lines) == ROUNDS * MESSAGES * LINES
@@ -73,11 +96,14 @@ def _one(take: Callable[[], None], spoil: int) -> float:
     return used * 1e6 / (MESSAGES * LINES)
 
 
-def _message(line: str) -> bytes:
+def _message(kind: str, fields: Mapping[str, str], request: str) -> bytes:
+    layout = [key for key in access_log.LAYOUTS[kind] if key not in access_log.NUMBERS]
+    assert set(fields) <= set(layout), fields
+    about = "\t".join((kind, *(fields.get(key, access_log.UNKNOWN) for key in layout))) + request
     records = [
         logs_pb2.Record(
             time_unix_nano=_STARTED * 10**9 + number,
-            body=logs_pb2.Text(value=line.format(now=_STARTED + 0.012, port=40000 + number).encode()),
+            body=logs_pb2.Text(value=f"{_STARTED}.012000\t{40000 + number}\t147\t189\t{about}".encode()),
         )
         for number in range(LINES)
     ]
