@@ -217,3 +217,17 @@ def test_findings_of_the_policies_that_apply_are_told() -> None:
     answer = asked("client", "web:80", http)
     assert answer.verdict == "denied" and "AMB0201" in answer.findings[0]
     assert asked("client", "other:80", http).findings == ()
+
+
+def test_a_service_that_prefers_endpoints_nearby_is_asked_from_where_the_client_is() -> None:
+    service = yaml.safe_load(SERVICE)
+    service["spec"]["trafficDistribution"] = "PreferClose"
+    places = {"near-1": "north.one", "client-1": "north.one", "far-1": "north.two"}
+    objects = [service]
+    for number, (name, place) in enumerate(places.items()):
+        made = pod(name, f"10.244.1.{number + 2}")
+        app = "client" if name == "client-1" else "web"
+        made["metadata"]["labels"] = {"app": app, "topology.istio.io/locality": place}
+        objects.append(made)
+    compiled = compile_objects((("test", each) for each in objects), MeshSettings())
+    assert [each.pod for each in why("client-1", "web:80", compiled).rulings] == ["default/near-1"]

@@ -1,12 +1,12 @@
 """What is counted and written down of connections: whose they are, where from, how many; on one node and between."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from ambit.testing.mesh import Mesh
+from tests.mesh.places import nodes_in_places
 from tests.mesh.pods import make_namespace, pod
 from tests.mesh.scrape import scrape, total
 from tests.mesh.talk import PORTS, SERVER
@@ -24,7 +24,6 @@ for _ in range(int(sys.argv[2])):
         dialled.sendall(b"yes")
         assert dialled.recv(5) == b"yes"
 """
-TOPOLOGY = "topology.kubernetes.io"
 
 
 @pytest.fixture(scope="module")
@@ -121,32 +120,18 @@ def test_every_connection_is_counted_and_written_down_with_both_identities(mesh:
 @pytest.mark.feature("F54")
 def test_region_and_zone_of_both_ends_are_labels(mesh: Mesh, town: str) -> None:
     nodes = dict(zip(("source", "destination"), mesh.nodes, strict=False))
-    labels = [f"{TOPOLOGY}/region", f"{TOPOLOGY}/zone"]
-    before = {node: {key: of(mesh, node).get(key) for key in labels} for node in nodes.values()}
     wanted = {
         f"{end}_{part}": f"{part}-of-{node}" for end, node in nodes.items() for part in ("region", "zone")
     }
-    try:
-        for node in nodes.values():
-            given = (f"{TOPOLOGY}/{part}={part}-of-{node}" for part in ("region", "zone"))
-            mesh.kubectl("label", "node", node, "--overwrite", *given)
 
-        def labelled() -> bool:
-            greet(mesh, town, "ann", "far", 1, check=False)
-            samples = scrape(mesh)
-            ends = {"destination_workload": "far", "source_principal": principal(town, "ann")}
-            return all(
-                total(samples, OPENED, reporter=reporter, **ends, **wanted) > 0
-                for reporter in ("source", "destination")
-            )
+    def labelled() -> bool:
+        greet(mesh, town, "ann", "far", 1, check=False)
+        samples = scrape(mesh)
+        ends = {"destination_workload": "far", "source_principal": principal(town, "ann")}
+        return all(
+            total(samples, OPENED, reporter=reporter, **ends, **wanted) > 0
+            for reporter in ("source", "destination")
+        )
 
+    with nodes_in_places(mesh):
         mesh.wait("connections are counted by where their ends are", labelled)
-    finally:
-        for node, former in before.items():
-            back = (f"{key}={value}" if value else f"{key}-" for key, value in former.items())
-            mesh.kubectl("label", "node", node, "--overwrite", *back)
-
-
-def of(mesh: Mesh, node: str) -> dict[str, str]:
-    found = json.loads(mesh.kubectl("get", "node", node, "-o", "json").stdout)
-    return dict(found["metadata"].get("labels", {}))

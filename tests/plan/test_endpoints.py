@@ -10,7 +10,8 @@ from ambit.model.view import Snapshot
 from ambit.model.workload import Locality, Port, Workload, WorkloadStatus
 from ambit.plan.endpoints import Choice, NamedChoice, all_choices, choices
 from ambit.plan.node_proxy import NodeSettings
-from tests.plan.cases import workload
+from ambit.plan.values import place_of
+from tests.plan.cases import pod, workload
 
 KEY = "default/web.default.svc.cluster.local"
 SERVICE = Service(
@@ -94,3 +95,11 @@ def test_strict_keeps_full_matches_only() -> None:
     service = balanced(BalancingMode.STRICT, Scope.NODE)
     assert names(endpoint("a", node="node1"), endpoint("b"), service=service) == ["a"]
     assert names(endpoint("b"), service=service) == []
+
+
+def test_a_caller_is_where_its_own_record_says() -> None:
+    client = workload("client", "10.0.1.1", node="node1", locality=Locality("r2", "z2", "s"))
+    local = pod(client)
+    moved = place_of(local, Snapshot([client]), SETTINGS)
+    assert (moved.region, moved.zone, moved.subzone, moved.node) == ("r2", "z2", "s", "node1")
+    assert place_of(local, Snapshot(), SETTINGS) == SETTINGS

@@ -20,6 +20,7 @@ from ambit.model.policy import Action, Authorization
 from ambit.model.workload import TunnelProtocol, Workload
 from ambit.plan.destinations import rule_name
 from ambit.plan.endpoints import Choice, choices, preferred_address
+from ambit.plan.values import at
 from ambit.policy.decide import ConnectionFacts, Decision, Reason, decide
 from ambit.policy.nearest import Miss, decide_without, nearest
 
@@ -81,7 +82,9 @@ def why(source: str, destination: str, compiled: Compiled, namespace: str = "def
             known = ", ".join(str(port.service) for port in target.service.ports) or "none"
             refused = Ruling(REFUSED, f"the service has no port {target.port}; its ports: {known}")
             return Answer(name, title, REFUSED, (refused,))
-        found = choices(target.service, target.port, version, compiled.view(), node_settings(node, compiled))
+        settings = node_settings(node, compiled)
+        place = at(client.locality, settings) if isinstance(client, Workload) else settings
+        found = choices(target.service, target.port, version, compiled.view(), place)
         if not found:
             refused = Ruling(REFUSED, f"the service has no healthy endpoint for port {target.port}")
             return Answer(name, title, REFUSED, (refused,))

@@ -2,7 +2,8 @@
 
 An endpoint counts when it is healthy (or the service allows all), lies in this network, has an address or a
 name that can be resolved, and serves the port. Preference walks the service's scopes and stops at the first
-mismatch; STRICT keeps full matches only, FAILOVER the best rank only. Choice among those left is Envoy's, weighted by
+mismatch; STRICT keeps full matches only, FAILOVER the best rank only. Where the caller is, the given settings say
+(`ambit.plan.values.place_of`). Choice among those left is Envoy's, weighted by
 capacity.
 """
 

@@ -12,7 +12,7 @@ from ambit.core.address import Address
 from ambit.core.identity import Identity, TrustDomains
 from ambit.envoy import names
 from ambit.model.view import MeshView
-from ambit.model.workload import Workload
+from ambit.model.workload import Locality, Workload
 
 CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
@@ -123,3 +123,13 @@ def workload_of(pod: LocalPod, view: MeshView, settings: NodeSettings) -> Worklo
         if found is not None and is_of(pod, found, settings):
             return found
     return None
+
+
+def place_of(pod: LocalPod, view: MeshView, settings: NodeSettings) -> NodeSettings:
+    """The settings with the place of the pod in that of its node, where its record in the workload API is known."""
+    workload = workload_of(pod, view, settings)
+    return settings if workload is None else at(workload.locality, settings)
+
+
+def at(place: Locality, settings: NodeSettings) -> NodeSettings:
+    return msgspec.structs.replace(settings, region=place.region, zone=place.zone, subzone=place.subzone)

@@ -14,10 +14,10 @@ from tests.ingest import build
 from tests.ingest.test_mesh import change
 
 
-def made(**given: Any) -> Workload:
+def made(where: Locality | None = None, **given: Any) -> Workload:
     _, body = build.pod("web-1", "10.0.0.1", **given)
     pod: Pod = change(("pods", json.loads(json.dumps(body)))).value
-    return workload(pod, [], None, (), MeshSettings(trust_domain="td", cluster_id="c1", network="n1"))
+    return workload(pod, [], where, (), MeshSettings(trust_domain="td", cluster_id="c1", network="n1"))
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,22 @@ def test_locality_of_a_node() -> None:
     body["metadata"]["labels"]["topology.istio.io/subzone"] = "s"
     assert locality(change((resource, body)).value) == Locality("r", "z", "s")
     assert locality(change(build.node("n")).value) is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({}, Locality("r", "z", "s")),
+        ({"istio-locality": "east"}, Locality("east")),
+        ({"topology.istio.io/locality": "", "istio-locality": "east.one"}, Locality("east", "one")),
+        (
+            {"topology.istio.io/locality": "west.two.rack.more", "istio-locality": "east.one"},
+            Locality("west", "two", "rack"),
+        ),
+    ],
+)
+def test_a_pods_label_goes_before_its_nodes(labels: dict[str, str], expected: Locality) -> None:
+    assert made(Locality("r", "z", "s"), labels=labels).locality == expected
 
 
 def test_named_ports_of_running_init_containers_count_after_ordinary_ones() -> None:

@@ -40,6 +40,8 @@ NETWORK_LABEL = "topology.istio.io/network"
 REGION_LABEL = "topology.kubernetes.io/region"
 ZONE_LABEL = "topology.kubernetes.io/zone"
 SUBZONE_LABEL = "topology.istio.io/subzone"
+LOCALITY_LABELS = ("topology.istio.io/locality", "istio-locality")
+"""Of a pod, the strongest first: `REGION.ZONE.SUBZONE`, the last ones may be missing (istiod: `GetLocalityLabel`)."""
 TEMPLATE_HASH_LABEL = "pod-template-hash"
 
 _NOWHERE = Locality()
@@ -57,6 +59,13 @@ def locality(node: kube.Node) -> Locality | None:
     labels = node.metadata.labels
     found = Locality(labels.get(REGION_LABEL, ""), labels.get(ZONE_LABEL, ""), labels.get(SUBZONE_LABEL, ""))
     return None if found == _NOWHERE else found
+
+
+def own_locality(labels: Mapping[str, str]) -> Locality | None:
+    """Where a pod says that it is, whatever its node's labels say; None when it does not."""
+    said = next((labels[each] for each in LOCALITY_LABELS if labels.get(each)), "")
+    region, zone, subzone, *_ = *said.split("."), "", "", ""
+    return Locality(region, zone, subzone) if said else None
 
 
 def is_workload(pod: kube.Pod) -> bool:
@@ -98,7 +107,7 @@ def workload(
         status=WorkloadStatus.HEALTHY if serving else WorkloadStatus.UNHEALTHY,
         cluster_id=settings.cluster_id,
         services=_services(pod, targets),
-        locality=where or _NOWHERE,
+        locality=own_locality(labels) or where or _NOWHERE,
         network_mode=NetworkMode.HOST_NETWORK if pod.spec.host_network else NetworkMode.STANDARD,
     )
 
