@@ -80,7 +80,7 @@ def look(pod: LocalPod, before: Collection[int] = ()) -> Open:
         found,
         frozenset(pod.addresses),
         frozenset(before),
-        conntrack.redirected(pod.netns) if _is_tracking_needed(found) else {},
+        conntrack.redirected(pod.netns, asked) if (asked := _ends_to_track(found)) else {},
         _ephemeral(pod.netns) if before else _USUAL_EPHEMERAL,
     )
 
@@ -141,14 +141,15 @@ def sorted_out(
     )
 
 
-def _is_tracking_needed(found: Collection[Socket]) -> bool:
-    """Whether the sockets alone do not say everything."""
+def _ends_to_track(found: Collection[Socket]) -> list[tuple[End, End]]:
+    """Both ends of what the proxy accepted, where the sockets alone do not say everything."""
     local = {(each.local, each.local_port) for each in found}
-    return any(
-        _is_plaintext(each) or (_is_outbound(each) and (each.peer, each.peer_port) not in local)
+    return [
+        ((each.local, each.local_port), (each.peer, each.peer_port))
         for each in found
         if each.mark not in _ACCEPTED_MARKS
-    )
+        and (_is_plaintext(each) or (_is_outbound(each) and (each.peer, each.peer_port) not in local))
+    ]
 
 
 def _without(delivered: Collection[Connection], plaintext: Collection[Connection]) -> tuple[Connection, ...]:
