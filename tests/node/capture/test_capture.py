@@ -259,6 +259,7 @@ async def test_removal_leaves_nothing(pair: Pair) -> None:
             "ip -6 rule",
             "ip route show table all",
             "ip -6 route show table all",
+            "cat /proc/sys/net/ipv4/tcp_timestamps",
         )
         told = "".join(
             subprocess.run(

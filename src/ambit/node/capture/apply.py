@@ -8,7 +8,7 @@ replaces the whole table at once, so there is never a moment without rules. All 
 import asyncio
 
 from ambit.node.capture import ruleset
-from ambit.node.netns import nft, routes, steering
+from ambit.node.netns import nft, routes, steering, timestamps
 
 
 async def block(netns: str) -> None:
@@ -22,6 +22,7 @@ async def redirect(netns: str, capture: ruleset.Capture) -> None:
         await asyncio.to_thread(steering.ensure, netns, capture.addresses)
     else:
         await asyncio.to_thread(routes.ensure, netns)
+        await asyncio.to_thread(timestamps.without_offsets, netns)
     await nft.load(netns, ruleset.replacing(ruleset.redirect(capture)))
 
 
@@ -38,6 +39,7 @@ async def remove(netns: str, capture: ruleset.Capture) -> None:
     await nft.load(netns, ruleset.removing())
     if not capture.transparent:
         await asyncio.to_thread(routes.remove, netns)
+        await asyncio.to_thread(timestamps.with_offsets, netns)
 
 
 async def is_redirected(netns: str, capture: ruleset.Capture) -> bool:
