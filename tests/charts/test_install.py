@@ -234,13 +234,20 @@ async def test_a_namespace_of_somebody_else_stays(cluster: Installer) -> None:
     assert selector == {"kubernetes.io/os": "linux", "mesh": "true"}
     labels = (await client.get(NAMESPACES, "ambit-system"))["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "privileged"
-    for kind, name in ((SECRETS, "istio-ca-secret"), (SECRETS, "ambit-ca"), (LEASES, "ambit-control")):
+    written = (
+        (SECRETS, "istio-ca-secret"),
+        (SECRETS, "ambit-ca"),
+        (LEASES, "ambit-control"),
+        (CONFIG_MAPS, "ambit-acknowledgements"),
+    )
+    for kind, name in written:
         await client.create(kind, {"metadata": {"name": name}}, "ambit-system")
 
     await cluster.done("uninstall")
     assert "deletionTimestamp" not in (await client.get(NAMESPACES, "ambit-system"))["metadata"]
     assert await cluster.names(SECRETS, "ambit-system") == {"cacerts"}
     assert await cluster.names(LEASES, "ambit-system") == set()
+    assert "ambit-acknowledgements" not in await cluster.names(CONFIG_MAPS, "ambit-system")
     assert await cluster.names(DEPLOYMENTS, "ambit-system") == {"theirs"}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import msgspec
 import pytest
 
 from ambit.ca.authority import Authority
@@ -25,7 +26,7 @@ from ambit.node.process import locality
 from ambit.node.upstream.trust import TrustFollower
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE
 from tests.charts.rendered import golden_objects
-from tests.control.test_process import WEB, agent_token, ensure, eventually, make_pod, running
+from tests.control.test_process import SETTINGS, WEB, agent_token, ensure, eventually, make_pod, running
 from tests.control.test_trust import files, plug_in
 from tests.control.world import Ztunnel, signing_request
 from tests.node.world import until
@@ -122,6 +123,8 @@ async def test_what_the_control_plane_is_granted_is_what_it_uses(
 ) -> None:
     await make_pod(admin, "shop", "web", "web-0", annotations={"ambient.istio.io/redirection": "enabled"})
     token = await agent_token(admin)
+    for replica in ("one", "two"):
+        await make_pod(admin, "ambit-system", "ambit-control", replica)
     policies = {
         kinds.AUTHORIZATION_POLICIES: {"rules": [{"from": [{"source": {"namespaces": ["shop"]}}]}]},
         kinds.PEER_AUTHENTICATIONS: {"mtls": {"mode": "STRICT"}},
@@ -141,10 +144,22 @@ async def test_what_the_control_plane_is_granted_is_what_it_uses(
         found = await admin.get(kinds.CONFIG_MAPS, "istio-ca-root-cert", namespace)
         return str(found["data"]["root-cert.pem"]).count("BEGIN") == 2
 
+    async def has_addresses() -> bool:
+        found = await admin.get(kinds.SERVICE_ENTRIES, "one", "shop")
+        return bool((found.get("status") or {}).get("addresses"))
+
+    async def has_report() -> bool:
+        found = await admin.list(
+            kinds.CONFIG_MAPS, "ambit-system", field_selector="metadata.name=ambit-acknowledgements"
+        )
+        return any(each.get("data") for each in found)
+
     async with (
         Impersonating.over_unix(api) as client,
         running(client, reader=admin) as plane,
+        running(client, msgspec.structs.replace(SETTINGS, instance="two"), reader=admin) as other,
         Ztunnel(plane, token).connected() as node,
+        Ztunnel(other, token).connected(),
     ):
         assert {(await node.receive()).type_url for _ in range(2)} == {ADDRESS_TYPE, AUTHORIZATION_TYPE}
         assert len(await plane.certificate(signing_request(WEB), token)) == 2
@@ -158,6 +173,13 @@ async def test_what_the_control_plane_is_granted_is_what_it_uses(
             kinds.CONFIG_MAPS, "istio-ca-root-cert", {"data": {"root-cert.pem": "spoilt"}}, "shop"
         )
         await eventually(lambda: has_root("shop"))
+        outside = {"hosts": ["outside.example"], "ports": [{"number": 80, "name": "http", "protocol": "TCP"}]}
+        await admin.create(
+            kinds.SERVICE_ENTRIES,
+            {"metadata": {"name": "one", "namespace": "shop"}, "spec": outside | {"resolution": "DNS"}},
+        )
+        await eventually(has_addresses)
+        await eventually(has_report)
         # What the watch does not know is looked up: pods of an identity, and the caller's own.
         with pytest.raises(grpc.aio.AioRpcError):
             await plane.certificate(signing_request("spiffe://cluster.local/ns/shop/sa/nobody"), token)
@@ -172,6 +194,7 @@ async def test_what_a_node_agent_is_granted_is_what_it_uses(
 ) -> None:
     said = {REDIRECTION_ANNOTATION: REDIRECTION_ENABLED}
     await make_pod(admin, "istio-system", "web", "web-0", annotations=said)
+    await admin.create(kinds.NODES, {"metadata": {"name": "node1"}})
     async with Agent.over_unix(api) as client:
         parts: Any = None
         enroller = Enroller(client, parts, parts, parts, parts, parts, asyncio.Event(), 1.0)

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from ambit.ca.authority import Authority
+from ambit.control.answers import Progress
 from ambit.control.callers import Refused, read_review
-from ambit.control.discovery import Progress
 from ambit.control.mesh import updates_of
 from ambit.control.metrics import Counters
 from ambit.control.pods import is_enrolled

@@ -207,9 +207,9 @@ class Ztunnel:
         for request in requests:
             await self.call.write(wire.encode_request(request))
 
-    async def receive(self):
+    async def receive(self, seconds=10):
         """Apply one response and answer it. Returns it."""
-        data = await asyncio.wait_for(self.call.read(), 10)
+        data = await asyncio.wait_for(self.call.read(), seconds)
         if data is grpc.aio.EOF:
             raise EOFError(await self.call.details())
         response = wire.decode_response(data)

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import grpc
@@ -11,6 +12,7 @@ import msgspec
 
 from ambit.ca.issuance import Caller
 from ambit.control.addresses import AddressIndex, is_address
+from ambit.control.answers import Answer, Progress, Standing, joined
 from ambit.control.callers import Authenticator, Refused
 from ambit.control.metrics import Counters
 from ambit.control.settings import Settings
@@ -57,14 +59,6 @@ class NodeStatus(msgspec.Struct, frozen=True):
     types: dict[str, TypeStatus]
 
 
-class Progress(msgspec.Struct, frozen=True):
-    """How far nodes are: how many there are, and which lag or have rejected."""
-
-    nodes: int
-    behind: tuple[str, ...] = ()
-    rejected: tuple[str, ...] = ()
-
-
 class Stream:
     """One client: its session, and responses that wait to be written."""
 
@@ -102,6 +96,8 @@ class Discovery:
         self._turns = Turns(LONG_WRITES, LONG_TURN)
         self.on_answer: Callable[[], None] = lambda: None
         """Called after a node acknowledged or rejected something."""
+        self.on_stream: Callable[[], None] = lambda: None
+        """Called after a node has connected, or is gone."""
         self.on_caller: Callable[[str], None] = lambda _: None
         """Called with the other end of a connection whose caller is a node agent."""
         counters.declare(PUSHED, "Responses sent, by type.")
@@ -141,24 +137,35 @@ class Discovery:
             key=lambda status: (status.node, status.caller),
         )
 
-    def progress(
-        self, revisions: Mapping[str, int], names: Collection[str], expected: Collection[str] = ()
-    ) -> Progress:
-        """Where nodes stand: whether they have acknowledged each type up to its revision, and which of these
-        policies they rejected. An `expected` node that is not connected lags."""
-        behind, rejected = [], []
+    def revisions(self) -> dict[str, int]:
+        """Of what is served now, by type."""
+        return {each: self.store.revision(each) for each in TYPES}
+
+    def standings(self) -> Iterator[Standing]:
+        """Where each stream stands."""
         for stream in self._streams:
             session = stream.session
+            acknowledged = {each: session.status(each).acknowledged for each in TYPES}
+            yield Standing(stream.caller.node, acknowledged, session.rejections(AUTHORIZATION_TYPE))
+
+    def progress(
+        self,
+        revisions: Mapping[str, int],
+        names: Collection[str],
+        expected: Collection[str] = (),
+        others: Iterable[Answer] = (),
+    ) -> Progress:
+        """Where nodes stand: whether they have acknowledged each type up to its revision, and which of these
+        policies they rejected. `others` are connected to other replicas. An `expected` node that is connected to none
+        lags."""
+        return joined(chain(self._answers(revisions, names), others), expected)
+
+    def _answers(self, revisions: Mapping[str, int], names: Collection[str]) -> Iterator[Answer]:
+        for stream in self._streams:
+            session = stream.session
+            behind = any(session.status(each).acknowledged < revision for each, revision in revisions.items())
             errors = filter(None, (session.rejection(AUTHORIZATION_TYPE, name) for name in names))
-            if any(session.status(each).acknowledged < revision for each, revision in revisions.items()):
-                behind.append(stream.caller.node)
-            elif (error := next(errors, "")) != "":
-                rejected.append(f"{stream.caller.node} ({error})")
-        connected = {stream.caller.node for stream in self._streams}
-        behind += [f"{node} (not connected)" for node in set(expected) - connected]
-        return Progress(
-            len(connected.union(expected)), tuple(sorted(set(behind))), tuple(sorted(set(rejected)))
-        )
+            yield Answer(stream.caller.node, behind, next(errors, ""))
 
     def stop(self) -> None:
         """End all streams so that their clients look for another replica."""
@@ -186,6 +193,7 @@ class Discovery:
         self.on_caller(context.peer())
         event(log, logging.INFO, "node connected", node=stream.caller.node, caller=stream.caller)
         self._streams.add(stream)
+        self.on_stream()
         reader = asyncio.create_task(self._read(stream, requests))
         release = asyncio.get_running_loop().call_later(
             PREREQUISITE_WAIT, lambda: stream.send(stream.session.release())
@@ -194,6 +202,7 @@ class Discovery:
             await self._write(stream, context)
         finally:
             self._streams.discard(stream)
+            self.on_stream()
             release.cancel()
             reader.cancel()
             event(log, logging.INFO, "node disconnected", node=stream.caller.node, caller=stream.caller)

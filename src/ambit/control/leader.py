@@ -46,6 +46,8 @@ class Leadership:
         self._on_start = on_start
         self._renewed: float | None = None
         self._seen: tuple[str, float] | None = None
+        self.following = False
+        """Whether another replica had the lease when this one looked last."""
 
     @property
     def leading(self) -> bool:
@@ -87,13 +89,15 @@ class Leadership:
         spec = lease.get("spec") or {}
         holder = spec.get("holderIdentity") or ""
         version = str(lease["metadata"].get("resourceVersion"))
-        if holder not in ("", self._instance):
+        self.following = holder not in ("", self._instance)
+        if self.following:
             self._renewed = None
             if self._seen is None or self._seen[0] != version:
                 self._seen = (version, now)
             if now - self._seen[1] < float(spec.get("leaseDurationSeconds") or DURATION):
                 return
         await self._client.replace(LEASES, {**lease, "spec": self._spec(spec)}, self._namespace)
+        self.following = False
         self._renewed = now
 
     async def _resign(self) -> None:

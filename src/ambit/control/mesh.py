@@ -89,6 +89,11 @@ class MeshFeed:
         self._flush()
 
     @property
+    def is_idle(self) -> bool:
+        """Whether everything that was seen is compiled and published."""
+        return self._started and not self._pending
+
+    @property
     def findings(self) -> tuple[Finding, ...]:
         """What is wrong with any object now."""
         return self._compiler.findings

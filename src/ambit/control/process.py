@@ -10,7 +10,7 @@ import gc
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
@@ -30,6 +30,7 @@ from ambit.control.mesh import MeshFeed
 from ambit.control.metrics import Counters, family
 from ambit.control.pods import PodIndex
 from ambit.control.publication import RootPublisher
+from ambit.control.reporter import Reporter
 from ambit.control.roots import load_state
 from ambit.control.server import ServerCertificate, listen_plain, listen_tls, make_server
 from ambit.control.settings import Settings
@@ -39,6 +40,7 @@ from ambit.core.errors import Unreachable, first_failure
 from ambit.core.names import CONTROL_LEASE
 from ambit.daemon.http import PROMETHEUS_TEXT, Handler, Request, Response, json_response, port_of, serve
 from ambit.daemon.logs import event
+from ambit.ingest.mesh import Change, MeshDelta
 from ambit.kube.client import Client
 from ambit.kube.errors import ApiError
 from ambit.objects.kube import Pod
@@ -98,8 +100,14 @@ class ControlPlane:
         self._addresses = AddressWriter(client, self._leading)
         informers["serviceentries.networking.istio.io"].subscribe(self._addresses.observed)
         self._pods.on_nodes = self._status.answered
-        self._discovery.on_answer = self._status.answered
-        self._feed.publish_to(self._discovery.publish, self._status.compiled)
+        self._reporter = Reporter(
+            client, settings, self._discovery, self._feed, lambda: self._leadership, self._status.answered
+        )
+        informers["pods"].subscribe(self._reporter.pod_changed)
+        self._status.others = self._reporter.answers
+        self._discovery.on_stream = self._reporter.wake
+        self._discovery.on_answer = self._answered
+        self._feed.publish_to(self._discovery.publish, self._compiled)
         self._ready = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -148,6 +156,7 @@ class ControlPlane:
         self._keeper, self._leadership = keeper, leadership
         background += [group.create_task(each.run()) for each in publisher.maps.values()]
         background += [group.create_task(each.run()) for each in keeper.informers]
+        background.append(group.create_task(self._reporter.informer.run()))
         await _patiently(lambda: publisher.publish(self._settings.system_namespace))
         complete = asyncio.Event()
         server, ports = await self._listen(keeper.signer, complete, debug_port)
@@ -159,6 +168,7 @@ class ControlPlane:
             background.append(group.create_task(self._status.run()))
             background.append(group.create_task(self._addresses.run()))
             background.append(group.create_task(leadership.run()))
+            background.append(group.create_task(self._reporter.run()))
             # What was loaded lives as long as the process: the collector need not look at it again.
             gc.collect()
             gc.freeze()
@@ -223,6 +233,7 @@ class ControlPlane:
             publisher.look_again()
             keeper.wake()
             self._status.started_leading(self._feed.authorizations.values())
+            self._reporter.wake()
             self._addresses.started_leading()
 
         leadership = Leadership(
@@ -243,6 +254,14 @@ class ControlPlane:
         pod = new or old
         if pod is not None and (pod.metadata.namespace, pod.service_account) in self._settings.node_accounts:
             keeper.wake()
+
+    def _answered(self) -> None:
+        self._status.answered()
+        self._reporter.wake()
+
+    def _compiled(self, changes: Sequence[Change], delta: MeshDelta) -> None:
+        self._reporter.compiled(changes)
+        self._status.compiled(changes, delta)
 
     def _leading(self) -> bool:
         return self._leadership is not None and self._leadership.leading

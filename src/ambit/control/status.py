@@ -7,12 +7,14 @@ written only for the very object that was compiled: never for a newer generation
 """
 
 import datetime as dt
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal
 
 import msgspec
 
-from ambit.control.discovery import Discovery, Progress
+from ambit.control.answers import Answer, Progress
+from ambit.control.discovery import Discovery
 from ambit.core.finding import Finding, Level, ObjectRef
 from ambit.ingest.mesh import Change, MeshDelta
 from ambit.kube.client import Client
@@ -20,7 +22,6 @@ from ambit.kube.errors import NotFound
 from ambit.kube.resource import AUTHORIZATION_POLICIES, PEER_AUTHENTICATIONS
 from ambit.kube.workqueue import WorkQueue
 from ambit.model.policy import Authorization
-from ambit.xds.messages import TYPES
 
 ACCEPTED = "ZtunnelAccepted"
 ACKNOWLEDGED = "ambit.io/Acknowledged"
@@ -105,6 +106,11 @@ def merged(
     return None if result == before else result
 
 
+def _number(version: str) -> int:
+    """A resource version; one that is no number is later than all that replicas tell each other."""
+    return int(version) if version.isdecimal() else sys.maxsize
+
+
 def _time(now: dt.datetime) -> str:
     return now.strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -125,6 +131,9 @@ class StatusWriter:
         self._nodes = nodes
         self._leading = leading
         self._wall = wall
+        self.others: Callable[[str, int, Collection[str]], Iterable[Answer]] = lambda *_: ()
+        """What nodes of other replicas say of the policies with these names, compiled from an object of that kind and
+        resource version."""
         self._queue: WorkQueue[ObjectRef] = WorkQueue("policy status")
         self._revisions: dict[ObjectRef, dict[str, int]] = {}
         """By type: workloads name the policies that select them, so both types count."""
@@ -132,13 +141,15 @@ class StatusWriter:
         """Names of the policies that nodes get for an object."""
         self._versions: dict[ObjectRef, Version] = {}
         """What was compiled last: our own status writes come back as changes."""
+        self._found: dict[ObjectRef, int] = {}
+        """The resource version under which a version was first found: who has that, has it."""
         self._waiting: set[ObjectRef] = set()
         self._findings: dict[str, tuple[Finding, ...]] = {}
         """By the text of their object."""
 
     def compiled(self, changes: Iterable[Change], delta: MeshDelta) -> None:
         """A batch was compiled and published."""
-        revisions = self._current()
+        revisions = self._discovery.revisions()
         for change in changes:
             if (kind := POLICIES.get(change.resource)) is None:
                 continue
@@ -151,6 +162,7 @@ class StatusWriter:
             origin, version = metadata.reference(kind), (metadata.uid, metadata.generation)
             if self._versions.get(origin) != version:
                 self._versions[origin] = version
+                self._found.pop(origin, None)
                 self._add(origin, revisions)
         for policy in delta.authorizations.upserts.values():
             self._concern(policy, revisions)
@@ -163,7 +175,7 @@ class StatusWriter:
 
     def started_leading(self, policies: Iterable[Authorization]) -> None:
         """Look at every policy again."""
-        revisions = self._current()
+        revisions = self._discovery.revisions()
         for policy in policies:
             self._concern(policy, revisions)
         for origin in self._versions:
@@ -177,9 +189,6 @@ class StatusWriter:
     async def run(self) -> None:
         """Write until cancelled."""
         await self._queue.run(self._reconcile, workers=2)
-
-    def _current(self) -> dict[str, int]:
-        return {each: self._discovery.store.revision(each) for each in TYPES}
 
     def _concern(self, policy: Authorization, revisions: dict[str, int]) -> None:
         if policy.origin is not None:
@@ -196,6 +205,7 @@ class StatusWriter:
         self._revisions.pop(origin, None)
         self._keys.pop(origin, None)
         self._versions.pop(origin, None)
+        self._found.pop(origin, None)
 
     async def _reconcile(self, origin: ObjectRef) -> None:
         resource = KINDS[origin.kind]
@@ -210,9 +220,10 @@ class StatusWriter:
         if self._versions.get(origin) != (metadata.get("uid"), generation):
             # The watch brings what is there now, and its compilation leads here again.
             return
-        progress = self._discovery.progress(
-            self._revisions[origin], self._keys.get(origin, frozenset()), self._nodes()
-        )
+        keys = self._keys.get(origin, frozenset())
+        version = self._found.setdefault(origin, _number(metadata["resourceVersion"]))
+        others = self.others(origin.kind, version, keys)
+        progress = self._discovery.progress(self._revisions[origin], keys, self._nodes(), others)
         if progress.behind or progress.nodes == 0:
             self._waiting.add(origin)
         else:

@@ -60,6 +60,8 @@ CRL_CONFIGMAP = "istio-ca-crl"
 CRL_KEY = "ca-crl.pem"
 TRUST_CONFIGMAP = "ambit-trust"
 """In the system namespace: what node agents are to trust, and who signs."""
+ACKNOWLEDGEMENTS_CONFIGMAP = "ambit-acknowledgements"
+"""In the system namespace: what the nodes of each replica of the control plane have, for the one that writes status."""
 TRUST_ANNOTATION = "ambit.io/trust"
 """On a node agent's pod: the digest of the trust that its proxy has and its certificates follow."""
 

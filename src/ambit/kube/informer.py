@@ -79,6 +79,11 @@ class Informer(Generic[T]):
         return self._reflector.undecodable
 
     @property
+    def complete_at(self) -> str:
+        """The resource version up to which `items` and subscribers know everything; empty while it is listed anew."""
+        return self._reflector.resource_version if self._reflector.mode is Mode.WATCH else ""
+
+    @property
     def refusal(self) -> str:
         """Why the API server last refused to show this collection; empty when it shows it. `items` are then stale."""
         return self._refusal

@@ -203,6 +203,11 @@ class ServerSession:
         subscription = self._subscriptions.get(type_url)
         return subscription.rejected.get(name, "") if subscription is not None else ""
 
+    def rejections(self, type_url: str) -> Mapping[str, str]:
+        """Names that the client rejected when it last got them, and why."""
+        subscription = self._subscriptions.get(type_url)
+        return dict(subscription.rejected) if subscription is not None else {}
+
     def is_behind(self, type_url: str) -> bool:
         """Whether something of this type waits for its answer, or to be sent; quick."""
         subscription = self._subscriptions.get(type_url)

@@ -13,6 +13,7 @@ from ambit.cli.mesh import NODE_PROXIES, node_of, system_pods
 from ambit.cli.render.progress import Progress
 from ambit.core.errors import AmbitError, NotRunning
 from ambit.core.names import (
+    ACKNOWLEDGEMENTS_CONFIGMAP,
     AUTHORITY_SECRET,
     CONTROL_LEASE,
     CRL_CONFIGMAP,
@@ -44,6 +45,7 @@ WRITTEN = (
     (SECRETS, ROOT_KEY_SECRET),
     (SECRETS, AUTHORITY_SECRET),
     (CONFIG_MAPS, TRUST_CONFIGMAP),
+    (CONFIG_MAPS, ACKNOWLEDGEMENTS_CONFIGMAP),
     (LEASES, CONTROL_LEASE),
     (CONFIG_MAPS, ROOT_CERT_CONFIGMAP),
 )
