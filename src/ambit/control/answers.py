@@ -5,6 +5,7 @@ resource version of the API's policies it has what was compiled from them: those
 numbers that grow (Kubernetes API concepts, "Resource versions").
 """
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
@@ -106,10 +107,13 @@ class History:
 
     def seen(self, acknowledged: Mapping[str, int]) -> Mapping[str, int]:
         """Up to which versions who acknowledged these revisions has everything; empty for nothing."""
-        for versions, revisions in reversed(self._batches):
-            if all(acknowledged.get(each, -1) >= revision for each, revision in revisions.items()):
-                return versions
-        return {}
+
+        def lacks(batch: tuple[Mapping[str, int], Mapping[str, int]]) -> bool:
+            return any(acknowledged.get(each, -1) < revision for each, revision in batch[1].items())
+
+        # Revisions only grow: who lacks a batch lacks all that follow.
+        held = bisect_left(self._batches, True, key=lacks)
+        return self._batches[held - 1][0] if held else {}
 
 
 def report_of(standings: Iterable[Standing], history: History) -> Report:

@@ -34,8 +34,8 @@ log = logging.getLogger("ambit.control.reporter")
 
 SETTLE = 0.05
 """Seconds after an answer of a node until it is told: others answer the same change at the same time."""
-SPACING = 1.0
-"""Seconds between two writes."""
+QUIET, SPACING = 0.25, 1.0
+"""Seconds after a look that found nothing to tell, and after a write."""
 TICK = 5.0
 """Seconds between looks when nothing happens: who leads may have changed."""
 
@@ -124,13 +124,14 @@ class Reporter:
             else:
                 await asyncio.sleep(SETTLE)
             self._wake.clear()
-            if change := self._due():
+            change = self._due()
+            if change:
                 try:
                     await self._write(change)
                 except AmbitError as problem:
                     event(log, logging.WARNING, "what nodes acknowledged cannot be told", reason=problem)
                     self.wake()
-                await asyncio.sleep(SPACING)
+            await asyncio.sleep(SPACING if change else QUIET)
 
     def _due(self) -> dict[str, str | None]:
         """Keys that are to be written, or to be removed (None)."""
