@@ -149,9 +149,22 @@ async def test_a_node_that_moves_counts_where_it_is(client, prepared):
             await mesh.becomes("deny", "True", "acknowledged by all 2 nodes")
         await mesh.policy("other")
         await first.receive()
-        await mesh.becomes("other", "False", "waiting for node2 (not connected)")
+        # Where it was before may notice a little later that it is gone.
+        await becomes(lambda: acknowledged(client, "other"), lambda found: "for node2" in found[1])
         async with mesh.moved(second, mesh.two):
             await mesh.becomes("other", "True", "acknowledged by all 2 nodes")
+
+
+async def test_one_replica_tells_of_a_node_that_goes_and_writes_no_report(client, prepared):
+    async with running(client) as one:
+        mesh = Mesh(client, one, one, prepared)
+        async with mesh.node(1, one):
+            await mesh.policy("deny")
+            await mesh.becomes("deny", "False", "waiting for node1, node2 (not connected)")
+        await mesh.becomes("deny", "False", "waiting for node1 (not connected), node2 (not connected)")
+        async with mesh.node(1, one), mesh.node(2, one):
+            await mesh.becomes("deny", "True", "acknowledged by all 2 nodes")
+        assert await mesh.reports() == {}
 
 
 async def test_what_a_dead_replica_said_counts_no_more(client, prepared):

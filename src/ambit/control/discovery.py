@@ -96,8 +96,8 @@ class Discovery:
         self._turns = Turns(LONG_WRITES, LONG_TURN)
         self.on_answer: Callable[[], None] = lambda: None
         """Called after a node acknowledged or rejected something."""
-        self.on_stream: Callable[[], None] = lambda: None
-        """Called after a node has connected, or is gone."""
+        self.on_gone: Callable[[], None] = lambda: None
+        """Called after a node's stream has ended."""
         self.on_caller: Callable[[str], None] = lambda _: None
         """Called with the other end of a connection whose caller is a node agent."""
         counters.declare(PUSHED, "Responses sent, by type.")
@@ -193,7 +193,6 @@ class Discovery:
         self.on_caller(context.peer())
         event(log, logging.INFO, "node connected", node=stream.caller.node, caller=stream.caller)
         self._streams.add(stream)
-        self.on_stream()
         reader = asyncio.create_task(self._read(stream, requests))
         release = asyncio.get_running_loop().call_later(
             PREREQUISITE_WAIT, lambda: stream.send(stream.session.release())
@@ -202,7 +201,7 @@ class Discovery:
             await self._write(stream, context)
         finally:
             self._streams.discard(stream)
-            self.on_stream()
+            self.on_gone()
             release.cancel()
             reader.cancel()
             event(log, logging.INFO, "node disconnected", node=stream.caller.node, caller=stream.caller)

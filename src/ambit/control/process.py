@@ -105,7 +105,7 @@ class ControlPlane:
         )
         informers["pods"].subscribe(self._reporter.pod_changed)
         self._status.others = self._reporter.answers
-        self._discovery.on_stream = self._reporter.wake
+        self._discovery.on_gone = self._gone
         self._discovery.on_answer = self._answered
         self._feed.publish_to(self._discovery.publish, self._compiled)
         self._ready = False
@@ -258,6 +258,11 @@ class ControlPlane:
     def _answered(self) -> None:
         self._status.answered()
         self._reporter.wake()
+
+    def _gone(self) -> None:
+        """A node that moved to another replica is waited for there. All are gone when this process ends."""
+        if self._ready:
+            self._answered()
 
     def _compiled(self, changes: Sequence[Change], delta: MeshDelta) -> None:
         self._reporter.compiled(changes)
