@@ -93,6 +93,8 @@ def test_helm_lint_finds_nothing(helm: str, chart: Path) -> None:
         (r"node.podLabels.istio\.io/dataplane-mode=ambient", "podLabels"),
         ("node.nodeSelector.mesh=true", "nodeSelector/mesh"),
         ("node.caAddress=istiod", "caAddress"),
+        ("node.concurrency=many", "concurrency"),
+        ("node.concurrency=0", "concurrency"),
         ("node.cni.cniBinDir=/", "cniBinDir"),
     ],
 )

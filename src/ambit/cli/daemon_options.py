@@ -26,6 +26,21 @@ class Duration(click.ParamType[float]):
         return sum(float(number) * _SECONDS[unit] for number, unit in _PARTS.findall(value))
 
 
+class Threads(click.ParamType[int]):
+    """A number of threads, or `auto`, which is 0: as many as there are processors."""
+
+    name = "threads"
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        if value == "auto":
+            return 0
+        if not value.isdecimal() or not int(value):
+            self.fail(f"{value!r} is neither auto nor a number of threads from 1 on")
+        return int(value)
+
+
 def log_options(function: Function) -> Function:
     """`--log-level` and `--log-format`, for `ambit.daemon.logs.set_up`."""
     for option in (

@@ -44,6 +44,7 @@ from ambit.node.state.database import StateLost
 from ambit.node.state.mesh import MeshState, Stored
 from ambit.node.succession import Succession, hold
 from ambit.node.supervise.binary import envoy_binary
+from ambit.node.supervise.processors import processors
 from ambit.node.supervise.spec import EnvoySpec
 from ambit.node.supervise.supervisor import Supervisor
 from ambit.node.supervise.table import State
@@ -177,7 +178,7 @@ class NodeAgent:
                 bootstrap=settings.run / "bootstrap.pb",
                 run=settings.run,
                 log=settings.state / "envoy.log",
-                concurrency=settings.concurrency,
+                concurrency=settings.concurrency or processors(),
                 max_drain=settings.max_drain,
                 host_proc=settings.host_proc,
             )

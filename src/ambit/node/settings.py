@@ -52,6 +52,7 @@ class AgentSettings(msgspec.Struct, frozen=True):
     daemon_set: str = "ambit-node"
     """The agent's, whose end ends the CNI plugin."""
     concurrency: int = 1
+    """Envoy's worker threads; 0: as many as there are processors."""
     max_drain: int = 3600
     capture: str = Method.NAT
     same_node_tls: bool = False

@@ -165,6 +165,44 @@ async def test_an_adopted_envoy_of_another_build_is_handed_over(tmp_path: Path) 
         assert draining.current.build == envoy.build()
 
 
+async def has_threads(status: EnvoyStatus, count: int) -> None:
+    """Waits until the workers of the Envoy that serves are so many, by the names that they give themselves."""
+    assert status.current is not None
+    tasks = Path(f"/proc/{status.current.pid}/task")
+    async with asyncio.timeout(15):
+        while sum(each.read_text().startswith("wrk:worker_") for each in tasks.glob("*/comm")) != count:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.feature("N62")
+async def test_a_successor_has_as_many_threads_as_wanted_but_never_fewer(tmp_path: Path) -> None:
+    few, many = spec(tmp_path, max_drain=2), spec(tmp_path, max_drain=2, concurrency=2)
+    watch = Watch()
+    task = asyncio.ensure_future(Supervisor(few, watch).run())
+    before = await watch.until(lambda status: status.state is State.SERVING)
+    await has_threads(before, 1)
+    task.cancel()
+    await asyncio.wait([task])
+    second = Watch()
+    task = asyncio.ensure_future(Supervisor(many, second).run())
+    grown = await second.until(lambda status: status.state is State.DRAINING)
+    assert grown.older == before.current
+    await has_threads(grown, 2)
+    await second.until(lambda status: status.state is State.SERVING)
+    task.cancel()
+    await asyncio.wait([task])
+    async with running(few) as (supervisor, third):
+        adopted = await third.until(lambda status: status.state is State.SERVING)
+        assert adopted.current == grown.current
+        await supervisor.restart()
+        await has_threads(supervisor.status, 2)
+        assert supervisor.status.current is not None
+        supervisor.status.current.signal(signal.SIGKILL)
+        live = (State.SERVING, State.DRAINING)
+        anew = await third.until(lambda status: status.crashes == 1 and status.state in live)
+        await has_threads(anew, 1)
+
+
 def test_a_long_log_is_kept_aside(tmp_path: Path) -> None:
     log = tmp_path / "envoy.log"
     log.write_bytes(b"x")

@@ -81,6 +81,8 @@ class Agent:
         threading.Thread(target=self._logs.serve_forever, daemon=True).start()
         self._generations: list[subprocess.Popen[bytes]] = []
         self._base_id = 0
+        self.concurrency = 1
+        """Of the next generation."""
 
     # Envoy
 
@@ -119,7 +121,7 @@ class Agent:
             subprocess.Popen(
                 [
                     str(ENVOY),
-                    *("-c", f"{self._directory}/bootstrap.pb", "--concurrency", "1"),
+                    *("-c", f"{self._directory}/bootstrap.pb", "--concurrency", str(self.concurrency)),
                     *("--base-id", str(self._base_id), "--restart-epoch", str(epoch)),
                     *(
                         "--log-path",

@@ -38,7 +38,9 @@ def echo(connection: socket.socket, _: str) -> None:
         connection.sendall(part)
 
 
+@pytest.mark.feature("N62")
 def test_hot_restart_under_load(mesh: Mesh) -> None:
+    """The second one gets a further thread."""
     a, b, near, far = (mesh.pods[name] for name in ("a", "b", "near", "far"))
     mesh.services = [service("10.99.0.50")]
     mesh.serve(service().key, {"far": 8400})
@@ -50,7 +52,8 @@ def test_hot_restart_under_load(mesh: Mesh) -> None:
             Load(b, "10.99.0.50", 80, f"{b.four} 2"),
             Load(a, str(near.six), 8400, f"{a.six} 2"),
         ]
-        for agent in (near.agent, far.agent):
+        for agent, concurrency in ((near.agent, 1), (far.agent, 2)):
+            agent.concurrency = concurrency
             agent.restart()
             assert agent.generations == [True, True]
         for load in loads:

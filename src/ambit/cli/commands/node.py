@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ambit.cli import access
-from ambit.cli.daemon_options import Duration, log_options
+from ambit.cli.daemon_options import Duration, Threads, log_options
 from ambit.cli.mesh import ask, ask_all, node_pods
 from ambit.cli.render.output import emit, emit_data, output_option
 from ambit.core import names
@@ -151,7 +151,13 @@ def command() -> None:
 @click.option("--pod-name", envvar="POD_NAME", default="", hidden=True)
 @click.option("--pod-namespace", envvar="POD_NAMESPACE", default=names.SYSTEM_NAMESPACE, hidden=True)
 @click.option("--pod-ip", envvar="INSTANCE_IP", default="", hidden=True)
-@click.option("--concurrency", default=1, show_default=True, help="Envoy's worker threads.")
+@click.option(
+    "--concurrency",
+    type=Threads(),
+    default="1",
+    show_default=True,
+    help="Envoy's worker threads; auto: as many as the CPU limit, or else the node, gives processors, at most 8.",
+)
 @click.option(
     "--max-drain", default=3600, show_default=True, help="Seconds an old Envoy may keep its connections."
 )

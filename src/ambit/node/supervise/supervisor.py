@@ -142,7 +142,11 @@ class Supervisor:
             await self._handle(Event.ADOPTED, None)
             self._watch(record.current, Event.CURRENT_ENDED)
             self._start(self._await_live(record.current))
-            if record.current.foreign or record.current.build != self.spec.build():
+            if (
+                record.current.foreign
+                or record.current.build != self.spec.build()
+                or record.current.concurrency < self.spec.concurrency
+            ):
                 self._start(self._hand_over(record.current))
         else:
             await self._handle(Event.START, None)
@@ -269,8 +273,15 @@ class Supervisor:
     async def _spawn_next(self) -> None:
         current = self._current
         assert current is not None
-        # A hot restart cannot change the number of workers safely (never tried with stock Envoy).
-        self._next = await self._spawn(current.epoch + 1, current.base_id, current.concurrency)
+        # What waits in the sockets of workers that the successor does not have would be refused (tried).
+        concurrency = max(current.concurrency, self.spec.concurrency)
+        if concurrency > self.spec.concurrency:
+            _log.info(
+                "Envoy keeps %d worker threads, not %d, until it is started anew",
+                concurrency,
+                self.spec.concurrency,
+            )
+        self._next = await self._spawn(current.epoch + 1, current.base_id, concurrency)
         if self._next is None:
             self._post(Event.NEXT_ENDED, None)
             return
