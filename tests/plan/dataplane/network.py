@@ -8,7 +8,8 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -31,6 +32,7 @@ class Network:
         self._prefix = f"ambt{os.getpid() % 100000}"
         self._bridge = f"{self._prefix}-br"
         self._namespaces = [self._bridge]
+        self._ports: dict[str, str] = {}
         ip("netns", "add", self._bridge)
         ip("-n", self._bridge, "link", "add", "bridge", "type", "bridge")
         ip("-n", self._bridge, "link", "set", "bridge", "up")
@@ -44,6 +46,7 @@ class Network:
         number = next(_numbers)
         namespace = f"{self._prefix}-{name}"
         self._namespaces.append(namespace)
+        self._ports[namespace] = f"v{number}"
         ip("netns", "add", namespace)
         ip(
             "-n",
@@ -69,6 +72,16 @@ class Network:
         ip("-n", namespace, "route", "add", "default", "via", "10.77.255.254")
         ip("-n", namespace, "-6", "route", "add", "default", "via", "fd77::ffff")
         return Host(Path("/run/netns") / namespace, ipaddress.ip_address(four), ipaddress.ip_address(six))
+
+    @contextmanager
+    def unplugged(self, host: "Host") -> Iterator[None]:
+        """Nothing reaches the host and nothing comes from it, and nobody is told."""
+        port = ("-n", self._bridge, "link", "set", self._ports[host.netns.name])
+        ip(*port, "nomaster")
+        try:
+            yield
+        finally:
+            ip(*port, "master", "bridge")
 
     def __enter__(self) -> Self:
         return self
