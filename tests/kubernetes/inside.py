@@ -36,12 +36,12 @@ class Kubernetes:
         return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
     @contextmanager
-    def namespace(self, name: str, **labels: str) -> Iterator[str]:
-        """A namespace that is gone again afterwards with everything in it."""
+    def namespace(self, name: str, patience: float = PATIENCE, **labels: str) -> Iterator[str]:
+        """A namespace that is gone again afterwards with everything in it; `patience`: seconds until it is usable."""
         self.kubectl("create", "namespace", name)
         account = ("get", "serviceaccount", "default", "-n", name, "--ignore-not-found", "-o", "name")
         try:
-            self.wait("the namespace's account", lambda: bool(self.kubectl(*account)))
+            self.wait("the namespace's account", lambda: bool(self.kubectl(*account)), patience)
             if labels:
                 self.kubectl("label", "namespace", name, *(f"{key}={value}" for key, value in labels.items()))
             yield name
@@ -53,9 +53,9 @@ class Kubernetes:
         for workload in workloads:
             self.kubectl("-n", namespace, "rollout", "status", workload, f"--timeout={PATIENCE:.0f}s")
 
-    def wait(self, what: str, condition: Callable[[], bool]) -> None:
-        """Returns when the condition holds; fails after a minute."""
-        end = time.monotonic() + PATIENCE
+    def wait(self, what: str, condition: Callable[[], bool], patience: float = PATIENCE) -> None:
+        """Returns when the condition holds; fails after `patience` seconds."""
+        end = time.monotonic() + patience
         while not condition():
-            assert time.monotonic() < end, f"{what}: not within {PATIENCE:.0f} s"
+            assert time.monotonic() < end, f"{what}: not within {patience:.0f} s"
             time.sleep(LOOK_AGAIN)

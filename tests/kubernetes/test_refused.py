@@ -64,6 +64,12 @@ def says(kubernetes: Kubernetes, pod: str, text: str) -> None:
     kubernetes.wait(f"{pod} says: {text}", lambda: text in kubernetes.kubectl(*words, check=False))
 
 
+def _may_list(kubernetes: Kubernetes, role: str, resource: str) -> bool:
+    account = {"ambit-control": "istiod", "ambit-node": "ztunnel"}[role]
+    words = ("auth", "can-i", "list", resource, "-A", "--as", f"system:serviceaccount:{SYSTEM}:{account}")
+    return kubernetes.kubectl(*words, check=False).strip() == "yes"
+
+
 @contextmanager
 def without_permission(kubernetes: Kubernetes, role: str, resource: str) -> Iterator[None]:
     """The ClusterRole says nothing of that resource."""
@@ -78,6 +84,8 @@ def without_permission(kubernetes: Kubernetes, role: str, resource: str) -> Iter
     whole = json.dumps([{"op": "replace", "path": "/rules", "value": value["rules"]}])
     kubernetes.kubectl("patch", "clusterrole", role, "--type=json", "-p", reduced)
     try:
+        # The API server decides by a copy of the role, which comes a little later.
+        kubernetes.wait("it is refused", lambda: not _may_list(kubernetes, role, resource))
         yield
     finally:
         kubernetes.kubectl("patch", "clusterrole", role, "--type=json", "-p", whole)
