@@ -65,7 +65,7 @@ def says(kubernetes: Kubernetes, pod: str, text: str) -> None:
 
 
 def _may_list(kubernetes: Kubernetes, role: str, resource: str) -> bool:
-    account = {"ambit-control": "istiod", "ambit-node": "ztunnel"}[role]
+    account = {"ambit-node": "ztunnel"}.get(role, role)
     words = ("auth", "can-i", "list", resource, "-A", "--as", f"system:serviceaccount:{SYSTEM}:{account}")
     return kubernetes.kubectl(*words, check=False).strip() == "yes"
 
