@@ -158,3 +158,34 @@ def test_a_file_without_an_object_is_noted(tmp_path: Path) -> None:
     result = CliRunner().invoke(command, ["-f", str(empty)])
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == f"note: no object is in {empty}\n"
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+POLICY = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: x}\n"
+BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 40)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": ' + DEEP + "}", "standard input is no YAML: line 1: nested deeper than 100 levels"),
+        (POLICY + "spec: {rules: " + "[" * 5000 + "]" * 5000 + "}", "line 4: nested deeper"),
+        (POLICY + "spec: &x {rules: [*x]}", r"line 4: \*x is inside what it refers to"),
+        (BOMB, "aliases come to more than"),
+        (
+            POLICY + "spec: {action: DENY, rules: [{}]}\nspec: {action: ALLOW, rules: [{}]}",
+            "document 1, line 5: spec is given twice",
+        ),
+        ('{"kind": "Pod",\n"spec": {"a": 1, "a": 2}}', r"document 1, line 2: spec\.a is given twice"),
+        (
+            '{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "\\ud800"}, "x": 1' + "0" * 30 + "}",
+            "standard input, document 1 is no Pod",
+        ),
+    ],
+    ids=["json", "spec", "itself", "bomb", "twice", "twice-json", "unencodable"],
+)
+def test_what_is_made_to_hurt_is_named(text: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        run("-", stdin=text)

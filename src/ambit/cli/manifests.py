@@ -1,6 +1,5 @@
 """Files of API objects: YAML with several documents, JSON, folders of both, standard input."""
 
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 from ambit.core.errors import BadInput
 
 _ENDINGS = {".yaml", ".yml", ".json"}
-_TEXTS = {"tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:bool"}
 
 
 def read_manifests(files: Iterable[str]) -> Iterator[tuple[str, Any]]:
@@ -37,26 +35,17 @@ def _texts(file: str) -> Iterator[tuple[str, str]]:
 
 
 def _documents(name: str, text: str) -> Iterator[tuple[str, Any]]:
-    import yaml
+    from ambit.objects.documents import Malformed, read_documents
 
-    class Loader(yaml.CSafeLoader):
-        """As Kubernetes reads it: times stay texts, and only true and false are booleans."""
-
-    Loader.yaml_implicit_resolvers = {
-        first: [pair for pair in pairs if pair[0] not in _TEXTS]
-        for first, pairs in yaml.CSafeLoader.yaml_implicit_resolvers.items()
-    }
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-    )
     try:
-        for index, value in enumerate(yaml.load_all(text, Loader)):
-            if value is not None:
-                yield f"{name}, document {index + 1}", value
-    except yaml.YAMLError as problem:
-        raise BadInput(f"{name} is no YAML: {_where(problem)}") from problem
-
-
-def _where(problem: Any) -> str:
-    """The parser's words in one line, without the name that it gives to texts."""
-    return " ".join(str(problem).split()).replace(' in "<unicode string>",', " at")
+        for index, document in enumerate(read_documents(text)):
+            where = f"{name}, document {index + 1}"
+            for each in document.duplicates:
+                raise BadInput(
+                    f"{where}, line {each.line}: {each.path} is given twice",
+                    "Keep one: of two, all but the last would be ignored.",
+                )
+            if document.value is not None:
+                yield where, document.value
+    except Malformed as problem:
+        raise BadInput(f"{name} is no YAML: {problem}") from problem

@@ -113,7 +113,7 @@ def _change(where: str, value: dict[str, Any], resource: str, kind: str, namespa
         value = {**value, "metadata": {**metadata, "namespace": namespace}}
     try:
         decoded = PROJECTIONS[resource].decode(msgspec.json.encode(value))
-    except (msgspec.MsgspecError, TypeError) as problem:
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as problem:
         raise BadInput(f"{where} is no {kind}: {problem}") from problem
     if not decoded.metadata.name:
         raise BadInput(f"{where} is no {kind}: metadata.name is empty")

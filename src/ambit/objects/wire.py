@@ -43,8 +43,10 @@ def decode_object(data: bytes) -> Any:
         if name is None or name not in _table():
             raise WireError(f"no protobuf encoding of {api_version} {kind} is known; send JSON")
         body = _message(name, _bytes(envelope.get(2, b"")))
-    except (IndexError, UnicodeDecodeError) as error:
+    except (IndexError, UnicodeDecodeError, OverflowError, msgspec.DecodeError) as error:
         raise WireError("the protobuf body is cut off or malformed") from error
+    except RecursionError as error:
+        raise WireError("the JSON inside the protobuf body is nested too deep") from error
     return {"apiVersion": api_version, "kind": kind, **body}
 
 

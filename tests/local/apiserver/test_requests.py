@@ -114,7 +114,7 @@ def test_any_body_is_read_or_refused(media: str, data: bytes) -> None:
 
 def test_yaml_words_stay_texts() -> None:
     data = b"{a: on, b: yes, c: 2026-01-01, d: true, e: 1}"
-    assert negotiation.decode_yaml(data) == {"a": "on", "b": "yes", "c": "2026-01-01", "d": True, "e": 1}
+    assert negotiation.read_yaml(data).value == {"a": "on", "b": "yes", "c": "2026-01-01", "d": True, "e": 1}
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,14 @@
 """Reads bodies and decides answer formats: JSON, Table, PartialObjectMetadata, aggregated discovery."""
 
 import contextlib
-import re
 from typing import Any
 
 import msgspec
 import orjson
-import yaml
 
 from ambit.local.apiserver.failures import ApiFailure, bad_request, unsupported_media_type
-from ambit.objects import wire
+from ambit.local.apiserver.shapes import FieldValidation
+from ambit.objects import documents, wire
 
 JSON = "application/json"
 MAX_BODY = 3 * 1024 * 1024
@@ -40,45 +39,64 @@ def wanted(accept: str) -> Wanted:
     raise ApiFailure(406, "NotAcceptable", message)
 
 
+class Body(msgspec.Struct, frozen=True):
+    """What a client sent: the value, and a sentence for each key that it hides by giving it twice."""
+
+    value: Any
+    duplicates: tuple[str, ...] = ()
+
+    def judge(self, mode: FieldValidation) -> list[str]:
+        """Warnings. Raises ApiFailure 400 where the client asked to be strict."""
+        if self.duplicates and mode == "Strict":
+            raise bad_request("strict decoding error: " + ", ".join(self.duplicates))
+        return list(self.duplicates) if mode == "Warn" else []
+
+
 def decode(content_type: str, data: bytes) -> Any:
-    """A JSON or YAML body. Raises ApiFailure 400 or 415."""
+    """The value of `read_body`, where nobody asks what it hides."""
+    return _read(content_type, data, duplicates=False).value
+
+
+def read_body(content_type: str, data: bytes) -> Body:
+    """A JSON, YAML or protobuf body. Raises ApiFailure 400 or 415."""
+    return _read(content_type, data, duplicates=True)
+
+
+def _read(content_type: str, data: bytes, *, duplicates: bool) -> Body:
     media = content_type.partition(";")[0].strip().lower()
     if media in {"application/yaml", "application/apply-patch+yaml", "text/yaml"}:
-        return decode_yaml(data)
+        return read_yaml(data)
     if media in {"", JSON, "application/octet-stream", "text/plain"} or media.endswith("+json"):
         try:
-            return orjson.loads(data)
+            value = _bounded(orjson.loads(data))
         except orjson.JSONDecodeError as error:
             raise bad_request(f"the body of the request is not valid JSON: {error}") from error
+        return Body(value, _hidden(data) if duplicates else ())
     if media == wire.MEDIA_TYPE:
         try:
-            return wire.decode_object(data)
+            return Body(_bounded(wire.decode_object(data)))
         except wire.WireError as error:
             raise bad_request(str(error)) from error
     raise unsupported_media_type(media, (JSON, "application/yaml", wire.MEDIA_TYPE))
 
 
-class _Loader(yaml.CSafeLoader):
-    """YAML as Kubernetes reads it: dates stay texts, and only true and false are booleans."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [
-        pair for pair in pairs if pair[0] not in {"tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:bool"}
-    ]
-    for first, pairs in yaml.CSafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-
-
-def decode_yaml(data: bytes) -> Any:
+def read_yaml(data: bytes) -> Body:
     """One YAML (or JSON) document. Raises ApiFailure 400."""
-    if data[:1] == b"{":
-        with contextlib.suppress(orjson.JSONDecodeError):
-            return orjson.loads(data)
+    with contextlib.suppress(orjson.JSONDecodeError):
+        return Body(_bounded(orjson.loads(data)), _hidden(data))
     try:
-        return yaml.load(data, _Loader)  # noqa: S506 - a safe loader
-    except yaml.YAMLError as error:
+        found = next(documents.read_yaml(data), documents.Document(None))
+    except documents.Malformed as error:
         raise bad_request(f"error decoding YAML: {error}") from error
+    said = (f'line {each.line}: key "{each.key}" already set in map' for each in found.duplicates)
+    return Body(found.value, tuple(said))
+
+
+def _bounded(value: Any) -> Any:
+    if documents.too_deep(value):
+        raise bad_request(f"the body of the request is nested deeper than {documents.DEPTH} levels")
+    return value
+
+
+def _hidden(data: bytes) -> tuple[str, ...]:
+    return tuple(f'duplicate field "{each.path}"' for each in documents.json_duplicates(data))

@@ -4,6 +4,12 @@ import copy
 import re
 from typing import Any
 
+from ambit.objects.documents import DEPTH, too_deep
+
+MOST_OPERATIONS = 10_000
+MOST_COPIED = 100_000
+"""Values that `copy` operations of one patch may make: each can double what the one before it made."""
+
 OPERATIONS = frozenset({"add", "remove", "replace", "move", "copy", "test"})
 
 
@@ -40,6 +46,8 @@ def _get(document: Any, tokens: list[str]) -> Any:
 
 
 def _add(document: Any, tokens: list[str], value: Any) -> Any:
+    if len(tokens) > DEPTH or too_deep(value, len(tokens)):
+        raise PatchError(f"the patch leaves values nested deeper than {DEPTH} levels")
     if not tokens:
         return value
     parent = _get(document, tokens[:-1])
@@ -103,6 +111,12 @@ def _step(document: Any, operation: Any) -> Any:
             return _transfer(document, operation, path)
 
 
+def _size(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + sum(map(_size, value.values()))
+    return 1 + sum(map(_size, value)) if isinstance(value, list) else 1
+
+
 def _transfer(document: Any, operation: Any, path: list[str]) -> Any:
     """`move` and `copy`."""
     source = _tokens(operation.get("from"))
@@ -118,8 +132,15 @@ def json_patch(document: Any, operations: Any) -> Any:
     """The document after all operations; the argument is not changed. Raises PatchError; all or nothing."""
     if not isinstance(operations, list):
         raise PatchError("a JSON patch is a list of operations")
+    if len(operations) > MOST_OPERATIONS:
+        raise PatchError(f"a JSON patch has at most {MOST_OPERATIONS} operations, not {len(operations)}")
     document = copy.deepcopy(document)
+    copied = 0
     for operation in operations:
+        if isinstance(operation, dict) and operation.get("op") == "copy":
+            copied += _size(_get(document, _tokens(operation.get("from"))))
+            if copied > MOST_COPIED:
+                raise PatchError(f"the patch copies more than {MOST_COPIED} values")
         document = _step(document, operation)
     return document
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import orjson
+import msgspec
 
 from ambit.local.apiserver import negotiation, versions
 from ambit.local.apiserver.apply import Owner, apply
@@ -45,27 +45,30 @@ class Patches:
         if media == APPLY_PATCH:
             return self._apply(resource, target, data, options, subresource)
         entry = self._writer.existing(resource, target.namespace, target.name)
-        patch = _decode(data)
+        sent = negotiation.read_yaml(data)
+        told = sent.judge(options.field_validation)
         current = versions.served(resource, entry.decode())
-        body = self.change(resource, media, current, patch)
+        body = self.change(resource, media, current, sent.value)
         if not isinstance(body, dict) or not isinstance(body.get("metadata"), dict):
             raise bad_request("the patch does not leave an object with metadata")
         meta = body["metadata"]
         if meta.get("name") != entry.name or meta.get("namespace", "") != entry.namespace:
             raise bad_request("the name and namespace of an object cannot be changed by a patch")
-        return self._writer.update(resource, entry, body, options, subresource)
+        written = self._writer.update(resource, entry, body, options, subresource)
+        return msgspec.structs.replace(written, warnings=(*told, *written.warnings))
 
     def _apply(
         self, resource: Resource, target: Target, data: bytes, options: WriteOptions, subresource: str
     ) -> Written:
         """Server-side apply; creates the object when it is absent (not for subresources)."""
         writer = self._writer
-        config = negotiation.decode_yaml(data)
+        sent = negotiation.read_yaml(data)
+        config = sent.value
         if not options.named_manager:
             raise bad_request(
                 "PatchOptions.meta.k8s.io is invalid: fieldManager: Required value: is required"
             )
-        warnings = writer.receive(resource, config, options)
+        warnings = sent.judge(options.field_validation) + writer.receive(resource, config, options)
         meta = config["metadata"]
         if meta.get("managedFields"):
             raise bad_request("metadata.managedFields must be nil")
@@ -80,7 +83,8 @@ class Patches:
         wanted = _owned_part(resource, config, subresource)
         if entry is None:
             owned = paths_of(shape.schema, wanted, shape.resolve)
-            return writer.create(resource, namespace, config, options, applied={me: owned})
+            written = writer.create(resource, namespace, config, options, applied={me: owned})
+            return msgspec.structs.replace(written, warnings=(*warnings, *written.warnings))
         current = versions.served(resource, entry.decode())
         owners = read_owners(current["metadata"])
         result = apply(shape.schema, shape.resolve, bare(current), wanted, me, owners, force=options.force)
@@ -110,13 +114,6 @@ class Patches:
                 message = f"the server rejected our request due to an error in our request: {error}"
                 raise ApiFailure(422, "Invalid", message) from error
             raise bad_request(f"error applying patch: {error}") from error
-
-
-def _decode(data: bytes) -> Any:
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return negotiation.decode_yaml(data)
 
 
 _CLIENT_META = ("labels", "annotations", "finalizers", "ownerReferences")

@@ -1,7 +1,7 @@
 """Requests about objects: verbs, subresources, and which module answers them."""
 
 import random
-from typing import Any
+from collections.abc import Iterable
 
 import msgspec
 import orjson
@@ -122,19 +122,20 @@ class ResourceRequests:
         timeout = float(seconds or random.uniform(*_WATCH_SECONDS))  # noqa: S311 - spreads reconnects
         return await self._answers.watch(request, resource, wanted, chosen, plan, timeout)
 
-    async def _body(self, request: web.Request) -> Any:
+    async def _body(self, request: web.Request) -> negotiation.Body:
         data = await request.read()
         if not data:
             raise bad_request("the body of the request must not be empty")
-        return negotiation.decode(request.headers.get("Content-Type", ""), data)
+        return negotiation.read_body(request.headers.get("Content-Type", ""), data)
 
     def _written(
-        self, request: web.Request, resource: Resource, written: Written, *, status: int = 200
+        self, request: web.Request, resource: Resource, written: Written, told: Iterable[str] = ()
     ) -> web.Response:
+        """`told` are warnings besides those of the write."""
         wanted = negotiation.wanted(request.headers.get("Accept", ""))
-        code = 201 if written.created else status
+        code = 201 if written.created else 200
         response = self._answers.one(resource, wanted, written.body, status=code, query=request.query)
-        warnings = list(written.warnings)
+        warnings = [*told, *written.warnings]
         if resource.deprecation:
             warnings.append(resource.deprecation)
         for text in warnings:
@@ -144,7 +145,8 @@ class ResourceRequests:
     async def _create(
         self, request: web.Request, target: Target, resource: Resource, user: User
     ) -> web.Response:
-        body = await self._body(request)
+        sent = await self._body(request)
+        body = sent.value
         if not isinstance(body, dict):
             raise bad_request("the body of the request must be an object")
         answer = self._reviews.answer(resource.plural, body, user)
@@ -157,13 +159,16 @@ class ResourceRequests:
             raise method_not_allowed(request.method)
         self._escalation.check(resource, namespace, body, user)
         options = write_options(request)
-        return self._written(request, resource, self._writer.create(resource, namespace, body, options))
+        told = sent.judge(options.field_validation)
+        return self._written(request, resource, self._writer.create(resource, namespace, body, options), told)
 
     async def _update(
         self, request: web.Request, target: Target, resource: Resource, user: User, subresource: str = ""
     ) -> web.Response:
-        body = await self._body(request)
+        sent = await self._body(request)
+        body = sent.value
         options = write_options(request)
+        told = sent.judge(options.field_validation)
         if isinstance(body, dict):
             name = (body.get("metadata") or {}).get("name")
             if name and name != target.name:
@@ -173,7 +178,7 @@ class ResourceRequests:
             self._escalation.check(resource, target.namespace, body, user)
         entry = self._writer.existing(resource, target.namespace, target.name)
         written = self._writer.update(resource, entry, body, options, subresource)
-        return self._written(request, resource, written)
+        return self._written(request, resource, written, told)
 
     async def _patch(
         self, request: web.Request, target: Target, resource: Resource, user: User, subresource: str = ""
@@ -223,18 +228,20 @@ class ResourceRequests:
         if name == "status" and resource.has_status:
             return await self._part(request, target, resource, user, "status")
         if name == "scale" and resource.scale:
-            body = await self._body(request) if request.method in {"PUT", "PATCH"} else None
+            body = (await self._body(request)).value if request.method in {"PUT", "PATCH"} else None
             media = request.headers.get("Content-Type", "").partition(";")[0].strip()
             scale = self._scales.answer(resource, target, request.method, media, body, write_options(request))
             return web.json_response(body=orjson.dumps(scale))
         if name not in resource.subresources:
             raise no_such_path()
         if name == "token":
-            body = await self._body(request)
+            body = (await self._body(request)).value
+            if not isinstance(body, dict):
+                raise bad_request("the body of the request must be an object")
             answer = self._reviews.request_token(target.namespace, target.name, body)
             return web.json_response(body=orjson.dumps(answer), status=201)
         if name == "finalize":
-            body = await self._body(request)
+            body = (await self._body(request)).value
             entry = self._writer.existing(resource, "", target.name)
             written = self._writer.finalize_namespace(entry, body, write_options(request))
             return self._written(request, resource, written)

@@ -105,7 +105,7 @@ class Tokens:
                 leeway=5,
                 options={"require": ["exp", "sub", "aud"]},
             )
-        except jwt.PyJWTError as error:
+        except (jwt.PyJWTError, RecursionError) as error:
             raise TokenRefused(str(error)) from error
         given = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
         return self._user(claims), [one for one in audiences if one in given]
