@@ -1,5 +1,5 @@
 """`python -m ambit`."""
 
-from ambit.cli.main import main
+from ambit.cli.entry import main
 
 main()

@@ -161,7 +161,7 @@ def test_a_file_without_an_object_is_noted(tmp_path: Path) -> None:
 
 
 DEEP = "[" * 100_000 + "]" * 100_000
-POLICY = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: x}\n"
+UNTIL_SPEC = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: x}\n"
 BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 40)
 )
@@ -171,11 +171,11 @@ BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
     ("text", "message"),
     [
         ('{"a": ' + DEEP + "}", "standard input is no YAML: line 1: nested deeper than 100 levels"),
-        (POLICY + "spec: {rules: " + "[" * 5000 + "]" * 5000 + "}", "line 4: nested deeper"),
-        (POLICY + "spec: &x {rules: [*x]}", r"line 4: \*x is inside what it refers to"),
+        (UNTIL_SPEC + "spec: {rules: " + "[" * 5000 + "]" * 5000 + "}", "line 4: nested deeper"),
+        (UNTIL_SPEC + "spec: &x {rules: [*x]}", r"line 4: \*x is inside what it refers to"),
         (BOMB, "aliases come to more than"),
         (
-            POLICY + "spec: {action: DENY, rules: [{}]}\nspec: {action: ALLOW, rules: [{}]}",
+            UNTIL_SPEC + "spec: {action: DENY, rules: [{}]}\nspec: {action: ALLOW, rules: [{}]}",
             "document 1, line 5: spec is given twice",
         ),
         ('{"kind": "Pod",\n"spec": {"a": 1, "a": 2}}', r"document 1, line 2: spec\.a is given twice"),

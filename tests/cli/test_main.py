@@ -156,3 +156,33 @@ def test_all_namespaces_may_be_said_as_to_kubectl(words: str) -> None:
     result = CliRunner().invoke(ambit, [words, "-A", "--kubeconfig", "/nowhere"])
     assert isinstance(result.exception, AmbitError), result.output
     assert "/nowhere" in result.exception.message
+
+
+INTERRUPTING = """
+import os, runpy, signal, sys
+
+place = sys.argv.pop(1)
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == place:
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupting())
+runpy.run_module("ambit", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    "place", ["click", "ambit.core.errors", "ambit.cli.main", "ambit.cli.commands.check", "ambit.kube.client"]
+)
+def test_an_interrupt_ends_quietly_wherever_it_hits(place: str) -> None:
+    """The program interrupts itself while it imports `place`."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTING, place, "check", "--name", "nobody"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "")

@@ -108,6 +108,11 @@ def read_documents(text: str) -> Iterator[Document]:
     yield from read_yaml(text)
 
 
+def read_value(text: str) -> Any:
+    """The value of the first document, None when there is none. Raises Malformed."""
+    return next(read_yaml(text), Document(None)).value
+
+
 def json_duplicates(text: str | bytes) -> tuple[Duplicate, ...]:
     """The keys that objects of a JSON text have twice. Raises ValueError, and RecursionError for deep ones."""
     return _read_json(text, parse_int=str)[1]

@@ -2,7 +2,8 @@
 ConfigMap."""
 
 import msgspec
-import yaml
+
+from ambit.objects.documents import Malformed, read_value
 
 CONFIG_MAP = "host-forwards"
 KEY = "forwards.yaml"
@@ -20,6 +21,6 @@ class WantedForward(msgspec.Struct, frozen=True, rename="camel"):
 def parse_wanted(text: str) -> tuple[WantedForward, ...]:
     """The entries of the ConfigMap. Raises ValueError with the reason when it is not such a list."""
     try:
-        return msgspec.convert(yaml.safe_load(text) or [], tuple[WantedForward, ...])
-    except (yaml.YAMLError, msgspec.ValidationError) as problem:
+        return msgspec.convert(read_value(text) or [], tuple[WantedForward, ...])
+    except (Malformed, msgspec.ValidationError) as problem:
         raise ValueError(f"ConfigMap {CONFIG_MAP}, key {KEY}: {problem}") from problem

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
 from ambit.core.errors import AmbitError
 from ambit.core.names import SYSTEM_NAMESPACE
@@ -29,6 +28,7 @@ from ambit.local.pods.host import Host
 from ambit.local.pods.images import ImageEntry
 from ambit.local.pods.streams import Streams
 from ambit.local.pods.worker import PodWorker
+from ambit.objects.documents import Malformed, read_value
 
 log = logging.getLogger(__name__)
 
@@ -225,8 +225,8 @@ class PodRunner:
     def _read_images(self, config_map: _ConfigMap | None) -> None:
         text = config_map.data.get(IMAGE_KEY, "") if config_map is not None else ""
         try:
-            self._images = images.parse_entries(yaml.load(text, Loader=yaml.CSafeLoader))
-        except (AmbitError, yaml.YAMLError) as problem:
+            self._images = images.parse_entries(read_value(text))
+        except (AmbitError, Malformed) as problem:
             log.warning("the image map keeps its last good content: %s", problem)
             return
         for worker in self._workers.values():
