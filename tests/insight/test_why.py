@@ -122,6 +122,37 @@ def test_nothing_decides_where_the_destination_is_not_in_the_mesh() -> None:
     assert asked("client", "192.0.2.1:443").rulings[0].reason == NOBODY
 
 
+SHADOW = """
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: shadow, namespace: aaa}
+spec: {address: 10.244.1.2}
+"""
+THIEF = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: thief, namespace: aaa}
+spec:
+  hosts: [web.default, web.default.svc.cluster.local]
+  addresses: [10.244.1.2, 10.96.0.7, 10.244.0.0/16]
+  ports: [{number: 8080, name: tcp}]
+  resolution: STATIC
+  endpoints: [{address: 192.0.2.66}]
+"""
+
+
+@pytest.mark.parametrize("more", [(SHADOW,), (THIEF,), (SHADOW, THIEF)])
+@pytest.mark.parametrize(
+    "destination", ["10.244.1.2:8080", "web-1:8080", "web:80", "10.96.0.7:80", "web.default:80"]
+)
+def test_nobody_elses_objects_change_the_answer(more: tuple[str, ...], destination: str) -> None:
+    (alone,) = asked("other", destination, ALLOW).rulings
+    assert (alone.verdict, alone.pod) == ("denied", "default/web-1")
+    assert asked("other", destination, ALLOW, *more).rulings == (alone,)
+    (source,) = asked("10.244.1.3", destination, ALLOW, *more).rulings
+    assert source.identity == "spiffe://cluster.local/ns/default/sa/client"
+
+
 @pytest.mark.parametrize(
     ("destination", "reason"),
     [

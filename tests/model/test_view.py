@@ -1,11 +1,15 @@
 """The in-memory view: who has an address, which policies apply, what is unknown."""
 
 import ipaddress
+import itertools
+from pathlib import Path
 
 from ambit.model.policy import Action, Authorization, Scope
 from ambit.model.service import Service, VirtualAddress
 from ambit.model.view import Snapshot
-from ambit.model.workload import NetworkMode
+from ambit.model.workload import NetworkMode, TunnelProtocol
+from ambit.node.state.mesh import MeshState
+from ambit.xds.messages import ADDRESS_TYPE, to_resource
 from tests.plan.cases import workload
 
 ADDRESS = ipaddress.ip_address("10.96.0.9")
@@ -36,6 +40,33 @@ def test_exact_before_cidr_then_own_namespace_then_canonical_then_first() -> Non
     assert found(service("a"), service("b"), client="b") == "b"
     assert found(service("a"), service("b", canonical=True)) == "b"
     assert found(service("b"), service("a")) == "a"
+
+
+def test_a_kubernetes_service_before_every_entry() -> None:
+    name = "s.zzz.svc.cluster.local"
+    virtual = (VirtualAddress("", ADDRESS),)
+    given = Service(name="s", namespace="zzz", hostname=name, addresses=virtual, canonical=True)
+    for client in ("", "a", "zzz"):
+        assert found(service("a", canonical=True), given, client=client) == "zzz"
+        assert found(service("a"), given, client=client) == "zzz"
+
+
+def test_of_workloads_with_one_address_pods_go_first(tmp_path: Path) -> None:
+    """In both views, whatever came last."""
+    plain = workload("plain", "10.0.0.1", tunnel=TunnelProtocol.NONE)
+    other = workload("other", "10.0.0.1")
+    entry = workload("a", "10.0.0.1", uid="Kubernetes/networking.istio.io/WorkloadEntry/aaa/a")
+    address = ipaddress.ip_address("10.0.0.1")
+    for given, best in (([plain, entry], plain), ([other, plain, entry], other), ([entry], entry)):
+        for turn, several in enumerate(itertools.permutations(given)):
+            held = Snapshot(several).workload_by_address("", address)
+            assert held == best
+            state = MeshState(tmp_path / f"{len(given)}-{turn}")
+            for each in several:
+                state.apply(ADDRESS_TYPE, [to_resource(each)], [])
+            stored = state.workload_by_address("", address)
+            assert stored is not None and stored.uid == best.uid
+            state.close()
 
 
 def test_cidr_network_and_family_must_match() -> None:

@@ -57,7 +57,7 @@ FAR = workload("far", "10.244.2.3")
 
 @pytest.mark.parametrize("mode", [BalancingMode.UNSPECIFIED, BalancingMode.PASSTHROUGH])
 @pytest.mark.parametrize("virtual_address", [RANGE, VirtualAddress("", ipaddress.ip_address("10.244.2.3"))])
-def test_a_range_or_a_service_that_lets_pass_never_takes_a_pod_out_of_the_mesh(
+def test_no_address_of_a_service_takes_a_pod_out_of_the_mesh(
     virtual_address: VirtualAddress, mode: BalancingMode
 ) -> None:
     """The way to the pod's own address stays a tunnel, whatever a ServiceEntry says about addresses around it."""
@@ -75,8 +75,40 @@ def test_a_range_or_a_service_that_lets_pass_never_takes_a_pod_out_of_the_mesh(
     is_tunnel = [
         each.endpoint.address.envoy_internal_address.server_listener_name for each in endpoints_of(found)
     ]
-    is_service = virtual_address.prefix is None and mode is BalancingMode.UNSPECIFIED
-    assert is_tunnel == ([] if is_service else [names.CONNECT_ORIGINATE])
+    assert is_tunnel == [names.CONNECT_ORIGINATE]
+
+
+def test_an_entry_of_its_own_address_leads_to_its_endpoints() -> None:
+    entry = Service(
+        name="entry",
+        namespace="default",
+        hostname="entry.test",
+        addresses=(VirtualAddress("", ipaddress.ip_address("192.0.2.7")),),
+        ports=(Port(80, 80),),
+    )
+    outside = workload(
+        "outside",
+        "192.0.2.7",
+        uid="Kubernetes/networking.istio.io/WorkloadEntry/default/outside",
+        tunnel=TunnelProtocol.NONE,
+        node="",
+    )
+    source = pod(CLIENT)
+    name = names.destination(source.key, outside.addresses[0], 80)
+    found = answer(name, Snapshot([outside], [entry]), LocalPods([source]), SETTINGS)
+    assert found.type == found.STATIC
+    assert not endpoints_of(found), "the service has no endpoint, and nobody goes round it"
+
+
+@pytest.mark.parametrize("tunnel", TunnelProtocol)
+def test_a_workload_entry_with_a_pods_address_changes_nothing(tunnel: TunnelProtocol) -> None:
+    uid = "Kubernetes/networking.istio.io/WorkloadEntry/aaa/shadow"
+    shadow = workload("shadow", "10.244.2.3", uid=uid, namespace="aaa", tunnel=tunnel, node="")
+    source = pod(CLIENT)
+    name = names.destination(source.key, FAR.addresses[0], 80)
+    alone = answer(name, Snapshot([FAR]), LocalPods([source]), SETTINGS)
+    for several in ([FAR, shadow], [shadow, FAR]):
+        assert answer(name, Snapshot(several), LocalPods([source]), SETTINGS) == alone
 
 
 def test_an_endpoint_inside_its_services_own_range_is_followed() -> None:

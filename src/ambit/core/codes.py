@@ -213,6 +213,15 @@ _ALL = (
         "exportTo: [team-a]   # in another namespace",
         "Use one entry with exportTo ['.'] in each namespace that is to see the host.",
     ),
+    Code(
+        "AMB0306",
+        "Host or address of somebody else",
+        "The host is a name of a Service, of another namespace or of the cluster domain, or the address is a "
+        "Service's or a pod's. It is left out, so nobody's traffic is taken; what else the entry says counts.",
+        "metadata: {namespace: team-a}\nspec: {hosts: [web.team-b.svc.cluster.local]}",
+        "Choose a host outside the cluster domain, or below the entry's own namespace (db.team-a.svc.cluster.local), "
+        "and an address that nobody in the cluster has.",
+    ),
 )
 
 CODES: dict[str, Code] = {each.code: each for each in _ALL}

@@ -20,6 +20,7 @@ from ambit.graph.engine import Failure, Graph
 from ambit.ingest.istio.compile import IstioSources, compile_istio
 from ambit.ingest.istio.entries import compile_entries, compile_workload_entries
 from ambit.ingest.kube.compile import KubeSources, compile_kube
+from ambit.ingest.owners import Owners
 from ambit.ingest.preference import DISTRIBUTION_ANNOTATION
 from ambit.ingest.settings import MeshSettings
 from ambit.model.policy import Authorization
@@ -83,6 +84,7 @@ class MeshCompiler:
             self._sources["serviceentries.networking.istio.io"],
             policies.attach,
             lambda context, name: _distribution(context.get(namespaces, name)),
+            Owners(namespaces, self._sources["services"], self._sources["pods"], settings.cluster_domain),
             settings,
         )
         kube = compile_kube(

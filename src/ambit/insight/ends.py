@@ -15,6 +15,7 @@ from ambit.core.address import Address
 from ambit.core.errors import BadInput
 from ambit.insight.manifests import Compiled
 from ambit.model.service import Service
+from ambit.model.view import holder
 from ambit.model.workload import Workload
 
 _POD_KINDS = frozenset(
@@ -57,9 +58,10 @@ def find_destination(text: str, compiled: Compiled, namespace: str) -> Destinati
     address = _address(host.strip("[]"))
     if address is not None:
         view, network = compiled.view(), compiled.settings.network
-        service = view.service_by_address(network, address, client_namespace=namespace)
-        workload = None if service else view.workload_by_address(network, address)
-        return Destination(port, address, service, workload)
+        found = holder(view, network, address, client_namespace=namespace)
+        if isinstance(found, Service):
+            return Destination(port, address, found)
+        return Destination(port, address, workload=found)
     host, of_pods = _without_kind(host, compiled, _POD_KINDS)
     host, of_services = _without_kind(host, compiled, _SERVICE_KINDS)
     service = None if of_pods else _service(host, compiled, namespace)
@@ -86,8 +88,9 @@ def _address(text: str) -> Address | None:
 def _workload(text: str, compiled: Compiled, namespace: str) -> Workload | None:
     where, name = _split(text, namespace)
     there = [each for each in compiled.workloads if each.namespace == where and each.addresses]
-    pods = [each for each in there if each.name == name]
-    return next(iter(pods or [each for each in there if each.workload_name == name]), None)
+    named = [each for each in there if each.name == name]
+    several = named or [each for each in there if each.workload_name == name]
+    return min(several, key=lambda each: not each.is_pod, default=None)
 
 
 def _service(text: str, compiled: Compiled, namespace: str) -> Service | None:
@@ -95,9 +98,20 @@ def _service(text: str, compiled: Compiled, namespace: str) -> Service | None:
         hostname = text.rstrip(".")
         suffix = f".svc.{compiled.settings.cluster_domain}"
         wanted = {hostname, f"{hostname}{suffix}", hostname.removesuffix(".svc") + suffix}
-        return next((each for each in compiled.services if each.hostname in wanted), None)
-    where, name = _split(text, namespace)
-    return next((each for each in compiled.services if (each.namespace, each.name) == (where, name)), None)
+        found = [each for each in compiled.services if each.hostname in wanted]
+    else:
+        place = _split(text, namespace)
+        found = [each for each in compiled.services if (each.namespace, each.name) == place]
+    return min(
+        (each for each in found if each.is_visible_to(namespace)),
+        key=lambda each: (
+            not each.is_kubernetes,
+            each.namespace != namespace,
+            not each.canonical,
+            each.key,
+        ),
+        default=None,
+    )
 
 
 def _split(text: str, namespace: str) -> tuple[str, str]:

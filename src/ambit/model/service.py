@@ -89,6 +89,17 @@ class Service(msgspec.Struct, frozen=True):
         """Its resource name in the workload API."""
         return f"{self.namespace}/{self.hostname}"
 
+    @property
+    def is_kubernetes(self) -> bool:
+        """Whether it is a Kubernetes Service: canonical, and called after itself. No ServiceEntry ever is both."""
+        return self.canonical and self.hostname.startswith(f"{self.name}.{self.namespace}.svc.")
+
+    @property
+    def lets_pass(self) -> bool:
+        """Whether connections go on to the address that was dialled."""
+        balancing = self.load_balancing
+        return balancing is not None and balancing.mode is BalancingMode.PASSTHROUGH and self.waypoint is None
+
     def is_visible_to(self, namespace: str) -> bool:
         """Whether clients there get to know of it. For others it does not exist."""
         return self.visibility is Visibility.PUBLIC or self.namespace == namespace

@@ -10,7 +10,7 @@ from typing import Protocol
 from ambit.core.address import Address, Network, outer_network, sorted_networks
 from ambit.model.policy import Authorization, Scope
 from ambit.model.service import Service
-from ambit.model.workload import NetworkMode, Workload
+from ambit.model.workload import NetworkMode, TunnelProtocol, Workload
 
 
 class MeshView(Protocol):
@@ -20,7 +20,8 @@ class MeshView(Protocol):
         """The workload with this resource name."""
 
     def workload_by_address(self, network: str, address: Address) -> Workload | None:
-        """Whose address it is; host-network workloads are not found by address (ztunnel `state.rs`)."""
+        """Whose address it is, by `preference` when several say so; host-network workloads are not found by address
+        (ztunnel `state.rs`)."""
 
     def service(self, key: str) -> Service | None:
         """The service named `<namespace>/<hostname>`."""
@@ -29,8 +30,8 @@ class MeshView(Protocol):
         self, network: str, address: Address, *, client_namespace: str = ""
     ) -> Service | None:
         """The service with this virtual address. Exact addresses go before CIDRs, longer CIDRs before
-        shorter; between equals the client's namespace, then the canonical one, then the first by key. One that
-        the client may not see does not count."""
+        shorter; between equals a Kubernetes Service, then the client's namespace, then the canonical one, then the
+        first by key. One that the client may not see does not count."""
 
     def endpoints(self, service: Service) -> Sequence[Workload]:
         """Workloads that name the service, ready or not, in order of uid."""
@@ -58,7 +59,7 @@ class Snapshot:
         self._authorizations = {policy.key: policy for policy in authorizations}
         self._by_address = {
             (workload.network, address): workload
-            for workload in self._workloads.values()
+            for workload in sorted(self._workloads.values(), key=preference, reverse=True)
             if workload.network_mode == NetworkMode.STANDARD
             for address in workload.addresses
         }
@@ -107,12 +108,32 @@ class Snapshot:
         return sorted_networks(each for each in found if each is not None)
 
 
+def preference(workload: Workload) -> tuple[bool, bool, str]:
+    """Sorts workloads that say they have one address: pods before others, then HBONE before plain, then by uid
+    (ztunnel `state/workload.rs`)."""
+    return (not workload.is_pod, workload.tunnel is not TunnelProtocol.HBONE, workload.uid)
+
+
+def holder(
+    view: MeshView, network: str, address: Address, *, client_namespace: str = ""
+) -> Service | Workload | None:
+    """Whom connections to an address are for. A pod's own address goes before every service: whatever somebody writes
+    about it, the way there has identity and policy. The address of another workload goes before a range, and before a
+    service that only lets connections go on to where they were going."""
+    service = view.service_by_address(network, address, client_namespace=client_namespace)
+    workload = view.workload_by_address(network, address)
+    if service is None or workload is None:
+        return service or workload
+    exact = any(each.prefix is None and each.address == address for each in service.addresses)
+    return service if exact and not workload.is_pod and not service.lets_pass else workload
+
+
 def select_service(
     candidates: Iterable[Service], network: str, address: Address, client_namespace: str
 ) -> Service | None:
     """The best of `candidates` that has this virtual address, by the order of
     `MeshView.service_by_address`."""
-    found: list[tuple[tuple[int, bool, bool, str], Service]] = []
+    found: list[tuple[tuple[int, bool, bool, bool, str], Service]] = []
     for service in candidates:
         if not service.is_visible_to(client_namespace):
             continue
@@ -122,6 +143,12 @@ def select_service(
             length = address.max_prefixlen if virtual.prefix is None else virtual.prefix
             shift = address.max_prefixlen - length
             if int(virtual.address) >> shift == int(address) >> shift:
-                rank = (-length, service.namespace != client_namespace, not service.canonical, service.key)
+                rank = (
+                    -length,
+                    not service.is_kubernetes,
+                    service.namespace != client_namespace,
+                    not service.canonical,
+                    service.key,
+                )
                 found.append((rank, service))
     return min(found, key=lambda each: each[0])[1] if found else None

@@ -89,3 +89,7 @@ class Workload(msgspec.Struct, frozen=True):
     def key(self) -> str:
         """Its resource name in the workload API."""
         return self.uid
+
+    @property
+    def is_pod(self) -> bool:
+        return self.uid.partition("/")[2].startswith("/Pod/")

@@ -1,7 +1,7 @@
 """Answers to the question "where does this pod's connection to this destination go", one cluster each.
 
-Order (ztunnel `outbound.rs::build_request`): reserved ports are refused; a service's address goes to its
-waypoint or to its endpoints; a workload's address to its waypoint or to itself; an address in a service's range as
+Order (ztunnel `outbound.rs::build_request`, but pods first): reserved ports are refused; a service's address goes to
+its waypoint or to its endpoints; a workload's address to its waypoint or to itself; an address in a service's range as
 the service's; anything else passes through untouched. To one workload there are three ways: inside the node
 (policy decided here, because source and destination are in the question), through an HBONE tunnel whose server is
 pinned to the workload's identity, or plainly. An answer is never "no such cluster": what must not go on is an empty
@@ -24,7 +24,7 @@ from ambit.core.names import HBONE_PORT, RESERVED_PORTS
 from ambit.envoy import access_log, clusters, names
 from ambit.envoy.words import AnyMessage
 from ambit.model.service import BalancingMode, LoadBalancing, Service
-from ambit.model.view import MeshView
+from ambit.model.view import MeshView, holder
 from ambit.model.workload import GatewayAddress, TunnelProtocol, Workload
 from ambit.plan import announcement
 from ambit.plan.endpoints import Choice, NamedChoice, all_choices, choices, preferred_address
@@ -134,30 +134,13 @@ def _find(
         return _refused(name, "the source pod is not on this node")
     if asked.port in RESERVED_PORTS:
         return _refused(name, f"port {asked.port} belongs to the mesh")
-    service = _service_at(asked.address, source, view, settings)
-    if service is not None:
-        return _service(name, source, asked, service, view, pods, settings)
-    workload = view.workload_by_address(settings.network, asked.address)
-    if workload is not None:
-        return _workload(name, source, asked, workload, view, pods, settings)
-    return clusters.passthrough(name, {access_log.ROUTE: DIRECT})
-
-
-def _service_at(address: Address, source: LocalPod, view: MeshView, settings: NodeSettings) -> Service | None:
-    """The service that connections to an address are for. A workload's own address goes before a range, and before a
-    service that only lets connections go on to where they were going: the way there has identity and policy."""
-    service = view.service_by_address(settings.network, address, client_namespace=source.namespace)
-    if service is None:
-        return None
-    exact = any(each.prefix is None and each.address == address for each in service.addresses)
-    if exact and not _lets_pass(service):
-        return service
-    return service if view.workload_by_address(settings.network, address) is None else None
-
-
-def _lets_pass(service: Service) -> bool:
-    balancing = service.load_balancing
-    return balancing is not None and balancing.mode is BalancingMode.PASSTHROUGH and service.waypoint is None
+    match holder(view, settings.network, asked.address, client_namespace=source.namespace):
+        case Service() as service:
+            return _service(name, source, asked, service, view, pods, settings)
+        case Workload() as workload:
+            return _workload(name, source, asked, workload, view, pods, settings)
+        case None:
+            return clusters.passthrough(name, {access_log.ROUTE: DIRECT})
 
 
 def _service(
@@ -349,8 +332,8 @@ def _is_dialled(
         or all(address.version != version for address in source.addresses)
     ):
         return False
-    found = _service_at(choice.address, source, view, settings)
-    return found is None or _lets_pass(found)
+    found = holder(view, settings.network, choice.address, client_namespace=source.namespace)
+    return not isinstance(found, Service) or found.lets_pass
 
 
 def _named_endpoint(source: LocalPod, asked: names.Destination, choice: NamedChoice) -> clusters.Endpoint:

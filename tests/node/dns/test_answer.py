@@ -261,6 +261,7 @@ def _oracle(asked: str, known: set[str], namespace: str) -> tuple[str, str | Non
         if asked.endswith("." + search):
             stripped = asked[: -len(search) - 1]
             roots.append((stripped, stripped))
+    found: list[tuple[str, str | None]] = []
     for root, alias in roots:
         parts = root.split(".")
         tries = [root]
@@ -275,15 +276,45 @@ def _oracle(asked: str, known: set[str], namespace: str) -> tuple[str, str | Non
                 tries += [f"{root}.svc.{domain}"]
             case 4, "svc":
                 tries += [f"{root}.{domain}"]
-        for name in tries:
-            if name in known:
-                return name, alias
-            pieces = name.split(".")
-            for start in range(1, len(pieces)):
-                pattern = ".".join(["*", *pieces[start:]])
-                if pattern in known:
-                    return pattern, None
+        found += [(name, alias) for name in tries]
+    exact = [each for each in found if each[0] in known]
+    for name, alias in [each for each in exact if each[0].endswith(f".svc.{domain}")] + exact:
+        return name, alias
+    for name, _ in found:
+        pieces = name.split(".")
+        for start in range(1, len(pieces)):
+            pattern = ".".join(["*", *pieces[start:]])
+            of_cluster = pieces[-2:] == ["cluster", "local"]
+            if pattern in known and (
+                not of_cluster or pieces[start + 1 :][-3:] == ["svc", "cluster", "local"]
+            ):
+                return pattern, None
     return None
+
+
+@pytest.mark.parametrize(
+    "host", ["web.other", "web.other.svc", "web", "*.cluster.local", "*.local", "*.other", "*.svc"]
+)
+@pytest.mark.parametrize("asked", ["web.other", "web.other.svc", "web.other.svc.cluster.local"])
+@pytest.mark.parametrize("namespace", ["third", "thief"])
+def test_no_host_takes_the_name_of_a_service(host: str, asked: str, namespace: str) -> None:
+    entry = service(host, "192.0.2.66", namespace="thief", canonical=True)
+    for view in (Names([entry, OTHER]), Names([OTHER, entry])):
+        query = parse_query(encode_query(asked, Type.A))
+        resolution = answer(query, Client(namespace), view, Settings(), lambda _: None)
+        assert resolution is not None
+        assert resolution.service == OTHER
+
+
+@given(st.permutations(["mine", "thief", "aaa"]), st.sampled_from(["mine", "thief", "third"]))
+def test_a_service_goes_before_entries_with_its_host(others: list[str], namespace: str) -> None:
+    name = "web.shop.svc.cluster.local"
+    real = service(name, "10.96.0.9", namespace="shop", canonical=True)
+    entries = [service(name, "192.0.2.66", namespace=each, canonical=True) for each in others]
+    query = parse_query(encode_query(name, Type.A))
+    resolution = answer(query, Client(namespace), Names([*entries, real]), Settings(), lambda _: None)
+    assert resolution is not None
+    assert resolution.service == real
 
 
 def test_candidates_are_few() -> None:

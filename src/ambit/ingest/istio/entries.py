@@ -13,6 +13,7 @@ from ambit.graph.collection import Collection, Index
 from ambit.graph.engine import Context, Graph
 from ambit.ingest.istio.endpoint import ENTRY, WORKLOAD, entry_workload, parts, ports_of, problem
 from ambit.ingest.istio.service_entry import CompiledEntry, Host, service_entry
+from ambit.ingest.owners import Owners, normal
 from ambit.ingest.settings import MeshSettings
 from ambit.ingest.targets import ServiceTarget, chosen
 from ambit.model.service import Service
@@ -38,16 +39,20 @@ def compile_entries(
     source: Collection[ServiceEntry],
     attach: Attach,
     distribution: Distribution,
+    owners: Owners,
     settings: MeshSettings,
 ) -> EntryCollections:
     """Adds the collections of ServiceEntries to a graph."""
     by_host = source.index(lambda given: given.spec.hosts)
+    by_address = source.index(_claimed)
     compiled = graph.derive(
         "service entries",
         source,
         lambda context, given: service_entry(
             given,
             [context.lookup(by_host, host) for host in given.spec.hosts],
+            [each for address in _claimed(given) for each in context.lookup(by_address, address)],
+            _Owned(context, owners, given.metadata.namespace),
             distribution(context, given.metadata.namespace),
             settings,
         ),
@@ -108,6 +113,29 @@ def compile_workload_entries(
         return entry_workload(WORKLOAD, place, given.spec, labels, services, policies, settings)
 
     return graph.derive("workload entries", source, workload, key=lambda made: made.uid)
+
+
+class _Owned:
+    """What an entry of a namespace must leave to others."""
+
+    def __init__(self, context: Context, owners: Owners, namespace: str) -> None:
+        self._context = context
+        self._owners = owners
+        self._namespace = namespace
+
+    def of_address(self, address: str) -> str:
+        owner = self._owners.of_address(self._context, normal(address))
+        return "" if owner is None else str(owner)
+
+    def of_host(self, host: str) -> str:
+        return self._owners.of_host(self._context, host, self._namespace)
+
+
+def _claimed(given: ServiceEntry) -> set[str]:
+    """Addresses and ranges that an entry has."""
+    return {
+        normal(each) for each in (*given.spec.addresses, *(each.value for each in given.status.addresses))
+    }
 
 
 def _targets(hosts: tuple[Host, ...]) -> Mapping[str, ServiceTarget]:

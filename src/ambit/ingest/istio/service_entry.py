@@ -1,7 +1,8 @@
 """ServiceEntries as mesh services (istiod: `ambient/services.go`, `serviceentry`).
 
 - One service for each host, called `<namespace>/<host>`; of several entries of a namespace with one host the oldest
-  counts, and the others are told. Among namespaces the oldest is canonical.
+  counts, and the others are told. Among namespaces the oldest is canonical, of those with its host or an address of it.
+- A host or address that is a Service's, a pod's or another namespace's is left out: AMB0306 (`ambit.ingest.owners`).
 - Addresses are the entry's, IP addresses or ranges, for all its hosts; without them what the control plane allocated
   for the host (`status.addresses`).
 - `resolution: NONE` lets connections go on to the address that was dialled. STATIC has IP addresses, DNS names or
@@ -13,6 +14,7 @@
 
 import ipaddress
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -40,6 +42,14 @@ _Say = Callable[[str, Level, str, str], None]
 RESOLVED = frozenset({"DNS", "DNS_ROUND_ROBIN"})
 
 
+class Owned(Protocol):
+    """Who has an address or a host that is not the entry's to claim, in words; empty when nobody has."""
+
+    def of_address(self, address: str) -> str: ...
+
+    def of_host(self, host: str) -> str: ...
+
+
 class Host(msgspec.Struct, frozen=True):
     """What one host of an entry comes to. `endpoints` are those that only this host has, or all of its entry's."""
 
@@ -56,11 +66,13 @@ class CompiledEntry(msgspec.Struct, frozen=True):
 def service_entry(
     given: ServiceEntry,
     same_host: Sequence[Sequence[ServiceEntry]],
+    same_address: Iterable[ServiceEntry],
+    owners: Owned,
     distribution: str,
     settings: MeshSettings,
 ) -> CompiledEntry:
-    """Reads an object. `same_host` are all entries with the same host, for each of its hosts; `distribution` is the
-    namespace's wish."""
+    """Reads an object. `same_host` are all entries with the same host, for each of its hosts, `same_address` those with
+    one of its addresses; `distribution` is the namespace's wish."""
     spec, meta = given.spec, given.metadata
     findings: list[Finding] = []
 
@@ -78,12 +90,8 @@ def service_entry(
         say("AMB0301", Level.ERROR, "spec.resolution", "DYNAMIC_DNS is done by a waypoint")
         return CompiledEntry((), tuple(findings))
     endpoints = _endpoints(spec, say)
-    virtual: list[VirtualAddress] = []
-    for index, text in enumerate(spec.addresses):
-        try:
-            virtual.append(_virtual(text, settings))
-        except ValueError:
-            say("AMB0302", Level.ERROR, f"spec.addresses[{index}]", f"{text!r} is no IP address or range")
+    virtual = _written(spec, owners, say, settings)
+    first = min(same_address, key=_age, default=given)
     hosts = []
     for index, (host, others) in enumerate(zip(spec.hosts, same_host, strict=True)):
         path = f"spec.hosts[{index}]"
@@ -99,6 +107,11 @@ def service_entry(
             continue
         if host in spec.hosts[:index]:
             continue
+        owner = owners.of_host(host.lower())
+        if owner:
+            say("AMB0306", Level.ERROR, path, f"{host} is a name of {owner}")
+            continue
+        addresses = virtual if spec.addresses else _allocated(given, host, owners, say, settings)
         own = endpoints
         if not spec.endpoints and spec.workload_selector is None and spec.resolution in RESOLVED:
             if host.startswith("*"):
@@ -110,8 +123,8 @@ def service_entry(
                 given,
                 host,
                 own,
-                virtual,
-                canonical=oldest is given,
+                addresses,
+                canonical=oldest is given and first is given,
                 distribution=distribution,
                 visibility=visibility,
                 settings=settings,
@@ -132,12 +145,14 @@ def _host(
     settings: MeshSettings,
 ) -> Host:
     spec, meta = given.spec, given.metadata
+    # Canonical and of this form are Services only (`Service.is_kubernetes`).
+    canonical = canonical and not host.lower().startswith(f"{meta.name}.{meta.namespace}.svc.")
     ports = [port for port in spec.ports if port.protocol.upper() != "UDP"]
     service = Service(
         name=meta.name,
         namespace=meta.namespace,
         hostname=host.lower(),
-        addresses=tuple(virtual) if spec.addresses else tuple(_allocated(given, host, settings)),
+        addresses=tuple(virtual),
         ports=tuple(Port(port.number, port.target_port or port.number) for port in ports),
         app_protocols={
             port.number: protocol
@@ -174,6 +189,25 @@ def _endpoints(spec: ServiceEntrySpec, say: _Say) -> tuple[EntryEndpoint, ...]:
     return tuple(found)
 
 
+def _written(
+    spec: ServiceEntrySpec, owners: Owned, say: _Say, settings: MeshSettings
+) -> list[VirtualAddress]:
+    """The addresses in the entry that count."""
+    found: list[VirtualAddress] = []
+    for index, text in enumerate(spec.addresses):
+        try:
+            address = _virtual(text, settings)
+        except ValueError:
+            say("AMB0302", Level.ERROR, f"spec.addresses[{index}]", f"{text!r} is no IP address or range")
+            continue
+        owner = owners.of_address(text)
+        if owner:
+            say("AMB0306", Level.ERROR, f"spec.addresses[{index}]", f"{text} is the address of {owner}")
+        else:
+            found.append(address)
+    return found
+
+
 def _visibility(given: ServiceEntry) -> Visibility | None:
     """None when it cannot be expressed."""
     namespaces = {each for each in given.spec.export_to if each != "~"}
@@ -193,13 +227,23 @@ def _virtual(text: str, settings: MeshSettings) -> VirtualAddress:
     return VirtualAddress(settings.network, network.network_address, prefix)
 
 
-def _allocated(given: ServiceEntry, host: str, settings: MeshSettings) -> Iterable[VirtualAddress]:
-    for each in given.status.addresses:
+def _allocated(
+    given: ServiceEntry, host: str, owners: Owned, say: _Say, settings: MeshSettings
+) -> Iterable[VirtualAddress]:
+    found = []
+    for index, each in enumerate(given.status.addresses):
         if each.host == host:
             try:
-                yield VirtualAddress(settings.network, ipaddress.ip_address(each.value))
+                address = ipaddress.ip_address(each.value)
             except ValueError:
                 continue
+            owner = owners.of_address(each.value)
+            if owner:
+                text = f"{each.value} is the address of {owner}"
+                say("AMB0306", Level.ERROR, f"status.addresses[{index}].value", text)
+            else:
+                found.append(VirtualAddress(settings.network, address))
+    return found
 
 
 def _protocol(port: EntryPort) -> AppProtocol:

@@ -2,6 +2,8 @@
 
 Pure. Only A and AAAA questions about services are answered, with the rules of ztunnel (`dns/server.rs`). Beyond them:
 
+- Whatever a short name may mean, Services go before other hosts, and exact hosts before patterns. A pattern matches
+  names of the cluster below a namespace only. So no host takes the name of a Service of another namespace.
 - A service that exists but has no address of the family asked for gets an empty answer, never "no such name", because
   resolvers take the latter as true for both families. The empty answer carries a SOA record, so that it is not
   cached longer than `NEGATIVE_TTL` (RFC 2308).
@@ -115,10 +117,13 @@ def finish(
     """The answer to a question that a nameserver answered with these aliases only; None when the mesh does not know
     where they lead. An alias is a whole name: nothing is made of a short one."""
     end = str(chain[-1].data)
-    service = _known(end, client, view, settings)
+    service = _choose(view.services_by_hostname(end), client, settings)
     if service is None:
-        return None
-    return _resolution(query, chain, service[0], client, view, settings, shuffle)
+        matched = _matched(end, client, view, settings)
+        if matched is None:
+            return None
+        service = matched[0]
+    return _resolution(query, chain, service, client, view, settings, shuffle)
 
 
 def find(asked: str, client: Client, view: ServiceNames, settings: Settings) -> Found | None:
@@ -126,15 +131,26 @@ def find(asked: str, client: Client, view: ServiceNames, settings: Settings) -> 
     searches = client.searches
     if searches is None:
         searches = default_searches(client.namespace, settings.domain)
-    for candidate in candidates(asked, client.namespace, settings.domain, searches):
-        known = _known(candidate.name, client, view, settings)
-        if known is not None:
-            return Found(known[0], candidate, known[1])
+    several = tuple(candidates(asked, client.namespace, settings.domain, searches))
+    services = f".svc.{settings.domain}"
+    for candidate in sorted(several, key=lambda each: not each.name.endswith(services)):
+        service = _choose(view.services_by_hostname(candidate.name), client, settings)
+        if service is not None:
+            return Found(service, candidate, candidate.name)
+    for candidate in several:
+        matched = _matched(candidate.name, client, view, settings)
+        if matched is not None:
+            return Found(matched[0], candidate, matched[1])
     return None
 
 
-def _known(name: str, client: Client, view: ServiceNames, settings: Settings) -> tuple[Service, str] | None:
-    for host in (name, *wildcards(name)):
+def _matched(name: str, client: Client, view: ServiceNames, settings: Settings) -> tuple[Service, str] | None:
+    """The service of the most specific pattern. A name of the cluster is matched inside its namespace only."""
+    services = f".svc.{settings.domain}"
+    inside = f".{name}".endswith(f".{settings.domain}")
+    for host in wildcards(name):
+        if inside and (host == f"*{services}" or not host.endswith(services)):
+            return None
         service = _choose(view.services_by_hostname(host), client, settings)
         if service is not None:
             return service, host
@@ -170,8 +186,8 @@ def _start_of_authority(owner: str, service: Service, settings: Settings) -> Rec
 
 
 def _choose(services: Iterable[Service], client: Client, settings: Settings) -> Service | None:
-    """Of those that the client may see: its namespace's first, then the canonical one, then the preferred
-    namespace's, then any."""
+    """Of those that the client may see: a Kubernetes Service first, then its namespace's, then the canonical one, then
+    the preferred namespace's, then any."""
     suffix = f".svc.{settings.domain}"
     usable = [
         service
@@ -181,6 +197,7 @@ def _choose(services: Iterable[Service], client: Client, settings: Settings) -> 
     return min(
         usable,
         key=lambda service: (
+            not service.is_kubernetes,
             service.namespace != client.namespace,
             not service.canonical,
             service.namespace != settings.preferred_namespace,

@@ -19,8 +19,8 @@ import msgspec
 from ambit.core.address import Address, Network, outer_network, sorted_networks
 from ambit.model.policy import Authorization, Scope
 from ambit.model.service import Service
-from ambit.model.view import select_service
-from ambit.model.workload import NetworkMode, TunnelProtocol, Workload
+from ambit.model.view import preference, select_service
+from ambit.model.workload import NetworkMode, Workload
 from ambit.node.state import keys
 from ambit.node.state.database import HOST_BITS, StateLost, mapped, move_aside, open_database, transaction
 from ambit.xds.frames import Resource
@@ -159,14 +159,13 @@ class MeshState:
         return self._value(AUTHORIZATION_TYPE, key, Authorization)
 
     def workload_by_address(self, network: str, address: Address) -> Workload | None:
-        """Pods before other workloads, then HBONE before plain; host-network workloads are not found by
-        address (ztunnel `state/workload.rs`)."""
+        """The first by `preference`; host-network workloads are not found by address."""
         key = keys.address_of(network, address)
         found = self._found.get(key)
         if found is None:
             names = self._names_at(_WORKLOAD, network, address)
             workloads = [workload for name in names if (workload := self.workload(name)) is not None]
-            found = self._found[key] = tuple(sorted(workloads, key=_preference)[:1])
+            found = self._found[key] = tuple(sorted(workloads, key=preference)[:1])
             if len(self._found) > self._cached:
                 self._found.popitem(last=False)
         return found[0] if found else None
@@ -290,10 +289,6 @@ class MeshState:
             if isinstance(problem, sqlite3.OperationalError):
                 raise mapped(problem) from problem
             raise StateLost(f"the node's state file is damaged: {problem}") from problem
-
-
-def _preference(workload: Workload) -> tuple[bool, bool, str]:
-    return ("//Pod/" not in workload.uid, workload.tunnel is not TunnelProtocol.HBONE, workload.uid)
 
 
 def _masked(packed: bytes, prefix: int) -> bytes:
