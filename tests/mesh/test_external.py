@@ -61,7 +61,9 @@ def town(mesh: Mesh) -> Iterator[Town]:
         ]
         service = {"selector": {"app": "far"}, "ports": [{"port": 9090, "targetPort": 8080}]}
         named = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "far"}, "spec": service}
-        apply_in(mesh, outside, [*servers, named])
+        servers[1]["spec"] |= {"hostname": "far", "subdomain": "peers"}
+        peers = {**named, "metadata": {"name": "peers"}, "spec": {**service, "clusterIP": "None"}}
+        apply_in(mesh, outside, [named, peers, *servers])
         apply_in(mesh, inside, [pod("client", mesh.nodes[0], ["sleep", "3600"])])
         where = (
             mesh.pod_addresses(space, name)[0] for space, name in ((inside, "client"), (outside, "near"))
@@ -138,21 +140,22 @@ def test_endpoints_that_are_names_are_resolved(mesh: Mesh, town: Town) -> None:
         town,
         entry("named", "named.test", addresses=["198.51.100.130"], resolution="DNS", endpoints=endpoints),
         entry(
-            "itself",
-            name,
-            addresses=["198.51.100.131"],
-            resolution="DNS",
-            ports=[{"number": 9090, "name": "tcp"}],
-        ),
-        entry(
             "nobody",
             "nobody.invalid",
             addresses=["198.51.100.132"],
             resolution="DNS",
         ),
     )
+    itself = entry(
+        "itself",
+        f"far.peers.{town.outside}.svc.cluster.local",
+        addresses=["198.51.100.131"],
+        resolution="DNS",
+        ports=[{"number": 8080, "name": "tcp"}],
+    )
+    apply_in(mesh, town.outside, [itself])
     until_answered(mesh, town, "198.51.100.130:7000", "far:8080", "near:8080")
-    until_answered(mesh, town, "198.51.100.131:9090", "far:8080")
+    until_answered(mesh, town, "198.51.100.131:8080", "far:8080")
     until_answered(mesh, town, "198.51.100.132:7000", "")
 
 
@@ -162,10 +165,38 @@ def test_without_resolution_connections_go_where_they_went(mesh: Mesh, town: Tow
     apply(
         mesh,
         town,
-        entry("as-is", "as-is.test", addresses=[f"{town.far}/32"], ports=[{"number": 8080, "name": "tcp"}]),
+        entry("as-is", "as-is.test", addresses=[f"{town.far}/31"], ports=[{"number": 8080, "name": "tcp"}]),
     )
     mesh.wait("the entry is there", lambda: "as-is.test" in json.dumps(mesh.dump("services")))
     assert ask(mesh, town, f"{town.far}:8080", f"{town.far}:8081") == before
+
+
+@pytest.mark.feature("N21")
+def test_what_is_somebody_elses_stays_theirs(mesh: Mesh, town: Town) -> None:
+    """Neither a Service's address and name nor a pod's address leads to an entry of another namespace."""
+    address = mesh.kubectl(
+        "get", "service", "-n", town.outside, "far", "-o", "jsonpath={.spec.clusterIP}"
+    ).stdout
+    name = f"far.{town.outside}"
+    places = [f"{town.far}:8080", f"{address}:9090", f"{name}:9090", f"{name}.svc.cluster.local:9090"]
+    expected = [(place, "far:8080") for place in places]
+    mesh.wait("the service is there", lambda: ask(mesh, town, *places) == expected)
+    thief = entry(
+        "thief",
+        f"{name}.svc.cluster.local",
+        addresses=["198.51.100.160", town.far, address],
+        resolution="STATIC",
+        ports=[{"number": port, "name": f"tcp-{port}", "targetPort": 8081} for port in (8080, 9090)],
+        endpoints=[{"address": town.near}],
+    )
+    thief["spec"]["hosts"] += [name, "thief.test"]
+    apply(mesh, town, thief)
+    until_answered(mesh, town, "198.51.100.160:8080", "near:8081")
+    assert ask(mesh, town, *places) == expected
+    said = mesh.ambit("check", "-o", "json", check=False).stdout
+    mesh.kubectl("delete", "serviceentry", "-n", town.inside, "thief")
+    assert f"{town.inside}/thief" in said and "AMB0306" in said
+    assert f"Service {town.outside}/far" in said and f"Pod {town.outside}/far" in said
 
 
 def test_a_selector_takes_pods_and_workload_entries(mesh: Mesh, town: Town) -> None:
