@@ -10,21 +10,27 @@ import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ambit.core.address import Address
+from ambit.envoy import names
 from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Rule, Scope
 from ambit.model.service import Service, VirtualAddress
+from ambit.model.workload import TunnelProtocol
 from ambit.node.capture import apply as capture
 from ambit.node.capture import probes, ruleset
 from ambit.node.capture.ruleset import Capture
+from ambit.node.configuration import detours
 from ambit.node.connections import Connection, look
 from ambit.node.flows import metrics as flow_metrics
 from ambit.node.flows.record import Reporter
 from ambit.node.netns import counters, identity, nft
 from ambit.node.netns.enter import in_namespace
 from ambit.node.process import NodeAgent
+from ambit.node.state.mesh import Stored
 from ambit.node.supervise.table import State
+from ambit.plan.values import CLUSTER, LISTENER
 from tests.node.world import REDIRECTION, Node, Pod, World, making, until
 from tests.plan.dataplane.network import REFUSED
 
@@ -97,6 +103,52 @@ async def test_two_pods_on_two_nodes_talk_and_policy_decides(world: World) -> No
     (told,) = [flow for flow in two.flows.newest() if flow.cut]
     assert (told.decision, told.policy, told.received) == ("deny", "default/deny[0]", len(b"half"))
     await world.control.put(remove=("default/deny",))
+    await eventually(client, server, f"{client.four} 2")
+
+
+async def test_a_connection_gets_there_while_what_follows_from_a_change_is_computed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's tunnel comes back; its client's listener may hear of that before everything else does."""
+    monkeypatch.setattr(detours, "GRACE", 0.0)
+    client, server = await pair(world)
+    agent = world.nodes["node1"].agent
+    assert agent is not None
+    one = client.sandbox
+    key = names.pod_key(one.namespace, one.name, one.sandbox)
+    asked, tunnelled = (form(key, server.four, 8080) for form in (names.destination, names.tunnelled))
+    tunnel = agent.state.workload_by_address("", server.four)
+    assert tunnel is not None
+    assert tunnel.tunnel is TunnelProtocol.HBONE
+    prepared = agent.configuration.prepare(key, [(server.four, 8080)])
+    assert prepared is not None
+    await prepared.settled()
+    async with asyncio.timeout(30):
+        while (into := agent.server.store.get(CLUSTER, tunnelled)) is None:
+            assert await client.says(server) == f"{client.four} 2"
+    await world.control.put(msgspec.structs.replace(tunnel, tunnel=TunnelProtocol.NONE))
+    await until(lambda: agent.server.store.get(CLUSTER, tunnelled) != into)
+    await agent.server.latest(CLUSTER).settled()
+
+    go_on = asyncio.Event()
+    applied = agent.subscription._applied
+
+    async def later(stored: Stored) -> str | None:
+        await go_on.wait()
+        return await applied(stored)
+
+    monkeypatch.setattr(agent.subscription, "_applied", later)
+    await world.control.put(tunnel)
+    await until(lambda: agent.state.workload_by_address("", server.four) == tunnel)
+    before = agent.server.store.revision(LISTENER)
+    is_first = agent.server.store.get(CLUSTER, asked) is None
+    assert await client.says(server) == f"{client.four} 2"
+    # What is asked for the first time is looked at at once.
+    await until(lambda: agent.server.store.revision(LISTENER) > before or not is_first)
+    await agent.server.latest(LISTENER).settled()
+    for _ in range(5):
+        assert await client.says(server) == f"{client.four} 2"
+    go_on.set()
     await eventually(client, server, f"{client.four} 2")
 
 

@@ -105,7 +105,11 @@ def test_2_answers_follow_every_change(
                 for form in (names.destination, names.tunnelled):
                     asked = [form(pods[name].key, each, 80) for each in wanted]
                     node.configuration.asked(CLUSTER, asked)
-            await node.configuration.changed(store(state, put, remove))
+            touched = store(state, put, remove)
+            if data.draw(st.booleans()):
+                for each in here.values():
+                    node.configuration.prepare(each.key, [(address, 80) for address in wanted])
+            await node.configuration.changed(touched)
             clusters, table = node.versions(CLUSTER), LocalPods(here.values())
             shares = {
                 each.key: {
@@ -140,15 +144,7 @@ async def test_2_a_way_that_ends_stays_until_connections_go_elsewhere(
 ) -> None:
     """A pod on another node leaves the mesh: what Envoy has sent into the tunnel still gets there."""
     monkeypatch.setattr(detours, "GRACE", 0.0)
-    far = Workload(
-        uid="far",
-        name="far",
-        namespace="default",
-        identity=WEB,
-        addresses=(ipaddress.ip_address("10.9.0.1"),),
-        tunnel=TunnelProtocol.HBONE,
-        node="node2",
-    )
+    far = _far()
     view = Changing(Snapshot([far]))
     node = Node(view)
     web = pod("web", "10.1.0.1")
@@ -175,6 +171,125 @@ async def test_2_a_way_that_ends_stays_until_connections_go_elsewhere(
     work.cancel()
     answer = node_proxy.destination(tunnelled, view, LocalPods([web]), SETTINGS)
     assert node.versions(CLUSTER)[tunnelled] == answer.version != before[tunnelled]
+
+
+def _far(tunnel: TunnelProtocol = TunnelProtocol.HBONE) -> Workload:
+    """A pod on another node."""
+    return Workload(
+        uid="far",
+        name="far",
+        namespace="default",
+        identity=WEB,
+        addresses=(ipaddress.ip_address("10.9.0.1"),),
+        tunnel=tunnel,
+        node="node2",
+    )
+
+
+class Way:
+    """The way of a pod to one on another node, which has a tunnel or none; `now` changes what is stored of that, and
+    `follow` computes what follows from it, which happens a moment later."""
+
+    def __init__(self) -> None:
+        self.far = _far()
+        self._view = Changing(Snapshot([self.far]))
+        self.node = Node(self._view)
+        self.web = pod("web", "10.1.0.1")
+        self.node.configuration.add(self.web)
+        self.asked, self.tunnelled = (
+            form(self.web.key, self.far.addresses[0], 80) for form in (names.destination, names.tunnelled)
+        )
+
+    def now(self, tunnel: TunnelProtocol) -> None:
+        self._view.now = Snapshot([_far(tunnel)])
+
+    async def follow(self) -> None:
+        touched = {keys.resource("far"), keys.address_of("", self.far.addresses[0])}
+        await self.node.configuration.changed(touched)
+
+    async def ask(self, name: str) -> None:
+        """As Envoy, for the first time; returns when the pod's listener has changed."""
+        before = self.listener()
+        self.node.configuration.asked(CLUSTER, [name])
+        async with asyncio.timeout(30):
+            while self.listener() == before:  # noqa: ASYNC110 - the event loop changes it
+                await asyncio.sleep(0)
+
+    async def settle(self) -> None:
+        """Until nothing waits for Envoy any more."""
+        work = asyncio.ensure_future(self.node.configuration.detours.run())
+        async with asyncio.timeout(30):
+            while self.tunnelled in self.node.configuration.detours:  # noqa: ASYNC110 - a task of ours changes it
+                await asyncio.sleep(0)
+        work.cancel()
+
+    def listener(self) -> str:
+        return self.node.versions(LISTENER)[names.outbound_listener(self.web.key)]
+
+    def into(self) -> str:
+        """The version of what the tunnelled name leads to."""
+        return self.node.versions(CLUSTER)[self.tunnelled]
+
+    def right(self) -> str:
+        """Its version as it is to be now."""
+        pods = LocalPods([self.web])
+        return node_proxy.destination(self.tunnelled, self._view, pods, SETTINGS).version
+
+
+@pytest.fixture
+def way(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Way]:
+    monkeypatch.setattr(detours, "GRACE", 0.0)
+    monkeypatch.setattr(configuration, "LISTENER_DELAY", 0)
+    monkeypatch.setattr(Publication, "settled", _acknowledged)
+    return Way
+
+
+async def test_2_a_listener_that_sends_into_a_tunnel_early_brings_the_tunnel(way: Callable[[], Way]) -> None:
+    """It is computed from what is stored, the other answers only when what follows from a change is."""
+    it = way()
+    it.now(TunnelProtocol.NONE)
+    it.node.configuration.asked(CLUSTER, [it.tunnelled])
+    refused = it.into()
+    it.now(TunnelProtocol.HBONE)
+    await it.ask(it.asked)
+    assert it.into() == it.right() != refused
+
+
+async def test_2_a_tunnel_stays_for_a_listener_that_left_it_early(way: Callable[[], Way]) -> None:
+    it = way()
+    await it.ask(it.tunnelled)
+    before = it.into()
+    it.now(TunnelProtocol.NONE)
+    await it.ask(it.asked)
+    assert it.into() == before, "Envoy may not have taken the listener yet"
+    await it.follow()
+    assert it.into() == before
+    await it.settle()
+    assert it.into() == it.right() != before
+
+
+async def test_2_a_tunnel_stays_when_its_end_comes_again_as_the_former_one_is_over(
+    way: Callable[[], Way],
+) -> None:
+    it = way()
+    await it.ask(it.tunnelled)
+    before = it.into()
+    for tunnel in (TunnelProtocol.NONE, TunnelProtocol.HBONE):
+        it.now(tunnel)
+        await it.follow()
+    assert it.into() == before
+    kept = []
+    original = it.node.configuration.detours._answer
+
+    def answer(over: frozenset[str]) -> None:
+        original(over)
+        kept.append(it.into() == before)
+
+    it.node.configuration.detours._answer = answer
+    it.now(TunnelProtocol.NONE)
+    await it.settle()
+    assert kept == [True, False]
+    assert it.into() == it.right()
 
 
 async def test_2_a_destination_that_is_gone_is_refused_at_once() -> None:

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -36,7 +36,7 @@ from ambit.node.downstream.publication import Publication
 from ambit.node.downstream.server import EnvoyServer
 from ambit.node.upstream.csr import Certificate
 from ambit.plan import node_proxy
-from ambit.plan.values import CLUSTER, SECRET, LocalPod, LocalPods, NodeSettings, PlannedResource
+from ambit.plan.values import CLUSTER, LISTENER, SECRET, LocalPod, LocalPods, NodeSettings, PlannedResource
 from ambit.xds.frames import Resource
 
 _log = logging.getLogger("ambit.configuration")
@@ -84,8 +84,8 @@ class Configuration:
         self._noted = noted
         self.turnover = Turnover(self._pods_by_key, self._change_generations, self._forget, self._renew)
         self.detours = Detours(self._answer_again)
-        self._overtaken: set[str] = set()
-        """Names whose answers wait for what is published next."""
+        self._moved: set[str] = set()
+        """Tunnelled names of destinations whose share changed since their pods' listeners were published."""
         self._last_generation: dict[str, int] = {}
         """Of pods that left the mesh and may come back: Envoy does not ask again for their earlier names."""
         self._pods: dict[str, LocalPod] = {}
@@ -183,6 +183,7 @@ class Configuration:
         """What looked for this pod, and what is to be removed from Envoy."""
         pod = self._pods.pop(key, None)
         self._shares.drop(key)
+        self._moved = {name for name in self._moved if names.pod_of(name) != key}
         if pod is not None:
             workload = node_proxy.workload_of(pod, self._view, self._settings)
             self._former.append(msgspec.structs.replace(pod, workload=workload))
@@ -252,7 +253,7 @@ class Configuration:
 
     def _update_listeners(self) -> None:
         outdated, self._outdated = self._outdated, set()
-        self._server.answer(_ordered(self._outbound(outdated)))
+        self._publish(self._outbound(outdated))
 
     def certified(self, certificate: Certificate) -> None:
         """There is a new certificate: it is sent under both names."""
@@ -328,7 +329,10 @@ class Configuration:
     def _share(self, name: str) -> bool:
         """Looks at the destination's way again; whether its pod's listener changes."""
         asked = names.parse_cluster(name)
-        return isinstance(asked, names.Destination) and self._shares.note(asked, self._view, self._table)
+        if not isinstance(asked, names.Destination) or not self._shares.note(asked, self._view, self._table):
+            return False
+        self._moved.add(names.tunnelled(asked.source, asked.address, asked.port, asked.generation))
+        return True
 
     # Generations of names
 
@@ -388,7 +392,7 @@ class Configuration:
             self.capped.add(key)
             known = len(self._destinations[key])
             _log.error("pod %s has %d destinations: no further one is served", key, known)
-            self._server.answer(_ordered(self._pod_resources(self._pods[key])))
+            self._publish(self._pod_resources(self._pods[key]))
 
     def _only(self, key: str) -> list[tuple[Address, int]] | None:
         """The destinations that a capped pod may go on to use."""
@@ -422,25 +426,29 @@ class Configuration:
         for key in by_kind["pod"]:
             found += self._pod_resources(self._pods[key])
         found += self._outbound(moved.difference(by_kind["pod"]))
-        overtaken = {name for name in by_kind["cluster"] if self._is_overtaken(name, moved)}
-        self._overtaken |= overtaken
-        return [*found, *(self._answer(name) for name in by_kind["cluster"] if name not in overtaken)]
+        return [*found, *self._current(by_kind["cluster"])]
 
-    def _is_overtaken(self, name: str, moved: Collection[str]) -> bool:
+    def _current(self, answered: Iterable[str]) -> list[PlannedResource]:
+        """Answers to what was answered before, but for those that wait until connections go elsewhere."""
+        return [self._answer(name) for name in answered if not self._is_overtaken(name)]
+
+    def _is_overtaken(self, name: str) -> bool:
         """Whether connections that go on elsewhere may still come by this name."""
-        if not (names.pod_of(name) in moved or name in self.detours):
+        if name not in self._moved and name not in self.detours:
             return False
         asked = names.parse_cluster(name)
         return (
             isinstance(asked, names.Destination)
-            and asked.tunnelled
             and asked not in self._shares
             and node_proxy.goes_on(asked, self._view, self._table, self._settings)
         )
 
     def _answer_again(self, waited: frozenset[str]) -> None:
-        present = self._server.store.resources(CLUSTER).keys() & waited
-        self._publish([self._answer(name) for name in sorted(present)])
+        present = sorted(self._server.store.resources(CLUSTER).keys() & waited)
+        # The mesh may have changed again, and what follows from that not have been computed yet.
+        pods = {name: names.pod_of(name) or "" for name in present}
+        moved = {key for name, key in pods.items() if self._shares.has(name, key) and self._share(name)}
+        self._publish([*self._outbound(moved), *self._current(present)])
 
     def _outbound(self, keys: Iterable[str]) -> list[PlannedResource]:
         """The outbound listeners of these pods, as far as they are here."""
@@ -468,11 +476,23 @@ class Configuration:
     def _publish(
         self, resources: Iterable[PlannedResource], removed: Iterable[tuple[str, str]] = ()
     ) -> Publication:
+        resources = list(resources)
+        sent = {(resource.type_url, resource.name) for resource in resources}
+        moved = {name for name in self._moved if (LISTENER, _outbound_of(name)) in sent}
+        # A share may be known before the batch that brings what else follows from the same change.
+        forms = {form for name in moved for form in names.forms(name) if (CLUSTER, form) not in sent}
+        resources += self._current(sorted(forms & self._server.store.resources(CLUSTER).keys()))
+        overtaken = frozenset(name for name in moved if self._is_overtaken(name))
+        self._moved -= moved
         publication = self._server.publish(_ordered(resources), removed)
-        if self._overtaken:
-            self.detours.wait(frozenset(self._overtaken), publication)
-            self._overtaken.clear()
+        if overtaken:
+            self.detours.wait(overtaken, publication)
         return publication
+
+
+def _outbound_of(name: str) -> str:
+    """The listener that sends connections to this name."""
+    return names.outbound_listener(names.pod_of(name) or "")
 
 
 def _ordered(resources: Iterable[PlannedResource]) -> list[tuple[str, Resource]]:

@@ -1,10 +1,10 @@
 """Answers that wait until nobody comes by them any more.
 
-A destination may stop being reached through tunnels while connections to it go on, as when its pod leaves the mesh. The
-pod's outbound listener then sends connections elsewhere, but Envoy takes that later than a cluster, and a
-connection that it has sent into the former way would find nothing there. So that way stays as it was until Envoy has
-acknowledged the listener and its workers have taken it. Nobody gets in by that who should not: a tunnel's server is
-pinned, and it decides itself.
+A destination may stop being reached through tunnels while connections to it go on, as when its pod leaves the mesh, or
+the last endpoint on another node leaves a service. The pod's outbound listener then sends connections elsewhere, but
+Envoy takes that later than a cluster, and a connection that it has sent into the former way would find nothing there.
+So that way stays as it was until Envoy has acknowledged the listener and its workers have taken it. Nobody gets in by
+that who should not: a tunnel's server is pinned, and it decides itself.
 """
 
 import asyncio
