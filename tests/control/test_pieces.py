@@ -170,6 +170,8 @@ def test_a_dry_run_is_not_told_as_enforced():
     assert (said.status, said.reason) == ("True", "Accepted")
     assert said.message == "attached to ztunnel for a dry run: recorded, not enforced"
     assert accepted(()).message == "attached to ztunnel"
+    said = accepted((), Progress(2, (), ("n2 (why)",)))
+    assert (said.status, said.reason, said.message) == ("False", "Rejected", "rejected by n2 (why)")
 
 
 @pytest.mark.parametrize(

@@ -243,6 +243,23 @@ async def test_policies_report_acceptance_and_acknowledgement(client):
         await eventually(
             lambda: conditions("bad"), lambda found: found["ambit.io/Acknowledged"] == ("False", "Rejected")
         )
+        later = msgspec.json.decode(msgspec.json.encode(good))
+        later["metadata"]["name"] = "later"
+        await client.create(kinds.AUTHORIZATION_POLICIES, later)
+        node.reject = "shop/later: not beside shop/bad"
+        await node.receive()
+        found = await eventually(
+            lambda: conditions("later"), lambda found: found.get("ZtunnelAccepted") == ("False", "Rejected")
+        )
+        # What is wrong goes: the node is asked again about what it rejected with it, and says yes.
+        node.reject = ""
+        await client.delete(kinds.AUTHORIZATION_POLICIES, "bad", "shop")
+        await node.receive()
+        await node.receive()
+        found = await eventually(
+            lambda: conditions("later"), lambda found: found["ambit.io/Acknowledged"][0] == "True"
+        )
+        assert found["ZtunnelAccepted"] == ("True", "Accepted")
 
 
 async def acknowledged(client, name):

@@ -256,6 +256,29 @@ async def test_labels_of_a_running_pod_are_followed(world: World) -> None:
     await eventually(late, server, f"{late.four} 2")
 
 
+async def test_a_connection_of_a_client_that_left_the_mesh_is_cut_by_its_identity(world: World) -> None:
+    _, server = await pair(world)
+    late = await world.pod("late", world.nodes["node1"], "late")
+    await eventually(late, server, f"{late.four} 2")
+    held = await asyncio.to_thread(late.connect, server.four, 8080)
+    held.sendall(b"held")
+    two = world.nodes["node2"].agent
+    assert two is not None
+    await until(lambda: bool(open_into(two, server)))
+    world.api.label("pods", "default", "late", **{"istio.io__dataplane-mode": "none"})
+    await until(lambda: not is_hbone(two, late))
+    assert open_into(two, server)
+    await world.control.put(deny("late"))
+    held.settimeout(15)
+    assert await asyncio.to_thread(ended, held)
+    held.close()
+
+
+def is_hbone(agent: NodeAgent, pod: Pod) -> bool:
+    record = agent.state.workload_by_address("", pod.four)
+    return record is not None and record.tunnel is TunnelProtocol.HBONE
+
+
 async def test_an_annotation_that_somebody_else_wrote_is_taken_back(world: World) -> None:
     """Whether it was there from the start or came later; only the node's agent knows the truth."""
     await pair(world)

@@ -211,3 +211,26 @@ def test_limits():
         session.receive(ask("a", "b", "c"))
     with pytest.raises(ProtocolViolation, match="1 resource types"):
         session.receive(ask(type_url=U))
+
+
+def test_one_by_one_a_rejection_concerns_one_resource():
+    session = holding(res("a"), res("b"), res("c"), singly=[T], window=2)
+    assert told(session.receive(ask("a", "b", "c"))) == ["a@1", "b@1"]
+    assert told(session.receive(ask(nonce="1", error="no"))) == ["c@1"]
+    assert (session.rejection(T, "a"), session.rejection(T, "b")) == ("no", "")
+    session.receive(ask(nonce="2"))
+    session.receive(ask(nonce="3"))
+    assert told(offer(session, {"b": res("b", "2")}, ["a", "c"])) == ["b@2", " -a -c"]
+
+
+def test_what_was_rejected_is_sent_again_when_that_may_help():
+    session = holding(res("a"), res("b"))
+    session.receive(ask())
+    session.receive(ask(nonce="1", error="no"))
+    assert told(offer(session, {}, ["a"])) == [" -a"]
+    session.receive(ask(nonce="2"))
+    assert session.status(T).error == "no"
+    assert told(session.retry(T)) == ["b@1"]
+    session.receive(ask(nonce="3"))
+    assert session.status(T).error == ""
+    assert told(session.retry(T)) == told(session.retry(U)) == []

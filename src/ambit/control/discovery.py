@@ -246,6 +246,9 @@ class Discovery:
                     self._answer(stream, type_url, names)
                 case Acknowledged(response):
                     self._counters.count(ANSWERED, type=response.type_url, answer="ack")
+                    if response.type_url == AUTHORIZATION_TYPE:
+                        # What one policy did wrong may have held up others, which the node refused with it.
+                        stream.send(stream.session.retry(AUTHORIZATION_TYPE))
                     self.on_answer()
                 case Rejected(response, error):
                     self._counters.count(ANSWERED, type=response.type_url, answer="nack")

@@ -45,13 +45,15 @@ class Condition(msgspec.Struct, frozen=True):
     message: str
 
 
-def accepted(findings: Iterable[Finding]) -> Condition:
-    """What the compiler made of a policy, as a condition."""
+def accepted(findings: Iterable[Finding], progress: Progress | None = None) -> Condition:
+    """What the compiler and the nodes made of a policy, as a condition."""
     said = list(findings)
     found = sorted(each for each in said if each.level is not Level.INFO)
     text = "; ".join(f"{each.code} {each.path}: {each.text}".replace(" : ", ": ") for each in found)
     if any(each.level is Level.ERROR for each in found):
         return Condition(ACCEPTED, "False", "Invalid", text)
+    if progress is not None and progress.rejected:
+        return Condition(ACCEPTED, "False", "Rejected", f"rejected by {_names(progress.rejected)}")
     if found:
         return Condition(ACCEPTED, "True", "PartiallyInvalid", text)
     if any(each.code == DRY_RUN for each in said):
@@ -224,12 +226,12 @@ class StatusWriter:
         version = self._found.setdefault(origin, _number(metadata["resourceVersion"]))
         others = self.others(origin.kind, version, keys)
         progress = self._discovery.progress(self._revisions[origin], keys, self._nodes(), others)
-        if progress.behind or progress.nodes == 0:
+        if progress.behind or progress.rejected or progress.nodes == 0:
             self._waiting.add(origin)
         else:
             self._waiting.discard(origin)
         existing = (live.get("status") or {}).get("conditions") or ()
-        ours = [accepted(self._findings.get(str(origin), ()))]
+        ours = [accepted(self._findings.get(str(origin), ()), progress)]
         if progress.rejected or not settled(existing, generation):
             ours.append(acknowledged(progress))
         conditions = merged(existing, ours, generation, self._wall())

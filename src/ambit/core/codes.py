@@ -139,6 +139,16 @@ _ALL = (
         "Use source.ip, source.namespace, source.principal, destination.ip or destination.port.",
     ),
     Code(
+        "AMB0217",
+        "Policy too large",
+        "One policy may have 10,000 values: names, addresses and ports in all its rules, a rule without any counting "
+        "as one. Each costs the proxy some 2 KiB for each pod that the policy is for. This one is closed: an ALLOW "
+        "allows nothing, a DENY denies everything.",
+        "rules: [{from: [{source: {namespaces: [team-1, team-2]}}]}]   # and 10,000 more",
+        "Use prefixes or suffixes (`team-*`), or say who is allowed instead of who is not. Or divide it into several "
+        "policies of one action, which count as one.",
+    ),
+    Code(
         "AMB0221",
         "Selector in the root namespace",
         "A PeerAuthentication in the root namespace is for the whole mesh; with a selector it "

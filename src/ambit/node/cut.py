@@ -2,9 +2,10 @@
 
 Envoy decides when a connection opens; after a policy change the agent looks at what is open in each
 concerned pod, decides again with `ambit.policy.decide`, and destroys exactly the sockets that are denied.
-Who opened what came through the mesh follows from its source address, which the mesh preserves: a captured pod of
-this node or an HBONE workload has its identity, anybody else has none. Nobody has one on a connection in plain text,
-be it redirected or older than the pod's enrolment.
+Who opened what came through the mesh follows from its source address, which the mesh preserves: whoever has it has
+its identity, also if it left the mesh since. Who is not found there had one when the connection was accepted: it gets
+the strictest answer that any identity would get. Nobody has one on a connection in plain text, be it redirected or
+older than the pod's enrolment.
 """
 
 import asyncio
@@ -16,13 +17,13 @@ import msgspec
 from ambit.core.address import Address, host_port, parse_host_port
 from ambit.core.identity import Identity
 from ambit.model.view import MeshView
-from ambit.model.workload import TunnelProtocol
 from ambit.node.connections import Connection, Open, look
 from ambit.node.netns import sockets
 from ambit.plan import node_proxy
 from ambit.plan.destinations import rule_name
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings
 from ambit.policy.decide import ConnectionFacts, decide
+from ambit.policy.unidentified import decide_unidentified
 
 _log = logging.getLogger("ambit.policy")
 
@@ -44,18 +45,20 @@ def denied(
         return []
     policies, unknown = view.policies_for(workload)
     found: list[Refused] = []
-    with_identity = [(each, _identity(each.client, view, pods, settings)) for each in open_now.delivered]
-    without = [(each, None) for each in (*open_now.plaintext, *open_now.pre_mesh_inbound)]
-    for connection, identity in (*with_identity, *without):
+    delivered = [(each, False) for each in open_now.delivered]
+    plain = [(each, True) for each in (*open_now.plaintext, *open_now.pre_mesh_inbound)]
+    for connection, is_plain in (*delivered, *plain):
+        identity = None if is_plain else _identity(connection.client, view, pods, settings)
         facts = ConnectionFacts(
             source=connection.client,
             destination=connection.destination,
             destination_port=connection.destination_port,
             identity=identity,
         )
-        decision = decide(policies, facts, unknown)
+        ask = decide if is_plain or identity is not None else decide_unidentified
+        decision = ask(policies, facts, unknown)
         if not decision.allowed:
-            found.append(Refused(connection, rule_name(decision), identity is None))
+            found.append(Refused(connection, rule_name(decision), is_plain))
     return found
 
 
@@ -124,4 +127,4 @@ def _identity(client: Address, view: MeshView, pods: LocalPods, settings: NodeSe
     if local is not None:
         return local.identity
     workload = view.workload_by_address(settings.network, client)
-    return workload.identity if workload is not None and workload.tunnel is TunnelProtocol.HBONE else None
+    return workload.identity if workload is not None else None

@@ -7,7 +7,7 @@ is folded: the destination's addresses, and on plaintext that there is no identi
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from ambit.core.address import Address, Network
@@ -35,6 +35,10 @@ Row = tuple[Predicate, bool, str]
 NO_POLICY = "default"
 """Name of the decision when no ALLOW policy exists."""
 _ANY_PART = "[^/]+"
+REFUSED_BY_ENVOY = "refused by the proxy"
+"""Name of the decision while Envoy does not take a pod's policy."""
+_PATTERN = 16_384
+"""Characters of one regular expression: Envoy refuses a very long one (seen: 1 MB; half of it was taken)."""
 
 
 class _Facts(Protocol):
@@ -115,6 +119,11 @@ def plaintext(
     )
 
 
+def refused(extension: str) -> AnyMessage:
+    """Stands for the RBAC extension of this name that Envoy did not take: nobody gets in."""
+    return http_rbac.extension(extension, (), (False, REFUSED_BY_ENVOY))
+
+
 def closed(addresses: Sequence[Address]) -> AnyMessage:
     """The matcher of a plaintext listener that accepts nothing."""
     return plaintext(addresses, (), ("",))
@@ -185,7 +194,21 @@ def _both(
 
 
 def _identities(facts: _Facts, pattern: Callable[[T], str]) -> Callable[[Sequence[T]], Predicate]:
-    return lambda values: facts.identity("|".join(f"(?:{pattern(value)})" for value in values))
+    return lambda values: matchers.any_of(map(facts.identity, _alternatives(map(pattern, values))))
+
+
+def _alternatives(patterns: Iterable[str]) -> Iterator[str]:
+    """Regular expressions of bounded length that together match what any of `patterns` does."""
+    gathered: list[str] = []
+    length = 0
+    for pattern in patterns:
+        if gathered and length + len(pattern) > _PATTERN:
+            yield "|".join(gathered)
+            gathered, length = [], 0
+        gathered.append(f"(?:{pattern})")
+        length += len(pattern) + 5
+    if gathered:
+        yield "|".join(gathered)
 
 
 def _namespace(match: StringMatch) -> str:

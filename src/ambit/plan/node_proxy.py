@@ -38,6 +38,7 @@ __all__ = [
     "goes_on",
     "outbound_resources",
     "pod_resources",
+    "refused_policy",
     "required_secrets",
     "secret",
     "shared_resources",
@@ -116,6 +117,11 @@ def pod_resources(
         planned(LISTENER, names.hbone_listener(pod.key), hbone),
         planned(LISTENER, names.plaintext_listener(pod.key), plaintext),
     )
+
+
+def refused_policy(name: str) -> PlannedResource:
+    """Takes the place of the policy `name` (of `names.policy`) that Envoy refused: it denies everything."""
+    return planned(EXTENSION, name, authorization.refused(name), on_demand=True)
 
 
 def outbound_resources(

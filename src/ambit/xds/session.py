@@ -14,12 +14,14 @@ do):
 5. On-demand resources go only to those who subscribed to their name: Envoy asks for on-demand clusters with
    the same type as for all clusters.
 6. A rejection is the presence of an error, whatever its code; it counts for every name of its response. What
-   was rejected is sent again only when it changes.
+   was rejected is sent again only when it changes, or with `retry`.
 7. At most `window` responses of a type are unacknowledged; later changes are merged until one is
    acknowledged.
+8. Resources of the types `singly` are sent one by one, so that a rejection concerns one only, and none is held up by
+   another that is wrong.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ambit.xds.events import (
     Acknowledged,
@@ -76,6 +78,7 @@ class ServerSession:
         store: Store | None = None,
         *,
         prerequisites: Mapping[str, str] | None = None,
+        singly: Collection[str] = (),
         window: int = 16,
         max_names: int = 200_000,
         max_types: int = 64,
@@ -83,6 +86,7 @@ class ServerSession:
         self.store = store if store is not None else Store()
         self.node = Node()
         self._prerequisites = prerequisites or {}
+        self._singly = frozenset(singly)
         self._window = window
         self._max_names = max_names
         self._max_types = max_types
@@ -164,6 +168,14 @@ class ServerSession:
         ]
         subscription.kept.update(gone)
         subscription.dirty.update(gone)
+        return self._flush(type_url)
+
+    def retry(self, type_url: str) -> list[Response]:
+        """Send again what the client rejected: something else changed, so it may take it now."""
+        subscription = self._subscriptions.get(type_url)
+        if subscription is None or not subscription.rejected:
+            return []
+        subscription.dirty.update(subscription.rejected)
         return self._flush(type_url)
 
     def release(self) -> list[Response]:
@@ -349,9 +361,22 @@ class ServerSession:
                 removed.append(name)
                 subscription.kept.discard(name)
         subscription.dirty = later
+        alone = [] if opening else self._send_singly(type_url, subscription, resources)
         if not (resources or removed or opening):
+            return alone
+        return [*alone, self._send(type_url, subscription, tuple(resources), tuple(removed))]
+
+    def _send_singly(
+        self, type_url: str, subscription: _Subscription, resources: list[Resource]
+    ) -> list[Response]:
+        """Takes those of a type that is sent one by one out of `resources`: each in a response of its own, as far as
+        there is room; the others stay dirty."""
+        if type_url not in self._singly:
             return []
-        return [self._send(type_url, subscription, tuple(resources), tuple(removed))]
+        found, resources[:] = tuple(resources), ()
+        room = self._window - len(subscription.pending)
+        subscription.dirty.update(each.name for each in found[room:])
+        return [self._send(type_url, subscription, (each,), ()) for each in found[:room]]
 
     def _is_new(self, subscription: _Subscription) -> bool:
         """Whether the client has nothing and asked for everything."""

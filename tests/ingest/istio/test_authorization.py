@@ -288,3 +288,20 @@ def test_a_malformed_rule_never_opens(rules: list[Any], bad: Any, facts: Connect
         assert decide([without], facts).allowed or not decide([broken], facts).allowed
         if action == "DENY":
             assert not decide([broken], facts).allowed
+
+
+@pytest.mark.parametrize("action", ["ALLOW", "DENY"])
+def test_a_policy_that_is_too_large_is_closed(action: str) -> None:
+    def of(*sizes: int) -> CompiledPolicy:
+        return compiled(
+            action=action, rules=[source(namespaces=[f"n{i}" for i in range(size)]) for size in sizes]
+        )
+
+    assert not of(4_000, 6_000).findings
+    result = of(4_000, 6_001)
+    assert [(each.code, each.level, each.path) for each in result.findings] == [
+        ("AMB0217", Level.ERROR, "spec.rules")
+    ]
+    assert result.authorization is not None
+    assert result.authorization.rules == ((Rule(),) if action == "DENY" else ())
+    assert [each.code for each in compiled(action=action, rules=[{}] * 10_001).findings] == ["AMB0217"]

@@ -9,12 +9,14 @@ import grpc
 import pytest
 
 from ambit.node.downstream.server import EnvoyServer
+from ambit.plan import node_proxy
 from ambit.xds.frames import Request, Resource, Response
 from ambit.xds.session import ServerSession
 from ambit.xds.wire import METHOD, decode_response, encode_request
 
 CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
+EXTENSION = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
 SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 
 
@@ -212,3 +214,40 @@ async def test_listeners_wait_for_the_clusters_that_wait_for_envoy(tmp_path: Pat
             assert await publication.settled() is None
     finally:
         await agent.server.stop()
+
+
+async def test_a_policy_that_envoy_refuses_is_replaced_by_one_that_denies(agent: Agent) -> None:
+    def policy(name: str, version: str) -> Resource:
+        return resource(f"policy|{name}", version, on_demand=True)
+
+    agent.server.publish([(EXTENSION, policy("a", "1")), (EXTENSION, policy("b", "1"))])
+    async with agent.envoy() as envoy:
+        await envoy.begin()
+        await envoy.send(Request(type_url=EXTENSION, subscribe=("policy|a", "policy|b")))
+        for name in ("policy|a", "policy|b"):
+            response = await envoy.next()
+            assert [each.name for each in response.resources] == [name]
+            await envoy.ack(response)
+        publication = agent.server.publish([(EXTENSION, policy("a", "2")), (EXTENSION, policy("b", "2"))])
+        bad, good = await envoy.next(), await envoy.next()
+        await envoy.ack(bad, error="too large")
+        await envoy.ack(good)
+        closed = await envoy.next()
+        (instead,) = closed.resources
+        assert instead.name == "policy|a"
+        denying = node_proxy.refused_policy("policy|a")
+        assert (instead.version, instead.body) == (denying.version, denying.body)
+        assert not publication.done, "the former policy is in force until this is acknowledged"
+        await envoy.ack(closed)
+        assert await publication.settled() == "too large"
+        assert agent.server.closed == ("a",)
+        assert agent.server.rejections == {EXTENSION: "too large"}
+
+        # The same again is not even tried, and says so; another one is.
+        assert await agent.server.publish([(EXTENSION, policy("a", "2"))]).settled() == "too large"
+        again = agent.server.publish([(EXTENSION, policy("a", "3"))])
+        response = await envoy.next()
+        assert [each.version for each in response.resources] == ["3"]
+        await envoy.ack(response)
+        assert await again.settled() is None
+        assert (agent.server.closed, agent.server.rejections) == ((), {})

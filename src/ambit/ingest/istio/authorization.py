@@ -9,6 +9,7 @@
 - Stricter than istiod: a malformed value makes an ALLOW rule allow nothing and a DENY rule deny
   everything, where istiod drops the value and may thereby widen the rule.
 - A DENY rule of HTTP parts only is "always" here. istiod sends an empty match, which never matches.
+- A policy of more than MOST_VALUES values is closed: it would cost each pod's proxy 2 KiB for each of them.
 - CUSTOM and AUDIT are refused; a policy with targetRefs is for waypoints.
 """
 
@@ -45,6 +46,8 @@ from ambit.objects import istio
 
 DRY_RUN_ANNOTATION = "istio.io/dry-run"
 KIND = "AuthorizationPolicy"
+MOST_VALUES = 10_000
+"""Names, addresses and ports in all rules of one policy; a rule without any counts as one."""
 
 HTTP_OPERATIONS = ("hosts", "not_hosts", "methods", "not_methods", "paths", "not_paths")
 HTTP_SOURCES = (
@@ -109,7 +112,18 @@ def authorization(given: istio.AuthorizationPolicy, settings: MeshSettings) -> C
     action = Action[spec.action]
     domains = settings.trust_domains
     rules = [_rule(rule, f"spec.rules[{i}]", action, domains, report) for i, rule in enumerate(spec.rules)]
-    return _compiled(given, tuple(rule for rule in rules if rule is not None), report, settings)
+    kept = tuple(rule for rule in rules if rule is not None)
+    if (values := sum(max(1, _size(rule)) for rule in kept)) > MOST_VALUES:
+        text = f"{values} values are more than the {MOST_VALUES} that one policy may have; {_closed(given)}"
+        report.say("AMB0217", Level.ERROR, "spec.rules", text)
+        kept = ()
+    return _compiled(given, kept, report, settings)
+
+
+def _size(rule: Rule) -> int:
+    """How many values it has."""
+    matches = (match for clause in rule.clauses for match in clause.matches)
+    return sum(len(getattr(match, field)) for match in matches for field in match.__struct_fields__)
 
 
 def closed_authorization(given: istio.AuthorizationPolicy, settings: MeshSettings) -> CompiledPolicy:

@@ -1,24 +1,35 @@
 """Who has acknowledged what: a change sent to Envoy, and the answer that is awaited. No I/O.
 
-A change counts as settled on a stream when a response that carried it, or a later one of its type, was
-answered; or when the stream has nothing outstanding (it did not ask for what changed). Without a stream
-nothing is settled: Envoy is starting, or the node has none.
+A change counts as settled on a stream when a response that carried it, or a later one of its type, was answered (of
+the types that are sent one by one: when nothing of the type waits for its answer); or when the stream has nothing
+outstanding (it did not ask for what changed). Without a stream nothing is settled: Envoy is starting, or the node has
+none.
 """
 
 import asyncio
 from collections.abc import Iterable, Mapping
 
+from ambit.plan.values import EXTENSION
 from ambit.xds.events import Acknowledged, Event, Rejected
 from ambit.xds.session import ServerSession
+
+SINGLY = frozenset({EXTENSION})
+"""Types whose resources are sent one by one: what is wrong with one pod's policy is no other's business."""
 
 
 class Publication:
     """One change: the revision each type reached with it, and the names it touched."""
 
-    def __init__(self, revisions: Mapping[str, int], names: Mapping[str, frozenset[str]]) -> None:
+    def __init__(
+        self,
+        revisions: Mapping[str, int],
+        names: Mapping[str, frozenset[str]],
+        refused: Iterable[str] = (),
+    ) -> None:
+        """`refused`: why parts of it, which Envoy does not take, are not even sent."""
         self._revisions = revisions
         self._names = names
-        self._errors: dict[str, None] = {}
+        self._errors: dict[str, None] = dict.fromkeys(refused)
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if not revisions:
             self._done.set_result(None)
@@ -71,7 +82,8 @@ class StreamProgress:
 
     def has(self, revisions: Mapping[str, int]) -> bool:
         return all(
-            self._answered.get(type_url, -1) >= revision or not self._outstanding(type_url)
+            (self._answered.get(type_url, -1) >= revision and type_url not in SINGLY)
+            or not self._outstanding(type_url)
             for type_url, revision in revisions.items()
         )
 

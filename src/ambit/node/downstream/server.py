@@ -2,6 +2,9 @@
 
 Resources live in one store; during a hot restart two Envoys read it. The socket's directory is closed to
 everybody else, so whoever connects is our Envoy.
+
+A pod's policy that Envoy refuses would leave the former one in force, and with it every later one out. So one that
+denies everything takes its place, until what is published is another than the refused one.
 """
 
 import asyncio
@@ -10,10 +13,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import grpc
+import msgspec
 
 from ambit.core.errors import EnvironmentProblem
-from ambit.node.downstream.publication import Publication, StreamProgress
-from ambit.plan.values import CLUSTER, LISTENER
+from ambit.envoy import names
+from ambit.node.downstream.publication import SINGLY, Publication, StreamProgress
+from ambit.plan import node_proxy
+from ambit.plan.values import CLUSTER, EXTENSION, LISTENER
 from ambit.xds.events import Asked, ProtocolViolation, Rejected
 from ambit.xds.frames import Request, Resource, Response
 from ambit.xds.session import ServerSession
@@ -45,6 +51,8 @@ class EnvoyServer:
         self._asked = asked
         self._streams: dict[_Stream, None] = {}
         self._publications: list[Publication] = []
+        self._refused: dict[str, _Refusal] = {}
+        """By name of the policy that was published."""
         self._server: grpc.aio.Server | None = None
 
     @property
@@ -58,7 +66,14 @@ class EnvoyServer:
         found: dict[str, str] = {}
         for stream in self._streams:
             found |= stream.progress.rejections
+        for refusal in self._refused.values():
+            found[EXTENSION] = refusal.error
         return found
+
+    @property
+    def closed(self) -> tuple[str, ...]:
+        """Keys of pods that accept no tunnel, because Envoy refused their policy."""
+        return tuple(sorted(names.pod_of(name) or name for name in self._refused))
 
     async def start(self) -> None:
         """Listens. Raises EnvironmentProblem when the socket cannot be made."""
@@ -95,10 +110,16 @@ class EnvoyServer:
 
         `changed` is (type URL, resource) in the order in which types must arrive.
         """
-        changes = self._update(changed, removed)
+        wanted = list(changed)
+        changes = self._update(wanted, removed)
         publication = Publication(
             {change.type_url: self.store.revision(change.type_url) for change in changes},
             {change.type_url: frozenset(change.before) for change in changes},
+            [
+                self._refused[resource.name].error
+                for type_url, resource in wanted
+                if type_url == EXTENSION and resource.name in self._refused
+            ],
         )
         if not publication.check(stream.progress for stream in self._streams):
             self._publications.append(publication)
@@ -128,8 +149,10 @@ class EnvoyServer:
         puts: dict[str, dict[str, Resource]] = {}
         gone: dict[str, set[str]] = {}
         for type_url, resource in changed:
-            puts.setdefault(type_url, {})[resource.name] = resource
+            puts.setdefault(type_url, {})[resource.name] = self._taken(type_url, resource)
         for type_url, name in removed:
+            if type_url == EXTENSION:
+                self._refused.pop(name, None)
             gone.setdefault(type_url, set()).add(name)
             puts.setdefault(type_url, {})
         changes = [
@@ -142,6 +165,28 @@ class EnvoyServer:
                 stream.send(stream.session.notify_all(changes))
         return changes
 
+    def _taken(self, type_url: str, resource: Resource) -> Resource:
+        """The resource, or what stands for it because Envoy refused it."""
+        if type_url != EXTENSION or resource.name not in self._refused:
+            return resource
+        refusal = self._refused[resource.name]
+        if refusal.version == resource.version:
+            return refusal.instead
+        del self._refused[resource.name]
+        _log.info("%s changed, and is tried again", resource.name)
+        return resource
+
+    def _close(self, resource: Resource, error: str) -> None:
+        """Lets nobody in where Envoy refused the policy; not if another one is there meanwhile."""
+        there = self.store.get(EXTENSION, resource.name)
+        planned = node_proxy.refused_policy(resource.name)
+        if there is None or there.version != resource.version or planned.version == resource.version:
+            return
+        instead = Resource(name=planned.name, version=planned.version, body=planned.body, on_demand=True)
+        self._refused[resource.name] = _Refusal(resource.version, error, instead)
+        _log.error("%s is replaced by one that denies everything", resource.name)
+        self._update([(EXTENSION, resource)], ())
+
     def _check(self) -> None:
         self._publications = [
             publication
@@ -150,7 +195,7 @@ class EnvoyServer:
         ]
 
     async def _discovery(self, _: object, context: grpc.aio.ServicerContext) -> None:
-        stream = _Stream(ServerSession(self.store, prerequisites=_PREREQUISITES))
+        stream = _Stream(ServerSession(self.store, prerequisites=_PREREQUISITES, singly=SINGLY))
         self._streams[stream] = None
         _log.info("Envoy connected")
         reader = asyncio.ensure_future(self._read(stream, context))
@@ -186,9 +231,19 @@ class EnvoyServer:
                     _log.error("Envoy rejected %s: %s", response.type_url.rpartition(".")[2], error)
                     for publication in self._publications:
                         publication.rejected(event)
+                    for resource in response.resources if response.type_url == EXTENSION else ():
+                        self._close(resource, error)
                 case _:
                     pass
         self._check()
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    """A policy that Envoy did not take: its version, why, and what it has instead."""
+
+    version: str
+    error: str
+    instead: Resource
 
 
 class _Stream:

@@ -33,6 +33,10 @@ def render(agent: NodeAgent, version: str) -> Iterator[str]:
             "Pods at the limit of destinations",
             len(agent.configuration.capped),
         ),
+        "ambit_refused_policies": (
+            "Pods that accept no tunnel because Envoy refused their policy",
+            len(agent.server.closed),
+        ),
         "ambit_envoy_generations": (
             "Envoy processes",
             sum(each is not None for each in (status.current, status.older)),

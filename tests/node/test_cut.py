@@ -1,0 +1,73 @@
+"""Which open connections a policy denies: by the identity that they were accepted with."""
+
+import ipaddress
+
+import pytest
+
+from ambit.core.identity import Identity
+from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Presence, Rule, Scope
+from ambit.model.view import Snapshot
+from ambit.model.workload import TunnelProtocol, Workload
+from ambit.node.connections import Connection, Open
+from ambit.node.cut import denied
+from ambit.node.netns.sockets import Socket
+from ambit.plan.values import LocalPod, LocalPods, NodeSettings
+
+CLIENT, SERVER = ipaddress.ip_address("10.0.0.1"), ipaddress.ip_address("10.0.0.2")
+WHO = {name: Identity("cluster.local", name, "default") for name in ("client", "server")}
+POD = LocalPod("uid", "server", "server", "s", WHO["server"], (SERVER,), "/run/netns/s")
+CONNECTION = Connection(CLIENT, 40000, SERVER, 80, Socket(SERVER, 80, CLIENT, 40000, 2, b""))
+
+
+def workload(name: str, address: object, tunnel: TunnelProtocol, network: str = "") -> Workload:
+    return Workload(
+        uid=f"Kubernetes//Pod/{name}/{name}",
+        name=name,
+        namespace=name,
+        identity=WHO[name],
+        addresses=(address,),  # type: ignore[arg-type]
+        tunnel=tunnel,
+        network=network,
+    )
+
+
+def policy(action: Action = Action.DENY, **fields: object) -> Authorization:
+    rules = (Rule((Clause((Match(**fields),)),)),)  # type: ignore[arg-type]
+    return Authorization("p", "server", Scope.NAMESPACE, action, rules)
+
+
+def is_cut(asked: Authorization, *clients: Workload, plain: bool = False) -> bool:
+    server = workload("server", SERVER, TunnelProtocol.HBONE)
+    view = Snapshot([server, *clients], (), [asked])
+    found = Open(plaintext=(CONNECTION,)) if plain else Open(delivered=(CONNECTION,))
+    refused = denied(POD, found, view, LocalPods([POD]), NodeSettings(node="n"))
+    assert all(each.plain is plain for each in refused)
+    return bool(refused)
+
+
+BY_NAMESPACE = policy(namespaces=(Exact("client"),))
+BY_ANOTHER = policy(namespaces=(Exact("another"),))
+STRICT = policy(not_principals=(Presence(),))
+
+
+@pytest.mark.parametrize("tunnel", [TunnelProtocol.HBONE, TunnelProtocol.NONE])
+def test_a_client_that_left_the_mesh_had_an_identity(tunnel: TunnelProtocol) -> None:
+    client = workload("client", CLIENT, tunnel)
+    assert is_cut(BY_NAMESPACE, client)
+    assert not is_cut(BY_ANOTHER, client)
+    assert not is_cut(STRICT, client)
+
+
+def test_a_client_that_is_not_found_is_cut_where_somebody_would_be() -> None:
+    elsewhere = workload("client", CLIENT, TunnelProtocol.HBONE, "elsewhere")
+    for clients in ((), (elsewhere,)):
+        assert is_cut(BY_NAMESPACE, *clients)
+        assert is_cut(BY_ANOTHER, *clients)
+        assert not is_cut(STRICT, *clients), "it came through a tunnel"
+        assert not is_cut(policy(destination_ports=(81,)), *clients)
+
+
+def test_nobody_has_an_identity_in_plain_text() -> None:
+    client = workload("client", CLIENT, TunnelProtocol.HBONE)
+    assert not is_cut(BY_NAMESPACE, client, plain=True)
+    assert is_cut(STRICT, client, plain=True)
