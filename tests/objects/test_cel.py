@@ -73,3 +73,17 @@ def test_what_did_not_change_is_not_judged_again() -> None:
     old = {"x": {"a": 1}, "y": 1}
     assert rules.validate({"x": {"a": 1}, "y": 2}, old) == []
     assert len(rules.validate({"x": {"a": 0}, "y": 2}, old)) == 1
+
+
+@pytest.mark.parametrize("rule", ["1" + "+1" * 50_000 + " > 0", "self" + ".a" * 50_000, "(" * 50_000])
+def test_a_rule_that_would_end_the_engine_does_not_compile(rule: str) -> None:
+    for declared in (schema(rule), schema("true", messageExpression=rule)):
+        (problem,) = Rules(declared).problems
+        assert "longer than 10000 characters" in problem and len(problem) < 500
+
+
+@pytest.mark.parametrize("rule", ["1" + "+1" * 4990 + " > 0", "self" + ".a" * 4990])
+def test_the_longest_rules_are_survived(rule: str) -> None:
+    rules = Rules(schema(rule))
+    assert rules.problems == []
+    rules.validate({"a": 1}, None)

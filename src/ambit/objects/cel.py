@@ -17,6 +17,9 @@ from ambit.objects import cel_library
 from ambit.objects.structural import Schema, field_schema
 from ambit.objects.validation import Complaint, Reason, show
 
+LONGEST = 10_000
+"""Characters of an expression. The engine recurses over chains: 20,000 of `+1` or `.a` end the process."""
+
 _RULES = "x-kubernetes-validations"
 _REASONS: dict[str, Reason] = {
     "FieldValueInvalid": "FieldValueInvalid",
@@ -69,6 +72,8 @@ class Rules:
         text = declared.get("rule", "")
         expression = declared.get("messageExpression")
         try:
+            if max(len(text), len(expression or "")) > LONGEST:
+                raise ValueError(f"it is longer than {LONGEST} characters")  # noqa: TRY301
             program = compile_rule(text)
             unknown = cel_library.unknown_functions(program.functions())
             if unknown:
@@ -76,7 +81,7 @@ class Rules:
             message_program = compile_rule(expression) if expression else None
         except ValueError as error:
             self.problems.append(
-                f"{path.lstrip('.') or 'the object'}: rule {text!r} does not compile: {error}"
+                f"{path.lstrip('.') or 'the object'}: rule {show(text)} does not compile: {error}"
             )
             return None
         return Rule(
