@@ -203,6 +203,16 @@ def test_kubectls_form_of_names() -> None:
         asked("client", "svc/client:80")
     with pytest.raises(BadInput, match="no pod default/nobody"):
         asked("deployment.apps/nobody", "web:80")
+    with pytest.raises(BadInput, match="no pod default/web") as problem:
+        asked("client", "pod/web:80")
+    assert problem.value.hint == "there is a service of that name: default/web:80"
+
+
+def test_names_of_pods_as_tables_print_them() -> None:
+    assert asked("client.default", "web:80") == asked("client", "web:80")
+    assert asked("client.default", "web-1.default:8080").destination == "pod default/web-1:8080"
+    with pytest.raises(BadInput, match=r"no pod default/client\.elsewhere"):
+        asked("client.elsewhere", "web:80")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """What people call the two ends of a connection, as values of the mesh. Pure.
 
-A source is a pod (`NAMESPACE/NAME`, `NAME`), what owns pods (their first one), or an address. A destination is a
-service (`NAMESPACE/NAME`, `NAME`, a DNS name, a virtual address), else a pod, with a port. kubectl's `deploy/NAME`,
-`pod/NAME` and `svc/NAME` are understood where no namespace is called like the kind.
+A source is a pod (`NAMESPACE/NAME`, `NAME`, or `NAME.NAMESPACE` as tables print it), what owns pods (their first
+one), or an address. A destination is a service (`NAMESPACE/NAME`, `NAME`, a DNS name, a virtual address), else a pod,
+with a port. kubectl's `deploy/NAME`, `pod/NAME` and `svc/NAME` are understood where no namespace is called like the
+kind.
 """
 
 import ipaddress
@@ -70,6 +71,10 @@ def find_destination(text: str, compiled: Compiled, namespace: str) -> Destinati
     workload = None if of_services else _workload(host, compiled, namespace)
     if workload is None:
         services = [f"{each.namespace}/{each.name}" for each in compiled.services]
+        if of_pods and (meant := _service(host, compiled, namespace)):
+            where, name = _split(host, namespace)
+            hint = f"there is a service of that name: {meant.namespace}/{meant.name}:{port}"
+            raise BadInput(f"no pod {where}/{name}", hint)
         if of_pods:
             raise _unknown("pod", host, _pods(compiled), namespace)
         if of_services:
@@ -90,6 +95,9 @@ def _workload(text: str, compiled: Compiled, namespace: str) -> Workload | None:
     there = [each for each in compiled.workloads if each.namespace == where and each.addresses]
     named = [each for each in there if each.name == name]
     several = named or [each for each in there if each.workload_name == name]
+    if not several and "/" not in text and "." in text:
+        name, _, where = text.rpartition(".")
+        return _workload(f"{where}/{name}", compiled, namespace)
     return min(several, key=lambda each: not each.is_pod, default=None)
 
 
