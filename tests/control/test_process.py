@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import grpc
 import msgspec
 import pytest
+from bench.control.server import free_port
 
 from ambit.ca.authority import BadAuthority
 from ambit.control.process import ControlPlane, wall_clock
@@ -430,3 +431,28 @@ async def test_nodes_are_served_while_the_api_server_is_away_and_updated_when_it
                 update = await node.receive()
                 assert [each.name for each in update.resources] == ["Kubernetes//Pod/shop/web-1"]
     await api.stop()
+
+
+async def test_ready_means_that_everything_was_seen(client):
+    """Nodes are let in before, so an open port says nothing: who may not read the mesh must replace nobody."""
+    port, seen, stop = free_port(), asyncio.Event(), asyncio.Event()
+    control = ControlPlane(client, msgspec.structs.replace(SETTINGS, readiness_port=port))
+    start = control._feed.start
+
+    async def late():
+        await seen.wait()
+        await start()
+
+    async def answer():
+        try:
+            return (await ask(port, b"GET /ready HTTP/1.1\r\n\r\n"))[1]
+        except OSError:
+            return b""
+
+    control._feed.start = late
+    task = asyncio.create_task(control.run(stop))
+    assert (await eventually(answer)).startswith(b"not ready")
+    seen.set()
+    await eventually(answer, lambda found: found == b"ready\n")
+    stop.set()
+    await task

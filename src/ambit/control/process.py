@@ -135,6 +135,10 @@ class ControlPlane:
                 debug = await serve("127.0.0.1", self._settings.debug_port, self._routes())
                 stack.callback(debug.close)
                 debug_port = port_of(debug)
+            if self._settings.readiness_port is not None:
+                routes = {"/ready": self._readiness}
+                readiness = await serve("", self._settings.readiness_port, routes)
+                stack.callback(readiness.close)
             background = [group.create_task(each.run()) for each in self._feed.informers.values()]
             try:
                 await self._serve(group, background, debug_port, stop)

@@ -40,6 +40,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tls_port: int = CONTROL_TLS_PORT
     plain_port: int | None = CONTROL_PLAIN_PORT
     debug_port: int | None = CONTROL_DEBUG_PORT
+    readiness_port: int | None = None
+    """Served on all addresses; nodes are let in earlier than it says ready."""
     leaf_lifetime: dt.timedelta = LEAF_LIFETIME
     """How long certificates live at most."""
     certificate_rate: float = 20.0

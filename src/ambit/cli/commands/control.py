@@ -85,6 +85,12 @@ def command() -> None:
     show_default=True,
     help="Port on loopback for metrics and debugging.",
 )
+@click.option(
+    "--readiness-port",
+    type=int,
+    default=None,
+    help="Port on all addresses that says at /ready whether it serves.",
+)
 @log_options
 def run(
     kubeconfig: Path | None,
@@ -101,6 +107,7 @@ def run(
     port: int,
     plain_port: int,
     debug_port: int,
+    readiness_port: int | None,
     log_level: str,
     log_format: str,
 ) -> None:
@@ -123,6 +130,7 @@ def run(
         tls_port=port,
         plain_port=plain_port,
         debug_port=debug_port,
+        readiness_port=readiness_port,
     )
     if node_accounts:
         settings = settings.with_accounts(_account(each) for each in node_accounts)
