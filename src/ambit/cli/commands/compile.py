@@ -8,6 +8,7 @@ import click
 
 from ambit.cli.manifests import read_manifests
 from ambit.cli.render.output import printable
+from ambit.cli.trust_domain import trust_domain_aliases
 from ambit.core.errors import BadInput
 from ambit.core.finding import Level
 from ambit.core.names import DEFAULT_CLUSTER_ID, DEFAULT_TRUST_DOMAIN, ROOT_NAMESPACE
@@ -52,13 +53,7 @@ Document = tuple[str, Any]
 )
 @click.option("--pod", default="", metavar="NAMESPACE/NAME", help="With -o envoy: only this pod's resources.")
 @click.option("--trust-domain", default=DEFAULT_TRUST_DOMAIN, show_default=True, help="Of all identities.")
-@click.option(
-    "--trust-domain-alias",
-    "trust_domain_aliases",
-    multiple=True,
-    metavar="NAME",
-    help="Another trust domain that means the same; may be repeated.",
-)
+@trust_domain_aliases
 @click.option(
     "--root-namespace",
     default=ROOT_NAMESPACE,

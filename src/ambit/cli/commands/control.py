@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from ambit.cli.daemon_options import log_options
+from ambit.cli.trust_domain import trust_domain_aliases
 from ambit.core import names
 from ambit.core.errors import BadInput
 
@@ -32,13 +33,7 @@ def command() -> None:
     show_default=True,
     help="Trust domain of all identities.",
 )
-@click.option(
-    "--trust-domain-alias",
-    "trust_domain_aliases",
-    multiple=True,
-    metavar="NAME",
-    help="Another trust domain that means the same; may be repeated.",
-)
+@trust_domain_aliases
 @click.option(
     "--root-namespace",
     default=names.ROOT_NAMESPACE,

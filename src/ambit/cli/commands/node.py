@@ -9,6 +9,7 @@ from ambit.cli import access
 from ambit.cli.daemon_options import Duration, Threads, log_options
 from ambit.cli.mesh import ask, ask_all, node_pods
 from ambit.cli.render.output import emit, emit_data, output_option
+from ambit.cli.trust_domain import trust_domain_aliases
 from ambit.core import names
 from ambit.core.errors import AmbitError
 from ambit.kube.client import Client
@@ -141,13 +142,7 @@ def command() -> None:
     show_default=True,
     help="Trust domain of all identities.",
 )
-@click.option(
-    "--trust-domain-alias",
-    "trust_domain_aliases",
-    multiple=True,
-    metavar="NAME",
-    help="Another trust domain that means the same; may be repeated.",
-)
+@trust_domain_aliases
 @click.option("--pod-name", envvar="POD_NAME", default="", hidden=True)
 @click.option("--pod-namespace", envvar="POD_NAMESPACE", default=names.SYSTEM_NAMESPACE, hidden=True)
 @click.option("--pod-ip", envvar="INSTANCE_IP", default="", hidden=True)
