@@ -14,11 +14,13 @@ pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 APPLICATION, OUTBOUND, PLAINTEXT, TUNNELS = 8080, 15001, 15006, 15008
 # Writes down who asks for what; probes ask for /probe.
 SERVER = """
-import http.server, socket
+import http.server, socket, sys
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        print("asked", self.client_address[0].removeprefix("::ffff:"), self.path, flush=True)
+        # In one piece: requests are answered at the same time.
+        sys.stdout.write(f"asked {self.client_address[0].removeprefix('::ffff:')} {self.path}\\n")
+        sys.stdout.flush()
         self.send_response(200)
         self.end_headers()
         self.wfile.write(b"treasure")

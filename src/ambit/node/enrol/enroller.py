@@ -298,6 +298,8 @@ class Enroller:
         """What a pod asks for in other ways than by labels counts from its capture on. A change of it while the pod
         runs waits for the next agent, which finds it here."""
         now = _described(sandbox, pod, started=True)
+        if self._rules.reconcile:
+            now = msgspec.structs.replace(now, dns=now.captures_dns(self._rules.dns))
         if now != sandbox:
             if now.dns:
                 await self._dns.start(now)
