@@ -9,7 +9,6 @@ this process and its core, so times are an upper bound.
 
 import argparse
 import asyncio
-import base64
 import json
 import os
 import socket
@@ -24,11 +23,13 @@ import grpc.aio
 from ambit.kube import resource as kinds
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
+from ambit.local.apiserver.credentials import write_kubeconfig
 from ambit.local.apiserver.server import ApiServer, ApiSettings
 from ambit.xds import wire
 from ambit.xds.client_session import ClientSession
 from ambit.xds.frames import Node
 from ambit.xds.messages import ADDRESS_TYPE, TYPES, from_resource
+from bench.control.server import free_port
 
 
 async def ensure(client: Client, resource: kinds.Resource, name: str, namespace: str | None = None) -> None:
@@ -76,33 +77,6 @@ class Agent:
                 await self.call.write(wire.encode_request(request))
 
 
-def kubeconfig(api: ApiServer, port: int) -> dict[str, object]:
-    def data(path: Path) -> str:
-        return base64.b64encode(Path(path).read_bytes()).decode()
-
-    given = api.credentials
-    cluster = {
-        "server": f"https://127.0.0.1:{port}",
-        "certificate-authority-data": data(given.authority),
-    }
-    user = {
-        "client-certificate-data": data(given.admin_certificate),
-        "client-key-data": data(given.admin_key),
-    }
-    return {
-        "clusters": [{"name": "c", "cluster": cluster}],
-        "users": [{"name": "u", "user": user}],
-        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-        "current-context": "x",
-    }
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 async def started(config: Path, port: int) -> asyncio.subprocess.Process:
     arguments = (
         "--kubeconfig",
@@ -143,7 +117,7 @@ async def measure(nodes: int, pods: int, changes: int) -> dict[str, object]:
         listening.bind(("127.0.0.1", 0))
         await api.start([listening], directory / "api.sock")
         config, port = directory / "kubeconfig", free_port()
-        config.write_text(json.dumps(kubeconfig(api, listening.getsockname()[1])))
+        write_kubeconfig(config, api.credentials, f"https://127.0.0.1:{listening.getsockname()[1]}")
         async with Client.over_unix(directory / "api.sock") as client:
             for name in ("ambit-system", "shop"):
                 await ensure(client, kinds.NAMESPACES, name)

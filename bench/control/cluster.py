@@ -7,8 +7,6 @@ without TLS, prints one line when it is ready and ends with its standard input.
 """
 
 import asyncio
-import base64
-import json
 import socket
 import sys
 import time
@@ -16,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from ambit.core.names import CA_TOKEN_AUDIENCE, ROOT_NAMESPACE
+from ambit.local.apiserver.credentials import write_kubeconfig
 from ambit.local.apiserver.server import ApiServer, ApiSettings
 from ambit.local.apiserver.store import Json
 from ambit.local.apiserver.strategies.base import Strategy
@@ -24,33 +23,6 @@ from ambit.local.apiserver.tokens import Tokens
 from bench.control.objects import AGENT, Size, agent_name, objects
 
 TOKEN_SECONDS = 12 * 3600
-
-
-def kubeconfig(api: ApiServer, port: int) -> str:
-    """Of an administrator."""
-
-    def data(path: Path) -> str:
-        return base64.b64encode(path.read_bytes()).decode()
-
-    given = api.credentials
-    server = {
-        "server": f"https://127.0.0.1:{port}",
-        "certificate-authority-data": data(given.authority),
-    }
-    user = {
-        "client-certificate-data": data(given.admin_certificate),
-        "client-key-data": data(given.admin_key),
-    }
-    return json.dumps(
-        {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "c", "cluster": server}],
-            "users": [{"name": "u", "user": user}],
-            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-            "current-context": "x",
-        }
-    )
 
 
 def fill(api: ApiServer, size: Size, tokens: Path) -> None:
@@ -83,7 +55,8 @@ async def serve(directory: Path, size: Size) -> None:
     listening.bind(("127.0.0.1", 0))
     listening.listen(512)
     await api.start([listening], directory / "api.sock")
-    (directory / "kubeconfig").write_text(kubeconfig(api, listening.getsockname()[1]))
+    server = f"https://127.0.0.1:{listening.getsockname()[1]}"
+    write_kubeconfig(directory / "kubeconfig", api.credentials, server)
     print("ready", flush=True)
     try:
         await asyncio.to_thread(sys.stdin.read)

@@ -3,7 +3,7 @@
 import socket
 
 from bench.control.agents import Agents, Target
-from bench.control.cluster import fill, kubeconfig
+from bench.control.cluster import fill
 from bench.control.objects import Size, pod_name
 from bench.control.server import ambit, free_port
 from bench.control.writer import LABEL
@@ -11,6 +11,7 @@ from bench.control.writer import LABEL
 from ambit.core.names import ROOT_CERT_CONFIGMAP, ROOT_CERT_KEY, SYSTEM_NAMESPACE
 from ambit.kube import resource as kinds
 from ambit.kube.client import Client, Patch
+from ambit.local.apiserver.credentials import write_kubeconfig
 from ambit.local.apiserver.server import ApiServer, ApiSettings
 
 SIZE = Size(2, 10, 3)
@@ -24,7 +25,7 @@ async def test_what_changed_while_it_was_stopped_arrives_on_the_same_streams(tmp
     listening.bind(("127.0.0.1", 0))
     await api.start([listening], None)
     config, port = tmp_path / "kubeconfig", free_port()
-    config.write_text(kubeconfig(api, listening.getsockname()[1]))
+    write_kubeconfig(config, api.credentials, f"https://127.0.0.1:{listening.getsockname()[1]}")
     plane = ambit(config, port, tmp_path / "control.log")
     try:
         await plane.launch()
