@@ -230,8 +230,13 @@ async def _labels_understood(client: Client) -> list[str]:
 
 
 async def _trust_domains(client: Client) -> frozenset[str]:
-    """Of the identities that the first node proxy has, and what means the same; none when it has none."""
-    for _, dump in (await _nodes_that_answer(client, "/config_dump"))[:1]:
+    """Of the identities that a node proxy has, the first one that answers, and what means the same; none when it has
+    none."""
+    for pod in in_charge(await system_pods(client, NODE_PROXIES)):
+        try:
+            dump = await ask(client, pod, "/config_dump")
+        except AmbitError:
+            continue  # `proxies-ready` has told of it
         uris = [str(certificate["identity"]) for certificate in dump["certificates"]]
         aliases = (await mesh_settings(client)).trust_domain_aliases if uris else ()
         return frozenset((*(Identity.parse(uri).trust_domain for uri in uris), *aliases))
