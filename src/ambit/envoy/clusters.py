@@ -91,8 +91,9 @@ def resolved(name: str, hostname: str, port: int, families: Collection[int], tag
     """What `hostname` resolves to in these families (IPv4 if it has both), in turns, dialled from the source pod's
     namespace. The nameservers are those of Envoy's own place; the name is taken as it is, never with a search
     domain."""
-    cluster = _cluster(name, cluster_pb2.Cluster.STRICT_DNS, tags)
-    cluster.lb_policy = cluster_pb2.Cluster.ROUND_ROBIN
+    place = address_pb2.Address(socket_address=address_pb2.SocketAddress(address=hostname, port_value=port))
+    endpoint = endpoint_components_pb2.LbEndpoint(endpoint=endpoint_components_pb2.Endpoint(address=place))
+    cluster = _by_turns(name, [endpoint], tags, cluster_pb2.Cluster.STRICT_DNS)
     cluster.connect_timeout.CopyFrom(seconds(defaults.CONNECT_TIMEOUT))
     cluster.dns_lookup_family = _LOOKUPS[4 in families, 6 in families]
     cluster.respect_dns_ttl = True
@@ -106,21 +107,6 @@ def resolved(name: str, hostname: str, port: int, families: Collection[int], tag
                 filter_unroutable_families=False,
                 dns_resolver_options=resolver_pb2.DnsResolverOptions(no_default_search_domain=True),
             ),
-        )
-    )
-    place = address_pb2.Address(socket_address=address_pb2.SocketAddress(address=hostname, port_value=port))
-    cluster.load_assignment.CopyFrom(
-        endpoint_pb2.ClusterLoadAssignment(
-            cluster_name=name,
-            endpoints=[
-                endpoint_components_pb2.LocalityLbEndpoints(
-                    lb_endpoints=[
-                        endpoint_components_pb2.LbEndpoint(
-                            endpoint=endpoint_components_pb2.Endpoint(address=place)
-                        )
-                    ]
-                )
-            ],
         )
     )
     cluster.upstream_bind_config.CopyFrom(_bind_in_source())
@@ -221,9 +207,11 @@ def _endpoint(endpoint: Endpoint) -> Any:
     )
 
 
-def _by_turns(name: str, endpoints: Iterable[Any], tags: Mapping[str, str]) -> Any:
+def _by_turns(
+    name: str, endpoints: Iterable[Any], tags: Mapping[str, str], kind: int = cluster_pb2.Cluster.STATIC
+) -> Any:
     """A cluster of these, chosen by turns and weight."""
-    cluster = _cluster(name, cluster_pb2.Cluster.STATIC, tags)
+    cluster = _cluster(name, kind, tags)
     cluster.lb_policy = cluster_pb2.Cluster.ROUND_ROBIN
     locality = endpoint_components_pb2.LocalityLbEndpoints(lb_endpoints=endpoints)
     cluster.load_assignment.CopyFrom(
