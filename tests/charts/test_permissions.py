@@ -197,7 +197,7 @@ async def test_what_a_node_agent_is_granted_is_what_it_uses(
     await admin.create(kinds.NODES, {"metadata": {"name": "node1"}})
     async with Agent.over_unix(api) as client:
         parts: Any = None
-        enroller = Enroller(client, parts, parts, parts, parts, parts, asyncio.Event(), 1.0)
+        enroller = Enroller(client, parts, parts, parts, parts, parts, parts, asyncio.Event(), 1.0)
         reconciler = Reconciler(client, "node1", enroller, sandboxes=tmp_path, namespaces=tmp_path)
         made = await admin.get(kinds.PODS, "web-0", "istio-system")
         sandbox = Sandbox("istio-system", "web-0", made["metadata"]["uid"], "s", "/n", ())

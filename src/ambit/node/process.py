@@ -16,7 +16,6 @@ from contextlib import AsyncExitStack
 from typing import TypeVar
 
 from ambit.core.errors import AmbitError, BadInput, EnvironmentProblem
-from ambit.core.identity import Identity
 from ambit.envoy import names
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
@@ -27,6 +26,7 @@ from ambit.node.cni.chain import PluginSettings
 from ambit.node.cni.installer import Installer, is_deleted
 from ambit.node.cni.server import CniServer
 from ambit.node.configuration.configuration import Configuration
+from ambit.node.configuration.secrets import Secrets
 from ambit.node.cut import Refused, cut_denied, cut_short
 from ambit.node.departure import Departures
 from ambit.node.dns.answer import Settings as DnsSettings
@@ -55,7 +55,7 @@ from ambit.node.upstream.csr import Certificate
 from ambit.node.upstream.subscription import Subscription
 from ambit.node.upstream.trust import TrustFollower
 from ambit.plan import node_proxy
-from ambit.plan.values import CLUSTER, LISTENER, LocalPod, NodeSettings
+from ambit.plan.values import CLUSTER, LISTENER, SECRET, LocalPod, NodeSettings
 from ambit.xds.frames import Node
 
 T = TypeVar("T")
@@ -114,9 +114,9 @@ class NodeAgent:
             self.planned,
             self.server,
             self.subscription.complete.is_set,
-            self._certificate,
             self._generations_noted,
         )
+        self.secrets = Secrets(self.server, self.planned.trust_domains, self.certificates.get)
         self.departures = Departures(
             self.state,
             settings.network,
@@ -129,8 +129,8 @@ class NodeAgent:
             (settings.pod_namespace, settings.pod_name),
             self.state,
             self.certificates,
-            self.configuration.trusted,
-            self.configuration.secrets,
+            self.secrets.trusted,
+            self.secrets.latest,
         )
         self.flows = Collector(
             self.state,
@@ -154,6 +154,7 @@ class NodeAgent:
         self.enroller = Enroller(
             client,
             self.configuration,
+            self.secrets,
             self.server,
             self.certificates,
             self.state,
@@ -339,7 +340,7 @@ class NodeAgent:
         while True:
             await self._tunnels_doubted.wait()
             try:
-                await self.configuration.secrets().settled()
+                await self.secrets.latest().settled()
                 await self.supervisor.restart()
             except AmbitError as problem:
                 _log.warning("tunnels from before the revocation are still in use: %s", problem.message)
@@ -374,20 +375,23 @@ class NodeAgent:
         )
         return publication.settled() if publication is not None else None
 
-    def _certificate(self, identity: Identity) -> Certificate | None:
-        return self.certificates.get(identity)
-
     def _certified(self, certificate: Certificate) -> None:
         self.trust.certified(certificate)
-        self.configuration.certified(certificate)
+        self.secrets.certified(certificate)
 
     def _asked(self, type_url: str, wanted: tuple[str, ...]) -> None:
+        if type_url == SECRET:
+            self.secrets.asked(wanted)
+        elif type_url == CLUSTER:
+            self._asked_for_clusters(wanted)
+
+    def _asked_for_clusters(self, wanted: tuple[str, ...]) -> None:
         try:
-            self.configuration.asked(type_url, wanted)
+            self.configuration.asked(wanted)
         except StateLost as problem:
             _log.error("%s", problem.message)
             self.state.reopen()
-            self.configuration.asked(type_url, wanted)
+            self.configuration.asked(wanted)
 
     def _logged(self, message: bytes) -> None:
         self.flows.take(message)

@@ -1,7 +1,6 @@
-"""The node's configuration: rules 1 to 4 of `ambit.node.configuration.configuration`."""
+"""The node's configuration: rules 1 to 3 of `ambit.node.configuration.configuration`."""
 
 import asyncio
-import datetime as dt
 import ipaddress
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ambit.ca.authority import Authority
 from ambit.core.address import Address
 from ambit.core.identity import Identity
 from ambit.envoy import names
@@ -25,9 +23,8 @@ from ambit.node.downstream.publication import Publication
 from ambit.node.downstream.server import EnvoyServer
 from ambit.node.state import keys
 from ambit.node.state.mesh import MeshState
-from ambit.node.upstream.csr import Certificate, checked, new_key
 from ambit.plan import node_proxy
-from ambit.plan.values import CLUSTER, EXTENSION, LISTENER, SECRET, LocalPod, LocalPods, NodeSettings
+from ambit.plan.values import CLUSTER, EXTENSION, LISTENER, LocalPod, LocalPods, NodeSettings
 from ambit.xds.messages import Value
 from tests.node.state.meshes import ADDRESSES, steps, store
 
@@ -40,23 +37,14 @@ def pod(name: str, *addresses: str) -> LocalPod:
     return LocalPod(f"uid-{name}", "default", name, f"s-{name}", WEB, found, f"/run/netns/{name}")
 
 
-def issued() -> Certificate:
-    key, now = new_key(), dt.datetime.now(dt.UTC)
-    authority = Authority.create("cluster.local", now)
-    return checked(WEB, key, authority.issue(WEB, key.public_key(), now))
-
-
 class Node:
-    """A configuration over a view; `complete` and `certificate` are what the rest of the agent knows."""
+    """A configuration over a view; `complete` is what the rest of the agent knows."""
 
     def __init__(self, view: MeshView, noted: Callable[[LocalPod], None] = lambda _: None) -> None:
         self.view = view
         self.complete = True
-        self.certificate: Certificate | None = None
         self.server = EnvoyServer(Path("/nonexistent"), lambda *_: None)
-        self.configuration = Configuration(
-            view, SETTINGS, self.server, lambda: self.complete, lambda _: self.certificate, noted
-        )
+        self.configuration = Configuration(view, SETTINGS, self.server, lambda: self.complete, noted)
         self.configuration.begin()
 
     def versions(self, type_url: str) -> dict[str, str]:
@@ -69,7 +57,7 @@ async def test_1_inbound_listeners_and_answers_wait_for_a_complete_mesh() -> Non
     web = pod("web", "10.1.0.1")
     node.configuration.add(web)
     asked = names.destination(web.key, ipaddress.ip_address("10.9.0.1"), 80)
-    node.configuration.asked(CLUSTER, [asked])
+    node.configuration.asked([asked])
     assert names.outbound_listener(web.key) in node.versions(LISTENER)
     assert names.hbone_listener(web.key) not in node.versions(LISTENER)
     assert asked not in node.versions(CLUSTER)
@@ -104,7 +92,7 @@ def test_2_answers_follow_every_change(
                 node.configuration.add(pods[name])
                 for form in (names.destination, names.tunnelled):
                     asked = [form(pods[name].key, each, 80) for each in wanted]
-                    node.configuration.asked(CLUSTER, asked)
+                    node.configuration.asked(asked)
             touched = store(state, put, remove)
             if data.draw(st.booleans()):
                 for each in here.values():
@@ -151,7 +139,7 @@ async def test_2_a_way_that_ends_stays_until_connections_go_elsewhere(
     node.configuration.add(web)
     asked, tunnelled = (form(web.key, far.addresses[0], 80) for form in (names.destination, names.tunnelled))
     node.configuration.prepare(web.key, [(far.addresses[0], 80)])
-    node.configuration.asked(CLUSTER, [asked, tunnelled])
+    node.configuration.asked([asked, tunnelled])
     before = node.versions(CLUSTER)
     listener = node.versions(LISTENER)[names.outbound_listener(web.key)]
 
@@ -210,7 +198,7 @@ class Way:
     async def ask(self, name: str) -> None:
         """As Envoy, for the first time; returns when the pod's listener has changed."""
         before = self.listener()
-        self.node.configuration.asked(CLUSTER, [name])
+        self.node.configuration.asked([name])
         async with asyncio.timeout(30):
             while self.listener() == before:  # noqa: ASYNC110 - the event loop changes it
                 await asyncio.sleep(0)
@@ -248,7 +236,7 @@ async def test_2_a_listener_that_sends_into_a_tunnel_early_brings_the_tunnel(way
     """It is computed from what is stored, the other answers only when what follows from a change is."""
     it = way()
     it.now(TunnelProtocol.NONE)
-    it.node.configuration.asked(CLUSTER, [it.tunnelled])
+    it.node.configuration.asked([it.tunnelled])
     refused = it.into()
     it.now(TunnelProtocol.HBONE)
     await it.ask(it.asked)
@@ -312,7 +300,7 @@ async def test_2_a_destination_that_is_gone_is_refused_at_once() -> None:
     web = pod("web", "10.1.0.1")
     node.configuration.add(web)
     tunnelled = names.tunnelled(web.key, virtual, 80)
-    node.configuration.asked(CLUSTER, [tunnelled])
+    node.configuration.asked([tunnelled])
     before = node.versions(CLUSTER)[tunnelled]
     view.now = Snapshot([], [web_service])
     await node.configuration.changed({keys.endpoints(web_service.key)})
@@ -335,7 +323,7 @@ async def test_2_an_ended_sandbox_leaves_nothing() -> None:
     before = {kind: node.versions(kind) for kind in (CLUSTER, LISTENER, EXTENSION)}
     web = pod("web", "10.1.0.1")
     node.configuration.add(web)
-    node.configuration.asked(CLUSTER, [names.destination(web.key, ADDRESSES[1], 80)])
+    node.configuration.asked([names.destination(web.key, ADDRESSES[1], 80)])
     node.configuration.remove(web.key)
     assert {kind: node.versions(kind) for kind in before} == before
     assert node.configuration.destinations == 0
@@ -364,7 +352,7 @@ async def test_2_a_pod_at_its_limit_begins_anew(monkeypatch: pytest.MonkeyPatch)
     web = pod("web", "10.1.0.1")
     node.configuration.add(web)
     wanted = [names.destination(web.key, ADDRESSES[1], port) for port in (81, 82, 83)]
-    node.configuration.asked(CLUSTER, wanted)
+    node.configuration.asked(wanted)
     assert node.configuration.capped == set() and set(noted) == {(0, 1)}
     anew = msgspec.structs.replace(web, generations=(0, 1))
     (outbound,) = node_proxy.outbound_resources(anew, Snapshot(), SETTINGS)
@@ -374,7 +362,7 @@ async def test_2_a_pod_at_its_limit_begins_anew(monkeypatch: pytest.MonkeyPatch)
         assert node.versions(CLUSTER)[name] == answer.version
     assert node.configuration.destinations == 0
     again = names.destination(web.key, ADDRESSES[1], 81, 1)
-    node.configuration.asked(CLUSTER, [again])
+    node.configuration.asked([again])
     assert node.configuration.destinations == 1
     # No Envoy has acknowledged the listener yet, so nothing goes.
     work = asyncio.ensure_future(node.configuration.turnover.run())
@@ -388,7 +376,7 @@ async def test_2_a_pod_at_its_limit_begins_anew(monkeypatch: pytest.MonkeyPatch)
     work.cancel()
     assert again in node.versions(CLUSTER)
     # An old name that Envoy remembers is no question any more.
-    node.configuration.asked(CLUSTER, wanted)
+    node.configuration.asked(wanted)
     assert not set(wanted) & node.versions(CLUSTER).keys()
     node.configuration.remove(web.key)
     assert not [name for name in node.versions(CLUSTER) if name.startswith("dst")]
@@ -413,7 +401,7 @@ async def test_2_destinations_of_a_pod_are_capped_when_it_began_anew_lately(
     web = pod("web", "10.1.0.1")
     node.configuration.add(web)
     wanted = [names.destination(web.key, ADDRESSES[1], port) for port in (81, 82, 83)]
-    node.configuration.asked(CLUSTER, wanted)
+    node.configuration.asked(wanted)
     refused = node_proxy.destination(wanted[2], Snapshot(), LocalPods(), SETTINGS)
     assert node.versions(CLUSTER)[wanted[2]] == refused.version
     assert node.configuration.capped == {web.key}
@@ -432,28 +420,12 @@ async def test_2_all_pods_together_are_capped_at_a_fair_share(monkeypatch: pytes
     greedy, modest = pod("greedy", "10.1.0.1"), pod("modest", "10.1.0.2")
     for each, ports in ((greedy, range(81, 91)), (modest, range(81, 84))):
         node.configuration.add(each)
-        node.configuration.asked(CLUSTER, [names.destination(each.key, ADDRESSES[1], port) for port in ports])
+        node.configuration.asked([names.destination(each.key, ADDRESSES[1], port) for port in ports])
     assert node.configuration.capped == {greedy.key}
     assert names.destination(modest.key, ADDRESSES[1], 83) in node.versions(CLUSTER)
 
 
-async def test_3_a_secret_is_answered_when_there_is_a_certificate() -> None:
-    node = Node(Snapshot())
-    wanted = [names.client_secret(WEB), names.server_secret(WEB), names.TRUST, "nonsense"]
-    node.configuration.asked(SECRET, wanted)
-    assert node.versions(SECRET) == {}
-    node.certificate = issued()
-    node.configuration.trusted(node.certificate.roots.decode())
-    node.configuration.certified(node.certificate)
-    assert set(node.versions(SECRET)) == set(wanted[:3])
-    before = node.versions(SECRET)
-    node.configuration.asked(SECRET, wanted)
-    assert node.versions(SECRET) == before
-    node.configuration.uncertified(WEB)
-    assert set(node.versions(SECRET)) == {names.TRUST}
-
-
-async def test_4_changes_that_come_together_are_one_publication() -> None:
+async def test_3_changes_that_come_together_are_one_publication() -> None:
     node = Node(Snapshot())
     node.configuration.add(pod("web", "10.1.0.1"))
     first, second = await asyncio.gather(

@@ -12,7 +12,7 @@ from ambit.node.enrol.sandbox import Sandbox
 
 def enroller() -> Enroller:
     parts: Any = None
-    return Enroller(parts, parts, parts, parts, parts, parts, asyncio.Event(), 1.0)
+    return Enroller(parts, parts, parts, parts, parts, parts, parts, asyncio.Event(), 1.0)
 
 
 async def test_turns_of_a_pod_never_overlap_and_nothing_is_kept_of_them() -> None:

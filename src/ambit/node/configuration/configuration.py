@@ -1,12 +1,11 @@
-"""Keeps Envoy's configuration equal to what the node knows: pods, mesh state, certificates.
+"""Keeps Envoy's configuration equal to what the node knows: pods and mesh state. Certificates: `secrets`.
 
 Rules:
 1. A pod's inbound listeners exist only when both workload-API types were answered completely (design 6);
    until then questions for destinations wait too, because an unknown destination would pass in plain text.
 2. Every question for a cluster gets an answer; an answer changes when what it read changes, and goes only
    with its pod.
-3. A question for a secret is answered when there is a valid certificate, never with "removed".
-4. Changes that arrive together are computed and sent together.
+3. Changes that arrive together are computed and sent together.
 """
 
 import asyncio
@@ -19,7 +18,6 @@ import msgspec
 
 from ambit.core.address import Address
 from ambit.core.errors import AmbitError
-from ambit.core.identity import Identity
 from ambit.envoy import names
 from ambit.model.view import MeshView
 from ambit.node.configuration.detours import Detours
@@ -33,11 +31,9 @@ from ambit.node.configuration.tracking import (
 )
 from ambit.node.configuration.turnover import Turnover
 from ambit.node.downstream.publication import Publication
-from ambit.node.downstream.server import EnvoyServer
-from ambit.node.upstream.csr import Certificate
+from ambit.node.downstream.server import EnvoyServer, framed
 from ambit.plan import node_proxy
-from ambit.plan.values import CLUSTER, LISTENER, SECRET, LocalPod, LocalPods, NodeSettings, PlannedResource
-from ambit.xds.frames import Resource
+from ambit.plan.values import CLUSTER, LISTENER, LocalPod, LocalPods, NodeSettings, PlannedResource
 
 _log = logging.getLogger("ambit.configuration")
 MAX_DESTINATIONS = 4096
@@ -51,8 +47,6 @@ LISTENER_DELAY = 0.02
 their tunnels; until then they take the hop."""
 FORMER = 256
 """Pods that are gone and still known by key: Envoy reports their last connections up to a second later."""
-_ORDER = {CLUSTER: 0, SECRET: 2}
-"""Clusters before listeners and extensions (1), certificates last: Envoy asks for those by itself."""
 
 
 class _Earlier:
@@ -73,14 +67,12 @@ class Configuration:
         settings: NodeSettings,
         server: EnvoyServer,
         complete: Callable[[], bool],
-        certificate: Callable[[Identity], Certificate | None],
         noted: Callable[[LocalPod], None] = lambda _: None,
     ) -> None:
         self._view = view
         self._settings = settings
         self._server = server
         self._complete = complete
-        self._certificate = certificate
         self._noted = noted
         self.turnover = Turnover(self._pods_by_key, self._change_generations, self._forget, self._renew)
         self.detours = Detours(self._answer_again)
@@ -102,7 +94,6 @@ class Configuration:
         self._outdated: set[str] = set()
         self._touched: set[str] = set()
         self._batch: asyncio.Future[Publication] | None = None
-        self._bundle = ""
         self._waiting: set[str] = set()
         self.capped: set[str] = set()
         """Keys of pods that reached the limit of destinations."""
@@ -226,17 +217,12 @@ class Configuration:
 
     # Questions
 
-    def asked(self, type_url: str, wanted: Iterable[str]) -> None:
-        """Envoy asked for names that were not there."""
-        found: list[PlannedResource] = []
-        for name in wanted:
-            if type_url == CLUSTER and not self._complete():
-                self._waiting.add(name)
-            elif type_url == CLUSTER:
-                found += self._answers_new([name])
-            elif type_url == SECRET:
-                found += self._secret(name)
-        self._server.answer(_ordered(found))
+    def asked(self, wanted: Iterable[str]) -> None:
+        """Envoy asked for clusters that were not there."""
+        if not self._complete():
+            self._waiting.update(wanted)
+            return
+        self._server.answer(map(framed, self._answers_new(wanted)))
 
     def prepare(self, key: str, destinations: Iterable[tuple[Address, int]]) -> Publication | None:
         """The pod is about to connect to one of these, and should find its way into a tunnel prepared; None when
@@ -254,43 +240,6 @@ class Configuration:
     def _update_listeners(self) -> None:
         outdated, self._outdated = self._outdated, set()
         self._publish(self._outbound(outdated))
-
-    def certified(self, certificate: Certificate) -> None:
-        """There is a new certificate: it is sent under both names."""
-        self._publish(self._secrets(certificate))
-
-    def trusted(self, bundle: str) -> Publication:
-        """Roots and revocation lists (PEM) by which peers are believed from now on."""
-        if self._bundle == bundle:
-            return self._publish(())
-        self._bundle = bundle
-        return self._publish([self._trust()])
-
-    def secrets(self) -> Publication:
-        """Certificates and trust as sent so far, to be awaited."""
-        return self._server.latest(SECRET)
-
-    def uncertified(self, identity: Identity) -> None:
-        """No pod of this node has the identity any more: its key leaves Envoy."""
-        self._publish((), [(SECRET, name) for name in node_proxy.required_secrets(identity)])
-
-    def _secret(self, name: str) -> list[PlannedResource]:
-        if name == names.TRUST:
-            return [self._trust()] if self._bundle else []
-        try:
-            certificate = self._certificate(names.parse_secret(name))
-        except ValueError:
-            return []
-        return self._secrets(certificate) if certificate is not None else []
-
-    def _secrets(self, certificate: Certificate) -> list[PlannedResource]:
-        return [
-            node_proxy.secret(name, chain_pem=certificate.chain.decode(), key_pem=certificate.key.decode())
-            for name in node_proxy.required_secrets(certificate.identity)
-        ]
-
-    def _trust(self) -> PlannedResource:
-        return node_proxy.trust_bundle(dict.fromkeys(self._settings.trust_domains, self._bundle))
 
     # Answers
 
@@ -484,7 +433,7 @@ class Configuration:
         resources += self._current(sorted(forms & self._server.store.resources(CLUSTER).keys()))
         overtaken = frozenset(name for name in moved if self._is_overtaken(name))
         self._moved -= moved
-        publication = self._server.publish(_ordered(resources), removed)
+        publication = self._server.publish(map(framed, _ordered(resources)), removed)
         if overtaken:
             self.detours.wait(overtaken, publication)
         return publication
@@ -495,12 +444,6 @@ def _outbound_of(name: str) -> str:
     return names.outbound_listener(names.pod_of(name) or "")
 
 
-def _ordered(resources: Iterable[PlannedResource]) -> list[tuple[str, Resource]]:
-    ordered = sorted(resources, key=lambda each: _ORDER.get(each.type_url, 1))
-    return [
-        (
-            each.type_url,
-            Resource(name=each.name, version=each.version, body=each.body, on_demand=each.on_demand),
-        )
-        for each in ordered
-    ]
+def _ordered(resources: Iterable[PlannedResource]) -> list[PlannedResource]:
+    """Clusters before what names them."""
+    return sorted(resources, key=lambda each: each.type_url != CLUSTER)

@@ -19,7 +19,7 @@ from ambit.core.errors import EnvironmentProblem
 from ambit.envoy import names
 from ambit.node.downstream.publication import SINGLY, Publication, StreamProgress
 from ambit.plan import node_proxy
-from ambit.plan.values import CLUSTER, EXTENSION, LISTENER
+from ambit.plan.values import CLUSTER, EXTENSION, LISTENER, PlannedResource
 from ambit.xds.events import Asked, ProtocolViolation, Rejected
 from ambit.xds.frames import Request, Resource, Response
 from ambit.xds.session import ServerSession
@@ -182,7 +182,7 @@ class EnvoyServer:
         planned = node_proxy.refused_policy(resource.name)
         if there is None or there.version != resource.version or planned.version == resource.version:
             return
-        instead = Resource(name=planned.name, version=planned.version, body=planned.body, on_demand=True)
+        _, instead = framed(planned)
         self._refused[resource.name] = _Refusal(resource.version, error, instead)
         _log.error("%s is replaced by one that denies everything", resource.name)
         self._update([(EXTENSION, resource)], ())
@@ -236,6 +236,14 @@ class EnvoyServer:
                 case _:
                     pass
         self._check()
+
+
+def framed(planned: PlannedResource) -> tuple[str, Resource]:
+    """A planned resource as `EnvoyServer.publish` takes it."""
+    resource = Resource(
+        name=planned.name, version=planned.version, body=planned.body, on_demand=planned.on_demand
+    )
+    return planned.type_url, resource
 
 
 class _Refusal(msgspec.Struct, frozen=True):

@@ -30,6 +30,7 @@ from ambit.node import connections
 from ambit.node.capture import apply as capture
 from ambit.node.capture.probes import HostProbes
 from ambit.node.configuration.configuration import Configuration
+from ambit.node.configuration.secrets import Secrets
 from ambit.node.downstream.publication import Publication
 from ambit.node.downstream.server import EnvoyServer
 from ambit.node.enrol import choice
@@ -82,6 +83,7 @@ class Enroller:
         self,
         client: Client,
         configuration: Configuration,
+        secrets: Secrets,
         server: EnvoyServer,
         certificates: Certificates,
         state: MeshState,
@@ -93,6 +95,7 @@ class Enroller:
     ) -> None:
         self._client = client
         self._configuration = configuration
+        self._secrets = secrets
         self._server = server
         self._certificates = certificates
         self._state = state
@@ -341,7 +344,7 @@ class Enroller:
         self._forget(sandbox.uid)
         identity = self._local(sandbox).identity
         if not any(self._local(other).identity == identity for other in self._sandboxes.values()):
-            self._configuration.uncertified(identity)
+            self._secrets.uncertified(identity)
             with contextlib.suppress(StateNotWritten):
                 self._certificates.forget(identity)
 
