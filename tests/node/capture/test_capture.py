@@ -76,7 +76,9 @@ def listen(netns: Path, address: str, port: int) -> socket.socket:
     return in_namespace(netns, make)
 
 
-def dial(netns: Path, address: str, port: int, *, source: str = "", mark: int = 0) -> socket.socket:
+def dial(
+    netns: Path, address: str, port: int, *, source: str = "", mark: int = 0, device: str = ""
+) -> socket.socket:
     def make() -> socket.socket:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         client = socket.socket(family, socket.SOCK_STREAM)
@@ -85,7 +87,9 @@ def dial(netns: Path, address: str, port: int, *, source: str = "", mark: int = 
             client.setsockopt(socket.SOL_SOCKET, 36, mark)
         if source:
             client.bind((source, 0))
-        client.connect((address, port))
+        if device:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+        client.connect(socket.getaddrinfo(address, port)[0][4])
         return client
 
     return in_namespace(netns, make)

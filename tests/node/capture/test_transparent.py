@@ -5,6 +5,7 @@ import contextlib
 import ipaddress
 import os
 import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,7 +91,7 @@ def attempt(netns: Path, address: str, port: int, *, source: str = "", device: s
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
             if source:
                 client.bind((source, 0))
-            client.connect((address, port))
+            client.connect(socket.getaddrinfo(address, port)[0][4])
 
     in_namespace(netns, make)
 
@@ -195,24 +196,73 @@ def test_a_handshake_by_cookies_ends_at_the_proxy(
 
 
 @INWARD
-def test_while_the_proxy_is_away_nothing_goes_past_it_and_nothing_is_refused(
+def test_while_the_proxy_is_away_everything_is_refused_and_nothing_goes_past_it(
     pair: Pair, everywhere: str, pod: str, node: str, probe: str
 ) -> None:
+    far = FAR6 if ":" in pod else FAR
     with listen(pair.pod, everywhere, 8080) as application, listen(pair.node, node, 8080) as outside:
-        for netns, address in ((pair.node, pod), (pair.pod, node), (pair.pod, FAR6 if ":" in pod else FAR)):
-            with pytest.raises(TimeoutError):
-                attempt(netns, address, 8080)
+        for netns, address, port in (
+            (pair.node, pod, 8080),
+            (pair.node, pod, 9090),
+            (pair.node, pod, 15008),
+            (pair.pod, node, 8080),
+            (pair.pod, far, 8080),
+            (pair.pod, far, 53),
+        ):
+            with pytest.raises(ConnectionRefusedError):
+                attempt(netns, address, port)
         assert unheard(application, outside)
 
 
 @INWARD
-def test_a_socket_bound_to_the_interface_does_not_get_out(
+def test_who_goes_on_with_a_proxy_that_is_gone_is_reset(
     pair: Pair, everywhere: str, pod: str, node: str, probe: str
 ) -> None:
+    """From inside and from outside, by HBONE and in plain text: the end of the connection was lost with the proxy."""
+    loopback, far = ("::1", FAR6) if ":" in pod else ("127.0.0.1", FAR)
+    for server, netns, address, port in (
+        (proxy(pair, everywhere, 15006, PLAINTEXT_MARK), pair.node, pod, 8080),
+        (proxy(pair, everywhere, 15008, PROXY_MARK), pair.node, pod, 15008),
+        (proxy(pair, loopback, 15001, OUTBOUND_MARK), pair.pod, far, 8080),
+    ):
+        with dial(netns, address, port) as client:
+            end = server.accept()[0]
+            server.close()
+            forget(pair, end)
+            client.sendall(b"on")
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+
+
+def forget(pair: Pair, end: socket.socket) -> None:
+    """Closes it without a word to the other side, as when the kernel's last word was lost."""
+    rule = "nft add table inet mute; nft add chain inet mute out { type filter hook output priority 300\\; }"
+    drop = f"nft add rule inet mute out tcp sport {end.getsockname()[1]} drop"
+    inside = ["nsenter", f"--net={pair.pod}", "sh", "-e", "-c"]
+    subprocess.run([*inside, f"{rule}; {drop}"], check=True)
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    end.close()
+    subprocess.run([*inside, "nft delete table inet mute"], check=True)
+
+
+@INWARD
+def test_a_socket_bound_to_the_interface_is_captured_like_any_other(
+    pair: Pair, everywhere: str, pod: str, node: str, probe: str
+) -> None:
+    """And does not get out when there is no proxy; when the pod is leaving it does."""
+    loopback = "::1" if ":" in pod else "127.0.0.1"
     with listen(pair.node, node, 8080) as outside:
-        with pytest.raises(OSError):
+        with pytest.raises(ConnectionRefusedError):
             attempt(pair.pod, node, 8080, device="eth0")
+        server = proxy(pair, loopback, 15001, OUTBOUND_MARK)
+        assert accepted(server, dial(pair.pod, node, 8080, device="eth0")) == (node, 8080)
+        if ":" in pod:
+            server = proxy(pair, loopback, 15001, OUTBOUND_MARK)
+            assert accepted(server, dial(pair.pod, "fe80::9%eth0", 8080)) == ("fe80::9", 8080)
         assert unheard(outside)
+        asyncio.run(apply.release(str(pair.pod), CAPTURE))
+        attempt(pair.pod, node, 8080, device="eth0")
+        assert not unheard(outside)
 
 
 @INWARD

@@ -4,7 +4,8 @@ What the pod opens is routed to the loopback interface (`ambit.node.netns.steeri
 proxy's listener, which sees the real destination as its own address. No connection is tracked or translated.
 1. Every TCP packet is given to whom it belongs, not only the first: so a handshake that the kernel answered with a
    cookie (a flood) ends at the proxy and never at a listener of the pod's own;
-2. what the proxy does not take (it is away) is dropped, so that the client asks again;
+2. what the proxy does not take (it is away) is refused. What arrives from outside has the proxy's mark for that, and so
+   has the answer, by which it gets out;
 3. nothing enters or leaves except through sockets of the proxy, by its mark, and the host's probes: in both directions
    the last look, for a socket that is bound to an interface or was there before;
 4. nobody outside has the pod's own address or one of loopback: the kernel's own check is off (`steering`);
@@ -28,7 +29,7 @@ from ambit.core.names import (
 )
 from ambit.node.capture import table
 
-VERSION = 1
+VERSION = 2
 """Changes whenever the rules do; it is in the table's comment for people."""
 
 _TCP = "meta l4proto 6"
@@ -80,6 +81,7 @@ def _given(addresses: tuple[Address, ...], dns: bool) -> Iterator[str]:
     yield f'iifname "lo" {_FROM_PROXY} return'
     yield from _forged(addresses)
     yield from _probes("saddr", "return")
+    yield f'iifname != "lo" {_TCP} meta mark set {_MARK}'
     yield f'iifname != "lo" tcp dport {HBONE_PORT} return'
     # Answers of other nodes' proxies: most of what arrives, and it finds its socket by itself.
     yield f'iifname != "lo" tcp sport {HBONE_PORT} tcp flags != syn / fin,syn,rst,ack return'
@@ -89,7 +91,9 @@ def _given(addresses: tuple[Address, ...], dns: bool) -> Iterator[str]:
     for match, port in ((("tcp dport 53", DNS_PORT),) if dns else ()) + ((_TCP, OUTBOUND_PORT),):
         yield f'iifname "lo" {match} tproxy ip to 127.0.0.1:{port} accept'
         yield f'iifname "lo" {match} tproxy ip6 to [::1]:{port} accept'
-    yield f"{_OPENS} drop"
+    # Of what goes on, too: the kernel itself answers from no address that is not its own.
+    yield f'iifname "lo" {_TCP} reject with tcp reset'
+    yield f"{_OPENS} reject with tcp reset"
 
 
 def _forged(addresses: tuple[Address, ...]) -> Iterator[str]:

@@ -14,13 +14,15 @@ from ambit.node.netns import netlink
 MAIN = 254
 _RTM_NEWROUTE, _RTM_DELROUTE = 24, 25
 _RTM_NEWRULE, _RTM_DELRULE, _RTM_GETRULE = 32, 33, 34
-_RTA_OIF, _RTA_PREFSRC, _RTA_TABLE = 4, 7, 15
+_RTA_OIF, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_TABLE = 4, 6, 7, 15
 _FRA_DST, _FRA_IIFNAME, _FRA_PRIORITY, _FRA_FWMARK, _FRA_TABLE, _FRA_FWMASK, _FRA_IP_PROTO = (
     1, 3, 6, 10, 15, 16, 22,
 )  # fmt: skip
 _FR_ACT_TO_TBL, _RTN_LOCAL, _RT_SCOPE_HOST, _RTPROT_STATIC = 1, 2, 254, 4
 _MESSAGE = struct.Struct("=BBBBBBBBI")
 _HARMLESS = frozenset({errno.EEXIST, errno.ENOENT, errno.ESRCH, errno.EAFNOSUPPORT})
+_AFTER_LOOPBACK = 2048
+"""More than what IPv6 gives a route that says nothing (1024)."""
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
@@ -58,18 +60,19 @@ def rules() -> dict[int, frozenset[tuple[int, int]]]:
     return {family: each for family, each in found.items() if each}
 
 
-def add_local_route(family: int, table: int, source: Address | None = None) -> None:
+def add_local_route(family: int, table: int, source: Address | None = None, device: str = "lo") -> None:
     """In `table` everything is on this host, by way of the loopback interface; what is opened on that way gets the
-    address `source`. Raises OSError."""
-    body = _route(family, table)
+    address `source`. With another `device`: for sockets that are bound to that one, which find no other route.
+    Raises OSError."""
+    body = _route(family, table, device)
     if source is not None:
         body += netlink.attribute(_RTA_PREFSRC, source.packed)
     _change(_RTM_NEWROUTE, netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE, body)
 
 
-def remove_local_route(family: int, table: int) -> None:
+def remove_local_route(family: int, table: int, device: str = "lo") -> None:
     """That route is gone. Raises OSError."""
-    _change(_RTM_DELROUTE, 0, _route(family, table))
+    _change(_RTM_DELROUTE, 0, _route(family, table, device))
 
 
 def _rules(family: int) -> Iterator[tuple[int, int]]:
@@ -100,9 +103,10 @@ def _rule(family: int, rule: Rule) -> bytes:
     return body
 
 
-def _route(family: int, table: int) -> bytes:
+def _route(family: int, table: int, device: str) -> bytes:
     message = _MESSAGE.pack(family, 0, 0, 0, table, _RTPROT_STATIC, _RT_SCOPE_HOST, _RTN_LOCAL, 0)
-    return message + _number(_RTA_OIF, socket.if_nametoindex("lo")) + _number(_RTA_TABLE, table)
+    message += _number(_RTA_OIF, socket.if_nametoindex(device)) + _number(_RTA_TABLE, table)
+    return message if device == "lo" else message + _number(_RTA_PRIORITY, _AFTER_LOOPBACK)
 
 
 def _change(kind: int, creation: int, body: bytes) -> None:

@@ -5,20 +5,25 @@ loopback interface and can be handed to the proxy there (ip-rule(8), Linux `net/
 2. What the proxy sends (marked): as ever.
 3. Every other TCP of the namespace: table 100, where everything is local. The route names the pod's address, or
    connecting sockets would take their destination for their own address.
+   A socket that is bound to an interface (SO_BINDTODEVICE) is given a local route only by way of that one, so each has
+   its own; packets take the loopback interface all the same, and the answers count as come by that of their address.
 With rules of its own the kernel asks of every packet that arrives whether its source would be reached the same way,
 which rule 3 denies, so it must be told to accept that (`accept_local`, and no strict `rp_filter`). What that check kept
 out, the pod's own address from outside, `ambit.node.capture.transparent` drops.
+What the kernel answers for nobody, a reset, carries the mark of what it answers (`fwmark_reflect`), so it takes the way
+of rule 2 out of the pod. Where that cannot be set, such resets are lost, and others' connections wait instead.
 """
 
 import ipaddress
 import socket
 import struct
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from ambit.core.address import Address
 from ambit.core.names import MARK_MASK, PROBE_ADDRESS_V4, PROBE_ADDRESS_V6, PROXY_MARK
-from ambit.node.netns import identity, netlink, routes, routing
+from ambit.node.netns import identity, netlink, routes, routing, sysctl
 from ambit.node.netns.enter import in_namespace
 from ambit.node.netns.routing import Rule
 
@@ -70,13 +75,18 @@ def objection(netns: str, own: Collection[Address]) -> str:
 
 def ensure_here(addresses: Collection[Address]) -> None:
     """The same in the calling thread's namespace. Raises OSError."""
-    for name in (name for _, name in socket.if_nameindex() if name != "lo"):
-        _accept(socket.if_nametoindex(name))
+    interfaces = _interfaces()
+    for index in interfaces:
+        _accept(index)
     for family, version in zip(routing.FAMILIES, (4, 6), strict=True):
         own = [each for each in addresses if each.version == version]
-        routing.add_local_route(family, TABLE, own[0] if own else None)
+        for device in ("lo", *interfaces.values()):
+            routing.add_local_route(family, TABLE, own[0] if own else None, device)
     for rule in RULES:
         routing.add_rule(rule)
+    for version in (4, 6):
+        with suppress(OSError):
+            sysctl.write(f"net/ipv{version}/fwmark_reflect", b"1")
 
 
 def _own(family: int) -> set[tuple[int, int]]:
@@ -87,7 +97,13 @@ def _remove() -> None:
     for rule in reversed(RULES):
         routing.remove_rule(rule)
     for family in routing.FAMILIES:
-        routing.remove_local_route(family, TABLE)
+        for device in ("lo", *_interfaces().values()):
+            routing.remove_local_route(family, TABLE, device)
+
+
+def _interfaces() -> dict[int, str]:
+    """All but loopback, by their numbers."""
+    return {index: name for index, name in socket.if_nameindex() if name != "lo"}
 
 
 def _accept(index: int) -> None:
