@@ -251,3 +251,16 @@ async def test_a_policy_that_envoy_refuses_is_replaced_by_one_that_denies(agent:
         await envoy.ack(response)
         assert await again.settled() is None
         assert (agent.server.closed, agent.server.rejections) == ((), {})
+
+
+async def test_stopping_ends_streams_without_a_traceback(
+    agent: Agent, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with agent.envoy() as envoy:
+        await envoy.begin()
+        await agent.server.stop()
+        with pytest.raises(grpc.aio.AioRpcError, match="the agent stops"):
+            await envoy.next()
+    assert agent.server.connected == 0
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+    assert "Traceback" not in capfd.readouterr().err

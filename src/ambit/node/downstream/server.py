@@ -35,6 +35,8 @@ _OPTIONS = (
     ("grpc.http2.max_ping_strikes", 0),
 )
 
+_GRACE = 1.0
+"""Seconds that streams get to end when the server stops; they need one turn of the event loop."""
 _PREREQUISITES = {LISTENER: CLUSTER}
 """A listener names clusters: when answers to many questions hold clusters up, listeners wait for them too."""
 
@@ -54,6 +56,7 @@ class EnvoyServer:
         self._refused: dict[str, _Refusal] = {}
         """By name of the policy that was published."""
         self._server: grpc.aio.Server | None = None
+        self._stopping = asyncio.Event()
 
     @property
     def connected(self) -> int:
@@ -100,8 +103,11 @@ class EnvoyServer:
         self._server = server
 
     async def stop(self) -> None:
+        """Ends the streams; Envoy keeps what it has and looks for the next agent. They end by themselves, because of a
+        call that grpc cancels it writes a traceback."""
         if self._server is not None:
-            await self._server.stop(None)
+            self._stopping.set()
+            await self._server.stop(_GRACE)
 
     def publish(
         self, changed: Iterable[tuple[str, Resource]], removed: Iterable[tuple[str, str]] = ()
@@ -200,10 +206,13 @@ class EnvoyServer:
         _log.info("Envoy connected")
         reader = asyncio.ensure_future(self._read(stream, context))
         writer = asyncio.ensure_future(stream.write(context))
+        stopping = asyncio.ensure_future(self._stopping.wait())
         try:
-            await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({reader, writer, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if reader.done():
                 reader.result()
+            elif stopping.done():
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "the agent stops")
             else:
                 # The stream ends here, and Envoy asks again on a new one: it must not wait for lost answers.
                 _log.error("answers to Envoy cannot be sent: %r", writer.exception())
@@ -212,6 +221,7 @@ class EnvoyServer:
         finally:
             reader.cancel()
             writer.cancel()
+            stopping.cancel()
             del self._streams[stream]
             self._check()
             _log.info("Envoy disconnected")
