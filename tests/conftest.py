@@ -6,6 +6,7 @@ import signal
 import pytest
 from hypothesis import settings
 
+from ambit.testing.aftermath import end_after_death
 from tests.kubectl.program import find_kubectl
 
 # Time limits per example fail on a busy machine; every test has one of its own.
@@ -36,6 +37,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.fixture(scope="session")
 def kubectl_program(pytestconfig: pytest.Config) -> str | None:
     return pytestconfig.stash.get(KUBECTL, None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_outlives_a_killed_run(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Envoys are in sessions of their own, and those of agents have no parent."""
+    if any(item.get_closest_marker("envoy") for item in request.session.items):
+        end_after_death(tmp_path_factory.getbasetemp())
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

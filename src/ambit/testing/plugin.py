@@ -5,6 +5,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ambit.local.instance.record import read_record
+from ambit.testing.aftermath import after_death
 from ambit.testing.kubernetes import KubernetesMesh
 from ambit.testing.laptop import LaptopMesh
 from ambit.testing.leftovers import leftovers, pid_namespace
@@ -66,8 +68,12 @@ def kubectl_program() -> str | None:
 
 
 def start_mesh(root: Path, kubectl_program: str | None, *flags: str) -> LaptopMesh:
-    """A new instance with a name of its own. Whoever starts it stops it with `mesh.ambit("down")`."""
+    """A new instance with a name of its own. Whoever starts it stops it with `mesh.ambit("down")`; should this process
+    be killed before, it is stopped, too."""
     mesh = LaptopMesh(f"t{uuid.uuid4().hex[:8]}", root, kubectl_program)
+    after_death("rmdir", os.fspath(root))
+    down = (sys.executable, "-m", "ambit", "down", "--name", mesh.name)
+    after_death("env", f"AMBIT_STATE={root}", *down)
     mesh.ambit("up", *flags, timeout=120)
     record = read_record(mesh.state)
     assert record is not None

@@ -16,6 +16,7 @@ from ambit.core.names import PROBE_ADDRESS_V4, PROBE_ADDRESS_V6, PROXY_MARK
 from ambit.node.capture import apply, ruleset
 from ambit.node.netns import counters
 from ambit.node.netns.enter import in_namespace
+from tests.plan.dataplane.network import add_namespace
 
 pytestmark = pytest.mark.netns
 POD, POD6, NODE, NODE6 = "10.9.0.2", "fd09::2", "10.9.0.1", "fd09::1"
@@ -32,9 +33,9 @@ class Pair:
 
     def __enter__(self) -> Self:
         pod, node = self.pod.name, self.node.name
+        add_namespace(pod)
+        add_namespace(node)
         for command in (
-            f"netns add {pod}",
-            f"netns add {node}",
             f"-n {node} link add veth0 type veth peer name eth0 netns {pod}",
             f"-n {pod} link set lo up",
             f"-n {pod} link set eth0 up",

@@ -9,6 +9,7 @@ import pytest
 
 from ambit.core.errors import EnvironmentProblem
 from ambit.node.netns import identity
+from tests.plan.dataplane.network import add_namespace
 
 pytestmark = pytest.mark.netns
 
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.netns
 @pytest.fixture
 def netns() -> Iterator[str]:
     name = f"aid{os.getpid()}"
-    subprocess.run(["ip", "netns", "add", name], check=True)
+    add_namespace(name)
     yield f"/run/netns/{name}"
     subprocess.run(["ip", "netns", "del", name], check=False)
 
@@ -26,7 +27,7 @@ def test_another_namespace_of_the_same_path_is_another(netns: str) -> None:
     assert identity.identify(netns) == first
     name = netns.rpartition("/")[2]
     other = f"{name}x"
-    subprocess.run(["ip", "netns", "add", other], check=True)
+    add_namespace(other)
     try:
         assert identity.identify(f"/run/netns/{other}") != first
     finally:

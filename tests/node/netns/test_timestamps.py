@@ -10,6 +10,7 @@ import pytest
 
 from ambit.node.netns import timestamps
 from ambit.node.netns.enter import in_namespace
+from tests.plan.dataplane.network import add_namespace
 
 pytestmark = pytest.mark.netns
 SETTING = Path("/proc/sys/net/ipv4/tcp_timestamps")
@@ -20,7 +21,7 @@ CHANGE = "import sys; from ambit.node.netns import timestamps; sys.exit(not time
 @pytest.fixture
 def netns() -> Iterator[str]:
     path = Path("/run/netns") / f"ats{os.getpid()}"
-    subprocess.run(["ip", "netns", "add", path.name], check=True)
+    add_namespace(path.name)
     write(str(path), "1")
     yield str(path)
     subprocess.run(["ip", "netns", "del", path.name], check=True)

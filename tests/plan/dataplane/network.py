@@ -15,6 +15,7 @@ from typing import Self
 
 from ambit.core.address import Address
 from ambit.node.netns.enter import in_namespace
+from ambit.testing.aftermath import after_death
 
 _numbers = itertools.count(2)
 TIMEOUT = 10.0
@@ -25,15 +26,21 @@ def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
 
 
+def add_namespace(name: str) -> None:
+    """Whoever adds it deletes it with `ip netns del`; should this process be killed before, that is done, too."""
+    after_death("ip", "netns", "del", name)
+    ip("netns", "add", name)
+
+
 class Network:
     """A bridge and the namespaces on it; removes them all at the end."""
 
     def __init__(self) -> None:
-        self._prefix = f"ambt{os.getpid() % 100000}"
+        self._prefix = f"ambt{os.getpid()}"
         self._bridge = f"{self._prefix}-br"
         self._namespaces = [self._bridge]
         self._ports: dict[str, str] = {}
-        ip("netns", "add", self._bridge)
+        add_namespace(self._bridge)
         ip("-n", self._bridge, "link", "add", "bridge", "type", "bridge")
         ip("-n", self._bridge, "link", "set", "bridge", "up")
 
@@ -47,7 +54,7 @@ class Network:
         namespace = f"{self._prefix}-{name}"
         self._namespaces.append(namespace)
         self._ports[namespace] = f"v{number}"
-        ip("netns", "add", namespace)
+        add_namespace(namespace)
         ip(
             "-n",
             self._bridge,
