@@ -1,14 +1,18 @@
 """Which endpoints of a service count: health, ports, network, locality, capacity, address family."""
 
 import ipaddress
+from collections import Counter
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ambit.core.address import Address
 from ambit.model.service import BalancingMode, HealthPolicy, LoadBalancing, Scope, Service
 from ambit.model.view import Snapshot
 from ambit.model.workload import Locality, Port, Workload, WorkloadStatus
-from ambit.plan.endpoints import Choice, NamedChoice, all_choices, choices
+from ambit.plan.endpoints import Choice, NamedChoice, all_choices, choices, for_client
 from ambit.plan.node_proxy import NodeSettings
 from ambit.plan.values import place_of
 from tests.plan.cases import pod, workload
@@ -95,6 +99,51 @@ def test_strict_keeps_full_matches_only() -> None:
     service = balanced(BalancingMode.STRICT, Scope.NODE)
     assert names(endpoint("a", node="node1"), endpoint("b"), service=service) == ["a"]
     assert names(endpoint("b"), service=service) == []
+
+
+ADDRESSES = st.integers(1, 1 << 16).map(lambda number: ipaddress.ip_address((10 << 24) + number))
+STICKY = msgspec.structs.replace(SERVICE, session_affinity=True)
+
+
+def chosen(client: Address, *workloads: Workload) -> str:
+    """Who serves this client of a service with session affinity."""
+    (found,) = for_client(STICKY, [client], choices(STICKY, 80, 4, Snapshot(workloads), SETTINGS))
+    return found.workload.name
+
+
+@given(ADDRESSES, st.sets(st.sampled_from("abcdefgh"), min_size=2), st.data())
+def test_with_affinity_a_client_moves_only_when_it_must(
+    client: Address, serving: set[str], data: st.DataObject
+) -> None:
+    """Not while others go, and only to a new one when one comes."""
+    gone = data.draw(st.sampled_from(sorted(serving)))
+    before, after = (
+        chosen(client, *(endpoint(each) for each in sorted(some))) for some in (serving, serving - {gone})
+    )
+    assert before in (gone, after)
+
+
+def test_with_affinity_clients_are_spread_by_capacity() -> None:
+    clients = [ipaddress.ip_address((10 << 24) + number) for number in range(1, 3001)]
+    found = Counter(chosen(each, endpoint("a"), endpoint("b", capacity=2)) for each in clients)
+    assert found["a"] + found["b"] == 3000
+    assert 900 < found["a"] < 1100
+
+
+def test_affinity_is_of_the_client_whatever_family_it_uses() -> None:
+    both = [ipaddress.ip_address("fd00::1"), ipaddress.ip_address("10.0.0.1")]
+    view = Snapshot([endpoint(each) for each in "abcdefgh"])
+    found = [
+        for_client(STICKY, addresses, choices(STICKY, 80, family, view, SETTINGS))
+        for addresses, family in ((both, 4), (both, 6), (both[1:], 4))
+    ]
+    assert len({each.workload.name for (each,) in found}) == 1
+
+
+def test_without_affinity_all_endpoints_are_for_everybody() -> None:
+    found = choices(SERVICE, 80, 4, Snapshot([endpoint("a"), endpoint("b")]), SETTINGS)
+    assert for_client(SERVICE, [ipaddress.ip_address("10.0.0.1")], found) == found
+    assert for_client(STICKY, [ipaddress.ip_address("10.0.0.1")], ()) == ()
 
 
 def test_a_caller_is_where_its_own_record_says() -> None:

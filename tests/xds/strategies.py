@@ -117,6 +117,7 @@ def services(draw):
         ip_families=draw(st.sampled_from(svc.IpFamilies)),
         canonical=draw(st.booleans()),
         visibility=draw(st.sampled_from(svc.Visibility)),
+        session_affinity=draw(st.booleans()),
     )
 
 

@@ -1,6 +1,7 @@
 import contextlib
 
 import pytest
+from google.protobuf.wrappers_pb2 import StringValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -102,3 +103,13 @@ def test_a_resource_must_be_named_after_its_content():
     )
     with pytest.raises(ValueError, match="named"):
         messages.from_resource(AUTHORIZATION_TYPE, Resource(name="b/other", version="1", body=body))
+
+
+def test_a_value_of_session_affinity_that_came_later_is_none():
+    address = workload_pb2.Address(
+        service=workload_pb2.Service(name="web", namespace="default", hostname="web.test")
+    )
+    affinity = address.service.extensions.add(name="ambit.session-affinity")
+    for value, expected in (("ClientIP", True), ("Cookie", False)):
+        affinity.config.Pack(StringValue(value=value))
+        assert messages.decode_address(address.SerializeToString()).session_affinity is expected

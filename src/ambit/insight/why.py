@@ -19,7 +19,7 @@ from ambit.insight.node_resources import node_settings
 from ambit.model.policy import Action, Authorization
 from ambit.model.workload import TunnelProtocol, Workload
 from ambit.plan.destinations import rule_name
-from ambit.plan.endpoints import Choice, choices, preferred_address
+from ambit.plan.endpoints import Choice, choices, for_client, preferred_address
 from ambit.plan.values import at
 from ambit.policy.decide import ConnectionFacts, Decision, Reason, decide
 from ambit.policy.nearest import Miss, decide_without, nearest
@@ -84,7 +84,11 @@ def why(source: str, destination: str, compiled: Compiled, namespace: str = "def
             return Answer(name, title, REFUSED, (refused,))
         settings = node_settings(node, compiled)
         place = at(client.locality, settings) if isinstance(client, Workload) else settings
-        found = choices(target.service, target.port, version, compiled.view(), place)
+        found = for_client(
+            target.service,
+            client.addresses if isinstance(client, Workload) else (client,),
+            choices(target.service, target.port, version, compiled.view(), place),
+        )
         if not found:
             refused = Ruling(REFUSED, f"the service has no healthy endpoint for port {target.port}")
             return Answer(name, title, REFUSED, (refused,))

@@ -69,7 +69,8 @@ class VirtualAddress(msgspec.Struct, frozen=True, order=True):
 
 
 class Service(msgspec.Struct, frozen=True):
-    """`hostname` is fully qualified. `app_protocols` maps service port to protocol."""
+    """`hostname` is fully qualified. `app_protocols` maps service port to protocol. With `session_affinity` all
+    connections of one client address go to one endpoint."""
 
     name: str
     namespace: str
@@ -83,6 +84,7 @@ class Service(msgspec.Struct, frozen=True):
     ip_families: IpFamilies = IpFamilies.AUTOMATIC
     canonical: bool = False
     visibility: Visibility = Visibility.PUBLIC
+    session_affinity: bool = False
 
     @property
     def key(self) -> str:

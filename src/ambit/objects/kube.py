@@ -87,6 +87,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, rename="camel"):
     ports: tuple[ServicePort, ...] | None = None
     ip_families: tuple[str, ...] = ()
     publish_not_ready_addresses: bool = False
+    session_affinity: str = ""
     internal_traffic_policy: str = ""
     traffic_distribution: str = ""
     external_name: str = ""

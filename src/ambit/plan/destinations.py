@@ -27,7 +27,7 @@ from ambit.model.service import BalancingMode, LoadBalancing, Service
 from ambit.model.view import MeshView, holder
 from ambit.model.workload import GatewayAddress, TunnelProtocol, Workload
 from ambit.plan import announcement
-from ambit.plan.endpoints import Choice, NamedChoice, all_choices, choices, preferred_address
+from ambit.plan.endpoints import Choice, NamedChoice, all_choices, choices, for_client, preferred_address
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings, is_of, place_of, workload_of
 from ambit.policy.decide import (
     NO_ALLOW_MATCHED,
@@ -162,14 +162,18 @@ def _service(
         return _refused(name, f"service {service.key} has no port {asked.port}", tags)
     family = asked.address.version
     place = place_of(source, view, settings) if balancing.routing_preference else settings
-    endpoints = [
-        _named_endpoint(source, asked, choice)
-        if isinstance(choice, NamedChoice)
-        else _endpoint(source, asked, choice, service, view, pods, settings)
+    found = [
+        choice
         for choice in all_choices(service, asked.port, family, view, place)
         if isinstance(choice, NamedChoice)
         or _is_tunnelled(choice.workload, settings)
         or _is_dialled(choice, source, family, view, pods, settings)
+    ]
+    endpoints = [
+        _named_endpoint(source, asked, choice)
+        if isinstance(choice, NamedChoice)
+        else _endpoint(source, asked, choice, service, view, pods, settings)
+        for choice in for_client(service, source.addresses, found)
     ]
     if endpoints:
         return Balanced(tuple(endpoints), tags)

@@ -4,10 +4,13 @@ An endpoint counts when it is healthy (or the service allows all), lies in this 
 name that can be resolved, and serves the port. Preference walks the service's scopes and stops at the first
 mismatch; STRICT keeps full matches only, FAILOVER the best rank only. Where the caller is, the given settings say
 (`ambit.plan.values.place_of`). Choice among those left is Envoy's, weighted by
-capacity.
+capacity; of a service with session affinity it is made here, by the client's address.
 """
 
-from collections.abc import Iterable
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -29,6 +32,9 @@ class NamedChoice(msgspec.Struct, frozen=True):
 
     workload: Workload
     port: int
+
+
+AnyChoice = TypeVar("AnyChoice", bound=Choice | NamedChoice)
 
 
 def all_choices(
@@ -55,6 +61,24 @@ def choices(
     """Those of `all_choices` that have an address."""
     found = all_choices(service, port, family, view, settings)
     return tuple(each for each in found if isinstance(each, Choice))
+
+
+def for_client(
+    service: Service, addresses: Iterable[Address], found: Sequence[AnyChoice]
+) -> tuple[AnyChoice, ...]:
+    """Those of `found` that a client with these addresses gets: all, or with session affinity always the same one, on
+    every node, after every restart, for all ports and families. When another endpoint goes nobody moves; a new one
+    takes over its own share of clients only, by capacity (weighted rendezvous hashing, Schindelhauer and Schomaker
+    2005)."""
+    client = preferred_address(addresses, 4)
+
+    def score(choice: AnyChoice) -> tuple[float, str]:
+        uid = choice.workload.uid
+        drawn = int.from_bytes(hashlib.blake2b(f"{client}|{uid}".encode(), digest_size=6).digest()) + 1
+        # Between 0 and 1, both excluded: 49 bits are exact in a float.
+        return choice.workload.capacity / -math.log(drawn / ((1 << 48) + 1)), uid
+
+    return (max(found, key=score),) if service.session_affinity and found else tuple(found)
 
 
 def target_port(service: Service, workload: Workload, port: int) -> int:

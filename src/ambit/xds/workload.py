@@ -1,10 +1,12 @@
 """`istio.workload.Address` to and from `ambit.model` workloads and services.
 
 Defaults on receipt are ztunnel's: trust domain `cluster.local`, service account `default`, cluster
-`Kubernetes`, capacity 1.
+`Kubernetes`, capacity 1. What Istio's messages have no field for travels as an extension, which a ztunnel passes over.
 """
 
 from collections.abc import Iterable, Mapping
+
+from google.protobuf.wrappers_pb2 import StringValue
 
 from ambit.core.identity import Identity
 from ambit.core.names import DEFAULT_CLUSTER_ID, DEFAULT_TRUST_DOMAIN
@@ -29,6 +31,9 @@ from ambit.model.workload import (
 )
 from ambit.xds import fields
 from ambit.xds.protos import workload_pb2 as pb
+
+_AFFINITY, _BY_CLIENT = "ambit.session-affinity", "ClientIP"
+"""An extension of a service, and its one value: that of the Kubernetes Service's field."""
 
 
 def encode_workload(workload: Workload) -> bytes:
@@ -88,6 +93,8 @@ def encode_service(service: Service) -> bytes:
         )
         encoded.load_balancing.mode = fields.number(balancing.mode)
         encoded.load_balancing.health_policy = fields.number(balancing.health_policy)
+    if service.session_affinity:
+        encoded.extensions.add(name=_AFFINITY).config.Pack(StringValue(value=_BY_CLIENT))
     return pb.Address(service=encoded).SerializeToString(deterministic=True)
 
 
@@ -165,6 +172,16 @@ def _read_service(service: pb.Service) -> Service:
         visibility=(
             Visibility.NAMESPACE if service.visibility == pb.Service.NAMESPACE else Visibility.PUBLIC
         ),
+        session_affinity=_has_affinity(service),
+    )
+
+
+def _has_affinity(service: pb.Service) -> bool:
+    """Other values are of a later version: as without."""
+    value = StringValue()
+    return any(
+        each.name == _AFFINITY and each.config.Unpack(value) and value.value == _BY_CLIENT
+        for each in service.extensions
     )
 
 

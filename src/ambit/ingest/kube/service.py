@@ -5,6 +5,7 @@
 - Only TCP ports: nothing else is captured. An unlisted port of a virtual address is refused by the nodes.
 - A named target port is 0 here; each endpoint says which number it has.
 - Which endpoints are preferred: `ambit.ingest.preference`.
+- `sessionAffinity: ClientIP` is ambit's own; istiod has no word for it.
 """
 
 import ipaddress
@@ -49,6 +50,7 @@ def service(given: kube.Service, namespace: kube.Namespace | None, settings: Mes
         load_balancing=_load_balancing(given, namespace),
         ip_families=_families(given.spec.ip_families),
         canonical=True,
+        session_affinity=given.spec.session_affinity == "ClientIP",
     )
 
 

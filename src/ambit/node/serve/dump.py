@@ -111,6 +111,7 @@ def service(value: Service, endpoints: Iterable[Workload]) -> dict[str, Any]:
             "subjectAltNames": list(value.subject_alt_names),
             "waypoint": _gateway(value.waypoint),
             "loadBalancer": _balancer(value),
+            "sessionAffinity": "ClientIP" if value.session_affinity else None,
             "ipFamilies": _FAMILIES.get(value.ip_families),
             "canonical": value.canonical,
         },
