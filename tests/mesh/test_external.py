@@ -9,6 +9,7 @@ import yaml
 
 from ambit.testing.mesh import Mesh
 from tests.mesh.pods import apply_in, make_namespace, pod
+from tests.mesh.test_dns import allocated, resolve
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
@@ -157,6 +158,29 @@ def test_endpoints_that_are_names_are_resolved(mesh: Mesh, town: Town) -> None:
     until_answered(mesh, town, "198.51.100.130:7000", "far:8080", "near:8080")
     until_answered(mesh, town, "198.51.100.131:8080", "far:8080")
     until_answered(mesh, town, "198.51.100.132:7000", "")
+
+
+@pytest.mark.feature("F47")
+def test_a_host_without_an_address_gets_one_that_leads_to_it(mesh: Mesh, town: Town) -> None:
+    """To the host's own address, or to what its endpoints' names resolve to."""
+    itself, other = f"far.peers.{town.outside}.svc.cluster.local", f"db.{town.inside}.example"
+    behind = [{"address": f"far.{town.outside}.svc.cluster.local", "ports": {"tcp": 9090}}]
+    ports = [{"number": 8080, "name": "tcp"}]
+    apply_in(mesh, town.outside, [entry("own", itself, resolution="DNS", ports=ports)])
+    apply(mesh, town, entry("given", other, resolution="DNS", endpoints=behind))
+    for namespace, name, host, port in (
+        (town.outside, "own", itself, 8080),
+        (town.inside, "given", other, 7000),
+    ):
+        found = mesh.wait(f"{host} has addresses", lambda n=namespace, e=name: allocated(mesh, n, e))
+        addresses = found[host]
+        assert addresses
+        mesh.wait(
+            f"{host} is known by them",
+            lambda host=host, addresses=addresses: resolve(mesh, town.inside, host)[host] == addresses,
+        )
+        until_answered(mesh, town, f"{host}:{port}", "far:8080")
+        mesh.kubectl("delete", "serviceentry", "-n", namespace, name)
 
 
 def test_without_resolution_connections_go_where_they_went(mesh: Mesh, town: Town) -> None:
