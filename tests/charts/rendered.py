@@ -48,6 +48,7 @@ CASES: dict[str, tuple[str, ...]] = {
         "node.cni.cniBinDir=/var/lib/rancher/bin",
         "node.cni.cniConfDir=/var/lib/rancher/net.d",
         "node.cni.systemNamespaces={kube-system,network}",
+        "node.cni.excludeNamespaces={kube-system,monitoring}",
         "node.podLabels.team=mesh",
         "node.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey=zone",
     ),

@@ -3,7 +3,7 @@
 import cel
 import pytest
 
-from ambit.core.names import REDIRECTION_ANNOTATION, TRUST_ANNOTATION
+from ambit.core.names import NOT_CAPTURED_ANNOTATION, REDIRECTION_ANNOTATION, TRUST_ANNOTATION
 from tests.charts.rendered import golden_objects
 
 
@@ -23,6 +23,7 @@ def expression(message: str) -> str:
     [
         (True, {}, {REDIRECTION_ANNOTATION: "enabled"}),
         (True, {"other": "x", REDIRECTION_ANNOTATION: "enabled"}, {"other": "x"}),
+        (True, {}, {REDIRECTION_ANNOTATION: "pending", NOT_CAPTURED_ANNOTATION: "why"}),
         (True, {"other": "x", TRUST_ANNOTATION: "old"}, {"other": "x", TRUST_ANNOTATION: "new"}),
         (False, {}, {"other": "x"}),
         (False, {"other": "x"}, {"other": "y", TRUST_ANNOTATION: "new"}),

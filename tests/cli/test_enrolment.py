@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from ambit.cli.enrolment import enrolment_labels, unenrolled_policies
+from ambit.cli.enrolment import enrolment_labels, excluded_namespaces, unenrolled_policies
 from ambit.cli.policy_references import Surroundings
-from ambit.core.names import REDIRECTION_ANNOTATION
+from ambit.core.names import NOT_CAPTURED_ANNOTATION, REDIRECTION_ANNOTATION
 
 MODE = "istio.io/dataplane-mode"
 STRICT = {"mtls": {"mode": "STRICT"}}
@@ -104,3 +104,11 @@ def test_labels_that_were_meant_to_enrol(labels: dict[str, str], words: str) -> 
     assert words in "".join(found)
     on_pod = list(enrolment_labels([pod("shop", labels)]))
     assert [line.replace("Pod shop/web", "Namespace shop") for line in on_pod] == found
+
+
+def test_an_excluded_namespace_is_told_and_its_policies_protect_nothing() -> None:
+    said = {NOT_CAPTURED_ANNOTATION: "namespace shop is excluded from the mesh"}
+    outside = pod("shop", {MODE: "ambient"}, metadata={"annotations": said})
+    (line,) = excluded_namespaces([outside, outside, pod("mesh")])
+    assert line.startswith("pods of shop ask to be in the mesh and stay outside: namespace shop is excluded")
+    assert len(told({}, outside)) == 1

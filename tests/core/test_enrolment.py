@@ -1,6 +1,6 @@
 import pytest
 
-from ambit.core.enrolment import is_enrolled
+from ambit.core.enrolment import is_enrolled, objection
 
 LABEL = "istio.io/dataplane-mode"
 
@@ -23,3 +23,14 @@ def test_the_pods_label_wins(namespace: str | None, pod: str | None, enrolled: b
     assert is_enrolled(namespace_labels, pod_labels, {}) is enrolled
     assert not is_enrolled(namespace_labels, pod_labels, {}, host_network=True)
     assert not is_enrolled(namespace_labels, pod_labels, {"sidecar.istio.io/status": ""})
+
+
+def test_what_is_against_it_has_a_name() -> None:
+    sidecar = {"sidecar.istio.io/status": ""}
+    excluded = {"kube-system"}
+    assert objection("shop", {}, excluded=excluded) == ""
+    assert (
+        objection("kube-system", {}, excluded=excluded) == "namespace kube-system is excluded from the mesh"
+    )
+    assert objection("shop", {}, host_network=True) == "the pod is in the host's network"
+    assert objection("shop", sidecar) == "the pod has a sidecar"

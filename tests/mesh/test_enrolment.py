@@ -101,6 +101,12 @@ def redirected(mesh: Mesh, namespace: str) -> dict[str, str]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+def reason(mesh: Mesh, namespace: str, name: str) -> str:
+    """Why a pod is not captured, as it says itself."""
+    found = pods(mesh, namespace)[name]["metadata"].get("annotations", {})
+    return str(found.get("ambit.io/not-captured", ""))
+
+
 def join(mesh: Mesh, namespace: str) -> None:
     mesh.kubectl("label", "namespace", namespace, "--overwrite", f"{LABEL}=ambient")
     mesh.wait("the pods are in the mesh", lambda: set(redirected(mesh, namespace)) >= JOINING)
@@ -156,6 +162,9 @@ def test_a_label_takes_running_pods_in_and_changes_nothing_of_them(mesh: Mesh, v
     try:
         mesh.wait("requests are tunnelled", lambda: not in_the_clear(mesh, village))
         assert redirected(mesh, village) == dict.fromkeys(JOINING, "enabled")
+        mesh.wait("it says why", lambda: reason(mesh, village, "sidecar") == "the pod has a sidecar")
+        mesh.wait("it says why", lambda: reason(mesh, village, "host") == "the pod is in the host's network")
+        assert not reason(mesh, village, "apart")
         assert fixed(mesh, village) == before
         containers = {name: each["spec"]["containers"] for name, each in pods(mesh, village).items()}
         assert set(containers) == {"web", "client", "apart", "sidecar", "host"}, "no proxy of their own"
@@ -164,6 +173,24 @@ def test_a_label_takes_running_pods_in_and_changes_nothing_of_them(mesh: Mesh, v
         )
     finally:
         leave(mesh, village)
+
+
+@pytest.mark.feature("F1")
+def test_pods_of_an_excluded_namespace_stay_outside_and_say_why(mesh: Mesh) -> None:
+    """`kube-system` is one from the start."""
+    name = f"excluded-{uuid.uuid4().hex[:8]}"
+    asking = pod(name, mesh.nodes[0], ["sleep", "3600"], namespace="kube-system", labels={LABEL: "ambient"})
+    mesh.apply([asking])
+    try:
+        mesh.kubectl("wait", "-n", "kube-system", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+        mesh.wait("it says why", lambda: reason(mesh, "kube-system", "excluded"))
+        assert reason(mesh, "kube-system", "excluded") == "namespace kube-system is excluded from the mesh"
+        assert "excluded" not in redirected(mesh, "kube-system")
+        assert rules(mesh, "kube-system", name) == ""
+        mesh.kubectl("label", "pod", name, "-n", "kube-system", f"{LABEL}-")
+        mesh.wait("nothing is left to say", lambda: not reason(mesh, "kube-system", "excluded"))
+    finally:
+        mesh.kubectl("delete", "pod", name, "-n", "kube-system")
 
 
 @pytest.mark.feature("F4", "F85")
@@ -232,10 +259,12 @@ def test_a_pod_that_could_not_be_taken_in_is_tried_again(mesh: Mesh, village: st
     try:
         mesh.kubectl("label", "pod", "late", "-n", village, f"{LABEL}=ambient")
         mesh.wait("an attempt failed", lambda: said_of(mesh, village, "late"))
-        assert "late" not in redirected(mesh, village)
+        mesh.wait("it waits", lambda: redirected(mesh, village).get("late") == "pending")
+        assert "no certificate for" in reason(mesh, village, "late")
     finally:
         scale(mesh, 1)
     mesh.wait("it is in the mesh", lambda: redirected(mesh, village).get("late") == "enabled", 90)
+    assert not reason(mesh, village, "late")
     mesh.kubectl("delete", "pod", "late", "-n", village)
 
 

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from ambit.core.address import Address
+from ambit.core.names import NOT_CAPTURED_ANNOTATION
 from ambit.envoy import names
 from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Rule, Scope
 from ambit.model.service import Service, VirtualAddress
@@ -303,9 +304,10 @@ async def test_a_pod_without_certificate_does_not_start(world: World) -> None:
     answer = await node.cni("add", pod)
     assert not answer["ok"]
     assert "not for you" in answer["error"]
-    assert REDIRECTION not in pod.annotations
+    assert pod.annotations == {REDIRECTION: "pending", NOT_CAPTURED_ANNOTATION: answer["error"]}
     world.control.refusal = ""
     assert await node.cni("add", pod) == {"ok": True, "enrolled": True}
+    assert pod.annotations == {REDIRECTION: "enabled"}
     assert await node.cni("add", pod) == {"ok": True, "enrolled": True}
     assert await node.cni("del", pod) == {"ok": True}
     assert await node.cni("del", pod) == {"ok": True}

@@ -8,7 +8,14 @@ from typing import Any, Literal
 import msgspec
 
 from ambit.cli import authority
-from ambit.cli.enrolment import enrolment_labels, is_captured, should_be_captured, unenrolled_policies
+from ambit.cli.enrolment import (
+    enrolment_labels,
+    excluded_namespaces,
+    is_captured,
+    should_be_captured,
+    unenrolled_policies,
+    why_not_captured,
+)
 from ambit.cli.inactive import WAYPOINT_LABEL, inactive_kinds, waypoint_labels, without_effect
 from ambit.cli.live_objects import mesh_settings
 from ambit.cli.mesh import CONTROL_PLANES, NODE_PROXIES, ask, in_charge, node_of, node_pods, system_pods
@@ -226,7 +233,8 @@ async def _policies_fit(client: Client) -> list[str]:
 
 
 async def _labels_understood(client: Client) -> list[str]:
-    return list(enrolment_labels([*await client.list(NAMESPACES), *await client.list(PODS)]))
+    pods = await client.list(PODS)
+    return [*enrolment_labels([*await client.list(NAMESPACES), *pods]), *excluded_namespaces(pods)]
 
 
 async def _trust_domains(client: Client) -> frozenset[str]:
@@ -256,6 +264,7 @@ async def _enrolled_captured(client: Client) -> list[str]:
     }
     return [
         f"pod {pod['metadata']['namespace']}/{pod['metadata']['name']} runs but is not captured"
+        + (f": {reason}" if (reason := why_not_captured(pod)) else "")
         for pod in await client.list(PODS, field_selector="status.phase=Running")
         if should_be_captured(pod, namespaces.get(pod["metadata"]["namespace"], {})) and not is_captured(pod)
     ]

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ambit.cli.policy_references import Surroundings, selected
-from ambit.core.enrolment import is_enrolled
+from ambit.core.enrolment import exclusion, is_enrolled
 from ambit.core.names import (
     DATAPLANE_MODE_AMBIENT,
     DATAPLANE_MODE_LABEL,
     DATAPLANE_MODE_NONE,
+    NOT_CAPTURED_ANNOTATION,
     REDIRECTION_ANNOTATION,
     REDIRECTION_ENABLED,
 )
@@ -26,7 +27,7 @@ _FINISHED = frozenset({"Succeeded", "Failed"})
 
 
 def should_be_captured(pod: Object, namespace_labels: Mapping[str, str]) -> bool:
-    """Whether the labels of a pod, or of its namespace, ask for it."""
+    """Whether the labels of a pod, or of its namespace, ask for it, and its namespace is not excluded."""
     metadata = pod["metadata"]
     return (
         is_enrolled(
@@ -36,11 +37,26 @@ def should_be_captured(pod: Object, namespace_labels: Mapping[str, str]) -> bool
             host_network=bool(pod["spec"].get("hostNetwork")),
         )
         and "deletionTimestamp" not in metadata
+        and not _is_excluded(pod)
     )
 
 
 def is_captured(pod: Object) -> bool:
-    return (pod["metadata"].get("annotations") or {}).get(REDIRECTION_ANNOTATION) == REDIRECTION_ENABLED
+    return _annotation(pod, REDIRECTION_ANNOTATION) == REDIRECTION_ENABLED
+
+
+def why_not_captured(pod: Object) -> str:
+    """What its node's agent says about it; empty when that says nothing."""
+    return _annotation(pod, NOT_CAPTURED_ANNOTATION)
+
+
+def excluded_namespaces(pods: Iterable[Object]) -> Iterator[str]:
+    """One sentence for each namespace whose pods ask for capture though it is excluded, as agents say."""
+    for name in sorted({pod["metadata"]["namespace"] for pod in pods if _is_excluded(pod)}):
+        yield (
+            f"pods of {name} ask to be in the mesh and stay outside: {exclusion(name)} (node.cni.excludeNamespaces, "
+            "or --exclude-namespace of the node agent)"
+        )
 
 
 def unenrolled_policies(
@@ -94,6 +110,14 @@ def _is_of_nodes(kind: str, spec: Object) -> bool:
         modes = [spec.get("mtls"), *(spec.get("portLevelMtls") or {}).values()]
         return any((mode or {}).get("mode") == "STRICT" for mode in modes)
     return not spec.get("targetRefs") and not spec.get("targetRef")
+
+
+def _is_excluded(pod: Object) -> bool:
+    return why_not_captured(pod) == exclusion(pod["metadata"]["namespace"])
+
+
+def _annotation(pod: Object, name: str) -> str:
+    return str((pod["metadata"].get("annotations") or {}).get(name, ""))
 
 
 def _has_ended(pod: Object) -> bool:

@@ -172,6 +172,7 @@ class NodeAgent:
             sandboxes=settings.sandboxes,
             namespaces=settings.namespaces,
             kubelet=self.kubelet,
+            excluded=settings.excluded_namespaces,
         )
         self.supervisor = Supervisor(
             EnvoySpec(

@@ -37,6 +37,8 @@ class AgentSettings(msgspec.Struct, frozen=True):
     namespaces: Path = Path("/run/ambit/netns")
     host_proc: Path | None = None
     resolv_conf: Path = Path("/etc/resolv.conf")
+    excluded_namespaces: tuple[str, ...] = ("kube-system",)
+    """Whose pods are never captured."""
     dns_capture: bool = True
     dns_timeout: float = 5.0
     """Seconds."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ambit.core.identity import Identity
-from ambit.node.enrol.pods import namespace_decoder, pod_decoder, wanted
+from ambit.node.enrol.pods import namespace_decoder, pod_decoder, refusal, wanted
 from ambit.node.enrol.sandbox import Sandbox, find
 
 
@@ -52,6 +52,30 @@ def test_which_pods_are_wanted(
 ) -> None:
     found = namespace_decoder.decode(json.dumps({"metadata": {"name": "default", "labels": namespace}}))
     assert wanted(pod_decoder.decode(pod(labels, None, **spec)), found) is expected
+
+
+@pytest.mark.parametrize(
+    ("namespace", "labels", "spec", "excluded", "expected"),
+    [
+        (AMBIENT, {}, {}, (), ""),
+        (AMBIENT, {}, {}, ("default",), "namespace default is excluded from the mesh"),
+        ({}, AMBIENT, {}, ("default",), "namespace default is excluded from the mesh"),
+        ({}, {}, {}, ("default",), ""),
+        (AMBIENT, NONE, {}, ("default",), ""),
+        (AMBIENT, {}, {"hostNetwork": True}, (), "the pod is in the host's network"),
+    ],
+)
+def test_who_asks_and_is_not_wanted_hears_why(
+    namespace: dict[str, str],
+    labels: dict[str, str],
+    spec: dict[str, object],
+    excluded: tuple[str, ...],
+    expected: str,
+) -> None:
+    found = namespace_decoder.decode(json.dumps({"metadata": {"name": "default", "labels": namespace}}))
+    asking = pod_decoder.decode(pod(labels, None, **spec))
+    assert refusal(asking, found, excluded) == expected
+    assert not (expected and wanted(asking, found, excluded))
 
 
 def test_what_the_agent_reads_of_a_pod() -> None:

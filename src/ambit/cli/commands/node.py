@@ -99,6 +99,14 @@ def command() -> None:
     "--resolv-conf", type=_PATH, default="/etc/resolv.conf", show_default=True, help="Nameservers for pods."
 )
 @click.option(
+    "--exclude-namespace",
+    "excluded_namespaces",
+    multiple=True,
+    default=["kube-system"],
+    show_default=True,
+    help="Namespace whose pods are never captured, whatever labels say; repeatable, '' for none.",
+)
+@click.option(
     "--dns-capture/--no-dns-capture",
     envvar="AMBIENT_DNS_CAPTURE",
     default=True,

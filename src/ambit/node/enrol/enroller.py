@@ -19,9 +19,11 @@ from ambit.core.identity import Identity
 from ambit.core.names import (
     HBONE_PORT,
     INBOUND_PLAINTEXT_PORT,
+    NOT_CAPTURED_ANNOTATION,
     OUTBOUND_PORT,
     REDIRECTION_ANNOTATION,
     REDIRECTION_ENABLED,
+    REDIRECTION_PENDING,
 )
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
@@ -48,6 +50,8 @@ KNOWN_BY_ALL = 5.0
 ADD_TIMEOUT = 25.0
 """Seconds; below the pod runner's patience, so that it hears the reason."""
 REMOVE_TIMEOUT = 10.0
+TELL_TIMEOUT = 2.0
+"""Seconds for saying on a pod why it is not captured: nobody waits longer for that than for the reason itself."""
 _LISTENERS = frozenset({OUTBOUND_PORT, INBOUND_PLAINTEXT_PORT, HBONE_PORT})
 
 _decoder = msgspec.json.Decoder(Sandbox)
@@ -241,13 +245,22 @@ class Enroller:
             self._drop(sandbox)
         return not self._sandboxes
 
-    async def disown(self, pod: Pod) -> None:
-        """Takes back an annotation that somebody else wrote: callers would open tunnels to a pod that has no proxy.
-        Raises AmbitError."""
+    async def disown(self, pod: Pod, reason: str = "") -> None:
+        """A pod that is not captured says so, and for what `reason` when it asks for it. An annotation that somebody
+        else wrote is taken back: callers would open tunnels to a pod that has no proxy. Raises AmbitError."""
         async with self._turn(pod.uid):
             if pod.uid not in self._sandboxes:
-                _log.warning("pod %s/%s says that it is captured, but is not: corrected", *pod.key)
-                await self._write_annotation(pod.key, pod.uid, None)
+                if pod.annotated:
+                    _log.warning("pod %s/%s says that it is captured, but is not: corrected", *pod.key)
+                await self._write_annotation(pod.key, pod.uid, None, reason)
+
+    async def postponed(self, pod: Pod, reason: str) -> None:
+        """A pod that is to be captured and could not be says why, where it can be told."""
+        async with self._turn(pod.uid):
+            if pod.uid not in self._sandboxes:
+                with contextlib.suppress(AmbitError, TimeoutError):
+                    async with asyncio.timeout(TELL_TIMEOUT):
+                        await self._write_annotation(pod.key, pod.uid, REDIRECTION_PENDING, reason)
 
     async def _add(self, sandbox: Sandbox, pod: Pod, started: bool) -> None:
         known = self._sandboxes.get(sandbox.uid)
@@ -366,8 +379,11 @@ class Enroller:
         """The pod's redirection annotation tells the truth; a pod that is gone needs none."""
         await self._write_annotation(sandbox.key, sandbox.uid, value)
 
-    async def _write_annotation(self, key: tuple[str, str], uid: str, value: str | None) -> None:
-        patch = {"metadata": {"uid": uid, "annotations": {REDIRECTION_ANNOTATION: value}}}
+    async def _write_annotation(
+        self, key: tuple[str, str], uid: str, value: str | None, reason: str = ""
+    ) -> None:
+        annotations = {REDIRECTION_ANNOTATION: value, NOT_CAPTURED_ANNOTATION: reason or None}
+        patch = {"metadata": {"uid": uid, "annotations": annotations}}
         try:
             # By way of the status, because who may patch pods themselves may change their images.
             await self._client.patch(PODS, key[1], patch, key[0], subresource="status")

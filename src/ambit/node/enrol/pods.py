@@ -1,14 +1,19 @@
 """The few fields of Pod and Namespace objects that the agent reads, and what they decide."""
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import msgspec
 
+from ambit.core import enrolment
 from ambit.core.address import Address
-from ambit.core.enrolment import is_enrolled
 from ambit.core.identity import Identity
-from ambit.core.names import DNS_CAPTURE_ANNOTATION, REDIRECTION_ANNOTATION, REDIRECTION_ENABLED
+from ambit.core.names import (
+    DNS_CAPTURE_ANNOTATION,
+    NOT_CAPTURED_ANNOTATION,
+    REDIRECTION_ANNOTATION,
+    REDIRECTION_ENABLED,
+)
 
 BYPASS_INBOUND_ANNOTATION = "ambient.istio.io/bypass-inbound-capture"
 MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
@@ -138,7 +143,13 @@ class Pod(msgspec.Struct, frozen=True):
 
     @property
     def annotated(self) -> bool:
-        return self.metadata.annotations.get(REDIRECTION_ANNOTATION) == REDIRECTION_ENABLED
+        return self.said == (REDIRECTION_ENABLED, "")
+
+    @property
+    def said(self) -> tuple[str, str]:
+        """What its annotations say of its capture: the redirection, and why it is not captured."""
+        found = self.metadata.annotations
+        return found.get(REDIRECTION_ANNOTATION, ""), found.get(NOT_CAPTURED_ANNOTATION, "")
 
     @property
     def static(self) -> bool:
@@ -187,11 +198,25 @@ pod_decoder = msgspec.json.Decoder(Pod)
 namespace_decoder = msgspec.json.Decoder(Namespace)
 
 
-def wanted(pod: Pod, namespace: Namespace | None) -> bool:
-    """Whether the pod and its namespace's labels ask for capture. Unknown namespaces ask for nothing."""
-    return is_enrolled(
-        namespace.metadata.labels if namespace is not None else {},
-        pod.metadata.labels,
+def wanted(pod: Pod, namespace: Namespace | None, excluded: Collection[str] = ()) -> bool:
+    """Whether the pod and its namespace's labels ask for capture and nothing is against it. Unknown namespaces ask for
+    nothing; those that are `excluded` are never captured."""
+    return _asks(pod, namespace) and not _objection(pod, excluded)
+
+
+def refusal(pod: Pod, namespace: Namespace | None, excluded: Collection[str] = ()) -> str:
+    """Why a pod that asks for capture is not to be captured; empty for all others."""
+    return _objection(pod, excluded) if _asks(pod, namespace) else ""
+
+
+def _asks(pod: Pod, namespace: Namespace | None) -> bool:
+    return enrolment.asks(namespace.metadata.labels if namespace is not None else {}, pod.metadata.labels)
+
+
+def _objection(pod: Pod, excluded: Collection[str]) -> str:
+    return enrolment.objection(
+        pod.metadata.namespace,
         pod.metadata.annotations,
         host_network=pod.spec.host_network,
+        excluded=excluded,
     )

@@ -5,18 +5,21 @@ changed, and pods that ended without a word.
 """
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
 import msgspec
 
 from ambit.core.errors import AmbitError, Unreachable
+from ambit.core.names import REDIRECTION_PENDING
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
 from ambit.kube.informer import EventKind, Informer
 from ambit.kube.resource import NAMESPACES, PODS
 from ambit.kube.workqueue import WorkQueue
 from ambit.node.enrol.enroller import Enroller
-from ambit.node.enrol.pods import Namespace, Pod, namespace_decoder, pod_decoder, wanted
+from ambit.node.enrol.pods import Namespace, Pod, namespace_decoder, pod_decoder, refusal, wanted
 from ambit.node.enrol.sandbox import Sandbox, find
 from ambit.node.netns.kubelet import KubeletPods
 
@@ -27,7 +30,7 @@ _DRAIN_CHECK = 1.0
 
 class Reconciler:
     """Runs until cancelled; `add` and `remove` are what the CNI socket asks for. With `kubelet`, pods are a
-    kubelet's; without, the laptop's pod runner keeps records of them."""
+    kubelet's; without, the laptop's pod runner keeps records of them. Pods of `excluded` namespaces stay outside."""
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class Reconciler:
         sandboxes: Path,
         namespaces: Path,
         kubelet: KubeletPods | None = None,
+        excluded: Collection[str] = (),
     ) -> None:
         self._client = client
         self._node = node
@@ -45,6 +49,7 @@ class Reconciler:
         self._sandboxes = sandboxes
         self._netns = namespaces
         self._kubelet = kubelet
+        self._excluded = frozenset(excluded)
         self._pods = Informer(client, PODS, pod_decoder.decode, field_selector=f"spec.nodeName={node}")
         self._namespaces = Informer(client, NAMESPACES, namespace_decoder.decode)
         self._queue: WorkQueue[Key] = WorkQueue("enrolment")
@@ -75,12 +80,13 @@ class Reconciler:
         pod = await self._pod(sandbox)
         if pod.spec.node_name != self._node:
             raise AmbitError(f"pod {sandbox.namespace}/{sandbox.name} is not on node {self._node}")
-        if not wanted(pod, await self._namespace(sandbox.namespace)):
+        if not wanted(pod, await self._namespace(sandbox.namespace), self._excluded):
             return False
-        _check_kind(pod)
-        if self._kubelet is not None:
-            sandbox = msgspec.structs.replace(sandbox, netns=self._kubelet.pinned(sandbox.netns))
-        await self._enroller.add(sandbox, pod, started=False)
+        async with self._told(pod):
+            _check_kind(pod)
+            if self._kubelet is not None:
+                sandbox = msgspec.structs.replace(sandbox, netns=self._kubelet.pinned(sandbox.netns))
+            await self._enroller.add(sandbox, pod, started=False)
         return True
 
     async def remove(self, sandbox: Sandbox) -> None:
@@ -112,7 +118,9 @@ class Reconciler:
         captured = known is not None
         if pod.terminating:
             return
-        if wanted(pod, self._namespaces.items.get(("", key[0]))):
+        namespace = self._namespaces.items.get(("", key[0]))
+        refused = refusal(pod, namespace, self._excluded)
+        if wanted(pod, namespace, self._excluded):
             if pod.running and (
                 known is None
                 or known.leaving
@@ -120,11 +128,23 @@ class Reconciler:
                 or not known.same_namespace()
                 or not self._enroller.is_reviewed(pod.uid)
             ):
-                await self._capture(pod)
+                async with self._told(pod):
+                    await self._capture(pod)
         elif captured and not await self._enroller.unenrol(pod.uid):
             self._queue.add_after(key, _DRAIN_CHECK)
-        elif not captured and pod.annotated:
-            await self._enroller.disown(pod)
+        elif pod.said != ("", refused):
+            await self._enroller.disown(pod, refused)
+
+    @contextlib.asynccontextmanager
+    async def _told(self, pod: Pod) -> AsyncIterator[None]:
+        """What keeps a pod from being captured is said on the pod, too."""
+        try:
+            yield
+        except (AmbitError, OSError) as problem:
+            reason = problem.message if isinstance(problem, AmbitError) else str(problem)
+            if pod.said != (REDIRECTION_PENDING, reason):
+                await self._enroller.postponed(pod, reason)
+            raise
 
     async def _capture(self, pod: Pod) -> None:
         known = self._enroller.sandboxes.get(pod.uid)
