@@ -12,9 +12,9 @@ from ambit.core.address import host_port
 from ambit.envoy.names import trace_prefix
 from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Rule, Scope
 from ambit.node.flows.entry import About
-from tests.plan.dataplane.agent import until
 from tests.plan.dataplane.conftest import Authority, Mesh, Pod
 from tests.plan.dataplane.network import Host
+from tests.plan.dataplane.served import until
 from tests.wire.hbone import PORT, Client, Headers, context
 
 pytestmark = [pytest.mark.netns, pytest.mark.envoy]

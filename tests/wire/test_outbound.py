@@ -10,9 +10,9 @@ import pytest
 from ambit.core.address import host_port
 from ambit.core.identity import Identity
 from ambit.model.workload import Locality, Port, TunnelProtocol, Workload, WorkloadType
-from tests.plan.dataplane.agent import until
 from tests.plan.dataplane.conftest import Mesh, Pod, service
 from tests.plan.dataplane.network import REFUSED, Host, read_all
+from tests.plan.dataplane.served import until
 from tests.wire.hbone import Server, context
 
 pytestmark = [pytest.mark.netns, pytest.mark.envoy]

@@ -26,8 +26,9 @@ from ambit.model.workload import Port, TunnelProtocol, Workload
 from ambit.node.capture import apply, ruleset
 from ambit.node.flows.entry import About
 from ambit.plan.node_proxy import LocalPod, NodeSettings
-from tests.plan.dataplane.agent import Agent, until
+from tests.plan.dataplane.agent import Agent
 from tests.plan.dataplane.network import TIMEOUT, Host, Network
+from tests.plan.dataplane.served import until
 
 _base_ids = itertools.count(os.getpid() % 20000 * 10 + 7)
 

@@ -7,9 +7,9 @@ import socket
 import pytest
 
 from ambit.model.policy import Action, Authorization, Clause, Match, Rule, Scope
-from tests.plan.dataplane.agent import until
 from tests.plan.dataplane.conftest import Mesh
 from tests.plan.dataplane.network import REFUSED, Host, read_all
+from tests.plan.dataplane.served import until
 
 pytestmark = [pytest.mark.netns, pytest.mark.envoy]
 QUESTION = b"GET / HTTP/1.0\r\n\r\n"

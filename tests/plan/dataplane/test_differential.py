@@ -30,10 +30,11 @@ from ambit.node.netns.enter import in_namespace
 from ambit.plan.destinations import rule_name
 from ambit.plan.node_proxy import LocalPod, NodeSettings
 from ambit.policy.decide import ConnectionFacts, decide
-from tests.plan.dataplane.agent import Agent, until
+from tests.plan.dataplane.agent import Agent
 from tests.plan.dataplane.conftest import Authority, next_base_id
 from tests.plan.dataplane.connect_client import ConnectClient
 from tests.plan.dataplane.network import Network, ip, listener
+from tests.plan.dataplane.served import until
 from tests.policy.deciding import CHANGES, ENOUGH, deciding
 from tests.policy.strategies import DESTINATIONS, IDENTITIES, PORTS, SOURCES, TRUST_DOMAINS, random_policies
 

@@ -8,9 +8,10 @@ import pytest
 from ambit.core.address import Address
 from ambit.model.policy import Action, Authorization, Clause, Match, Rule, Scope
 from ambit.model.workload import TunnelProtocol
-from tests.plan.dataplane.agent import Agent, until
+from tests.plan.dataplane.agent import Agent
 from tests.plan.dataplane.conftest import Authority, Mesh, log_of, service
 from tests.plan.dataplane.network import REFUSED, Host
+from tests.plan.dataplane.served import until
 
 pytestmark = [pytest.mark.netns, pytest.mark.envoy]
 

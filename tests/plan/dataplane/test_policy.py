@@ -10,9 +10,9 @@ from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Pres
 from ambit.model.workload import GatewayAddress
 from ambit.node.connections import look
 from ambit.node.netns import sockets
-from tests.plan.dataplane.agent import until
 from tests.plan.dataplane.conftest import Mesh, log_of, service, tunnel_log
 from tests.plan.dataplane.network import REFUSED, Host, read_all
+from tests.plan.dataplane.served import until
 
 pytestmark = [pytest.mark.netns, pytest.mark.envoy, pytest.mark.usefixtures("way")]
 STRICT = Authorization(

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ambit.ca.authority import Authority
 from ambit.core.identity import Identity
 from tests.ca.authorities import intermediate_of, revoked_by
-from tests.plan.dataplane.agent import until
 from tests.plan.dataplane.conftest import Mesh
 from tests.plan.dataplane.network import REFUSED, Host
+from tests.plan.dataplane.served import until
 from tests.plan.dataplane.test_attacks import dial
 
 pytestmark = [pytest.mark.netns, pytest.mark.envoy]

@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 
 from ambit.model.workload import Workload
-from tests.plan.dataplane.agent import until
 from tests.plan.dataplane.conftest import Mesh, log_of, service, tunnel_log
 from tests.plan.dataplane.network import REFUSED, Host, ip, read_all
+from tests.plan.dataplane.served import until
 
 pytestmark = [pytest.mark.netns, pytest.mark.envoy, pytest.mark.usefixtures("way")]
 VIP = "10.99.0.1"
