@@ -32,9 +32,10 @@ from ambit.envoy.words import (
     uint32,
 )
 
-_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _ORIGINAL_DST = "envoy.filters.listener.original_dst"
-_TRANSPORT_SOCKET_MATCH = "envoy.transport_socket_match"
+TRANSPORT_SOCKET_MATCH = "envoy.transport_socket_match"
+"""Metadata of endpoints that chooses one of their cluster's transport sockets."""
 _PIN = "pin"
 _NOBODY = "spiffe://nobody"
 _SOL_SOCKET, _SO_MARK = 1, 36
@@ -61,7 +62,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 def refused(name: str, tags: Mapping[str, str]) -> Any:
     """No endpoints: every connection is reset at once, and `tags` say why in the access log."""
-    cluster = _cluster(name, cluster_pb2.Cluster.STATIC, tags)
+    cluster = new_cluster(name, cluster_pb2.Cluster.STATIC, tags)
     cluster.connect_timeout.CopyFrom(seconds(defaults.LOCAL_CONNECT_TIMEOUT))
     return cluster
 
@@ -110,7 +111,7 @@ def resolved(name: str, hostname: str, port: int, families: Collection[int], tag
         )
     )
     cluster.upstream_bind_config.CopyFrom(_bind_in_source())
-    _keepalive(cluster)
+    keep_alive(cluster)
     return cluster
 
 
@@ -118,6 +119,15 @@ def hbone(name: str, server_identities: Iterable[str]) -> Any:
     """Tunnels to the original destination, which must prove one of `server_identities`."""
     cluster = _original_destination(name, {})
     cluster.transport_socket.CopyFrom(tls.client_socket(server_identities))
+    cluster.upstream_bind_config.CopyFrom(_bind_in_source())
+    _tunnel(cluster)
+    return cluster
+
+
+def own_hbone(name: str, server_identities: Iterable[str], secret: str) -> Any:
+    """As `hbone`, of a proxy that has one place and one certificate: its own."""
+    cluster = _original_destination(name, {})
+    cluster.transport_socket.CopyFrom(tls.own_client_socket(server_identities, secret))
     _tunnel(cluster)
     return cluster
 
@@ -130,7 +140,8 @@ def tunnelled(
     endpoint that was chosen."""
     cluster = _by_turns(name, map(_tunnelled_endpoint, endpoints), tags)
     cluster.connect_timeout.CopyFrom(seconds(defaults.CONNECT_TIMEOUT))
-    _keepalive(cluster)
+    keep_alive(cluster)
+    cluster.upstream_bind_config.CopyFrom(_bind_in_source())
     _tunnel(cluster)
     if len(pins) == 1:
         (only,) = pins.values()
@@ -146,7 +157,6 @@ def tunnelled(
 
 def _tunnel(cluster: Any) -> None:
     """What every cluster of tunnels has."""
-    cluster.upstream_bind_config.CopyFrom(_bind_in_source())
     http2 = protocol_pb2.Http2ProtocolOptions(
         max_concurrent_streams=uint32(defaults.CONCURRENT_STREAMS_OUT),
         initial_stream_window_size=uint32(defaults.DOWNLOAD_STREAM_WINDOW),
@@ -163,36 +173,44 @@ def _tunnel(cluster: Any) -> None:
             http2_protocol_options=http2
         ),
     )
-    cluster.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(pack(options))
+    cluster.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(pack(options))
 
 
 def balanced(name: str, endpoints: Iterable[Endpoint], tags: Mapping[str, str]) -> Any:
     """One of `endpoints` by turns and weight, each reached in its own way."""
-    cluster = _by_turns(name, map(_endpoint, endpoints), tags)
+    cluster = _by_turns(name, map(hop_endpoint, endpoints), tags)
     cluster.connect_timeout.CopyFrom(seconds(defaults.LOCAL_CONNECT_TIMEOUT))
-    host = metadata_pb2.MetadataKind(host=metadata_pb2.MetadataKind.Host())
-    source = internal_upstream_pb2.InternalUpstreamTransport.MetadataValueSource
-    cluster.transport_socket.CopyFrom(
-        base_pb2.TransportSocket(
-            name="envoy.transport_sockets.internal_upstream",
-            typed_config=pack(
-                internal_upstream_pb2.InternalUpstreamTransport(
-                    passthrough_metadata=[
-                        source(kind=host, name=_ORIGINAL_DST),
-                        source(kind=host, name=names.METADATA),
-                    ],
-                    transport_socket=base_pb2.TransportSocket(
-                        name="envoy.transport_sockets.raw_buffer",
-                        typed_config=pack(raw_buffer_pb2.RawBuffer()),
-                    ),
-                )
-            ),
-        )
-    )
+    cluster.transport_socket.CopyFrom(hop_socket())
     return cluster
 
 
-def _endpoint(endpoint: Endpoint) -> Any:
+def hop_socket() -> Any:
+    """The transport socket that leads into an internal listener and tells it about the endpoint."""
+    host = metadata_pb2.MetadataKind(host=metadata_pb2.MetadataKind.Host())
+    source = internal_upstream_pb2.InternalUpstreamTransport.MetadataValueSource
+    return base_pb2.TransportSocket(
+        name="envoy.transport_sockets.internal_upstream",
+        typed_config=pack(
+            internal_upstream_pb2.InternalUpstreamTransport(
+                passthrough_metadata=[
+                    source(kind=host, name=_ORIGINAL_DST),
+                    source(kind=host, name=names.METADATA),
+                ],
+                transport_socket=plain_socket(),
+            )
+        ),
+    )
+
+
+def plain_socket() -> Any:
+    """The transport socket that changes nothing."""
+    return base_pb2.TransportSocket(
+        name="envoy.transport_sockets.raw_buffer", typed_config=pack(raw_buffer_pb2.RawBuffer())
+    )
+
+
+def hop_endpoint(endpoint: Endpoint) -> Any:
+    """An endpoint of a cluster whose socket is `hop_socket`."""
     hop = host_port(*endpoint.hop)
     metadata = base_pb2.Metadata()
     metadata.filter_metadata[_ORIGINAL_DST].update({"local": hop})
@@ -211,7 +229,7 @@ def _by_turns(
     name: str, endpoints: Iterable[Any], tags: Mapping[str, str], kind: int = cluster_pb2.Cluster.STATIC
 ) -> Any:
     """A cluster of these, chosen by turns and weight."""
-    cluster = _cluster(name, kind, tags)
+    cluster = new_cluster(name, kind, tags)
     cluster.lb_policy = cluster_pb2.Cluster.ROUND_ROBIN
     locality = endpoint_components_pb2.LocalityLbEndpoints(lb_endpoints=endpoints)
     cluster.load_assignment.CopyFrom(
@@ -223,7 +241,7 @@ def _by_turns(
 def _tunnelled_endpoint(endpoint: Endpoint) -> Any:
     metadata = base_pb2.Metadata()
     metadata.filter_metadata[names.METADATA].update(dict(endpoint.tags))
-    metadata.filter_metadata[_TRANSPORT_SOCKET_MATCH].update({_PIN: endpoint.cluster})
+    metadata.filter_metadata[TRANSPORT_SOCKET_MATCH].update({_PIN: endpoint.cluster})
     return endpoint_components_pb2.LbEndpoint(
         endpoint=endpoint_components_pb2.Endpoint(
             address=socket_address(*endpoint.hop), hostname=endpoint.authority
@@ -233,7 +251,8 @@ def _tunnelled_endpoint(endpoint: Endpoint) -> Any:
     )
 
 
-def _cluster(name: str, kind: int, tags: Mapping[str, str]) -> Any:
+def new_cluster(name: str, kind: int, tags: Mapping[str, str]) -> Any:
+    """A cluster of this kind (`Cluster.DiscoveryType`) with what all have."""
     cluster = cluster_pb2.Cluster(
         name=name,
         type=kind,
@@ -245,15 +264,16 @@ def _cluster(name: str, kind: int, tags: Mapping[str, str]) -> Any:
 
 
 def _original_destination(name: str, tags: Mapping[str, str]) -> Any:
-    cluster = _cluster(name, cluster_pb2.Cluster.ORIGINAL_DST, tags)
+    cluster = new_cluster(name, cluster_pb2.Cluster.ORIGINAL_DST, tags)
     cluster.lb_policy = cluster_pb2.Cluster.CLUSTER_PROVIDED
     cluster.connect_timeout.CopyFrom(seconds(defaults.CONNECT_TIMEOUT))
     cluster.cleanup_interval.CopyFrom(seconds(defaults.ORIGINAL_DESTINATION_CLEANUP))
-    _keepalive(cluster)
+    keep_alive(cluster)
     return cluster
 
 
-def _keepalive(cluster: Any) -> None:
+def keep_alive(cluster: Any) -> None:
+    """The kernel notices that a peer of an idle connection is gone."""
     cluster.upstream_connection_options.tcp_keepalive.CopyFrom(
         address_pb2.TcpKeepalive(
             keepalive_probes=uint32(defaults.KEEPALIVE_PROBES),

@@ -63,3 +63,17 @@ CACHE_PER_CPU = 256 << 10
 """Free memory goes back to the system; 15 % less anonymous memory after load."""
 TUNNEL_IDLE_TIMEOUT = 300.0
 """An HBONE connection without tunnels is closed after this time; ztunnel's number."""
+UNSENT_RETRIES = 2
+"""Further tries of a request that no backend has seen."""
+OTHER_HOST_ATTEMPTS = 5
+"""So often another endpoint is looked for than those that have failed."""
+BACKOFF_GROWTH = 10
+"""The longest pause between tries, as a multiple of the first; Envoy's own number."""
+HEADERS_TIMEOUT = 15.0
+"""How long a client may take for the headers of one request: a slow one must not hold a stream for ever."""
+FLUSH_TIMEOUT = 300.0
+"""How long a finished answer waits for a client that does not read."""
+REQUEST_HEADERS_KIB = 60
+"""All headers of a request together; larger ones are answered with 431."""
+HEADERS_COUNT = 200
+"""Of a request or answer; Envoy's own number is 100, which applications were seen to exceed."""

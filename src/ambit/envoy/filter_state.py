@@ -19,10 +19,14 @@ from ambit.envoy.words import pack
 _SHARE = value_pb2.FilterStateValue.SharedWithUpstream
 HASHABLE = "envoy.hashable_string"
 REMOTE_ADDRESS = "envoy.filters.listener.original_dst.remote_ip"
+LOCAL_ADDRESS = "envoy.filters.listener.original_dst.local_ip"
 CLUSTER = "envoy.tcp_proxy.cluster"
 _TRACE = "ambit.trace"
 TRACE = f"%FILTER_STATE({_TRACE}:PLAIN)%"
 ORIGINAL_DESTINATION = "envoy.network.transport_socket.original_dst_address"
+CALLER = "ambit.caller"
+"""The identity that the client of a tunnel proved, for who reads requests inside of it."""
+CALLER_FORMAT = f"%FILTER_STATE({CALLER}:PLAIN)%"
 
 
 def upstream_namespace(netns: str) -> Any:
@@ -49,6 +53,11 @@ def client_address() -> Any:
     return _value(REMOTE_ADDRESS, REMOTE_ADDRESS, "%DOWNSTREAM_REMOTE_ADDRESS%", _SHARE.ONCE)
 
 
+def dialled_address(template: str) -> Any:
+    """An internal listener sees this `ip:port` (an access-log format) as its own; nothing when it is none."""
+    return _value(LOCAL_ADDRESS, LOCAL_ADDRESS, template, _SHARE.ONCE)
+
+
 def trace(template: str) -> Any:
     """An internal listener's tunnel is of this trace (`TRACE`)."""
     return _value(_TRACE, "envoy.string", template, _SHARE.ONCE)
@@ -57,6 +66,11 @@ def trace(template: str) -> Any:
 def original_destination(template: str) -> Any:
     """An original-destination cluster dials the `ip:port` that `template` gives."""
     return _value(ORIGINAL_DESTINATION, ORIGINAL_DESTINATION, template, _SHARE.ONCE)
+
+
+def caller() -> Any:
+    """Inside of this tunnel it is known who opened it."""
+    return _value(CALLER, HASHABLE, "%DOWNSTREAM_PEER_URI_SAN%", _SHARE.ONCE)
 
 
 def network_filter(*values: Any) -> Any:

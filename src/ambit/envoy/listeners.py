@@ -7,7 +7,6 @@ the plaintext listener's matcher), so ordinary changes never drain a connection.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from envoy.config.core.v3 import socket_option_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
 from envoy.extensions.filters.listener.original_src.v3 import original_src_pb2
@@ -30,6 +29,7 @@ from ambit.envoy import (
     filter_state,
     matchers,
     names,
+    sockets,
     tcp_proxy,
     tls,
 )
@@ -46,8 +46,6 @@ LIMITED = "limited"
 """Filter chains of the outbound listener."""
 
 _ORIGINAL_DST = "envoy.filters.listener.original_dst"
-_SOL_SOCKET, _SO_KEEPALIVE, _SO_MARK = 1, 9, 36
-_SOL_TCP, _TCP_KEEPIDLE, _TCP_KEEPINTVL, _TCP_KEEPCNT = 6, 4, 5, 6
 
 
 def outbound(
@@ -202,6 +200,15 @@ def connect_originate() -> Any:
     )
 
 
+def own_originate() -> Any:
+    """As `connect_originate`, of a proxy that says nothing about its clients."""
+    return _internal_listener(
+        names.CONNECT_ORIGINATE,
+        [_original_destination()],
+        tcp_proxy.tunnel(authority=f"%DYNAMIC_METADATA({names.METADATA}:authority)%"),
+    )
+
+
 def direct_originate() -> Any:
     """Internal: goes on without a tunnel, for endpoints on this node and endpoints outside the mesh."""
     return _internal_listener(
@@ -259,11 +266,11 @@ def _pod_listener(
         per_connection_buffer_limit_bytes=uint32(defaults.BUFFER_LIMIT),
         listener_filters=listener_filters,
         filter_chains=filter_chains,
-        socket_options=_keepalive(),
+        socket_options=sockets.keepalive(),
     )
     if mark:
         listener.transparent.CopyFrom(BoolValue(value=True))
-        listener.socket_options.append(_option("mark", _SOL_SOCKET, _SO_MARK, mark))
+        listener.socket_options.append(sockets.marked(mark))
     listener.metadata.filter_metadata[names.METADATA].update({access_log.POD: pod})
     return listener
 
@@ -294,24 +301,4 @@ def _original_source() -> Any:
     return listener_components_pb2.ListenerFilter(
         name="envoy.filters.listener.original_src",
         typed_config=pack(original_src_pb2.OriginalSrc(mark=PROXY_MARK)),
-    )
-
-
-def _keepalive() -> list[Any]:
-    options = (
-        (_SOL_SOCKET, _SO_KEEPALIVE, 1),
-        (_SOL_TCP, _TCP_KEEPIDLE, defaults.KEEPALIVE_IDLE),
-        (_SOL_TCP, _TCP_KEEPINTVL, defaults.KEEPALIVE_INTERVAL),
-        (_SOL_TCP, _TCP_KEEPCNT, defaults.KEEPALIVE_PROBES),
-    )
-    return [_option("keepalive", *each) for each in options]
-
-
-def _option(description: str, level: int, name: int, value: int) -> Any:
-    return socket_option_pb2.SocketOption(
-        description=description,
-        level=level,
-        name=name,
-        int_value=value,
-        state=socket_option_pb2.SocketOption.STATE_PREBIND,
     )

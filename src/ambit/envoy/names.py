@@ -10,6 +10,8 @@
 | `dns\\|POD\\|NAME:PORT` | on-demand cluster: what this name resolves to, dialled as the pod would |
 | `hbone\\|IDENTITY`, `hbone\\|SERVICE\\|IDENTITY` | on-demand cluster: tunnels to one identity |
 | `IDENTITY`, `c\\|IDENTITY` | secrets: a workload's certificate as server, and as client |
+| `svc\\|SERVICE\\|PORT` | at a waypoint: cluster, its endpoints, internal listener and table of a service's port |
+| `into\\|SERVICE\\|PORT` | at a waypoint: cluster that leads into that internal listener |
 | `trust` | secret: the roots of every trust domain |
 
 POD is `<namespace>/<name>/<sandbox>`. A sandbox never returns, so a name of a pod that is gone is never used
@@ -39,6 +41,10 @@ LIMITED = "limited"
 """Cluster without endpoints."""
 PASSTHROUGH = "passthrough"
 """Cluster of destinations that cannot belong to the mesh: dialled as the pod would."""
+UNRESOLVED = "unresolved"
+"""Stands for the cluster of a backend that does not exist. There is no such cluster."""
+HBONE = "hbone"
+"""At a waypoint: the listener of tunnels, and the table of what they may lead to."""
 TRUST = "trust"
 XDS_CLUSTER = "xds"
 LOGS_CLUSTER = "logs"
@@ -142,6 +148,14 @@ def forms(name: str) -> frozenset[str]:
 
 def tunnel(identity: Identity, service: str = "") -> str:
     return f"hbone|{service}|{identity.uri}" if service else f"hbone|{identity.uri}"
+
+
+def service_cluster(service: str, port: int) -> str:
+    return f"svc|{service}|{port}"
+
+
+def into_service(service: str, port: int) -> str:
+    return f"into|{service}|{port}"
 
 
 def server_secret(identity: Identity) -> str:

@@ -21,9 +21,9 @@ _SPAN = "0000001"
 """The rest of a span's id, which must not be zero."""
 
 
-def fixed(cluster: str, log: Any) -> Any:
+def fixed(cluster: str, *logs: Any) -> Any:
     """To `cluster`."""
-    return _filter(_proxy(cluster, log))
+    return _filter(_proxy(cluster, *logs))
 
 
 def on_demand(log: Any, attempts: int = 1) -> Any:
@@ -43,6 +43,14 @@ def on_demand_tunnel(logs: Iterable[Any], *, authority: str, metadata: str, trac
     proxy.on_demand.CopyFrom(_on_demand())
     proxy.tunneling_config.hostname = authority
     proxy.tunneling_config.headers_to_add.extend(_request_headers(metadata, trace))
+    return _filter(proxy)
+
+
+def tunnel(*, authority: str) -> Any:
+    """To the cluster that the connection's filter state names, in an HTTP/2 CONNECT stream for `authority` (an
+    access-log format); refused if it names none."""
+    proxy = _proxy(names.REFUSED)
+    proxy.tunneling_config.hostname = authority
     return _filter(proxy)
 
 

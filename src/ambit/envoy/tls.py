@@ -24,10 +24,6 @@ _SAN_URI = common_pb2.SubjectAltNameMatcher.URI
 def client_socket(server_identities: Iterable[str]) -> Any:
     """The transport socket of a tunnel: certificate chosen by the connection's filter state, server's SPIFFE
     identity one of `server_identities` and nothing else, whatever the authority signed."""
-    pins = [
-        common_pb2.SubjectAltNameMatcher(san_type=_SAN_URI, matcher=string_pb2.StringMatcher(exact=identity))
-        for identity in server_identities
-    ]
     mapper = {
         "name": "envoy.tls.upstream_certificate_mappers.filter_state_override",
         "typed_config": {
@@ -40,9 +36,16 @@ def client_socket(server_identities: Iterable[str]) -> Any:
         f"{_PACKAGE}.cert_selectors.on_demand_secret.v3.Config",
         {"config_source": {"ads": {}, "resource_api_version": "V3"}, "certificate_mapper": mapper},
     )
-    context = _common(pins)
+    context = _common(_pins(server_identities))
     context.custom_tls_certificate_selector.name = "envoy.tls.certificate_selectors.on_demand_secret"
     context.custom_tls_certificate_selector.typed_config.CopyFrom(selector)
+    return _socket(tls_pb2.UpstreamTlsContext(common_tls_context=context))
+
+
+def own_client_socket(server_identities: Iterable[str], secret: str) -> Any:
+    """As `client_socket`, with the certificate `secret` whoever the connection is for."""
+    context = _common(_pins(server_identities))
+    context.tls_certificate_sds_secret_configs.add(name=secret, sds_config=from_ads())
     return _socket(tls_pb2.UpstreamTlsContext(common_tls_context=context))
 
 
@@ -83,6 +86,13 @@ def trust_bundle(roots: Mapping[str, str]) -> Any:
             custom_validator_config=extension("envoy.tls.cert_validator.spiffe", config)
         ),
     )
+
+
+def _pins(identities: Iterable[str]) -> list[Any]:
+    return [
+        common_pb2.SubjectAltNameMatcher(san_type=_SAN_URI, matcher=string_pb2.StringMatcher(exact=identity))
+        for identity in identities
+    ]
 
 
 def _common(pins: Iterable[Any]) -> Any:

@@ -78,7 +78,7 @@ def answer(
     except ValueError:
         return _refused(name, "no such destination")
     if isinstance(asked, names.Tunnel):
-        return clusters.hbone(name, _pins(asked.identity, asked.service, view, settings))
+        return clusters.hbone(name, pins(asked.identity, asked.service, view, settings))
     if isinstance(asked, names.Resolved):
         return _resolved(name, asked, pods)
     found = _find(name, asked, view, pods, settings)
@@ -91,13 +91,13 @@ def answer(
         chosen = found.tunnelled(family)
         if not chosen:
             return _refused(name, "no endpoint is reached through a tunnel")
-        pins = {each.cluster: names.parse_cluster(each.cluster) for each in chosen}
+        tunnels = {each.cluster: names.parse_cluster(each.cluster) for each in chosen}
         return clusters.tunnelled(
             name,
             chosen,
             {
-                pin: _pins(tunnel.identity, tunnel.service, view, settings)
-                for pin, tunnel in pins.items()
+                pin: pins(tunnel.identity, tunnel.service, view, settings)
+                for pin, tunnel in tunnels.items()
                 if isinstance(tunnel, names.Tunnel)
             },
             {**found.tags, **said},
@@ -416,7 +416,8 @@ def _is_tunnelled(workload: Workload, settings: NodeSettings) -> bool:
     return workload.tunnel == TunnelProtocol.HBONE and elsewhere and workload.waypoint is None
 
 
-def _pins(identity: Identity, service: str, view: MeshView, settings: NodeSettings) -> list[str]:
+def pins(identity: Identity, service: str, view: MeshView, settings: NodeSettings) -> list[str]:
+    """Whom the server of a tunnel (`names.tunnel`) may prove to be."""
     known = view.service(service) if service else None
     own = (each.uri for each in settings.trust_domains.forms(identity))
     return sorted({*own, *(_spiffe(known.subject_alt_names) if known else ())})

@@ -15,6 +15,8 @@ from ambit.model.view import MeshView
 from ambit.model.workload import Locality, Workload
 
 CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+ENDPOINTS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+ROUTES = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
 SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105
 EXTENSION = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"

@@ -1,0 +1,98 @@
+"""Filters of requests, in the order in which a request meets them, and what single routes say to them.
+
+A filter does nothing unless a route has a configuration for it. The order and its reasons:
+
+1. CORS: answers preflight requests, which carry no credentials and are for nobody behind.
+2. Stateful session: chooses the endpoint, so after all that may answer instead.
+3. Router: ends the chain.
+"""
+
+import re
+from typing import Any
+
+from envoy.config.core.v3 import extension_pb2
+from envoy.extensions.filters.http.cors.v3 import cors_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.http.stateful_session.v3 import stateful_session_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
+from envoy.extensions.http.stateful_session.cookie.v3 import cookie_pb2
+from envoy.extensions.http.stateful_session.header.v3 import header_pb2
+from envoy.type.http.v3 import cookie_pb2 as http_cookie_pb2
+from envoy.type.matcher.v3 import regex_pb2, string_pb2
+
+from ambit.envoy.words import boolean, pack, seconds
+from ambit.model.http import Action, Cors, SessionPersistence
+
+_CORS = "envoy.filters.http.cors"
+_SESSION = "envoy.filters.http.stateful_session"
+_ROUTER = "envoy.filters.http.router"
+_ANY = "*"
+_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+
+
+def chain() -> list[Any]:
+    """The filters of a connection manager whose routes are `ambit.envoy.http_routes`'."""
+    return [
+        _filter(_CORS, cors_pb2.Cors()),
+        _filter(_SESSION, stateful_session_pb2.StatefulSession()),
+        router(),
+    ]
+
+
+def router() -> Any:
+    return _filter(_ROUTER, router_pb2.Router(dynamic_stats=boolean(False), suppress_envoy_headers=True))
+
+
+def configure(route: Any, action: Action) -> None:
+    """What the route says to filters before the router."""
+    if action.cors is not None:
+        route.typed_per_filter_config[_CORS].CopyFrom(pack(_cors(action.cors)))
+    if action.session is not None:
+        session = stateful_session_pb2.StatefulSessionPerRoute(stateful_session=_session(action.session))
+        route.typed_per_filter_config[_SESSION].CopyFrom(pack(session))
+
+
+def _cors(cors: Cors) -> Any:
+    """With credentials `*` would be a name, not a wildcard (Fetch standard 3.3.4): all usual methods are listed."""
+    methods = ", ".join(cors.methods)
+    if _ANY in cors.methods and cors.credentials:
+        methods = _METHODS
+    return cors_pb2.CorsPolicy(
+        allow_origin_string_match=[_origin(each) for each in cors.origins],
+        allow_methods=methods,
+        allow_headers=", ".join(cors.headers),
+        expose_headers=", ".join(cors.expose),
+        max_age=str(cors.max_age_seconds),
+        allow_credentials=boolean(cors.credentials),
+        forward_not_matching_preflights=boolean(False),
+    )
+
+
+def _origin(pattern: str) -> Any:
+    """`*` stands for any text, as in `https://*.example.com`."""
+    if _ANY not in pattern:
+        return string_pb2.StringMatcher(exact=pattern)
+    regex = ".*".join(re.escape(each) for each in pattern.split(_ANY))
+    return string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=regex))
+
+
+def _session(session: SessionPersistence) -> Any:
+    """The endpoint's address is in the cookie or header; one that is gone is replaced."""
+    if not session.is_cookie:
+        state = header_pb2.HeaderBasedSessionState(name=session.name)
+        kind = "header"
+    else:
+        cookie = http_cookie_pb2.Cookie(name=session.name, path="/")
+        if session.lifetime:
+            cookie.ttl.CopyFrom(seconds(session.lifetime / 1000))
+        state = cookie_pb2.CookieBasedSessionState(cookie=cookie)
+        kind = "cookie"
+    return stateful_session_pb2.StatefulSession(
+        session_state=extension_pb2.TypedExtensionConfig(
+            name=f"envoy.http.stateful_session.{kind}", typed_config=pack(state)
+        )
+    )
+
+
+def _filter(name: str, message: Any) -> Any:
+    return http_connection_manager_pb2.HttpFilter(name=name, typed_config=pack(message))

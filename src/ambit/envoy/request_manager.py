@@ -1,0 +1,86 @@
+"""The HTTP connection manager of requests, hardened: what waypoints and gateways read applications' bytes with.
+
+Paths are normalised before anything is compared (RFC 3986: dots and escapes of unreserved characters), so that a rule
+about `/admin` is not passed by `/./admin`. Slashes are left as they are: `//a` and `%2F` mean things to applications.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
+from envoy.config.core.v3 import extension_pb2, protocol_pb2
+from envoy.config.listener.v3 import listener_components_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
+from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
+
+from ambit.envoy import defaults, http_filters
+from ambit.envoy.words import boolean, from_ads, pack, seconds, uint32
+
+_Manager = http_connection_manager_pb2.HttpConnectionManager
+_ORDERS_TO_PROXY = (
+    "x-envoy-retry-on",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-max-retries",
+    "x-envoy-retriable-status-codes",
+    "x-envoy-retriable-header-names",
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-upstream-alt-stat-name",
+    "x-envoy-upstream-stream-duration-ms",
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-hedge-on-per-try-timeout",
+    "x-envoy-force-trace",
+    "x-envoy-decorator-operation",
+    "x-envoy-original-path",
+    "x-envoy-original-host",
+)
+"""Headers by which whoever sends a request could tell the proxy what to do: routes say that."""
+
+
+def requests(*, stat: str, table: str, default_host: str, access_log: Iterable[Any] = ()) -> Any:
+    """HTTP/1.1 and HTTP/2, whichever the client speaks, answered by the RouteConfiguration `table`. Requests of
+    HTTP/1.0 without a host are for `default_host`."""
+    manager = _Manager(
+        stat_prefix=stat,
+        codec_type=_Manager.AUTO,
+        http_protocol_options=protocol_pb2.Http1ProtocolOptions(
+            accept_http_10=True, default_host_for_http_10=default_host
+        ),
+        http2_protocol_options=protocol_pb2.Http2ProtocolOptions(
+            allow_connect=True,
+            max_concurrent_streams=uint32(defaults.CONCURRENT_STREAMS_IN),
+            initial_stream_window_size=uint32(defaults.STREAM_WINDOW),
+            initial_connection_window_size=uint32(defaults.CONNECTION_WINDOW),
+        ),
+        common_http_protocol_options=protocol_pb2.HttpProtocolOptions(
+            idle_timeout=seconds(0), max_headers_count=uint32(defaults.HEADERS_COUNT)
+        ),
+        upgrade_configs=[_Manager.UpgradeConfig(upgrade_type="websocket")],
+        max_request_headers_kb=uint32(defaults.REQUEST_HEADERS_KIB),
+        request_headers_timeout=seconds(defaults.HEADERS_TIMEOUT),
+        stream_idle_timeout=seconds(0),
+        stream_flush_timeout=seconds(defaults.FLUSH_TIMEOUT),
+        request_timeout=seconds(0),
+        normalize_path=boolean(True),
+        proxy_100_continue=True,
+        server_header_transformation=_Manager.PASS_THROUGH,
+        use_remote_address=boolean(False),
+        skip_xff_append=True,
+        preserve_external_request_id=True,
+        early_header_mutation_extensions=[_take_away(_ORDERS_TO_PROXY)],
+        rds=http_connection_manager_pb2.Rds(config_source=from_ads(), route_config_name=table),
+        http_filters=http_filters.chain(),
+        access_log=access_log,
+    )
+    return listener_components_pb2.Filter(
+        name="envoy.filters.network.http_connection_manager", typed_config=pack(manager)
+    )
+
+
+def _take_away(headers: Iterable[str]) -> Any:
+    mutations = [mutation_rules_pb2.HeaderMutation(remove=each) for each in headers]
+    return extension_pb2.TypedExtensionConfig(
+        name="envoy.http.early_header_mutation.header_mutation",
+        typed_config=pack(header_mutation_pb2.HeaderMutation(mutations=mutations)),
+    )

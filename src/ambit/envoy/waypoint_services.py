@@ -1,0 +1,177 @@
+"""What a waypoint has for each port of a service: the listener inside of a tunnel, and where it goes on.
+
+tunnel ─> `into|…` ─> listener `svc|…` ─> requests or bytes ─> cluster `svc|…` ─> a tunnel of its own, or plainly
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.core.v3 import address_pb2, protocol_pb2
+from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
+from envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+from envoy.type.v3 import percent_pb2
+
+from ambit.core.address import Address
+from ambit.envoy import clusters, defaults, names, request_manager, tcp_proxy
+from ambit.envoy.words import boolean, from_ads, internal_address, pack, seconds, socket_address, uint32
+
+_Options = http_protocol_options_pb2.HttpProtocolOptions
+_TUNNELLED = "tunnelled"
+_UNLIMITED = 0xFFFFFFFF
+
+
+class PlainEndpoint(msgspec.Struct, frozen=True):
+    """One choice without a tunnel: an address, or with `hostname` what that resolves to."""
+
+    port: int
+    address: Address | None = None
+    hostname: str = ""
+    weight: int = 1
+
+
+Endpoint = clusters.Endpoint | PlainEndpoint
+
+
+def into(service: str, port: int) -> Any:
+    """The cluster that leads from a tunnel into the listener of a service's port."""
+    cluster = clusters.new_cluster(names.into_service(service, port), cluster_pb2.Cluster.STATIC, {})
+    cluster.connect_timeout.CopyFrom(seconds(defaults.LOCAL_CONNECT_TIMEOUT))
+    inside = endpoint_components_pb2.Endpoint(
+        address=internal_address(names.service_cluster(service, port), "")
+    )
+    cluster.load_assignment.CopyFrom(
+        _assignment(cluster.name, [endpoint_components_pb2.LbEndpoint(endpoint=inside)])
+    )
+    cluster.transport_socket.CopyFrom(clusters.hop_socket())
+    _without_limits(cluster)
+    return cluster
+
+
+def http_listener(service: str, port: int, *, default_host: str, access_log: Iterable[Any] = ()) -> Any:
+    """Requests to a service's port, by the table of its name."""
+    name = names.service_cluster(service, port)
+    manager = request_manager.requests(
+        stat="requests", table=name, default_host=default_host, access_log=access_log
+    )
+    return _listener(name, manager)
+
+
+def tcp_listener(service: str, port: int) -> Any:
+    """Bytes to a service's port, to its endpoints."""
+    name = names.service_cluster(service, port)
+    return _listener(name, tcp_proxy.fixed(name))
+
+
+def cluster(service: str, port: int, *, is_http: bool, is_http2: bool) -> Any:
+    """The endpoints of a service's port, which come separately. Requests go on in the version of HTTP that the client
+    speaks, unless the port is said to speak HTTP/2 only."""
+    made = _cluster(service, port, cluster_pb2.Cluster.EDS)
+    made.eds_cluster_config.eds_config.CopyFrom(from_ads())
+    _speak(made, is_http=is_http, is_http2=is_http2)
+    return made
+
+
+def cluster_by_names(
+    service: str, port: int, endpoints: Iterable[Endpoint], *, is_http: bool, is_http2: bool
+) -> Any:
+    """As `cluster`, with endpoints that have to be resolved among them: they come with the cluster."""
+    made = _cluster(service, port, cluster_pb2.Cluster.STRICT_DNS)
+    # A name that nobody answers for would hold up the acknowledgement of all clusters.
+    made.wait_for_warm_on_init.CopyFrom(boolean(False))
+    made.respect_dns_ttl = True
+    made.dns_refresh_rate.CopyFrom(seconds(defaults.RESOLVE_USUAL))
+    made.load_assignment.CopyFrom(endpoints_of(service, port, endpoints))
+    _speak(made, is_http=is_http, is_http2=is_http2)
+    return made
+
+
+def endpoints_of(service: str, port: int, endpoints: Iterable[Endpoint]) -> Any:
+    """What an EDS resource of a service's port says."""
+    return _assignment(names.service_cluster(service, port), map(_endpoint, endpoints))
+
+
+def _endpoint(endpoint: Endpoint) -> Any:
+    if isinstance(endpoint, clusters.Endpoint):
+        made = clusters.hop_endpoint(endpoint)
+        made.metadata.filter_metadata[clusters.TRANSPORT_SOCKET_MATCH].update({_TUNNELLED: True})
+        return made
+    if endpoint.address is not None:
+        place = socket_address(endpoint.address, endpoint.port)
+    else:
+        place = address_pb2.Address(
+            socket_address=address_pb2.SocketAddress(address=endpoint.hostname, port_value=endpoint.port)
+        )
+    return endpoint_components_pb2.LbEndpoint(
+        endpoint=endpoint_components_pb2.Endpoint(address=place),
+        load_balancing_weight=uint32(endpoint.weight),
+    )
+
+
+def _cluster(service: str, port: int, kind: int) -> Any:
+    made = clusters.new_cluster(names.service_cluster(service, port), kind, {})
+    made.connect_timeout.CopyFrom(seconds(defaults.CONNECT_TIMEOUT))
+    made.lb_policy = cluster_pb2.Cluster.LEAST_REQUEST
+    made.common_lb_config.healthy_panic_threshold.CopyFrom(percent_pb2.Percent(value=0))
+    made.transport_socket_matches.add(name=_TUNNELLED, transport_socket=clusters.hop_socket()).match.update(
+        {_TUNNELLED: True}
+    )
+    made.transport_socket_matches.add(name="plain", transport_socket=clusters.plain_socket()).match.update({})
+    clusters.keep_alive(made)
+    _without_limits(made)
+    return made
+
+
+def _speak(made: Any, *, is_http: bool, is_http2: bool) -> None:
+    if not is_http:
+        return
+    http1 = protocol_pb2.Http1ProtocolOptions()
+    http2 = protocol_pb2.Http2ProtocolOptions(
+        initial_stream_window_size=uint32(defaults.STREAM_WINDOW),
+        initial_connection_window_size=uint32(defaults.CONNECTION_WINDOW),
+    )
+    options = _Options(
+        common_http_protocol_options=protocol_pb2.HttpProtocolOptions(
+            max_headers_count=uint32(defaults.HEADERS_COUNT)
+        )
+    )
+    if is_http2:
+        options.explicit_http_config.http2_protocol_options.CopyFrom(http2)
+    else:
+        options.use_downstream_protocol_config.CopyFrom(
+            _Options.UseDownstreamHttpConfig(http_protocol_options=http1, http2_protocol_options=http2)
+        )
+    made.typed_extension_protocol_options[clusters.HTTP_OPTIONS].CopyFrom(pack(options))
+
+
+def _without_limits(made: Any) -> None:
+    """Envoy's own limit of 1024 at once is for another place than between two workloads."""
+    made.circuit_breakers.thresholds.add(
+        max_connections=uint32(_UNLIMITED),
+        max_pending_requests=uint32(_UNLIMITED),
+        max_requests=uint32(_UNLIMITED),
+        max_retries=uint32(_UNLIMITED),
+    )
+
+
+def _assignment(name: str, endpoints: Iterable[Any]) -> Any:
+    locality = endpoint_components_pb2.LocalityLbEndpoints(lb_endpoints=endpoints)
+    return endpoint_pb2.ClusterLoadAssignment(cluster_name=name, endpoints=[locality])
+
+
+def _listener(name: str, proxy: Any) -> Any:
+    """Who opened the tunnel is the client, and what was dialled the local address."""
+    return listener_pb2.Listener(
+        name=name,
+        internal_listener=listener_pb2.Listener.InternalListenerConfig(),
+        per_connection_buffer_limit_bytes=uint32(defaults.BUFFER_LIMIT),
+        listener_filters=[
+            listener_components_pb2.ListenerFilter(
+                name="envoy.filters.listener.original_dst", typed_config=pack(original_dst_pb2.OriginalDst())
+            )
+        ],
+        filter_chains=[listener_components_pb2.FilterChain(name=name, filters=[proxy])],
+    )

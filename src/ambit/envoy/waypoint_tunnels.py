@@ -1,0 +1,119 @@
+"""The listener of a waypoint: tunnels of any caller of the mesh, each led to the service it is for.
+
+Answers: 404 what is not bound here, 400 what is no CONNECT, 503 a listener that is not there yet.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from envoy.config.core.v3 import base_pb2, protocol_pb2
+from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
+
+from ambit.core.names import HBONE_PORT
+from ambit.envoy import defaults, filter_state, http_filters, names, sockets, tls
+from ambit.envoy.words import ANY_V4, ANY_V6, boolean, from_ads, pack, seconds, socket_address, uint32
+
+_Manager = http_connection_manager_pb2.HttpConnectionManager
+_UpgradeConfig = route_components_pb2.RouteAction.UpgradeConfig
+_BAD_REQUEST, _NOT_FOUND = 400, 404
+_NOT_BOUND = "not bound to this waypoint"
+
+
+def listener(*, secret: str, families: Iterable[int]) -> Any:
+    """15008 of the waypoint's pod, in these address families: mutual TLS with anybody of a trusted domain."""
+    hosts = [host for version, host in ((4, ANY_V4), (6, ANY_V6)) if version in set(families)]
+    chain = listener_components_pb2.FilterChain(name=names.HBONE, filters=[_manager()])
+    chain.transport_socket.CopyFrom(tls.server_socket(secret))
+    return listener_pb2.Listener(
+        name=names.HBONE,
+        address=socket_address(hosts[0], HBONE_PORT),
+        additional_addresses=[
+            listener_pb2.AdditionalAddress(address=socket_address(host, HBONE_PORT)) for host in hosts[1:]
+        ],
+        traffic_direction="INBOUND",
+        per_connection_buffer_limit_bytes=uint32(defaults.BUFFER_LIMIT),
+        filter_chains=[chain],
+        socket_options=sockets.keepalive(),
+    )
+
+
+def table(ways: Mapping[str, Iterable[str]]) -> Any:
+    """The table of the listener: `ways` has the authorities of tunnels by the cluster that they lead into. An
+    authority that ends in `*` stands for all that begin like it."""
+    hosts = [
+        route_components_pb2.VirtualHost(name=cluster, domains=authorities, routes=[_into(cluster), _bad()])
+        for cluster, authorities in ways.items()
+    ]
+    nothing = route_components_pb2.Route(
+        match=_connect(),
+        direct_response=route_components_pb2.DirectResponseAction(
+            status=_NOT_FOUND, body=base_pb2.DataSource(inline_string=_NOT_BOUND)
+        ),
+    )
+    hosts.append(route_components_pb2.VirtualHost(name="*", domains=["*"], routes=[nothing, _bad()]))
+    return route_pb2.RouteConfiguration(
+        name=names.HBONE, virtual_hosts=hosts, validate_clusters=boolean(False)
+    )
+
+
+def _manager() -> Any:
+    manager = _Manager(
+        stat_prefix=names.HBONE,
+        codec_type=_Manager.HTTP2,
+        http2_protocol_options=protocol_pb2.Http2ProtocolOptions(
+            allow_connect=True,
+            max_concurrent_streams=uint32(defaults.CONCURRENT_STREAMS_IN),
+            initial_stream_window_size=uint32(defaults.STREAM_WINDOW),
+            initial_connection_window_size=uint32(defaults.CONNECTION_WINDOW),
+            connection_keepalive=protocol_pb2.KeepaliveSettings(
+                interval=seconds(defaults.PING_INTERVAL), timeout=seconds(defaults.PING_TIMEOUT)
+            ),
+        ),
+        common_http_protocol_options=protocol_pb2.HttpProtocolOptions(idle_timeout=seconds(0)),
+        upgrade_configs=[_Manager.UpgradeConfig(upgrade_type="CONNECT")],
+        stream_idle_timeout=seconds(0),
+        request_timeout=seconds(0),
+        request_headers_timeout=seconds(defaults.HEADERS_TIMEOUT),
+        generate_request_id=boolean(False),
+        server_header_transformation=_Manager.PASS_THROUGH,
+        skip_xff_append=True,
+        use_remote_address=boolean(True),
+        rds=http_connection_manager_pb2.Rds(config_source=from_ads(), route_config_name=names.HBONE),
+        http_filters=[
+            filter_state.http_filter(
+                filter_state.caller(),
+                filter_state.client_address(),
+                filter_state.dialled_address("%REQ(:authority)%"),
+            ),
+            http_filters.router(),
+        ],
+    )
+    return listener_components_pb2.Filter(
+        name="envoy.filters.network.http_connection_manager", typed_config=pack(manager)
+    )
+
+
+def _connect() -> Any:
+    return route_components_pb2.RouteMatch(connect_matcher=route_components_pb2.RouteMatch.ConnectMatcher())
+
+
+def _into(cluster: str) -> Any:
+    return route_components_pb2.Route(
+        match=_connect(),
+        route=route_components_pb2.RouteAction(
+            cluster=cluster,
+            timeout=seconds(0),
+            upgrade_configs=[
+                _UpgradeConfig(upgrade_type="CONNECT", connect_config=_UpgradeConfig.ConnectConfig())
+            ],
+        ),
+    )
+
+
+def _bad() -> Any:
+    return route_components_pb2.Route(
+        match=route_components_pb2.RouteMatch(prefix=""),
+        direct_response=route_components_pb2.DirectResponseAction(status=_BAD_REQUEST),
+    )

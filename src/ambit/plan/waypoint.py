@@ -1,0 +1,194 @@
+"""Everything that the Envoy of one waypoint gets: pure, from the mesh as the control plane knows it.
+
+For each port of a bound service: the authorities of tunnels to it (virtual addresses and host name), the listener
+inside of those tunnels, its table when it speaks HTTP, and the cluster of its endpoints. Backends of tables that are
+no bound services have the cluster only. Endpoints are reached as node proxies reach them: through a tunnel whose
+server is pinned to the workload's identity, or plainly where there is no tunnel. What is not bound is not there.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+
+from ambit.core.address import host_port
+from ambit.core.names import HBONE_PORT
+from ambit.envoy import clusters, http_routes, listeners, names, waypoint_services, waypoint_tunnels
+from ambit.envoy.waypoint_services import Endpoint, PlainEndpoint
+from ambit.model.http import Action, Host
+from ambit.model.proxy import Proxy, ServiceRoutes
+from ambit.model.service import AppProtocol, LoadBalancing, Service
+from ambit.model.view import MeshView
+from ambit.model.workload import TunnelProtocol
+from ambit.plan.destinations import pins
+from ambit.plan.endpoints import Choice, NamedChoice, all_choices
+from ambit.plan.values import (
+    CLUSTER,
+    ENDPOINTS,
+    LISTENER,
+    ROUTES,
+    NodeSettings,
+    PlannedResource,
+    planned,
+)
+
+_HTTP = frozenset({AppProtocol.HTTP11, AppProtocol.HTTP2, AppProtocol.GRPC})
+_HTTP2 = frozenset({AppProtocol.HTTP2, AppProtocol.GRPC})
+_FAMILIES = (4, 6)
+Backend = tuple[str, int]
+"""A service's key and port."""
+
+
+class Bound(msgspec.Struct, frozen=True):
+    """What is bound to a waypoint, and the tables of ports (by `ServiceRoutes.key`) for services that have any."""
+
+    services: tuple[Service, ...] = ()
+    routes: Mapping[str, ServiceRoutes] = {}
+
+
+def resources(
+    proxy: Proxy, bound: Bound, view: MeshView, settings: NodeSettings
+) -> tuple[PlannedResource, ...]:
+    """All resources of the waypoint's Envoy but certificates (`names.server_secret` of its identity) and trust.
+    Whatever else a table names, `depends_on` tells of."""
+    secret = names.server_secret(proxy.identity)
+    ports = dict(_ports(bound))
+    tunnels: set[names.Tunnel] = set()
+    made = [
+        planned(CLUSTER, names.REFUSED, clusters.refused(names.REFUSED, {})),
+        planned(LISTENER, names.CONNECT_ORIGINATE, listeners.own_originate()),
+        planned(LISTENER, names.HBONE, waypoint_tunnels.listener(secret=secret, families=_FAMILIES)),
+        planned(ROUTES, names.HBONE, waypoint_tunnels.table(_ways(bound))),
+    ]
+    for backend in sorted(_backends(bound)):
+        service = view.service(backend[0])
+        if service is None or not _has_port(service, backend[1]):
+            continue
+        endpoints = list(_endpoints(service, backend[1], view, settings))
+        tunnels |= {each for each in map(_tunnel, endpoints) if each is not None}
+        made += _cluster(service, backend[1], endpoints, is_http=backend not in ports or ports[backend])
+    for (key, port), is_http in sorted(ports.items()):
+        made += _inside(key, port, proxy, bound.routes.get(f"{key}:{port}") if is_http else None, is_http)
+    for tunnel in sorted(tunnels, key=lambda each: (each.identity, each.service)):
+        name = names.tunnel(tunnel.identity, tunnel.service)
+        allowed = pins(tunnel.identity, tunnel.service, view, settings)
+        made.append(planned(CLUSTER, name, clusters.own_hbone(name, allowed, secret)))
+    return tuple(made)
+
+
+def depends_on(bound: Bound) -> frozenset[str]:
+    """Keys of the services whose endpoints the waypoint's resources are made of."""
+    return frozenset(service for service, _ in _backends(bound))
+
+
+def is_http(service: Service, port: int, routes: Mapping[str, ServiceRoutes]) -> bool:
+    """Whether requests of this port are read: its protocol says so, or somebody wrote a route for it."""
+    return service.app_protocols.get(port) in _HTTP or f"{service.key}:{port}" in routes
+
+
+def _ports(bound: Bound) -> Iterator[tuple[Backend, bool]]:
+    """Every port of a bound service, and whether it is HTTP."""
+    for service in bound.services:
+        for port in {each.service for each in service.ports}:
+            yield (service.key, port), is_http(service, port, bound.routes)
+
+
+def _has_port(service: Service, port: int) -> bool:
+    return any(each.service == port for each in service.ports)
+
+
+def _ways(bound: Bound) -> dict[str, list[str]]:
+    """Authorities by the cluster they lead into. Of two services with one address the first by key has it, as with
+    node proxies."""
+    ways: dict[str, list[str]] = {}
+    taken: set[str] = set()
+    for service in sorted(bound.services, key=lambda each: (not each.is_kubernetes, each.key)):
+        for port in sorted({each.service for each in service.ports}):
+            hosts = [host_port(each.address, port) for each in service.addresses if each.prefix is None]
+            if not service.hostname.startswith("*"):
+                hosts.append(f"{service.hostname}:{port}")
+            free = [each for each in dict.fromkeys(hosts) if each not in taken]
+            taken.update(free)
+            if free:
+                ways[names.into_service(service.key, port)] = free
+    return ways
+
+
+def _backends(bound: Bound) -> set[Backend]:
+    """Everything that requests or bytes can go to."""
+    found = {backend for backend, _ in _ports(bound)}
+    bound_keys = {service.key for service in bound.services}
+    for routes in bound.routes.values():
+        if routes.service in bound_keys:
+            for action in _actions(routes.hosts):
+                found |= {(each.service, each.port) for each in action.backends}
+                found |= {(each.service, each.port) for each in action.mirrors}
+    return {(service, port) for service, port in found if service}
+
+
+def _actions(hosts: Iterable[Host]) -> Iterator[Action]:
+    return (entry.action for host in hosts for entry in host.entries)
+
+
+def _inside(
+    key: str, port: int, proxy: Proxy, routes: ServiceRoutes | None, is_http: bool
+) -> Iterator[PlannedResource]:
+    name = names.service_cluster(key, port)
+    into = names.into_service(key, port)
+    yield planned(CLUSTER, into, waypoint_services.into(key, port))
+    if not is_http:
+        yield planned(LISTENER, name, waypoint_services.tcp_listener(key, port))
+        return
+    host = key.partition("/")[2]
+    yield planned(LISTENER, name, waypoint_services.http_listener(key, port, default_host=host))
+    hosts = routes.hosts if routes is not None and routes.hosts else http_routes.to_service(key, port)
+    yield planned(ROUTES, name, http_routes.table(name, hosts, port=port, by=proxy.identity.uri))
+
+
+def _cluster(
+    service: Service, port: int, endpoints: Sequence[Endpoint], *, is_http: bool
+) -> Iterator[PlannedResource]:
+    name = names.service_cluster(service.key, port)
+    is_http2 = service.app_protocols.get(port) in _HTTP2
+    if any(isinstance(each, PlainEndpoint) and each.hostname for each in endpoints):
+        message = waypoint_services.cluster_by_names(
+            service.key, port, endpoints, is_http=is_http, is_http2=is_http2
+        )
+        yield planned(CLUSTER, name, message)
+        return
+    cluster = waypoint_services.cluster(service.key, port, is_http=is_http, is_http2=is_http2)
+    yield planned(CLUSTER, name, cluster)
+    yield planned(ENDPOINTS, name, waypoint_services.endpoints_of(service.key, port, endpoints))
+
+
+def _endpoints(service: Service, port: int, view: MeshView, settings: NodeSettings) -> Iterator[Endpoint]:
+    """In whatever place: requests of all callers come here, so nearness to this proxy means nothing."""
+    health = (service.load_balancing or LoadBalancing()).health_policy
+    anywhere = msgspec.structs.replace(service, load_balancing=LoadBalancing(health_policy=health))
+    for choice in all_choices(anywhere, port, _FAMILIES[0], view, settings):
+        if isinstance(choice, NamedChoice):
+            yield PlainEndpoint(
+                choice.port, hostname=choice.workload.hostname, weight=choice.workload.capacity
+            )
+        elif choice.workload.tunnel is TunnelProtocol.HBONE:
+            yield _through_tunnel(choice, service)
+        else:
+            yield PlainEndpoint(choice.port, choice.address, weight=choice.workload.capacity)
+
+
+def _through_tunnel(choice: Choice, service: Service) -> clusters.Endpoint:
+    pinned = service.key if service.subject_alt_names else ""
+    return clusters.Endpoint(
+        listener=names.CONNECT_ORIGINATE,
+        hop=(choice.address, HBONE_PORT),
+        cluster=names.tunnel(choice.workload.identity, pinned),
+        authority=host_port(choice.address, choice.port),
+        weight=choice.workload.capacity,
+    )
+
+
+def _tunnel(endpoint: Endpoint) -> names.Tunnel | None:
+    """The tunnel that an endpoint needs a cluster for."""
+    if not isinstance(endpoint, clusters.Endpoint):
+        return None
+    parsed = names.parse_cluster(endpoint.cluster)
+    return parsed if isinstance(parsed, names.Tunnel) else None

@@ -1,0 +1,196 @@
+"""A waypoint with a real Envoy in front of two versions of a service, and clients on another node."""
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ambit.core.finding import ObjectRef
+from ambit.core.identity import Identity
+from ambit.envoy import names
+from ambit.model.http import Entry, Host
+from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
+from ambit.model.service import AppProtocol, Service, VirtualAddress
+from ambit.model.view import Snapshot
+from ambit.model.workload import GatewayAddress, Port, TunnelProtocol, Workload
+from ambit.plan import node_proxy, waypoint
+from ambit.plan.node_proxy import NodeSettings
+from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, PlannedResource
+from tests.plan.dataplane import network as hosts
+from tests.plan.dataplane.conftest import Mesh, Pod, next_base_id
+from tests.plan.dataplane.served import ServedEnvoy, until
+from tests.plan.waypoint.echo import Answer, Echo, ask
+
+PORT, PLAIN_PORT, TCP_PORT = 80, 81, 82
+"""Of the service: HTTP, HTTP without a tunnel to the endpoint, bytes."""
+TARGET = 8080
+IDENTITY = Identity("cluster.local", "default", "waypoint")
+_ORDER = (SECRET, CLUSTER, ENDPOINTS, LISTENER, ROUTES)
+
+
+def service(name: str, number: int, *, bound: bool = True, **more: object) -> Service:
+    """A service with ports PORT (HTTP) and TCP_PORT."""
+    waypoint_of = GatewayAddress(15008, namespace="default", hostname="waypoint.default.svc.cluster.local")
+    fields: dict[str, object] = {
+        "name": name,
+        "namespace": "default",
+        "hostname": f"{name}.default.svc.cluster.local",
+        "addresses": (VirtualAddress("", ipaddress.ip_address(f"10.96.1.{number}")),),
+        "ports": (Port(PORT, TARGET), Port(TCP_PORT, 9000)),
+        "app_protocols": {PORT: AppProtocol.HTTP11, TCP_PORT: AppProtocol.TCP},
+        "waypoint": waypoint_of if bound else None,
+        "canonical": True,
+    }
+    return Service(**{**fields, **more})  # type: ignore[arg-type]
+
+
+WEB = service("web", 1)
+V1, V2 = service("web-v1", 2, bound=False), service("web-v2", 3, bound=False)
+EMPTY = service("empty", 4)
+OUTSIDE = service("outside", 5)
+WAYPOINT = Service(
+    "waypoint",
+    "default",
+    "waypoint.default.svc.cluster.local",
+    addresses=(VirtualAddress("", ipaddress.ip_address("10.96.1.9")),),
+    ports=(Port(15008, 15008),),
+)
+PROXY = Proxy(
+    "default/waypoint",
+    ProxyKind.WAYPOINT,
+    IDENTITY,
+    WAYPOINT.hostname,
+    ObjectRef("Gateway", "default", "waypoint"),
+)
+
+
+class Waypoint(ServedEnvoy):
+    """The Envoy of a waypoint in a namespace of its own."""
+
+    def __init__(self, directory: Path, mesh: Mesh, host: hosts.Host) -> None:
+        super().__init__(directory, "waypoint", _ORDER)
+        self.mesh = mesh
+        self.host = host
+        self.workload = Workload(
+            uid="Kubernetes//Pod/default/waypoint",
+            name="waypoint",
+            namespace="default",
+            identity=IDENTITY,
+            addresses=host.addresses,
+            services={WAYPOINT.key: (Port(15008, 15008),)},
+            tunnel=TunnelProtocol.NONE,
+        )
+
+    def start(self) -> None:
+        self.sync(waypoint.Bound())
+        bootstrap = node_proxy.bootstrap(
+            NodeSettings(node="waypoint"),
+            xds_socket=f"{self.directory}/xds.sock",
+            logs_socket=f"{self.directory}/logs.sock",
+            admin_socket=f"{self.directory}/admin.sock",
+        )
+        self.begin(bootstrap, next_base_id(), "ip", "netns", "exec", self.host.netns.name)
+
+    def sync(self, bound: waypoint.Bound) -> None:
+        workloads = [*(pod.workload for pod in self.mesh.pods.values()), *self.mesh.others]
+        view = Snapshot(workloads, self.mesh.services)
+        self.give(waypoint.resources(PROXY, bound, view, NodeSettings(node="")))
+
+    def give(self, resources: Iterable[PlannedResource]) -> None:
+        """Exactly these, and the waypoint's certificate; waits until Envoy has taken all of them."""
+        chain, key = self.mesh.certificates(IDENTITY.uri)
+        wanted = [
+            node_proxy.trust_bundle({"cluster.local": self.mesh.authority.root}),
+            node_proxy.secret(names.server_secret(IDENTITY), chain_pem=chain, key_pem=key),
+            *resources,
+        ]
+        with self.lock:
+            self.replace(wanted)
+        until(self.is_settled, "acknowledgements of the waypoint")
+        assert not self.rejections, self.rejections
+
+
+class Scene:
+    """All of it. `route` gives the service `web` a table; `get` asks it from the client."""
+
+    def __init__(self, mesh: Mesh, waypoint: Waypoint) -> None:
+        self.mesh = mesh
+        self.waypoint = waypoint
+        self.client = mesh.pods["client"]
+        self.echoes = {name: Echo(mesh.pods[name], name, TARGET) for name in ("v1", "v2")}
+        plain = mesh.network.host("plain")
+        self.echoes["plain"] = Echo(plain, "plain", TARGET)
+        mesh.pods["v1"].listen(9000)
+        keys = {"v1": [WEB, V1], "v2": [V2]}
+        for name, services in keys.items():
+            pod = mesh.pods[name]
+            ports = {each.key: each.ports for each in services}
+            pod.workload = msgspec.structs.replace(pod.workload, services=ports)
+        outside = Workload(
+            uid="Kubernetes/networking.istio.io/WorkloadEntry/default/plain",
+            name="plain",
+            namespace="default",
+            identity=Identity("cluster.local", "default", "default"),
+            addresses=plain.addresses,
+            services={OUTSIDE.key: OUTSIDE.ports},
+        )
+        mesh.others = [waypoint.workload, outside]
+        mesh.services = [WEB, V1, V2, EMPTY, OUTSIDE, WAYPOINT]
+
+    def bind(self, *routes: ServiceRoutes) -> None:
+        bound = waypoint.Bound((WEB, EMPTY, OUTSIDE), {each.key: each for each in routes})
+        self.waypoint.sync(bound)
+
+    def route(self, *entries: Entry, domains: tuple[str, ...] = ("*",)) -> None:
+        """Requests to `web` are answered by these entries."""
+        self.bind(ServiceRoutes(WEB.key, PORT, (Host(domains, entries),)))
+
+    def get(
+        self,
+        path: str = "/",
+        *,
+        to: Service = WEB,
+        source: Pod | None = None,
+        method: str = "GET",
+        host: str = "web",
+        **headers: str,
+    ) -> Answer:
+        """The answer to one request on a connection of its own; `_` in names of headers stands for `-`."""
+        sock = (source or self.client).connect(to.addresses[0].address, PORT)
+        named = {key.replace("_", "-"): value for key, value in headers.items()}
+        return ask(sock, path, method=method, host=host, headers=named)
+
+
+@pytest.fixture(scope="package")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    directory = tmp_path_factory.mktemp("mesh")
+    with hosts.Network() as network:
+        mesh = Mesh(directory, network)
+        for name in ("node1", "node2"):
+            mesh.node(name)
+        for name, node in (("client", "node1"), ("other", "node1"), ("v1", "node2"), ("v2", "node2")):
+            mesh.pod(name, node, name)
+        proxy = Waypoint(directory, mesh, network.host("wp"))
+        scene = Scene(mesh, proxy)
+        try:
+            mesh.update()
+            for agent in mesh.agents.values():
+                agent.start(next_base_id())
+            proxy.start()
+            yield scene
+        finally:
+            proxy.stop()
+            mesh.close()
+            for echo in scene.echoes.values():
+                echo.close()
+
+
+@pytest.fixture
+def scene(running: Scene) -> Scene:
+    """Nothing but the bound services, without routes."""
+    running.bind()
+    for echo in running.echoes.values():
+        echo.seen.clear()
+    return running

@@ -1,0 +1,68 @@
+"""From a client through a waypoint to the endpoints: what goes on, as whom, and what does not."""
+
+import json
+
+import pytest
+
+from ambit.plan.waypoint import Bound
+from tests.plan import test_waypoint_golden
+from tests.plan.dataplane.network import REFUSED
+from tests.plan.waypoint.conftest import EMPTY, IDENTITY, OUTSIDE, TCP_PORT, V1, WEB, Scene
+from tests.plan.waypoint.echo import connection
+
+pytestmark = [pytest.mark.envoy, pytest.mark.netns]
+
+
+def test_requests_go_to_the_services_own_endpoints(scene: Scene) -> None:
+    answer = scene.get("/a?b=c")
+    assert (answer.status, answer.server) == (200, "v1")
+    assert (answer.echo["path"], answer.echo["headers"]["host"]) == ("/a?b=c", ["web"])
+
+
+def test_backends_learn_who_called(scene: Scene) -> None:
+    """And not from what the caller says of itself."""
+    answer = scene.get(x_forwarded_client_cert="By=nobody;URI=spiffe://cluster.local/ns/other/sa/king")
+    expected = f"By={IDENTITY.uri};URI={scene.client.identity.uri}"
+    assert answer.echo["headers"]["x-forwarded-client-cert"] == [expected]
+
+
+def test_the_pod_is_reached_as_the_waypoint(scene: Scene) -> None:
+    scene.get()
+    assert scene.get().echo["client"] == str(scene.waypoint.host.four)
+
+
+def test_bytes_go_through_where_the_port_is_no_http(scene: Scene) -> None:
+    assert scene.client.ask(WEB.addresses[0].address, TCP_PORT, b"12345").endswith(" 5")
+
+
+def test_an_endpoint_without_a_tunnel_is_reached_plainly(scene: Scene) -> None:
+    assert scene.get(to=OUTSIDE).server == "plain"
+
+
+def test_a_service_without_endpoints_is_unavailable(scene: Scene) -> None:
+    assert scene.get(to=EMPTY).status == 503
+
+
+def test_what_is_not_bound_is_not_carried(scene: Scene) -> None:
+    """The clients' node still believes that it is: the waypoint has the last word."""
+    scene.waypoint.sync(Bound())
+    assert scene.client.ask(WEB.addresses[0].address, TCP_PORT) == REFUSED
+    scene.bind()
+    assert scene.client.ask(WEB.addresses[0].address, TCP_PORT, b"123").endswith(" 3")
+
+
+def test_envoy_accepts_every_kind_of_resource(scene: Scene) -> None:
+    """What the golden files show. (Envoy 1.40 crashes when it *validates* what comes over ADS.)"""
+    scene.waypoint.give(test_waypoint_golden.resources().values())
+
+
+def test_a_connection_is_kept_for_several_requests(scene: Scene) -> None:
+    with connection(scene.client.connect(WEB.addresses[0].address, 80), "web") as client:
+        for number in range(3):
+            client.request("GET", f"/{number}")
+            assert json.loads(client.getresponse().read())["path"] == f"/{number}"
+
+
+def test_services_that_are_not_bound_need_no_waypoint(scene: Scene) -> None:
+    answer = scene.get(to=V1)
+    assert answer.echo["client"] == str(scene.client.four)
