@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from ambit.core.identity import Identity
 from ambit.envoy import names
+from ambit.model.workload import GatewayAddress
 
 PART = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
 PODS = st.builds(names.pod_key, PART, PART, PART)
@@ -37,6 +38,20 @@ def test_tunnels(identity: Identity, service: str) -> None:
     name = names.tunnel(identity, service)
     assert names.parse_cluster(name) == names.Tunnel(identity, service)
     assert names.pod_of(name) is None
+
+
+GATEWAYS = st.builds(
+    GatewayAddress, st.integers(1, 65535), namespace=PART, hostname=st.builds("{}.test".format, PART)
+) | st.builds(GatewayAddress, st.integers(1, 65535), network=st.just("") | PART, address=st.ip_addresses())
+
+
+@given(st.sampled_from([4, 6]), st.builds("{}.svc:80".format, PART), SERVICES, GATEWAYS)
+def test_tunnels_inside_of_tunnels(
+    family: int, authority: str, service: str, gateway: GatewayAddress
+) -> None:
+    asked = names.Inner(family, authority, service, gateway)
+    assert names.parse_cluster(names.inner(asked)) == asked
+    assert names.pod_of(names.inner(asked)) is None
 
 
 @given(IDENTITIES)

@@ -65,6 +65,32 @@ GUARDED = Service(
     ports=(Port(80, 8080),),
     waypoint=GatewayAddress(port=15008, address=ipaddress.ip_address("10.244.2.3")),
 )
+GATEWAY = workload(
+    "gateway",
+    "172.16.9.1",
+    network="east",
+    services={"gateways/east.example.com": (Port(15008, 15008),)},
+)
+EAST = Service(
+    name="east",
+    namespace="gateways",
+    hostname="east.example.com",
+    ports=(Port(15008, 15008),),
+)
+ABROAD = Service(
+    name="abroad",
+    namespace="default",
+    hostname="abroad.default.svc.cluster.local",
+    addresses=(VirtualAddress("", ipaddress.ip_address("10.96.0.23")),),
+    ports=(Port(80, 8080),),
+    subject_alt_names=("spiffe://cluster.local/ns/default/sa/abroad",),
+)
+REMOTE = workload(
+    "remote",
+    network="east",
+    services={ABROAD.key: (Port(80, 8080),)},
+    network_gateway=GatewayAddress(port=15008, namespace="gateways", hostname="east.example.com"),
+)
 EXTERNAL = {"default/db.example.com": (Port(5432, 6432),)}
 OUTSIDE = Service(
     name="database",
@@ -118,8 +144,8 @@ GUARD = workload(
 )
 SETTINGS = NodeSettings(node="node1")
 VIEW = Snapshot(
-    [CLIENT, NEAR, FAR, PLAIN, GUARD, BY_NAME, BY_ADDRESS],
-    [SERVICE, EMPTY, GUARDED, OUTSIDE, RANGE],
+    [CLIENT, NEAR, FAR, PLAIN, GUARD, BY_NAME, BY_ADDRESS, GATEWAY, REMOTE],
+    [SERVICE, EMPTY, GUARDED, OUTSIDE, RANGE, EAST, ABROAD],
     POLICIES,
 )
 PODS = LocalPods(map(pod, (CLIENT, NEAR, GUARD)))
@@ -133,6 +159,7 @@ DESTINATIONS = {
     "no_port": ("10.96.0.20", 81),
     "no_endpoint": ("10.96.0.21", 80),
     "waypoint": ("10.96.0.22", 80),
+    "network": ("10.96.0.23", 80),
     "reserved": ("192.0.2.1", 15008),
     "outside": ("240.240.0.7", 5432),
     "range": ("198.51.100.9", 22),
@@ -153,6 +180,9 @@ def resources() -> dict[str, PlannedResource]:
     found["dns_name"] = node_proxy.destination(name, VIEW, PODS, SETTINGS)
     name = names.tunnel(FAR.identity, SERVICE.key)
     found["hbone_service"] = node_proxy.destination(name, VIEW, PODS, SETTINGS)
+    assert REMOTE.network_gateway is not None
+    through = names.Inner(4, f"{ABROAD.hostname}:80", ABROAD.key, REMOTE.network_gateway)
+    found["net_network"] = node_proxy.destination(names.inner(through), VIEW, PODS, SETTINGS)
     # These differ from the open pod's in names only.
     del found["in_guarded"], found["out_guarded"], found["local_guarded"]
     found["matcher_open"] = found["tunnelled_open"] = found["out_open"]

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ambit.core.address import Address
-from ambit.model.service import BalancingMode, HealthPolicy, LoadBalancing, Scope, Service
+from ambit.model.service import BalancingMode, HealthPolicy, IpFamilies, LoadBalancing, Scope, Service
 from ambit.model.view import Snapshot
-from ambit.model.workload import Locality, Port, Workload, WorkloadStatus
-from ambit.plan.endpoints import Choice, NamedChoice, all_choices, choices, for_client
+from ambit.model.workload import GatewayAddress, Locality, Port, TunnelProtocol, Workload, WorkloadStatus
+from ambit.plan.endpoints import Choice, NamedChoice, RemoteChoice, all_choices, choices, for_client
 from ambit.plan.node_proxy import NodeSettings
 from ambit.plan.values import place_of
 from tests.plan.cases import pod, workload
@@ -77,12 +77,71 @@ def test_the_family_that_was_asked_for(family: int) -> None:
 
 
 def test_one_without_an_address_is_chosen_by_its_name() -> None:
-    named = endpoint("b", addresses=(), hostname="b.test", locality=Locality("r1"))
+    named = endpoint(
+        "b", addresses=(), hostname="b.test", locality=Locality("r1"), tunnel=TunnelProtocol.NONE
+    )
     view = Snapshot([endpoint("a"), named])
     assert [type(each) for each in all_choices(SERVICE, 80, 4, view, SETTINGS)] == [Choice, NamedChoice]
     assert [each.workload.name for each in choices(SERVICE, 80, 4, view, SETTINGS)] == ["a"]
     near = all_choices(balanced(BalancingMode.FAILOVER, Scope.REGION), 80, 4, view, SETTINGS)
     assert near == (NamedChoice(named, 8080),)
+
+
+def test_one_that_wants_a_tunnel_is_not_dialled_by_its_name() -> None:
+    named = endpoint("b", addresses=(), hostname="b.test")
+    assert all_choices(SERVICE, 80, 4, Snapshot([named]), SETTINGS) == ()
+
+
+@pytest.mark.parametrize(
+    ("families", "versions"),
+    [
+        (IpFamilies.AUTOMATIC, [4, 6]),
+        (IpFamilies.DUAL, [4, 6]),
+        (IpFamilies.IPV4_ONLY, [4]),
+        (IpFamilies.IPV6_ONLY, [6]),
+    ],
+)
+def test_only_addresses_of_families_that_the_service_has(families: IpFamilies, versions: list[int]) -> None:
+    service = msgspec.structs.replace(SERVICE, ip_families=families)
+    both = endpoint("a")
+    singles = [endpoint(f"b{each.version}", addresses=(each,)) for each in both.addresses]
+    for family in versions:
+        found = choices(service, 80, family, Snapshot([both, *singles]), SETTINGS)
+        assert found[0].address.version == family
+        assert sorted(each.address.version for each in found[1:]) == versions
+
+
+GATEWAY = GatewayAddress(15008, namespace="gateways", hostname="east.test")
+
+
+def test_other_networks_count_if_they_have_a_gateway() -> None:
+    remote = endpoint("a", network="east", addresses=(), network_gateway=GATEWAY)
+    lost = endpoint("b", network="east")
+    view = Snapshot([remote, lost, endpoint("c")])
+    found = all_choices(SERVICE, 80, 4, view, SETTINGS)
+    assert [type(each) for each in found] == [RemoteChoice, Choice]
+    assert found[0] == RemoteChoice(remote, GATEWAY)
+    here = msgspec.structs.replace(SETTINGS, network="east")
+    assert [each.workload.name for each in all_choices(SERVICE, 80, 4, view, here)] == ["b"]
+
+
+def test_the_own_network_is_preferred_before_everything_and_others_are_sorted_too() -> None:
+    """As ztunnel's: what does not match the network goes on with the other scopes."""
+    service = balanced(BalancingMode.FAILOVER, Scope.NETWORK, Scope.REGION, Scope.ZONE)
+    here = endpoint("a", locality=Locality("r9"))
+    near = endpoint("b", network="east", network_gateway=GATEWAY, locality=Locality("r1", "z1"))
+    away = endpoint("c", network="east", network_gateway=GATEWAY, locality=Locality("r1"))
+
+    def chosen(*workloads: Workload, service: Service = service) -> list[str]:
+        found = all_choices(service, 80, 4, Snapshot(workloads), SETTINGS)
+        return [each.workload.name for each in found]
+
+    assert chosen(here, near, away) == ["a"]
+    assert chosen(near, away) == ["b"]
+    assert chosen(away) == ["c"]
+    strict = balanced(BalancingMode.STRICT, Scope.NETWORK, Scope.REGION)
+    assert chosen(here, near, service=strict) == []
+    assert chosen(endpoint("d", locality=Locality("r1")), near, service=strict) == ["d"]
 
 
 def test_failover_keeps_the_best_rank() -> None:

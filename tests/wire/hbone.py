@@ -5,6 +5,7 @@ refusal as headers that end the stream. What the peer said is kept as it came.
 """
 
 import contextlib
+import select
 import socket
 import ssl
 import tempfile
@@ -128,14 +129,18 @@ class Client:
     def _until(self, stream: int, condition: Callable[[Answer], bool]) -> Answer:
         answer = self.answers[stream]
         while not condition(answer) and answer.reset is None and self.terminated is None:
-            data = self.socket.recv(65536)
-            if not data:
-                self.terminated = -1
-                break
-            for event in self.http.receive_data(data):
-                self._take(event)
-            self.flush()
+            self.hear()
         return answer
+
+    def hear(self) -> None:
+        """Takes what comes next."""
+        data = self.socket.recv(65536)
+        if not data:
+            self.terminated = -1
+            return
+        for event in self.http.receive_data(data):
+            self._take(event)
+        self.flush()
 
     def _take(self, event: object) -> None:
         match event:
@@ -177,15 +182,23 @@ class Request(msgspec.Struct):
 
 class Server:
     """Serves tunnels on 15008 of a host until the block ends. Each says `greeting` first, hears the client out, then
-    says how much that was. With another `status` than 200 nothing is carried."""
+    says how much that was. With another `status` than 200 nothing is carried. With `dial` bytes go to and fro between
+    a tunnel and the connection that it gives."""
 
     def __init__(
-        self, host: Host, made: ssl.SSLContext, *, greeting: bytes = b"", status: str = "200"
+        self,
+        host: Host,
+        made: ssl.SSLContext,
+        *,
+        greeting: bytes = b"",
+        status: str = "200",
+        dial: Callable[["Request"], socket.socket] | None = None,
     ) -> None:
         self.requests: list[Request] = []
         self.connections = 0
         self.status = status
         self.greeting = greeting
+        self.dial = dial
         self._host = host
         self._context = made
         self._names: dict[int, str | None] = {}
@@ -237,17 +250,43 @@ class _Served:
         self._name = name
         self._identity = identity(connection)
         self._requests: dict[int, Request] = {}
+        self._beyond: dict[int, socket.socket] = {}
         self._lock = threading.Lock()
         self._http = H2Connection(H2Configuration(client_side=False, validate_inbound_headers=False))
         _begin(self._http, _SERVER)
         self._flush()
 
     def run(self) -> None:
-        while data := self._socket.recv(65536):
+        try:
+            while self._turn():
+                pass
+        finally:
+            for connection in self._beyond.values():
+                connection.close()
+
+    def _turn(self) -> bool:
+        """Moves what is there; false when the client is gone."""
+        ready, _, _ = select.select([self._socket, *self._beyond.values()], [], [])
+        if self._socket in ready:
+            data = self._socket.recv(65536)
+            if not data:
+                return False
             with self._lock:
                 for event in self._http.receive_data(data):
                     self._take(event)
                 self._flush()
+        with self._lock:
+            for stream, connection in list(self._beyond.items()):
+                if connection in ready:
+                    self._back(stream, connection)
+            self._flush()
+        return True
+
+    def _back(self, stream: int, connection: socket.socket) -> None:
+        data = connection.recv(16384)
+        self._http.send_data(stream, data, end_stream=not data)
+        if not data:
+            self._beyond.pop(stream).close()
 
     def leave(self) -> None:
         with self._lock:
@@ -267,8 +306,14 @@ class _Served:
                 self._asked(event.stream_id, list(_pairs(event.headers)))
             case DataReceived():
                 self._requests[event.stream_id].heard += event.data
+                if event.stream_id in self._beyond:
+                    self._beyond[event.stream_id].sendall(event.data)
                 self._http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-            case StreamEnded():
+            case StreamReset() if event.stream_id in self._beyond:
+                self._beyond.pop(event.stream_id).close()
+            case StreamEnded() if event.stream_id in self._beyond:
+                self._beyond[event.stream_id].shutdown(socket.SHUT_WR)
+            case StreamEnded() if self._server.dial is None:
                 self._ended(event.stream_id)
 
     def _asked(self, stream: int, headers: Headers) -> None:
@@ -282,6 +327,8 @@ class _Served:
             cipher=cipher[0] if cipher else "",
         )
         self._requests[stream] = request
+        if self._server.dial is not None:
+            self._beyond[stream] = self._server.dial(request)
         accepted = self._server.status == "200"
         self._http.send_headers(stream, [(":status", self._server.status)], end_stream=not accepted)
         if accepted and self._server.greeting:
@@ -292,6 +339,30 @@ class _Served:
         if self._server.status == "200":
             said = f" {len(self._requests[stream].heard)}".encode()
             self._http.send_data(stream, said, end_stream=True)
+
+
+def carried(client: Client, stream: int) -> socket.socket:
+    """A connection whose other end is the tunnel `stream` of `client`, which does nothing else from now on."""
+    ours, theirs = socket.socketpair()
+    threading.Thread(target=_carry, args=(client, stream, ours), daemon=True).start()
+    return theirs
+
+
+def _carry(client: Client, stream: int, connection: socket.socket) -> None:
+    answer = client.answers[stream]
+    with connection, contextlib.suppress(OSError):
+        while client.terminated is None and answer.reset is None and not answer.ended:
+            ready, _, _ = select.select([client.socket, connection], [], [])
+            if connection in ready:
+                data = connection.recv(16384)
+                client.send(stream, data, end=not data)
+                if not data:
+                    client.finished(stream)
+            elif client.socket in ready:
+                client.hear()
+            connection.sendall(answer.body)
+            answer.body = b""
+    client.close()
 
 
 def _begin(http: H2Connection, settings: Mapping[int, int]) -> None:

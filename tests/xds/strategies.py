@@ -21,10 +21,12 @@ from ambit.model.policy import (
 )
 from ambit.model.service import Service, VirtualAddress
 from ambit.model.workload import (
+    ApplicationTunnel,
     GatewayAddress,
     Locality,
     NetworkMode,
     Port,
+    TunnelledAs,
     TunnelProtocol,
     Workload,
     WorkloadStatus,
@@ -80,6 +82,9 @@ def workloads(draw):
         locality=draw(st.builds(Locality, texts, texts, texts)),
         network_mode=draw(st.sampled_from(NetworkMode)),
         capacity=draw(st.integers(0, 2**32 - 1)),
+        application_tunnel=draw(
+            st.none() | st.builds(ApplicationTunnel, st.sampled_from(TunnelledAs), port_numbers)
+        ),
     )
 
 
@@ -118,6 +123,7 @@ def services(draw):
         canonical=draw(st.booleans()),
         visibility=draw(st.sampled_from(svc.Visibility)),
         session_affinity=draw(st.booleans()),
+        weighted_waypoints=draw(some(st.builds(svc.WeightedWaypoint, gateways, st.integers(0, 2**32 - 1)))),
     )
 
 

@@ -155,8 +155,25 @@ def tunnelled(
     return cluster
 
 
+def nested(
+    name: str, endpoints: Iterable[Endpoint], server_identities: Iterable[str], tags: Mapping[str, str]
+) -> Any:
+    """Tunnels inside of those that `endpoints` lead into; whoever is at their end must prove one of
+    `server_identities`. Each carries one stream: the gateway between chooses a server for every outer tunnel anew."""
+    cluster = _by_turns(name, map(hop_endpoint, endpoints), tags)
+    cluster.connect_timeout.CopyFrom(seconds(defaults.CONNECT_TIMEOUT))
+    cluster.transport_socket.CopyFrom(hop_socket(tls.client_socket(server_identities)))
+    _http2(cluster, requests=1)
+    return cluster
+
+
 def _tunnel(cluster: Any) -> None:
     """What every cluster of tunnels has."""
+    _http2(cluster)
+
+
+def _http2(cluster: Any, requests: int = 0) -> None:
+    """HTTP/2 as tunnels use it; with `requests` each connection is given up after so many."""
     http2 = protocol_pb2.Http2ProtocolOptions(
         max_concurrent_streams=uint32(defaults.CONCURRENT_STREAMS_OUT),
         initial_stream_window_size=uint32(defaults.DOWNLOAD_STREAM_WINDOW),
@@ -165,10 +182,11 @@ def _tunnel(cluster: Any) -> None:
             interval=seconds(defaults.PING_INTERVAL), timeout=seconds(defaults.PING_TIMEOUT)
         ),
     )
+    common = protocol_pb2.HttpProtocolOptions(idle_timeout=seconds(defaults.TUNNEL_IDLE_TIMEOUT))
+    if requests:
+        common.max_requests_per_connection.CopyFrom(uint32(requests))
     options = http_protocol_options_pb2.HttpProtocolOptions(
-        common_http_protocol_options=protocol_pb2.HttpProtocolOptions(
-            idle_timeout=seconds(defaults.TUNNEL_IDLE_TIMEOUT)
-        ),
+        common_http_protocol_options=common,
         explicit_http_config=http_protocol_options_pb2.HttpProtocolOptions.ExplicitHttpConfig(
             http2_protocol_options=http2
         ),
@@ -180,12 +198,13 @@ def balanced(name: str, endpoints: Iterable[Endpoint], tags: Mapping[str, str]) 
     """One of `endpoints` by turns and weight, each reached in its own way."""
     cluster = _by_turns(name, map(hop_endpoint, endpoints), tags)
     cluster.connect_timeout.CopyFrom(seconds(defaults.LOCAL_CONNECT_TIMEOUT))
-    cluster.transport_socket.CopyFrom(hop_socket())
+    cluster.transport_socket.CopyFrom(hop_socket(plain_socket()))
     return cluster
 
 
-def hop_socket() -> Any:
-    """The transport socket that leads into an internal listener and tells it about the endpoint."""
+def hop_socket(inner: Any) -> Any:
+    """The transport socket that leads into an internal listener and tells it about the endpoint; `inner` is that of
+    what is said there."""
     host = metadata_pb2.MetadataKind(host=metadata_pb2.MetadataKind.Host())
     source = internal_upstream_pb2.InternalUpstreamTransport.MetadataValueSource
     return base_pb2.TransportSocket(
@@ -196,7 +215,7 @@ def hop_socket() -> Any:
                     source(kind=host, name=_ORIGINAL_DST),
                     source(kind=host, name=names.METADATA),
                 ],
-                transport_socket=plain_socket(),
+                transport_socket=inner,
             )
         ),
     )
@@ -218,6 +237,9 @@ def hop_endpoint(endpoint: Endpoint) -> Any:
         {**endpoint.tags, "cluster": endpoint.cluster, "authority": endpoint.authority or hop}
     )
     identity = f"{hop}|{endpoint.authority}" if endpoint.authority else hop
+    if endpoint.listener == names.NETWORK_ORIGINATE:
+        # Several networks can serve one name, and the hop is the same for all.
+        identity = endpoint.cluster
     return endpoint_components_pb2.LbEndpoint(
         endpoint=endpoint_components_pb2.Endpoint(address=internal_address(endpoint.listener, identity)),
         metadata=metadata,

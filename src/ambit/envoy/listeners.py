@@ -1,4 +1,4 @@
-"""Listeners of a node proxy: three in each pod's namespace, and three internal ones that all pods share.
+"""Listeners of a node proxy: three in each pod's namespace, and four internal ones that all pods share.
 
 None of them depends on policies, services or other workloads (those come as clusters, as an extension and as
 the plaintext listener's matcher), so ordinary changes never drain a connection.
@@ -209,6 +209,25 @@ def own_originate() -> Any:
     )
 
 
+def network_originate() -> Any:
+    """Internal: puts each connection into a tunnel that goes through another to a gateway, by way of
+    `connect_originate`."""
+    return _internal_listener(
+        names.NETWORK_ORIGINATE,
+        [_original_destination()],
+        tcp_proxy.on_demand_tunnel(
+            access_log.tunnels(names.LOG_TUNNEL),
+            authority=f"%DYNAMIC_METADATA({names.METADATA}:authority)%",
+            metadata="DYNAMIC_METADATA",
+            trace=filter_state.TRACE,
+            network=f"%DYNAMIC_METADATA({names.METADATA}:{tcp_proxy.NETWORK})%",
+        ),
+        # Meant for the next hop only, which is one further here.
+        filter_state.client_address(),
+        filter_state.trace(filter_state.TRACE),
+    )
+
+
 def direct_originate() -> Any:
     """Internal: goes on without a tunnel, for endpoints on this node and endpoints outside the mesh."""
     return _internal_listener(
@@ -228,9 +247,9 @@ def outside_originate() -> Any:
     )
 
 
-def _internal_listener(name: str, listener_filters: Iterable[Any], proxy: Any) -> Any:
+def _internal_listener(name: str, listener_filters: Iterable[Any], proxy: Any, *passed_on: Any) -> Any:
     choose = filter_state.network_filter(
-        filter_state.cluster(f"%DYNAMIC_METADATA({names.METADATA}:cluster)%")
+        filter_state.cluster(f"%DYNAMIC_METADATA({names.METADATA}:cluster)%"), *passed_on
     )
     return listener_pb2.Listener(
         name=name,

@@ -9,6 +9,7 @@
 | `tun\\|POD\\|ADDRESS:PORT` | on-demand cluster: the endpoints of this destination that are reached through a tunnel |
 | `dns\\|POD\\|NAME:PORT` | on-demand cluster: what this name resolves to, dialled as the pod would |
 | `hbone\\|IDENTITY`, `hbone\\|SERVICE\\|IDENTITY` | on-demand cluster: tunnels to one identity |
+| `net\\|FAMILY\\|HOST:PORT\\|SERVICE\\|GATEWAY` | on-demand cluster: tunnels through a gateway's tunnels |
 | `IDENTITY`, `c\\|IDENTITY` | secrets: a workload's certificate as server, and as client |
 | `svc\\|SERVICE\\|PORT` | at a waypoint: cluster, its endpoints, internal listener and table of a service's port |
 | `into\\|SERVICE\\|PORT` | at a waypoint: cluster that leads into that internal listener |
@@ -25,9 +26,11 @@ import msgspec
 
 from ambit.core.address import Address, host_port, parse_host_port
 from ambit.core.identity import Identity
+from ambit.model.workload import GatewayAddress
 
 ASKED, TUNNELLED, RESOLVED = "dst", "tun", "dns"
 """Forms of a destination's name: the first two by its address, the last by the host name of an endpoint."""
+_INNER, _BY_ADDRESS = "net", "@"
 CONNECT_ORIGINATE = "connect_originate"
 """Internal listener: wraps what it gets into an HBONE tunnel named by the endpoint's metadata."""
 DIRECT_ORIGINATE = "direct_originate"
@@ -35,6 +38,8 @@ DIRECT_ORIGINATE = "direct_originate"
 OUTSIDE_ORIGINATE = "outside_originate"
 """Internal listener: as `direct_originate`, for endpoints of any address family outside of the node: the connection
 is made in the source pod's namespace, from whichever of its addresses fits."""
+NETWORK_ORIGINATE = "network_originate"
+"""Internal listener: as `connect_originate`, for the inner one of two tunnels to another network."""
 REFUSED = "refused"
 LIMITED = "limited"
 """Refuses new destinations of a pod that has too many of them."""
@@ -89,6 +94,16 @@ class Tunnel(msgspec.Struct, frozen=True):
 
     identity: Identity
     service: str = ""
+
+
+class Inner(msgspec.Struct, frozen=True):
+    """A tunnel for `authority` (a service's host name and port) through the gateway of another network, whose server
+    must have one of the `subject_alt_names` of `service`. `family` is preferred among the gateway's addresses."""
+
+    family: int
+    authority: str
+    service: str
+    gateway: GatewayAddress
 
 
 def pod_key(namespace: str, name: str, sandbox: str) -> str:
@@ -158,6 +173,14 @@ def into_service(service: str, port: int) -> str:
     return f"into|{service}|{port}"
 
 
+def inner(asked: Inner) -> str:
+    gateway = asked.gateway
+    where = f"{gateway.namespace}/{gateway.hostname}:{gateway.port}"
+    if gateway.address is not None:
+        where = f"{_BY_ADDRESS}{gateway.network}/{host_port(gateway.address, gateway.port)}"
+    return f"{_INNER}|{asked.family}|{asked.authority}|{asked.service}|{where}"
+
+
 def server_secret(identity: Identity) -> str:
     return identity.uri
 
@@ -171,9 +194,11 @@ def trace_prefix(pod: str) -> str:
     return hashlib.blake2b(pod.encode(), digest_size=8).hexdigest()[:_TRACE_DIGITS]
 
 
-def parse_cluster(name: str) -> Destination | Resolved | Tunnel:
+def parse_cluster(name: str) -> Destination | Resolved | Tunnel | Inner:
     """What an on-demand cluster's name asks for. Raises ValueError for any other name."""
     kind, _, rest = name.partition("|")
+    if kind == _INNER:
+        return _parse_inner(rest)
     first, separator, last = rest.rpartition("|")
     form, generation = _kind(kind)
     if form == RESOLVED and separator:
@@ -185,6 +210,18 @@ def parse_cluster(name: str) -> Destination | Resolved | Tunnel:
     if kind == "hbone":
         return Tunnel(Identity.parse(last), first)
     raise ValueError(f"{name!r} is not the name of an on-demand cluster")
+
+
+def _parse_inner(rest: str) -> Inner:
+    family, authority, service, where = rest.split("|")
+    if where.startswith(_BY_ADDRESS):
+        network, _, place = where.removeprefix(_BY_ADDRESS).rpartition("/")
+        address, port = parse_host_port(place)
+        return Inner(int(family), authority, service, GatewayAddress(port, network=network, address=address))
+    namespaced, _, digits = where.rpartition(":")
+    namespace, _, hostname = namespaced.partition("/")
+    gateway = GatewayAddress(int(digits), namespace=namespace, hostname=hostname)
+    return Inner(int(family), authority, service, gateway)
 
 
 def parse_secret(name: str) -> Identity:

@@ -14,8 +14,8 @@ CHOSEN_ENDPOINT = "%UPSTREAM_HOST_NAMES_ATTEMPTED%"
 """Host name of the endpoint that was chosen: when the tunnel's request is made, only the list of attempts has it
 (there is one), other formats about the endpoint are still empty."""
 
-BAGGAGE, HOST = "baggage", "forwarded_host"
-"""Keys of METADATA: the value of `baggage`, the end of `forwarded` (`;host=NAME` or nothing)."""
+BAGGAGE, HOST, NETWORK = "baggage", "forwarded_host", "network"
+"""Keys of METADATA: the value of `baggage`, the end of `forwarded` (`;host=NAME` or nothing), the client's network."""
 
 _SPAN = "0000001"
 """The rest of a span's id, which must not be zero."""
@@ -36,13 +36,15 @@ def on_demand(log: Any, attempts: int = 1) -> Any:
     return _filter(proxy)
 
 
-def on_demand_tunnel(logs: Iterable[Any], *, authority: str, metadata: str, trace: str) -> Any:
+def on_demand_tunnel(
+    logs: Iterable[Any], *, authority: str, metadata: str, trace: str, network: str = ""
+) -> Any:
     """As `on_demand`, in an HTTP/2 CONNECT stream for `authority`, with 32 digits of `trace` (access-log formats).
-    `metadata` is the format's word for where BAGGAGE and HOST are."""
+    `metadata` is the format's word for where BAGGAGE and HOST are. `network` (a format) is told as the client's."""
     proxy = _proxy(names.REFUSED, *logs)
     proxy.on_demand.CopyFrom(_on_demand())
     proxy.tunneling_config.hostname = authority
-    proxy.tunneling_config.headers_to_add.extend(_request_headers(metadata, trace))
+    proxy.tunneling_config.headers_to_add.extend(_request_headers(metadata, trace, network))
     return _filter(proxy)
 
 
@@ -59,7 +61,7 @@ def trace(pod: str) -> str:
     return f"{names.trace_prefix(pod)}%START_TIME(%s%9f)%"
 
 
-def _request_headers(metadata: str, trace: str) -> Iterable[Any]:
+def _request_headers(metadata: str, trace: str, network: str) -> Iterable[Any]:
     """Those of ztunnel (`outbound.rs`)."""
     baggage, host = (f"%{metadata}({names.METADATA}:{key})%" for key in (BAGGAGE, HOST))
     headers = {
@@ -67,6 +69,8 @@ def _request_headers(metadata: str, trace: str) -> Iterable[Any]:
         "baggage": baggage,
         "traceparent": f"00-{trace}-%START_TIME(%9f)%{_SPAN}-00",
     }
+    if network:
+        headers["x-forwarded-network"] = network
     for key, value in headers.items():
         yield base_pb2.HeaderValueOption(header=base_pb2.HeaderValue(key=key, value=value))
 

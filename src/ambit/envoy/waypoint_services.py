@@ -46,7 +46,7 @@ def into(service: str, port: int) -> Any:
     cluster.load_assignment.CopyFrom(
         _assignment(cluster.name, [endpoint_components_pb2.LbEndpoint(endpoint=inside)])
     )
-    cluster.transport_socket.CopyFrom(clusters.hop_socket())
+    cluster.transport_socket.CopyFrom(clusters.hop_socket(clusters.plain_socket()))
     _without_limits(cluster)
     return cluster
 
@@ -116,9 +116,9 @@ def _cluster(service: str, port: int, kind: int) -> Any:
     made.connect_timeout.CopyFrom(seconds(defaults.CONNECT_TIMEOUT))
     made.lb_policy = cluster_pb2.Cluster.LEAST_REQUEST
     made.common_lb_config.healthy_panic_threshold.CopyFrom(percent_pb2.Percent(value=0))
-    made.transport_socket_matches.add(name=_TUNNELLED, transport_socket=clusters.hop_socket()).match.update(
-        {_TUNNELLED: True}
-    )
+    made.transport_socket_matches.add(
+        name=_TUNNELLED, transport_socket=clusters.hop_socket(clusters.plain_socket())
+    ).match.update({_TUNNELLED: True})
     made.transport_socket_matches.add(name="plain", transport_socket=clusters.plain_socket()).match.update({})
     clusters.keep_alive(made)
     _without_limits(made)

@@ -60,6 +60,13 @@ class LoadBalancing(msgspec.Struct, frozen=True):
     health_policy: HealthPolicy = HealthPolicy.ONLY_HEALTHY
 
 
+class WeightedWaypoint(msgspec.Struct, frozen=True):
+    """One of several waypoints of a service and its part of the connections."""
+
+    gateway: GatewayAddress
+    weight: int
+
+
 class VirtualAddress(msgspec.Struct, frozen=True, order=True):
     """One virtual address of a service; `prefix` is given when it is a CIDR rather than a host."""
 
@@ -85,6 +92,7 @@ class Service(msgspec.Struct, frozen=True):
     canonical: bool = False
     visibility: Visibility = Visibility.PUBLIC
     session_affinity: bool = False
+    weighted_waypoints: tuple[WeightedWaypoint, ...] = ()
 
     @property
     def key(self) -> str:
@@ -97,10 +105,23 @@ class Service(msgspec.Struct, frozen=True):
         return self.canonical and self.hostname.startswith(f"{self.name}.{self.namespace}.svc.")
 
     @property
+    def has_waypoint(self) -> bool:
+        """Whether connections must go through one of `waypoints`, of which there may be none that can be used."""
+        return self.waypoint is not None or bool(self.weighted_waypoints)
+
+    @property
+    def waypoints(self) -> tuple[WeightedWaypoint, ...]:
+        """The waypoints that connections go through, each with its part. `waypoint` counts when no other has one
+        (ztunnel `state.rs::sample_weighted_waypoint`)."""
+        weighted = tuple(each for each in self.weighted_waypoints if each.weight)
+        alone = (WeightedWaypoint(self.waypoint, 1),) if self.waypoint is not None else ()
+        return weighted or alone
+
+    @property
     def lets_pass(self) -> bool:
         """Whether connections go on to the address that was dialled."""
         balancing = self.load_balancing
-        return balancing is not None and balancing.mode is BalancingMode.PASSTHROUGH and self.waypoint is None
+        return balancing is not None and balancing.mode is BalancingMode.PASSTHROUGH and not self.has_waypoint
 
     def is_visible_to(self, namespace: str) -> bool:
         """Whether clients there get to know of it. For others it does not exist."""

@@ -33,6 +33,13 @@ class NetworkMode(IntEnum):
     HOST_NETWORK = 1
 
 
+class TunnelledAs(IntEnum):
+    """What an application behind a tunnel is told of it: nothing, or the PROXY protocol in front of the bytes."""
+
+    NONE = 0
+    PROXY = 1
+
+
 class Port(msgspec.Struct, frozen=True, order=True):
     """Service port to the port on this endpoint; `target` 0 means a named port that is unknown here."""
 
@@ -48,6 +55,14 @@ class GatewayAddress(msgspec.Struct, frozen=True):
     hostname: str = ""
     network: str = ""
     address: Address | None = None
+
+
+class ApplicationTunnel(msgspec.Struct, frozen=True):
+    """How what arrives through tunnels is handed to the application, a waypoint behind a node proxy. `port`: which of
+    its ports takes it all; 0 the one that was asked for."""
+
+    protocol: TunnelledAs = TunnelledAs.NONE
+    port: int = 0
 
 
 class Locality(msgspec.Struct, frozen=True):
@@ -84,6 +99,7 @@ class Workload(msgspec.Struct, frozen=True):
     locality: Locality = Locality()
     network_mode: NetworkMode = NetworkMode.STANDARD
     capacity: int = 1
+    application_tunnel: ApplicationTunnel | None = None
 
     @property
     def key(self) -> str:

@@ -1,7 +1,8 @@
 """Answers to the question "where does this pod's connection to this destination go", one cluster each.
 
 Order (ztunnel `outbound.rs::build_request`, but pods first): reserved ports are refused; a service's address goes to
-its waypoint or to its endpoints; a workload's address to its waypoint or to itself; an address in a service's range as
+its waypoints or to its endpoints (theirs are for who asks for their own address); a workload's address to its waypoint
+or to itself; an address in a service's range as
 the service's; anything else passes through untouched. To one workload there are three ways: inside the node
 (policy decided here, because source and destination are in the question), through an HBONE tunnel whose server is
 pinned to the workload's identity, or plainly. An answer is never "no such cluster": what must not go on is an empty
@@ -14,20 +15,25 @@ spared it once the destination is known: the outbound listener sends their share
 tunnelled form of the same destination, which has these endpoints only.
 """
 
-from collections.abc import Iterable
-
 import msgspec
 
 from ambit.core.address import Address, host_port
-from ambit.core.identity import Identity
 from ambit.core.names import HBONE_PORT, RESERVED_PORTS
 from ambit.envoy import access_log, clusters, names
 from ambit.envoy.words import AnyMessage
-from ambit.model.service import BalancingMode, LoadBalancing, Service
+from ambit.model.service import BalancingMode, LoadBalancing, Service, WeightedWaypoint
 from ambit.model.view import MeshView, holder
 from ambit.model.workload import GatewayAddress, TunnelProtocol, Workload
-from ambit.plan import announcement
-from ambit.plan.endpoints import Choice, NamedChoice, all_choices, choices, for_client, preferred_address
+from ambit.plan import announcement, gateways, networks, pins
+from ambit.plan.endpoints import (
+    AnyChoice,
+    Choice,
+    NamedChoice,
+    RemoteChoice,
+    all_choices,
+    for_client,
+    preferred_address,
+)
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings, is_of, place_of, workload_of
 from ambit.policy.decide import (
     NO_ALLOW_MATCHED,
@@ -58,13 +64,20 @@ class Balanced(msgspec.Struct, frozen=True):
         """All endpoints; those reached through a tunnel say this in its request."""
         return tuple(
             msgspec.structs.replace(each, tags={**each.tags, **tags})
-            if each.listener == names.CONNECT_ORIGINATE
+            if each.listener in {names.CONNECT_ORIGINATE, names.NETWORK_ORIGINATE}
             else each
             for each in self.endpoints
         )
 
 
-TUNNEL, SAME_NODE, DIRECT, REFUSED = "tunnel", "same-node", "direct", "refused"
+class _Way(msgspec.Struct, frozen=True):
+    """To one workload of a service."""
+
+    workload: Workload
+    endpoint: clusters.Endpoint
+
+
+TUNNEL, SAME_NODE, DIRECT, REFUSED = networks.TUNNEL, "same-node", "direct", "refused"
 """Values of the access log's `route` tag."""
 
 
@@ -78,7 +91,9 @@ def answer(
     except ValueError:
         return _refused(name, "no such destination")
     if isinstance(asked, names.Tunnel):
-        return clusters.hbone(name, pins(asked.identity, asked.service, view, settings))
+        return clusters.hbone(name, pins.of_tunnel(asked.identity, asked.service, view, settings))
+    if isinstance(asked, names.Inner):
+        return networks.inner(name, asked, view, settings)
     if isinstance(asked, names.Resolved):
         return _resolved(name, asked, pods)
     found = _find(name, asked, view, pods, settings)
@@ -96,7 +111,7 @@ def answer(
             name,
             chosen,
             {
-                pin: pins(tunnel.identity, tunnel.service, view, settings)
+                pin: pins.of_tunnel(tunnel.identity, tunnel.service, view, settings)
                 for pin, tunnel in tunnels.items()
                 if isinstance(tunnel, names.Tunnel)
             },
@@ -153,8 +168,8 @@ def _service(
     settings: NodeSettings,
 ) -> AnyMessage:
     tags = {access_log.SERVICE: service.key}
-    if service.waypoint is not None:
-        return _waypoint(name, asked, service.waypoint, tags, view, settings)
+    if service.has_waypoint:
+        return _waypoint(name, asked, service.waypoints, service, tags, view, settings)
     balancing = service.load_balancing or LoadBalancing()
     if not any(port.service == asked.port for port in service.ports):
         if balancing.mode == BalancingMode.PASSTHROUGH:
@@ -162,19 +177,12 @@ def _service(
         return _refused(name, f"service {service.key} has no port {asked.port}", tags)
     family = asked.address.version
     place = place_of(source, view, settings) if balancing.routing_preference else settings
-    found = [
-        choice
+    found = (
+        (choice.workload, _endpoint(source, asked, choice, service, view, pods, settings))
         for choice in all_choices(service, asked.port, family, view, place)
-        if isinstance(choice, NamedChoice)
-        or _is_tunnelled(choice.workload, settings)
-        or _is_dialled(choice, source, family, view, pods, settings)
-    ]
-    endpoints = [
-        _named_endpoint(source, asked, choice)
-        if isinstance(choice, NamedChoice)
-        else _endpoint(source, asked, choice, service, view, pods, settings)
-        for choice in for_client(service, source.addresses, found)
-    ]
+    )
+    ways = [_Way(workload, endpoint) for workload, endpoint in found if endpoint is not None]
+    endpoints = [each.endpoint for each in for_client(service, source.addresses, ways)]
     if endpoints:
         return Balanced(tuple(endpoints), tags)
     if balancing.mode == BalancingMode.PASSTHROUGH:
@@ -193,9 +201,10 @@ def _workload(
 ) -> AnyMessage:
     tags = {access_log.WORKLOAD: workload.uid, access_log.IDENTITY: workload.identity.uri}
     if workload.waypoint is not None and not _is_waypoint(source, workload.waypoint, view, settings):
-        return _waypoint(name, asked, workload.waypoint, tags, view, settings)
+        bound = (WeightedWaypoint(workload.waypoint, 1),)
+        return _waypoint(name, asked, bound, None, tags, view, settings)
     local = pods.by_address(asked.address)
-    if local is not None and not settings.same_node_tls:
+    if local is not None and not settings.same_node_tls and workload.application_tunnel is None:
         return _same_node(name, source, asked, workload, local, tags, view, settings)
     if workload.tunnel == TunnelProtocol.HBONE:
         choice = Choice(workload, asked.address, asked.port)
@@ -270,52 +279,62 @@ def rule_name(decision: Decision) -> str:
 def _waypoint(
     name: str,
     asked: names.Destination,
-    gateway: GatewayAddress,
+    waypoints: tuple[WeightedWaypoint, ...],
+    service: Service | None,
     tags: dict[str, str],
     view: MeshView,
     settings: NodeSettings,
-) -> AnyMessage:
-    found = _waypoint_choices(gateway, asked.address.version, view, settings)
-    service = f"{gateway.namespace}/{gateway.hostname}" if gateway.hostname else ""
-    authority = host_port(asked.address, asked.port)
+) -> "Balanced | AnyMessage":
+    """To one of the waypoints of what was asked for (`service`, or a workload when None): a tunnel for the address
+    as it was dialled. Without any that can be used the connection is refused, it never goes on without."""
+    found = gateways.parts(waypoints, asked.address.version, view, settings)
     endpoints = [
-        clusters.Endpoint(
+        each
+        for stand, weight in found
+        if (each := _waypoint_endpoint(asked, service, stand, weight, view, settings)) is not None
+    ]
+    if endpoints:
+        return Balanced(tuple(endpoints), tags)
+    called = ", ".join(_called(each.gateway) for each in waypoints)
+    return _refused(name, f"waypoint {called or 'without a place'} is not ready", tags)
+
+
+def _waypoint_endpoint(
+    asked: names.Destination,
+    service: Service | None,
+    stand: gateways.Stand,
+    weight: int,
+    view: MeshView,
+    settings: NodeSettings,
+) -> clusters.Endpoint | None:
+    choice = stand.choice
+    if isinstance(choice, Choice):
+        return clusters.Endpoint(
             listener=names.CONNECT_ORIGINATE,
             hop=(choice.address, choice.port),
-            cluster=names.tunnel(choice.workload.identity, _pinned_service(service, view)),
-            authority=authority,
-            weight=choice.workload.capacity,
+            cluster=names.tunnel(choice.workload.identity, pins.with_names(stand.service, view)),
+            authority=host_port(asked.address, asked.port),
+            weight=weight,
             tags=_tags(choice, TUNNEL),
         )
-        for choice in found
-    ]
-    if not endpoints:
-        return _refused(name, f"waypoint {service or gateway.address} is not ready", tags)
-    return Balanced(tuple(endpoints), tags)
+    if service is None:
+        return None
+    waypoint = view.service(stand.service)
+    return networks.endpoint((asked.address, asked.port), service, choice, waypoint, settings, weight)
 
 
-def _waypoint_choices(
-    gateway: GatewayAddress, family: int, view: MeshView, settings: NodeSettings
-) -> tuple[Choice, ...]:
-    if gateway.hostname:
-        service = view.service(f"{gateway.namespace}/{gateway.hostname}")
-        return choices(service, gateway.port, family, view, settings) if service else ()
-    if gateway.address is None:
-        return ()
-    service = view.service_by_address(gateway.network, gateway.address)
-    if service is not None:
-        return choices(service, gateway.port, family, view, settings)
-    workload = view.workload_by_address(gateway.network, gateway.address)
-    return (Choice(workload, gateway.address, gateway.port),) if workload else ()
+def _called(gateway: GatewayAddress) -> str:
+    return f"{gateway.namespace}/{gateway.hostname}" if gateway.hostname else str(gateway.address)
 
 
 def _is_waypoint(source: LocalPod, gateway: GatewayAddress, view: MeshView, settings: NodeSettings) -> bool:
     """Whether the caller is itself one of the gateway's workloads."""
     return any(
-        settings.trust_domains.are_same(choice.workload.identity, source.identity)
-        and choice.address in source.addresses
+        isinstance(stand.choice, Choice)
+        and settings.trust_domains.are_same(stand.choice.workload.identity, source.identity)
+        and stand.choice.address in source.addresses
         for version in (4, 6)
-        for choice in _waypoint_choices(gateway, version, view, settings)
+        for stand in gateways.waypoint(gateway, version, view, settings)
     )
 
 
@@ -366,16 +385,38 @@ def _resolved(name: str, asked: names.Resolved, pods: LocalPods) -> AnyMessage:
 def _endpoint(
     source: LocalPod,
     asked: names.Destination,
-    choice: Choice,
+    choice: AnyChoice,
     service: Service,
+    view: MeshView,
+    pods: LocalPods,
+    settings: NodeSettings,
+) -> clusters.Endpoint | None:
+    """The way to one endpoint of a service; None when there is none for this connection."""
+    if isinstance(choice, NamedChoice):
+        return _named_endpoint(source, asked, choice)
+    if isinstance(choice, RemoteChoice):
+        place = (asked.address, asked.port)
+        return networks.endpoint(place, service, choice, service, settings, choice.workload.capacity)
+    if _is_tunnelled(choice.workload, settings):
+        return _tunnel(choice, names.tunnel(choice.workload.identity, pins.with_names(service.key, view)))
+    if _is_dialled(choice, source, asked.address.version, view, pods, settings):
+        return _dialled_endpoint(source, asked, choice, view, pods, settings)
+    return None
+
+
+def _dialled_endpoint(
+    source: LocalPod,
+    asked: names.Destination,
+    choice: Choice,
     view: MeshView,
     pods: LocalPods,
     settings: NodeSettings,
 ) -> clusters.Endpoint:
     workload = choice.workload
-    if _is_tunnelled(workload, settings):
-        pinned = service.key if service.subject_alt_names else ""
-        return _tunnel(choice, names.tunnel(workload.identity, pinned))
+    cluster = names.destination(source.key, choice.address, choice.port, asked.generation)
+    if workload.waypoint is not None:
+        # Asked for by its own address it would be reached through the waypoint.
+        cluster = names.PASSTHROUGH
     local = pods.by_address(choice.address)
     # The pod's own answer decides; the tags say so here because this connection's log cannot see it.
     same_node = _same_node_tags(source, choice, local, view, settings) if local is not None else {}
@@ -384,7 +425,7 @@ def _endpoint(
         if choice.address.version == asked.address.version
         else names.OUTSIDE_ORIGINATE,
         hop=(choice.address, choice.port),
-        cluster=names.destination(source.key, choice.address, choice.port, asked.generation),
+        cluster=cluster,
         weight=workload.capacity,
         tags={**_tags(choice, DIRECT), **same_node},
     )
@@ -411,26 +452,11 @@ def _tags(choice: Choice, route: str) -> dict[str, str]:
 
 
 def _is_tunnelled(workload: Workload, settings: NodeSettings) -> bool:
-    """Endpoints on this node go on to their own address, which decides between same node and plain."""
-    elsewhere = workload.node != settings.node or settings.same_node_tls
-    return workload.tunnel == TunnelProtocol.HBONE and elsewhere and workload.waypoint is None
-
-
-def pins(identity: Identity, service: str, view: MeshView, settings: NodeSettings) -> list[str]:
-    """Whom the server of a tunnel (`names.tunnel`) may prove to be."""
-    known = view.service(service) if service else None
-    own = (each.uri for each in settings.trust_domains.forms(identity))
-    return sorted({*own, *(_spiffe(known.subject_alt_names) if known else ())})
-
-
-def _pinned_service(service: str, view: MeshView) -> str:
-    known = view.service(service) if service else None
-    return service if known is not None and known.subject_alt_names else ""
-
-
-def _spiffe(names_: Iterable[str]) -> Iterable[str]:
-    """Only SPIFFE identities count; DNS names are never compared (ztunnel)."""
-    return (each for each in names_ if each.startswith("spiffe://"))
+    """Endpoints on this node go on to their own address, which decides between same node and plain; but not those whose
+    address has a waypoint, which is not for who asked for a service, nor those that are told of the tunnel."""
+    is_special = workload.waypoint is not None or workload.application_tunnel is not None
+    elsewhere = workload.node != settings.node or settings.same_node_tls or is_special
+    return workload.tunnel == TunnelProtocol.HBONE and elsewhere
 
 
 def _refused(name: str, reason: str, tags: dict[str, str] | None = None) -> AnyMessage:

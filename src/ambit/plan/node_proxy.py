@@ -78,6 +78,7 @@ def shared_resources() -> tuple[PlannedResource, ...]:
             clusters.passthrough(names.PASSTHROUGH, {access_log.ROUTE: destinations.DIRECT}),
         ),
         planned(LISTENER, names.CONNECT_ORIGINATE, listeners.connect_originate()),
+        planned(LISTENER, names.NETWORK_ORIGINATE, listeners.network_originate()),
         planned(LISTENER, names.DIRECT_ORIGINATE, listeners.direct_originate()),
         planned(LISTENER, names.OUTSIDE_ORIGINATE, listeners.outside_originate()),
     )

@@ -19,8 +19,8 @@ from ambit.model.proxy import Proxy, ServiceRoutes
 from ambit.model.service import AppProtocol, LoadBalancing, Service
 from ambit.model.view import MeshView
 from ambit.model.workload import TunnelProtocol
-from ambit.plan.destinations import pins
-from ambit.plan.endpoints import Choice, NamedChoice, all_choices
+from ambit.plan import pins
+from ambit.plan.endpoints import Choice, NamedChoice, RemoteChoice, all_choices
 from ambit.plan.values import (
     CLUSTER,
     ENDPOINTS,
@@ -70,7 +70,7 @@ def resources(
         made += _inside(key, port, proxy, bound.routes.get(f"{key}:{port}") if is_http else None, is_http)
     for tunnel in sorted(tunnels, key=lambda each: (each.identity, each.service)):
         name = names.tunnel(tunnel.identity, tunnel.service)
-        allowed = pins(tunnel.identity, tunnel.service, view, settings)
+        allowed = pins.of_tunnel(tunnel.identity, tunnel.service, view, settings)
         made.append(planned(CLUSTER, name, clusters.own_hbone(name, allowed, secret)))
     return tuple(made)
 
@@ -165,6 +165,8 @@ def _endpoints(service: Service, port: int, view: MeshView, settings: NodeSettin
     health = (service.load_balancing or LoadBalancing()).health_policy
     anywhere = msgspec.structs.replace(service, load_balancing=LoadBalancing(health_policy=health))
     for choice in all_choices(anywhere, port, _FAMILIES[0], view, settings):
+        if isinstance(choice, RemoteChoice):
+            continue
         if isinstance(choice, NamedChoice):
             yield PlainEndpoint(
                 choice.port, hostname=choice.workload.hostname, weight=choice.workload.capacity

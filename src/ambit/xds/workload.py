@@ -18,12 +18,15 @@ from ambit.model.service import (
     Service,
     VirtualAddress,
     Visibility,
+    WeightedWaypoint,
 )
 from ambit.model.workload import (
+    ApplicationTunnel,
     GatewayAddress,
     Locality,
     NetworkMode,
     Port,
+    TunnelledAs,
     TunnelProtocol,
     Workload,
     WorkloadStatus,
@@ -66,6 +69,10 @@ def encode_workload(workload: Workload) -> bytes:
         encoded.locality.region = workload.locality.region
         encoded.locality.zone = workload.locality.zone
         encoded.locality.subzone = workload.locality.subzone
+    if workload.application_tunnel is not None:
+        encoded.application_tunnel.SetInParent()
+        encoded.application_tunnel.protocol = fields.number(workload.application_tunnel.protocol)
+        encoded.application_tunnel.port = workload.application_tunnel.port
     if workload.capacity != 1:
         encoded.capacity.value = workload.capacity
     return pb.Address(workload=encoded).SerializeToString(deterministic=True)
@@ -84,6 +91,10 @@ def encode_service(service: Service) -> bytes:
         ip_families=fields.number(service.ip_families),
         canonical=service.canonical,
         visibility=fields.number(service.visibility),
+        weighted_waypoints=[
+            pb.WeightedWaypoint(destination=_gateway(each.gateway), weight=each.weight)
+            for each in service.weighted_waypoints
+        ],
     )
     balancing = service.load_balancing
     if balancing is not None:
@@ -146,6 +157,11 @@ def _read_workload(workload: pb.Workload) -> Workload:
         locality=Locality(workload.locality.region, workload.locality.zone, workload.locality.subzone),
         network_mode=fields.enum(NetworkMode, workload.network_mode, "network_mode"),
         capacity=workload.capacity.value if workload.HasField("capacity") else 1,
+        application_tunnel=(
+            _read_application_tunnel(workload.application_tunnel)
+            if workload.HasField("application_tunnel")
+            else None
+        ),
     )
 
 
@@ -173,6 +189,10 @@ def _read_service(service: pb.Service) -> Service:
             Visibility.NAMESPACE if service.visibility == pb.Service.NAMESPACE else Visibility.PUBLIC
         ),
         session_affinity=_has_affinity(service),
+        weighted_waypoints=tuple(
+            WeightedWaypoint(_read_gateway(each.destination, "weighted_waypoints"), each.weight)
+            for each in service.weighted_waypoints
+        ),
     )
 
 
@@ -182,6 +202,14 @@ def _has_affinity(service: pb.Service) -> bool:
     return any(
         each.name == _AFFINITY and each.config.Unpack(value) and value.value == _BY_CLIENT
         for each in service.extensions
+    )
+
+
+def _read_application_tunnel(tunnel: pb.ApplicationTunnel) -> ApplicationTunnel:
+    where = "application_tunnel"
+    return ApplicationTunnel(
+        fields.enum(TunnelledAs, tunnel.protocol, f"{where}.protocol"),
+        fields.port(tunnel.port, f"{where}.port"),
     )
 
 

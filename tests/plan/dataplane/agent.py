@@ -97,7 +97,7 @@ class Agent(ServedEnvoy):
 
     def _asked_clusters(self) -> list[str]:
         known = self.store.resources(CLUSTER)
-        kinds = ("dst|", "tun|", "hbone|")
+        kinds = ("dst|", "tun|", "hbone|", "net|")
         return [name for name in known if name.startswith(kinds) and name not in self._forgotten]
 
     def _answer(self, name: str) -> PlannedResource:

@@ -18,6 +18,7 @@ from ambit.core.identity import Identity
 from ambit.model.policy import Authorization, Exact, Match, Prefix, Presence, StringMatch, Suffix
 from ambit.model.service import BalancingMode, IpFamilies, Service, VirtualAddress
 from ambit.model.workload import (
+    ApplicationTunnel,
     GatewayAddress,
     NetworkMode,
     Port,
@@ -86,6 +87,7 @@ def workload(value: Workload) -> dict[str, Any]:
             "capacity": value.capacity,
             "waypoint": _gateway(value.waypoint),
             "networkGateway": _gateway(value.network_gateway),
+            "applicationTunnel": _application_tunnel(value.application_tunnel),
         },
         keep={"network", "workloadIps", "capacity"},
     )
@@ -114,9 +116,16 @@ def service(value: Service, endpoints: Iterable[Workload]) -> dict[str, Any]:
             "sessionAffinity": "ClientIP" if value.session_affinity else None,
             "ipFamilies": _FAMILIES.get(value.ip_families),
             "canonical": value.canonical,
+            "weightedWaypoints": [
+                {**(_gateway(each.gateway) or {}), "weight": each.weight} for each in value.weighted_waypoints
+            ],
         },
         keep={"vips", "ports", "endpoints"},
     )
+
+
+def _application_tunnel(value: ApplicationTunnel | None) -> dict[str, Any] | None:
+    return {"protocol": value.protocol.name, "port": value.port or None} if value is not None else None
 
 
 def policy(value: Authorization) -> dict[str, Any]:
