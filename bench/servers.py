@@ -4,7 +4,7 @@ import json
 import os
 from typing import Any
 
-from ambit.node.supervise.binary import envoy_binary
+from ambit.agent.binary import envoy_binary
 
 HTTP_PORT = 8080
 SECOND_HTTP_PORT = 8081

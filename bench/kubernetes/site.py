@@ -9,7 +9,7 @@ import msgspec
 from tests.kubernetes.cluster import lifecycle
 from tests.kubernetes.cluster.settings import PAUSE_IMAGE, Cluster
 
-from ambit.node.supervise.binary import envoy_binary
+from ambit.agent.binary import envoy_binary
 from bench.datapath.tools import sink
 from bench.instance import until
 from bench.servers import http_server

@@ -14,11 +14,11 @@ import jwt
 import pytest
 from image.interpreter import PACKAGES
 
+from ambit.agent.authority import Authority
+from ambit.agent.channel import ControlPlane
+from ambit.agent.csr import new_key, signing_request
 from ambit.core.errors import AmbitError
 from ambit.core.identity import Identity
-from ambit.node.upstream.authority import Authority
-from ambit.node.upstream.channel import ControlPlane
-from ambit.node.upstream.csr import new_key, signing_request
 from ambit.testing.mesh import Mesh
 from tests.kubernetes.inside import Kubernetes
 from tests.mesh.pods import make_namespace, pod

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from ambit.agent.authority import Authority
+from ambit.agent.channel import ControlPlane
+from ambit.agent.csr import checked, new_key, signing_request
 from ambit.core.errors import AmbitError
 from ambit.core.identity import Identity
-from ambit.node.upstream.authority import Authority
-from ambit.node.upstream.channel import ControlPlane
-from ambit.node.upstream.csr import checked, new_key, signing_request
 from ambit.testing.mesh import Mesh
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]

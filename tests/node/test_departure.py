@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from ambit.agent.publication import Publication
 from ambit.core.errors import AmbitError
 from ambit.core.identity import Identity
 from ambit.model.workload import Port, Workload, WorkloadStatus
 from ambit.node import departure
 from ambit.node.departure import Departures
-from ambit.node.downstream.publication import Publication
 from ambit.node.enrol.sandbox import Sandbox
 from ambit.node.state import keys
 from ambit.node.state.mesh import MeshState

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from ambit.agent.authority import Authority
+from ambit.agent.channel import ControlPlane
+from ambit.agent.csr import checked, new_key, signing_request
 from ambit.core.errors import AmbitError
 from ambit.core.identity import Identity
 from ambit.node.state.mesh import MeshState, Stored
-from ambit.node.upstream.authority import Authority
-from ambit.node.upstream.channel import ControlPlane
-from ambit.node.upstream.csr import checked, new_key, signing_request
 from ambit.node.upstream.subscription import Subscription
 from ambit.xds.frames import Node
 from ambit.xds.protos import authorization_pb2, workload_pb2

@@ -9,11 +9,11 @@ from envoy.service.discovery.v3 import discovery_pb2 as discovery
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ambit.agent.channel import ControlPlane
 from ambit.core.identity import Identity
 from ambit.model.service import Service
 from ambit.model.workload import Port, Workload
 from ambit.node.state.mesh import MeshState, Stored
-from ambit.node.upstream.channel import ControlPlane
 from ambit.node.upstream.subscription import Subscription
 from ambit.xds.frames import Node
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES, to_resource

@@ -12,7 +12,7 @@ from envoy.config.listener.v3 import listener_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2  # noqa: F401 - read from JSON
 from google.protobuf import json_format
 
-from ambit.node.supervise.binary import envoy_binary
+from ambit.agent.binary import envoy_binary
 from ambit.xds import wire
 from ambit.xds.events import Acknowledged, Asked, Rejected
 from ambit.xds.frames import Resource

@@ -8,9 +8,9 @@ import asyncio
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterable
 
+from ambit.agent.publication import Publication
 from ambit.core.errors import AmbitError
 from ambit.model.workload import Workload, WorkloadStatus
-from ambit.node.downstream.publication import Publication
 from ambit.node.enrol.sandbox import Sandbox
 from ambit.node.state import keys
 from ambit.node.state.mesh import MeshState

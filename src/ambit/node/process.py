@@ -15,6 +15,12 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
+from ambit.agent.authority import Authority
+from ambit.agent.binary import envoy_binary
+from ambit.agent.certificates import Certificates
+from ambit.agent.channel import ControlPlane
+from ambit.agent.csr import Certificate
+from ambit.agent.envoy_server import EnvoyServer
 from ambit.core.errors import AmbitError, BadInput, EnvironmentProblem
 from ambit.envoy import names
 from ambit.kube.client import Client
@@ -31,7 +37,6 @@ from ambit.node.cut import Refused, cut_denied, cut_short
 from ambit.node.departure import Departures
 from ambit.node.dns.answer import Settings as DnsSettings
 from ambit.node.downstream.logs import LogServer
-from ambit.node.downstream.server import EnvoyServer
 from ambit.node.enrol.enroller import Enroller, RuleSettings
 from ambit.node.enrol.names import Destination, MeshNames
 from ambit.node.enrol.reconciler import Reconciler
@@ -40,18 +45,14 @@ from ambit.node.flows.collector import Collector
 from ambit.node.netns.kubelet import KubeletPods
 from ambit.node.pre_mesh import PreMesh
 from ambit.node.settings import AgentSettings, Method
+from ambit.node.state.certificates import KeptCertificates
 from ambit.node.state.database import StateLost
 from ambit.node.state.mesh import MeshState, Stored
 from ambit.node.succession import Succession, hold
-from ambit.node.supervise.binary import envoy_binary
 from ambit.node.supervise.processors import processors
 from ambit.node.supervise.spec import EnvoySpec
 from ambit.node.supervise.supervisor import Supervisor
 from ambit.node.supervise.table import State
-from ambit.node.upstream.authority import Authority
-from ambit.node.upstream.certificates import Certificates
-from ambit.node.upstream.channel import ControlPlane
-from ambit.node.upstream.csr import Certificate
 from ambit.node.upstream.subscription import Subscription
 from ambit.node.upstream.trust import TrustFollower
 from ambit.plan import node_proxy
@@ -106,7 +107,7 @@ class NodeAgent:
         )
         self.authority = Authority(control)
         self.subscription = Subscription(control, _identify(settings), self.state, self._applied)
-        self.certificates = Certificates(self.authority.sign, self.state, self._certified)
+        self.certificates = Certificates(self.authority.sign, KeptCertificates(self.state), self._certified)
         self.server = EnvoyServer(settings.run / "xds.sock", self._asked)
         self.logs = LogServer(settings.run / "logs.sock", self._logged)
         self.configuration = Configuration(

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ambit.agent.envoy_server import EnvoyServer
+from ambit.agent.publication import Publication
 from ambit.core.address import Address
 from ambit.core.identity import Identity
 from ambit.envoy import names
@@ -19,8 +21,6 @@ from ambit.model.view import MeshView, Snapshot
 from ambit.model.workload import Port, TunnelProtocol, Workload
 from ambit.node.configuration import configuration, detours, turnover
 from ambit.node.configuration.configuration import Configuration
-from ambit.node.downstream.publication import Publication
-from ambit.node.downstream.server import EnvoyServer
 from ambit.node.state import keys
 from ambit.node.state.mesh import MeshState
 from ambit.plan import node_proxy

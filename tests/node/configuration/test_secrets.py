@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from ambit.agent.csr import Certificate, checked, new_key
+from ambit.agent.envoy_server import EnvoyServer
 from ambit.ca.authority import Authority
 from ambit.core.identity import Identity
 from ambit.envoy import names
 from ambit.node.configuration.secrets import Secrets
-from ambit.node.downstream.server import EnvoyServer
-from ambit.node.upstream.csr import Certificate, checked, new_key
 from ambit.plan.values import SECRET
 
 WEB = Identity("cluster.local", "default", "web")

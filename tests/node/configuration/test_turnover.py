@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
+from ambit.agent.publication import Publication
 from ambit.core.errors import AmbitError
 from ambit.core.identity import Identity
 from ambit.node import connections
 from ambit.node.configuration import turnover
 from ambit.node.configuration.turnover import Turnover
-from ambit.node.downstream.publication import Publication
 from ambit.plan.values import LocalPod
 
 WEB = Identity("cluster.local", "default", "web")

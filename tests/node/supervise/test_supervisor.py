@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from ambit.agent.binary import envoy_binary
 from ambit.core.errors import AmbitError
 from ambit.node.supervise import records
-from ambit.node.supervise.binary import envoy_binary
 from ambit.node.supervise.generation import LOG_LIMIT, rotate
 from ambit.node.supervise.spec import EnvoySpec
 from ambit.node.supervise.supervisor import EnvoyStatus, Supervisor

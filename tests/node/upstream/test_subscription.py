@@ -9,12 +9,12 @@ from pathlib import Path
 import grpc
 import pytest
 
+from ambit.agent.channel import ControlPlane
 from ambit.core.errors import AmbitError
 from ambit.core.identity import Identity
 from ambit.model.workload import Workload
 from ambit.node.state.database import StateLost
 from ambit.node.state.mesh import MeshState, Stored
-from ambit.node.upstream.channel import ControlPlane
 from ambit.node.upstream.subscription import Subscription
 from ambit.xds.events import Acknowledged, Event, Rejected
 from ambit.xds.frames import Node, Request, Resource

@@ -8,17 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from ambit.agent.certificates import Certificates
+from ambit.agent.csr import Certificate, checked, new_key, signing_request
+from ambit.agent.publication import Publication
 from ambit.ca.authority import Authority
 from ambit.ca.trust import Trust
 from ambit.core.errors import Unreachable
 from ambit.core.names import TRUST_ANNOTATION
-from ambit.node.downstream.publication import Publication
+from ambit.node.state.certificates import KeptCertificates
 from ambit.node.state.mesh import MeshState
-from ambit.node.upstream.certificates import Certificates
-from ambit.node.upstream.csr import Certificate, checked, new_key, signing_request
 from ambit.node.upstream.trust import TrustFollower
+from tests.agent.test_certificates import WEB
 from tests.ca.authorities import revoked_by
-from tests.node.upstream.test_certificates import WEB
 from tests.node.world import Api, until
 
 NOW = dt.datetime.now(dt.UTC)
@@ -67,7 +68,7 @@ class World:
 
     def open(self) -> None:
         self.state = MeshState(self.path)
-        self.certificates = Certificates(self.sign, self.state, self.certified)
+        self.certificates = Certificates(self.sign, KeptCertificates(self.state), self.certified)
         self.trust = TrustFollower(
             self.api,  # type: ignore[arg-type]
             ("ambit-system", "agent"),

@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 
+from ambit.agent.binary import envoy_binary
 from ambit.core.address import Address
 from ambit.core.errors import BadInput
 from ambit.local.forward import config
 from ambit.local.forward.config import Files, Forward
 from ambit.local.layout import StateDirectory
-from ambit.node.supervise.binary import envoy_binary
 
 
 class Forwards:

@@ -6,10 +6,10 @@ import shutil
 import sys
 from pathlib import Path
 
+from ambit.agent.binary import envoy_binary
 from ambit.core.errors import EnvironmentProblem
 from ambit.local import kernel
 from ambit.local.instance.forking import held_back
-from ambit.node.supervise.binary import envoy_binary
 
 SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROGRAMS = {"nft": "nftables", "nsenter": "util-linux"}

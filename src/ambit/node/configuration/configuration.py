@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from ambit.agent.envoy_server import EnvoyServer, framed
+from ambit.agent.publication import Publication
 from ambit.core.address import Address
 from ambit.core.errors import AmbitError
 from ambit.envoy import names
@@ -30,8 +32,6 @@ from ambit.node.configuration.tracking import (
     pod_keys,
 )
 from ambit.node.configuration.turnover import Turnover
-from ambit.node.downstream.publication import Publication
-from ambit.node.downstream.server import EnvoyServer, framed
 from ambit.plan import node_proxy
 from ambit.plan.values import CLUSTER, LISTENER, LocalPod, LocalPods, NodeSettings, PlannedResource
 

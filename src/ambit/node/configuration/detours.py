@@ -10,7 +10,7 @@ that who should not: a tunnel's server is pinned, and it decides itself.
 import asyncio
 from collections.abc import Callable
 
-from ambit.node.downstream.publication import Publication
+from ambit.agent.publication import Publication
 
 GRACE = 1.0
 """Seconds after the acknowledgement in which Envoy's workers take a listener."""

@@ -7,11 +7,11 @@ Rules:
 
 from collections.abc import Callable, Iterable
 
+from ambit.agent.csr import Certificate
+from ambit.agent.envoy_server import EnvoyServer, framed
+from ambit.agent.publication import Publication
 from ambit.core.identity import Identity
 from ambit.envoy import names
-from ambit.node.downstream.publication import Publication
-from ambit.node.downstream.server import EnvoyServer, framed
-from ambit.node.upstream.csr import Certificate
 from ambit.plan import node_proxy
 from ambit.plan.values import SECRET, PlannedResource
 

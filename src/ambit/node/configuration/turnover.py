@@ -19,10 +19,10 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from ambit.agent.publication import Publication
 from ambit.core.errors import AmbitError
 from ambit.envoy import defaults
 from ambit.node import connections
-from ambit.node.downstream.publication import Publication
 from ambit.plan.values import LocalPod
 
 _log = logging.getLogger("ambit.configuration")

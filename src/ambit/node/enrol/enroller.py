@@ -14,6 +14,9 @@ from typing import Protocol
 
 import msgspec
 
+from ambit.agent.certificates import Certificates
+from ambit.agent.envoy_server import EnvoyServer
+from ambit.agent.publication import Publication
 from ambit.core.errors import AmbitError, EnvironmentProblem, Unreachable
 from ambit.core.identity import Identity
 from ambit.core.names import (
@@ -33,15 +36,12 @@ from ambit.node.capture import apply as capture
 from ambit.node.capture.probes import HostProbes
 from ambit.node.configuration.configuration import Configuration
 from ambit.node.configuration.secrets import Secrets
-from ambit.node.downstream.publication import Publication
-from ambit.node.downstream.server import EnvoyServer
 from ambit.node.enrol import choice
 from ambit.node.enrol.listening import wait_listening
 from ambit.node.enrol.pods import Pod
 from ambit.node.enrol.sandbox import Sandbox, checked
 from ambit.node.state.database import StateNotWritten, transaction
 from ambit.node.state.mesh import MeshState
-from ambit.node.upstream.certificates import Certificates
 from ambit.plan.values import LocalPod
 
 _log = logging.getLogger("ambit.enrol")

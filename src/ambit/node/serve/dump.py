@@ -13,6 +13,8 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 
+from ambit.agent.certificates import CertificateState
+from ambit.agent.csr import Certificate
 from ambit.ca import bundle
 from ambit.core.identity import Identity
 from ambit.model.policy import Authorization, Exact, Match, Prefix, Presence, StringMatch, Suffix
@@ -28,8 +30,6 @@ from ambit.model.workload import (
     WorkloadType,
 )
 from ambit.node.state.mesh import MeshState
-from ambit.node.upstream.certificates import CertificateState
-from ambit.node.upstream.csr import Certificate
 
 _FAMILIES = {IpFamilies.IPV4_ONLY: "IPv4", IpFamilies.IPV6_ONLY: "IPv6", IpFamilies.DUAL: "Dual"}
 

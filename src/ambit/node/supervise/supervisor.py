@@ -15,10 +15,10 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from ambit.agent.admin import Admin
+from ambit.agent.binary import restart_version
 from ambit.core.errors import AmbitError, BadInput, EnvironmentProblem, Unreachable
 from ambit.node.supervise import records
-from ambit.node.supervise.admin import Admin
-from ambit.node.supervise.binary import restart_version
 from ambit.node.supervise.generation import Generation, number_in, own_space, spawn
 from ambit.node.supervise.records import Record
 from ambit.node.supervise.spec import EnvoySpec

@@ -18,10 +18,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import grpc
 
+from ambit.agent.channel import ControlPlane, describe
 from ambit.core.errors import AmbitError, first_failure
 from ambit.node.state.database import StateLost, StateNotWritten
 from ambit.node.state.mesh import MeshState, Stored
-from ambit.node.upstream.channel import ControlPlane, describe
 from ambit.xds.client_session import ClientSession, Update
 from ambit.xds.frames import Node, Request, Response
 from ambit.xds.messages import TYPES

@@ -15,6 +15,9 @@ from collections.abc import Callable
 
 import msgspec
 
+from ambit.agent.certificates import Certificates
+from ambit.agent.csr import Certificate
+from ambit.agent.publication import Publication
 from ambit.ca.bundle import certificates
 from ambit.ca.revocation import BadRevocation, revoked_in
 from ambit.ca.trust import Trust
@@ -23,11 +26,8 @@ from ambit.core.names import CRL_KEY, ROOT_CERT_KEY, TRUST_ANNOTATION, TRUST_CON
 from ambit.kube.client import Client
 from ambit.kube.informer import Informer
 from ambit.kube.resource import CONFIG_MAPS, PODS
-from ambit.node.downstream.publication import Publication
 from ambit.node.state.database import StateNotWritten
 from ambit.node.state.mesh import MeshState
-from ambit.node.upstream.certificates import Certificates
-from ambit.node.upstream.csr import Certificate
 
 _log = logging.getLogger("ambit.trust")
 _KEPT = "trust"

@@ -1,4 +1,4 @@
-"""The gRPC server on the agent's Unix socket: delta discovery for the node's Envoy.
+"""The gRPC server on the agent's Unix socket: delta discovery for its Envoy.
 
 Resources live in one store; during a hot restart two Envoys read it. The socket's directory is closed to
 everybody else, so whoever connects is our Envoy.
@@ -15,9 +15,9 @@ from pathlib import Path
 import grpc
 import msgspec
 
+from ambit.agent.publication import SINGLY, Publication, StreamProgress
 from ambit.core.errors import EnvironmentProblem
 from ambit.envoy import names
-from ambit.node.downstream.publication import SINGLY, Publication, StreamProgress
 from ambit.plan import node_proxy
 from ambit.plan.values import CLUSTER, EXTENSION, LISTENER, PlannedResource
 from ambit.xds.events import Asked, ProtocolViolation, Rejected

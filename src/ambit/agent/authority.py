@@ -3,9 +3,9 @@
 import grpc
 from google.protobuf.struct_pb2 import Struct
 
+from ambit.agent.channel import ControlPlane, describe
 from ambit.core.errors import AmbitError
 from ambit.core.identity import Identity
-from ambit.node.upstream.channel import ControlPlane, describe
 from ambit.xds.protos import ca_pb2
 
 METHOD = "/istio.v1.auth.IstioCertificateService/CreateCertificate"

@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from ambit.node.downstream.server import EnvoyServer
+from ambit.agent.envoy_server import EnvoyServer
 from ambit.plan import node_proxy
 from ambit.xds.frames import Request, Resource, Response
 from ambit.xds.session import ServerSession
@@ -182,7 +182,7 @@ async def test_answers_that_cannot_be_sent_end_the_stream(
     async def broken(*_: object) -> None:
         raise RuntimeError("cannot be encoded")
 
-    monkeypatch.setattr("ambit.node.downstream.server._Stream.write", broken)
+    monkeypatch.setattr("ambit.agent.envoy_server._Stream.write", broken)
     async with agent.envoy() as envoy:
         async with asyncio.timeout(5):
             assert await envoy._call.read() is grpc.aio.EOF

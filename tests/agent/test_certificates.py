@@ -1,4 +1,4 @@
-"""Certificates of the node's pods: rules 1 to 4 of `ambit.node.upstream.certificates`."""
+"""Certificates of the node's pods: rules 1 to 4 of `ambit.agent.certificates`."""
 
 import asyncio
 import datetime as dt
@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from ambit.agent.certificates import Certificates
+from ambit.agent.csr import Certificate, checked, new_key, signing_request
 from ambit.ca.authority import Authority
 from ambit.ca.request import parse_request
 from ambit.core.errors import AmbitError
 from ambit.core.identity import Identity
+from ambit.node.state.certificates import KeptCertificates
 from ambit.node.state.mesh import MeshState
-from ambit.node.upstream.certificates import Certificates
-from ambit.node.upstream.csr import Certificate, checked, new_key, signing_request
 from tests.node.world import until
 
 WEB = Identity("cluster.local", "default", "web")
@@ -41,7 +42,11 @@ class World:
 
     def agent(self) -> Certificates:
         return Certificates(
-            self.sign, self.state, self.issued.put_nowait, lambda: self.now, lambda: self.elapsed
+            self.sign,
+            KeptCertificates(self.state),
+            self.issued.put_nowait,
+            lambda: self.now,
+            lambda: self.elapsed,
         )
 
     async def sign(self, identity: Identity, csr: str) -> list[str]:
@@ -85,7 +90,7 @@ async def test_a_wanted_identity_gets_a_certificate(world: World) -> None:
         assert certificate.identity == WEB
         assert world.certificates.get(WEB) == certificate
         assert await world.certificates.obtain(WEB) == certificate
-        with pytest.raises(AmbitError, match="no pod of this node"):
+        with pytest.raises(AmbitError, match="nobody here"):
             await world.certificates.obtain(OTHER)
 
 

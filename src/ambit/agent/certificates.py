@@ -1,7 +1,7 @@
-"""Certificates of the node's pods: fetched when wanted, renewed at half life, kept while valid.
+"""Certificates of an agent's identities: fetched when wanted, renewed at half life, kept while valid.
 
 Rules:
-1. A key is made here for each request and leaves only to this node's Envoy and state file.
+1. A key is made here for each request and leaves only to the agent's Envoy and to where it is kept.
 2. A certificate is renewed at half life with jitter, at once after a jump of the wall clock beyond that; a jump in
    either direction also ends back-off, whose times it made meaningless.
 3. A failed renewal keeps the valid certificate, and is repeated more often the less of its life is left; an expired one
@@ -16,14 +16,13 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection
+from typing import Protocol
 
 import msgspec
 
+from ambit.agent.csr import Certificate, checked, new_key, signing_request
 from ambit.core.errors import AmbitError
 from ambit.core.identity import Identity
-from ambit.node.state.database import StateNotWritten, transaction
-from ambit.node.state.mesh import MeshState
-from ambit.node.upstream.csr import Certificate, checked, new_key, parsed, signing_request
 
 _log = logging.getLogger("ambit.certificates")
 _PARALLEL = 8
@@ -40,6 +39,34 @@ _SPREAD = 1 / 288
 
 Sign = Callable[[Identity, str], Awaitable[list[str]]]
 """Sends a CSR (PEM) to the authority; raises AmbitError when it refuses or cannot be reached."""
+
+
+class Kept(Protocol):
+    """Where certificates survive the agent."""
+
+    def load(self, identity: Identity) -> Certificate | None:
+        """The one that is kept, if it can be read."""
+
+    def save(self, certificate: Certificate) -> str:
+        """Why it could not be kept; empty when it was."""
+
+    def drop(self, identity: Identity) -> None:
+        """Forget it."""
+
+
+class Nowhere:
+    """For an agent whose identity has an end with it: the next one asks anew."""
+
+    def load(self, identity: Identity) -> Certificate | None:
+        del identity
+        return None
+
+    def save(self, certificate: Certificate) -> str:
+        del certificate
+        return ""
+
+    def drop(self, identity: Identity) -> None:
+        """Nothing was kept."""
 
 
 class CertificateState(msgspec.Struct, frozen=True):
@@ -73,13 +100,13 @@ class Certificates:
     def __init__(
         self,
         sign: Sign,
-        state: MeshState,
+        kept: Kept,
         changed: Callable[[Certificate], None],
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sign = sign
-        self._state = state
+        self._kept = kept
         self._changed = changed
         self._clock = clock
         self._monotonic = monotonic
@@ -93,7 +120,7 @@ class Certificates:
         if identity in self._entries:
             return
         entry = self._entries[identity] = _Entry()
-        stored = self._load(identity)
+        stored = self._kept.load(identity)
         if stored is not None and stored.valid(self._clock()):
             entry.certificate = stored
             entry.due = self._renewal(entry, stored)
@@ -108,8 +135,7 @@ class Certificates:
         for waiter in entry.waiters:
             if not waiter.done():
                 waiter.set_exception(AmbitError(f"{identity} is not wanted here any more"))
-        with transaction(self._state.database) as database:
-            database.execute("DELETE FROM certificate WHERE identity = ?", (identity.uri,))
+        self._kept.drop(identity)
 
     def get(self, identity: Identity) -> Certificate | None:
         """The valid certificate of a wanted identity, if there is one."""
@@ -128,7 +154,7 @@ class Certificates:
             return held
         entry = self._entries.get(identity)
         if entry is None:
-            raise AmbitError(f"no pod of this node has the identity {identity}")
+            raise AmbitError(f"nobody here has the identity {identity}")
         waiter: asyncio.Future[Certificate] = asyncio.get_running_loop().create_future()
         entry.waiters.append(waiter)
         entry.urgent = True
@@ -279,21 +305,6 @@ class Certificates:
                 waiter.set_result(certificate)
         if self._entries.get(identity) is not entry:
             return
-        try:
-            with transaction(self._state.database) as database:
-                database.execute(
-                    "INSERT OR REPLACE INTO certificate VALUES (?, ?, ?, ?)",
-                    (identity.uri, certificate.key, certificate.chain, certificate.roots),
-                )
-        except StateNotWritten as problem:
-            _log.warning("the certificate for %s is only in memory: %s", identity, problem.message)
+        if problem := self._kept.save(certificate):
+            _log.warning("the certificate for %s is only in memory: %s", identity, problem)
         self._changed(certificate)
-
-    def _load(self, identity: Identity) -> Certificate | None:
-        row = self._state.database.execute(
-            "SELECT key, chain, roots FROM certificate WHERE identity = ?", (identity.uri,)
-        ).fetchone()
-        try:
-            return parsed(*row) if row is not None else None
-        except ValueError:
-            return None
