@@ -13,7 +13,7 @@ def echo(connection):
         while data := connection.recv(1000):
             connection.sendall(data)
 def serve(port):
-    server = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=100)
+    server = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1000)
     while True:
         threading.Thread(target=echo, args=[server.accept()[0]], daemon=True).start()
 for port in (9000, 9001):
