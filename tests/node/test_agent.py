@@ -24,6 +24,7 @@ from ambit.node.capture import probes, ruleset
 from ambit.node.capture.ruleset import Capture
 from ambit.node.configuration import detours
 from ambit.node.connections import Connection, look
+from ambit.node.enrol.pods import BYPASS_INBOUND_ANNOTATION
 from ambit.node.flows import metrics as flow_metrics
 from ambit.node.flows.record import Reporter
 from ambit.node.netns import counters, identity, nft
@@ -194,6 +195,21 @@ async def test_pods_keep_their_dns_until_their_rules_are_looked_over(world: Worl
     else:
         pytest.fail("the rules stayed as they were")
     assert agent.names.of(old.uid) is not None
+
+
+async def test_without_nat_what_reaches_a_running_pod_stays_captured(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its answers could not leave. The next agent finds the annotation, says so, and the host's probes still pass."""
+    node = await world.node("node1", capture="tproxy")
+    pod = await world.pod("web", node)
+    captured = Capture(transparent=True, addresses=tuple(pod.addresses))
+    assert await capture.is_redirected(str(pod.netns), captured)
+    pod.annotations[BYPASS_INBOUND_ANNOTATION] = "true"
+    agent = await again(node, capture="tproxy")
+    await until(lambda: "pod default/web: what reaches it stays captured" in caplog.text)
+    assert await capture.is_redirected(str(pod.netns), captured)
+    assert [each.inbound for each in agent.enroller.sandboxes.values()] == [True]
 
 
 async def again(node: Node, **settings: object) -> NodeAgent:

@@ -38,7 +38,7 @@ from ambit.node.configuration.configuration import Configuration
 from ambit.node.configuration.secrets import Secrets
 from ambit.node.enrol import choice
 from ambit.node.enrol.listening import wait_listening
-from ambit.node.enrol.pods import Pod
+from ambit.node.enrol.pods import BYPASS_INBOUND_ANNOTATION, Pod
 from ambit.node.enrol.sandbox import Sandbox, checked
 from ambit.node.state.database import StateNotWritten, transaction
 from ambit.node.state.mesh import MeshState
@@ -314,6 +314,13 @@ class Enroller:
         """What a pod asks for in other ways than by labels counts from its capture on. A change of it while the pod
         runs waits for the next agent, which finds it here."""
         now = _described(sandbox, pod, started=True)
+        if now.transparent and not now.inbound:
+            _log.warning(
+                "pod %s/%s: what reaches it stays captured until it is started anew (%s)",
+                *now.key,
+                BYPASS_INBOUND_ANNOTATION,
+            )
+            now = msgspec.structs.replace(now, inbound=True)
         if self._rules.reconcile:
             now = msgspec.structs.replace(now, dns=now.captures_dns(self._rules.dns))
         if now != sandbox:
