@@ -12,11 +12,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ambit.agent.binary import envoy_binary
 from ambit.core.errors import AmbitError
-from ambit.node.supervise import records
+from ambit.node.supervise import generation, records
 from ambit.node.supervise.generation import LOG_LIMIT, rotate
 from ambit.node.supervise.spec import EnvoySpec
 from ambit.node.supervise.supervisor import EnvoyStatus, Supervisor
@@ -84,6 +85,31 @@ async def test_a_killed_envoy_is_back_within_a_second(tmp_path: Path) -> None:
         assert again.current is not None
         assert again.current.pid != first.current.pid
     assert not again.current.alive
+
+
+async def test_a_program_that_cannot_be_started_is_tried_again(tmp_path: Path) -> None:
+    """Also by an agent that finds no Envoy at its own start."""
+    binary = tmp_path / "envoy"
+    async with running(msgspec.structs.replace(spec(tmp_path), binary=binary)) as (_, watch):
+        await watch.until(lambda status: status.crashes > 1)
+        binary.write_text("no program")
+        missing = watch.seen[-1].crashes
+        await watch.until(lambda status: status.crashes > missing + 1)
+        binary.unlink()
+        binary.symlink_to(envoy_binary())
+        await watch.until(lambda status: status.state is State.SERVING)
+
+
+async def test_envoy_outlives_a_launcher_that_takes_long_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Envoy ends with whoever was its parent at its start."""
+    slow = generation._LAUNCH.replace("os._exit(0)", "time.sleep(1), os._exit(0)")
+    assert slow != generation._LAUNCH
+    monkeypatch.setattr(generation, "_LAUNCH", slow)
+    async with running(spec(tmp_path)) as (_, watch):
+        status = await watch.until(lambda status: status.state is State.SERVING)
+        assert status.crashes == 0
 
 
 async def test_a_hand_over_keeps_serving_and_ends_the_older_generation(tmp_path: Path) -> None:

@@ -21,13 +21,22 @@ from ambit.daemon.process_id import start_time
 
 LOG_LIMIT = 8 << 20
 """Bytes."""
-_LAUNCH = (
-    "import os,sys;"
-    "print(os.posix_spawn(sys.argv[1],sys.argv[1:],os.environ,setsid=True,"
-    "file_actions=[(os.POSIX_SPAWN_DUP2,2,1)]))"
-)
-
-
+_LAUNCH = """
+import os, sys, time
+program, launcher = sys.argv[1:], os.getpid()
+if not os.access(program[0], os.X_OK):
+    sys.exit(program[0] + ": not a program that can be run")
+if pid := os.fork():
+    os.write(1, b"%d" % pid)
+    os._exit(0)
+os.setsid()
+os.dup2(2, 1)
+while os.getppid() == launcher:
+    time.sleep(0.001)
+os.execv(program[0], program)
+"""
+"""Envoy asks the kernel for SIGTERM when its parent ends (`PR_SET_PDEATHSIG`, at its start). So it begins only when
+its launcher is gone: else a launcher that takes long to end, on a busy machine, would take it along."""
 _LOOK_SECONDS = 0.2
 """Between two looks whether a process of another namespace is gone."""
 

@@ -209,8 +209,8 @@ class Supervisor:
             stand_in.release()
 
     def _meaning(self, event: Event, generation: Generation | None) -> Event:
-        """A process that ended means different things by the role it has now."""
-        if event not in (Event.CURRENT_ENDED, Event.OLDER_ENDED, Event.NEXT_ENDED):
+        """A process that ended means different things by the role it has now; one that was never started has none."""
+        if generation is None or event not in (Event.CURRENT_ENDED, Event.OLDER_ENDED, Event.NEXT_ENDED):
             return event
         if generation == self._next:
             return Event.NEXT_ENDED
