@@ -59,6 +59,7 @@ def outbound(
     generations: Sequence[int] = (0,),
     tunnelled: Mapping[tuple[Address, int], tuple[int, int]] | None = None,
     transparent: bool = False,
+    within: bool = False,
 ) -> Any:
     """15001: every TCP connection that the pod opens. The cluster `dst|POD|ADDRESS:PORT`, asked for on demand,
     decides how it goes on; the client's address is kept. Destinations outside of the usual networks and of
@@ -68,12 +69,13 @@ def outbound(
 
     Of connections to an address and port in `tunnelled` this share (parts, whole) goes straight into a tunnel of
     the cluster `tun|POD|ADDRESS:PORT`. Which these are changes no connection that is open. `transparent`: the pod is
-    captured without NAT, here and in the other listeners."""
+    captured without NAT, here and in the other listeners. `within`: also what enters over the pod's virtual
+    interfaces, which the kernel redirects to the interface's address."""
     log = access_log.every(names.LOG_OUTBOUND)
     listener = _pod_listener(
         names.outbound_listener(pod),
         pod=pod,
-        addresses=_per_family(addresses, "127.0.0.1", "::1"),
+        addresses=_per_family(addresses, *((ANY_V4, ANY_V6) if within else ("127.0.0.1", "::1"))),
         port=OUTBOUND_PORT,
         netns=netns,
         direction="OUTBOUND",

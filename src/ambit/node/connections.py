@@ -177,7 +177,7 @@ def _is_of_the_pod(end: Socket, own: Collection[Address]) -> bool:
 def _is_outbound(end: Socket) -> bool:
     if end.state == sockets.LISTENS:
         return False
-    return end.mark == OUTBOUND_MARK or (end.local_port == OUTBOUND_PORT and end.local.is_loopback)
+    return end.mark == OUTBOUND_MARK or end.local_port == OUTBOUND_PORT
 
 
 def _is_plaintext(end: Socket) -> bool:

@@ -143,6 +143,7 @@ def outbound_resources(
         generations=pod.generations,
         tunnelled=tunnelled,
         transparent=pod.transparent,
+        within=pod.within,
     )
     return (planned(LISTENER, names.outbound_listener(pod.key), outbound),)
 

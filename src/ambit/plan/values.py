@@ -25,7 +25,8 @@ EXTENSION = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
 class LocalPod(msgspec.Struct, frozen=True):
     """An enrolled pod of this node. `netns` is the path of its pinned namespace, unique to the sandbox;
     `workload` is its record in the workload API once that is known (policy needs it); `generations` of its
-    destinations' names, the last one for new connections; `transparent`: its traffic is captured without NAT."""
+    destinations' names, the last one for new connections; `transparent`: its traffic is captured without NAT;
+    `within`: what enters over its virtual interfaces is its own."""
 
     uid: str
     namespace: str
@@ -37,6 +38,7 @@ class LocalPod(msgspec.Struct, frozen=True):
     workload: Workload | None = None
     generations: tuple[int, ...] = (0,)
     transparent: bool = False
+    within: bool = False
 
     @property
     def key(self) -> str:

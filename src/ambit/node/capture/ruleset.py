@@ -11,9 +11,13 @@ once: it is dropped, so that they ask again until the agent is back;
 5. what was open before goes on as it was: the kernel begins to track connections with these rules, and would redirect
 the middle of one to a proxy that does not know it, so only a packet that opens a connection is redirected;
 6. UDP that is not DNS is never touched, only counted;
-7. whoever opens a connection to the pod is redirected or not let in: the kernel still knows an older connection for
+7. what enters over an interface behind which the pod has virtual machines or containers of its own is the pod's: it
+goes to 15001, and comes there from the pod's own address, because the proxy goes on from the client's;
+8. whoever opens a connection to the pod is redirected or not let in: the kernel still knows an older connection for
 some seconds after it was reset, and would let the same client in again from the same port unasked.
 """
+
+from collections.abc import Iterable
 
 import msgspec
 
@@ -42,13 +46,15 @@ UDP_SENT, UDP_RECEIVED = "udp_sent", "udp_received"
 
 class Capture(msgspec.Struct, frozen=True):
     """What is captured of a pod: `dns` its queries (annotation ambient.istio.io/dns-capture), `inbound` what
-    reaches it (annotation ambient.istio.io/bypass-inbound-capture turns that off). `transparent`: without NAT, for a
-    pod with these `addresses`; then connections that it opened while it was leaving can be `spared`."""
+    reaches it (annotation ambient.istio.io/bypass-inbound-capture turns that off), and what enters over `interfaces` as
+    if the pod had sent it (annotation istio.io/reroute-virtual-interfaces; with NAT only). `addresses` are the pod's.
+    `transparent`: without NAT; then connections that it opened while it was leaving can be `spared`."""
 
     dns: bool = True
     inbound: bool = True
     transparent: bool = False
     addresses: tuple[Address, ...] = ()
+    interfaces: tuple[str, ...] = ()
     spared: bool = False
 
 
@@ -63,11 +69,13 @@ def redirect(capture: Capture) -> str:
             chains.append(table.chain("hold_questions", "filter hook output priority raw", _unanswered()))
         return table.table(TABLE, f"ambit transparent capture {transparent.VERSION}", chains)
     chains = [*_counted(), *_marks(), table.chain("redirect_leaving", _LEAVING_HOOK, _leaving(capture))]
+    if capture.inbound or capture.interfaces:
+        chains.append(table.chain("redirect_arriving", _ARRIVING_HOOK, _arriving(capture)))
+    if capture.interfaces:
+        chains.append(table.chain("name_within", "nat hook input priority 100", _named(capture)))
     if capture.inbound:
-        chains.append(table.chain("redirect_arriving", _ARRIVING_HOOK, _arriving()))
-        chains.append(
-            table.chain("refuse_unredirected", "filter hook input priority filter", _unredirected())
-        )
+        refuse = "filter hook input priority filter"
+        chains.append(table.chain("refuse_unredirected", refuse, _unredirected(capture)))
     if capture.dns:
         chains.append(table.chain("hold_questions", "filter hook output priority raw", _unanswered()))
     return table.table(TABLE, f"ambit capture {VERSION}", chains)
@@ -115,6 +123,7 @@ _TCP, _UDP = 6, 17
 """Protocols as numbers: nft prints their names only where there is an /etc/protocols."""
 _LEAVING_HOOK = "nat hook output priority -100"
 _ARRIVING_HOOK = "nat hook prerouting priority dstnat"
+_OPENS = "tcp flags syn / fin,syn,rst,ack"
 _OPEN_BEFORE = "tcp flags != syn / fin,syn,rst,ack return"
 _MASK = f"0x{MARK_MASK:08x}"
 _PROXY = f"0x{PROXY_MARK:08x}"
@@ -171,9 +180,13 @@ def _leaving(capture: Capture) -> list[str]:
     ]
 
 
-def _arriving() -> list[str]:
+def _arriving(capture: Capture) -> list[str]:
+    within = [f'iifname "{each}" {_OPENS} redirect to :{OUTBOUND_PORT}' for each in capture.interfaces]
+    if not capture.inbound:
+        return within
     return [
         _from_proxy("return"),
+        *within,
         f"ip saddr {PROBE_ADDRESS_V4} return",
         f"ip6 saddr {PROBE_ADDRESS_V6} return",
         f"tcp dport {HBONE_PORT} return",
@@ -182,14 +195,27 @@ def _arriving() -> list[str]:
     ]
 
 
-def _unredirected() -> list[str]:
+def _named(capture: Capture) -> list[str]:
+    return [
+        f'iifname "{name}" ct status dnat snat {"ip" if address.version == 4 else "ip6"} to {address}'
+        for name in capture.interfaces
+        for address in _one_per_family(capture.addresses)
+    ]
+
+
+def _one_per_family(addresses: tuple[Address, ...]) -> Iterable[Address]:
+    return {each.version: each for each in reversed(addresses)}.values()
+
+
+def _unredirected(capture: Capture) -> list[str]:
     """The kernel asks the redirection only for the first packet of what it takes for a connection."""
     return [
         'iifname "lo" return',
+        *(f'iifname "{each}" tcp dport {OUTBOUND_PORT} return' for each in capture.interfaces),
         f"ip saddr {PROBE_ADDRESS_V4} return",
         f"ip6 saddr {PROBE_ADDRESS_V6} return",
         f"tcp dport {{ {INBOUND_PLAINTEXT_PORT}, {HBONE_PORT} }} return",
-        "tcp flags syn / fin,syn,rst,ack drop",
+        f"{_OPENS} drop",
     ]
 
 

@@ -36,7 +36,7 @@ from ambit.node.capture import apply as capture
 from ambit.node.capture.probes import HostProbes
 from ambit.node.configuration.configuration import Configuration
 from ambit.node.configuration.secrets import Secrets
-from ambit.node.enrol import choice
+from ambit.node.enrol import choice, virtual
 from ambit.node.enrol.listening import wait_listening
 from ambit.node.enrol.pods import BYPASS_INBOUND_ANNOTATION, Pod
 from ambit.node.enrol.sandbox import Sandbox, checked
@@ -278,7 +278,7 @@ class Enroller:
             await self._leave(known, self._configuration.remove)
         described = _described(sandbox, pod, started)
         described = msgspec.structs.replace(described, dns=described.captures_dns(self._rules.dns))
-        sandbox = await asyncio.to_thread(checked, described)
+        sandbox = await asyncio.to_thread(lambda: virtual.without_own(checked(described)))
         if not started and self.transparent:
             sandbox = await asyncio.to_thread(choice.chosen, sandbox, pod)
         if not started:
@@ -313,7 +313,7 @@ class Enroller:
     async def _review(self, sandbox: Sandbox, pod: Pod) -> None:
         """What a pod asks for in other ways than by labels counts from its capture on. A change of it while the pod
         runs waits for the next agent, which finds it here."""
-        now = _described(sandbox, pod, started=True)
+        now = msgspec.structs.replace(_described(sandbox, pod, started=True), interfaces=sandbox.interfaces)
         if now.transparent and not now.inbound:
             _log.warning(
                 "pod %s/%s: what reaches it stays captured until it is started anew (%s)",
@@ -380,6 +380,7 @@ class Enroller:
             netns=sandbox.netns,
             generations=sandbox.generations,
             transparent=sandbox.transparent,
+            within=bool(sandbox.interfaces),
         )
 
     async def _annotate(self, sandbox: Sandbox, value: str | None) -> None:
@@ -458,6 +459,7 @@ def _described(sandbox: Sandbox, pod: Pod, started: bool) -> Sandbox:
         nameservers=pod.spec.dns_config.nameservers,
         searches=pod.spec.dns_config.searches,
         inbound=pod.captures_inbound,
+        interfaces=pod.virtual_interfaces,
         probe_ports=pod.probe_ports,
     )
 

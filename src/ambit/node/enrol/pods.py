@@ -17,7 +17,8 @@ from ambit.core.names import (
 
 BYPASS_INBOUND_ANNOTATION = "ambient.istio.io/bypass-inbound-capture"
 MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
-FURTHER_NETWORKS = ("k8s.v1.cni.cncf.io/networks", "istio.io/reroute-virtual-interfaces")
+REROUTE_ANNOTATION = "istio.io/reroute-virtual-interfaces"
+FURTHER_NETWORKS = ("k8s.v1.cni.cncf.io/networks", REROUTE_ANNOTATION)
 """Annotations of pods with more than one interface: Multus's, and Istio's for what runs virtual machines."""
 _OVER_NETWORKS = frozenset({"ALL", "NET_ADMIN", "SYS_ADMIN"})
 _FINISHED = frozenset({"Succeeded", "Failed"})
@@ -164,6 +165,12 @@ class Pod(msgspec.Struct, frozen=True):
     @property
     def captures_inbound(self) -> bool:
         return self.metadata.annotations.get(BYPASS_INBOUND_ANNOTATION, "false").lower() != "true"
+
+    @property
+    def virtual_interfaces(self) -> tuple[str, ...]:
+        """Interfaces of the pod whose TCP counts as sent by the pod, as its annotation names them."""
+        named = self.metadata.annotations.get(REROUTE_ANNOTATION, "").split(",")
+        return tuple(sorted({each.strip() for each in named} - {""}))
 
     @property
     def own_network(self) -> str:

@@ -38,6 +38,8 @@ class Sandbox(msgspec.Struct, frozen=True):
     searches: tuple[str, ...] = ()
     """The pod's `dnsPolicy` and `dnsConfig`."""
     inbound: bool = True
+    interfaces: tuple[str, ...] = ()
+    """What enters over these counts as sent by the pod; for its whole life, as its listeners depend on it."""
     probe_ports: tuple[int, ...] = ()
     open_before: tuple[int, ...] = ()
     """Cookies of the sockets that were there when its traffic was redirected (`ambit.node.connections`)."""
@@ -66,6 +68,7 @@ class Sandbox(msgspec.Struct, frozen=True):
             inbound=self.inbound,
             transparent=self.transparent,
             addresses=self.addresses,
+            interfaces=self.interfaces,
             spared=self.spared,
         )
 

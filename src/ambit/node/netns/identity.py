@@ -5,6 +5,7 @@ import ipaddress
 import os
 import socket
 import struct
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import msgspec
@@ -48,13 +49,24 @@ def addresses(netns: str) -> frozenset[Address]:
     return in_namespace(Path(netns), _addresses)
 
 
+def interfaces(netns: str, wanted: Collection[Address]) -> frozenset[str]:
+    """Names of the interfaces that have one of these addresses. Raises OSError."""
+    return in_namespace(
+        Path(netns),
+        lambda: frozenset(socket.if_indextoname(index) for index, each in _assigned() if each in wanted),
+    )
+
+
 def _addresses() -> frozenset[Address]:
-    found: set[Address] = set()
+    return frozenset(address for _, address in _assigned())
+
+
+def _assigned() -> Iterator[tuple[int, Address]]:
+    """Interface and global address."""
     request = _HEADER.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
     for answer in netlink.exchange(socket.NETLINK_ROUTE, _RTM_GETADDR, netlink.NLM_F_DUMP, request):
-        _, _, _, scope, _ = _HEADER.unpack_from(answer)
+        _, _, _, scope, index = _HEADER.unpack_from(answer)
         values = netlink.attributes(answer[_HEADER.size :])
         raw = values.get(_IFA_LOCAL, values.get(_IFA_ADDRESS))
         if raw is not None and scope == _SCOPE_UNIVERSE:
-            found.add(ipaddress.ip_address(raw))
-    return frozenset(found)
+            yield index, ipaddress.ip_address(raw)
