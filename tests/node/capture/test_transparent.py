@@ -166,6 +166,8 @@ def test_what_reaches_the_pod(pair: Pair, everywhere: str, pod: str, node: str, 
 def test_the_proxy_delivers_from_the_clients_address(
     pair: Pair, everywhere: str, pod: str, node: str, probe: str
 ) -> None:
+    """Where nobody listens it is refused at once."""
+
     def deliver() -> socket.socket:
         made = socket.socket(socket.AF_INET6 if ":" in pod else socket.AF_INET, socket.SOCK_STREAM)
         make_transparent(made, PROXY_MARK)
@@ -174,6 +176,8 @@ def test_the_proxy_delivers_from_the_clients_address(
         made.connect((pod, 8080))
         return made
 
+    with pytest.raises(ConnectionRefusedError):
+        in_namespace(pair.pod, deliver)
     server = listen(pair.pod, pod, 8080)
     assert accepted(server, in_namespace(pair.pod, deliver)) == (pod, 8080)
 

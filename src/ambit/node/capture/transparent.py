@@ -29,7 +29,7 @@ from ambit.core.names import (
 )
 from ambit.node.capture import table
 
-VERSION = 2
+VERSION = 3
 """Changes whenever the rules do; it is in the table's comment for people."""
 
 _TCP = "meta l4proto 6"
@@ -78,7 +78,8 @@ def released(addresses: tuple[Address, ...]) -> list[str]:
 
 
 def _given(addresses: tuple[Address, ...], dns: bool) -> Iterator[str]:
-    yield f'iifname "lo" {_FROM_PROXY} return'
+    # Without its mark, which a reset for nobody would carry (`steering`): out of the pod, past the proxy that waits.
+    yield f'iifname "lo" {_FROM_PROXY} meta mark set 0x00000000 return'
     yield from _forged(addresses)
     yield from _probes("saddr", "return")
     yield f'iifname != "lo" {_TCP} meta mark set {_MARK}'
