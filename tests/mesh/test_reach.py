@@ -8,6 +8,7 @@ import pytest
 
 from ambit.testing.mesh import Mesh
 from tests.mesh.pods import make_namespace, pod
+from tests.mesh.test_external import ASK as ONCE
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
@@ -148,6 +149,15 @@ def test_clients_outside_the_mesh_are_seen_as_they_are(mesh: Mesh, places: Place
         for address in places.servers[name]
     ]
     told_their_own(mesh, places.outside, questions)
+
+
+def test_where_nobody_listens_connections_end_at_once(mesh: Mesh, places: Places) -> None:
+    """Long before any proxy's patience is over."""
+    asked = [f"{address}:9009" for addresses in places.servers.values() for address in addresses]
+    for namespace in (places.inside, places.outside):
+        output = mesh.exec(namespace, "client", "python3", "-c", ONCE, "1", *asked).stdout
+        found = dict(json.loads(output))
+        assert set(found.values()) <= {"", "ConnectionRefusedError", "ConnectionResetError"}, found
 
 
 @pytest.mark.feature("F15")
