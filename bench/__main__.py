@@ -13,7 +13,7 @@ import time
 import msgspec
 
 from ambit.core.errors import AmbitError
-from bench import compiler, demo, flows, latency, policy, propagation, startup
+from bench import compiler, demo, flows, latency, policy, propagation, startup, upgrade
 from bench.control import measure as control
 from bench.datapath import measure as datapath
 from bench.harness import Number, Options, Subject, machine, markdown, remember, table
@@ -33,6 +33,7 @@ SUBJECTS = (
     Subject("compile", "the compiler with 100,000 pods", compiler.measure),
     Subject("push", "one pod change from the API server to 50 nodes", propagation.measure),
     Subject("policy", "one policy made or deleted, until connections meet it", policy.measure),
+    Subject("upgrade", "every node's Envoy replaced under 2,000 new connections a second", upgrade.measure),
     Subject("control", "the control plane with 10,000 and 100,000 pods and 100 nodes", control.measure),
     Subject(
         "kubernetes",
