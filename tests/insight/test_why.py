@@ -272,3 +272,15 @@ def test_a_service_that_prefers_endpoints_nearby_is_asked_from_where_the_client_
         objects.append(made)
     compiled = compile_objects((("test", each) for each in objects), MeshSettings())
     assert [each.pod for each in why("client-1", "web:80", compiled).rulings] == ["default/near-1"]
+
+
+def test_of_a_service_with_affinity_the_clients_own_endpoint_is_told() -> None:
+    service = yaml.safe_load(SERVICE)
+    service["spec"]["sessionAffinity"] = "ClientIP"
+    servers = [pod(f"web-{number}", f"10.244.1.1{number}") for number in range(9)]
+    clients = {f"client-{number}": pod(f"client-{number}", f"10.244.2.{number + 1}") for number in range(9)}
+    objects = [service, *servers, *clients.values()]
+    compiled = compile_objects((("test", each) for each in objects), MeshSettings())
+    told = {client: why(client, "web:80", compiled).rulings for client in clients}
+    assert {len(rulings) for rulings in told.values()} == {1}
+    assert len({ruling.pod for (ruling,) in told.values()}) > 1
