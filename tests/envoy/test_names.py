@@ -69,6 +69,8 @@ def test_resources_of_a_pod(pod: str) -> None:
         names.plaintext_listener,
         names.local_cluster,
         names.policy,
+        names.handed,
+        names.application,
     )
     assert {names.pod_of(make(pod)) for make in makers} == {pod}
     assert len({make(pod) for make in makers}) == len(makers)

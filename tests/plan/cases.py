@@ -7,9 +7,19 @@ from ambit.envoy import names
 from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Prefix, Presence, Rule, Scope
 from ambit.model.service import BalancingMode, LoadBalancing, Service, VirtualAddress
 from ambit.model.view import Snapshot
-from ambit.model.workload import GatewayAddress, Port, TunnelProtocol, Workload
+from ambit.model.workload import (
+    ApplicationTunnel,
+    GatewayAddress,
+    Port,
+    TunnelledAs,
+    TunnelProtocol,
+    Workload,
+)
 from ambit.plan import node_proxy
 from ambit.plan.node_proxy import LocalPod, LocalPods, NodeSettings, PlannedResource
+from ambit.plan.values import CLUSTER
+
+TOLD = TunnelledAs.PROXY
 
 
 def workload(name: str, *addresses: str, node: str = "node2", **more: object) -> Workload:
@@ -183,6 +193,11 @@ def resources() -> dict[str, PlannedResource]:
     assert REMOTE.network_gateway is not None
     through = names.Inner(4, f"{ABROAD.hostname}:80", ABROAD.key, REMOTE.network_gateway)
     found["net_network"] = node_proxy.destination(names.inner(through), VIEW, PODS, SETTINGS)
+    behind = workload("behind", "10.244.1.5", node="node1", application_tunnel=ApplicationTunnel(TOLD, 15088))
+    for each in node_proxy.pod_resources(pod(behind), Snapshot([behind]), SETTINGS):
+        if each.name.startswith(("handed|", "app|")):
+            kind = "into" if (each.name[0], each.type_url) == ("h", CLUSTER) else each.name.partition("|")[0]
+            found[f"{kind}_told"] = each
     # These differ from the open pod's in names only.
     del found["in_guarded"], found["out_guarded"], found["local_guarded"]
     found["matcher_open"] = found["tunnelled_open"] = found["out_open"]

@@ -23,12 +23,31 @@ from ambit.envoy.words import boolean, from_ads, pack, seconds, uint32
 
 _Manager = http_connection_manager_pb2.HttpConnectionManager
 _RBAC = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
+_ANY_ADDRESS = r"[0-9.]+|\[[0-9a-f:.]+\]"
 _DENIED, _UNAUTHORIZED, _BAD_REQUEST, _UNAVAILABLE = 403, 401, 400, 503
 
 
 def hbone(*, pod: str, addresses: Iterable[Address]) -> Any:
     """Filters in the order in which a stream meets them: authorise (policy by ECDS), note the target,
-    route."""
+    route to the pod's addresses."""
+    own = "|".join(
+        re.escape(f"[{address}]" if address.version == 6 else str(address)) for address in addresses
+    )
+    target = filter_state.original_destination("%REQ(:authority)%")
+    return _manager(pod, _routes(own, names.local_cluster(pod)), [target])
+
+
+def handed_on(*, pod: str) -> Any:
+    """As `hbone`, for a pod that takes streams for any address (`ambit.envoy.application_tunnel`)."""
+    noted = [
+        filter_state.dialled_address("%REQ(:authority)%"),
+        filter_state.direct_client_address(),
+        filter_state.caller(),
+    ]
+    return _manager(pod, _routes(_ANY_ADDRESS, names.handed(pod)), noted)
+
+
+def _manager(pod: str, routes: Any, noted: list[Any]) -> Any:
     manager = _Manager(
         stat_prefix="hbone",
         codec_type=_Manager.HTTP2,
@@ -50,7 +69,7 @@ def hbone(*, pod: str, addresses: Iterable[Address]) -> Any:
         skip_xff_append=True,
         use_remote_address=boolean(True),
         local_reply_config=_local_replies(),
-        route_config=_routes(pod, list(addresses)),
+        route_config=routes,
         http_filters=[
             http_connection_manager_pb2.HttpFilter(
                 name=names.policy(pod),
@@ -58,7 +77,7 @@ def hbone(*, pod: str, addresses: Iterable[Address]) -> Any:
                     config_source=from_ads(), type_urls=[_RBAC]
                 ),
             ),
-            filter_state.http_filter(filter_state.original_destination("%REQ(:authority)%")),
+            filter_state.http_filter(*noted),
             http_connection_manager_pb2.HttpFilter(
                 name="envoy.filters.http.router",
                 typed_config=pack(
@@ -76,12 +95,9 @@ def hbone(*, pod: str, addresses: Iterable[Address]) -> Any:
     )
 
 
-def _routes(pod: str, addresses: list[Address]) -> Any:
-    """Only the usual spelling of an address and port is served: policy compares texts, so a port with a
-    leading zero must not get past it."""
-    own = "|".join(
-        re.escape(f"[{address}]" if address.version == 6 else str(address)) for address in addresses
-    )
+def _routes(own: str, cluster: str) -> Any:
+    """Streams for `own` (a regular expression of addresses) go to `cluster`. Only the usual spelling of an address and
+    port is served: policy compares texts, so a port with a leading zero must not get past it."""
     reserved = "|".join(str(port) for port in sorted(RESERVED_PORTS))
     return route_pb2.RouteConfiguration(
         name="hbone",
@@ -94,7 +110,7 @@ def _routes(pod: str, addresses: list[Address]) -> Any:
                     route_components_pb2.Route(
                         match=_connect(f"({own}):[1-9][0-9]*"),
                         route=route_components_pb2.RouteAction(
-                            cluster=names.local_cluster(pod),
+                            cluster=cluster,
                             timeout=seconds(0),
                             upgrade_configs=[
                                 route_components_pb2.RouteAction.UpgradeConfig(

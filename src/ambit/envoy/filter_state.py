@@ -53,6 +53,11 @@ def client_address() -> Any:
     return _value(REMOTE_ADDRESS, REMOTE_ADDRESS, "%DOWNSTREAM_REMOTE_ADDRESS%", _SHARE.ONCE)
 
 
+def direct_client_address() -> Any:
+    """As `client_address`, of who opened the connection, whatever a request's headers say."""
+    return _value(REMOTE_ADDRESS, REMOTE_ADDRESS, "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%", _SHARE.ONCE)
+
+
 def dialled_address(template: str) -> Any:
     """An internal listener sees this `ip:port` (an access-log format) as its own; nothing when it is none."""
     return _value(LOCAL_ADDRESS, LOCAL_ADDRESS, template, _SHARE.ONCE)

@@ -145,11 +145,19 @@ def outbound(
 
 
 def hbone(
-    *, pod: str, netns: str, addresses: Collection[Address], server_secret: str, transparent: bool = False
+    *,
+    pod: str,
+    netns: str,
+    addresses: Collection[Address],
+    server_secret: str,
+    transparent: bool = False,
+    is_handed_on: bool = False,
 ) -> Any:
     """15008: mutual TLS, then one CONNECT stream per connection, authorised one by one, delivered from the
-    client's address to an address of the pod."""
-    chain = _chain("hbone", connection_manager.hbone(pod=pod, addresses=addresses))
+    client's address to an address of the pod; or whatever it is for handed on to the application
+    (`ambit.envoy.application_tunnel`)."""
+    manager = connection_manager.handed_on(pod=pod) if is_handed_on else None
+    chain = _chain("hbone", manager or connection_manager.hbone(pod=pod, addresses=addresses))
     chain.transport_socket.CopyFrom(tls.server_socket(server_secret))
     return _pod_listener(
         names.hbone_listener(pod),

@@ -4,6 +4,7 @@
 | --- | --- |
 | `out\\|POD`, `in\\|POD`, `plain\\|POD` | listeners 15001, 15008, 15006 of one pod |
 | `local\\|POD` | cluster that dials inside the pod's namespace |
+| `handed\\|POD`, `app\\|POD` | of a pod whose tunnels are handed on: internal listener, application |
 | `policy\\|POD` | extension (ECDS): the pod's L4 authorization on HBONE |
 | `dst\\|POD\\|ADDRESS:PORT` | on-demand cluster: where this pod's connection to this destination goes |
 | `tun\\|POD\\|ADDRESS:PORT` | on-demand cluster: the endpoints of this destination that are reached through a tunnel |
@@ -126,6 +127,14 @@ def local_cluster(pod: str) -> str:
     return f"local|{pod}"
 
 
+def handed(pod: str) -> str:
+    return f"handed|{pod}"
+
+
+def application(pod: str) -> str:
+    return f"app|{pod}"
+
+
 def policy(pod: str) -> str:
     return f"policy|{pod}"
 
@@ -232,7 +241,7 @@ def parse_secret(name: str) -> Identity:
 def pod_of(name: str) -> str | None:
     """The key of the pod that a resource belongs to, None for resources of no single pod."""
     kind, _, rest = name.partition("|")
-    if kind in {"out", "in", "plain", "local", "policy"}:
+    if kind in {"out", "in", "plain", "local", "policy", "handed", "app"}:
         return rest
     if _kind(kind)[0]:
         return rest.partition("|")[0]

@@ -26,6 +26,13 @@ def fixed(cluster: str, *logs: Any) -> Any:
     return _filter(_proxy(cluster, *logs))
 
 
+def told(cluster: str, tlvs: Iterable[Any]) -> Any:
+    """To `cluster`, which says these (`TlvEntry`) if it speaks the PROXY protocol. No log: the tunnel has one."""
+    proxy = _proxy(cluster)
+    proxy.proxy_protocol_tlvs.extend(tlvs)
+    return _filter(proxy)
+
+
 def on_demand(log: Any, attempts: int = 1) -> Any:
     """To the cluster that the connection's filter state names; refused if it names none. So many of its endpoints
     are tried."""

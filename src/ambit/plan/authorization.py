@@ -28,6 +28,7 @@ from ambit.model.policy import (
     StringMatch,
     Suffix,
 )
+from ambit.model.workload import ApplicationTunnel
 from ambit.policy.decide import NO_ALLOW_MATCHED, UNKNOWN_POLICY
 
 T = TypeVar("T")
@@ -71,6 +72,23 @@ class _Hbone:
         )
 
 
+class _Handed(_Hbone):
+    """As `_Hbone`, of a pod whose application takes all streams on one port (0: each on its own), whatever address
+    they are for: policy sees that port and the pod's address (ztunnel `inbound.rs`)."""
+
+    def __init__(self, addresses: Sequence[Address], port: int) -> None:
+        super().__init__(addresses)
+        self._port = port
+
+    def port(self, port: int) -> Predicate:
+        return port == self._port if self._port else super().port(port)
+
+    def destination(self, networks: Sequence[Network]) -> Predicate:
+        if all(_contains(networks, address) for address in self._addresses):
+            return True
+        return matchers.destination_in(networks)
+
+
 class _Plaintext:
     """A connection without identity; its original destination is the listener's local address."""
 
@@ -95,9 +113,10 @@ def hbone(
     addresses: Sequence[Address],
     policies: Sequence[Authorization],
     unknown: Sequence[str],
+    handed_on: ApplicationTunnel | None = None,
 ) -> AnyMessage:
     """The RBAC extension of one pod. Dry-run policies are decided beside, as if they were enforced."""
-    facts = _Hbone(addresses)
+    facts = _Hbone(addresses) if handed_on is None else _Handed(addresses, handed_on.port)
     enforced = [policy for policy in policies if not policy.dry_run]
     rows, otherwise = _rows(enforced, unknown, facts)
     dry_run: Iterable[Row] = ()

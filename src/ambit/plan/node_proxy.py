@@ -10,10 +10,12 @@ from collections.abc import Iterable, Mapping
 
 from ambit.core.address import Address
 from ambit.core.identity import Identity
-from ambit.envoy import access_log, clusters, listeners, names, tls
+from ambit.core.names import RESERVED_PORTS
+from ambit.envoy import access_log, application_tunnel, clusters, listeners, names, tls
 from ambit.envoy import bootstrap as envoy_bootstrap
 from ambit.envoy.words import AnyMessage
 from ambit.model.view import MeshView
+from ambit.model.workload import ApplicationTunnel, TunnelledAs
 from ambit.plan import authorization, destinations
 from ambit.plan.values import (
     CLUSTER,
@@ -95,12 +97,14 @@ def pod_resources(
     names an unknown policy, accepts nothing. One with `only` can reach no other destination in the mesh."""
     workload = workload_of(pod, view, settings)
     policies, unknown = view.policies_for(workload) if workload else ((), (pod.key,))
+    handed_on = workload.application_tunnel if workload else None
     hbone = listeners.hbone(
         pod=pod.key,
         netns=pod.netns,
         addresses=pod.addresses,
         server_secret=names.server_secret(pod.identity),
         transparent=pod.transparent,
+        is_handed_on=handed_on is not None,
     )
     plaintext = listeners.plaintext(
         pod=pod.key,
@@ -109,15 +113,30 @@ def pod_resources(
         matcher=authorization.plaintext(pod.addresses, policies, unknown),
         transparent=pod.transparent,
     )
-    policy = authorization.hbone(pod.key, pod.addresses, policies, unknown)
+    policy = authorization.hbone(pod.key, pod.addresses, policies, unknown, handed_on)
     local = clusters.inside(names.local_cluster(pod.key), pod.netns, {})
     return (
         planned(CLUSTER, names.local_cluster(pod.key), local),
         planned(EXTENSION, names.policy(pod.key), policy, on_demand=True),
+        *(_handed_on(pod, handed_on) if handed_on is not None else ()),
         *outbound_resources(pod, view, settings, only, tunnelled),
         planned(LISTENER, names.hbone_listener(pod.key), hbone),
         planned(LISTENER, names.plaintext_listener(pod.key), plaintext),
     )
+
+
+def _handed_on(pod: LocalPod, tunnel: ApplicationTunnel) -> Iterable[PlannedResource]:
+    """The rest of the way for a pod whose application is told of its tunnels. A port of the mesh leads nowhere: it
+    would lead back here."""
+    is_told = tunnel.protocol is TunnelledAs.PROXY
+    name, into = names.application(pod.key), names.handed(pod.key)
+    yield planned(CLUSTER, into, application_tunnel.into(pod.key))
+    if tunnel.port in RESERVED_PORTS:
+        yield planned(CLUSTER, name, clusters.refused(name, {}))
+    else:
+        yield planned(CLUSTER, name, application_tunnel.application(pod.key, pod.netns, is_told=is_told))
+    listener = application_tunnel.listener(pod.key, pod.addresses, tunnel.port, is_told=is_told)
+    yield planned(LISTENER, into, listener)
 
 
 def refused_policy(name: str) -> PlannedResource:
