@@ -16,6 +16,7 @@ import msgspec
 
 from ambit.ca.authority import Authority
 from ambit.ca.request import parse_request
+from ambit.core.address import Address
 from ambit.core.identity import Identity
 from ambit.kube.client import WatchEvent
 from ambit.kube.errors import NotFound
@@ -321,13 +322,20 @@ class Node:
 class Pod(Host):
     """A pod: a namespace and an object."""
 
-    def __init__(self, host: Host, world: "World", name: str, node: Node, account: str) -> None:
+    def __init__(
+        self, host: Host, world: "World", name: str, node: Node, account: str, family: int = 0
+    ) -> None:
         super().__init__(host.netns, host.four, host.six)
+        self.family = family
         self.world = world
         self.name = name
         self.node = node
         self.account = account
         self.uid = f"uid-{name}"
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        return tuple(each for each in super().addresses if self.family in (0, each.version))
 
     @property
     def sandbox_fields(self) -> dict:
@@ -383,9 +391,14 @@ class World:
         await node.start()
         return node
 
-    async def pod(self, name: str, node: Node, account: str = "web", *, enrol: bool = True) -> Pod:
-        """A running pod, captured before it began when `enrol`."""
-        pod = Pod(await asyncio.to_thread(self.network.host, name), self, name, node, account)
+    async def pod(
+        self, name: str, node: Node, account: str = "web", *, enrol: bool = True, family: int = 0
+    ) -> Pod:
+        """A running pod, captured before it began when `enrol`. It has addresses of both families, or of one."""
+        host = await asyncio.to_thread(self.network.host, name)
+        if family:
+            await asyncio.to_thread(self.network.only, host, family)
+        pod = Pod(host, self, name, node, account, family)
         pod.create()
         record = self.directory / "sandboxes" / pod.netns.name
         record.mkdir(parents=True)

@@ -1,4 +1,17 @@
-"""Processes told apart although the kernel uses their numbers again: number and start time together (proc(5))."""
+"""Processes told apart although the kernel uses their numbers again: number and start time together (proc(5)), until
+the machine is started anew."""
+
+import functools
+from pathlib import Path
+
+
+@functools.cache
+def boot_id() -> str:
+    """A name of this run of the machine (random(4)); empty where the kernel does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def start_time(pid: int, proc: str = "/proc") -> int | None:

@@ -80,6 +80,15 @@ class Network:
         ip("-n", namespace, "-6", "route", "add", "default", "via", "fd77::ffff")
         return Host(Path("/run/netns") / namespace, ipaddress.ip_address(four), ipaddress.ip_address(six))
 
+    def only(self, host: "Host", family: int) -> None:
+        """Takes the other family away from the host: as in a cluster of one family, where a namespace has either no
+        IPv6 at all, or no IPv4 but on loopback."""
+        other = "-4" if family == 6 else "-6"
+        ip("-n", host.netns.name, other, "addr", "flush", "dev", "eth0")
+        if family == 4:
+            off = ["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"]
+            subprocess.run(["ip", "netns", "exec", host.netns.name, *off], check=True)
+
     @contextmanager
     def unplugged(self, host: "Host") -> Iterator[None]:
         """Nothing reaches the host and nothing comes from it, and nobody is told."""

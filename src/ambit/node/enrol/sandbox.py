@@ -14,6 +14,7 @@ import msgspec
 
 from ambit.core.address import Address
 from ambit.core.errors import AmbitError, EnvironmentProblem
+from ambit.daemon import process_id
 from ambit.node.capture.ruleset import Capture
 from ambit.node.netns import identity as netns_identity
 
@@ -30,6 +31,8 @@ class Sandbox(msgspec.Struct, frozen=True):
     account: str = ""
     device: int = 0
     inode: int = 0
+    boot: str = ""
+    """Of the machine: inodes of namespaces are given away again after the next one. Empty in records that are older."""
     dns: bool = True
     dns_wish: str | None = None
     """Whether its DNS questions are captured, and what its annotation said of that; None in records that are older."""
@@ -85,6 +88,8 @@ class Sandbox(msgspec.Struct, frozen=True):
 
     def same_namespace(self) -> bool:
         """Whether the path still leads to the namespace that was checked."""
+        if self.boot not in ("", process_id.boot_id()):
+            return False
         try:
             found = netns_identity.identify(self.netns)
         except EnvironmentProblem:
@@ -105,7 +110,7 @@ def checked(sandbox: Sandbox) -> Sandbox:
             f"{sandbox.netns} is not the namespace of pod {sandbox.namespace}/{sandbox.name}: "
             f"it lacks the address {', '.join(missing)}"
         )
-    return msgspec.structs.replace(sandbox, device=found.device, inode=found.inode)
+    return msgspec.structs.replace(sandbox, device=found.device, inode=found.inode, boot=process_id.boot_id())
 
 
 def find(

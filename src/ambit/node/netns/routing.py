@@ -62,12 +62,17 @@ def rules() -> dict[int, frozenset[tuple[int, int]]]:
 
 def add_local_route(family: int, table: int, source: Address | None = None, device: str = "lo") -> None:
     """In `table` everything is on this host, by way of the loopback interface; what is opened on that way gets the
-    address `source`. With another `device`: for sockets that are bound to that one, which find no other route.
-    Raises OSError."""
+    address `source`. With another `device`: for sockets that are bound to that one, which find no other route. Without
+    IPv6 there (sysctl `disable_ipv6`, as in clusters of IPv4 only) nothing needs the way. Raises OSError."""
     body = _route(family, table, device)
     if source is not None:
         body += netlink.attribute(_RTA_PREFSRC, source.packed)
-    _change(_RTM_NEWROUTE, netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE, body)
+    try:
+        _change(_RTM_NEWROUTE, netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE, body)
+    except OSError as error:
+        # Linux net/ipv6/route.c; a missing capability would be EPERM.
+        if family != socket.AF_INET6 or error.errno != errno.EACCES:
+            raise
 
 
 def remove_local_route(family: int, table: int, device: str = "lo") -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from ambit.daemon import process_id
 from ambit.node.supervise.generation import Generation
 
 _log = logging.getLogger("ambit.envoy")
@@ -17,21 +18,25 @@ class Record(msgspec.Struct, frozen=True):
 
     current: Generation | None = None
     older: Generation | None = None
+    boot: str = ""
+    """Of the machine: process numbers mean nothing after the next one. Empty in records that are older."""
 
 
 def read(file: Path) -> Record:
-    """What was written last; an empty record when there is none."""
+    """What was written last; an empty record when there is none, or the machine was started anew since."""
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Record)
+        found = msgspec.json.decode(file.read_bytes(), type=Record)
     except (OSError, msgspec.DecodeError):
         return Record()
+    return found if found.boot in ("", process_id.boot_id()) else Record()
 
 
 def write(file: Path, record: Record) -> None:
     """Replaces the record. A failure is logged: the next agent then starts a new Envoy."""
     temporary = file.with_suffix(".new")
     try:
-        temporary.write_bytes(msgspec.json.encode(record))
+        boot = process_id.boot_id()
+        temporary.write_bytes(msgspec.json.encode(msgspec.structs.replace(record, boot=boot)))
         temporary.replace(file)
     except OSError as problem:
         _log.error("cannot note which Envoy runs in %s: %s", file, problem.strerror)
