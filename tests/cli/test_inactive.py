@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from ambit.cli.inactive import inactive_kinds, waypoint_labels, without_effect
-from ambit.kube.resource import REQUEST_AUTHENTICATIONS, Resource
+from ambit.cli.inactive import inactive_kinds, without_effect
+from ambit.kube.resource import GATEWAYS, HTTP_ROUTES, REQUEST_AUTHENTICATIONS, Resource
 
 
 def definition(group: str, plural: str, kind: str, *, served: bool = True) -> dict[str, Any]:
@@ -38,15 +38,18 @@ def test_objects_are_named_and_counted() -> None:
     assert list(without_effect(kind, [])) == []
 
 
-def test_who_asks_for_a_waypoint() -> None:
-    labelled = [
-        {"kind": "Namespace", "metadata": {"name": "shop", "labels": {"istio.io/use-waypoint": "waypoint"}}},
-        {
-            "kind": "Service",
-            "metadata": {"namespace": "shop", "name": "web", "labels": {"istio.io/use-waypoint": "none"}},
-        },
-        {"kind": "Service", "metadata": {"namespace": "shop", "name": "db"}},
+def test_waypoints_and_their_routes_have_an_effect() -> None:
+    def named(name: str, **spec: Any) -> dict[str, Any]:
+        return {"metadata": {"namespace": "shop", "name": name}, "spec": spec}
+
+    gateways = [named("ours", gatewayClassName="ambit-waypoint"), named("other", gatewayClassName="nginx")]
+    assert list(without_effect(GATEWAYS, gateways)) == [
+        "Gateway shop/other: this version does nothing with the kind"
     ]
-    assert list(waypoint_labels(labelled)) == [
-        "Namespace shop asks for waypoint waypoint: this version has none; it is left out"
+    routes = [
+        named("ours", parentRefs=[{"group": "", "kind": "Service", "name": "web"}]),
+        named("other", parentRefs=[{"name": "edge"}]),
+    ]
+    assert list(without_effect(HTTP_ROUTES, routes)) == [
+        "HTTPRoute shop/other: this version does nothing with the kind"
     ]

@@ -1,8 +1,9 @@
 """API objects to the mesh model, as files a person can review.
 
-`compile/<case>/in.yaml` starts with one line that says what the case shows; `model.yaml` is what nodes are told, and
-`findings.yaml` what users are. With a `then.yaml` (objects applied afterwards; one with `deleted: true` goes)
-`moved.yaml` lists what that second batch must move, and by being a list also what it must not.
+`compile/<case>/in.yaml` starts with one line that says what the case shows; `model.yaml` is what nodes and L7 proxies
+are told and statuses are to say, and `findings.yaml` what users are told. With a `then.yaml` (objects applied
+afterwards; one with `deleted: true` goes) `moved.yaml` lists what that second batch must move, and by being a list also
+what it must not.
 """
 
 import json
@@ -34,7 +35,7 @@ Loader.yaml_implicit_resolvers = {
 
 def change(given: dict[str, Any]) -> Change:
     resource = RESOURCES[given["kind"]]
-    if given["kind"] not in ("Namespace", "Node"):
+    if PROJECTIONS[resource].namespaced:
         given["metadata"].setdefault("namespace", "default")
     value = PROJECTIONS[resource].decode(json.dumps(given).encode())
     return Change(resource, value.metadata.key, None if given.get("deleted") else value)
@@ -50,6 +51,9 @@ def moved(delta: MeshDelta) -> dict[str, Any]:
         "services": delta.services,
         "workloads": delta.workloads,
         "findings": delta.findings,
+        "proxies": delta.proxies,
+        "routes": delta.routes,
+        "statuses": delta.statuses,
     }
     return {
         name: {"upserts": sorted(part.upserts), "removals": sorted(part.removals)}
@@ -69,6 +73,9 @@ def test_compile(case: Path, request: pytest.FixtureRequest) -> None:
             ("authorizations", compiler.authorizations),
             ("services", compiler.services),
             ("workloads", compiler.workloads),
+            ("proxies", compiler.proxies),
+            ("routes", compiler.routes),
+            ("statuses", compiler.statuses),
         )
         if made
     }

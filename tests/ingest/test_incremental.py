@@ -9,6 +9,7 @@ from ambit.ingest.mesh import Change, MeshCompiler
 from ambit.ingest.settings import MeshSettings
 from tests.ingest import build
 from tests.ingest.build import Given
+from tests.ingest.gateway import build as gateway
 from tests.ingest.test_mesh import change
 
 LABELS = st.sampled_from([{"app": "web"}, {"app": "db"}, {"app": "web", "tier": "front"}])
@@ -16,6 +17,36 @@ NAMESPACES = st.sampled_from(["default", "istio-system"])
 MODES = st.sampled_from(["STRICT", "PERMISSIVE", "UNSET", "nonsense"])
 NAMES = st.sampled_from(["a", "b"])
 SELECTORS = st.none() | LABELS
+
+WAYPOINTS = st.sampled_from(["a", "none"])
+GATEWAY_API: tuple[st.SearchStrategy[Given], ...] = (
+    st.builds(
+        gateway.waypoint, NAMES, namespace=NAMESPACES, takes=st.sampled_from(["", "all", "none", "nonsense"])
+    ),
+    st.builds(
+        gateway.gateway_class,
+        st.sampled_from(["ambit-waypoint", "other"]),
+        st.sampled_from(["ambit.io/waypoint-controller", "example.com/other"]),
+    ),
+    st.builds(gateway.bound, st.builds(gateway.namespace, NAMESPACES), WAYPOINTS),
+    st.builds(
+        gateway.bound,
+        st.builds(build.service, NAMES, LABELS, namespace=NAMESPACES),
+        WAYPOINTS,
+        st.sampled_from(["", "istio-system"]),
+    ),
+    st.builds(gateway.grant, NAMESPACES, NAMESPACES),
+    *(
+        st.builds(
+            make,
+            st.just({"backendRefs": [gateway.to("a"), gateway.to("b", namespace="istio-system")]}),
+            name=NAMES,
+            namespace=NAMESPACES,
+            parents=st.sampled_from([(gateway.parent("a"),), (gateway.parent("b", namespace="default"),)]),
+        )
+        for make in (gateway.route, gateway.grpc_route)
+    ),
+)
 
 OBJECTS: st.SearchStrategy[Given] = st.one_of(
     st.builds(
@@ -56,7 +87,9 @@ OBJECTS: st.SearchStrategy[Given] = st.one_of(
         ports=st.sampled_from([None, {8080: "STRICT"}, {8080: "PERMISSIVE"}]),
         created=st.sampled_from(["2025-01-01T00:00:00Z", "2026-01-01T00:00:00Z"]),
     ),
+    *GATEWAY_API,
 )
+MODEL = ("workloads", "services", "authorizations", "proxies", "routes", "statuses")
 EVENTS = st.tuples(OBJECTS.map(change), st.integers(0, 3)).map(
     lambda pair: pair[0] if pair[1] else Change(pair[0].resource, pair[0].key)
 )
@@ -68,6 +101,9 @@ def state(compiler: MeshCompiler) -> dict[str, Any]:
         "workloads": dict(compiler.workloads),
         "services": dict(compiler.services),
         "authorizations": dict(compiler.authorizations),
+        "proxies": dict(compiler.proxies),
+        "routes": dict(compiler.routes),
+        "statuses": dict(compiler.statuses),
         # What could not be compiled keeps its former result, which a fresh start does not know.
         "findings": [each for each in compiler.findings if each.code != "AMB0001"],
     }
@@ -86,7 +122,7 @@ def without_faults(batch: list[Change]) -> list[Change]:
 def test_from_scratch_equals_incremental_and_deltas_tell_all(history: list[list[Change]]) -> None:
     incremental, fresh = MeshCompiler(MeshSettings()), MeshCompiler(MeshSettings())
     last: dict[tuple[str, str], Change] = {}
-    copies: dict[str, dict[str, Any]] = {"workloads": {}, "services": {}, "authorizations": {}}
+    copies: dict[str, dict[str, Any]] = {name: {} for name in MODEL}
     for batch in map(without_faults, history):
         delta = incremental.apply(batch)
         last |= {(each.resource, each.key): each for each in batch}
@@ -110,6 +146,6 @@ def test_nothing_remains_of_what_was_deleted_and_nothing_raises(history: list[li
         compiler.apply(batch)
     seen = {(each.resource, each.key) for batch in history for each in batch}
     compiler.apply(Change(*each) for each in seen)
-    assert state(compiler) == {"workloads": {}, "services": {}, "authorizations": {}, "findings": []}
+    assert state(compiler) == {name: {} for name in MODEL} | {"findings": []}
     assert not compiler.findings
     assert all(each.size == 0 for each in compiler.statistics())

@@ -16,7 +16,7 @@ from ambit.cli.enrolment import (
     unenrolled_policies,
     why_not_captured,
 )
-from ambit.cli.inactive import WAYPOINT_LABEL, inactive_kinds, waypoint_labels, without_effect
+from ambit.cli.inactive import inactive_kinds, without_effect
 from ambit.cli.live_objects import mesh_settings
 from ambit.cli.mesh import CONTROL_PLANES, NODE_PROXIES, ask, in_charge, node_of, node_pods, system_pods
 from ambit.cli.policy_references import Surroundings, unknown_references
@@ -201,12 +201,8 @@ async def _objects_understood(client: Client) -> list[str]:
 async def _objects_effective(client: Client) -> list[str]:
     kinds = list(inactive_kinds(await client.list(CUSTOM_RESOURCE_DEFINITIONS)))
     found = await asyncio.gather(*(client.list(kind) for kind in kinds))
-    labelled = [
-        await client.list(resource, label_selector=WAYPOINT_LABEL) for resource in (NAMESPACES, SERVICES)
-    ]
     return [
-        *(line for kind, objects in zip(kinds, found, strict=True) for line in without_effect(kind, objects)),
-        *(line for objects in labelled for line in waypoint_labels(objects)),
+        line for kind, objects in zip(kinds, found, strict=True) for line in without_effect(kind, objects)
     ]
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ambit.core.names import WAYPOINT_CLASSES
 from ambit.kube.resource import (
     AUTHORIZATION_POLICIES,
     GATEWAY_CLASSES,
+    GATEWAYS,
     PEER_AUTHENTICATIONS,
     REFERENCE_GRANTS,
     SERVICE_ENTRIES,
@@ -24,7 +26,6 @@ GROUPS = frozenset(
         "gateway.networking.x-k8s.io",
     }
 )
-WAYPOINT_LABEL = "istio.io/use-waypoint"
 NAMED = 3
 """So many objects of a kind are named; the others are counted."""
 _KNOWN = frozenset(
@@ -38,6 +39,8 @@ _KNOWN = frozenset(
         REFERENCE_GRANTS,
     )
 )
+_SERVICES = frozenset({"Service", "ServiceEntry"})
+"""Kinds of parents whose routes waypoints apply."""
 """Enforced, or without an effect of their own."""
 
 
@@ -55,19 +58,23 @@ def inactive_kinds(definitions: Iterable[Object]) -> Iterator[Resource]:
 
 
 def without_effect(kind: Resource, objects: Iterable[Object]) -> Iterator[str]:
-    """One sentence for all objects of a kind."""
-    names = sorted(_name(each) for each in objects)
+    """One sentence for all objects of a kind that do nothing."""
+    names = sorted(_name(each) for each in objects if not _is_of_waypoint(kind, each))
     if names:
         others = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         yield f"{kind.kind} {', '.join(names[:NAMED])}{others}: this version does nothing with the kind"
 
 
-def waypoint_labels(objects: Iterable[Object]) -> Iterator[str]:
-    """One sentence for each namespace or Service that asks for a waypoint."""
-    for each in objects:
-        wanted = (each["metadata"].get("labels") or {}).get(WAYPOINT_LABEL, "none")
-        if wanted != "none":
-            yield f"{each['kind']} {_name(each)} asks for waypoint {wanted}: this version has none; it is left out"
+def _is_of_waypoint(kind: Resource, each: Object) -> bool:
+    """Whether it is a waypoint, or a route that one applies. Their own status says what became of them."""
+    spec = each.get("spec") or {}
+    match kind.kind:
+        case "Gateway" if kind.group == GATEWAYS.group:
+            return spec.get("gatewayClassName") in WAYPOINT_CLASSES
+        case "HTTPRoute" | "GRPCRoute":
+            return any(parent.get("kind") in _SERVICES for parent in spec.get("parentRefs") or ())
+        case _:
+            return False
 
 
 def _name(each: Object) -> str:

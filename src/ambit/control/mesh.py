@@ -32,7 +32,6 @@ CHANGES = "ambit_compile_changes_total"
 SECONDS = "ambit_compile_seconds_total"
 PAUSE_SHARE, PAUSE_MOST = 2.0, 0.1
 """The pause after a batch: what the batch has cost times this, but at most so many seconds."""
-CLUSTER_SCOPED = frozenset({"namespaces", "nodes"})
 
 
 class MeshFeed:
@@ -45,7 +44,7 @@ class MeshFeed:
         counters: Counters,
     ) -> None:
         self.informers: dict[str, Informer[Any]] = {
-            name: _informer(client, name, projection) for name, projection in PROJECTIONS.items()
+            name: _informer(client, projection) for name, projection in PROJECTIONS.items()
         }
         self._compiler = MeshCompiler(
             MeshSettings(
@@ -196,12 +195,12 @@ def _resources(values: Mapping[str, Value]) -> dict[str, Resource]:
     return resources
 
 
-def _informer(client: Client, name: str, projection: Projection) -> Informer[Any]:
+def _informer(client: Client, projection: Projection) -> Informer[Any]:
     kind = Kind(
         projection.group,
         projection.version,
         projection.plural,
         projection.kind,
-        namespaced=name not in CLUSTER_SCOPED,
+        projection.namespaced,
     )
     return Informer(client, kind, projection.decode)

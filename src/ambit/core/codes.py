@@ -1,7 +1,8 @@
 """The registry of findings: every code, what it means, an example, and what to do.
 
 A code is never reused and never changes its meaning. `docs/findings.md` is written from this (tested),
-and so is `ambit explain AMBnnnn`. Groups: 00 any object, 02 policy, 03 services.
+and so is `ambit explain AMBnnnn`. Groups: 00 any object, 02 policy, 03 services, 04 gateways
+and routes.
 """
 
 import msgspec
@@ -231,6 +232,49 @@ _ALL = (
         "metadata: {namespace: team-a}\nspec: {hosts: [web.team-b.svc.cluster.local]}",
         "Choose a host outside the cluster domain, or below the entry's own namespace (db.team-a.svc.cluster.local), "
         "and an address that nobody in the cluster has.",
+    ),
+    Code(
+        "AMB0401",
+        "Route that is not in force",
+        "The route is not applied for this parent: the parent does not exist, has no waypoint, has routes of another "
+        "kind, or no rule of the route can be carried out. Requests go where they would go without it.",
+        "parentRefs: [{group: '', kind: Service, name: web}]   # web has no waypoint",
+        "Do what the text says. For a waypoint: create a Gateway of class ambit-waypoint, and label the Service or its "
+        "namespace istio.io/use-waypoint.",
+    ),
+    Code(
+        "AMB0402",
+        "Reference that leads nowhere",
+        "A rule refers to a service that does not exist, has no such port, is of a kind that requests cannot be sent "
+        "to, or is in a namespace that does not permit it. That share of the requests is answered with 500.",
+        "backendRefs: [{name: web-v2, namespace: other, port: 80}]   # no ReferenceGrant in other",
+        "Correct name and port. For another namespace create a ReferenceGrant there that names the route's kind and "
+        "namespace, and the Service.",
+    ),
+    Code(
+        "AMB0403",
+        "Rule that is not as written",
+        "A match or a filter of the rule cannot be carried out. Such a match is left out; requests that would meet "
+        "such a filter are answered with 500. The other rules count.",
+        "filters: [{type: ExtensionRef, extensionRef: {group: example.com, kind: Filter, name: mine}}]",
+        "Take out what the text names, or write it in another way.",
+    ),
+    Code(
+        "AMB0404",
+        "Gateway that is not accepted",
+        "A waypoint cannot be made as the Gateway asks. Without any good listener there is none, and connections of "
+        "what is bound to it are refused.",
+        "gatewayClassName: ambit-waypoint\nlisteners: [{name: mesh, port: 80, protocol: HTTP}]",
+        "A waypoint needs one listener: name mesh, port 15008, protocol HBONE.",
+    ),
+    Code(
+        "AMB0405",
+        "Waypoint that is not there",
+        "The object asks for a waypoint that does not exist, lets nobody of its namespace in, or does not take such "
+        "traffic. In the first two cases connections are refused, in the last they pass without it.",
+        "metadata: {labels: {istio.io/use-waypoint: waypoint}}   # no such Gateway",
+        "Create the Gateway, permit the namespace in its listener's allowedRoutes, set istio.io/waypoint-for, or take "
+        "the label away.",
     ),
 )
 

@@ -4,6 +4,8 @@
     nodes ─> localities ──────────────────┼──> workloads
     pods, workloadentries ────────────────┘       ↑ names of policies
     authorizationpolicies, peerauthentications ──> authorizations, findings
+    gateways, namespaces ──> proxies, waypoints of services and workloads
+    httproutes, grpcroutes, services ──> service routes
 
 `MeshCompiler.apply` takes what changed since the last call and returns what that changed in the model. It
 is pure computation: no clock, no I/O, never an exception for what an object says.
@@ -17,6 +19,9 @@ import msgspec
 from ambit.core.finding import Finding, Level, ObjectRef
 from ambit.graph.collection import Collection, Delta, Source, Statistics
 from ambit.graph.engine import Failure, Graph
+from ambit.ingest.binds import Binds
+from ambit.ingest.gateway.compile import RouteSources, Waypoints, WaypointSources, compile_routes
+from ambit.ingest.gateway.findings import findings_of
 from ambit.ingest.istio.compile import IstioSources, compile_istio
 from ambit.ingest.istio.entries import compile_entries, compile_workload_entries
 from ambit.ingest.kube.compile import KubeSources, compile_kube
@@ -24,7 +29,9 @@ from ambit.ingest.owners import Owners
 from ambit.ingest.preference import DISTRIBUTION_ANNOTATION
 from ambit.ingest.settings import MeshSettings
 from ambit.model.policy import Authorization
+from ambit.model.proxy import Proxy, ServiceRoutes
 from ambit.model.service import Service
+from ambit.model.status import Status
 from ambit.model.workload import Workload
 from ambit.objects.decoding import PROJECTIONS
 from ambit.objects.kube import Namespace
@@ -43,7 +50,8 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class MeshDelta(msgspec.Struct, frozen=True):
-    """What one batch changed, by resource name in the workload API; findings by their object's text.
+    """What one batch changed, by resource name in the workload API; findings and statuses by their object's text,
+    proxies and tables of routes by their keys.
 
     Whoever sends it: new authorizations first, then services and workloads, then the authorizations that go.
     So no workload ever names an unknown policy, which would close it.
@@ -53,9 +61,12 @@ class MeshDelta(msgspec.Struct, frozen=True):
     services: Delta[Service] = Delta()
     authorizations: Delta[Authorization] = Delta()
     findings: Delta[tuple[Finding, ...]] = Delta()
+    proxies: Delta[Proxy] = Delta()
+    routes: Delta[ServiceRoutes] = Delta()
+    statuses: Delta[Status] = Delta()
 
     def __bool__(self) -> bool:
-        return bool(self.workloads or self.services or self.authorizations or self.findings)
+        return any(getattr(self, name) for name in self.__struct_fields__)
 
 
 class MeshCompiler:
@@ -79,12 +90,15 @@ class MeshCompiler:
             settings,
         )
         namespaces: Collection[Namespace] = self._sources["namespaces"]
+        waypoints = Waypoints(graph, self._waypoint_sources(), settings)
+        binds = Binds(waypoints.of_service, waypoints.of_workload)
         entries = compile_entries(
             graph,
             self._sources["serviceentries.networking.istio.io"],
             policies.attach,
             lambda context, name: _distribution(context.get(namespaces, name)),
             Owners(namespaces, self._sources["services"], self._sources["pods"], settings.cluster_domain),
+            binds,
             settings,
         )
         kube = compile_kube(
@@ -98,6 +112,7 @@ class MeshCompiler:
             ),
             entries.targets,
             policies.attach,
+            binds,
             settings,
         )
         outside = compile_workload_entries(
@@ -105,12 +120,23 @@ class MeshCompiler:
             self._sources["workloadentries.networking.istio.io"],
             kube.targets,
             policies.attach,
+            binds,
             settings,
         )
         self._workloads = graph.join("mesh workloads", [kube.workloads, entries.workloads, outside])
         self._services = graph.join("all services", [kube.services, entries.services])
         self._authorizations = policies.authorizations
-        said: list[Collection[tuple[Finding, ...]]] = [policies.findings, entries.findings]
+        self._proxies = waypoints.proxies
+        routes = compile_routes(graph, self._route_sources(), self._services, waypoints, settings)
+        self._routes = routes.tables
+        self._statuses = graph.join("all statuses", [waypoints.statuses, routes.statuses])
+        about_status = graph.derive(
+            "findings of statuses",
+            self._statuses,
+            lambda _, status: findings_of(status) or None,
+            key=lambda findings: f"{findings[0].origin} (status)",
+        )
+        said: list[Collection[tuple[Finding, ...]]] = [policies.findings, entries.findings, about_status]
         self._findings = graph.join("all findings", said)
 
     @property
@@ -127,6 +153,21 @@ class MeshCompiler:
     def authorizations(self) -> Mapping[str, Authorization]:
         """All L4 policies by `<namespace>/<name>`, as of the last `apply`."""
         return self._authorizations.values()
+
+    @property
+    def proxies(self) -> Mapping[str, Proxy]:
+        """All L7 proxies by `<namespace>/<name>` of their Gateways, as of the last `apply`."""
+        return self._proxies.values()
+
+    @property
+    def routes(self) -> Mapping[str, ServiceRoutes]:
+        """What waypoints do with requests to services, by `ServiceRoutes.key`, as of the last `apply`."""
+        return self._routes.values()
+
+    @property
+    def statuses(self) -> Mapping[str, Status]:
+        """What is to be said in the status of objects, by the text of the object, as of the last `apply`."""
+        return self._statuses.values()
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -148,11 +189,35 @@ class MeshCompiler:
             services=self._services.delta(),
             authorizations=self._authorizations.delta(),
             findings=self._findings.delta(),
+            proxies=self._proxies.delta(),
+            routes=self._routes.delta(),
+            statuses=self._statuses.delta(),
         )
 
     def keys(self, resource: str) -> list[str]:
         """Keys of the objects held of one resource: what a fresh list must be compared with."""
         return list(self._sources[resource])
+
+    def _waypoint_sources(self) -> WaypointSources:
+        given = self._sources
+        return WaypointSources(
+            classes=given["gatewayclasses.gateway.networking.k8s.io"],
+            gateways=given["gateways.gateway.networking.k8s.io"],
+            namespaces=given["namespaces"],
+            services=given["services"],
+            pods=given["pods"],
+            entries=given["serviceentries.networking.istio.io"],
+            workload_entries=given["workloadentries.networking.istio.io"],
+        )
+
+    def _route_sources(self) -> RouteSources:
+        given = self._sources
+        return RouteSources(
+            http=given["httproutes.gateway.networking.k8s.io"],
+            grpc=given["grpcroutes.gateway.networking.k8s.io"],
+            grants=given["referencegrants.gateway.networking.k8s.io"],
+            services=given["services"],
+        )
 
     def statistics(self) -> tuple[Statistics, ...]:
         return self._graph.statistics()

@@ -19,3 +19,7 @@ class MeshSettings(msgspec.Struct, frozen=True):
     @property
     def trust_domains(self) -> TrustDomains:
         return TrustDomains(self.trust_domain, self.trust_domain_aliases)
+
+    def hostname(self, name: str, namespace: str) -> str:
+        """The fully qualified name of a Kubernetes Service."""
+        return f"{name}.{namespace}.svc.{self.cluster_domain}"

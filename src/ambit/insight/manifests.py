@@ -21,6 +21,7 @@ from ambit.ingest.istio.fields import KINDS, unknown_fields
 from ambit.ingest.mesh import Change, MeshCompiler
 from ambit.ingest.settings import MeshSettings
 from ambit.model.policy import Authorization
+from ambit.model.proxy import Proxy, ServiceRoutes
 from ambit.model.service import Service
 from ambit.model.view import Snapshot
 from ambit.model.workload import Workload
@@ -29,18 +30,19 @@ from ambit.objects.decoding import PROJECTIONS
 Given = tuple[str, Any]
 """Where an object is from, for messages, and the object itself."""
 
-_CLUSTER_SCOPED = frozenset({"Namespace", "Node"})
 _POLICY_GROUP = "security.istio.io"
 _POLICY_KINDS = frozenset({"AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"})
 _RESOURCES = {(each.group, each.kind): resource for resource, each in PROJECTIONS.items()}
 
 
 class Compiled(msgspec.Struct, frozen=True):
-    """What nodes are told, each part by resource name; `notes` are sentences about what was left out."""
+    """What nodes and L7 proxies are told, each part by name; `notes` are sentences about what was left out."""
 
     authorizations: tuple[Authorization, ...]
     services: tuple[Service, ...]
     workloads: tuple[Workload, ...]
+    proxies: tuple[Proxy, ...]
+    routes: tuple[ServiceRoutes, ...]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     settings: MeshSettings
@@ -79,6 +81,8 @@ def compile_objects(objects: Iterable[Given], settings: MeshSettings, namespace:
         authorizations=_sorted(compiler.authorizations),
         services=_sorted(compiler.services),
         workloads=_sorted(compiler.workloads),
+        proxies=_sorted(compiler.proxies),
+        routes=_sorted(compiler.routes),
         findings=(*(each for found in misspelt.values() for each in found), *compiler.findings),
         notes=tuple(notes),
         settings=settings,
@@ -109,7 +113,7 @@ def _kind_of(where: str, value: Any) -> tuple[str, str]:
 
 def _change(where: str, value: dict[str, Any], resource: str, kind: str, namespace: str) -> Change:
     metadata = value.get("metadata")
-    if isinstance(metadata, dict) and kind not in _CLUSTER_SCOPED and not metadata.get("namespace"):
+    if isinstance(metadata, dict) and PROJECTIONS[resource].namespaced and not metadata.get("namespace"):
         value = {**value, "metadata": {**metadata, "namespace": namespace}}
     try:
         decoded = PROJECTIONS[resource].decode(msgspec.json.encode(value))

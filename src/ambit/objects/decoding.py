@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ambit.objects import istio, kube, networking
+from ambit.objects import gateway, istio, kube, networking, routes
 
 P = TypeVar("P")
 
@@ -19,6 +19,7 @@ class Projection(msgspec.Struct, frozen=True):
     kind: str
     type: type[Any]
     decode: Callable[[bytes], Any]
+    namespaced: bool = True
 
     @property
     def resource(self) -> str:
@@ -30,16 +31,18 @@ def _decoder(of: type[P]) -> Callable[[bytes], P]:
     return msgspec.json.Decoder(of).decode
 
 
-def _kube(plural: str, of: type[Any], group: str = "") -> Projection:
-    return Projection(group, "v1", plural, of.__name__, of, _decoder(of))
+def _plain(
+    plural: str, of: type[Any], group: str = "", *, version: str = "v1", namespaced: bool = True
+) -> Projection:
+    return Projection(group, version, plural, of.__name__, of, _decoder(of), namespaced)
 
 
 _ALL = (
-    _kube("namespaces", kube.Namespace),
-    _kube("nodes", kube.Node),
-    _kube("services", kube.Service),
-    _kube("endpointslices", kube.EndpointSlice, "discovery.k8s.io"),
-    _kube("pods", kube.Pod),
+    _plain("namespaces", kube.Namespace, namespaced=False),
+    _plain("nodes", kube.Node, namespaced=False),
+    _plain("services", kube.Service),
+    _plain("endpointslices", kube.EndpointSlice, "discovery.k8s.io"),
+    _plain("pods", kube.Pod),
     Projection(
         "security.istio.io",
         "v1",
@@ -56,8 +59,14 @@ _ALL = (
         istio.PeerAuthentication,
         istio.decode_peer_authentication,
     ),
-    _kube("serviceentries", networking.ServiceEntry, "networking.istio.io"),
-    _kube("workloadentries", networking.WorkloadEntry, "networking.istio.io"),
+    _plain("serviceentries", networking.ServiceEntry, "networking.istio.io"),
+    _plain("workloadentries", networking.WorkloadEntry, "networking.istio.io"),
+    _plain("gatewayclasses", gateway.GatewayClass, gateway.GROUP, namespaced=False),
+    _plain("gateways", gateway.Gateway, gateway.GROUP),
+    _plain("httproutes", routes.HTTPRoute, gateway.GROUP),
+    _plain("grpcroutes", routes.GRPCRoute, gateway.GROUP),
+    # The version in which API servers store grants, and the only one that those before v1.5 serve.
+    _plain("referencegrants", gateway.ReferenceGrant, gateway.GROUP, version="v1beta1"),
 )
 
 PROJECTIONS: dict[str, Projection] = {projection.resource: projection for projection in _ALL}

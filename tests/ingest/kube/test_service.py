@@ -18,7 +18,9 @@ def made(
 ) -> Service:
     resource, body = build.service("web", {"app": "web"}, **spec)
     body["metadata"]["annotations"] = annotations or {}
-    result = service(change((resource, body)).value, namespace, MeshSettings(cluster_domain="mesh.test"))
+    result = service(
+        change((resource, body)).value, namespace, None, MeshSettings(cluster_domain="mesh.test")
+    )
     assert result is not None
     return result
 

@@ -78,8 +78,10 @@ def command(
 ) -> None:
     """What files of API objects come to: what nodes would be told, without a cluster.
 
-    Reads Namespaces, Nodes, Pods, Services, EndpointSlices, AuthorizationPolicies and PeerAuthentications, as
-    `kubectl get -o yaml` prints them. Findings go to standard error; with one of level error the exit code is 2.
+    Reads Namespaces, Nodes, Pods, Services, EndpointSlices, ServiceEntries, WorkloadEntries, AuthorizationPolicies,
+    PeerAuthentications, Gateways and their classes, HTTPRoutes, GRPCRoutes and ReferenceGrants, as
+    `kubectl get -o yaml` prints them. L7 proxies and their routes are shown with -o model. Findings go to standard
+    error; with one of level error the exit code is 2.
     """
     if not files and not more:
         raise BadInput("no file to compile", "type `ambit compile -f FILE`")
@@ -118,7 +120,7 @@ def documents(compiled: Compiled, output: str, pod: str = "") -> Iterator[Docume
         case "model":
             from ambit.core.plain import plain
 
-            for value in values:
+            for value in (*values, *compiled.proxies, *compiled.routes):
                 yield f"{type(value).__name__} {value.key}", plain(value)
         case "envoy":
             from ambit.insight.node_resources import node_resources

@@ -11,6 +11,7 @@ import msgspec
 from ambit.core.finding import Finding
 from ambit.graph.collection import Collection, Index
 from ambit.graph.engine import Context, Graph
+from ambit.ingest.binds import Binds
 from ambit.ingest.istio.endpoint import ENTRY, WORKLOAD, entry_workload, parts, ports_of, problem
 from ambit.ingest.istio.service_entry import CompiledEntry, Host, service_entry
 from ambit.ingest.owners import Owners, normal
@@ -40,6 +41,7 @@ def compile_entries(
     attach: Attach,
     distribution: Distribution,
     owners: Owners,
+    binds: Binds,
     settings: MeshSettings,
 ) -> EntryCollections:
     """Adds the collections of ServiceEntries to a graph."""
@@ -54,6 +56,7 @@ def compile_entries(
             [each for address in _claimed(given) for each in context.lookup(by_address, address)],
             _Owned(context, owners, given.metadata.namespace),
             distribution(context, given.metadata.namespace),
+            binds.service(context, given.metadata.namespace, given.metadata.labels),
             settings,
         ),
     )
@@ -95,6 +98,7 @@ def compile_workload_entries(
     source: Collection[WorkloadEntry],
     targets: Index[ServiceTarget],
     attach: Attach,
+    binds: Binds,
     settings: MeshSettings,
 ) -> Collection[Workload]:
     """Adds the workloads of WorkloadEntries to a graph; `targets` has the services of all kinds that select."""
@@ -110,7 +114,9 @@ def compile_workload_entries(
         }
         policies = attach(context, meta.namespace, labels)
         place = (meta.namespace, meta.name, "")
-        return entry_workload(WORKLOAD, place, given.spec, labels, services, policies, settings)
+        made = entry_workload(WORKLOAD, place, given.spec, labels, services, policies, settings)
+        waypoint = binds.workload(context, meta.namespace, meta.labels)
+        return msgspec.structs.replace(made, waypoint=waypoint)
 
     return graph.derive("workload entries", source, workload, key=lambda made: made.uid)
 

@@ -32,7 +32,7 @@ from ambit.model.service import (
     VirtualAddress,
     Visibility,
 )
-from ambit.model.workload import Port
+from ambit.model.workload import GatewayAddress, Port
 from ambit.objects.networking import EntryEndpoint, EntryPort, ServiceEntry, ServiceEntrySpec
 
 KIND = "ServiceEntry"
@@ -69,10 +69,11 @@ def service_entry(
     same_address: Iterable[ServiceEntry],
     owners: Owned,
     distribution: str,
+    waypoint: GatewayAddress | None,
     settings: MeshSettings,
 ) -> CompiledEntry:
     """Reads an object. `same_host` are all entries with the same host, for each of its hosts, `same_address` those with
-    one of its addresses; `distribution` is the namespace's wish."""
+    one of its addresses; `distribution` is the namespace's wish, `waypoint` takes what is sent to its hosts."""
     spec, meta = given.spec, given.metadata
     findings: list[Finding] = []
 
@@ -126,6 +127,7 @@ def service_entry(
                 addresses,
                 canonical=oldest is given and first is given,
                 distribution=distribution,
+                waypoint=waypoint,
                 visibility=visibility,
                 settings=settings,
             )
@@ -141,6 +143,7 @@ def _host(
     *,
     canonical: bool,
     distribution: str,
+    waypoint: GatewayAddress | None,
     visibility: Visibility,
     settings: MeshSettings,
 ) -> Host:
@@ -160,6 +163,7 @@ def _host(
             if (protocol := _protocol(port)) is not AppProtocol.UNKNOWN
         },
         subject_alt_names=spec.subject_alt_names,
+        waypoint=waypoint,
         load_balancing=LoadBalancing(mode=BalancingMode.PASSTHROUGH)
         if spec.resolution == NONE
         else preference((meta.annotations.get(DISTRIBUTION_ANNOTATION, ""), distribution)),

@@ -6,6 +6,7 @@ import msgspec
 
 from ambit.graph.collection import Collection, Index
 from ambit.graph.engine import Context, Graph
+from ambit.ingest.binds import Binds
 from ambit.ingest.kube.endpoints import Membership, memberships
 from ambit.ingest.kube.endpoints import workloads as slice_workloads
 from ambit.ingest.kube.service import service, service_target
@@ -41,6 +42,7 @@ def compile_kube(
     sources: KubeSources,
     others: Collection[ServiceTarget],
     attach: Attach,
+    binds: Binds,
     settings: MeshSettings,
 ) -> KubeCollections:
     """Adds the collections to a graph. Services are keyed `<namespace>/<hostname>`, workloads by uid. `others` are
@@ -49,7 +51,10 @@ def compile_kube(
         "mesh services",
         sources.services,
         lambda context, given: service(
-            given, context.get(sources.namespaces, given.metadata.namespace), settings
+            given,
+            context.get(sources.namespaces, given.metadata.namespace),
+            binds.service(context, given.metadata.namespace, given.metadata.labels),
+            settings,
         ),
         key=lambda made: made.key,
     )
@@ -83,7 +88,8 @@ def compile_kube(
         targets_here = chosen(context, by_selector, meta.namespace, meta.labels)
         where = context.get(localities, pod.spec.node_name) if pod.spec.node_name else None
         policies = attach(context, meta.namespace, meta.labels)
-        made = workload(pod, targets_here, where, policies, settings)
+        waypoint = binds.workload(context, meta.namespace, meta.labels)
+        made = workload(pod, targets_here, where, policies, waypoint, settings)
         extra = context.lookup(by_pod, meta.key)
         if extra:
             joined = {**made.services, **{member.service: member.ports for member in extra}}

@@ -4,7 +4,7 @@
   no service.
 - Only TCP ports: nothing else is captured. An unlisted port of a virtual address is refused by the nodes.
 - A named target port is 0 here; each endpoint says which number it has.
-- Which endpoints are preferred: `ambit.ingest.preference`.
+- Which endpoints are preferred: `ambit.ingest.preference`; which waypoint takes what is sent to it: given.
 - `sessionAffinity: ClientIP` is ambit's own; istiod has no word for it.
 """
 
@@ -22,15 +22,16 @@ from ambit.model.service import (
     Service,
     VirtualAddress,
 )
-from ambit.model.workload import Port
+from ambit.model.workload import GatewayAddress, Port
 from ambit.objects import kube
 
 
-def hostname(name: str, namespace: str, domain: str) -> str:
-    return f"{name}.{namespace}.svc.{domain}"
-
-
-def service(given: kube.Service, namespace: kube.Namespace | None, settings: MeshSettings) -> Service | None:
+def service(
+    given: kube.Service,
+    namespace: kube.Namespace | None,
+    waypoint: GatewayAddress | None,
+    settings: MeshSettings,
+) -> Service | None:
     """The mesh service, or None for one without endpoints of its own (ExternalName)."""
     if given.spec.type == "ExternalName":
         return None
@@ -39,7 +40,7 @@ def service(given: kube.Service, namespace: kube.Namespace | None, settings: Mes
     return Service(
         name=meta.name,
         namespace=meta.namespace,
-        hostname=hostname(meta.name, meta.namespace, settings.cluster_domain),
+        hostname=settings.hostname(meta.name, meta.namespace),
         addresses=tuple(VirtualAddress(settings.network, ipaddress.ip_address(ip)) for ip in given.addresses),
         ports=tuple(Port(port.service, port.target if isinstance(port.target, int) else 0) for port in ports),
         app_protocols={
@@ -47,6 +48,7 @@ def service(given: kube.Service, namespace: kube.Namespace | None, settings: Mes
             for port in given.spec.ports or ()
             if port.protocol == "TCP" and (protocol := _app_protocol(port)) is not AppProtocol.UNKNOWN
         },
+        waypoint=waypoint,
         load_balancing=_load_balancing(given, namespace),
         ip_families=_families(given.spec.ip_families),
         canonical=True,
@@ -61,7 +63,7 @@ def service_target(given: kube.Service, settings: MeshSettings) -> ServiceTarget
     meta = given.metadata
     targets = _tcp_ports(given)
     return ServiceTarget(
-        key=f"{meta.namespace}/{hostname(meta.name, meta.namespace, settings.cluster_domain)}",
+        key=f"{meta.namespace}/{settings.hostname(meta.name, meta.namespace)}",
         namespace=meta.namespace,
         name=meta.name,
         selector=given.spec.selector or {},

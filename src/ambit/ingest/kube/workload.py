@@ -25,6 +25,7 @@ from ambit.core.names import (
 from ambit.ingest.settings import MeshSettings
 from ambit.ingest.targets import ServiceTarget
 from ambit.model.workload import (
+    GatewayAddress,
     Locality,
     NetworkMode,
     Port,
@@ -78,6 +79,7 @@ def workload(
     targets: Iterable[ServiceTarget],
     where: Locality | None,
     policies: tuple[str, ...],
+    waypoint: GatewayAddress | None,
     settings: MeshSettings,
 ) -> Workload:
     """The workload of a pod for which `is_workload` holds; `targets` are the services that choose it."""
@@ -97,6 +99,7 @@ def workload(
         addresses=tuple(ipaddress.ip_address(ip) for ip in pod.addresses),
         network=labels.get(NETWORK_LABEL, settings.network),
         tunnel=TunnelProtocol.HBONE if hbone else TunnelProtocol.NONE,
+        waypoint=waypoint,
         node=pod.spec.node_name,
         canonical_name=canonical_name(labels, name),
         canonical_revision=canonical_revision(labels),

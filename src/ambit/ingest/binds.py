@@ -1,0 +1,18 @@
+"""What any part of the graph asks about waypoints; the Gateway API's part answers."""
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from ambit.graph.engine import Context
+from ambit.model.workload import GatewayAddress
+
+Bind = Callable[[Context, str, Mapping[str, str]], GatewayAddress | None]
+"""The waypoint of an object of a namespace with these labels; reads through the context."""
+
+
+class Binds(msgspec.Struct, frozen=True):
+    """A waypoint takes what is sent to services, to workloads, or both."""
+
+    service: Bind
+    workload: Bind

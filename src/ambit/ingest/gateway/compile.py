@@ -1,0 +1,313 @@
+"""The Gateway API's part of the graph.
+
+gatewayclasses, gateways ──> gateways ──> proxies, statuses
+namespaces ──> wishes ─┬─> binding of services and workloads (asked for by their own part of the graph)
+gateways ──────────────┘
+httproutes, grpcroutes, referencegrants, all services ──> attached routes ──> service routes, statuses
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import msgspec
+
+from ambit.core.names import GATEWAY_NAME_LABEL, USE_WAYPOINT_LABEL
+from ambit.graph.collection import Collection, Index
+from ambit.graph.engine import Context, Derived, Graph
+from ambit.ingest.gateway.attachment import CompiledRoute, Frontend, attach
+from ambit.ingest.gateway.binding import Binding, Traffic, Wish, bind, wish
+from ambit.ingest.gateway.conditions import version
+from ambit.ingest.gateway.gateways import (
+    CompiledGateway,
+    class_status,
+    compiled_waypoint,
+    gateway_status,
+    is_waypoint_class,
+)
+from ambit.ingest.gateway.table import service_routes
+from ambit.ingest.settings import MeshSettings
+from ambit.model.proxy import Proxy, ServiceRoutes
+from ambit.model.service import Service
+from ambit.model.status import ObjectStatus, Status
+from ambit.model.workload import GatewayAddress
+from ambit.objects import gateway, kube, networking, routes
+from ambit.objects.meta import ObjectMeta
+
+_UNBOUND = Binding()
+
+
+class WaypointSources(msgspec.Struct, frozen=True):
+    classes: Collection[gateway.GatewayClass]
+    gateways: Collection[gateway.Gateway]
+    namespaces: Collection[kube.Namespace]
+    services: Collection[kube.Service]
+    pods: Collection[kube.Pod]
+    entries: Collection[networking.ServiceEntry]
+    workload_entries: Collection[networking.WorkloadEntry]
+
+
+class RouteSources(msgspec.Struct, frozen=True):
+    http: Collection[routes.HTTPRoute]
+    grpc: Collection[routes.GRPCRoute]
+    grants: Collection[gateway.ReferenceGrant]
+    services: Collection[kube.Service]
+
+
+class _Bound(Protocol):
+    """What a waypoint can be bound to."""
+
+    @property
+    def metadata(self) -> ObjectMeta: ...
+
+
+class Waypoints:
+    """Gateways of waypoint classes, and what is bound to them. Proxies are keyed `<namespace>/<name>`, statuses by the
+    text of their object."""
+
+    def __init__(self, graph: Graph, sources: WaypointSources, settings: MeshSettings) -> None:
+        self._sources = sources
+        self._settings = settings
+        self._gateways: Derived[gateway.Gateway, CompiledGateway] = graph.derive(
+            "gateways compiled", sources.gateways, self._compiled
+        )
+        self.proxies: Collection[Proxy] = graph.derive(
+            "proxies", self._gateways, lambda context, compiled: compiled.proxy
+        )
+        self._wishes = graph.derive(
+            "waypoint wishes",
+            sources.namespaces,
+            lambda context, given: wish(given.metadata.labels, given.metadata.name, is_own=False),
+        )
+        self._pods = sources.pods.index(_gateway_of)
+        self.statuses: Collection[Status] = graph.join(
+            "gateway statuses",
+            [
+                graph.derive("statuses of gateways", sources.gateways, self._gateway_status, key=text_of),
+                graph.derive(
+                    "statuses of classes", sources.classes, lambda _, given: class_status(given), key=text_of
+                ),
+                *(
+                    graph.derive(
+                        f"bindings of {source.name}", source, self._binding_status(kind, traffic), key=text_of
+                    )
+                    for source, kind, traffic in (
+                        (sources.services, "Service", Traffic.SERVICE),
+                        (sources.entries, "ServiceEntry", Traffic.SERVICE),
+                        (sources.workload_entries, "WorkloadEntry", Traffic.WORKLOAD),
+                    )
+                ),
+            ],
+        )
+
+    def bind(self, context: Context, labels: Mapping[str, str], namespace: str, traffic: Traffic) -> Binding:
+        """The waypoint of an object with these labels."""
+        if USE_WAYPOINT_LABEL not in labels and self.wish(context, namespace) is None:
+            return _UNBOUND  # nearly all of them
+        return bind(labels, namespace, traffic, _Namespaces(context, self), self._settings)
+
+    def of_service(
+        self, context: Context, namespace: str, labels: Mapping[str, str]
+    ) -> GatewayAddress | None:
+        """The waypoint of a service with these labels."""
+        return self.bind(context, labels, namespace, Traffic.SERVICE).waypoint
+
+    def of_workload(
+        self, context: Context, namespace: str, labels: Mapping[str, str]
+    ) -> GatewayAddress | None:
+        """The waypoint of a workload with these labels."""
+        return self.bind(context, labels, namespace, Traffic.WORKLOAD).waypoint
+
+    def wish(self, context: Context, namespace: str) -> Wish | None:
+        """What a namespace asks for."""
+        return context.get(self._wishes, namespace)
+
+    def labels(self, context: Context, namespace: str) -> dict[str, str]:
+        """A namespace's labels."""
+        given = context.get(self._sources.namespaces, namespace)
+        return given.metadata.labels if given is not None else {}
+
+    def waypoint(self, context: Context, key: str) -> CompiledGateway | None:
+        """A Gateway of a waypoint class, accepted or not."""
+        return context.get(self._gateways, key)
+
+    def _class(self, context: Context, given: gateway.Gateway) -> gateway.GatewayClass | None:
+        return context.get(self._sources.classes, given.spec.gateway_class_name)
+
+    def _compiled(self, context: Context, given: gateway.Gateway) -> CompiledGateway | None:
+        of_class = self._class(context, given)
+        if not is_waypoint_class(given.spec.gateway_class_name, of_class):
+            return None
+        return compiled_waypoint(given, of_class, self._settings)
+
+    def _gateway_status(self, context: Context, given: gateway.Gateway) -> Status | None:
+        key = given.metadata.key
+        compiled = context.get(self._gateways, key)
+        if compiled is None:
+            return None
+        service = context.get(self._sources.services, key)
+        is_ready = any(pod.ready and not pod.terminating for pod in context.lookup(self._pods, key))
+        return gateway_status(given, compiled, service.addresses if service else (), is_ready=is_ready)
+
+    def _binding_status(self, kind: str, traffic: Traffic) -> Callable[[Context, _Bound], Status | None]:
+        def status(context: Context, given: _Bound) -> Status | None:
+            meta = given.metadata
+            condition = self.bind(context, meta.labels, meta.namespace, traffic).condition
+            return ObjectStatus(version(meta, kind), (condition,)) if condition is not None else None
+
+        return status
+
+
+class RouteCollections(msgspec.Struct, frozen=True):
+    """Tables by `ServiceRoutes.key`, statuses by the text of their object."""
+
+    tables: Collection[ServiceRoutes]
+    statuses: Collection[Status]
+
+
+def compile_routes(
+    graph: Graph,
+    sources: RouteSources,
+    services: Collection[Service],
+    waypoints: Waypoints,
+    settings: MeshSettings,
+) -> RouteCollections:
+    """Adds the collections of routes to a graph. `services` are those of all kinds."""
+    known = _Index(sources, services, waypoints, settings)
+    grpc = graph.derive(
+        "grpc routes",
+        sources.grpc,
+        lambda context, given: attach(given, _Parents(context, known), _Known(context, known), settings),
+    )
+    grpc_by_service = known.grpc = grpc.index(_services_of)
+    http = graph.derive(
+        "http routes",
+        sources.http,
+        lambda context, given: attach(given, _Parents(context, known), _Known(context, known), settings),
+    )
+    http_by_service = http.index(_services_of)
+
+    def tables(context: Context, service: Service) -> Mapping[str, ServiceRoutes]:
+        attached = [
+            *context.lookup(grpc_by_service, service.key),
+            *context.lookup(http_by_service, service.key),
+        ]
+        return service_routes(service, attached)
+
+    return RouteCollections(
+        tables=graph.derive_many("service routes", services, tables),
+        statuses=graph.join(
+            "route statuses",
+            [
+                graph.derive(f"statuses of {kind}", compiled, lambda _, route: _status(route), key=text_of)
+                for kind, compiled in (("grpc routes", grpc), ("http routes", http))
+            ],
+        ),
+    )
+
+
+def text_of(status: Status) -> str:
+    """Under what a status is kept."""
+    return str(status.version.origin)
+
+
+def _status(route: CompiledRoute) -> Status | None:
+    return route.status
+
+
+def _gateway_of(pod: kube.Pod) -> list[str]:
+    name = pod.metadata.labels.get(GATEWAY_NAME_LABEL, "")
+    return [f"{pod.metadata.namespace}/{name}"] if name else []
+
+
+def _services_of(route: CompiledRoute) -> list[str]:
+    return [each.service for each in route.attachments]
+
+
+class _Namespaces:
+    """What `bind` asks, read through a context."""
+
+    def __init__(self, context: Context, waypoints: Waypoints) -> None:
+        self._context = context
+        self._waypoints = waypoints
+
+    def wish(self, namespace: str) -> Wish | None:
+        return self._waypoints.wish(self._context, namespace)
+
+    def labels(self, namespace: str) -> dict[str, str]:
+        return self._waypoints.labels(self._context, namespace)
+
+    def waypoint(self, key: str) -> CompiledGateway | None:
+        return self._waypoints.waypoint(self._context, key)
+
+
+class _Index:
+    """What routes can name, by what they name it."""
+
+    def __init__(
+        self,
+        sources: RouteSources,
+        services: Collection[Service],
+        waypoints: Waypoints,
+        settings: MeshSettings,
+    ) -> None:
+        self.sources = sources
+        self.services = services
+        self.waypoints = waypoints
+        self.settings = settings
+        self.by_host = services.index(lambda each: [each.hostname])
+        self.by_entry = services.index(
+            lambda each: [] if each.is_kubernetes else [f"{each.namespace}/{each.name}"]
+        )
+        self.grants = sources.grants.index(lambda each: [each.metadata.namespace])
+        self.grpc: Index[CompiledRoute] | None = None
+        """GRPCRoutes by service, once they are compiled: HTTPRoutes give way to them."""
+
+
+class _Known:
+    """What `resolve` asks, read through a context."""
+
+    def __init__(self, context: Context, index: _Index) -> None:
+        self._context = context
+        self._index = index
+
+    def service(self, key: str) -> Service | None:
+        return self._context.get(self._index.services, key)
+
+    def hosts(self, hostname: str) -> list[Service]:
+        return self._context.lookup(self._index.by_host, hostname)
+
+    def grants(self, namespace: str) -> list[gateway.ReferenceGrant]:
+        return self._context.lookup(self._index.grants, namespace)
+
+
+class _Parents:
+    """What `attach` asks, read through a context."""
+
+    def __init__(self, context: Context, index: _Index) -> None:
+        self._context = context
+        self._index = index
+
+    def of_service(self, namespace: str, name: str) -> Frontend | None:
+        key = f"{namespace}/{self._index.settings.hostname(name, namespace)}"
+        service = self._context.get(self._index.services, key)
+        given = self._context.get(self._index.sources.services, f"{namespace}/{name}")
+        if service is None or given is None:
+            return None
+        names = {port.name: port.port for port in given.spec.ports or () if port.name}
+        return Frontend(service, names, given.headless)
+
+    def of_entry(self, namespace: str, name: str) -> list[Frontend]:
+        found = self._context.lookup(self._index.by_entry, f"{namespace}/{name}")
+        return [Frontend(each) for each in found]
+
+    def is_waypoint(self, namespace: str, name: str) -> bool:
+        return self._index.waypoints.waypoint(self._context, f"{namespace}/{name}") is not None
+
+    def has_grpc(self, service: str, port: int) -> bool:
+        if self._index.grpc is None:
+            return False
+        return any(
+            each.service == service and port in each.ports
+            for route in self._context.lookup(self._index.grpc, service)
+            for each in route.attachments
+        )

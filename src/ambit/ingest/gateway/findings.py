@@ -1,0 +1,49 @@
+"""What statuses say that is wrong, as findings: for `ambit compile` and `ambit check`, which read no status."""
+
+from collections.abc import Iterator
+
+from ambit.core.finding import Finding, Level, ObjectRef
+from ambit.ingest.gateway.conditions import ACCEPTED, PARTIALLY_INVALID, RESOLVED, WAYPOINT_BOUND
+from ambit.model.status import Condition, GatewayStatus, ObjectStatus, RouteStatus, Status
+
+
+def findings_of(status: Status) -> tuple[Finding, ...]:
+    """In the order of the status."""
+    return tuple(_findings(status, status.version.origin))
+
+
+def _findings(status: Status, origin: ObjectRef) -> Iterator[Finding]:
+    match status:
+        case RouteStatus():
+            for index, parent in enumerate(status.parents):
+                for condition in parent.conditions:
+                    yield from _of_route(condition, origin, f"spec.parentRefs[{index}]")
+        case GatewayStatus():
+            yield from _of_gateway(status, origin)
+        case ObjectStatus():
+            for condition in status.conditions:
+                if condition.type == WAYPOINT_BOUND and not condition.holds:
+                    yield _finding("AMB0405", Level.ERROR, origin, "metadata.labels", condition)
+
+
+def _of_gateway(status: GatewayStatus, origin: ObjectRef) -> Iterator[Finding]:
+    said = [("spec", status.conditions)]
+    said += [(f"spec.listeners[{index}]", each.conditions) for index, each in enumerate(status.listeners)]
+    for path, conditions in said:
+        for condition in conditions:
+            if condition.type == ACCEPTED and not condition.holds:
+                yield _finding("AMB0404", Level.ERROR, origin, path, condition)
+
+
+def _of_route(condition: Condition, origin: ObjectRef, parent: str) -> Iterator[Finding]:
+    match condition.type, condition.holds:
+        case (kind, False) if kind == ACCEPTED:
+            yield _finding("AMB0401", Level.ERROR, origin, parent, condition)
+        case (kind, False) if kind == RESOLVED:
+            yield _finding("AMB0402", Level.ERROR, origin, "spec.rules", condition)
+        case (kind, True) if kind == PARTIALLY_INVALID:
+            yield _finding("AMB0403", Level.ERROR, origin, "spec.rules", condition)
+
+
+def _finding(code: str, level: Level, origin: ObjectRef, path: str, condition: Condition) -> Finding:
+    return Finding(code, level, origin, path, f"{condition.message} ({condition.reason})")
