@@ -45,18 +45,14 @@ def encode_authorization(policy: Authorization) -> bytes:
 def decode_authorization(data: bytes) -> Authorization:
     """Raises ValueError naming the field."""
     policy = fields.parse(pb.Authorization, data)
+    action = fields.enum(Action, policy.action, "action")
     return Authorization(
         name=policy.name,
         namespace=policy.namespace,
         scope=fields.enum(Scope, policy.scope, "scope"),
-        action=fields.enum(Action, policy.action, "action"),
+        action=action,
         rules=tuple(
-            Rule(
-                clauses=tuple(
-                    Clause(matches=tuple(_decode_match(match) for match in clause.matches))
-                    for clause in rule.clauses
-                )
-            )
+            Rule(clauses=tuple(_decode_clause(clause, action) for clause in rule.clauses))
             for rule in policy.rules
         ),
         dry_run=policy.dry_run,
@@ -78,6 +74,20 @@ def _encode_match(match: Match) -> pb.Match:
         service_accounts=_accounts(match.service_accounts),
         not_service_accounts=_accounts(match.not_service_accounts),
     )
+
+
+def _decode_clause(clause: pb.Clause, action: Action) -> Clause:
+    """A match with an extension has a condition that is not known here. It lets nobody in and keeps everybody out: in
+    ALLOW it never holds, in DENY it holds when its other conditions do."""
+    matches: list[Match] = []
+    for encoded in clause.matches:
+        match = _decode_match(encoded)
+        if encoded.extensions and action is Action.ALLOW:
+            match = Match()
+        elif encoded.extensions and match == Match():
+            return Clause()
+        matches.append(match)
+    return Clause(tuple(matches))
 
 
 def _decode_match(match: pb.Match) -> Match:
