@@ -146,17 +146,12 @@ def _plain(value: float | None) -> str:
 
 
 def _bound(number: Number) -> str:
-    if number.target is None:
-        return ""
-    direction = "=" if number.target == 0 else "<" if number.at_most else "≥"
-    return f"{direction} {_plain(number.target)}"
+    return "" if number.target is None else f"{'<' if number.at_most else '≥'} {_plain(number.target)}"
 
 
 def _verdict(number: Number) -> str:
-    if number.holds is None:
-        return ""
     if number.distance is None:
-        return "√" if number.holds else "×"
+        return ""
     return f"{'√' if number.holds else '×'} {number.distance:.2f}× of the target"
 
 

@@ -32,8 +32,6 @@ class Instance(msgspec.Struct, frozen=True):
     record: InstanceRecord
     client: Client
     up_seconds: float
-    environment: dict[str, str]
-    """Of commands of `ambit` that mean this instance."""
 
     def processes(self) -> tuple[Process, ...]:
         return instance_processes(self.record)
@@ -112,7 +110,7 @@ async def instance(nodes: int = 2) -> AsyncIterator[Instance]:
             record = read_record(state)
             assert record is not None
             async with Client.from_kubeconfig(state.kubeconfig) as client:
-                yield Instance(name, state, record, client, seconds, environment)
+                yield Instance(name, state, record, client, seconds)
         finally:
             await ambit(environment, "down", "--name", name)
 

@@ -46,12 +46,19 @@ class Admin:
         self._timeout = timeout
 
     async def get(self, target: str) -> bytes:
+        return await self._call("GET", target)
+
+    async def post(self, target: str) -> bytes:
+        """For what changes something."""
+        return await self._call("POST", target)
+
+    async def _call(self, method: str, target: str) -> bytes:
         try:
             async with asyncio.timeout(self._timeout):
                 reader, writer = await asyncio.open_unix_connection(str(self._path), limit=_LIMIT)
                 try:
                     writer.write(
-                        f"GET {target} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n"
+                        f"{method} {target} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n"
                         f"Content-Length: 0\r\n\r\n".encode()
                     )
                     return await _response(reader)

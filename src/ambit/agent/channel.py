@@ -9,8 +9,8 @@ from pathlib import Path
 import grpc
 import msgspec
 
-from ambit.core.errors import AmbitError
-from ambit.core.names import DEFAULT_CLUSTER_ID
+from ambit.core.errors import AmbitError, BadInput
+from ambit.core.names import CONTROL_TLS_PORT, DEFAULT_CLUSTER_ID
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", 200 << 20),
@@ -73,6 +73,25 @@ class ControlPlane(msgspec.Struct, frozen=True):
         if not token:
             raise AmbitError(f"the token file {self.token} is empty")
         return {"authorization": f"Bearer {token}", "clusterid": self.cluster_id}
+
+
+def control_address(text: str) -> str:
+    """HOST:PORT of a control plane written as that, without its port, or as ztunnel and istiod write it
+    (`https://istiod.istio-system.svc:15012`). Raises BadInput."""
+    scheme, separator, rest = text.rpartition("://")
+    if separator and scheme != "https":
+        raise BadInput(
+            f"{text!r}: a control plane is called by https only", "write https://HOST:PORT or HOST:PORT"
+        )
+    authority = rest.removesuffix("/")
+    host, colon, port = authority.rpartition(":")
+    if not colon or authority.endswith("]"):
+        host, port = authority, str(CONTROL_TLS_PORT)
+    if not host or "/" in host or (":" in host and not host.startswith("[")) or not port.isdecimal():
+        raise BadInput(
+            f"{text!r} is not the address of a control plane", "write https://HOST:PORT or HOST:PORT"
+        )
+    return f"{host}:{port}"
 
 
 def describe(problem: grpc.aio.AioRpcError) -> str:

@@ -61,6 +61,7 @@ COMMANDS = {
     ),
     "control": ("ambit.cli.commands.control:command", "Run the control plane."),
     "node": ("ambit.cli.commands.node:command", "Node agents and their Envoys."),
+    "proxy": ("ambit.cli.commands.proxy:command", "Proxies of waypoints."),
     "local": ("ambit.cli.commands.local:command", "Look into a laptop cluster."),
     "version": (
         "ambit.cli.commands.version:command",

@@ -2,8 +2,16 @@
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from itertools import chain
 from typing import Any
 
@@ -16,22 +24,18 @@ from ambit.control.answers import Answer, Progress, Standing, joined
 from ambit.control.callers import Authenticator, Refused
 from ambit.control.metrics import Counters
 from ambit.control.settings import Settings
+from ambit.control.stream import ANSWERED, PUSHED, PUSHED_AS_ISTIOD, SHORT_TYPES, STOPPING, Stream
 from ambit.control.turns import Turns
 from ambit.daemon.logs import event
 from ambit.xds import wire
 from ambit.xds.events import Acknowledged, Asked, Rejected, TypeStatus
-from ambit.xds.frames import Resource, Response
+from ambit.xds.frames import Resource
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES
 from ambit.xds.session import ServerSession
 from ambit.xds.store import Changed, Publication, Store
 
 log = logging.getLogger("ambit.control.discovery")
 
-PUSHED = "ambit_xds_responses_total"
-PUSHED_AS_ISTIOD = "pilot_xds_pushes"
-"""The same under the name, and with the types, that dashboards of Istio ask for."""
-_SHORT_TYPES = {ADDRESS_TYPE: "wds", AUTHORIZATION_TYPE: "wads"}
-ANSWERED = "ambit_xds_answers_total"
 REFUSED = "ambit_xds_refused_total"
 PREREQUISITE_WAIT = 1.0
 """Seconds to wait for a client's question about policies before it gets workloads without them."""
@@ -59,26 +63,13 @@ class NodeStatus(msgspec.Struct, frozen=True):
     types: dict[str, TypeStatus]
 
 
-class Stream:
-    """One client: its session, and responses that wait to be written."""
+Others = Callable[[Caller, AsyncIterator[bytes], Any], Awaitable[None]]
+"""Serves a stream of this caller, on serialised messages and the call's context. Raises Refused."""
 
-    def __init__(self, caller: Caller, session: ServerSession) -> None:
-        self.caller = caller
-        self.session = session
-        self.outbox: deque[Response] = deque()
-        self.awake = asyncio.Event()
-        self.ended = False
-        self.failure: tuple[grpc.StatusCode, str] | None = None
 
-    def send(self, responses: Iterable[Response]) -> None:
-        before = len(self.outbox)
-        self.outbox.extend(responses)
-        if len(self.outbox) > before:
-            self.awake.set()
-
-    def end(self) -> None:
-        self.ended = True
-        self.awake.set()
+async def _nobody(caller: Caller, requests: AsyncIterator[bytes], context: Any) -> None:
+    del requests, context
+    raise Refused(grpc.StatusCode.PERMISSION_DENIED, "the caller is no node agent", caller)
 
 
 class Discovery:
@@ -94,6 +85,8 @@ class Discovery:
         self._stopping = False
         self._encoder = wire.Encoder()
         self._turns = Turns(LONG_WRITES, LONG_TURN)
+        self.others: Others = _nobody
+        """Serves who is no node agent."""
         self.on_answer: Callable[[], None] = lambda: None
         """Called after a node acknowledged or rejected something."""
         self.on_gone: Callable[[], None] = lambda: None
@@ -176,7 +169,11 @@ class Discovery:
     async def serve(self, requests: AsyncIterator[bytes], context: Any) -> None:
         """The bidirectional method on serialised messages. `context` is a `grpc.aio.ServicerContext`."""
         try:
-            stream = await self._open(context)
+            caller = await self._authenticator.caller(context.invocation_metadata() or ())
+            if (caller.namespace, caller.service_account) not in self._settings.node_accounts:
+                await self.others(caller, requests, context)
+                return
+            stream = self._open(caller)
         except Refused as refusal:
             status = refusal.status.name.lower()
             self._counters.count(REFUSED, status=status)
@@ -210,17 +207,11 @@ class Discovery:
             event(log, logging.WARNING, "stream ended", node=stream.caller.node, reason=reason)
             await context.abort(status, reason)
         if self._stopping:
-            # ztunnel comes back at once when it reads "transport is closing"; other texts make it wait longer.
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the control plane stops: transport is closing")
+            await context.abort(*STOPPING)
 
-    async def _open(self, context: Any) -> Stream:
-        caller = await self._authenticator.caller(context.invocation_metadata() or ())
-        if (caller.namespace, caller.service_account) not in self._settings.node_accounts:
-            raise Refused(grpc.StatusCode.PERMISSION_DENIED, "the caller is no node agent", caller)
+    def _open(self, caller: Caller) -> Stream:
         if self._stopping:
-            raise Refused(
-                grpc.StatusCode.UNAVAILABLE, "the control plane stops: transport is closing", caller
-            )
+            raise Refused(*STOPPING, caller)
         session = ServerSession(self.store, prerequisites={ADDRESS_TYPE: AUTHORIZATION_TYPE})
         return Stream(caller, session)
 
@@ -281,7 +272,7 @@ class Discovery:
             while stream.outbox and not stream.ended:
                 response = stream.outbox.popleft()
                 self._counters.count(PUSHED, type=response.type_url)
-                self._counters.count(PUSHED_AS_ISTIOD, type=_SHORT_TYPES.get(response.type_url, ""))
+                self._counters.count(PUSHED_AS_ISTIOD, type=SHORT_TYPES.get(response.type_url, ""))
                 if len(response.resources) < wire.LONG:
                     await context.write(wire.encode_response(response))
                     continue

@@ -28,7 +28,9 @@ from ambit.control.guard import ConnectionGuard
 from ambit.control.leader import Leadership
 from ambit.control.mesh import MeshFeed
 from ambit.control.metrics import Counters, family
+from ambit.control.plans import Plans
 from ambit.control.pods import PodIndex
+from ambit.control.proxies import ProxyDiscovery
 from ambit.control.publication import RootPublisher
 from ambit.control.reporter import Reporter
 from ambit.control.roots import load_state
@@ -44,6 +46,7 @@ from ambit.ingest.mesh import Change, MeshDelta
 from ambit.kube.client import Client
 from ambit.kube.errors import ApiError
 from ambit.objects.kube import Pod
+from ambit.plan.values import NodeSettings
 from ambit.xds.messages import TYPES
 
 T = TypeVar("T")
@@ -93,6 +96,8 @@ class ControlPlane:
         self._discovery = Discovery(settings, self._authenticator, counters)
         self._leadership: Leadership | None = None
         self._keeper: TrustKeeper | None = None
+        self._proxies = ProxyDiscovery(Plans(_plan_settings(settings), self._trusted), counters)
+        self._discovery.others = self._proxies.serve
         self._guard = ConnectionGuard(time.monotonic)
         self._status = StatusWriter(
             client, self._discovery, lambda: self._pods.capturing_nodes, self._leading, wall
@@ -185,6 +190,7 @@ class ControlPlane:
             self._ready = False
             event(log, logging.INFO, "stopping")
             self._discovery.stop()
+            self._proxies.stop()
             await server.stop(STOP_GRACE if complete.is_set() else None)
         if self._feed.failed.done():
             self._feed.failed.result()
@@ -211,7 +217,7 @@ class ControlPlane:
             clock=time.monotonic,
             wall=self._wall,
         )
-        self._discovery.on_caller = signing.on_caller = self._guard.admit
+        self._discovery.on_caller = self._proxies.on_caller = signing.on_caller = self._guard.admit
         server = make_server(self._discovery, signing, complete)
         certificate = ServerCertificate(authority, settings.server_names, self._wall)
         tls = listen_tls(server, settings.tls_address, settings.tls_port, certificate.credentials())
@@ -229,7 +235,7 @@ class ControlPlane:
             leading=self._leading,
             clock=time.monotonic,
             wall=self._wall,
-            changed=lambda: publisher.look_again(),
+            changed=lambda: self._retrusted(publisher),
         )
         publisher = RootPublisher(self._client, lambda: keeper.trust, namespaces.items, self._leading)
 
@@ -253,6 +259,15 @@ class ControlPlane:
         self._feed.informers["pods"].subscribe(lambda _, old, new: self._pod_changed(keeper, old, new))
         return keeper, publisher, leadership
 
+    def _trusted(self) -> str:
+        """Roots and revocation lists (PEM), as proxies are to believe them."""
+        trust = self._keeper.trust if self._keeper is not None else None
+        return trust.roots + trust.revoked if trust is not None else ""
+
+    def _retrusted(self, publisher: RootPublisher) -> None:
+        publisher.look_again()
+        self._proxies.retrust()
+
     def _pod_changed(self, keeper: TrustKeeper, old: Pod | None, new: Pod | None) -> None:
         """A node may have acknowledged, or be gone."""
         pod = new or old
@@ -269,6 +284,7 @@ class ControlPlane:
             self._answered()
 
     def _compiled(self, changes: Sequence[Change], delta: MeshDelta) -> None:
+        self._proxies.take(delta)
         self._reporter.compiled(changes)
         self._status.compiled(changes, delta)
 
@@ -281,6 +297,7 @@ class ControlPlane:
             "/healthz/ready": self._readiness,
             "/version": lambda _: json_response({"version": __version__}),
             "/debug/syncz": lambda _: json_response(self._discovery.status()),
+            "/debug/proxies": lambda _: json_response(self._proxies.status()),
             "/debug/trust": self._trust,
             "/debug/findings": lambda _: json_response(
                 {
@@ -321,6 +338,16 @@ class ControlPlane:
         lines += self._keeper.metrics() if self._keeper is not None else []
         text = "\n".join([*lines, self._counters.render()])
         return Response(text.encode(), content_type=PROMETHEUS_TEXT)
+
+
+def _plan_settings(settings: Settings) -> NodeSettings:
+    return NodeSettings(
+        node="",
+        network=settings.network,
+        trust_domain=settings.trust_domain,
+        trust_domain_aliases=settings.trust_domain_aliases,
+        cluster_id=settings.cluster_id,
+    )
 
 
 async def _patiently(action: Callable[[], Awaitable[T]]) -> T:

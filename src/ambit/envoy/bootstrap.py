@@ -1,5 +1,6 @@
 """What Envoy is started with: the agent's sockets and process-wide settings. All else comes over ADS."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from envoy.config.bootstrap.v3 import bootstrap_pb2
@@ -28,10 +29,16 @@ _RUNTIME = {
 }
 
 
-def node_proxy(
-    *, node: str, xds_socket: str, logs_socket: str, admin_socket: str, max_connections: int
+def proxy(
+    *,
+    node: str,
+    xds_socket: str,
+    logs_socket: str,
+    admin_socket: str,
+    max_connections: int,
+    statistics: Iterable[str] = (),
 ) -> Any:
-    """The bootstrap of a node's Envoy; write it as `*.pb`."""
+    """The bootstrap of an Envoy beside an agent; write it as `*.pb`. `statistics` begin so, besides the usual ones."""
     bootstrap = bootstrap_pb2.Bootstrap(
         node=base_pb2.Node(id=node, cluster="ambit"),
         dynamic_resources=bootstrap_pb2.Bootstrap.DynamicResources(
@@ -65,7 +72,9 @@ def node_proxy(
         stats_config=stats_pb2.StatsConfig(
             stats_matcher=stats_pb2.StatsMatcher(
                 inclusion_list=string_pb2.ListStringMatcher(
-                    patterns=[string_pb2.StringMatcher(prefix=prefix) for prefix in _KEPT_STATS]
+                    patterns=[
+                        string_pb2.StringMatcher(prefix=prefix) for prefix in (*_KEPT_STATS, *statistics)
+                    ]
                 )
             )
         ),

@@ -20,6 +20,8 @@ from ambit.envoy import clusters, defaults, names, request_manager, tcp_proxy
 from ambit.envoy.words import boolean, from_ads, internal_address, pack, seconds, socket_address, uint32
 
 _Options = http_protocol_options_pb2.HttpProtocolOptions
+REQUESTS = "requests"
+"""Prefix of statistics about requests."""
 _TUNNELLED = "tunnelled"
 _UNLIMITED = 0xFFFFFFFF
 
@@ -55,7 +57,7 @@ def http_listener(service: str, port: int, *, default_host: str, access_log: Ite
     """Requests to a service's port, by the table of its name."""
     name = names.service_cluster(service, port)
     manager = request_manager.requests(
-        stat="requests", table=name, default_host=default_host, access_log=access_log
+        stat=REQUESTS, table=name, default_host=default_host, access_log=access_log
     )
     return _listener(name, manager)
 

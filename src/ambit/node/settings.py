@@ -5,7 +5,6 @@ from pathlib import Path
 import msgspec
 
 from ambit.core import names
-from ambit.core.errors import BadInput
 
 
 class Method:
@@ -64,22 +63,3 @@ class AgentSettings(msgspec.Struct, frozen=True):
     access_log: bool = True
     log_as_json: bool = False
     """The form of access-log lines."""
-
-
-def control_address(text: str) -> str:
-    """HOST:PORT of a control plane written as that, without its port, or as ztunnel and istiod write it
-    (`https://istiod.istio-system.svc:15012`). Raises BadInput."""
-    scheme, separator, rest = text.rpartition("://")
-    if separator and scheme != "https":
-        raise BadInput(
-            f"{text!r}: a control plane is called by https only", "write https://HOST:PORT or HOST:PORT"
-        )
-    authority = rest.removesuffix("/")
-    host, colon, port = authority.rpartition(":")
-    if not colon or authority.endswith("]"):
-        host, port = authority, str(names.CONTROL_TLS_PORT)
-    if not host or "/" in host or (":" in host and not host.startswith("[")) or not port.isdecimal():
-        raise BadInput(
-            f"{text!r} is not the address of a control plane", "write https://HOST:PORT or HOST:PORT"
-        )
-    return f"{host}:{port}"

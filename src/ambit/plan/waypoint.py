@@ -12,8 +12,10 @@ import msgspec
 
 from ambit.core.address import host_port
 from ambit.core.names import HBONE_PORT
+from ambit.envoy import bootstrap as envoy_bootstrap
 from ambit.envoy import clusters, http_routes, listeners, names, waypoint_services, waypoint_tunnels
 from ambit.envoy.waypoint_services import Endpoint, PlainEndpoint
+from ambit.envoy.words import AnyMessage
 from ambit.model.http import Action, Host
 from ambit.model.proxy import Proxy, ServiceRoutes
 from ambit.model.service import AppProtocol, LoadBalancing, Service
@@ -34,6 +36,7 @@ from ambit.plan.values import (
 _HTTP = frozenset({AppProtocol.HTTP11, AppProtocol.HTTP2, AppProtocol.GRPC})
 _HTTP2 = frozenset({AppProtocol.HTTP2, AppProtocol.GRPC})
 _FAMILIES = (4, 6)
+_STATISTICS = ("http.hbone.", f"http.{waypoint_services.REQUESTS}.")
 Backend = tuple[str, int]
 """A service's key and port."""
 
@@ -43,6 +46,20 @@ class Bound(msgspec.Struct, frozen=True):
 
     services: tuple[Service, ...] = ()
     routes: Mapping[str, ServiceRoutes] = {}
+
+
+def bootstrap(node: str, *, run: str, max_connections: int = 50_000) -> bytes:
+    """Envoy's bootstrap, to be written as a `.pb` file. Its sockets lie in `run`."""
+    message: AnyMessage = envoy_bootstrap.proxy(
+        node=node,
+        xds_socket=f"{run}/xds.sock",
+        logs_socket=f"{run}/logs.sock",
+        admin_socket=f"{run}/admin.sock",
+        max_connections=max_connections,
+        statistics=_STATISTICS,
+    )
+    serialised: bytes = message.SerializeToString(deterministic=True)
+    return serialised
 
 
 def resources(

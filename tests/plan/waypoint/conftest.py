@@ -85,12 +85,7 @@ class Waypoint(ServedEnvoy):
 
     def start(self) -> None:
         self.sync(waypoint.Bound())
-        bootstrap = node_proxy.bootstrap(
-            NodeSettings(node="waypoint"),
-            xds_socket=f"{self.directory}/xds.sock",
-            logs_socket=f"{self.directory}/logs.sock",
-            admin_socket=f"{self.directory}/admin.sock",
-        )
+        bootstrap = waypoint.bootstrap("waypoint", run=str(self.directory))
         self.begin(bootstrap, next_base_id(), "ip", "netns", "exec", self.host.netns.name)
 
     def sync(self, bound: waypoint.Bound) -> None:

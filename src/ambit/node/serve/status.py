@@ -3,7 +3,6 @@
 import msgspec
 
 from ambit.node.process import NodeAgent
-from ambit.node.serve.settings_view import SettingsView, settings_view
 from ambit.node.serve.udp import Udp, udp_of
 from ambit.node.supervise.generation import Generation
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE
@@ -13,8 +12,6 @@ class EnvoyView(msgspec.Struct, frozen=True, rename="camel"):
     state: str
     pid: int | None
     epoch: int | None
-    threads: int | None
-    outdated: bool
     older_pid: int | None
     older_connections: int | None
     crashes: int
@@ -45,7 +42,6 @@ class NodeView(msgspec.Struct, frozen=True, rename="camel"):
     capped: tuple[str, ...]
     pods: tuple[PodView, ...]
     cut: int
-    settings: SettingsView
 
 
 async def node_view(agent: NodeAgent) -> NodeView:
@@ -67,8 +63,6 @@ async def node_view(agent: NodeAgent) -> NodeView:
             state=envoy.state.value,
             pid=_pid(envoy.current),
             epoch=envoy.current.epoch if envoy.current is not None else None,
-            threads=envoy.current.concurrency if envoy.current is not None else None,
-            outdated=envoy.is_outdated,
             older_pid=_pid(envoy.older),
             older_connections=envoy.older_connections,
             crashes=envoy.crashes,
@@ -89,7 +83,6 @@ async def node_view(agent: NodeAgent) -> NodeView:
             for pod in pods
         ),
         cut=agent.cut,
-        settings=settings_view(agent),
     )
 
 

@@ -1,7 +1,7 @@
 import pytest
 
+from ambit.agent.channel import control_address
 from ambit.core.errors import BadInput
-from ambit.node.settings import control_address
 
 
 @pytest.mark.parametrize(

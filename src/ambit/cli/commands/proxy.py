@@ -1,0 +1,127 @@
+"""`ambit proxy`: the agent of an L7 proxy."""
+
+from pathlib import Path
+
+import click
+
+from ambit.cli.daemon_options import Duration, Threads, log_options
+from ambit.core import names
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.group("proxy")
+def command() -> None:
+    """Proxies of waypoints."""
+
+
+@command.command("run")
+@click.option("--gateway", required=True, envvar="GATEWAY_NAME", help="The Gateway whose proxy this is.")
+@click.option(
+    "--namespace", envvar="POD_NAMESPACE", required=True, help="Namespace of the Gateway and of this pod."
+)
+@click.option("--pod-name", envvar="POD_NAME", default="", hidden=True)
+@click.option(
+    "--service-account", envvar="SERVICE_ACCOUNT", help="Account of this pod.  [default: the Gateway's name]"
+)
+@click.option(
+    "--control",
+    envvar=["AMBIT_XDS_ADDRESS", "CA_ADDRESS", "CONTROL_ADDRESS"],
+    default=f"istiod.{names.SYSTEM_NAMESPACE}.svc:{names.CONTROL_TLS_PORT}",
+    show_default=True,
+    help="The control plane: HOST:PORT or https://HOST:PORT.",
+)
+@click.option(
+    "--root-cert",
+    type=_PATH,
+    envvar="CONTROL_ROOT_CERT",
+    default="/var/run/secrets/istio/root-cert.pem",
+    show_default=True,
+    help="Root that the control plane's certificate chains to; '' for plain text on loopback.",
+)
+@click.option(
+    "--token-file",
+    type=_PATH,
+    envvar="CONTROL_TOKEN_FILE",
+    default="/var/run/secrets/tokens/istio-token",
+    show_default=True,
+    help="Bearer token for the control plane, read anew for each call.",
+)
+@click.option("--server-name", default="", help="Name expected in the control plane's certificate.")
+@click.option(
+    "--run-dir", type=_PATH, envvar="AMBIT_RUN_DIR", help="Sockets.  [default: a new temporary directory]"
+)
+@click.option(
+    "--cluster-id",
+    envvar="CLUSTER_ID",
+    default=names.DEFAULT_CLUSTER_ID,
+    show_default=True,
+    help="Name of this cluster.",
+)
+@click.option(
+    "--trust-domain",
+    envvar="TRUST_DOMAIN",
+    default=names.DEFAULT_TRUST_DOMAIN,
+    show_default=True,
+    help="Trust domain of this proxy's identity.",
+)
+@click.option(
+    "--concurrency",
+    type=Threads(),
+    envvar="ENVOY_CONCURRENCY",
+    default=2,
+    show_default=True,
+    help="Envoy's worker threads.",
+)
+@click.option(
+    "--drain",
+    type=Duration(),
+    envvar="TERMINATION_DRAIN_DURATION",
+    default="20s",
+    show_default=True,
+    help="What requests under way get when the pod ends.",
+)
+@log_options
+def run(
+    gateway: str,
+    namespace: str,
+    pod_name: str,
+    service_account: str | None,
+    control: str,
+    root_cert: Path | None,
+    token_file: Path | None,
+    server_name: str,
+    run_dir: Path | None,
+    cluster_id: str,
+    trust_domain: str,
+    concurrency: int,
+    drain: float,
+    log_level: str,
+    log_format: str,
+) -> None:
+    """Serve a waypoint in its pod, until SIGTERM."""
+    import asyncio
+    import tempfile
+
+    from ambit.agent.channel import control_address
+    from ambit.daemon.logs import set_up
+    from ambit.proxy.main import main
+    from ambit.proxy.settings import ProxySettings
+
+    set_up(log_level, as_json=log_format == "json")
+    settings = ProxySettings(
+        gateway=gateway,
+        namespace=namespace,
+        pod=pod_name,
+        service_account=service_account or gateway,
+        run=run_dir or Path(tempfile.mkdtemp(prefix="ambit-proxy-")),
+        control=control_address(control),
+        root_cert=root_cert if root_cert and str(root_cert) != "." else None,
+        token=token_file if token_file and str(token_file) != "." else None,
+        server_name=server_name,
+        cluster_id=cluster_id,
+        trust_domain=trust_domain,
+        concurrency=concurrency,
+        drain=drain,
+    )
+    asyncio.run(main(settings))

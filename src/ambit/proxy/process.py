@@ -1,0 +1,121 @@
+"""The agent of an L7 proxy: its parts, made and joined, from start to the end of the pod."""
+
+import asyncio
+import logging
+import os
+
+from ambit import __version__
+from ambit.agent.authority import Authority
+from ambit.agent.binary import envoy_binary
+from ambit.agent.certificates import Certificates, Nowhere
+from ambit.agent.channel import ControlPlane
+from ambit.agent.csr import Certificate
+from ambit.agent.envoy_server import EnvoyServer
+from ambit.core.errors import Unreachable, first_failure
+from ambit.daemon.http import PROMETHEUS_TEXT, Request, Response, serve
+from ambit.envoy import names
+from ambit.plan import node_proxy, waypoint
+from ambit.plan.values import SECRET
+from ambit.proxy.envoy import Command, Envoy
+from ambit.proxy.relay import Relay
+from ambit.proxy.settings import ProxySettings
+from ambit.xds.frames import Node, Resource
+
+_log = logging.getLogger("ambit.proxy")
+
+
+class ProxyAgent:
+    """`run` is its whole life."""
+
+    def __init__(self, settings: ProxySettings) -> None:
+        self._settings = settings
+        control = ControlPlane(
+            settings.control,
+            settings.root_cert,
+            settings.token,
+            settings.cluster_id,
+            settings.server_name,
+        )
+        self._authority = Authority(control)
+        self._certificates = Certificates(self._authority.sign, Nowhere(), self._certified)
+        self._server = EnvoyServer(settings.run / "xds.sock", lambda *_: None)
+        node = Node(id=settings.node, cluster=settings.gateway, metadata={"VERSION": __version__})
+        self._relay = Relay(control, node, self._server)
+        self._envoy = Envoy(
+            Command(envoy_binary(), settings.run / "bootstrap.pb", settings.concurrency),
+            settings.run / "admin.sock",
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set and requests under way have ended. Raises AmbitError when it cannot work."""
+        settings = self._settings
+        settings.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.chmod(settings.run, 0o700)
+        (settings.run / "bootstrap.pb").write_bytes(waypoint.bootstrap(settings.node, run=str(settings.run)))
+        ready = await serve("", settings.readiness_port, {"/healthz/ready": self._ready})
+        metrics = await serve(
+            "", settings.metrics_port, {"/stats/prometheus": self._metrics, "/metrics": self._metrics}
+        )
+        await self._server.start()
+        self._certificates.want(settings.identity)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = [
+                    tasks.create_task(each)
+                    for each in (self._relay.run(), self._certificates.run(), self._envoy.run())
+                ]
+                _log.info("the agent of %s/%s runs", settings.namespace, settings.gateway)
+                await stop.wait()
+                _log.info("stopping when requests under way have ended, in %g s at most", settings.drain)
+                await self._envoy.drain(settings.drain)
+                for task in running:
+                    task.cancel()
+        except BaseExceptionGroup as several:
+            raise first_failure(several) from several
+        finally:
+            ready.close()
+            metrics.close()
+            await self._authority.close()
+            await self._server.stop()
+
+    async def unready(self) -> list[str]:
+        """What is missing before it can serve; empty when nothing is."""
+        missing = []
+        if self._certificates.get(self._settings.identity) is None:
+            (state,) = self._certificates.states()
+            missing.append(f"no certificate: {state.problem or 'asked for'}")
+        if not self._relay.complete.is_set():
+            missing.append(f"no configuration from the control plane: {self._relay.problem or 'asked for'}")
+        elif not await self._envoy.is_live():
+            missing.append("Envoy does not serve yet")
+        return missing
+
+    def _certified(self, certificate: Certificate) -> None:
+        secret = node_proxy.secret(
+            names.server_secret(certificate.identity),
+            chain_pem=certificate.chain.decode(),
+            key_pem=certificate.key.decode(),
+        )
+        resource = Resource(
+            name=secret.name, version=secret.version, body=secret.body, on_demand=secret.on_demand
+        )
+        self._server.publish([(SECRET, resource)])
+
+    async def _ready(self, _: Request) -> Response:
+        missing = await self.unready()
+        if missing:
+            return Response(f"not ready, pending: {'; '.join(missing)}\n".encode(), 503)
+        return Response(b"ready\n")
+
+    async def _metrics(self, _: Request) -> Response:
+        try:
+            told = await self._envoy.admin.get("/stats/prometheus")
+        except Unreachable as problem:
+            return Response(f"{problem.message}\n".encode(), 503)
+        own = (
+            "# TYPE ambit_proxy_connected gauge\n"
+            f"ambit_proxy_connected {int(self._relay.connected)}\n"
+            "# TYPE ambit_proxy_envoy_restarts_total counter\n"
+            f"ambit_proxy_envoy_restarts_total {self._envoy.restarts}\n"
+        )
+        return Response(own.encode() + told, content_type=PROMETHEUS_TEXT)

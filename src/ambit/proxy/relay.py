@@ -1,0 +1,134 @@
+"""What the control plane says this proxy's Envoy gets: taken as it comes, given on, answered when Envoy has answered.
+
+Rules:
+1. All types are wildcards: the control plane knows what the proxy needs, and sends nothing else.
+2. Nothing is forgotten when the stream ends; the next one begins with the versions held.
+3. Of secrets only the trust counts. Keys are made here, and nobody else gives this Envoy one.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator
+
+import grpc
+
+from ambit.agent.channel import ControlPlane, describe
+from ambit.agent.envoy_server import EnvoyServer
+from ambit.core.errors import AmbitError, first_failure
+from ambit.envoy import names
+from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET
+from ambit.xds.client_session import ClientSession, Update
+from ambit.xds.frames import Node, Request
+from ambit.xds.wire import METHOD, decode_response, encode_request
+
+_log = logging.getLogger("ambit.relay")
+TYPES = (SECRET, CLUSTER, ENDPOINTS, LISTENER, ROUTES)
+"""In the order in which they are asked for."""
+_FIRST_DELAY, _LAST_DELAY = 0.05, 15.0
+"""Seconds between two streams."""
+
+
+class Relay:
+    """Runs until cancelled. `complete` is set when each type was told once."""
+
+    def __init__(self, control: ControlPlane, node: Node, server: EnvoyServer) -> None:
+        self._control = control
+        self._server = server
+        self._held: dict[str, dict[str, str]] = {each: {} for each in TYPES}
+        self._session = ClientSession(TYPES, node, self._held.__getitem__)
+        self._told: set[str] = set()
+        self.complete = asyncio.Event()
+        self.connected = False
+        self.problem = ""
+
+    async def run(self) -> None:
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                await self._stream()
+                delay = _FIRST_DELAY
+            except grpc.aio.AioRpcError as problem:
+                self._failed(describe(problem))
+                if self.connected:
+                    delay = _FIRST_DELAY
+            except AmbitError as problem:
+                self._failed(problem.message)
+            except ValueError as problem:
+                self._failed(f"the control plane broke the protocol: {problem}")
+            finally:
+                self.connected = False
+                self._session.disconnect()
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+            delay = min(_LAST_DELAY, delay * 2)
+
+    def _failed(self, text: str) -> None:
+        if text != self.problem:
+            _log.warning("control plane %s: %s", self._control.address, text)
+        self.problem = text
+
+    async def _stream(self) -> None:
+        async with self._control.channel() as channel:
+            call = channel.stream_stream(METHOD, request_serializer=encode_request)
+            requests: asyncio.Queue[Request | None] = asyncio.Queue()
+            _put(requests, self._session.connect())
+            stream = call(_sending(requests), metadata=tuple(self._control.metadata().items()))
+            try:
+                await self._read(stream, requests)
+            finally:
+                stream.cancel()
+                requests.put_nowait(None)
+
+    async def _read(self, stream: grpc.aio.StreamStreamCall, requests: asyncio.Queue[Request | None]) -> None:
+        """Reads on while Envoy has not answered: endpoints may be what it waits for."""
+        answering: set[asyncio.Task[None]] = set()
+        try:
+            async with asyncio.TaskGroup() as group:
+                async for data in stream:
+                    update = self._session.receive(decode_response(data))
+                    if not self.connected:
+                        _log.info("connected to the control plane %s", self._control.address)
+                        self.connected, self.problem = True, ""
+                    task = group.create_task(self._give(update, requests))
+                    answering.add(task)
+                    task.add_done_callback(answering.discard)
+                for task in answering:
+                    task.cancel()
+        except BaseExceptionGroup as several:
+            raise first_failure(several) from several
+
+    async def _give(self, update: Update, requests: asyncio.Queue[Request | None]) -> None:
+        held = self._held[update.type_url]
+        foreign = [each.name for each in update.resources if not _is_ours(update.type_url, each.name)]
+        resources = [each for each in update.resources if _is_ours(update.type_url, each.name)]
+        removed = [name for name in update.removed if name in held]
+        publication = self._server.publish(
+            ((update.type_url, each) for each in resources), ((update.type_url, name) for name in removed)
+        )
+        held.update({each.name: each.version for each in resources})
+        for name in removed:
+            del held[name]
+        self._told.add(update.type_url)
+        if self._told.issuperset(TYPES):
+            self.complete.set()
+        error = await publication.settled()
+        if foreign:
+            error = f"secrets that nobody asked for: {', '.join(foreign[:3])}"
+        answer = self._session.reject(update, error) if error else self._session.accept(update)
+        _put(requests, answer)
+
+
+def _is_ours(type_url: str, name: str) -> bool:
+    return type_url != SECRET or name == names.TRUST
+
+
+def _put(queue: asyncio.Queue[Request | None], requests: list[Request]) -> None:
+    for request in requests:
+        queue.put_nowait(request)
+
+
+async def _sending(requests: asyncio.Queue[Request | None]) -> AsyncIterator[Request]:
+    with contextlib.suppress(asyncio.CancelledError):
+        while (request := await requests.get()) is not None:
+            yield request

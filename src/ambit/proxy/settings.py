@@ -1,0 +1,40 @@
+"""Everything the agent of an L7 proxy is told when it starts."""
+
+from pathlib import Path
+
+import msgspec
+
+from ambit.core import names
+from ambit.core.identity import Identity
+
+
+class ProxySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`gateway` is the Gateway whose proxy this is, in the pod's `namespace`. `run` holds sockets and is closed to
+    others."""
+
+    gateway: str
+    namespace: str
+    pod: str
+    service_account: str
+    run: Path
+    control: str
+    root_cert: Path | None = None
+    token: Path | None = None
+    server_name: str = ""
+    cluster_id: str = names.DEFAULT_CLUSTER_ID
+    trust_domain: str = names.DEFAULT_TRUST_DOMAIN
+    concurrency: int = 2
+    """Envoy's worker threads."""
+    drain: float = 20.0
+    """Seconds that requests under way get when the pod ends."""
+    metrics_port: int = names.METRICS_PORT
+    readiness_port: int = names.READINESS_PORT
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.trust_domain, self.namespace, self.service_account)
+
+    @property
+    def node(self) -> str:
+        """What the control plane knows this proxy by (`ambit.xds.proxy_node`)."""
+        return f"proxy~{self.namespace}/{self.gateway}~{self.pod}"

@@ -1,0 +1,161 @@
+"""What proxies get, and which change concerns whom."""
+
+import ipaddress
+
+import msgspec
+import pytest
+from google.protobuf.any_pb2 import Any as Packed
+
+from ambit.control.plans import Plans
+from ambit.core.finding import ObjectRef
+from ambit.core.identity import Identity
+from ambit.envoy import names
+from ambit.graph.collection import Delta
+from ambit.ingest.mesh import MeshDelta
+from ambit.model.http import Action, Backend, Entry, Host, RequestMatch
+from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
+from ambit.model.service import AppProtocol, Service, VirtualAddress
+from ambit.model.workload import GatewayAddress, Port, TunnelProtocol, Workload
+from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, NodeSettings
+
+PROXY = Proxy(
+    "shop/way",
+    ProxyKind.WAYPOINT,
+    Identity("cluster.local", "shop", "way"),
+    "way.shop.svc.cluster.local",
+    ObjectRef("Gateway", "shop", "way"),
+)
+OTHER = msgspec.structs.replace(PROXY, key="shop/other", service="other.shop.svc.cluster.local")
+WAY = GatewayAddress(15008, namespace="shop", hostname=PROXY.service)
+
+
+def service(name: str, waypoint: GatewayAddress | None = WAY) -> Service:
+    return Service(
+        name,
+        "shop",
+        f"{name}.shop.svc.cluster.local",
+        addresses=(VirtualAddress("", ipaddress.ip_address("10.96.0.7")),),
+        ports=(Port(80, 8080),),
+        app_protocols={80: AppProtocol.HTTP11},
+        waypoint=waypoint,
+    )
+
+
+def workload(name: str, *services: Service, address: str = "10.244.1.2") -> Workload:
+    return Workload(
+        uid=f"Kubernetes//Pod/shop/{name}",
+        name=name,
+        namespace="shop",
+        identity=Identity("cluster.local", "shop", name),
+        addresses=(ipaddress.ip_address(address),),
+        tunnel=TunnelProtocol.HBONE,
+        services={each.key: each.ports for each in services},
+    )
+
+
+WEB, DB, NEXT = service("web"), service("db", None), service("next", None)
+ROUTE = ServiceRoutes(
+    WEB.key, 80, (Host(("*",), (Entry("r", RequestMatch(), Action((Backend(NEXT.key, 80),))),)),)
+)
+
+
+def delta(*values: Proxy | Service | Workload | ServiceRoutes, gone: tuple[str, ...] = ()) -> MeshDelta:
+    """These are new or others; the keys in `gone` are of whatever kind they are."""
+
+    def of(kind: type) -> Delta:  # type: ignore[type-arg]
+        return Delta({each.key: each for each in values if isinstance(each, kind)}, gone)
+
+    return MeshDelta(
+        workloads=of(Workload), services=of(Service), proxies=of(Proxy), routes=of(ServiceRoutes)
+    )
+
+
+@pytest.fixture
+def plans() -> Plans:
+    made = Plans(NodeSettings(node=""), lambda: "")
+    made.take(delta(PROXY, OTHER, WEB, DB, NEXT, workload("web", WEB), workload("db", DB)))
+    return made
+
+
+def held(plans: Plans, type_url: str, proxy: Proxy = PROXY) -> set[str]:
+    return set(plans.open(proxy).resources(type_url))
+
+
+def test_a_proxy_gets_what_is_bound_to_it(plans: Plans) -> None:
+    assert names.service_cluster(WEB.key, 80) in held(plans, LISTENER)
+    assert names.service_cluster(DB.key, 80) not in held(plans, LISTENER)
+    assert held(plans, ROUTES, OTHER) == {names.HBONE}
+    assert held(plans, SECRET) == {names.TRUST}
+
+
+def test_nobody_is_told_of_what_concerns_nobody(plans: Plans) -> None:
+    plans.open(PROXY)
+    assert not plans.take(delta(workload("db", DB, address="10.244.1.9"), service("lonely", None)))
+
+
+def test_an_endpoint_that_moves_is_told_to_whom_it_concerns(plans: Plans) -> None:
+    plans.open(PROXY)
+    plans.open(OTHER)
+    found = plans.take(delta(workload("web", WEB, address="10.244.1.9")))
+    assert set(found) == {"shop/way"}
+    assert [part.type_url for part in found["shop/way"].parts] == [ENDPOINTS]
+    packed = plans.open(PROXY).resources(ENDPOINTS)[names.service_cluster(WEB.key, 80)].body
+    assert b"10.244.1.9" in Packed.FromString(packed).value
+
+
+def test_an_endpoint_that_ends_is_taken_away(plans: Plans) -> None:
+    plans.open(PROXY)
+    found = plans.take(delta(gone=(workload("web").key,)))
+    (part,) = (each for each in found["shop/way"].parts if each.type_url == ENDPOINTS)
+    assert b"10.244.1.2" not in part.resources[0].body
+
+
+def test_a_route_brings_its_backends(plans: Plans) -> None:
+    plans.open(PROXY)
+    found = plans.take(delta(ROUTE))
+    touched = {part.type_url for part in found["shop/way"].parts}
+    assert touched == {CLUSTER, ENDPOINTS, ROUTES}
+    assert plans.take(delta(workload("next", NEXT)))
+    assert plans.take(delta(gone=(ROUTE.key,)))
+    assert names.service_cluster(NEXT.key, 80) not in held(plans, CLUSTER)
+    assert not plans.take(delta(workload("next", NEXT, address="10.244.1.3")))
+
+
+def test_binding_and_unbinding(plans: Plans) -> None:
+    plans.open(PROXY)
+    plans.take(delta(service("db")))
+    assert names.service_cluster(DB.key, 80) in held(plans, LISTENER)
+    other = GatewayAddress(15008, namespace="shop", hostname=OTHER.service)
+    plans.open(OTHER)
+    assert set(plans.take(delta(service("db", other)))) == {"shop/way", "shop/other"}
+    assert names.service_cluster(DB.key, 80) not in held(plans, LISTENER)
+    assert names.service_cluster(DB.key, 80) in held(plans, LISTENER, OTHER)
+    assert set(plans.take(delta(gone=(DB.key,)))) == {"shop/other"}
+
+
+def test_a_gateway_that_is_gone_leaves_a_proxy_that_carries_nothing(plans: Plans) -> None:
+    plans.open(PROXY)
+    assert plans.take(delta(gone=(PROXY.key,)))
+    assert plans.proxy(PROXY.key) is None
+    assert held(plans, ROUTES) == {names.HBONE}
+
+
+def test_nothing_is_kept_for_who_is_gone(plans: Plans) -> None:
+    plans.open(PROXY)
+    plans.close(PROXY.key)
+    assert not plans.take(delta(workload("web", WEB, address="10.244.1.9")))
+
+
+def test_trust_is_told_to_all() -> None:
+    roots = ["-----BEGIN CERTIFICATE-----\nold\n"]
+    plans = Plans(NodeSettings(node=""), lambda: roots[0])
+    plans.take(delta(PROXY, OTHER))
+    plans.open(PROXY)
+    plans.open(OTHER)
+    assert not plans.retrust()
+    roots[0] = "-----BEGIN CERTIFICATE-----\nnew\n"
+    found = plans.retrust()
+    assert {key: [part.type_url for part in each.parts] for key, each in found.items()} == {
+        "shop/way": [SECRET],
+        "shop/other": [SECRET],
+    }

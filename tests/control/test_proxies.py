@@ -1,0 +1,135 @@
+"""Streams of L7 proxies: each gets its own, and only with its Gateway's service account."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+
+from ambit.control.plans import Plans
+from ambit.control.proxies import ProxyDiscovery
+from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, NodeSettings
+from ambit.xds import wire
+from ambit.xds.client_session import ClientSession
+from ambit.xds.frames import Node, Response
+from tests.control.test_plans import PROXY, WEB, delta, workload
+from tests.control.world import World, pod_json, review
+from tests.node.world import until
+
+TYPES = (SECRET, CLUSTER, ENDPOINTS, LISTENER, ROUTES)
+TOKEN, STRANGER = "token-of-way", "token-of-web"
+
+
+class Served(World):
+    """With one Gateway, its pod, and a pod of somebody else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proxies = ProxyDiscovery(
+            Plans(NodeSettings(node=""), lambda: self.authority.roots), self.counters
+        )
+        self.discovery.others = self.proxies.serve
+        for account, token in (("way", TOKEN), ("web", STRANGER)):
+            self.api.reviews[token] = review("shop", account, f"{account}-0", f"uid-{account}-0")
+            self.api.pods.append(pod_json(f"{account}-0", "shop", account))
+        self.proxies.take(delta(PROXY, WEB, workload("web", WEB)))
+
+    @asynccontextmanager
+    async def stream(self, node: str = "proxy~shop/way~way-0", token: str = TOKEN) -> AsyncIterator["Client"]:
+        metadata = (("authorization", f"Bearer {token}"),)
+        async with self.channel() as channel:
+            call = channel.stream_stream(wire.METHOD)(metadata=metadata)
+            yield Client(call, node)
+            call.cancel()
+
+
+class Client:
+    """Acknowledges everything, or rejects it."""
+
+    def __init__(self, call: grpc.aio.StreamStreamCall, node: str) -> None:
+        self._call = call
+        self._session = ClientSession(TYPES, Node(node))
+
+    async def begin(self) -> None:
+        for request in self._session.connect():
+            await self._call.write(wire.encode_request(request))
+
+    async def refusal(self) -> str:
+        """Why the stream ended at its first request. (A further one would hide it from this client.)"""
+        first, *_ = self._session.connect()
+        await self._call.write(wire.encode_request(first))
+        async with asyncio.timeout(10):
+            return f"{await self._call.code()}: {await self._call.details()}"
+
+    async def next(self, error: str = "") -> Response:
+        async with asyncio.timeout(10):
+            data = await self._call.read()
+        if data is grpc.aio.EOF:
+            raise EOFError(f"{await self._call.code()}: {await self._call.details()}")
+        response = wire.decode_response(data)
+        update = self._session.receive(response)
+        for answer in self._session.reject(update, error) if error else self._session.accept(update):
+            await self._call.write(wire.encode_request(answer))
+        return response
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    served = Served()
+    async with served.serving():
+        yield served
+
+
+async def refusal(served: Served, **more: str) -> str:
+    async with served.stream(**more) as client:
+        return await client.refusal()
+
+
+async def test_a_proxy_gets_its_resources_and_their_changes(served: Served) -> None:
+    async with served.stream() as client:
+        await client.begin()
+        first = [await client.next() for _ in TYPES]
+        assert {each.type_url for each in first} == set(TYPES)
+        assert all(each.resources for each in first)
+        served.proxies.take(delta(workload("web", WEB, address="10.244.1.9")))
+        changed = await client.next()
+        assert changed.type_url == ENDPOINTS
+        assert b"10.244.1.9" in changed.resources[0].body
+
+
+async def test_what_a_proxy_has_and_rejects_is_known(served: Served) -> None:
+    async with served.stream() as client:
+        await client.begin()
+        for _ in TYPES:
+            await client.next()
+        served.proxies.take(delta(workload("web", WEB, address="10.244.1.9")))
+        await client.next(error="no good")
+
+        def told() -> str:
+            (status,) = served.proxies.status()
+            assert (status.gateway, status.pod) == ("shop/way", "way-0")
+            return status.types[ENDPOINTS].error
+
+        await until(lambda: told() == "no good")
+
+
+async def test_another_account_gets_nothing(served: Served) -> None:
+    assert "service account shop/way" in await refusal(served, token=STRANGER)
+
+
+async def test_who_is_no_proxy_gets_nothing(served: Served) -> None:
+    assert "neither a node agent nor a proxy" in await refusal(served, node="ztunnel~1~2~3")
+
+
+async def test_an_unknown_gateway_is_not_found(served: Served) -> None:
+    said = await refusal(served, node="proxy~shop/none~way-0")
+    assert "NOT_FOUND" in said
+
+
+async def test_a_stream_that_ends_leaves_nothing(served: Served) -> None:
+    async with served.stream() as client:
+        await client.begin()
+        await client.next()
+        assert served.proxies.status()
+    await until(lambda: not served.proxies.status())

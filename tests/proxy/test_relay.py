@@ -1,0 +1,122 @@
+"""What the control plane says reaches Envoy, and Envoy's answer the control plane."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from ambit.agent.channel import ControlPlane
+from ambit.agent.envoy_server import EnvoyServer
+from ambit.envoy import names
+from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, SECRET
+from ambit.proxy.relay import TYPES, Relay
+from ambit.xds.events import Acknowledged, Rejected
+from ambit.xds.frames import Node, Request, Resource
+from ambit.xds.wire import METHOD, decode_response, encode_request
+from tests.agent.test_envoy_server import Envoy, resource
+from tests.node.upstream.test_subscription import ControlPlaneServer
+from tests.node.world import until
+
+
+class Between:
+    """A control plane, the relay, and a place for an Envoy."""
+
+    def __init__(self, directory: Path, control: ControlPlaneServer) -> None:
+        self.control = control
+        self.server = EnvoyServer(directory / "run" / "xds.sock", lambda *_: None)
+        token = directory / "token"
+        token.write_text("secret")
+        self._path = directory / "run" / "xds.sock"
+        node = Node("proxy~shop/way~way-0")
+        self.relay = Relay(ControlPlane(f"127.0.0.1:{control.port}", token=token), node, self.server)
+
+    @asynccontextmanager
+    async def envoy(self) -> AsyncIterator[Envoy]:
+        async with grpc.aio.insecure_channel(f"unix:{self._path}") as channel:
+            call = channel.stream_stream(METHOD, encode_request, decode_response)()
+            yield Envoy(call)
+            call.cancel()
+
+    def put(self, type_url: str, *resources: Resource) -> None:
+        self.control.store.update(type_url, {each.name: each for each in resources})
+
+
+@pytest.fixture
+async def between(tmp_path: Path) -> AsyncIterator[Between]:
+    control = ControlPlaneServer()
+    await control.start()
+    between = Between(tmp_path, control)
+    await between.server.start()
+    yield between
+    await between.server.stop()
+    await control.stop()
+
+
+@asynccontextmanager
+async def relaying(between: Between) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(between.relay.run())
+    yield task
+    task.cancel()
+
+
+async def test_an_answer_goes_up_when_envoy_has_answered(between: Between) -> None:
+    between.put(CLUSTER, resource("svc"))
+    async with relaying(between):
+        await until(lambda: between.server.store.get(CLUSTER, "svc"))
+        assert not _answered(between, CLUSTER)
+        async with between.envoy() as envoy:
+            await envoy.begin()
+            await until(lambda: _answered(between, CLUSTER))
+            assert between.relay.complete.is_set()
+
+
+async def test_what_envoy_rejects_is_rejected(between: Between) -> None:
+    between.put(LISTENER, resource("in"))
+    async with relaying(between), between.envoy() as envoy:
+        await envoy.send(Request(type_url=CLUSTER))
+        await envoy.ack(await envoy.next())
+        await until(lambda: between.server.store.get(LISTENER, "in"))
+        await envoy.send(Request(type_url=LISTENER))
+        await envoy.ack(await envoy.next(), error="in: bad listener")
+        await until(lambda: [each for each in between.control.events if isinstance(each, Rejected)])
+        (rejected,) = (each for each in between.control.events if isinstance(each, Rejected))
+        assert (rejected.response.type_url, "bad listener" in rejected.error) == (LISTENER, True)
+
+
+async def test_no_key_comes_from_elsewhere(between: Between) -> None:
+    own = resource("spiffe://cluster.local/ns/shop/sa/way")
+    between.server.publish([(SECRET, own)])
+    between.put(SECRET, resource(own.name, "2"), resource(names.TRUST))
+    async with relaying(between):
+        await until(lambda: between.server.store.get(SECRET, names.TRUST))
+        assert between.server.store.get(SECRET, own.name) == own
+
+
+async def test_a_new_stream_goes_on_where_the_last_one_ended(between: Between) -> None:
+    """And what is made here is no concern of the control plane's."""
+    between.server.publish([(SECRET, resource("own"))])
+    between.put(ENDPOINTS, resource("svc"), resource("former"))
+    async with relaying(between):
+        await until(lambda: between.server.store.get(ENDPOINTS, "former"))
+        port = between.control.port
+        await between.control.stop()
+        between.control.store.update(ENDPOINTS, {}, ["former"])
+        between.control.first.clear()
+        await between.control.start(port)
+        await until(lambda: len(between.control.first) == len(TYPES))
+        await until(lambda: between.server.store.get(ENDPOINTS, "former") is None)
+    kept = {each.type_url: dict(each.initial_versions) for each in between.control.first}
+    assert set(kept) == set(TYPES)
+    assert (kept[ENDPOINTS], kept[SECRET]) == ({"svc": "1", "former": "1"}, {})
+    assert between.server.store.get(SECRET, "own")
+
+
+def _answered(between: Between, type_url: str) -> list[Acknowledged]:
+    return [
+        each
+        for each in between.control.events
+        if isinstance(each, Acknowledged) and each.response.type_url == type_url
+    ]
