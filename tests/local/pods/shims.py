@@ -267,7 +267,7 @@ async def privileged(state: Path) -> None:
     command("mount", "-t", "tmpfs", "tmpfs", "/run/ambit/netns")
     Path("/run/ambit/netns/later").touch()
     assert (await ended(shim, "a"))["exit_code"] == 0
-    assert _running("4343")
+    await _until(lambda: _running("4343"))  # setsid is not yet sleep, perhaps
     await shim.start(container(state, "a", "sleep", "1000", attempt=1, privileged=True))
     assert _running("4343")
     await sandbox.remove(DIRECTORY)
