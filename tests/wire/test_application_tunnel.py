@@ -181,7 +181,7 @@ def test_a_port_of_the_mesh_leads_nowhere(mesh: Mesh, proxy: Proxy, way: str, po
         ("10.1.2.3:15001", "503"),
         ("10.1.2.3:080", "400"),
         ("10.1.2.3", "400"),
-        ("somebody.test:80", "400"),
+        ("somebody.test:80", "503"),
     ],
 )
 def test_what_tunnels_may_be_for(

@@ -7,11 +7,14 @@ import msgspec
 import pytest
 
 from ambit.core.identity import Identity
+from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Rule, Scope
 from ambit.model.service import Service
+from ambit.model.view import Snapshot
 from ambit.model.workload import GatewayAddress, Port, Workload
-from tests.plan.dataplane.conftest import Mesh, log_of, service
+from tests.plan.dataplane.agent import until
+from tests.plan.dataplane.conftest import Mesh, log_of, service, tunnel_log
 from tests.plan.dataplane.network import REFUSED, Host, Network, read_all
-from tests.wire.hbone import PORT, Server, context
+from tests.wire.hbone import PORT, Client, Server, context
 
 pytestmark = [pytest.mark.netns, pytest.mark.envoy]
 WEST, EAST = "west", "east"
@@ -19,6 +22,7 @@ GATEWAY = Identity("cluster.local", "gateways", "east")
 SERVER = Identity("cluster.local", "default", "abroad")
 VIRTUAL = "10.96.9.9"
 HOST = "web.default.svc.cluster.local"
+SERVED = 8900
 ENTRANCE = Service(
     name="east", namespace="gateways", hostname="east.gateways.svc", ports=(Port(15008, 15008),)
 )
@@ -191,4 +195,100 @@ def test_a_refusal_at_either_end_ends_the_connection(
     assert mesh.pods["a"].ask(VIRTUAL, 80) == REFUSED
     assert server.requests
     gateway.status, gateway.dial = status, None
+    assert mesh.pods["a"].ask(VIRTUAL, 80) == REFUSED
+
+
+class Served:
+    """`far` as a server of the network that the gateway leads into: only its own node knows what it serves."""
+
+    def __init__(self, mesh: Mesh, gateway: Server, outside: Host) -> None:
+        self.mesh, self.pod = mesh, mesh.pods["far"]
+        gateway.dial = lambda _: outside.connect(self.pod.four, PORT)
+        mesh.services = [ENTRANCE, web(self.pod.identity.uri)]
+        mesh.update()
+        self.serve(SERVED)
+
+    def serve(self, target: int, *policies: Authorization) -> None:
+        """On this port of the pod."""
+        node = self.pod.agent
+        own = msgspec.structs.replace(
+            self.pod.workload,
+            services={f"default/{HOST}": (Port(80, target),)},
+            policies=tuple(each.key for each in policies),
+        )
+        node.view = Snapshot([own], [web(self.pod.identity.uri)], policies)
+        node.sync()
+
+
+@pytest.fixture
+def served(mesh: Mesh, gateway: Server, outside: Host) -> Iterator[Served]:
+    made = Served(mesh, gateway, outside)
+    with made.pod.listen(SERVED):
+        yield made
+
+
+def test_a_server_of_ours_is_asked_for_by_its_services_name(
+    mesh: Mesh, outside: Host, served: Served, way: str
+) -> None:
+    """Through a gateway: the caller's identity is its own end to end, its address is the gateway's."""
+    served.serve(SERVED)
+    a, far = mesh.pods["a"], served.pod
+    assert a.ask(VIRTUAL, 80) == f"{outside.four} 2"
+    (entry, *_) = tunnel_log(mesh, far, SERVED, count=1)
+    assert (entry.identity, entry.client) == (a.identity.uri, str(outside.four))
+    assert entry.destination == f"{far.four}:{SERVED}"
+    assert "k8s.namespace.name=default" in entry.baggage
+
+
+def test_services_of_a_server_change_under_open_tunnels(mesh: Mesh, outside: Host, served: Served) -> None:
+    """The name means another port for the next connection, and the open one goes on."""
+    served.serve(SERVED)
+    with served.pod.listen(SERVED + 1), mesh.pods["a"].connect(VIRTUAL, 80) as client:
+        client.sendall(b"first")
+        until(lambda: mesh.pods["a"].ask(VIRTUAL, 80).endswith(" 2"), "a connection")
+        served.serve(SERVED + 1)
+        assert mesh.pods["a"].ask(VIRTUAL, 80) == f"{outside.four} 2"
+        tunnel_log(mesh, served.pod, SERVED + 1, count=1)
+        client.shutdown(1)
+        assert read_all(client) == f"{outside.four} 5".encode()
+
+
+def test_policy_of_a_server_sees_its_own_port_and_the_caller(
+    mesh: Mesh, outside: Host, served: Served, way: str
+) -> None:
+    def only(port: int) -> Authorization:
+        match = Match(principals=(Exact(mesh.pods["a"].identity.principal),), destination_ports=(port,))
+        rule = Rule((Clause((match,)),))
+        return Authorization("only", "default", Scope.WORKLOAD_SELECTOR, Action.ALLOW, (rule,))
+
+    served.serve(SERVED, only(SERVED))
+    assert mesh.pods["a"].ask(VIRTUAL, 80) == f"{outside.four} 2"
+    assert mesh.pods["b"].ask(VIRTUAL, 80) == REFUSED
+    served.serve(SERVED, only(80))
+    assert mesh.pods["a"].ask(VIRTUAL, 80) == REFUSED
+
+
+@pytest.mark.parametrize(
+    ("authority", "status"),
+    [
+        (f"{HOST}:80", "200"),
+        (f"{HOST.upper()}:80", "200"),
+        (f"{HOST}:81", "503"),
+        ("somebody.test:80", "503"),
+        (f"{HOST}:080", "400"),
+        (HOST, "400"),
+    ],
+)
+def test_names_that_are_not_the_pods_are_answered_as_by_a_ztunnel(
+    mesh: Mesh, outside: Host, served: Served, authority: str, status: str
+) -> None:
+    served.serve(SERVED)
+    made = context(mesh.authority, "spiffe://cluster.local/ns/default/sa/client", server=False)
+    client = Client(outside.connect(served.pod.four, PORT), made)
+    assert client.answered(client.request(authority)).status == status
+    client.close()
+
+
+def test_a_port_of_the_mesh_has_no_name(mesh: Mesh, outside: Host, served: Served) -> None:
+    served.serve(15008)
     assert mesh.pods["a"].ask(VIRTUAL, 80) == REFUSED

@@ -1,7 +1,7 @@
 """The HTTP connection manager of an HBONE listener: authorise and deliver CONNECT streams.
 
 Answers as ztunnel's: 401 denied by policy, 400 not CONNECT or not an address of this pod, 503 a port that is
-never served or a server that does not accept.
+never served, a name that is not the pod's, or a server that does not accept.
 """
 
 import re
@@ -18,36 +18,37 @@ from envoy.type.matcher.v3 import regex_pb2, string_pb2
 
 from ambit.core.address import Address
 from ambit.core.names import RESERVED_PORTS
-from ambit.envoy import access_log, defaults, filter_state, names
+from ambit.envoy import access_log, defaults, filter_state, host_names, names
 from ambit.envoy.words import boolean, from_ads, pack, seconds, uint32
 
 _Manager = http_connection_manager_pb2.HttpConnectionManager
 _RBAC = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
 _ANY_ADDRESS = r"[0-9.]+|\[[0-9a-f:.]+\]"
+_NAME = "[a-z0-9.-]*[a-z][a-z0-9.-]*:[1-9][0-9]*"
 _DENIED, _UNAUTHORIZED, _BAD_REQUEST, _UNAVAILABLE = 403, 401, 400, 503
 
 
-def hbone(*, pod: str, addresses: Iterable[Address]) -> Any:
+def hbone(*, pod: str, addresses: Iterable[Address], is_named: bool = False) -> Any:
     """Filters in the order in which a stream meets them: authorise (policy by ECDS), note the target,
-    route to the pod's addresses."""
+    route to the pod's addresses. `is_named`: names of the pod's services become its addresses before all that."""
     own = "|".join(
         re.escape(f"[{address}]" if address.version == 6 else str(address)) for address in addresses
     )
     target = filter_state.original_destination("%REQ(:authority)%")
-    return _manager(pod, _routes(own, names.local_cluster(pod)), [target])
+    return _manager(pod, _routes(own, names.local_cluster(pod)), [target], is_named=is_named)
 
 
-def handed_on(*, pod: str) -> Any:
+def handed_on(*, pod: str, is_named: bool = False) -> Any:
     """As `hbone`, for a pod that takes streams for any address (`ambit.envoy.application_tunnel`)."""
     noted = [
         filter_state.dialled_address("%REQ(:authority)%"),
         filter_state.direct_client_address(),
         filter_state.caller(),
     ]
-    return _manager(pod, _routes(_ANY_ADDRESS, names.handed(pod)), noted)
+    return _manager(pod, _routes(_ANY_ADDRESS, names.handed(pod)), noted, is_named=is_named)
 
 
-def _manager(pod: str, routes: Any, noted: list[Any]) -> Any:
+def _manager(pod: str, routes: Any, noted: list[Any], *, is_named: bool) -> Any:
     manager = _Manager(
         stat_prefix="hbone",
         codec_type=_Manager.HTTP2,
@@ -71,6 +72,7 @@ def _manager(pod: str, routes: Any, noted: list[Any]) -> Any:
         local_reply_config=_local_replies(),
         route_config=routes,
         http_filters=[
+            *([host_names.filter_of(pod)] if is_named else []),
             http_connection_manager_pb2.HttpFilter(
                 name=names.policy(pod),
                 config_discovery=config_source_pb2.ExtensionConfigSource(
@@ -120,6 +122,7 @@ def _routes(own: str, cluster: str) -> Any:
                             ],
                         ),
                     ),
+                    _answer(_connect(_NAME), _UNAVAILABLE),
                     _answer(_connect(), _BAD_REQUEST),
                     _answer(route_components_pb2.RouteMatch(prefix=""), _BAD_REQUEST),
                 ],

@@ -152,12 +152,16 @@ def hbone(
     server_secret: str,
     transparent: bool = False,
     is_handed_on: bool = False,
+    is_named: bool = False,
 ) -> Any:
     """15008: mutual TLS, then one CONNECT stream per connection, authorised one by one, delivered from the
     client's address to an address of the pod; or whatever it is for handed on to the application
-    (`ambit.envoy.application_tunnel`)."""
-    manager = connection_manager.handed_on(pod=pod) if is_handed_on else None
-    chain = _chain("hbone", manager or connection_manager.hbone(pod=pod, addresses=addresses))
+    (`ambit.envoy.application_tunnel`). `is_named`: also by names (`ambit.envoy.host_names`)."""
+    if is_handed_on:
+        manager = connection_manager.handed_on(pod=pod, is_named=is_named)
+    else:
+        manager = connection_manager.hbone(pod=pod, addresses=addresses, is_named=is_named)
+    chain = _chain("hbone", manager)
     chain.transport_socket.CopyFrom(tls.server_socket(server_secret))
     return _pod_listener(
         names.hbone_listener(pod),

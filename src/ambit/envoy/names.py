@@ -6,6 +6,7 @@
 | `local\\|POD` | cluster that dials inside the pod's namespace |
 | `handed\\|POD`, `app\\|POD` | of a pod whose tunnels are handed on: internal listener, application |
 | `policy\\|POD` | extension (ECDS): the pod's L4 authorization on HBONE |
+| `hosts\\|POD` | extension (ECDS): names by which tunnels from other networks ask for the pod |
 | `dst\\|POD\\|ADDRESS:PORT` | on-demand cluster: where this pod's connection to this destination goes |
 | `tun\\|POD\\|ADDRESS:PORT` | on-demand cluster: the endpoints of this destination that are reached through a tunnel |
 | `dns\\|POD\\|NAME:PORT` | on-demand cluster: what this name resolves to, dialled as the pod would |
@@ -135,6 +136,10 @@ def application(pod: str) -> str:
     return f"app|{pod}"
 
 
+def hosts(pod: str) -> str:
+    return f"hosts|{pod}"
+
+
 def policy(pod: str) -> str:
     return f"policy|{pod}"
 
@@ -241,7 +246,7 @@ def parse_secret(name: str) -> Identity:
 def pod_of(name: str) -> str | None:
     """The key of the pod that a resource belongs to, None for resources of no single pod."""
     kind, _, rest = name.partition("|")
-    if kind in {"out", "in", "plain", "local", "policy", "handed", "app"}:
+    if kind in {"out", "in", "plain", "local", "policy", "handed", "app", "hosts"}:
         return rest
     if _kind(kind)[0]:
         return rest.partition("|")[0]

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping
 from ambit.core.address import Address
 from ambit.core.identity import Identity
 from ambit.core.names import RESERVED_PORTS
-from ambit.envoy import access_log, application_tunnel, clusters, listeners, names, tls
+from ambit.envoy import access_log, application_tunnel, clusters, host_names, listeners, names, tls
 from ambit.envoy import bootstrap as envoy_bootstrap
 from ambit.envoy.words import AnyMessage
 from ambit.model.view import MeshView
-from ambit.model.workload import ApplicationTunnel, TunnelledAs
+from ambit.model.workload import ApplicationTunnel, TunnelledAs, Workload
 from ambit.plan import authorization, destinations
+from ambit.plan.names_served import host_targets
 from ambit.plan.values import (
     CLUSTER,
     EXTENSION,
@@ -105,6 +106,7 @@ def pod_resources(
         server_secret=names.server_secret(pod.identity),
         transparent=pod.transparent,
         is_handed_on=handed_on is not None,
+        is_named=bool(settings.network),
     )
     plaintext = listeners.plaintext(
         pod=pod.key,
@@ -118,11 +120,20 @@ def pod_resources(
     return (
         planned(CLUSTER, names.local_cluster(pod.key), local),
         planned(EXTENSION, names.policy(pod.key), policy, on_demand=True),
+        *(_named(pod, workload, view, settings) if settings.network else ()),
         *(_handed_on(pod, handed_on) if handed_on is not None else ()),
         *outbound_resources(pod, view, settings, only, tunnelled),
         planned(LISTENER, names.hbone_listener(pod.key), hbone),
         planned(LISTENER, names.plaintext_listener(pod.key), plaintext),
     )
+
+
+def _named(
+    pod: LocalPod, workload: Workload | None, view: MeshView, settings: NodeSettings
+) -> Iterable[PlannedResource]:
+    """By which names tunnels from other networks may ask for the pod."""
+    targets = host_names.extension(pod.key, host_targets(workload, view, settings) if workload else {})
+    yield planned(EXTENSION, names.hosts(pod.key), targets, on_demand=True)
 
 
 def _handed_on(pod: LocalPod, tunnel: ApplicationTunnel) -> Iterable[PlannedResource]:
