@@ -10,6 +10,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 from ambit.core.errors import first_failure
+from ambit.daemon.memory import keep_thresholds
 from ambit.kube.client import Client
 from ambit.node.process import NodeAgent, locality
 from ambit.node.serve.endpoints import Endpoints
@@ -20,6 +21,7 @@ from ambit.node.succession import HANDED_OVER
 async def main(settings: AgentSettings) -> int:
     """Runs until SIGTERM or SIGINT, or until another agent takes its place; the exit status. Raises AmbitError when it
     cannot start."""
+    keep_thresholds()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -16,6 +16,7 @@ from ambit.model.workload import Workload
 from ambit.node.state.database import StateLost
 from ambit.node.state.mesh import MeshState, Stored
 from ambit.node.upstream.subscription import Subscription
+from ambit.xds.client_session import Update
 from ambit.xds.events import Acknowledged, Event, Rejected
 from ambit.xds.frames import Node, Request, Resource
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, to_resource
@@ -333,3 +334,29 @@ async def test_a_defect_while_applying_ends_the_agent_and_is_not_swallowed(
     async with asyncio.timeout(10):
         with pytest.raises(ZeroDivisionError):
             await agent.subscription.run()
+
+
+async def test_nothing_as_large_as_the_mesh_is_kept_while_nothing_happens(
+    tmp_path: Path, control: ControlPlaneServer
+) -> None:
+    """Neither what was received last, nor on the next stream the request that names all that is held."""
+    await control.put(*(to_resource(workload(str(number))) for number in range(5)))
+    agent = Agent(tmp_path, control)
+
+    def kept() -> list[object]:
+        """Of this test, without what the server itself keeps."""
+        gc.collect()
+        found = [each for each in gc.get_objects() if isinstance(each, Update | Request)]
+        ours = [each for each in found if id(each) not in others and each not in control.first]
+        return [
+            each for each in ours if (each.resources if isinstance(each, Update) else each.initial_versions)
+        ]
+
+    others: set[int] = set()
+    others = {id(each) for each in kept()}
+    for streams in (1, 2):
+        async with agent.running():
+            await until(lambda count=2 * streams: len(control.first) == count)  # type: ignore[misc]
+            await until(lambda: agent.state.count(ADDRESS_TYPE) == 5)
+            await until(lambda: kept() == [])
+    assert len(control.first[-1].initial_versions) == 5

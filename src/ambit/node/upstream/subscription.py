@@ -20,6 +20,7 @@ import grpc
 
 from ambit.agent.channel import ControlPlane, describe
 from ambit.core.errors import AmbitError, first_failure
+from ambit.daemon.memory import give_back
 from ambit.node.state.database import StateLost, StateNotWritten
 from ambit.node.state.mesh import MeshState, Stored
 from ambit.xds.client_session import ClientSession, Update
@@ -36,6 +37,8 @@ _MOST_SHOWN, _SHOWN = 20, 300
 """Problems in one rejection, and characters of a name or reason: nobody fills our log with words of his own."""
 _CHUNK = 500
 """Resources stored between two turns of the event loop."""
+_LARGE, _GIVE_BACK = 1_000, 0.5
+"""After a message with so many resources, and so many seconds, memory is given back."""
 
 Applied = Callable[[Stored], Awaitable[str | None]]
 """Called with what changed; returns when Envoy has what follows from it, with the text of a rejection or
@@ -116,10 +119,9 @@ class Subscription:
 
     async def _stream(self) -> None:
         async with self._control.channel() as channel:
-            call = channel.stream_stream(METHOD, request_serializer=encode_request)
+            call = channel.stream_stream(METHOD, request_serializer=_encoded)
             requests: asyncio.Queue[Request | None] = asyncio.Queue()
-            for request in self._session.connect():
-                requests.put_nowait(request)
+            _put(requests, self._session.connect())
             stream = call(_sending(requests), metadata=tuple(self._control.metadata().items()))
             try:
                 await self._read(stream, requests)
@@ -140,22 +142,39 @@ class Subscription:
         applying: set[asyncio.Task[None]] = set()
         try:
             async with asyncio.TaskGroup() as group:
-                async for data in stream:
-                    response = self._decoded(data)
-                    if not self.connected:
-                        _log.info("connected to the control plane %s", self._control.address)
-                        self.connected, self.problem = True, ""
-                    update = self._session.receive(response)
-                    stored, unwritten = await self._store(update)
-                    if unwritten is not None:
-                        group.create_task(_come_again(unwritten))
-                    task = group.create_task(self._settle(update, stored, unwritten, requests))
-                    applying.add(task)
-                    task.add_done_callback(applying.discard)
+                while await self._take(stream, group, applying, requests):
+                    pass
                 for task in applying:
                     task.cancel()
         except BaseExceptionGroup as several:
             raise first_failure(several) from several
+
+    async def _take(
+        self,
+        stream: grpc.aio.StreamStreamCall,
+        group: asyncio.TaskGroup,
+        applying: set[asyncio.Task[None]],
+        requests: asyncio.Queue[Request | None],
+    ) -> bool:
+        """The next message; false at the end. A function of its own: what a message needs, which may be the whole mesh,
+        does not stay while the next one is waited for."""
+        data = await stream.read()
+        if data is grpc.aio.EOF:
+            return False
+        response = self._decoded(data)
+        if not self.connected:
+            _log.info("connected to the control plane %s", self._control.address)
+            self.connected, self.problem = True, ""
+        update = self._session.receive(response)
+        stored, unwritten = await self._store(update)
+        if unwritten is not None:
+            group.create_task(_come_again(unwritten))
+        task = group.create_task(self._settle(update, stored, unwritten, requests))
+        applying.add(task)
+        task.add_done_callback(applying.discard)
+        if len(update.resources) >= _LARGE:
+            task.add_done_callback(_give_back_soon)
+        return True
 
     async def _store(self, update: Update) -> tuple[Stored, StateNotWritten | None]:
         """What was stored; of an update that could not be written to its end, the part before."""
@@ -230,6 +249,11 @@ class Subscription:
             _put(requests, self._session.accept(update))
 
 
+def _give_back_soon(done: asyncio.Task[None]) -> None:
+    """When nobody has the task, and with it the message, any more."""
+    done.get_loop().call_later(_GIVE_BACK, give_back)
+
+
 async def _come_again(problem: StateNotWritten) -> None:
     """Ends the stream when its rejection has left."""
     await asyncio.sleep(_REJECTED)
@@ -241,7 +265,13 @@ def _put(queue: asyncio.Queue[Request | None], requests: list[Request]) -> None:
         queue.put_nowait(request)
 
 
-async def _sending(requests: asyncio.Queue[Request | None]) -> AsyncIterator[Request]:
+async def _sending(requests: asyncio.Queue[Request | None]) -> AsyncIterator[list[Request]]:
+    """Each request in a list of its own, from which `_encoded` takes it: gRPC keeps what it sent last until it sends
+    the next, and the first request names everything that is held."""
     with contextlib.suppress(asyncio.CancelledError):
-        while (request := await requests.get()) is not None:
-            yield request
+        while one := [request for request in (await requests.get(),) if request is not None]:
+            yield one
+
+
+def _encoded(one: list[Request]) -> bytes:
+    return encode_request(one.pop())
