@@ -26,8 +26,10 @@ MESSAGES = 20
 ROUNDS = 5
 SPOIL = 32 << 20
 """Bytes that are copied between two messages where caches are to be cold: more than they hold."""
+AT, SHARE = 5_000, 0.1
+"""Connections a second, and the part of a core that their records may take: the design's."""
 TARGET = 10.0
-"""Half of the design's: 5,000 connections a second for a tenth of a core."""
+"""Microseconds: half of what that leaves to a connection, for each side."""
 _SERVER = {
     access_log.WORKLOAD: "Kubernetes//Pod/default/server",
     access_log.IDENTITY: "spiffe://cluster.local/ns/default/sa/server",
@@ -81,7 +83,9 @@ async def measure(options: Options) -> list[Number]:
                 assert not any(flow.failed for flow in collector.newest())
                 numbers.append(summary(f"agent, one {name} connection, {caches}", times, "us", TARGET))
         state.close()
-    return numbers
+    cold = sum(number.value for number in numbers if number.name.endswith("cold"))
+    share = Number(f"both sides at {AT:,} connections a second, of a core", AT * cold / 1e6, "", SHARE)
+    return [*numbers, share]
 
 
 def _one(take: Callable[[], None], spoil: int) -> float:

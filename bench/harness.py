@@ -146,12 +146,17 @@ def _plain(value: float | None) -> str:
 
 
 def _bound(number: Number) -> str:
-    return "" if number.target is None else f"{'<' if number.at_most else '≥'} {_plain(number.target)}"
+    if number.target is None:
+        return ""
+    direction = "=" if number.target == 0 else "<" if number.at_most else "≥"
+    return f"{direction} {_plain(number.target)}"
 
 
 def _verdict(number: Number) -> str:
-    if number.distance is None:
+    if number.holds is None:
         return ""
+    if number.distance is None:
+        return "√" if number.holds else "×"
     return f"{'√' if number.holds else '×'} {number.distance:.2f}× of the target"
 
 

@@ -32,6 +32,8 @@ class Instance(msgspec.Struct, frozen=True):
     record: InstanceRecord
     client: Client
     up_seconds: float
+    environment: dict[str, str]
+    """Of commands of `ambit` that mean this instance."""
 
     def processes(self) -> tuple[Process, ...]:
         return instance_processes(self.record)
@@ -110,7 +112,7 @@ async def instance(nodes: int = 2) -> AsyncIterator[Instance]:
             record = read_record(state)
             assert record is not None
             async with Client.from_kubeconfig(state.kubeconfig) as client:
-                yield Instance(name, state, record, client, seconds)
+                yield Instance(name, state, record, client, seconds, environment)
         finally:
             await ambit(environment, "down", "--name", name)
 

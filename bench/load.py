@@ -5,9 +5,11 @@ load.py bulk HOST PORT STREAMS SECONDS         {"gbps"}
 load.py requests HOST PORT CONNECTIONS SECONDS keep|close   {"rate", "p50_us", "p99_us", "errors"}
 load.py first HOST:PORT...                     {"seconds": [...]}: connect, one request, first byte of the answer
 load.py dns NAME COUNT                         {"seconds": [...]}: one UDP question each, of the pod's own resolver
+load.py hold HOST PORT CONNECTIONS FILE        opens them, has an answer on each, makes the file, and keeps them
 """
 
 import json
+import resource
 import selectors
 import socket
 import struct
@@ -16,6 +18,8 @@ import threading
 import time
 
 CHUNK = bytes(256 * 1024)
+PAUSE = 0.01
+"""Seconds after a connection that was refused."""
 
 
 def sink(listener: socket.socket) -> None:
@@ -53,10 +57,12 @@ def bulk(host: str, port: int, streams: int, seconds: float) -> dict[str, float]
 
 
 class Client:
-    """One connection that asks again as soon as it has its answer."""
+    """One connection that asks again as soon as it has its answer, and connects again when it is lost, until `end`."""
 
-    def __init__(self, selector: selectors.BaseSelector, target: tuple[str, int], keep: bool) -> None:
-        self.selector, self.target, self.keep = selector, target, keep
+    def __init__(
+        self, selector: selectors.BaseSelector, target: tuple[str, int], keep: bool, end: float
+    ) -> None:
+        self.selector, self.target, self.keep, self.end = selector, target, keep, end
         ending = "" if keep else "Connection: close\r\n"
         self.request = f"GET / HTTP/1.1\r\nHost: {target[0]}\r\n{ending}\r\n".encode()
         self.times: list[float] = []
@@ -64,16 +70,26 @@ class Client:
         self.open()
 
     def open(self) -> None:
-        self.socket = socket.socket()
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.began = time.perf_counter()
-        self.socket.connect(self.target)
-        self.selector.register(self.socket, selectors.EVENT_READ, self)
-        self.socket.sendall(self.request)
-        self.answer = b""
+        self.answer, self.began = b"", time.perf_counter()
+        while time.perf_counter() < self.end:
+            self.socket = socket.socket()
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                self.socket.connect(self.target)
+                self.socket.sendall(self.request)
+            except OSError:
+                self.errors += 1
+                self.socket.close()
+                time.sleep(PAUSE)
+                continue
+            self.selector.register(self.socket, selectors.EVENT_READ, self)
+            return
 
     def readable(self) -> None:
-        data = self.socket.recv(65536)
+        try:
+            data = self.socket.recv(65536)
+        except OSError:
+            data = b""
         self.answer += data
         head, found, body = self.answer.partition(b"\r\n\r\n")
         whole = bool(found) and len(body) >= _length(head)
@@ -83,14 +99,21 @@ class Client:
             self.times.append(time.perf_counter() - self.began)
         else:
             self.errors += 1
-        if self.keep and data:
-            self.answer, self.began = b"", time.perf_counter()
-            self.socket.sendall(self.request)
+        if self.keep and data and self._ask_again():
             return
         # Whoever has the whole answer closes; servers linger for up to a second to let the client do that.
         self.selector.unregister(self.socket)
         self.socket.close()
         self.open()
+
+    def _ask_again(self) -> bool:
+        self.answer, self.began = b"", time.perf_counter()
+        try:
+            self.socket.sendall(self.request)
+        except OSError:
+            self.errors += 1
+            return False
+        return True
 
 
 def _length(head: bytes) -> int:
@@ -103,7 +126,7 @@ def _length(head: bytes) -> int:
 def requests(host: str, port: int, connections: int, seconds: float, mode: str) -> dict[str, float]:
     selector = selectors.DefaultSelector()
     started = time.perf_counter()
-    clients = [Client(selector, (host, port), mode == "keep") for _ in range(connections)]
+    clients = [Client(selector, (host, port), mode == "keep", started + seconds) for _ in range(connections)]
     while (elapsed := time.perf_counter() - started) < seconds:
         for key, _ in selector.select(timeout=0.5):
             key.data.readable()
@@ -148,6 +171,19 @@ def dns(name: str, count: int) -> dict[str, list[float]]:
     return {"seconds": times}
 
 
+def hold(host: str, port: int, connections: int) -> list[socket.socket]:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    opened: list[socket.socket] = []
+    for _ in range(connections):
+        connection = socket.create_connection((host, port), timeout=10)
+        connection.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        if not connection.recv(65536).startswith(b"HTTP/1.1 200"):
+            raise SystemExit(f"{host}:{port}: no answer on connection {len(opened) + 1}")
+        opened.append(connection)
+    return opened
+
+
 def main(words: list[str]) -> None:
     match words:
         case ["sink", port]:
@@ -160,6 +196,11 @@ def main(words: list[str]) -> None:
             print(json.dumps(first(targets)))
         case ["dns", name, count]:
             print(json.dumps(dns(name, int(count))))
+        case ["hold", host, port, connections, path]:
+            kept = hold(host, int(port), int(connections))
+            with open(path, "x") as file:
+                file.write(f"{len(kept)}\n")
+            threading.Event().wait()
         case _:
             raise SystemExit(__doc__)
 

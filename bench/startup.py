@@ -1,5 +1,6 @@
 """From nothing to a mesh, from there to bookinfo behind mutual TLS, and what both keep in memory."""
 
+import re
 import time
 
 from ambit.cli.demo.manifests import create_all, manifest
@@ -24,6 +25,7 @@ async def measure(options: Options) -> list[Number]:
     ups, idle, serving = [], [], []
     envoys: list[Process] = []
     agents: list[Process] = []
+    both: list[float] = []
     shims: list[float] = []
     for _ in range(rounds):
         async with instance() as mesh:
@@ -33,6 +35,7 @@ async def measure(options: Options) -> list[Number]:
             ours = _ours(mesh)
             envoys += [each for each in ours if each.part == "envoy"]
             agents += [each for each in ours if each.part == "node agent"]
+            both += [each / MEBIBYTE for each in _by_node(ours).values()]
             shims += [each.pss / MEBIBYTE for each in ours if each.part == "shim"]
     return [
         summary("`ambit up`, two nodes", ups, "s", 5.0),
@@ -40,12 +43,23 @@ async def measure(options: Options) -> list[Number]:
         summary("idle, everything but applications, PSS", idle, "MiB", 350.0),
         *_memory("Envoy of a node with bookinfo", envoys, 40.0),
         *_memory("agent of a node with bookinfo", agents, 60.0),
+        summary("both of a node with bookinfo, anonymous", both, "MiB", 90.0),
         summary("one shim, PSS", shims, "MiB"),
     ]
 
 
 def _ours(mesh: Instance) -> list[Process]:
     return [each for each in mesh.processes() if each.part != "application"]
+
+
+def _by_node(processes: list[Process]) -> dict[str, int]:
+    """Anonymous memory of Envoy and agent together, KiB; both name the node's folder."""
+    found: dict[str, int] = {}
+    for each in processes:
+        node = re.search(r"/run/ambit/nodes/([^/ ]+)", each.command)
+        if node is not None and each.part in ("envoy", "node agent"):
+            found[node[1]] = found.get(node[1], 0) + each.anonymous
+    return found
 
 
 def _memory(name: str, processes: list[Process], target: float) -> list[Number]:

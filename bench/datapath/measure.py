@@ -18,7 +18,16 @@ import msgspec
 
 from ambit.core.names import CAPTURE_ANNOTATION
 from ambit.kube.resource import CONFIG_MAPS
-from bench.datapath.samples import Sample, Samples, Variant, absolute, matrix, processor_seconds, ratio
+from bench.datapath.samples import (
+    Sample,
+    Samples,
+    Variant,
+    absolute,
+    matrix,
+    processor_seconds,
+    ratio,
+    slowest_ratio,
+)
 from bench.datapath.sidecar import sidecars
 from bench.datapath.tools import LOADS, Load, known_tools, run_load, sink
 from bench.harness import Number, Options, summary
@@ -54,6 +63,17 @@ MESH = "mesh, across nodes"
 NAT_PAIRS = ((MESH, "mesh by NAT, across nodes"), ("mesh, same node", "mesh by NAT, same node"))
 PEERS = ("sidecars, TCP", "sidecars, HTTP")
 ZTUNNEL_PAIRS = ((MESH, "ztunnel, across nodes"), ("mesh, same node", "ztunnel, same node"))
+RATES_OF_ZTUNNEL: dict[tuple[str, str], float] = {
+    (MESH, "throughput, 1 stream"): 1.2,
+    (MESH, "keepalive requests/s, 1 connection"): 1.0,
+    (MESH, "keepalive requests/s, 16 connections"): 1.25,
+    (MESH, "new connections/s, 16 at a time"): 0.9,
+    ("mesh, same node", "keepalive requests/s, 1 connection"): 1.6,
+    ("mesh, same node", "keepalive requests/s, 16 connections"): 1.6,
+}
+"""At least so much of ztunnel's rate, by variant and load."""
+SLOWEST_OF_ZTUNNEL = 1.05
+"""At most so much of ztunnel's 99th percentile, with 16 connections."""
 
 
 class Processes(msgspec.Struct, frozen=True):
@@ -185,7 +205,7 @@ async def _pods(
 
 def _ratios(samples: Samples) -> list[Number]:
     """Meshes against direct (no target: it is what mutual TLS costs), ours against sidecars (at least as fast) and
-    ztunnel (no target)."""
+    ztunnel."""
     meshes = [
         each
         for each in (*VARIANTS, *NAT_VARIANTS, *ZTUNNEL_VARIANTS)
@@ -196,8 +216,17 @@ def _ratios(samples: Samples) -> list[Number]:
         pairs += [(load, variant.name, variant.baseline, None) for variant in meshes]
         pairs += [(load, one, peer, None) for one, peer in NAT_PAIRS if (peer, load.name) in samples]
         pairs += [(load, MESH, peer, 1.0) for peer in PEERS if (peer, load.name) in samples]
-        pairs += [(load, one, peer, None) for one, peer in ZTUNNEL_PAIRS if (peer, load.name) in samples]
-    return [ratio(samples, *pair) for pair in pairs]
+        pairs += [
+            (load, one, peer, RATES_OF_ZTUNNEL.get((one, load.name)))
+            for one, peer in ZTUNNEL_PAIRS
+            if (peer, load.name) in samples
+        ]
+    slowest = [
+        slowest_ratio(samples, load, *ZTUNNEL_PAIRS[0], SLOWEST_OF_ZTUNNEL)
+        for load in LOADS
+        if not load.bulk and load.keep and load.width > 1 and (ZTUNNEL_PAIRS[0][1], load.name) in samples
+    ]
+    return [*(ratio(samples, *pair) for pair in pairs), *slowest]
 
 
 def show(subject: str, numbers: list[Number]) -> str:

@@ -73,6 +73,13 @@ def ratio(samples: Samples, load: Load, one: str, other: str, target: float | No
     return summary(f"{load.name}: {one} / {other}", ratios, "×", target, at_most=False)
 
 
+def slowest_ratio(samples: Samples, load: Load, one: str, other: str, target: float) -> Number:
+    """The same of 99th percentiles, which are to be small."""
+    pairs = zip(samples[one, load.name], samples[other, load.name], strict=True)
+    ratios = [mine.result.p99 / theirs.result.p99 for mine, theirs in pairs]
+    return summary(f"{load.name}, p99: {one} / {other}", ratios, "×", target)
+
+
 def matrix(subject: str, numbers: Sequence[Number], variants: Sequence[str]) -> str:
     """A line for each load and variant."""
     by_name = {number.name: number for number in numbers}

@@ -23,6 +23,12 @@ def test_the_table_tells_missed_from_held() -> None:
     assert "× 1.50×" in shown[2]
 
 
+def test_a_target_of_zero_is_held_or_missed_without_a_distance() -> None:
+    shown = table("subject", [Number("none", 0.0, "", 0.0), Number("some", 2.0, "", 0.0)]).splitlines()
+    assert shown[1].endswith("= 0  √")
+    assert shown[2].endswith("= 0  ×")
+
+
 def test_markdown_has_a_row_for_each_number() -> None:
     rows = markdown("subject", [Number("slow", 3.0, "s", 2.0, low=2.5, high=4.0)]).splitlines()
     assert rows[2] == "| slow | 3 s [2.5 - 4] | < 2 | × 1.50× of the target |"

@@ -64,3 +64,24 @@ def test_a_client_with_its_answer_does_not_wait_for_the_server_to_close() -> Non
         found = load.requests("127.0.0.1", port, 1, 0.2, "close")
     assert found["p99_us"] < 1e6
     assert found["rate"] > 0
+
+
+def test_refused_connections_are_errors() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    found = load.requests("127.0.0.1", port, 1, 0.1, "close")
+    assert found["errors"] > 1
+    assert found["rate"] == 0
+
+
+def test_held_connections_have_had_their_answer() -> None:
+    with answering() as port:
+        kept = load.hold("127.0.0.1", port, 5)
+        assert len({each.getsockname() for each in kept}) == 5
+        for each in kept:
+            each.close()
+
+
+def test_a_held_connection_without_an_answer_is_told() -> None:
+    with answering("503 Service Unavailable") as port, pytest.raises(SystemExit, match="connection 1"):
+        load.hold("127.0.0.1", port, 1)
