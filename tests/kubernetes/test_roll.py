@@ -203,19 +203,32 @@ def watched(kubernetes: Kubernetes) -> Iterator[Watched]:
         yield made
 
 
-def install() -> None:
+def install(*values: str) -> None:
     command = [sys.executable, "-m", "ambit", "install", "--timeout", str(3 * PATIENCE)]
+    command += [word for value in values for word in ("--set", value)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=4 * PATIENCE, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.feature("F24")
-def test_a_roll_lets_nobody_in_and_cuts_and_refuses_nobody(watched: Watched) -> None:
+def maximal_drains() -> list[int]:
+    """What each node's agent says of itself."""
+    command = [sys.executable, "-m", "ambit", "node", "status", "-o", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    return [each["settings"]["maxDrain"] for each in json.loads(done.stdout)]
+
+
+@pytest.mark.feature("F24", "F25", "F146")
+def test_a_roll_to_other_settings_lets_nobody_in_and_cuts_and_refuses_nobody(watched: Watched) -> None:
     watched.nobody_got_in()
-    watched.rolled(by=lambda: watched.kubernetes.kubectl("-n", SYSTEM, "rollout", "restart", "ds/ambit-node"))
+    assert maximal_drains() == [600, 600]
+    watched.rolled(by=lambda: install("node.maxDrain=599", "node.resources.requests.memory=129Mi"))
     watched.nobody_got_in()
     for name in (*ALLOWED, *KEEPING):
         assert set(watched.said(name)) == {"in"}, name
+    assert maximal_drains() == [599, 599]
+    for each in in_charge(watched.system()):
+        (container,) = each["spec"]["containers"]
+        assert container["resources"] == {"requests": {"cpu": "100m", "memory": "129Mi"}}
 
 
 def test_agents_killed_while_they_start_let_nobody_in(watched: Watched) -> None:

@@ -1,14 +1,17 @@
 """The node proxy is replaced under traffic: every request is served, and open connections stay where they are."""
 
+import json
 import time
 from collections import Counter
 
 import pytest
 
+from ambit.cli.mesh import in_charge
 from ambit.testing.mesh import Mesh
 from tests.mesh.traffic import attempts, start_traffic
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
+SYSTEM = "ambit-system"
 
 
 @pytest.mark.feature("F24")
@@ -37,3 +40,43 @@ def envoy(mesh: Mesh, node: str) -> int | None:
     (status,) = (each for each in mesh.dump("node", "status") if each["node"] == node)
     pid: int | None = status["envoy"]["pid"]
     return pid
+
+
+ADD_NOTHING = """
+import os, sys
+for file in ("/run/ambit/node/bootstrap.pb", f"/run/ambit/nodes/{sys.argv[1]}/bootstrap.pb"):
+    if os.path.exists(file):
+        with open(file, "ab") as bootstrap:
+            bootstrap.write(bytes([10, 0]))
+"""
+"""Field 1 without content, which changes the file but not its meaning."""
+
+
+@pytest.mark.feature("F24")
+def test_an_upgrade_replaces_envoys_that_are_not_the_installed_ones_and_no_others(
+    mesh: Mesh, namespace: str
+) -> None:
+    start_traffic(mesh, namespace)
+    first, second = mesh.nodes[:2]
+    begin, former, other = time.time(), envoy(mesh, first), envoy(mesh, second)
+    (agent,) = (
+        each["metadata"]["name"]
+        for each in in_charge(
+            json.loads(mesh.kubectl("-n", SYSTEM, "get", "pods", "-l", "app=ztunnel", "-o", "json").stdout)[
+                "items"
+            ]
+        )
+        if each["spec"]["nodeName"] == first
+    )
+    mesh.exec(SYSTEM, agent, "python3", "-c", ADD_NOTHING, first)
+    assert "outdated" in mesh.ambit("node", "status", first).stdout
+    told = mesh.ambit("node", "upgrade", first, second).stdout.splitlines()
+    now = envoy(mesh, first)
+    assert now not in (None, former)
+    assert envoy(mesh, second) == other
+    assert told[0].startswith(f"A new Envoy serves {first}, pid {now}")
+    assert told[1] == f"{second} runs the Envoy that is installed, pid {other}"
+    assert "outdated" not in mesh.ambit("node", "status").stdout
+    moment = time.time()
+    mesh.wait("requests after it", lambda: _goes_on(mesh, namespace, moment))
+    assert [each for each in attempts(mesh, namespace, since=begin) if each.result != 200] == []

@@ -65,6 +65,11 @@ class KubernetesMesh(Mesh):
     def end_process(self, node: str, pid: int) -> None:
         self.on_node(node, "python3", "-c", END_PROCESS, str(pid), str(int(signal.SIGKILL)))
 
+    def anonymous_memory(self, part: str, node: str) -> int:
+        files = [f"/proc/{pid}/smaps_rollup" for pid in self.processes(part, node)]
+        lines = self.on_node(node, "grep", "-h", "^Anonymous:", *files).stdout.splitlines()
+        return sum(int(line.split()[1]) for line in lines) * 1024
+
     def close(self) -> None:
         """Delete the pods on nodes."""
         if self._namespace:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ambit.local.instance.processes import instance_processes
+from ambit.local.instance.processes import Process, instance_processes
 from ambit.local.instance.record import read_record
 from ambit.local.layout import StateDirectory
 from ambit.testing.mesh import Mesh
@@ -31,14 +31,20 @@ class LaptopMesh(Mesh):
         return [sys.executable, *enter, *words]
 
     def processes(self, part: str, node: str) -> list[int]:
+        return [each.pid for each in self._found(part, node)]
+
+    def end_process(self, node: str, pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+
+    def anonymous_memory(self, part: str, node: str) -> int:
+        return sum(each.anonymous for each in self._found(part, node)) * 1024
+
+    def _found(self, part: str, node: str) -> list[Process]:
         record = read_record(self.state)
         assert record is not None
         found = []
         for each in instance_processes(record):
             with contextlib.suppress(OSError):
                 if each.part == part and f"nodes/{node}" in Path(f"/proc/{each.pid}/cmdline").read_text():
-                    found.append(each.pid)
+                    found.append(each)
         return found
-
-    def end_process(self, node: str, pid: int) -> None:
-        os.kill(pid, signal.SIGKILL)

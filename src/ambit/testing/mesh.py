@@ -47,6 +47,10 @@ class Mesh(ABC):
     def end_process(self, node: str, pid: int) -> None:
         """SIGKILL a process of a node."""
 
+    @abstractmethod
+    def anonymous_memory(self, part: str, node: str) -> int:
+        """Bytes that a node's `envoy` or `node agent` keeps, without the files of its program; of two Envoys, both."""
+
     @cached_property
     def nodes(self) -> tuple[str, ...]:
         """Names of the nodes that run pods, in order."""

@@ -7,7 +7,7 @@ import click
 
 from ambit.cli import access
 from ambit.cli.daemon_options import Duration, Threads, log_options
-from ambit.cli.mesh import ask, ask_all, node_pods
+from ambit.cli.mesh import Pod, ask, ask_all, node_of, node_pods
 from ambit.cli.render.output import emit, emit_data, output_option
 from ambit.cli.trust_domain import trust_domain_aliases
 from ambit.core import names
@@ -15,6 +15,9 @@ from ambit.core.errors import AmbitError
 from ambit.kube.client import Client
 
 _PATH = click.Path(path_type=Path)
+_force = click.option(
+    "--force", is_flag=True, help="Also when an older Envoy still has connections: they are cut."
+)
 
 
 @click.group("node")
@@ -157,12 +160,18 @@ def command() -> None:
 @click.option(
     "--concurrency",
     type=Threads(),
+    envvar="AMBIT_CONCURRENCY",
     default="1",
     show_default=True,
     help="Envoy's worker threads; auto: as many as the CPU limit, or else the node, gives processors, at most 8.",
 )
 @click.option(
-    "--max-drain", default=3600, show_default=True, help="Seconds an old Envoy may keep its connections."
+    "--max-drain",
+    type=click.IntRange(min=1),
+    envvar="AMBIT_MAX_DRAIN",
+    default=3600,
+    show_default=True,
+    help="Seconds an old Envoy may keep its connections.",
 )
 @click.option(
     "--capture",
@@ -172,8 +181,19 @@ def command() -> None:
     show_default=True,
     help="How pods are captured that start: by NAT, without it, or without it where the kernel can.",
 )
-@click.option("--same-node-tls", is_flag=True, help="Tunnel also between pods of this node.")
-@click.option("--access-log/--no-access-log", default=True, show_default=True, help="Log each connection.")
+@click.option(
+    "--same-node-tls",
+    is_flag=True,
+    envvar="AMBIT_SAME_NODE_TLS",
+    help="Tunnel also between pods of this node.",
+)
+@click.option(
+    "--access-log/--no-access-log",
+    envvar="AMBIT_ACCESS_LOG",
+    default=True,
+    show_default=True,
+    help="Log each connection.",
+)
 @click.option("--admin-port", default=names.NODE_ADMIN_PORT, hidden=True)
 @click.option("--metrics-port", default=names.METRICS_PORT, hidden=True)
 @click.option("--readiness-port", default=names.READINESS_PORT, hidden=True)
@@ -247,7 +267,7 @@ def keep(options: tuple[str, ...]) -> None:
     os.execv(python, [python, "-I", "-S", str(keeper.__file__), *agent])
 
 
-@command.command("status")
+@command.command("status", short_help="Agents, their Envoys, and what older Envoys still carry.")
 @click.argument("node", required=False)
 @access.cluster_options
 @output_option
@@ -278,9 +298,9 @@ def status(
     emit(["NODE", "READY", "ENVOY", "PID", "OLDER", "PODS", "UDP", "CONTROL PLANE"], rows, found, output)
 
 
-@command.command("restart")
+@command.command("restart", short_help="Hand over to a new Envoy; nothing is refused or cut.")
 @click.argument("node")
-@click.option("--force", is_flag=True, help="Also when an older Envoy still has connections: they are cut.")
+@_force
 @access.cluster_options
 @output_option
 def restart(
@@ -290,19 +310,62 @@ def restart(
 
     async def work(client: Client) -> dict[str, Any]:
         (pod,) = await node_pods(client, node)
-        path = "/restart?force=1" if force else "/restart"
-        answer: dict[str, Any] = await ask(client, pod, path, method="POST")
-        if "error" in answer:
-            raise AmbitError(str(answer["error"]), str(answer.get("hint", "")))
-        return answer
+        return await _handed_over(client, pod, force=force)
 
     answer = access.run(access.with_client(access.open_client(name, kubeconfig, context), work))
     if output == "table":
-        envoy = answer["envoy"]
-        older = "; the former one ends with its last connection" if envoy["state"] == "draining" else ""
-        click.echo(f"A new Envoy serves {answer['node']}, pid {envoy['pid']}{older}")
+        click.echo(_successor(answer))
     else:
         emit_data(answer, output)
+
+
+@command.command("upgrade", short_help="Hand over wherever another Envoy runs than is installed.")
+@click.argument("nodes", nargs=-1, metavar="[NODE]...")
+@_force
+@access.cluster_options
+@output_option
+def upgrade(
+    nodes: tuple[str, ...],
+    force: bool,
+    name: str | None,
+    kubeconfig: str | None,
+    context: str | None,
+    output: str,
+) -> None:
+    """Hand over to the Envoy that is installed now, one node after the other, where another one runs (`outdated` in
+    `ambit node status`). Nothing is refused or cut. On Kubernetes a new image does it: `ambit install`."""
+
+    async def work(client: Client) -> list[dict[str, Any]]:
+        pods = [pod for node in nodes for pod in await node_pods(client, node)] or await node_pods(client)
+        answers = []
+        for pod in pods:
+            before = await ask(client, pod, "/status")
+            is_outdated = before["envoy"]["outdated"]
+            answer = await _handed_over(client, pod, force=force) if is_outdated else before
+            answers.append(answer)
+            if output == "table":
+                said = f"{answer['node']} runs the Envoy that is installed, pid {answer['envoy']['pid']}"
+                click.echo(_successor(answer) if is_outdated else said)
+        return answers
+
+    answers = access.run(access.with_client(access.open_client(name, kubeconfig, context), work))
+    if output != "table":
+        emit_data(answers, output)
+
+
+async def _handed_over(client: Client, pod: Pod, *, force: bool) -> dict[str, Any]:
+    """The node's status afterwards. Raises AmbitError."""
+    path = "/restart?force=1" if force else "/restart"
+    answer: dict[str, Any] = await ask(client, pod, path, method="POST")
+    if "error" in answer:
+        raise AmbitError(f"{node_of(pod)}: {answer['error']}", str(answer.get("hint", "")))
+    return answer
+
+
+def _successor(answer: dict[str, Any]) -> str:
+    envoy = answer["envoy"]
+    older = "; the former one ends with its last connection" if envoy["state"] == "draining" else ""
+    return f"A new Envoy serves {answer['node']}, pid {envoy['pid']}{older}"
 
 
 def _packets(pods: list[dict[str, Any]], direction: str) -> int:
@@ -319,4 +382,5 @@ def _older(envoy: dict[str, Any]) -> str:
 
 def _state(envoy: dict[str, Any]) -> str:
     """Of the Envoy whose number is beside it: while an older one drains, the newest serves."""
-    return "serving" if envoy["state"] == "draining" else str(envoy["state"])
+    state = "serving" if envoy["state"] == "draining" else str(envoy["state"])
+    return f"{state}, outdated" if envoy["outdated"] else state

@@ -21,6 +21,7 @@ from ambit.node.process import NodeAgent
 from ambit.node.serve import dump, metrics
 from ambit.node.serve.flow_choice import flow_choice
 from ambit.node.serve.open_connections import OpenConnections, open_connections, reported
+from ambit.node.serve.settings_view import settings_view
 from ambit.node.serve.status import node_view
 from ambit.node.serve.udp import udp_of
 
@@ -111,7 +112,7 @@ class Endpoints:
             for pod in agent.configuration.pods
             if pod.key in open_now
         }
-        config = {"localNode": agent.settings.node, "clusterId": agent.settings.cluster_id}
+        config = msgspec.to_builtins(settings_view(agent))
         states = agent.certificates.states()
         parts = dump.config_dump(agent.state, states, pods, config, self._versions(), time.time())
 

@@ -3,6 +3,7 @@
 import msgspec
 
 from ambit.node.process import NodeAgent
+from ambit.node.serve.settings_view import SettingsView, settings_view
 from ambit.node.serve.udp import Udp, udp_of
 from ambit.node.supervise.generation import Generation
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE
@@ -12,6 +13,8 @@ class EnvoyView(msgspec.Struct, frozen=True, rename="camel"):
     state: str
     pid: int | None
     epoch: int | None
+    threads: int | None
+    outdated: bool
     older_pid: int | None
     older_connections: int | None
     crashes: int
@@ -42,6 +45,7 @@ class NodeView(msgspec.Struct, frozen=True, rename="camel"):
     capped: tuple[str, ...]
     pods: tuple[PodView, ...]
     cut: int
+    settings: SettingsView
 
 
 async def node_view(agent: NodeAgent) -> NodeView:
@@ -63,6 +67,8 @@ async def node_view(agent: NodeAgent) -> NodeView:
             state=envoy.state.value,
             pid=_pid(envoy.current),
             epoch=envoy.current.epoch if envoy.current is not None else None,
+            threads=envoy.current.concurrency if envoy.current is not None else None,
+            outdated=envoy.is_outdated,
             older_pid=_pid(envoy.older),
             older_connections=envoy.older_connections,
             crashes=envoy.crashes,
@@ -83,6 +89,7 @@ async def node_view(agent: NodeAgent) -> NodeView:
             for pod in pods
         ),
         cut=agent.cut,
+        settings=settings_view(agent),
     )
 
 

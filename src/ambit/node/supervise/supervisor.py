@@ -46,6 +46,8 @@ class EnvoyStatus(msgspec.Struct, frozen=True):
     older_connections: int | None
     crashes: int
     problem: str
+    is_outdated: bool
+    """The program or its bootstrap changed after the current generation was started, or more threads are wanted."""
 
 
 class Supervisor:
@@ -78,7 +80,13 @@ class Supervisor:
     @property
     def status(self) -> EnvoyStatus:
         return EnvoyStatus(
-            self.state, self._current, self._older, self._older_connections, self._crashes, self._problem
+            self.state,
+            self._current,
+            self._older,
+            self._older_connections,
+            self._crashes,
+            self._problem,
+            self._current is not None and self._is_outdated(self._current),
         )
 
     async def serving(self) -> None:
@@ -142,17 +150,20 @@ class Supervisor:
             await self._handle(Event.ADOPTED, None)
             self._watch(record.current, Event.CURRENT_ENDED)
             self._start(self._await_live(record.current))
-            if (
-                record.current.foreign
-                or record.current.build != self.spec.build()
-                or record.current.concurrency < self.spec.concurrency
-            ):
+            if record.current.foreign or self._is_outdated(record.current):
                 self._start(self._hand_over(record.current))
         else:
             await self._handle(Event.START, None)
         if self._older is not None:
             self._watch(self._older, Event.OLDER_ENDED)
             self._start(self._end_when_empty(self._older))
+
+    def _is_outdated(self, generation: Generation) -> bool:
+        try:
+            build = self.spec.build()
+        except OSError:  # being installed just now
+            return False
+        return generation.build != build or generation.concurrency < self.spec.concurrency
 
     async def _handle(self, event: Event, generation: Generation | None) -> bool:
         """Takes one event; true when the supervisor is done."""
