@@ -1,6 +1,7 @@
 """`ambit dns`: why a pod gets the answer that it gets, and where mesh and nameservers disagree."""
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -9,15 +10,19 @@ from urllib.parse import urlencode
 import click
 
 from ambit.cli.access import cluster_options, open_client, run, with_client
+from ambit.cli.live_objects import compile_cluster
 from ambit.cli.mesh import ask, ask_all, node_of, node_pods
 from ambit.cli.render.output import emit, emit_data, output_option, printable
 from ambit.core.errors import BadInput
+from ambit.insight.ends import find_source
 from ambit.kube.client import Client
+from ambit.kube.errors import NotFound
 from ambit.kube.resource import PODS
+from ambit.model.workload import Workload
 
 DIFFER = "differ"
 _namespace = click.option(
-    "-n", "--namespace", default="default", show_default=True, metavar="NAME", help="Of a pod without one."
+    "-n", "--namespace", default="default", show_default=True, metavar="NAME", help="Of POD without one."
 )
 
 
@@ -28,7 +33,7 @@ def command() -> None:
 
 @command.command("why")
 @click.argument("host", metavar="NAME")
-@click.option("--from", "pod", required=True, metavar="POD", help="Who asks: NAMESPACE/NAME, or NAME.")
+@click.option("--from", "pod", required=True, metavar="POD", help="Who asks: a pod, or what owns it.")
 @_namespace
 @cluster_options
 @output_option
@@ -48,12 +53,13 @@ def why(
     address.
     """
 
-    async def work(client: Client) -> Any:
-        return await _ask(client, _full(pod, namespace), {"name": host})
+    async def work(client: Client) -> tuple[str, Any]:
+        asker = await _captured(client, pod, namespace)
+        return asker, await _ask(client, asker, {"name": host})
 
-    found = run(with_client(open_client(name, kubeconfig, context), work))
+    asker, found = run(with_client(open_client(name, kubeconfig, context), work))
     if output == "table":
-        for line in why_lines(found, _full(pod, namespace)):
+        for line in why_lines(found, asker):
             click.echo(printable(line) if line else "")
     else:
         emit_data(found, output)
@@ -62,7 +68,12 @@ def why(
 
 
 @command.command("check")
-@click.option("--from", "pod", metavar="POD", help="Who asks.  [default: one captured pod of each node]")
+@click.option(
+    "--from",
+    "pod",
+    metavar="POD",
+    help="Who asks: a pod, or what owns it.  [default: one captured pod of each node]",
+)
 @_namespace
 @cluster_options
 @output_option
@@ -82,7 +93,8 @@ def check(
     """
 
     async def work(client: Client) -> dict[str, Any]:
-        pods = [_full(pod, namespace)] if pod is not None else await _one_of_each_node(client)
+        asker = [await _captured(client, pod, namespace)] if pod is not None else []
+        pods = asker or await _one_of_each_node(client)
         answers = await asyncio.gather(*(_ask(client, each, {}) for each in pods))
         return dict(zip(pods, answers, strict=True))
 
@@ -139,8 +151,16 @@ def _joined(texts: Any) -> str:
     return ", ".join(texts) or "none"
 
 
-def _full(pod: str, namespace: str) -> str:
-    return pod if "/" in pod else f"{namespace}/{pod}"
+async def _captured(client: Client, text: str, namespace: str) -> str:
+    """The pod that is meant, as `ambit why` takes its source. Raises BadInput where there is none."""
+    where, _, name = text.rpartition("/")
+    with contextlib.suppress(NotFound):
+        await client.get(PODS, name, where or namespace)
+        return f"{where or namespace}/{name}"
+    found = find_source(text, await compile_cluster(client), namespace)
+    if not isinstance(found, Workload) or not found.is_pod:
+        raise BadInput(f"{text} is no pod", "name one, or what owns it: `kubectl get pods -A`")
+    return f"{found.namespace}/{found.name}"
 
 
 async def _one_of_each_node(client: Client) -> list[str]:
