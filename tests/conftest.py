@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 from ambit.testing.aftermath import end_after_death
+from tests import soak
 from tests.kubectl.program import find_kubectl
 
 # Time limits per example fail on a busy machine; every test has one of its own.
@@ -20,10 +21,13 @@ KUBECTL = pytest.StashKey[str | None]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite golden files instead of comparing")
+    parser.addoption("--soak", action="store_true", help="tests marked `soak` in their long form, for hours")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """A test run that is told to end takes its clusters down, as after Ctrl-C."""
+    if config.option.soak:
+        soak.begin()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ambit.ca.request import RefusedRequest, parse_request
 from ambit.core.identity import Identity
+from tests.soak import fuzz
 
 WEB = "spiffe://cluster.local/ns/shop/sa/web"
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -68,6 +69,9 @@ def test_a_request_with_a_foreign_key_is_refused():
         parse_request(forged.decode())
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@fuzz()
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(data):
     with contextlib.suppress(RefusedRequest):
@@ -77,6 +81,9 @@ def test_any_bytes_are_read_or_refused(data):
 GOOD = x509.load_pem_x509_csr(request([uri(WEB)]).encode()).public_bytes(serialization.Encoding.DER)
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@fuzz()
 @given(st.integers(0, 10_000), st.integers(0, 255))
 def test_damaged_requests_are_read_or_refused(position, byte):
     damaged = bytearray(GOOD)

@@ -27,6 +27,7 @@ from ambit.core.dns import (
     error_reply,
     parse_query,
 )
+from tests.soak import fuzz
 
 labels = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_*.\\", min_size=1, max_size=20)
 plain_names = st.lists(st.text("abcxyz019-_", min_size=1, max_size=12), min_size=1, max_size=6).map(".".join)
@@ -98,6 +99,9 @@ def _text(record: Record) -> str:
             return str(address)
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@fuzz()
 @given(st.binary(max_size=80))
 def test_random_bytes_are_refused_or_read_but_never_worse(data: bytes) -> None:
     try:
@@ -109,6 +113,9 @@ def test_random_bytes_are_refused_or_read_but_never_worse(data: bytes) -> None:
         assert encode_reply(query, Rcode.REFUSED)[12:].startswith(query.question)
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@fuzz()
 @given(st.data(), plain_names)
 def test_damaged_queries_are_refused_or_read_but_never_worse(data: st.DataObject, name: str) -> None:
     wire = bytearray(dns.message.make_query(name, "AAAA", use_edns=0).to_wire())

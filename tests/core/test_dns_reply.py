@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ambit.core.dns_reply import unfinished_chain
+from tests.soak import fuzz
 
 names = st.lists(st.text("abcxyz019-_", min_size=1, max_size=8), min_size=2, max_size=5).map(".".join)
 
@@ -68,6 +69,9 @@ def test_any_chain_is_read_as_written(path: list[str]) -> None:
     assert [path[0], *(str(each.data) for each in found)] == path
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@fuzz()
 @given(st.binary(max_size=80), names)
 def test_noise_is_no_chain_and_no_error(noise: bytes, name: str) -> None:
     whole = reply(f"{name}.", f"{name}. 5 IN CNAME b.example.")

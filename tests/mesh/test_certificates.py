@@ -20,6 +20,7 @@ from ambit.testing.plugin import start_mesh
 from tests.ca.authorities import intermediate_of, revoked_by
 from tests.mesh.test_faults import only
 from tests.mesh.traffic import attempts, start_traffic
+from tests.soak import long
 
 pytestmark = [
     pytest.mark.mesh,
@@ -28,8 +29,8 @@ pytestmark = [
 ]
 NAMESPACE = "certificates"
 SYSTEM = "ambit-system"
-HALF = 30.0
-"""Seconds: half of a life in the soak."""
+LIFE = long(30, 60)
+"""Seconds that a certificate lives."""
 CONTROL = ("-n", SYSTEM, "deployment/ambit-control")
 
 
@@ -53,7 +54,7 @@ def short_lived(kubectl_program: str | None, seconds: int) -> Iterator[LaptopMes
 
 @pytest.fixture(scope="module")
 def brief(kubectl_program: str | None) -> Iterator[LaptopMesh]:
-    with short_lived(kubectl_program, 30) as mesh:
+    with short_lived(kubectl_program, LIFE) as mesh:
         yield mesh
 
 
@@ -195,25 +196,27 @@ def test_revocation_lists_are_taken_up_under_traffic(brief: LaptopMesh) -> None:
 
 @pytest.mark.feature("F10")
 @pytest.mark.soak
-@pytest.mark.timeout(4 * 3600)
-def test_an_authority_away_for_half_of_each_life_costs_nothing(kubectl_program: str | None) -> None:
-    """Certificates of 60 s; of each minute the authority is away for 30 s, stopped and started anew."""
-    rounds = int(os.environ.get("AMBIT_SOAK_ROUNDS", "15"))
-    with short_lived(kubectl_program, 60) as mesh:
-        all_renewed(mesh, timeout=120)
-        judged, start = 0, 8.0
-        while judged < rounds:
-            begin = time.time()
-            mesh.kubectl("scale", *CONTROL, "--replicas=0")
-            # Its start is a part of its absence, and takes as long as the machine wants.
-            enough = begin + max(5.0, HALF - 1 - start)
-            mesh.wait("it was away long enough", lambda enough=enough: time.time() > enough)  # type: ignore[misc]
-            starting = time.time()
-            mesh.kubectl("scale", *CONTROL, "--replicas=1")
-            mesh.kubectl("rollout", "status", *CONTROL, "--timeout=60s")
-            start = time.time() - starting
-            all_renewed(mesh, timeout=60)
-            mesh.wait("the round is over", lambda begin=begin: time.time() > begin + 2 * HALF)  # type: ignore[misc]
-            if starting + start - begin <= HALF:
-                nobody_noticed(mesh, begin)
-                judged += 1
+@pytest.mark.timeout(long(300, 4 * 3600))
+def test_an_authority_away_for_half_of_each_life_costs_nothing(brief: LaptopMesh) -> None:
+    """Stopped and started anew in each life of a certificate."""
+    rounds = long(1, int(os.environ.get("AMBIT_SOAK_ROUNDS", "15")))
+    all_renewed(brief, timeout=120)
+    judged, start = 0, 8.0
+    for _ in range(2 * rounds):
+        begin = time.time()
+        brief.kubectl("scale", *CONTROL, "--replicas=0")
+        # Its start is a part of its absence, and takes as long as the machine wants.
+        enough = begin + max(5.0, LIFE / 2 - 1 - start)
+        brief.wait("it was away long enough", lambda enough=enough: time.time() > enough)  # type: ignore[misc]
+        starting = time.time()
+        brief.kubectl("scale", *CONTROL, "--replicas=1")
+        brief.kubectl("rollout", "status", *CONTROL, "--timeout=60s")
+        start = time.time() - starting
+        all_renewed(brief, timeout=60)
+        brief.wait("the round is over", lambda begin=begin: time.time() > begin + LIFE)  # type: ignore[misc]
+        if starting + start - begin <= LIFE / 2:
+            nobody_noticed(brief, begin)
+            judged += 1
+        if judged == rounds:
+            return
+    pytest.skip("the machine was too slow: in too many rounds the authority was away for longer than meant")

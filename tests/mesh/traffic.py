@@ -1,18 +1,22 @@
-"""Light traffic for fault tests: a server on one node, clients on the other, every attempt logged with its time."""
+"""Light traffic for fault tests: a server on one node, clients on the other, every attempt logged with its time.
+
+What they say to each other has MARKER in it, in both directions, for whoever looks for it on the wire.
+"""
 
 import json
 
 from ambit.testing.mesh import Mesh
 
+MARKER = "traffic"
 SERVER = """
 import http.server
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
         self.send_response(200)
-        self.send_header("content-length", "2")
+        self.send_header("content-length", "15")
         self.end_headers()
-        self.wfile.write(b"ok")
+        self.wfile.write(b"traffic-answer.")
     def log_message(self, *words):
         pass
 http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
@@ -23,7 +27,7 @@ import http.client, json, threading, time
 def attempt(kind, connection):
     start = time.time()
     try:
-        connection.request("GET", "/")
+        connection.request("GET", "/traffic-question.")
         answer = connection.getresponse()
         answer.read()
         result = answer.status

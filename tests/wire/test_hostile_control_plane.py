@@ -5,8 +5,9 @@ import tempfile
 from pathlib import Path
 
 import grpc
+import pytest
 from envoy.service.discovery.v3 import discovery_pb2 as discovery
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ambit.agent.channel import ControlPlane
@@ -19,6 +20,7 @@ from ambit.xds.frames import Node
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES, to_resource
 from ambit.xds.wire import METHOD_NAME, SERVICE
 from tests.node.world import until
+from tests.soak import fuzz
 
 WEB = Workload(
     uid="c1//Pod/shop/web-0",
@@ -137,7 +139,9 @@ def test_bytes_that_are_no_message_end_the_stream_and_not_the_agent(tmp_path: Pa
     asyncio.run(_play(tmp_path, [b"\0"]))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@fuzz(25)
 @given(st.lists(responses(), min_size=1, max_size=5))
 def test_the_agent_goes_on_and_can_be_put_right(script: list[bytes]) -> None:
     """Its own values are out of reach, and what is true in the end holds."""

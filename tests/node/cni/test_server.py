@@ -1,15 +1,19 @@
 """The CNI socket: one JSON object per line each way, whatever comes."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ambit.core.errors import AmbitError
 from ambit.node.cni.server import CniServer
 from ambit.node.enrol.sandbox import Sandbox
+from tests.soak import fuzz
 
 FIELDS = {
     "namespace": "default",
@@ -105,3 +109,39 @@ async def test_nonsense_is_refused_and_the_connection_goes_on(
     answers = await talk(tmp_path, line, request("add"))
     assert answers[0]["ok"] is False
     assert answers[1] == {"ok": True, "enrolled": True}
+
+
+LINES = st.one_of(
+    st.binary(max_size=200),
+    st.dictionaries(
+        st.sampled_from(["command", *FIELDS, "more"]),
+        st.one_of(st.none(), st.integers(), st.text(max_size=5), st.lists(st.text(max_size=5), max_size=2)),
+    ).map(lambda fields: json.dumps(fields).encode()),
+    st.tuples(st.sampled_from([*FIELDS, "command"]), st.one_of(st.text(max_size=9), st.integers())).map(
+        lambda change: json.dumps({"command": "add", **FIELDS, change[0]: change[1]}).encode()
+    ),
+    st.integers(1, 40).map(lambda depth: b"[" * depth * 1000),
+    st.just(request("add", name="x" * 100_000)),
+)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@fuzz(60)
+@given(st.lists(LINES, max_size=4))
+async def test_any_bytes_are_refused_or_understood_and_others_are_served(
+    agent: Agent, tmp_path: Path, lines: list[bytes]
+) -> None:
+    """Each line has one answer; one that is too long ends its connection."""
+    reader, writer = await asyncio.open_unix_connection(str(tmp_path / "run" / "cni.sock"))
+    sent = b"\n".join(lines) + b"\n"
+    writer.write(sent)
+    async with asyncio.timeout(10):
+        with contextlib.suppress(ConnectionError):
+            writer.write_eof()
+        with contextlib.suppress(ConnectionError):
+            answers = (await reader.read()).splitlines()
+            assert len(answers) <= sent.count(b"\n")
+            assert {type(json.loads(answer)["ok"]) for answer in answers} <= {bool}
+    writer.close()
+    assert await talk(tmp_path, request("add")) == [{"ok": True, "enrolled": True}]

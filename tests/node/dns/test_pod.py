@@ -28,6 +28,7 @@ from ambit.node.dns.server import DnsServer, listen
 from ambit.node.netns.enter import in_namespace
 from tests.local.fabric.build import fabric
 from tests.node.dns.build import Names, service
+from tests.soak import fuzz
 
 T = TypeVar("T")
 WEB = service("web.default.svc.cluster.local", "10.96.0.20", "fd00:10:96::20")
@@ -164,6 +165,9 @@ async def test_late_and_foreign_answers_are_not_taken() -> None:
             forwarder.close()
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@fuzz()
 @given(st.binary(max_size=64), st.booleans())
 async def test_any_bytes_get_a_reply_or_none_and_never_an_error(noise: bytes, over_tcp: bool) -> None:
     proxy = PodDns(Path("/nowhere"), Client("default"), MESH, [])
