@@ -47,3 +47,11 @@ def test_the_list_of_commands_says_what_they_say_themselves(name: str) -> None:
 
 def test_version_option() -> None:
     assert CliRunner().invoke(ambit, ["--version"]).output == f"ambit {__version__}\n"
+
+
+def test_lists_of_commands_have_whole_sentences() -> None:
+    cut = []
+    for path in commands(ambit):
+        _, _, listed = CliRunner().invoke(ambit, [*path, "--help"]).output.partition("\nCommands:\n")
+        cut += [f"{' '.join(path)}: {line}" for line in listed.splitlines() if line.endswith("...")]
+    assert cut == []

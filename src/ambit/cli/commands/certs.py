@@ -8,6 +8,7 @@ import click
 
 from ambit.cli.access import all_namespaces, cluster_options, open_client, run, with_client
 from ambit.cli.authority import read_trust
+from ambit.cli.groups import Group
 from ambit.cli.mesh import ask_all, node_of, node_pods
 from ambit.cli.render.output import emit, emit_data, output_option
 from ambit.core.errors import BadInput
@@ -22,7 +23,7 @@ COLUMNS = [
 in."""
 
 
-@click.group("certs", invoke_without_command=True)
+@click.group("certs", cls=Group, invoke_without_command=True)
 @cluster_options
 @click.option("--node", default=None, metavar="NODE", help="Ask the proxy of this node.")
 @click.option("-n", "--namespace", default=None, metavar="NAME", help="Only of this namespace.")
@@ -98,7 +99,7 @@ def _span(moment: float | None, now: float) -> str:
     return f"{seconds}s"
 
 
-@command.group("root", invoke_without_command=True)
+@command.group("root", cls=Group, invoke_without_command=True)
 @cluster_options
 @output_option
 @click.pass_context

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from ambit.cli.daemon_options import log_options
+from ambit.cli.groups import Group
 from ambit.cli.trust_domain import trust_domain_aliases
 from ambit.core import names
 from ambit.core.errors import BadInput
@@ -14,7 +15,7 @@ LEAST_LIFETIME, MOST_LIFETIME = 10, 30 * 86_400
 """Seconds: shorter ones could not be renewed in time; longer ones should not exist, for nothing cuts them off."""
 
 
-@click.group("control")
+@click.group("control", cls=Group)
 def command() -> None:
     """Run the control plane."""
 

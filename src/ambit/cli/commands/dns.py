@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 import click
 
 from ambit.cli.access import cluster_options, open_client, run, with_client
+from ambit.cli.groups import Group
 from ambit.cli.live_objects import compile_cluster
 from ambit.cli.mesh import ask, ask_all, node_of, node_pods
 from ambit.cli.render.output import emit, emit_data, output_option, printable
@@ -26,7 +27,7 @@ _namespace = click.option(
 )
 
 
-@click.group("dns")
+@click.group("dns", cls=Group)
 def command() -> None:
     """Names as captured pods see them."""
 

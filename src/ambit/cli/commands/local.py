@@ -6,12 +6,13 @@ from ambit.cli.access import instance_state, name_option, run, running_state
 from ambit.cli.commands.local_forward import forward
 from ambit.cli.commands.local_image import image
 from ambit.cli.commands.local_node import node
+from ambit.cli.groups import Group
 from ambit.cli.render.output import emit, output_option
 from ambit.core.errors import BadInput
 from ambit.local.instance.record import read_record
 
 
-@click.group("local")
+@click.group("local", cls=Group)
 def command() -> None:
     """Look into a laptop cluster."""
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import click
 
 from ambit.cli.access import laptop_client, name_option, run, with_client
+from ambit.cli.groups import Group
 from ambit.cli.render.output import emit, output_option
 from ambit.cli.settings import read_entries, write_entries
 from ambit.core.errors import BadInput, NotRunning
@@ -19,7 +20,7 @@ from ambit.local.forward.wanted import CONFIG_MAP, KEY
 PATIENCE = 10.0
 
 
-@click.group("forward")
+@click.group("forward", cls=Group)
 def forward() -> None:
     """Reach services of the cluster from this machine. Envoy carries; nothing here has to stay running."""
 

@@ -6,6 +6,7 @@ import shlex
 import click
 
 from ambit.cli.access import laptop_client, name_option, run, with_client
+from ambit.cli.groups import Group
 from ambit.cli.render.output import emit, output_option
 from ambit.cli.settings import Entries, read_entries, write_entries
 from ambit.core.errors import BadInput
@@ -16,7 +17,7 @@ _SAMPLE = re.compile(r"from ambit\.local\.samples\.(\w+) import main")
 KEY = "images.yaml"
 
 
-@click.group("image")
+@click.group("image", cls=Group)
 def image() -> None:
     """Map image names to commands of this machine."""
 

@@ -5,6 +5,7 @@ import os
 import click
 
 from ambit.cli.access import name_option, running_state
+from ambit.cli.groups import Group
 from ambit.cli.render.output import emit, output_option
 from ambit.local.config import read_config
 from ambit.local.instance.enter import enter_command
@@ -12,7 +13,7 @@ from ambit.local.instance.preflight import search_path
 from ambit.local.instance.record import read_record
 
 
-@click.group("node")
+@click.group("node", cls=Group)
 def node() -> None:
     """Look at nodes, and into their network namespaces."""
 

@@ -7,6 +7,7 @@ import click
 
 from ambit.cli import access
 from ambit.cli.daemon_options import Duration, Threads, log_options
+from ambit.cli.groups import Group
 from ambit.cli.mesh import Pod, ask, ask_all, node_of, node_pods
 from ambit.cli.render.output import emit, emit_data, output_option
 from ambit.cli.trust_domain import trust_domain_aliases
@@ -20,7 +21,7 @@ _force = click.option(
 )
 
 
-@click.group("node")
+@click.group("node", cls=Group)
 def command() -> None:
     """Node agents and their Envoys."""
 
@@ -267,7 +268,7 @@ def keep(options: tuple[str, ...]) -> None:
     os.execv(python, [python, "-I", "-S", str(keeper.__file__), *agent])
 
 
-@command.command("status", short_help="Agents, their Envoys, and what older Envoys still carry.")
+@command.command("status")
 @click.argument("node", required=False)
 @access.cluster_options
 @output_option
@@ -298,7 +299,7 @@ def status(
     emit(["NODE", "READY", "ENVOY", "PID", "OLDER", "PODS", "UDP", "CONTROL PLANE"], rows, found, output)
 
 
-@command.command("restart", short_help="Hand over to a new Envoy; nothing is refused or cut.")
+@command.command("restart")
 @click.argument("node")
 @_force
 @access.cluster_options
@@ -319,7 +320,7 @@ def restart(
         emit_data(answer, output)
 
 
-@command.command("upgrade", short_help="Hand over wherever another Envoy runs than is installed.")
+@command.command("upgrade")
 @click.argument("nodes", nargs=-1, metavar="[NODE]...")
 @_force
 @access.cluster_options
