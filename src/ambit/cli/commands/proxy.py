@@ -5,12 +5,13 @@ from pathlib import Path
 import click
 
 from ambit.cli.daemon_options import Duration, Threads, log_options
+from ambit.cli.groups import Group
 from ambit.core import names
 
 _PATH = click.Path(path_type=Path)
 
 
-@click.group("proxy")
+@click.group("proxy", cls=Group)
 def command() -> None:
     """Proxies of waypoints."""
 
