@@ -13,7 +13,7 @@ import time
 import msgspec
 
 from ambit.core.errors import AmbitError
-from bench import compiler, demo, flows, latency, memory, policy, propagation, startup, upgrade
+from bench import compiler, crowd, demo, flows, latency, memory, policy, propagation, startup, upgrade
 from bench.control import measure as control
 from bench.datapath import measure as datapath
 from bench.harness import Number, Options, Subject, machine, markdown, remember, table
@@ -29,6 +29,7 @@ SUBJECTS = (
         datapath.measure,
         datapath.show,
     ),
+    Subject("crowd", "250 pods on one node join and leave, and what an idle one costs", crowd.measure),
     Subject("memory", "what open connections, and a large mesh, cost a node", memory.measure),
     Subject("flows", "the agent's work for one connection", flows.measure),
     Subject("compile", "the compiler with 100,000 pods", compiler.measure),

@@ -88,13 +88,15 @@ class Instance(msgspec.Struct, frozen=True):
         return done.stdout.decode()
 
 
-async def until(what: str, condition: Callable[[], Awaitable[Any]], patience: float = PATIENCE) -> Any:
+async def until(
+    what: str, condition: Callable[[], Awaitable[Any]], patience: float = PATIENCE, pause: float = LOOK_AGAIN
+) -> Any:
     """Until `condition` gives something true, which is returned. Raises TimeoutError with `what`."""
     deadline = time.monotonic() + patience
     while not (value := await condition()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {patience:.0f} s in vain until {what}")
-        await asyncio.sleep(LOOK_AGAIN)
+        await asyncio.sleep(pause)
     return value
 
 

@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
@@ -361,12 +361,13 @@ class NodeAgent:
         self.enroller.persist()
         self.trust.persist()
 
-    async def _readopt(self, restored: Iterable[Sandbox]) -> None:
-        for sandbox in restored:
-            try:
-                await self.enroller.readopt(sandbox)
-            except AmbitError as problem:
-                _log.error("%s", problem.message)
+    async def _readopt(self, restored: Collection[Sandbox]) -> None:
+        for work in (self.enroller.answer, self.enroller.readopt):
+            for sandbox in restored:
+                try:
+                    await work(sandbox)
+                except AmbitError as problem:
+                    _log.error("%s", problem.message)
 
     def _generations_noted(self, pod: LocalPod) -> None:
         self.enroller.note_generations(pod)

@@ -166,18 +166,25 @@ class Enroller:
                 self._probes.note(uid, sandbox.addresses, _probed(sandbox))
         return list(self._sandboxes.values())
 
-    async def readopt(self, sandbox: Sandbox) -> None:
-        """After `restore`: DNS again, and the rules read back and compared. Raises AmbitError."""
+    async def answer(self, sandbox: Sandbox) -> None:
+        """After `restore`: DNS again, of all pods before anything else, because their questions wait. Raises
+        AmbitError."""
         async with self._turn(sandbox.uid):
             known = self._sandboxes.get(sandbox.uid)
-            if known is None:  # it ended or left the mesh meanwhile
+            if known is not None and known.dns:
+                await self._dns.start(known)
+
+    async def readopt(self, sandbox: Sandbox) -> None:
+        """After `answer`: the rules read back and compared. Raises AmbitError."""
+        async with self._turn(sandbox.uid):
+            known = self._sandboxes.get(sandbox.uid)
+            if known is None or not self._rules.reconcile:  # it ended or left the mesh meanwhile
                 return
-            if self._rules.reconcile and known.dns != known.captures_dns(self._rules.dns):
+            if known.dns != known.captures_dns(self._rules.dns):
                 self._change(known.uid, dns=not known.dns)
+                await (self._dns.stop(known.uid) if known.dns else self._dns.start(known))
             sandbox = self._sandboxes[sandbox.uid]
-            if sandbox.dns:
-                await self._dns.start(sandbox)
-            if not self._rules.reconcile or sandbox.leaving:
+            if sandbox.leaving:
                 return
             if not await capture.is_redirected(sandbox.netns, sandbox.capture):
                 _log.warning("the redirection of pod %s/%s was not as written: repaired", *sandbox.key)
