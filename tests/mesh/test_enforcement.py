@@ -208,6 +208,14 @@ def test_open_connections_that_are_denied_are_cut_and_no_others(mesh: Mesh, town
     assert max(moments) < acknowledged + 1
     assert [each.last_word() for each in allowed] == ["alive"] * 2
 
+    def told() -> set[tuple[str, str]]:
+        """Client and reporter of connections that were cut."""
+        words = ("flows", "--last", "1000", "--from", f"{town.other}/far", "-o", "json")
+        found = map(json.loads, mesh.ambit(*words).stdout.splitlines())
+        return {(flow["reporter"], flow["decision"]) for flow in found if flow.get("cut")}
+
+    mesh.wait("both nodes tell the cut", lambda: told() == {("source", "deny"), ("destination", "deny")})
+
 
 @pytest.mark.feature("F1")
 def test_a_namespace_leaves_the_mesh_and_comes_back_without_a_drop(mesh: Mesh, town: Town) -> None:

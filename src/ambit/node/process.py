@@ -45,6 +45,7 @@ from ambit.node.flows.collector import Collector
 from ambit.node.netns.kubelet import KubeletPods
 from ambit.node.pre_mesh import PreMesh
 from ambit.node.settings import AgentSettings, Method
+from ambit.node.state import keys
 from ambit.node.state.certificates import KeptCertificates
 from ambit.node.state.database import StateLost
 from ambit.node.state.mesh import MeshState, Stored
@@ -320,6 +321,8 @@ class NodeAgent:
     async def _applied(self, stored: Stored) -> str | None:
         concerned = self.configuration.pods_reading(stored.touched)
         self.flows.forget()
+        if keys.are_of_policies(stored.touched):
+            self.flows.cuts.policies_changed(time.time())
         problem = await (await self.configuration.changed(stored.touched)).settled()
         self.departures.applied()
         if concerned:

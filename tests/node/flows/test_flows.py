@@ -307,6 +307,31 @@ def test_what_a_new_policy_cuts_is_no_allowed_connection(as_json: bool) -> None:
     assert not any("cut by" in each for each in node.lines[written:])
 
 
+def test_what_another_node_cut_is_told_by_the_source_as_well() -> None:
+    """It was open when policies changed, ended since, and would be denied now. All three count."""
+    allow_nobody = Authorization("nobody", "default", Scope.NAMESPACE, Action.ALLOW)
+    began, ended = STARTED, STARTED + 0.012
+
+    def told(*policies: Authorization, changed: float | None, **tags: str) -> tuple[str, str, bool]:
+        node = Node(*policies)
+        if changed is not None:
+            node.collector.cuts.policies_changed(changed)
+        # The last change is another one, which came when it was over.
+        node.collector.cuts.policies_changed(ended + 1)
+        node.collector.take(tcp("10.0.0.1:1", "10.96.0.1:80", {**TUNNEL, **tags}, received=1, sent=2))
+        (flow,) = node.flows
+        return flow.decision, flow.policy, flow.cut
+
+    assert told(allow_nobody, changed=began + 0.006) == ("deny", "default/nobody", True)
+    allowed = ("allow", "", False)
+    assert told(changed=began + 0.006) == allowed
+    assert told(allow_nobody, changed=None) == allowed
+    assert told(allow_nobody, changed=began - 1) == allowed
+    assert told(allow_nobody, changed=began + 0.006, host_workload="unknown") == allowed
+    assert told(allow_nobody, changed=began + 0.006, host_target="web.test:80") == allowed
+    assert told(allow_nobody, changed=began + 0.006, host_route="direct") == allowed
+
+
 def test_cuts_of_ipv6_are_found_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ambit.node.flows.cuts._KEPT", 2)
     node = Node()

@@ -22,7 +22,7 @@ from ambit.node.flows import metrics
 from ambit.node.flows.access_line import Parts, access_line, line_parts
 from ambit.node.flows.cuts import Cuts, as_cut
 from ambit.node.flows.entry import TUNNEL, About, Line, lines, read
-from ambit.node.flows.record import Connection, Flow, flows
+from ambit.node.flows.record import Connection, Flow, denied_now, flows
 from ambit.plan.values import LocalPods, NodeSettings
 
 KEPT = 20_000
@@ -215,7 +215,7 @@ class Collector:
                 counts[metrics.SENT] += sent
         milliseconds = round(max(0.0, now * 1000 - started / 1_000_000), 3)
         told, parts_told = lane.flows, lane.parts
-        if self.cuts and (policy := self.cuts.policy(about, started / 1e9, now)) is not None:
+        if (policy := self._cut_by(about, started / 1e9, now)) is not None:
             told = as_cut(told, policy)
             parts_told = (
                 tuple(line_parts(each, as_json=self._as_json) for each in told) if self._write else ()
@@ -229,6 +229,12 @@ class Collector:
                 for queue in self._followers:
                     if not queue.full():
                         queue.put_nowait(record)
+
+    def _cut_by(self, about: About, began: float, ended: float) -> str | None:
+        """The policy that ended it; None when none did."""
+        if self.cuts.may_be_elsewhere(about, began, ended):
+            return denied_now(about, self._view, self._pods())
+        return self.cuts.policy(about, began, ended) if self.cuts else None
 
     def _flush(self) -> None:
         if self._write is not None and self._lines:

@@ -3,18 +3,22 @@
 Policy decides by the ends of a connection, not by its ports: of those with the same ends and in the same way (with
 identities or in plain text) all that are open at a moment are cut, or none is. So what began before the moment and
 ended after it was cut.
+
+The server of a tunnel is on another node, which does the cutting. But the policies are here as well: what was open
+when they changed, ended since, and would be denied now, was cut.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 
 import msgspec
 
 from ambit.core.address import Address, host_port
 from ambit.envoy import names
-from ambit.node.flows.entry import SAME_NODE, About
+from ambit.node.flows.entry import SAME_NODE, TUNNEL, About
 from ambit.node.flows.record import Flow
 
 _KEPT = 2_000
+_CHANGES = 32
 _Ends = tuple[bool, str, str]
 """Whether in plain text, the client's address and the server's with port."""
 
@@ -24,6 +28,20 @@ class Cuts:
 
     def __init__(self) -> None:
         self._cuts: OrderedDict[_Ends, tuple[float, str]] = OrderedDict()
+        self._changes: deque[float] = deque(maxlen=_CHANGES)
+
+    def policies_changed(self, moment: float) -> None:
+        """What policies say may be different from `moment` on."""
+        self._changes.append(moment)
+
+    def may_be_elsewhere(self, about: About, began: float, ended: float) -> bool:
+        """Whether another node may have cut such a connection."""
+        return (
+            about.kind == names.LOG_OUTBOUND
+            and about.route == TUNNEL
+            and not about.denied
+            and any(began < moment <= ended for moment in self._changes)
+        )
 
     def __bool__(self) -> bool:
         return bool(self._cuts)

@@ -136,6 +136,22 @@ def flows(
     return (_flow(about, settings, Reporter.DESTINATION, stranger, destination),)
 
 
+def denied_now(about: About, view: MeshView, pods: LocalPods) -> str | None:
+    """The rule by which the server of a tunnel would refuse such a connection of a pod of this node; None when it would
+    not, or nobody here knows."""
+    pod, workload = pods.by_key(about.pod), view.workload(about.workload)
+    if pod is None or workload is None:
+        return None
+    try:
+        client = _address(about.client)
+        address, port = parse_host_port(about.target or about.destination)
+    except ValueError:
+        return None
+    policies, unknown = view.policies_for(workload)
+    decision = decide(policies, ConnectionFacts(client, address, port, pod.identity), unknown)
+    return None if decision.allowed else rule_name(decision)
+
+
 def _flow(about: About, settings: NodeSettings, reporter: Reporter, source: End, destination: End) -> Flow:
     return Flow(
         time=0.0,

@@ -11,6 +11,8 @@
 | `n:NAME` | a policy by name |
 """
 
+from collections.abc import Iterable
+
 from ambit.core.address import Address, outer_network
 from ambit.model.policy import Authorization, Scope
 from ambit.model.service import Service
@@ -49,6 +51,11 @@ def policies(scope: int, namespace: str) -> str:
             return f"p:{namespace}"
         case _:
             return "p:"
+
+
+def are_of_policies(touched: Iterable[str]) -> bool:
+    """Whether a policy is among what these keys look up."""
+    return any(key.startswith(("p:", "n:")) for key in touched)
 
 
 def of_value(value: Workload | Service | Authorization) -> set[str]:
