@@ -148,6 +148,15 @@ async def test_what_the_control_plane_is_granted_is_what_it_uses(
         found = await admin.get(kinds.SERVICE_ENTRIES, "one", "shop")
         return bool((found.get("status") or {}).get("addresses"))
 
+    async def has_said(kind: kinds.Resource, name: str) -> bool:
+        status = (await admin.get(kind, name, "shop")).get("status") or {}
+        return "ambit" in str(status) or "WaypointBound" in str(status) or bool(status.get("conditions"))
+
+    async def has_deployment() -> bool:
+        return any(
+            each["metadata"]["name"] == "waypoint" for each in await admin.list(kinds.DEPLOYMENTS, "shop")
+        )
+
     async def has_report() -> bool:
         found = await admin.list(
             kinds.CONFIG_MAPS, "ambit-system", field_selector="metadata.name=ambit-acknowledgements"
@@ -180,6 +189,12 @@ async def test_what_the_control_plane_is_granted_is_what_it_uses(
         )
         await eventually(has_addresses)
         await eventually(has_report)
+        for kind, value in waypoint_and_bound():
+            await admin.create(kind, {**value, "metadata": {"namespace": "shop", **value["metadata"]}})
+            await eventually(lambda kind=kind, value=value: has_said(kind, value["metadata"]["name"]))  # type: ignore[misc]
+        await eventually(lambda: has_said(kinds.GATEWAY_CLASSES, "ambit-waypoint"))
+        await admin.delete(kinds.DEPLOYMENTS, "waypoint", "shop")
+        await eventually(has_deployment)
         # What the watch does not know is looked up: pods of an identity, and the caller's own.
         with pytest.raises(grpc.aio.AioRpcError):
             await plane.certificate(signing_request("spiffe://cluster.local/ns/shop/sa/nobody"), token)
@@ -216,6 +231,33 @@ async def test_what_a_node_agent_is_granted_is_what_it_uses(
         assert await is_deleted(client, "ambit-system", "ambit-node", lambda: False)
         watching.cancel()
     recorder.asked_no_more_and_no_less_than("ambit-node")
+
+
+def waypoint_and_bound() -> Iterator[tuple[kinds.Resource, dict[str, Any]]]:
+    """A waypoint, what is bound to it, and routes."""
+    yield (
+        kinds.GATEWAYS,
+        {
+            "metadata": {"name": "waypoint"},
+            "spec": {
+                "gatewayClassName": "ambit-waypoint",
+                "listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}],
+            },
+        },
+    )
+    labels = {"istio.io/use-waypoint": "waypoint"}
+    ports = [{"name": "http", "port": 80}]
+    yield kinds.SERVICES, {"metadata": {"name": "bound", "labels": labels}, "spec": {"ports": ports}}
+    outside = [{"name": "http", "number": 80, "protocol": "HTTP"}]
+    entry = {"hosts": ["bound.example"], "ports": outside, "addresses": ["240.1.1.1"], "resolution": "NONE"}
+    yield kinds.SERVICE_ENTRIES, {"metadata": {"name": "bound", "labels": labels}, "spec": entry}
+    yield (
+        kinds.WORKLOAD_ENTRIES,
+        {"metadata": {"name": "bound", "labels": labels}, "spec": {"address": "10.9.9.9"}},
+    )
+    for kind in (kinds.HTTP_ROUTES, kinds.GRPC_ROUTES):
+        parents = [{"group": "", "kind": "Service", "name": "bound"}]
+        yield kind, {"metadata": {"name": "bound"}, "spec": {"parentRefs": parents, "rules": [{}]}}
 
 
 async def refuses(plane: Any, token: str) -> bool:

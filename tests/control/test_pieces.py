@@ -12,13 +12,15 @@ from ambit.control.mesh import updates_of
 from ambit.control.metrics import Counters
 from ambit.control.pods import is_enrolled
 from ambit.control.server import ServerCertificate
-from ambit.control.status import Condition, accepted, acknowledged, merged
+from ambit.control.status import accepted, acknowledged
+from ambit.control.status_fields import merged
 from ambit.core.finding import Finding, Level, ObjectRef
 from ambit.core.identity import Identity
 from ambit.graph.collection import Delta
 from ambit.ingest.mesh import MeshDelta
 from ambit.model.policy import Action, Authorization, Clause, Match, Rule, Scope
 from ambit.model.service import Service
+from ambit.model.status import Condition
 from ambit.model.workload import Workload
 from ambit.objects.kube import Pod
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, from_resource

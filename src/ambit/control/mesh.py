@@ -21,6 +21,7 @@ from ambit.kube.client import Client
 from ambit.kube.informer import EventKind, Informer
 from ambit.kube.resource import Resource as Kind
 from ambit.model.policy import Action, Authorization, Rule
+from ambit.model.proxy import Proxy
 from ambit.objects.decoding import PROJECTIONS, Projection
 from ambit.xds.frames import Resource
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, Value, to_resource
@@ -101,6 +102,11 @@ class MeshFeed:
     def authorizations(self) -> Mapping[str, Authorization]:
         """All compiled policies."""
         return self._compiler.authorizations
+
+    @property
+    def proxies(self) -> Mapping[str, Proxy]:
+        """All L7 proxies."""
+        return self._compiler.proxies
 
     @property
     def undecodable(self) -> dict[str, str]:

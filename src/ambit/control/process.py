@@ -28,6 +28,7 @@ from ambit.control.guard import ConnectionGuard
 from ambit.control.leader import Leadership
 from ambit.control.mesh import MeshFeed
 from ambit.control.metrics import Counters, family
+from ambit.control.object_status import ObjectStatusWriter
 from ambit.control.plans import Plans
 from ambit.control.pods import PodIndex
 from ambit.control.proxies import ProxyDiscovery
@@ -38,6 +39,7 @@ from ambit.control.server import ServerCertificate, listen_plain, listen_tls, ma
 from ambit.control.settings import Settings
 from ambit.control.status import StatusWriter
 from ambit.control.trust import TrustKeeper, acknowledged
+from ambit.control.waypoints import WaypointKeeper
 from ambit.core.errors import Unreachable, first_failure
 from ambit.core.names import CONTROL_LEASE
 from ambit.daemon.http import PROMETHEUS_TEXT, Handler, Request, Response, json_response, port_of, serve
@@ -45,6 +47,7 @@ from ambit.daemon.logs import event
 from ambit.ingest.mesh import Change, MeshDelta
 from ambit.kube.client import Client
 from ambit.kube.errors import ApiError
+from ambit.kube.resource import GATEWAYS
 from ambit.objects.kube import Pod
 from ambit.plan.values import NodeSettings
 from ambit.xds.messages import TYPES
@@ -104,6 +107,16 @@ class ControlPlane:
         )
         self._addresses = AddressWriter(client, self._leading)
         informers["serviceentries.networking.istio.io"].subscribe(self._addresses.observed)
+        self._waypoints = WaypointKeeper(
+            client,
+            settings.proxy_pods,
+            informers[GATEWAYS.qualified].items,
+            lambda: self._feed.proxies,
+            self._leading,
+        )
+        informers["services"].subscribe(self._waypoints.service_changed)
+        self._objects = ObjectStatusWriter(client, self._leading, self._waypoints.amended, wall)
+        self._waypoints.on_blocked = self._objects.look_again
         self._pods.on_nodes = self._status.answered
         self._reporter = Reporter(
             client, settings, self._discovery, self._feed, lambda: self._leadership, self._status.answered
@@ -165,6 +178,7 @@ class ControlPlane:
         self._keeper, self._leadership = keeper, leadership
         background += [group.create_task(each.run()) for each in publisher.maps.values()]
         background += [group.create_task(each.run()) for each in keeper.informers]
+        background += [group.create_task(each.run()) for each in self._waypoints.informers]
         background.append(group.create_task(self._reporter.informer.run()))
         await _patiently(lambda: publisher.publish(self._settings.system_namespace))
         complete = asyncio.Event()
@@ -176,6 +190,8 @@ class ControlPlane:
             background.append(group.create_task(publisher.run()))
             background.append(group.create_task(self._status.run()))
             background.append(group.create_task(self._addresses.run()))
+            background.append(group.create_task(self._objects.run()))
+            background.append(group.create_task(self._waypoints.run()))
             background.append(group.create_task(leadership.run()))
             background.append(group.create_task(self._reporter.run()))
             # What was loaded lives as long as the process: the collector need not look at it again.
@@ -245,6 +261,8 @@ class ControlPlane:
             self._status.started_leading(self._feed.authorizations.values())
             self._reporter.wake()
             self._addresses.started_leading()
+            self._objects.started_leading()
+            self._waypoints.started_leading()
 
         leadership = Leadership(
             self._client,
@@ -287,6 +305,8 @@ class ControlPlane:
         self._proxies.take(delta)
         self._reporter.compiled(changes)
         self._status.compiled(changes, delta)
+        self._objects.compiled(delta)
+        self._waypoints.compiled(changes, delta)
 
     def _leading(self) -> bool:
         return self._leadership is not None and self._leadership.leading

@@ -6,7 +6,9 @@ from typing import Self
 
 import msgspec
 
+from ambit import __version__
 from ambit.ca.authority import LEAF_LIFETIME
+from ambit.control.waypoint_objects import ProxyPods
 from ambit.core.identity import TrustDomains
 from ambit.core.names import (
     CLUSTER_DOMAIN,
@@ -44,6 +46,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Served on all addresses; nodes are let in earlier than it says ready."""
     leaf_lifetime: dt.timedelta = LEAF_LIFETIME
     """How long certificates live at most."""
+    proxy_image: str = f"ambit/ambit:{__version__}"
+    proxy_image_pull_policy: str = "IfNotPresent"
+    """Of the pods of waypoints."""
     certificate_rate: float = 20.0
     certificate_burst: int = 500
     """Certificates per second and node: a node that restarts asks for all its pods at once."""
@@ -56,6 +61,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def trust_domains(self) -> TrustDomains:
         """Those of certificates that are issued."""
         return TrustDomains(self.trust_domain, self.trust_domain_aliases)
+
+    @property
+    def proxy_pods(self) -> ProxyPods:
+        """What the pods of waypoints have in common."""
+        return ProxyPods(
+            image=self.proxy_image,
+            pull_policy=self.proxy_image_pull_policy,
+            trust_domain=self.trust_domain,
+            cluster_id=self.cluster_id,
+            system_namespace=self.system_namespace,
+        )
 
     @property
     def server_names(self) -> tuple[str, ...]:

@@ -9,12 +9,11 @@ written only for the very object that was compiled: never for a newer generation
 import datetime as dt
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, Literal
-
-import msgspec
+from typing import Any
 
 from ambit.control.answers import Answer, Progress
 from ambit.control.discovery import Discovery
+from ambit.control.status_fields import merged
 from ambit.core.finding import Finding, Level, ObjectRef
 from ambit.ingest.mesh import Change, MeshDelta
 from ambit.kube.client import Client
@@ -22,6 +21,7 @@ from ambit.kube.errors import NotFound
 from ambit.kube.resource import AUTHORIZATION_POLICIES, PEER_AUTHENTICATIONS
 from ambit.kube.workqueue import WorkQueue
 from ambit.model.policy import Authorization
+from ambit.model.status import Condition
 
 ACCEPTED = "ZtunnelAccepted"
 ACKNOWLEDGED = "ambit.io/Acknowledged"
@@ -34,15 +34,6 @@ POLICIES = {f"{each.plural}.{each.group}": each.kind for each in KINDS.values()}
 """Kinds by the name of their changes."""
 Version = tuple[str, int]
 """An object's uid and generation."""
-
-
-class Condition(msgspec.Struct, frozen=True):
-    """A metav1.Condition without its times."""
-
-    type: str
-    status: Literal["True", "False", "Unknown"]
-    reason: str
-    message: str
 
 
 def accepted(findings: Iterable[Finding], progress: Progress | None = None) -> Condition:
@@ -90,31 +81,9 @@ def settled(existing: Iterable[Mapping[str, Any]], generation: int) -> bool:
     )
 
 
-def merged(
-    existing: Iterable[Mapping[str, Any]], ours: Iterable[Condition], generation: int, now: dt.datetime
-) -> list[dict[str, Any]] | None:
-    """The list of conditions with ours in it, or None when nothing changes."""
-    result = [dict(each) for each in existing]
-    before = [dict(each) for each in result]
-    for condition in ours:
-        wanted = msgspec.to_builtins(condition) | {"observedGeneration": generation}
-        known = next((each for each in result if each.get("type") == condition.type), None)
-        if known is None:
-            result.append(wanted | {"lastTransitionTime": _time(now)})
-            continue
-        if known.get("status") != condition.status:
-            known["lastTransitionTime"] = _time(now)
-        known.update(wanted)
-    return None if result == before else result
-
-
 def _number(version: str) -> int:
     """A resource version; one that is no number is later than all that replicas tell each other."""
     return int(version) if version.isdecimal() else sys.maxsize
-
-
-def _time(now: dt.datetime) -> str:
-    return now.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class StatusWriter:

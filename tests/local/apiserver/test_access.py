@@ -189,6 +189,30 @@ async def test_nobody_grants_more_than_they_hold(app: Client, outside: aiohttp.C
         assert response.status == 403
 
 
+async def test_who_applies_what_is_not_there_must_be_allowed_to_create_it(
+    app: Client, outside: aiohttp.ClientSession
+) -> None:
+    rule = {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["patch"]}
+    await app.make(f"{RBAC}/namespaces/default/roles", {"metadata": {"name": "r"}, "rules": [rule]})
+    binding = {
+        "metadata": {"name": "r"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+        "subjects": [{"kind": "ServiceAccount", "name": "app", "namespace": "default"}],
+    }
+    await app.make(f"{RBAC}/namespaces/default/rolebindings", binding)
+    headers = {
+        "Authorization": f"Bearer {await issue(app)}",
+        "Content-Type": "application/apply-patch+yaml",
+    }
+    path = "/api/v1/namespaces/default/configmaps/c?fieldManager=me"
+    data = '{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "b"}}'
+    async with outside.patch(path, data=data, headers=headers) as answer:
+        assert answer.status == 403 and "cannot create resource" in (await answer.json())["message"]
+    await app.make("/api/v1/namespaces/default/configmaps", {"metadata": {"name": "c"}})
+    async with outside.patch(path, data=data, headers=headers) as answer:
+        assert answer.status == 200
+
+
 async def test_impersonation_narrows_and_needs_the_right(app: Client, outside: aiohttp.ClientSession) -> None:
     account = "system:serviceaccount:default:app"
     review = "/apis/authentication.k8s.io/v1/selfsubjectreviews"

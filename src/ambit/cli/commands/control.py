@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from ambit import __version__
 from ambit.cli.daemon_options import log_options
 from ambit.cli.groups import Group
 from ambit.cli.trust_domain import trust_domain_aliases
@@ -70,6 +71,19 @@ def command() -> None:
     metavar="DURATION",
     help="How long certificates of workloads live at most, as 90s, 30m or 12h.",
 )
+@click.option(
+    "--proxy-image",
+    default=f"ambit/ambit:{__version__}",
+    show_default="of this version",
+    help="Image of the pods of waypoints.",
+)
+@click.option(
+    "--proxy-image-pull-policy",
+    type=click.Choice(("Always", "IfNotPresent", "Never")),
+    default="IfNotPresent",
+    show_default=True,
+    help="When that image is pulled.",
+)
 @click.option("--instance", default="ambit-control", envvar="POD_NAME", help="Name of this replica.")
 @click.option("--port", default=names.CONTROL_TLS_PORT, show_default=True, help="Port for nodes (TLS).")
 @click.option(
@@ -99,6 +113,8 @@ def run(
     network: str,
     node_accounts: tuple[str, ...],
     certificate_lifetime: str,
+    proxy_image: str,
+    proxy_image_pull_policy: str,
     instance: str,
     port: int,
     plain_port: int,
@@ -123,6 +139,8 @@ def run(
         network=network,
         instance=instance,
         leaf_lifetime=_lifetime(certificate_lifetime),
+        proxy_image=proxy_image,
+        proxy_image_pull_policy=proxy_image_pull_policy,
         tls_port=port,
         plain_port=plain_port,
         debug_port=debug_port,

@@ -23,12 +23,14 @@ from ambit.core.names import (
     ROOT_KEY_SECRET,
     SYSTEM_NAMESPACE,
     TRUST_CONFIGMAP,
+    WAYPOINT_CONTROLLER,
 )
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
 from ambit.kube.resource import (
     CONFIG_MAPS,
     CUSTOM_RESOURCE_DEFINITIONS,
+    GATEWAY_CLASSES,
     LEASES,
     NAMESPACES,
     PODS,
@@ -144,6 +146,8 @@ async def _rest_left(client: Client) -> bool:
 async def _remove_rest(client: Client) -> None:
     """What the control plane wrote, with our namespace if we made it. By the copies in that one others' objects are
     told from ours, so they go last: what is broken off can go on."""
+    for each in await _classes(client):
+        await _delete(client, GATEWAY_CLASSES, each)
     copies = [
         (each, each["metadata"]["namespace"] == SYSTEM_NAMESPACE)
         for name in PUBLISHED
@@ -162,6 +166,15 @@ async def _remove_rest(client: Client) -> None:
         return
     for kind, name in WRITTEN:
         await _delete(client, kind, {"metadata": {"name": name, "namespace": SYSTEM_NAMESPACE}})
+
+
+async def _classes(client: Client) -> list[dict[str, Any]]:
+    """GatewayClasses whose Gateways would be ours; none where the Gateway API is not installed."""
+    try:
+        found = await client.list(GATEWAY_CLASSES)
+    except NotFound:
+        return []
+    return [each for each in found if each["spec"].get("controllerName") == WAYPOINT_CONTROLLER]
 
 
 async def _purge(client: Client) -> None:

@@ -1,4 +1,6 @@
-"""Nobody grants more than they hold: checks Roles and bindings against the writer's own rules.
+"""Nobody grants more than they hold, or creates by a patch what they may not create.
+
+Roles and bindings are checked against the writer's own rules.
 
 Spec: RBAC "Privilege escalation prevention". The verbs `escalate` and `bind` are the written exceptions.
 """
@@ -44,6 +46,16 @@ class Escalation:
                 what = missing.path or f"{missing.resource} in group {missing.group!r}"
                 why = f'user "{user.name}" is attempting to grant a right not currently held: {missing.verb} {what}'
                 raise forbidden(resource.plural, resource.group, name, why)
+
+    def check_create(self, resource: Resource, namespace: str, name: str, user: User) -> None:
+        """An apply that creates an object needs the verb `create` as well (server-side apply, "API access"). Raises
+        ApiFailure 403."""
+        action = Action("create", resource.group, resource.plural, "", namespace, name)
+        if not self._authorizer.decide(user, action).allowed:
+            where = f' in the namespace "{namespace}"' if namespace else " at the cluster scope"
+            group = f'API group "{resource.group}"'
+            why = f'User "{user.name}" cannot create resource "{resource.plural}" in {group}{where}'
+            raise forbidden(resource.plural, resource.group, name, why)
 
     def _missing(self, rule: Json, namespace: str, user: User) -> Action | None:
         """The first part of a rule that the user may not do."""

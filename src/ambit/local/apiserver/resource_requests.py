@@ -16,7 +16,7 @@ from ambit.local.apiserver.failures import (
     method_not_allowed,
     no_such_path,
 )
-from ambit.local.apiserver.patches import Patches
+from ambit.local.apiserver.patches import APPLY_PATCH, Patches
 from ambit.local.apiserver.pod_requests import PodRequests
 from ambit.local.apiserver.requests import Target, number
 from ambit.local.apiserver.resources import Resource
@@ -186,12 +186,18 @@ class ResourceRequests:
         data = await request.read()
         options = write_options(request)
         media = request.headers.get("Content-Type", "").partition(";")[0].strip()
+        if media == APPLY_PATCH and not subresource and not self._exists(resource, target):
+            self._escalation.check_create(resource, target.namespace, target.name, user)
         if resource.group == RBAC_GROUP:
             trial = msgspec.structs.replace(options, dry_run=True)
             outcome = self._patches.patch(resource, target, media, data, trial, subresource)
             self._escalation.check(resource, target.namespace, outcome.body, user)
         written = self._patches.patch(resource, target, media, data, options, subresource)
         return self._written(request, resource, written)
+
+    def _exists(self, resource: Resource, target: Target) -> bool:
+        namespace = target.namespace if resource.namespaced else ""
+        return self._store.get(resource.storage, namespace, target.name) is not None
 
     async def _delete_options(self, request: web.Request) -> deletion.DeleteOptions:
         data = await request.read()

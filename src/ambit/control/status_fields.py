@@ -1,0 +1,149 @@
+"""What a status value means for the status of a live object: the fields to write, or None when they are there. Pure.
+
+Of conditions those of our types are ours, of a route's parents those of our controller; everything else is left alone.
+"""
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from ambit.core.names import WAYPOINT_CONTROLLER
+from ambit.model.status import (
+    Condition,
+    GatewayStatus,
+    ListenerStatus,
+    ObjectStatus,
+    Parent,
+    RouteStatus,
+    Status,
+)
+from ambit.objects.gateway import GROUP
+
+Fields = dict[str, Any]
+
+
+def merged(
+    existing: Iterable[Mapping[str, Any]], ours: Iterable[Condition], generation: int, now: dt.datetime
+) -> list[Fields] | None:
+    """The list of conditions with ours in it, or None when nothing changes."""
+    result = [dict(each) for each in existing]
+    before = [dict(each) for each in result]
+    for condition in ours:
+        wanted = msgspec.to_builtins(condition) | {"observedGeneration": generation}
+        known = next((each for each in result if each.get("type") == condition.type), None)
+        if known is None:
+            result.append(wanted | {"lastTransitionTime": time_text(now)})
+            continue
+        if known.get("status") != condition.status:
+            known["lastTransitionTime"] = time_text(now)
+        known.update(wanted)
+    return None if result == before else result
+
+
+def time_text(now: dt.datetime) -> str:
+    """A metav1.Time."""
+    return now.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def to_write(live: Mapping[str, Any], status: Status, now: dt.datetime) -> Fields | None:
+    """The fields of `status` to write over those of the live object, as a merge patch has them."""
+    existing = live.get("status") or {}
+    wanted = _wanted(existing, status, now)
+    return None if all(existing.get(name) == value for name, value in wanted.items()) else wanted
+
+
+def to_withdraw(live: Mapping[str, Any], status: Status) -> Fields | None:
+    """The fields to write when nothing is to be said any more; `status` is what was said last."""
+    existing = live.get("status") or {}
+    match status:
+        case RouteStatus():
+            left = _others(existing)
+            return None if left == list(existing.get("parents") or ()) else {"parents": left}
+        case _:
+            types = {each.type for each in status.conditions}
+            conditions = list(existing.get("conditions") or ())
+            kept = [each for each in conditions if each.get("type") not in types]
+            return None if kept == conditions else {"conditions": kept}
+
+
+def _wanted(existing: Mapping[str, Any], status: Status, now: dt.datetime) -> Fields:
+    generation = status.version.generation
+    match status:
+        case ObjectStatus():
+            return {"conditions": _conditions(existing, status.conditions, generation, now)}
+        case RouteStatus():
+            ours = [each for each in existing.get("parents") or () if _is_ours(each)]
+            parents = [
+                {
+                    "parentRef": (reference := _reference(each.parent)),
+                    "controllerName": WAYPOINT_CONTROLLER,
+                    "conditions": _all(_same(ours, "parentRef", reference), each.conditions, generation, now),
+                }
+                for each in status.parents
+            ]
+            return {"parents": [*_others(existing), *parents]} if parents or ours else {}
+        case GatewayStatus():
+            return {
+                "conditions": _conditions(existing, status.conditions, generation, now),
+                "listeners": [
+                    _listener(
+                        _same(existing.get("listeners") or (), "name", each.name), each, generation, now
+                    )
+                    for each in status.listeners
+                ],
+                "addresses": [{"type": "IPAddress", "value": each} for each in status.addresses],
+            }
+
+
+def _listener(
+    existing: Mapping[str, Any], given: ListenerStatus, generation: int, now: dt.datetime
+) -> Fields:
+    return {
+        "name": given.name,
+        "supportedKinds": [{"group": GROUP, "kind": kind} for kind in given.kinds],
+        "attachedRoutes": given.attached,
+        "conditions": _all(existing, given.conditions, generation, now),
+    }
+
+
+def _conditions(
+    existing: Mapping[str, Any], ours: Iterable[Condition], generation: int, now: dt.datetime
+) -> list[Fields]:
+    before = existing.get("conditions") or ()
+    return merged(before, ours, generation, now) or [dict(each) for each in before]
+
+
+def _all(
+    existing: Mapping[str, Any], ours: Iterable[Condition], generation: int, now: dt.datetime
+) -> list[Fields]:
+    """The same where all conditions are ours: those that are not said any more go."""
+    said = {each.type: each for each in ours}
+    before = [each for each in existing.get("conditions") or () if each.get("type") in said]
+    return _conditions({"conditions": before}, said.values(), generation, now)
+
+
+def _same(among: Iterable[Mapping[str, Any]], name: str, value: Any) -> Mapping[str, Any]:
+    return next((each for each in among if each.get(name) == value), {})
+
+
+def _is_ours(parent: Mapping[str, Any]) -> bool:
+    return bool(parent.get("controllerName") == WAYPOINT_CONTROLLER)
+
+
+def _others(existing: Mapping[str, Any]) -> list[Any]:
+    return [each for each in existing.get("parents") or () if not _is_ours(each)]
+
+
+def _reference(parent: Parent) -> Fields:
+    """A parentRef as it is written: what is not written is left out."""
+    given = {
+        "group": parent.group,
+        "kind": parent.kind,
+        "namespace": parent.namespace or None,
+        "name": parent.name,
+        "sectionName": parent.section_name or None,
+        "port": parent.port or None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
