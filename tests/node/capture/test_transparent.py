@@ -166,7 +166,7 @@ def test_what_reaches_the_pod(pair: Pair, everywhere: str, pod: str, node: str, 
 def test_the_proxy_delivers_from_the_clients_address(
     pair: Pair, everywhere: str, pod: str, node: str, probe: str
 ) -> None:
-    """Where nobody listens it is refused at once."""
+    """Where nobody listens it is refused at once, also while the pod is leaving."""
 
     def deliver() -> socket.socket:
         made = socket.socket(socket.AF_INET6 if ":" in pod else socket.AF_INET, socket.SOCK_STREAM)
@@ -176,10 +176,12 @@ def test_the_proxy_delivers_from_the_clients_address(
         made.connect((pod, 8080))
         return made
 
-    with pytest.raises(ConnectionRefusedError):
-        in_namespace(pair.pod, deliver)
-    server = listen(pair.pod, pod, 8080)
-    assert accepted(server, in_namespace(pair.pod, deliver)) == (pod, 8080)
+    for change in (apply.redirect, apply.release):
+        asyncio.run(change(str(pair.pod), CAPTURE))
+        with pytest.raises(ConnectionRefusedError):
+            in_namespace(pair.pod, deliver)
+        server = listen(pair.pod, pod, 8080)
+        assert accepted(server, in_namespace(pair.pod, deliver)) == (pod, 8080)
 
 
 @INWARD

@@ -29,7 +29,7 @@ from ambit.core.names import (
 )
 from ambit.node.capture import table
 
-VERSION = 3
+VERSION = 4
 """Changes whenever the rules do; it is in the table's comment for people."""
 
 _TCP = "meta l4proto 6"
@@ -38,6 +38,8 @@ _MARK = f"0x{PROXY_MARK:08x}"
 _MASK = f"0x{MARK_MASK:08x}"
 _FROM_PROXY = f"meta mark & {_MASK} == {_MARK}"
 _SPARED = f"ct mark & {_MASK} == {_MARK}"
+_UNMARK = f'iifname "lo" {_FROM_PROXY} meta mark set 0x00000000'
+"""A reset for nobody would carry the mark (`steering`): out of the pod, past the proxy that waits."""
 _ARRIVES = "filter hook prerouting priority mangle"
 
 
@@ -62,7 +64,7 @@ def released(addresses: tuple[Address, ...]) -> list[str]:
     """What lets a pod go."""
     begins = f"{_OPENS} ct mark set {_MARK}"
     return [
-        table.chain("pass_arriving", _ARRIVES, [*_forged(addresses), f'iifname != "lo" {begins}']),
+        table.chain("pass_arriving", _ARRIVES, [_UNMARK, *_forged(addresses), f'iifname != "lo" {begins}']),
         table.chain(
             "pass_leaving",
             "route hook output priority mangle",
@@ -78,8 +80,7 @@ def released(addresses: tuple[Address, ...]) -> list[str]:
 
 
 def _given(addresses: tuple[Address, ...], dns: bool) -> Iterator[str]:
-    # Without its mark, which a reset for nobody would carry (`steering`): out of the pod, past the proxy that waits.
-    yield f'iifname "lo" {_FROM_PROXY} meta mark set 0x00000000 return'
+    yield f"{_UNMARK} return"
     yield from _forged(addresses)
     yield from _probes("saddr", "return")
     yield f'iifname != "lo" {_TCP} meta mark set {_MARK}'
