@@ -1,5 +1,4 @@
-"""Settings of the node proxy: made in one place, the same on each node, and memory that stays within what is asked
-for."""
+"""Settings of the node proxy: made in one place, the same on each node."""
 
 import json
 import tempfile
@@ -13,43 +12,15 @@ import pytest
 from ambit.testing.laptop import LaptopMesh
 from ambit.testing.mesh import Mesh
 from ambit.testing.plugin import start_mesh
-from tests.mesh.pods import apply_in, pod
 from tests.mesh.traffic import attempts, start_traffic
 
-pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
+pytestmark = [
+    pytest.mark.mesh,
+    pytest.mark.kubectl,
+    pytest.mark.laptop_only("on Kubernetes settings are values of the chart: tests/kubernetes/test_roll.py"),
+]
 NAMESPACE = "settings"
 SET = {"AMBIT_CONCURRENCY": "2", "AMBIT_MAX_DRAIN": "599", "AMBIENT_DNS_CAPTURE": "false"}
-CONNECTIONS = 1_000
-MOST = 128 << 20
-"""Bytes: what the chart asks of the scheduler for Envoy and agent together, `node.resources`."""
-SERVER = """
-import asyncio, resource
-resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-async def echo(reader, writer):
-    while data := await reader.read(100):
-        writer.write(data)
-    writer.close()
-async def main():
-    server = await asyncio.start_server(echo, "", 8080, backlog=1000)
-    await server.serve_forever()
-asyncio.run(main())
-"""
-HOLDER = f"""
-import asyncio, resource
-resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-async def ask(reader, writer):
-    writer.write(b"hello")
-    assert await reader.readexactly(5) == b"hello"
-async def main():
-    opened = []
-    for _ in range({CONNECTIONS // 50}):
-        opened += await asyncio.gather(*(asyncio.open_connection("server", 80) for _ in range(50)))
-    while True:
-        for one in opened:
-            await ask(*one)
-        print(len(opened), flush=True)
-asyncio.run(main())
-"""
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +43,6 @@ def dumped(mesh: Mesh, node: str) -> dict[str, Any]:
 
 
 @pytest.mark.feature("F25")
-@pytest.mark.laptop_only("on Kubernetes settings are values of the chart: tests/kubernetes/test_roll.py")
 def test_a_setting_of_the_daemonset_is_that_of_every_node(own: LaptopMesh) -> None:
     before = [dumped(own, node) for node in own.nodes]
     assert [each["localNode"] for each in before] == list(own.nodes)
@@ -97,27 +67,3 @@ def test_a_setting_of_the_daemonset_is_that_of_every_node(own: LaptopMesh) -> No
         return len(newest) == 20 and all(each.result == 200 for each in newest)
 
     own.wait("requests are served again", served)
-
-
-@pytest.mark.feature("F146")
-def test_a_thousand_open_connections_fit_into_what_the_chart_asks_for(mesh: Mesh, namespace: str) -> None:
-    near, far = mesh.nodes[:2]
-    service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "server"},
-        "spec": {"selector": {"app": "server"}, "ports": [{"port": 80, "targetPort": 8080}]},
-    }
-    probe = {"tcpSocket": {"port": 8080}, "periodSeconds": 1}
-    server = pod("server", far, ["python3", "-c", SERVER], labels={"app": "server"}, readinessProbe=probe)
-    apply_in(mesh, namespace, [service, server])
-    apply_in(mesh, namespace, [pod("holder", near, ["python3", "-uc", HOLDER])])
-    mesh.wait(
-        "all are open and were used twice",
-        lambda: mesh.kubectl("logs", "-n", namespace, "holder").stdout.split()[1:] != [],
-    )
-    for node in (near, far):
-        (status,) = mesh.dump("node", "status", node)
-        assert status["envoy"]["state"] == "serving"
-        held = {part: mesh.anonymous_memory(part, node) for part in ("envoy", "node agent")}
-        assert sum(held.values()) < MOST, held
