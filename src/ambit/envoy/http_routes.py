@@ -2,11 +2,15 @@
 
 An entry is one route, unless its backends differ in path or redirect, which Envoy's weights cannot: then each
 backend is a route of its own, taken by the same random number that weights are chosen by.
+
+Envoy refuses a whole table for one route that it cannot carry out, so such a route never gets there: its requests are
+answered with 500.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
@@ -14,9 +18,11 @@ from envoy.type.v3 import percent_pb2
 
 from ambit.envoy import defaults, filter_state, http_filters, http_headers, http_match, http_paths, names
 from ambit.envoy.words import boolean, pack, seconds, uint32
+from ambit.model import http_bounds
 from ambit.model.http import Action, Backend, Entry, Host, Mirror, RequestMatch, Retry, Rewrite
 
 _MILLION = 1_000_000
+_UNDOABLE = 500
 _CLIENT_CERTIFICATE = "x-forwarded-client-cert"
 _UNSENT = "connect-failure,refused-stream,reset-before-request"
 """A request that no backend has seen is always tried again: it costs nobody anything."""
@@ -53,7 +59,12 @@ def to_service(service: str, port: int) -> tuple[Host, ...]:
 
 
 def _routes(entry: Entry, scheme: str, port: int) -> Iterable[Any]:
+    if not http_bounds.matches_something(entry.match):
+        return
     action = entry.action
+    if http_bounds.problem(action):
+        action = Action(status=_UNDOABLE)
+        entry = msgspec.structs.replace(entry, action=action)
     if action.redirect is not None:
         wanted = http_paths.redirect(action.redirect, entry.match.path, scheme=scheme, port=port)
         yield _route(entry, entry.name, redirect=wanted)

@@ -1,0 +1,87 @@
+"""What no proxy can carry out of a route, although an API server lets it through.
+
+A proxy takes or refuses a table as a whole, and a table holds routes of several namespaces: what is here must never
+reach one. Beside what would be refused this is what would be no request any more, such as a path with a space.
+"""
+
+import re
+from collections.abc import Iterator
+
+from ambit.model.http import Action, Backend, HeaderChanges, PathKind, Redirect, RequestMatch, Rewrite
+
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""Of a header or cookie (RFC 9110 section 5.6.2)."""
+_VALUE = re.compile(r"[^\x00\r\n]*")
+"""Of a header (RFC 9110 section 5.5)."""
+_PATH = re.compile(r"[!-~]*")
+_PREFIX = re.compile(r"[^?#]*")
+_HOST = "host"
+_UINT32 = 0xFFFFFFFF
+_STATUSES = range(100, 600)
+
+
+def matches_something(match: RequestMatch) -> bool:
+    """Whether any request can match."""
+    path = match.path
+    if path is not None:
+        if path.kind is PathKind.REGEX and not path.value:
+            return False
+        if path.kind is PathKind.PREFIX and not _PREFIX.fullmatch(path.value):
+            return False
+    return all(each.value or not each.is_regex for each in (*match.headers, *match.queries))
+
+
+def problem(action: Action) -> str:
+    """Why this cannot be done to a request, in words; empty when it can."""
+    return next(_problems(action), "")
+
+
+def _problems(action: Action) -> Iterator[str]:
+    yield from _changes(action.request_headers, is_response=False)
+    yield from _changes(action.response_headers, is_response=True)
+    yield from _place(action.rewrite)
+    yield from _place(action.redirect)
+    for backend in action.backends:
+        yield from _backend(backend)
+    if sum(each.weight for each in action.backends) > _UINT32:
+        yield f"weights: together they are more than {_UINT32}"
+    for mirror in action.mirrors:
+        if mirror.numerator < 0 or mirror.denominator < 1:
+            yield f"mirror: {mirror.numerator}/{mirror.denominator} is no share"
+    if action.retry is not None:
+        if not 0 <= action.retry.attempts <= _UINT32:
+            yield f"retry.attempts: {action.retry.attempts} is not between 0 and {_UINT32}"
+        for code in action.retry.codes:
+            if code not in _STATUSES:
+                yield f"retry.codes: {code} is no status"
+    if action.session is not None and not _NAME.fullmatch(action.session.name):
+        yield f"sessionPersistence.sessionName: {action.session.name!r} is no name of a header or cookie"
+
+
+def _backend(backend: Backend) -> Iterator[str]:
+    if backend.weight < 0:
+        yield f"weight: {backend.weight} is less than 0"
+    yield from _changes(backend.request_headers, is_response=False)
+    yield from _changes(backend.response_headers, is_response=True)
+    yield from _place(backend.rewrite)
+    yield from _place(backend.redirect)
+
+
+def _changes(changes: HeaderChanges, *, is_response: bool) -> Iterator[str]:
+    for name, value in (*changes.set, *changes.add):
+        if not _NAME.fullmatch(name):
+            yield f"headers: {name!r} is no name of a header"
+        if not _VALUE.fullmatch(value):
+            yield f"headers: the value {value!r} of {name} would be several lines"
+    for name in changes.remove:
+        if not _NAME.fullmatch(name) or (is_response and name == _HOST):
+            yield f"headers: {name!r} is no header that can be removed"
+
+
+def _place(place: Rewrite | Redirect | None) -> Iterator[str]:
+    if place is None:
+        return
+    if not _VALUE.fullmatch(place.hostname):
+        yield f"hostname: {place.hostname!r} is no name of a host"
+    if place.path is not None and not _PATH.fullmatch(place.path.value):
+        yield f"path: {place.path.value!r} has characters that must be escaped (RFC 3986)"
