@@ -1,0 +1,230 @@
+"""A waypoint in front of a service: what passes through it, what its routes do, and that nobody goes past it."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from ambit.testing.mesh import Mesh
+from tests.mesh.pods import apply_in, make_namespace
+
+pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
+
+_SERVER = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        said = f"{sys.argv[1]} {self.path} {self.headers.get('x-forwarded-client-cert')}".encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+    def log_message(self, *_):
+        pass
+http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
+"""
+
+
+def _service(name: str, **labels: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {
+            "selector": {"app": "web", **labels},
+            "ports": [{"name": "http", "port": 80, "targetPort": 8080}],
+        },
+    }
+
+
+def _pod(name: str, *command: str, **more: Any) -> dict[str, Any]:
+    labels = {"app": "web", "version": name} if command[0] == "python3" else {"app": name}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "main", "image": "python:3", "command": list(command), **more}],
+        },
+    }
+
+
+_LISTENS = {"readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1}}
+APPLICATION = [
+    _service("web"),
+    _service("web-v1", version="v1"),
+    _service("web-v2", version="v2"),
+    *(_pod(name, "python3", "-uc", _SERVER, name, **_LISTENS) for name in ("v1", "v2")),
+    _pod("client", "sleep", "3600"),
+]
+WAYPOINT = {
+    "apiVersion": "gateway.networking.k8s.io/v1",
+    "kind": "Gateway",
+    "metadata": {"name": "way"},
+    "spec": {
+        "gatewayClassName": "ambit-waypoint",
+        "listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}],
+    },
+}
+
+
+def _route(*rules: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": {"name": "web"},
+        "spec": {
+            "parentRefs": [{"group": "", "kind": "Service", "name": "web", "port": 80}],
+            "rules": list(rules),
+        },
+    }
+
+
+def _to(*shares: tuple[str, int], **more: Any) -> dict[str, Any]:
+    return {"backendRefs": [{"name": name, "port": 80, "weight": weight} for name, weight in shares], **more}
+
+
+class Shop:
+    """A namespace with the application, bound to its waypoint."""
+
+    def __init__(self, mesh: Mesh, namespace: str) -> None:
+        self.mesh = mesh
+        self.namespace = namespace
+
+    def route(self, *rules: dict[str, Any]) -> None:
+        self.mesh.kubectl("apply", "-n", self.namespace, "-f", "-", stdin=yaml.safe_dump(_route(*rules)))
+
+    def ask(self, path: str = "/", *headers: str, service: str = "web") -> str:
+        """The answer, `status` before it; what curl says when there is none."""
+        words = [word for header in headers for word in ("-H", header)]
+        command = ["curl", "-sS", "-m", "10", "-w", "\n%{http_code}", *words, f"http://{service}{path}"]
+        done = self.mesh.exec(self.namespace, "client", *command, check=False)
+        if done.returncode:
+            return done.stderr.strip()
+        body, _, status = done.stdout.rpartition("\n")
+        return f"{status} {body}"
+
+    def server(self, path: str = "/", *headers: str) -> str:
+        """Who answered; the status when it was nobody."""
+        status, _, said = self.ask(path, *headers).partition(" ")
+        return said.partition(" ")[0] or status
+
+    def follows(self, what: str, wanted: str, *headers: str) -> None:
+        """Waits until requests go there."""
+        self.mesh.wait(what, lambda: self.server("/", *headers) == wanted)
+
+
+@pytest.fixture(scope="module")
+def shop(mesh: Mesh) -> Iterator[Shop]:
+    with make_namespace(mesh) as namespace:
+        mesh.kubectl("label", "namespace", namespace, "istio.io/use-waypoint=way")
+        apply_in(mesh, namespace, [WAYPOINT, *deployed(mesh), *APPLICATION])
+        mesh.kubectl("rollout", "status", "-n", namespace, "deployment/way", "--timeout=60s")
+        yield Shop(mesh, namespace)
+
+
+def deployed(mesh: Mesh) -> list[dict[str, Any]]:
+    """What the waypoint runs as."""
+    labels = {"gateway.networking.k8s.io/gateway-name": "way", "istio.io/dataplane-mode": "none"}
+    managed = {"gateway.istio.io/managed": "istio.io-mesh-controller"}
+    path = "jsonpath={.spec.template.spec.containers[0].image}"
+    image = mesh.kubectl("get", "-n", "ambit-system", "deployment/ambit-control", "-o", path).stdout
+    container = {
+        "name": "istio-proxy",
+        "image": image,
+        "args": ["proxy", "run", "--gateway", "way"],
+        "env": [
+            {"name": name, "valueFrom": {"fieldRef": {"fieldPath": f"metadata.{field}"}}}
+            for name, field in (("POD_NAME", "name"), ("POD_NAMESPACE", "namespace"))
+        ],
+        "readinessProbe": {"httpGet": {"path": "/healthz/ready", "port": 15021}, "periodSeconds": 1},
+        "volumeMounts": [
+            {"name": "token", "mountPath": "/var/run/secrets/tokens"},
+            {"name": "root", "mountPath": "/var/run/secrets/istio"},
+        ],
+    }
+    token = {"audience": "istio-ca", "expirationSeconds": 43200, "path": "istio-token"}
+    volumes = [
+        {"name": "token", "projected": {"sources": [{"serviceAccountToken": token}]}},
+        {"name": "root", "configMap": {"name": "istio-ca-root-cert"}},
+    ]
+    template = {
+        "metadata": {"labels": {**labels, **managed}},
+        "spec": {"serviceAccountName": "way", "containers": [container], "volumes": volumes},
+    }
+    selector = {"gateway.networking.k8s.io/gateway-name": "way"}
+    return [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "way"}},
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "way", "labels": {**selector, **managed}},
+            "spec": {"selector": selector, "ports": [{"name": "mesh", "port": 15008}]},
+        },
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "way"},
+            "spec": {"replicas": 1, "selector": {"matchLabels": selector}, "template": template},
+        },
+    ]
+
+
+def test_requests_go_through_the_waypoint(shop: Shop) -> None:
+    """Without a route to the service's own pods, which see the waypoint and are told who called."""
+    shop.mesh.wait("an answer", lambda: shop.server() in {"v1", "v2"})
+    said = shop.ask("/hello")
+    assert "/hello" in said
+    own = f"spiffe://cluster.local/ns/{shop.namespace}/sa"
+    assert f"By={own}/way;URI={own}/default" in said
+
+
+def test_a_header_leads_to_another_version(shop: Shop) -> None:
+    second = _to(("web-v2", 1), matches=[{"headers": [{"name": "x-version", "value": "2"}]}])
+    shop.route(second, _to(("web-v1", 1)))
+    shop.follows("the route", "v2", "x-version: 2")
+    shop.follows("the rest", "v1")
+    assert Counter(shop.server() for _ in range(5)) == {"v1": 5}
+    assert shop.server("/", "x-version: 3") == "v1"
+
+
+def test_requests_are_shared_out_by_weight(shop: Shop) -> None:
+    shop.route(_to(("web-v2", 1)))
+    shop.follows("the first route", "v2")
+    shop.route(_to(("web-v1", 1), ("web-v2", 1)))
+    shop.follows("the second route", "v1")
+    # All on one side is one case in half a million.
+    assert set(Counter(shop.server() for _ in range(20))) == {"v1", "v2"}
+
+
+def test_what_no_rule_matches_is_not_found(shop: Shop) -> None:
+    shop.route(_to(("web-v1", 1), matches=[{"path": {"type": "Exact", "value": "/only"}}]))
+    shop.mesh.wait("the route", lambda: shop.server("/other") == "404")
+    assert shop.server("/only") == "v1"
+
+
+def test_without_a_waypoint_nobody_is_let_past(shop: Shop) -> None:
+    """And the record says why."""
+    mesh, namespace = shop.mesh, shop.namespace
+    shop.route(_to(("web-v1", 1)))
+    shop.follows("the route", "v1")
+    mesh.kubectl("scale", "-n", namespace, "deployment/way", "--replicas=0")
+    try:
+        mesh.wait("the refusal", lambda: shop.ask().startswith("curl:"))
+        assert shop.ask(service="web-v2").startswith("curl:")
+
+        def reasons() -> set[str]:
+            words = ("flows", "--last", "200", "--from", f"{namespace}/client", "-o", "json")
+            flows = map(json.loads, mesh.ambit(*words).stdout.splitlines())
+            return {str(flow.get("error", "")) for flow in flows}
+
+        name = f"{namespace}/way.{namespace}.svc.cluster.local"
+        mesh.wait("the record", lambda: any(name in each and "not ready" in each for each in reasons()))
+    finally:
+        mesh.kubectl("scale", "-n", namespace, "deployment/way", "--replicas=1")
+    shop.follows("the waypoint again", "v1")
