@@ -133,6 +133,19 @@ def test_binding_and_unbinding(plans: Plans) -> None:
     assert set(plans.take(delta(gone=(DB.key,)))) == {"shop/other"}
 
 
+def test_a_workload_is_bound_by_its_own_address(plans: Plans) -> None:
+    plans.open(PROXY)
+    bound = msgspec.structs.replace(workload("db", DB), waypoint=WAY)
+    assert set(plans.take(delta(bound))) == {"shop/way"}
+    name = names.service_cluster(bound.uid, 0)
+    assert name in held(plans, LISTENER)
+    moved = msgspec.structs.replace(bound, identity=Identity("cluster.local", "shop", "new"))
+    changed = {part.type_url for part in plans.take(delta(moved))["shop/way"].parts}
+    assert changed == {CLUSTER, ENDPOINTS}
+    plans.take(delta(gone=(bound.key,)))
+    assert name not in held(plans, LISTENER)
+
+
 def test_a_gateway_that_is_gone_leaves_a_proxy_that_carries_nothing(plans: Plans) -> None:
     plans.open(PROXY)
     assert plans.take(delta(gone=(PROXY.key,)))

@@ -81,9 +81,10 @@ def workload(name: str, *addresses: str, **more: object) -> Workload:
     return Workload(**{**fields, **more})  # type: ignore[arg-type]
 
 
+POD = workload("web", "10.244.1.2", "fd00:10:244:1::2", services={WEB.key: WEB.ports})
 VIEW = Snapshot(
     [
-        workload("web", "10.244.1.2", "fd00:10:244:1::2", services={WEB.key: WEB.ports}),
+        POD,
         workload("plain", "10.244.1.3", services={WEB.key: WEB.ports}, tunnel=TunnelProtocol.NONE),
         workload("next", "10.244.2.2", services={NEXT.key: NEXT.ports}),
         workload(
@@ -141,7 +142,9 @@ ENTRIES = (
     ),
     Entry("default/nothing/0", RequestMatch(), Action(status=500)),
 )
-BOUND = waypoint.Bound((WEB, NAMED), {f"{WEB.key}:80": ServiceRoutes(WEB.key, 80, (Host(("*",), ENTRIES),))})
+BOUND = waypoint.Bound(
+    (WEB, NAMED), {f"{WEB.key}:80": ServiceRoutes(WEB.key, 80, (Host(("*",), ENTRIES),))}, (POD,)
+)
 SHOWN = {
     (LISTENER, names.HBONE): "tunnels",
     (ROUTES, names.HBONE): "authorities",
@@ -156,6 +159,9 @@ SHOWN = {
     (CLUSTER, names.service_cluster(NAMED.key, 50051)): "named_cluster",
     (CLUSTER, names.tunnel(Identity("cluster.local", "default", "next"), NEXT.key)): "tunnel",
     (ROUTES, names.service_cluster(NAMED.key, 50051)): "plain_table",
+    (LISTENER, names.service_cluster(POD.uid, 0)): "pod_tcp",
+    (CLUSTER, names.service_cluster(POD.uid, 0)): "pod_cluster",
+    (ENDPOINTS, names.service_cluster(POD.uid, 8080)): "pod_endpoints",
 }
 
 
@@ -194,7 +200,7 @@ def test_names_are_unique_and_equal_input_gives_equal_resources() -> None:
 def test_only_what_is_bound_or_a_backend_is_there() -> None:
     made = waypoint.resources(PROXY, waypoint.Bound((NAMED,)), VIEW, NodeSettings(node=""))
     assert not [each.name for each in made if WEB.key in each.name or NEXT.key in each.name]
-    assert waypoint.depends_on(BOUND) == {WEB.key, NEXT.key, NAMED.key}
+    assert waypoint.depends_on(BOUND) == {WEB.key, NEXT.key, NAMED.key, POD.uid}
     assert waypoint.depends_on(waypoint.Bound((NAMED,))) == {NAMED.key}
 
 

@@ -11,6 +11,7 @@ from ambit.control.view import LiveView
 from ambit.ingest.mesh import MeshDelta
 from ambit.model.proxy import Proxy, ServiceRoutes
 from ambit.model.service import Service
+from ambit.model.workload import Workload
 from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, NodeSettings, PlannedResource
 from ambit.xds.frames import Resource
 from ambit.xds.store import Changed, Publication, Store
@@ -41,7 +42,7 @@ class Plans:
         self._proxies: dict[str, Proxy] = {}
         self._routes: dict[str, ServiceRoutes] = {}
         self._bound: dict[tuple[str, str], set[str]] = {}
-        """Keys of services by namespace and host name of the waypoint's Service."""
+        """Keys of services and uids of workloads, by namespace and host name of the waypoint's Service."""
         self._plans: dict[str, Plan] = {}
 
     def proxy(self, key: str) -> Proxy | None:
@@ -91,20 +92,17 @@ class Plans:
     def _bind(self, delta: MeshDelta) -> set[str]:
         """Notes who is bound to what; keys of the proxies that have others bound to them now."""
         moved: set[tuple[str, str]] = set()
-        for key in (*delta.services.removals, *delta.services.upserts):
-            before, after = self._view.service(key), delta.services.upserts.get(key)
-            former, now = (
-                (each.waypoint.namespace, each.waypoint.hostname) if each and each.waypoint else None
-                for each in (before, after)
-            )
-            if former == now:
-                continue
-            if former is not None:
-                self._bound.get(former, set()).discard(key)
-                moved.add(former)
-            if now is not None:
-                self._bound.setdefault(now, set()).add(key)
-                moved.add(now)
+        for changes, find in ((delta.services, self._view.service), (delta.workloads, self._view.workload)):
+            for key in (*changes.removals, *changes.upserts):
+                former, now = _waypoint_of(find(key)), _waypoint_of(changes.upserts.get(key))
+                if former == now:
+                    continue
+                if former is not None:
+                    self._bound.get(former, set()).discard(key)
+                    moved.add(former)
+                if now is not None:
+                    self._bound.setdefault(now, set()).add(key)
+                    moved.add(now)
         return {plan.proxy.key for plan in self._plans.values() if _place(plan.proxy) in moved}
 
     def _publications(self, concerned: Iterable[str]) -> dict[str, Publication]:
@@ -142,7 +140,8 @@ class Plans:
             return waypoint.Bound()
         keys = sorted(self._bound.get(_place(proxy), ()))
         services = tuple(each for key in keys if (each := self._view.service(key)) is not None)
-        return waypoint.Bound(services, self._routes_of(services))
+        workloads = tuple(found for key in keys if (found := self._view.workload(key)) is not None)
+        return waypoint.Bound(services, self._routes_of(services), workloads)
 
     def _routes_of(self, services: Iterable[Service]) -> Mapping[str, ServiceRoutes]:
         return {
@@ -156,6 +155,11 @@ class Plans:
         from ambit.plan import node_proxy
 
         return node_proxy.trust_bundle({domain: self._roots() for domain in self._settings.trust_domains})
+
+
+def _waypoint_of(value: Service | Workload | None) -> tuple[str, str] | None:
+    address = value.waypoint if value is not None else None
+    return (address.namespace, address.hostname) if address is not None else None
 
 
 def _place(proxy: Proxy) -> tuple[str, str]:

@@ -18,8 +18,10 @@ class LiveView:
         self._endpoints: dict[str, set[str]] = {}
 
     def take(self, delta: MeshDelta) -> set[str]:
-        """The view is as new as `delta`; the keys of services that are others now, or have other endpoints."""
+        """The view is as new as `delta`; the keys of services that are others now or have other endpoints, and the
+        uids of workloads that are others now."""
         touched = {*delta.services.upserts, *delta.services.removals}
+        touched.update(delta.workloads.upserts, delta.workloads.removals)
         self._services.update(delta.services.upserts)
         for key in delta.services.removals:
             self._services.pop(key, None)

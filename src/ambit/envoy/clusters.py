@@ -88,6 +88,11 @@ def inside(name: str, netns: str, tags: Mapping[str, str]) -> Any:
     return cluster
 
 
+def dialled(name: str) -> Any:
+    """The original destination, dialled as the proxy itself."""
+    return _original_destination(name, {})
+
+
 def resolved(name: str, hostname: str, port: int, families: Collection[int], tags: Mapping[str, str]) -> Any:
     """What `hostname` resolves to in these families (IPv4 if it has both), in turns, dialled from the source pod's
     namespace. The nameservers are those of Envoy's own place; the name is taken as it is, never with a search
@@ -124,9 +129,12 @@ def hbone(name: str, server_identities: Iterable[str]) -> Any:
     return cluster
 
 
-def own_hbone(name: str, server_identities: Iterable[str], secret: str) -> Any:
-    """As `hbone`, of a proxy that has one place and one certificate: its own."""
+def own_hbone(name: str, server_identities: Iterable[str], secret: str, *, to_port: int = 0) -> Any:
+    """As `hbone`, of a proxy that has one place and one certificate: its own. With `to_port` tunnels go there, whatever
+    the original destination's port."""
     cluster = _original_destination(name, {})
+    if to_port:
+        cluster.original_dst_lb_config.upstream_port_override.CopyFrom(uint32(to_port))
     cluster.transport_socket.CopyFrom(tls.own_client_socket(server_identities, secret))
     _tunnel(cluster)
     return cluster

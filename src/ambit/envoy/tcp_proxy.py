@@ -63,6 +63,13 @@ def tunnel(*, authority: str) -> Any:
     return _filter(proxy)
 
 
+def tunnel_to(cluster: str, *, authority: str) -> Any:
+    """To `cluster`, in an HTTP/2 CONNECT stream for `authority` (an access-log format)."""
+    proxy = _proxy(cluster)
+    proxy.tunneling_config.hostname = authority
+    return _filter(proxy)
+
+
 def trace(pod: str) -> str:
     """A connection's trace: Envoy has no format for random digits, and they only have to differ."""
     return f"{names.trace_prefix(pod)}%START_TIME(%s%9f)%"

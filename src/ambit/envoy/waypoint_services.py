@@ -1,4 +1,5 @@
-"""What a waypoint has for each port of a service: the listener inside of a tunnel, and where it goes on.
+"""What a waypoint has for each port of a service, or of a workload that is called by its own address: the listener
+inside of a tunnel, and where it goes on. A workload's resources are named by its uid.
 
 tunnel ─> `into|…` ─> listener `svc|…` ─> requests or bytes ─> cluster `svc|…` ─> a tunnel of its own, or plainly
 """
@@ -22,6 +23,8 @@ from ambit.envoy.words import boolean, from_ads, internal_address, pack, seconds
 _Options = http_protocol_options_pb2.HttpProtocolOptions
 REQUESTS = "requests"
 """Prefix of statistics about requests."""
+ANY_PORT = 0
+"""Stands in names for all ports of a workload that are not said to speak HTTP."""
 _TUNNELLED = "tunnelled"
 _UNLIMITED = 0xFFFFFFFF
 
@@ -65,6 +68,14 @@ def http_listener(service: str, port: int, *, default_host: str, access_log: Ite
 def tcp_listener(service: str, port: int) -> Any:
     """Bytes to a service's port, to its endpoints."""
     name = names.service_cluster(service, port)
+    return _listener(name, tcp_proxy.fixed(name))
+
+
+def workload_listener(workload: str, *, tunnelled: bool) -> Any:
+    """Bytes to any port of a workload that was dialled by its own address, to the cluster of the same name."""
+    name = names.service_cluster(workload, ANY_PORT)
+    if tunnelled:
+        return _listener(name, tcp_proxy.tunnel_to(name, authority="%DOWNSTREAM_LOCAL_ADDRESS%"))
     return _listener(name, tcp_proxy.fixed(name))
 
 

@@ -10,6 +10,7 @@ from envoy.config.core.v3 import base_pb2, protocol_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
+from envoy.type.matcher.v3 import regex_pb2, string_pb2
 
 from ambit.core.names import HBONE_PORT
 from ambit.envoy import defaults, filter_state, http_filters, names, sockets, tls
@@ -18,6 +19,7 @@ from ambit.envoy.words import ANY_V4, ANY_V6, boolean, from_ads, pack, seconds, 
 _Manager = http_connection_manager_pb2.HttpConnectionManager
 _UpgradeConfig = route_components_pb2.RouteAction.UpgradeConfig
 _BAD_REQUEST, _NOT_FOUND = 400, 404
+_USUAL = ".+:[1-9][0-9]*"
 _NOT_BOUND = "not bound to this waypoint"
 
 
@@ -41,9 +43,12 @@ def listener(*, secret: str, families: Iterable[int]) -> Any:
 
 def table(ways: Mapping[str, Iterable[str]]) -> Any:
     """The table of the listener: `ways` has the authorities of tunnels by the cluster that they lead into. An
-    authority that ends in `*` stands for all that begin like it."""
+    authority that ends in `*` stands for all ports, each in its usual spelling: what one with a leading zero leads to
+    has a way of its own, with rules."""
     hosts = [
-        route_components_pb2.VirtualHost(name=cluster, domains=authorities, routes=[_into(cluster), _bad()])
+        route_components_pb2.VirtualHost(
+            name=cluster, domains=authorities, routes=[_into(cluster), _answer(_connect()), _bad()]
+        )
         for cluster, authorities in ways.items()
     ]
     nothing = route_components_pb2.Route(
@@ -100,8 +105,13 @@ def _connect() -> Any:
 
 
 def _into(cluster: str) -> Any:
+    match = _connect()
+    match.headers.add(
+        name=":authority",
+        string_match=string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=_USUAL)),
+    )
     return route_components_pb2.Route(
-        match=_connect(),
+        match=match,
         route=route_components_pb2.RouteAction(
             cluster=cluster,
             timeout=seconds(0),
@@ -113,7 +123,11 @@ def _into(cluster: str) -> Any:
 
 
 def _bad() -> Any:
+    return _answer(route_components_pb2.RouteMatch(prefix=""))
+
+
+def _answer(match: Any) -> Any:
     return route_components_pb2.Route(
-        match=route_components_pb2.RouteMatch(prefix=""),
+        match=match,
         direct_response=route_components_pb2.DirectResponseAction(status=_BAD_REQUEST),
     )

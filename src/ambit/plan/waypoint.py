@@ -4,6 +4,8 @@ For each port of a bound service: the authorities of tunnels to it (virtual addr
 inside of those tunnels, its table when it speaks HTTP, and the cluster of its endpoints. Backends of tables that are
 no bound services have the cluster only. Endpoints are reached as node proxies reach them: through a tunnel whose
 server is pinned to the workload's identity, or plainly where there is no tunnel. What is not bound is not there.
+A bound workload has the same by its own addresses: a listener for each port that a service of it says to speak HTTP,
+and one for bytes to all others.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,9 +22,9 @@ from ambit.model.http import Action, Host
 from ambit.model.proxy import Proxy, ServiceRoutes
 from ambit.model.service import AppProtocol, LoadBalancing, Service
 from ambit.model.view import MeshView
-from ambit.model.workload import TunnelProtocol
+from ambit.model.workload import TunnelProtocol, Workload
 from ambit.plan import pins
-from ambit.plan.endpoints import Choice, NamedChoice, RemoteChoice, all_choices
+from ambit.plan.endpoints import Choice, NamedChoice, RemoteChoice, all_choices, preferred_address
 from ambit.plan.values import (
     CLUSTER,
     ENDPOINTS,
@@ -46,6 +48,8 @@ class Bound(msgspec.Struct, frozen=True):
 
     services: tuple[Service, ...] = ()
     routes: Mapping[str, ServiceRoutes] = {}
+    workloads: tuple[Workload, ...] = ()
+    """Bound by their own addresses."""
 
 
 def bootstrap(node: str, *, run: str, max_connections: int = 50_000) -> bytes:
@@ -74,7 +78,7 @@ def resources(
         planned(CLUSTER, names.REFUSED, clusters.refused(names.REFUSED, {})),
         planned(LISTENER, names.CONNECT_ORIGINATE, listeners.own_originate()),
         planned(LISTENER, names.HBONE, waypoint_tunnels.listener(secret=secret, families=_FAMILIES)),
-        planned(ROUTES, names.HBONE, waypoint_tunnels.table(_ways(bound))),
+        planned(ROUTES, names.HBONE, waypoint_tunnels.table(_ways(bound, view))),
     ]
     for backend in sorted(_backends(bound)):
         service = view.service(backend[0])
@@ -84,7 +88,13 @@ def resources(
         tunnels |= {each for each in map(_tunnel, endpoints) if each is not None}
         made += _cluster(service, backend[1], endpoints, is_http=backend not in ports or ports[backend])
     for (key, port), is_http in sorted(ports.items()):
-        made += _inside(key, port, proxy, bound.routes.get(f"{key}:{port}") if is_http else None, is_http)
+        made += _inside(
+            key, port, proxy, bound.routes.get(f"{key}:{port}") if is_http else None, is_http=is_http
+        )
+    for workload in bound.workloads:
+        made += _workload(workload, proxy, view, settings)
+        if workload.tunnel is TunnelProtocol.HBONE and _http_ports(workload, view):
+            tunnels.add(names.Tunnel(workload.identity))
     for tunnel in sorted(tunnels, key=lambda each: (each.identity, each.service)):
         name = names.tunnel(tunnel.identity, tunnel.service)
         allowed = pins.of_tunnel(tunnel.identity, tunnel.service, view, settings)
@@ -93,8 +103,10 @@ def resources(
 
 
 def depends_on(bound: Bound) -> frozenset[str]:
-    """Keys of the services whose endpoints the waypoint's resources are made of."""
-    return frozenset(service for service, _ in _backends(bound))
+    """Keys of the services, and uids of the workloads, that the waypoint's resources are made of."""
+    called = {each.uid for each in bound.workloads}
+    called.update(key for each in bound.workloads for key in each.services)
+    return frozenset({*called, *(service for service, _ in _backends(bound))})
 
 
 def is_http(service: Service, port: int, routes: Mapping[str, ServiceRoutes]) -> bool:
@@ -113,9 +125,9 @@ def _has_port(service: Service, port: int) -> bool:
     return any(each.service == port for each in service.ports)
 
 
-def _ways(bound: Bound) -> dict[str, list[str]]:
+def _ways(bound: Bound, view: MeshView) -> dict[str, list[str]]:
     """Authorities by the cluster they lead into. Of two services with one address the first by key has it, as with
-    node proxies."""
+    node proxies; what is a service's is no workload's."""
     ways: dict[str, list[str]] = {}
     taken: set[str] = set()
     for service in sorted(bound.services, key=lambda each: (not each.is_kubernetes, each.key)):
@@ -127,7 +139,56 @@ def _ways(bound: Bound) -> dict[str, list[str]]:
             taken.update(free)
             if free:
                 ways[names.into_service(service.key, port)] = free
+    for workload in bound.workloads:
+        for port in (*_http_ports(workload, view), waypoint_services.ANY_PORT):
+            hosts = [
+                host_port(each, port) if port else f"{host_port(each, 0)[:-1]}*"
+                for each in workload.addresses
+            ]
+            free = [each for each in hosts if each not in taken]
+            taken.update(free)
+            if free:
+                ways[names.into_service(workload.uid, port)] = free
     return ways
+
+
+def _http_ports(workload: Workload, view: MeshView) -> dict[int, bool]:
+    """Ports of a workload that a service says to speak HTTP, and whether it is HTTP/2 only."""
+    found: dict[int, bool] = {}
+    for key, ports in workload.services.items():
+        service = view.service(key)
+        for port in ports if service is not None else ():
+            protocol = service.app_protocols.get(port.service) if service is not None else None
+            if protocol in _HTTP and port.target:
+                found[port.target] = protocol in _HTTP2
+    return dict(sorted(found.items()))
+
+
+def _workload(
+    workload: Workload, proxy: Proxy, view: MeshView, settings: NodeSettings
+) -> Iterator[PlannedResource]:
+    """Requests to ports that speak HTTP, bytes to all others."""
+    uid, tunnelled = workload.uid, workload.tunnel is TunnelProtocol.HBONE
+    for port, is_http2 in _http_ports(workload, view).items():
+        name = names.service_cluster(uid, port)
+        yield from _inside(uid, port, proxy, None, is_http=True)
+        message = waypoint_services.cluster(uid, port, is_http=True, is_http2=is_http2)
+        yield planned(CLUSTER, name, message)
+        address = preferred_address(workload.addresses, _FAMILIES[0])
+        assert address is not None, "a workload that is called by its address has one"
+        choice = Choice(workload, address, port)
+        endpoint = _through_tunnel(choice, "") if tunnelled else PlainEndpoint(port, address)
+        yield planned(ENDPOINTS, name, waypoint_services.endpoints_of(uid, port, [endpoint]))
+    name = names.service_cluster(uid, waypoint_services.ANY_PORT)
+    into = names.into_service(uid, waypoint_services.ANY_PORT)
+    yield planned(CLUSTER, into, waypoint_services.into(uid, waypoint_services.ANY_PORT))
+    yield planned(LISTENER, name, waypoint_services.workload_listener(uid, tunnelled=tunnelled))
+    if not tunnelled:
+        yield planned(CLUSTER, name, clusters.dialled(name))
+        return
+    allowed = pins.of_tunnel(workload.identity, "", view, settings)
+    secret = names.server_secret(proxy.identity)
+    yield planned(CLUSTER, name, clusters.own_hbone(name, allowed, secret, to_port=HBONE_PORT))
 
 
 def _backends(bound: Bound) -> set[Backend]:
@@ -147,7 +208,7 @@ def _actions(hosts: Iterable[Host]) -> Iterator[Action]:
 
 
 def _inside(
-    key: str, port: int, proxy: Proxy, routes: ServiceRoutes | None, is_http: bool
+    key: str, port: int, proxy: Proxy, routes: ServiceRoutes | None, *, is_http: bool
 ) -> Iterator[PlannedResource]:
     name = names.service_cluster(key, port)
     into = names.into_service(key, port)
@@ -155,7 +216,7 @@ def _inside(
     if not is_http:
         yield planned(LISTENER, name, waypoint_services.tcp_listener(key, port))
         return
-    host = key.partition("/")[2]
+    host = key.rpartition("/")[2]
     yield planned(LISTENER, name, waypoint_services.http_listener(key, port, default_host=host))
     hosts = routes.hosts if routes is not None and routes.hosts else http_routes.to_service(key, port)
     yield planned(ROUTES, name, http_routes.table(name, hosts, port=port, by=proxy.identity.uri))
@@ -189,13 +250,13 @@ def _endpoints(service: Service, port: int, view: MeshView, settings: NodeSettin
                 choice.port, hostname=choice.workload.hostname, weight=choice.workload.capacity
             )
         elif choice.workload.tunnel is TunnelProtocol.HBONE:
-            yield _through_tunnel(choice, service)
+            yield _through_tunnel(choice, service.key if service.subject_alt_names else "")
         else:
             yield PlainEndpoint(choice.port, choice.address, weight=choice.workload.capacity)
 
 
-def _through_tunnel(choice: Choice, service: Service) -> clusters.Endpoint:
-    pinned = service.key if service.subject_alt_names else ""
+def _through_tunnel(choice: Choice, pinned: str) -> clusters.Endpoint:
+    """`pinned` is the service whose other names count, too."""
     return clusters.Endpoint(
         listener=names.CONNECT_ORIGINATE,
         hop=(choice.address, HBONE_PORT),

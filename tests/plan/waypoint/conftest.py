@@ -116,8 +116,12 @@ class Scene:
         self.client = mesh.pods["client"]
         self.echoes = {name: Echo(mesh.pods[name], name, TARGET) for name in ("v1", "v2")}
         plain = mesh.network.host("plain")
+        self.outside = plain
+        """No pod, so nothing captures what it sends."""
         self.echoes["plain"] = Echo(plain, "plain", TARGET)
         mesh.pods["v1"].listen(9000)
+        for host in (mesh.pods["v1"], plain):
+            host.listen(9001)
         keys = {"v1": [WEB, V1], "v2": [V2]}
         for name, services in keys.items():
             pod = mesh.pods[name]
@@ -134,9 +138,32 @@ class Scene:
         mesh.others = [waypoint.workload, outside]
         mesh.services = [WEB, V1, V2, EMPTY, OUTSIDE, WAYPOINT]
 
-    def bind(self, *routes: ServiceRoutes) -> None:
-        bound = waypoint.Bound((WEB, EMPTY, OUTSIDE), {each.key: each for each in routes})
+    def bind(self, *routes: ServiceRoutes, workloads: tuple[Workload, ...] = ()) -> None:
+        bound = waypoint.Bound((WEB, EMPTY, OUTSIDE), {each.key: each for each in routes}, workloads)
         self.waypoint.sync(bound)
+
+    def bind_workload(self, name: str) -> Iterator[Workload]:
+        """A pod, or what is no pod, passes through the waypoint when it is called by its own address."""
+        address = WEB.waypoint
+        pod = self.mesh.pods.get(name)
+        before = (
+            pod.workload if pod is not None else next(each for each in self.mesh.others if each.name == name)
+        )
+        workload = msgspec.structs.replace(before, waypoint=address)
+        others = self.mesh.others
+        if pod is not None:
+            pod.workload = workload
+        else:
+            self.mesh.others = [workload if each is before else each for each in others]
+        self.mesh.update()
+        self.bind(workloads=(workload,))
+        try:
+            yield workload
+        finally:
+            self.mesh.others = others
+            if pod is not None:
+                pod.workload = before
+            self.mesh.update()
 
     def route(self, *entries: Entry, domains: tuple[str, ...] = ("*",)) -> None:
         """Requests to `web` are answered by these entries."""
@@ -146,14 +173,17 @@ class Scene:
         self,
         path: str = "/",
         *,
-        to: Service = WEB,
+        to: Service | Workload = WEB,
+        port: int = PORT,
         source: Pod | None = None,
         method: str = "GET",
         host: str = "web",
         **headers: str,
     ) -> Answer:
-        """The answer to one request on a connection of its own; `_` in names of headers stands for `-`."""
-        sock = (source or self.client).connect(to.addresses[0].address, PORT)
+        """The answer to one request on a connection of its own; `_` in names of headers stands for `-`. A workload is
+        called by its own address."""
+        address = to.addresses[0].address if isinstance(to, Service) else to.addresses[0]
+        sock = (source or self.client).connect(address, port)
         named = {key.replace("_", "-"): value for key, value in headers.items()}
         return ask(sock, path, method=method, host=host, headers=named)
 

@@ -1,14 +1,17 @@
 """From a client through a waypoint to the endpoints: what goes on, as whom, and what does not."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
+from ambit.model.workload import Workload
 from ambit.plan.waypoint import Bound
 from tests.plan import test_waypoint_golden
 from tests.plan.dataplane.network import REFUSED
-from tests.plan.waypoint.conftest import EMPTY, IDENTITY, OUTSIDE, TCP_PORT, V1, WEB, Scene
+from tests.plan.waypoint.conftest import EMPTY, IDENTITY, OUTSIDE, TARGET, TCP_PORT, V1, WEB, Scene
 from tests.plan.waypoint.echo import connection
+from tests.wire import hbone
 
 pytestmark = [pytest.mark.envoy, pytest.mark.netns]
 
@@ -66,3 +69,49 @@ def test_a_connection_is_kept_for_several_requests(scene: Scene) -> None:
 def test_services_that_are_not_bound_need_no_waypoint(scene: Scene) -> None:
     answer = scene.get(to=V1)
     assert answer.echo["client"] == str(scene.client.four)
+
+
+@pytest.fixture(params=["v1", "plain"])
+def workload(scene: Scene, request: pytest.FixtureRequest) -> Iterator[Workload]:
+    yield from scene.bind_workload(request.param)
+
+
+def test_requests_to_a_pods_own_address_go_through(scene: Scene, workload: Workload) -> None:
+    answer = scene.get(to=workload, port=TARGET)
+    assert (answer.server, answer.echo["client"]) == (workload.name, str(scene.waypoint.host.four))
+    said = f"By={IDENTITY.uri};URI={scene.client.identity.uri}"
+    assert answer.echo["headers"]["x-forwarded-client-cert"] == [said]
+
+
+def test_bytes_to_a_pods_own_address_go_through(scene: Scene, workload: Workload) -> None:
+    """Whatever the port, in both families."""
+    for address in workload.addresses:
+        said = scene.client.ask(address, 9001, b"1234")
+        assert said == f"{scene.waypoint.host.four if address.version == 4 else scene.waypoint.host.six} 4"
+
+
+@pytest.mark.parametrize(
+    ("authority", "status"),
+    [
+        ("{pod}:8080", "200"),
+        ("{pod}:9001", "200"),
+        ("{pod}:08080", "400"),
+        ("{pod}:", "404"),
+        ("{pod}:8080x", "400"),
+        ("10.96.1.1:80", "200"),
+        ("web.default.svc.cluster.local:80", "200"),
+        ("WEB.default.svc.cluster.local:80", "200"),
+        ("10.96.1.1:080", "404"),
+        ("10.96.1.1:83", "404"),
+        ("10.96.1.2:80", "404"),
+        ("127.0.0.1:15000", "404"),
+    ],
+)
+def test_what_a_tunnel_may_be_for(scene: Scene, authority: str, status: str) -> None:
+    """Asked by hand, with a certificate of the mesh."""
+    for pod in scene.bind_workload("v1"):
+        made = hbone.context(scene.mesh.authority, "spiffe://cluster.local/ns/other/sa/anybody", server=False)
+        client = hbone.Client(scene.outside.connect(scene.waypoint.host.four, hbone.PORT), made)
+        stream = client.request(authority.format(pod=pod.addresses[0]))
+        assert client.answered(stream).status == status
+        client.close()
