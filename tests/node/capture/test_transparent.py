@@ -139,6 +139,18 @@ def test_dns_goes_to_the_agent_unless_it_is_left_out(pair: Pair, loopback: str, 
     assert accepted(server, dial(pair.pod, far, 53)) == (far, 53)
 
 
+@OUTWARD
+def test_nothing_leaves_from_loopback(pair: Pair, loopback: str, far: str) -> None:
+    """The kernel's own rule for what goes out over a wire, which a route to loopback does not have."""
+    server, agent = proxy(pair, loopback, 15001, OUTBOUND_MARK), proxy(pair, loopback, 15053, DNS_MARK)
+    with server, agent:
+        for device in ("", "lo"):
+            for port in (80, 53):
+                with pytest.raises(ConnectionRefusedError):
+                    attempt(pair.pod, far, port, source=loopback, device=device)
+        assert unheard(server, agent)
+
+
 def test_loopback_and_the_proxy_itself_are_not_captured(pair: Pair) -> None:
     for address in ("127.0.0.1", POD, "::1", POD6):
         server = listen(pair.pod, address, 8080)

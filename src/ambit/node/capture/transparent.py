@@ -8,7 +8,9 @@ proxy's listener, which sees the real destination as its own address. No connect
    has the answer, by which it gets out;
 3. nothing enters or leaves except through sockets of the proxy, by its mark, and the host's probes: in both directions
    the last look, for a socket that is bound to an interface or was there before;
-4. nobody outside has the pod's own address or one of loopback: the kernel's own check is off (`steering`);
+4. nobody outside has the pod's own address or one of loopback: the kernel's own check is off (`steering`). Nor goes
+   anything of the pod out from loopback: the proxy goes on from the client's address, and a neighbour would take the
+   pod for itself;
 5. DNS over UDP goes to the agent by NAT, as in `ruleset`; only that is tracked;
 6. a pod that leaves: what is new is marked as if the proxy had sent it, and goes its way; what is open stays. When it
    comes back meanwhile, what was opened directly is `spared`.
@@ -29,7 +31,7 @@ from ambit.core.names import (
 )
 from ambit.node.capture import table
 
-VERSION = 4
+VERSION = 5
 """Changes whenever the rules do; it is in the table's comment for people."""
 
 _TCP = "meta l4proto 6"
@@ -90,6 +92,8 @@ def _given(addresses: tuple[Address, ...], dns: bool) -> Iterator[str]:
     yield f'iifname != "lo" {_TCP} tproxy to :{INBOUND_PLAINTEXT_PORT} accept'
     for own in ("ip daddr 127.0.0.0/8", "ip6 daddr ::1", *_each(addresses, "daddr")):
         yield f'iifname "lo" {own} return'
+    for loopback in ("ip saddr 127.0.0.0/8", "ip6 saddr ::1"):
+        yield f'iifname "lo" {loopback} {_TCP} reject with tcp reset'
     for match, port in ((("tcp dport 53", DNS_PORT),) if dns else ()) + ((_TCP, OUTBOUND_PORT),):
         yield f'iifname "lo" {match} tproxy ip to 127.0.0.1:{port} accept'
         yield f'iifname "lo" {match} tproxy ip6 to [::1]:{port} accept'

@@ -1,7 +1,7 @@
 """Whether this kernel can capture without NAT: it is tried in an empty network namespace, which vanishes afterwards.
 
-A pod's rules and routes with loopback for its addresses; a connection to an address that does not exist must come to
-the listener, which must see that address.
+A pod's rules and routes, with addresses of its own on loopback; a connection to an address that does not exist must
+come to the listener, which must see that address.
 """
 
 import contextlib
@@ -18,13 +18,15 @@ from ambit.node.netns.enter import in_own_thread, new_namespace
 from ambit.node.netns.transparent import make_transparent
 
 _TIMEOUT = 5.0
-_FAR: dict[int, tuple[str, str]] = {
-    socket.AF_INET: ("127.0.0.1", "192.0.2.1"),
-    socket.AF_INET6: ("::1", "2001:db8::1"),
+_FAR: dict[int, tuple[str, str, str]] = {
+    socket.AF_INET: ("127.0.0.1", "192.0.2.2", "192.0.2.1"),
+    socket.AF_INET6: ("::1", "2001:db8::2", "2001:db8::1"),
 }
-"""Documentation addresses (RFC 5737, RFC 3849)."""
-_RTM_NEWLINK, _IFF_UP = 16, 1
+"""Loopback, and two documentation addresses (RFC 5737, RFC 3849): the pod's own and one that does not exist."""
+_RTM_NEWLINK, _RTM_NEWADDR, _IFF_UP = 16, 20, 1
 _LINK = struct.Struct("=BxHiII")
+_ADDRESS = struct.Struct("=BBBBI")
+_IFA_LOCAL, _IFA_F_NODAD = 2, 2
 
 
 def problem() -> str:
@@ -41,12 +43,18 @@ def _try() -> str:
     new_namespace()
     up = _LINK.pack(socket.AF_UNSPEC, 0, socket.if_nametoindex("lo"), _IFF_UP, _IFF_UP)
     netlink.exchange(socket.NETLINK_ROUTE, _RTM_NEWLINK, netlink.NLM_F_ACK, up)
-    families = [family for family, (own, _) in _FAR.items() if _has(family, own)]
-    own = tuple(ipaddress.ip_address(_FAR[family][0]) for family in families)
+    families = [family for family, (loopback, _, _) in _FAR.items() if _has(family, loopback)]
+    own = tuple(ipaddress.ip_address(_FAR[family][1]) for family in families)
+    for family, address in zip(families, own, strict=True):
+        header = _ADDRESS.pack(
+            family, address.max_prefixlen, _IFA_F_NODAD, socket.AF_UNSPEC, socket.if_nametoindex("lo")
+        )
+        body = header + netlink.attribute(_IFA_LOCAL, address.packed)
+        netlink.exchange(socket.NETLINK_ROUTE, _RTM_NEWADDR, netlink.NLM_F_ACK | netlink.NLM_F_CREATE, body)
     steering.ensure_here(own)
     nft.load_here(ruleset.redirect(ruleset.Capture(transparent=True, addresses=own)))
     for family in families:
-        seen, wanted = _seen(family), _FAR[family][1]
+        seen, wanted = _seen(family), _FAR[family][2]
         if seen != wanted:
             return f"a connection to {wanted} came as one to {seen}"
     return ""
@@ -54,10 +62,10 @@ def _try() -> str:
 
 def _seen(family: int) -> str:
     """Where the listener thinks that a connection to the far address goes."""
-    own, far = _FAR[family]
+    loopback, _, far = _FAR[family]
     with socket.socket(family, socket.SOCK_STREAM) as server, socket.socket(family) as client:
         make_transparent(server, OUTBOUND_MARK)
-        server.bind((own, OUTBOUND_PORT))
+        server.bind((loopback, OUTBOUND_PORT))
         server.listen()
         for each in (server, client):
             each.settimeout(_TIMEOUT)
