@@ -123,56 +123,9 @@ class Shop:
 def shop(mesh: Mesh) -> Iterator[Shop]:
     with make_namespace(mesh) as namespace:
         mesh.kubectl("label", "namespace", namespace, "istio.io/use-waypoint=way")
-        apply_in(mesh, namespace, [WAYPOINT, *deployed(mesh), *APPLICATION])
-        mesh.kubectl("rollout", "status", "-n", namespace, "deployment/way", "--timeout=60s")
+        apply_in(mesh, namespace, [WAYPOINT, *APPLICATION])
+        mesh.kubectl("wait", "-n", namespace, "--for=condition=Programmed", "gateway/way", "--timeout=60s")
         yield Shop(mesh, namespace)
-
-
-def deployed(mesh: Mesh) -> list[dict[str, Any]]:
-    """What the waypoint runs as."""
-    labels = {"gateway.networking.k8s.io/gateway-name": "way", "istio.io/dataplane-mode": "none"}
-    managed = {"gateway.istio.io/managed": "istio.io-mesh-controller"}
-    path = "jsonpath={.spec.template.spec.containers[0].image}"
-    image = mesh.kubectl("get", "-n", "ambit-system", "deployment/ambit-control", "-o", path).stdout
-    container = {
-        "name": "istio-proxy",
-        "image": image,
-        "args": ["proxy", "run", "--gateway", "way"],
-        "env": [
-            {"name": name, "valueFrom": {"fieldRef": {"fieldPath": f"metadata.{field}"}}}
-            for name, field in (("POD_NAME", "name"), ("POD_NAMESPACE", "namespace"))
-        ],
-        "readinessProbe": {"httpGet": {"path": "/healthz/ready", "port": 15021}, "periodSeconds": 1},
-        "volumeMounts": [
-            {"name": "token", "mountPath": "/var/run/secrets/tokens"},
-            {"name": "root", "mountPath": "/var/run/secrets/istio"},
-        ],
-    }
-    token = {"audience": "istio-ca", "expirationSeconds": 43200, "path": "istio-token"}
-    volumes = [
-        {"name": "token", "projected": {"sources": [{"serviceAccountToken": token}]}},
-        {"name": "root", "configMap": {"name": "istio-ca-root-cert"}},
-    ]
-    template = {
-        "metadata": {"labels": {**labels, **managed}},
-        "spec": {"serviceAccountName": "way", "containers": [container], "volumes": volumes},
-    }
-    selector = {"gateway.networking.k8s.io/gateway-name": "way"}
-    return [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "way"}},
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "way", "labels": {**selector, **managed}},
-            "spec": {"selector": selector, "ports": [{"name": "mesh", "port": 15008}]},
-        },
-        {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": "way"},
-            "spec": {"replicas": 1, "selector": {"matchLabels": selector}, "template": template},
-        },
-    ]
 
 
 def test_requests_go_through_the_waypoint(shop: Shop) -> None:
