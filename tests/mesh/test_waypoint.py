@@ -1,6 +1,7 @@
 """A waypoint in front of a service: what passes through it, what its routes do, and that nobody goes past it."""
 
 import json
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -26,6 +27,28 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
+"""
+
+# Asks all the time, on a connection that is kept and on new ones; tells what failed, or how often it went well.
+_REQUESTS = """
+import http.client, select, sys
+kept, well = http.client.HTTPConnection("web", timeout=30), 0
+while not select.select([sys.stdin], [], [], 0.02)[0]:
+    once = http.client.HTTPConnection("web", timeout=30)
+    for each in (kept, once):
+        try:
+            each.request("GET", "/")
+            answer = each.getresponse()
+            answer.read()
+            assert answer.status == 200, answer.status
+        except (OSError, AssertionError, http.client.HTTPException) as problem:
+            print("failed", "kept" if each is kept else "new", repr(problem), "after", well, flush=True)
+            raise SystemExit
+    once.close()
+    well += 1
+    if well == 1:
+        print("open", flush=True)
+print("well", well, flush=True)
 """
 
 
@@ -159,6 +182,26 @@ def test_what_no_rule_matches_is_not_found(shop: Shop) -> None:
     shop.route(_to(("web-v1", 1), matches=[{"path": {"type": "Exact", "value": "/only"}}]))
     shop.mesh.wait("the route", lambda: shop.server("/other") == "404")
     assert shop.server("/only") == "v1"
+
+
+def test_a_waypoint_is_replaced_under_requests(shop: Shop) -> None:
+    """None fails: neither on a connection that is kept nor on a new one."""
+    shop.route(_to(("web-v1", 1)))
+    shop.follows("the route", "v1")
+    words = ("exec", "-i", "-n", shop.namespace, "client", "--", "python3", "-uc", _REQUESTS)
+    asking = shop.mesh.popen(*words, stdin=subprocess.PIPE)
+    assert asking.stdout is not None
+    assert asking.stdout.readline() == "open\n"
+    selector = ("-n", shop.namespace, "-l", "gateway.networking.k8s.io/gateway-name=way")
+    path = "jsonpath={.items[*].metadata.name}"
+    before = shop.mesh.kubectl("get", "pods", *selector, "-o", path).stdout
+    shop.mesh.kubectl("rollout", "restart", "-n", shop.namespace, "deployment/way")
+    shop.mesh.wait(
+        "the former pod is gone",
+        lambda: before not in shop.mesh.kubectl("get", "pods", *selector, "-o", path).stdout,
+    )
+    said, _ = asking.communicate("end")
+    assert said.startswith("well"), said
 
 
 def test_without_a_waypoint_nobody_is_let_past(shop: Shop) -> None:
