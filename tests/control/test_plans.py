@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from google.protobuf.any_pb2 import Any as Packed
 
+from ambit.ca.trust import Trust
 from ambit.control.plans import Plans
 from ambit.core.finding import ObjectRef
 from ambit.core.identity import Identity
@@ -16,7 +17,9 @@ from ambit.model.http import Action, Backend, Entry, Host, RequestMatch
 from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
 from ambit.model.service import AppProtocol, Service, VirtualAddress
 from ambit.model.workload import GatewayAddress, Port, TunnelProtocol, Workload
+from ambit.plan import authority
 from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, NodeSettings
+from ambit.xds.store import Part
 
 PROXY = Proxy(
     "shop/way",
@@ -72,7 +75,7 @@ def delta(*values: Proxy | Service | Workload | ServiceRoutes, gone: tuple[str, 
 
 @pytest.fixture
 def plans() -> Plans:
-    made = Plans(NodeSettings(node=""), lambda: "")
+    made = Plans(NodeSettings(node=""), lambda: Trust("", "", "ab12"))
     made.take(delta(PROXY, OTHER, WEB, DB, NEXT, workload("web", WEB), workload("db", DB)))
     return made
 
@@ -85,7 +88,7 @@ def test_a_proxy_gets_what_is_bound_to_it(plans: Plans) -> None:
     assert names.service_cluster(WEB.key, 80) in held(plans, LISTENER)
     assert names.service_cluster(DB.key, 80) not in held(plans, LISTENER)
     assert held(plans, ROUTES, OTHER) == {names.HBONE}
-    assert held(plans, SECRET) == {names.TRUST}
+    assert held(plans, SECRET) == {names.TRUST, names.AUTHORITY}
 
 
 def test_nobody_is_told_of_what_concerns_nobody(plans: Plans) -> None:
@@ -160,15 +163,32 @@ def test_nothing_is_kept_for_who_is_gone(plans: Plans) -> None:
 
 
 def test_trust_is_told_to_all() -> None:
-    roots = ["-----BEGIN CERTIFICATE-----\nold\n"]
-    plans = Plans(NodeSettings(node=""), lambda: roots[0])
+    trust = [Trust("-----BEGIN CERTIFICATE-----\nold\n", "", "ab12")]
+    plans = Plans(NodeSettings(node=""), lambda: trust[0])
     plans.take(delta(PROXY, OTHER))
     plans.open(PROXY)
     plans.open(OTHER)
     assert not plans.retrust()
-    roots[0] = "-----BEGIN CERTIFICATE-----\nnew\n"
+    trust[0] = Trust("-----BEGIN CERTIFICATE-----\nnew\n", "", "ab12")
     found = plans.retrust()
-    assert {key: [part.type_url for part in each.parts] for key, each in found.items()} == {
-        "shop/way": [SECRET],
-        "shop/other": [SECRET],
+    assert {key: [_told(part) for part in each.parts] for key, each in found.items()} == {
+        "shop/way": [(SECRET, names.TRUST)],
+        "shop/other": [(SECRET, names.TRUST)],
     }
+
+
+def test_another_signer_is_told_although_the_roots_stay() -> None:
+    trust = [Trust("roots", "", "ab12")]
+    plans = Plans(NodeSettings(node=""), lambda: trust[0])
+    plans.take(delta(PROXY))
+    store = plans.open(PROXY)
+    trust[0] = Trust("roots", "", "cd34")
+    (part,) = plans.retrust()["shop/way"].parts
+    assert _told(part) == (SECRET, names.AUTHORITY)
+    note = authority.parse(store.resources(SECRET)[names.AUTHORITY].body)
+    assert (note.signer, note.revoked) == ("cd34", ())
+
+
+def _told(part: Part) -> tuple[str, str]:
+    (resource,) = part.resources
+    return part.type_url, resource.name

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import grpc
 import pytest
 
+from ambit.ca.trust import Trust
 from ambit.control.plans import Plans
 from ambit.control.proxies import ProxyDiscovery
 from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, NodeSettings
@@ -27,7 +28,7 @@ class Served(World):
     def __init__(self) -> None:
         super().__init__()
         self.proxies = ProxyDiscovery(
-            Plans(NodeSettings(node=""), lambda: self.authority.roots), self.counters
+            Plans(NodeSettings(node=""), lambda: Trust(self.authority.roots, "", "ab12")), self.counters
         )
         self.discovery.others = self.proxies.serve
         for account, token in (("way", TOKEN), ("web", STRANGER)):

@@ -11,6 +11,8 @@ import pytest
 from ambit.agent.channel import ControlPlane
 from ambit.agent.envoy_server import EnvoyServer
 from ambit.envoy import names
+from ambit.plan import authority
+from ambit.plan.authority import AuthorityNote
 from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, SECRET
 from ambit.proxy.relay import TYPES, Relay
 from ambit.xds.events import Acknowledged, Rejected
@@ -31,7 +33,9 @@ class Between:
         token.write_text("secret")
         self._path = directory / "run" / "xds.sock"
         node = Node("proxy~shop/way~way-0")
-        self.relay = Relay(ControlPlane(f"127.0.0.1:{control.port}", token=token), node, self.server)
+        self.notes: list[AuthorityNote] = []
+        place = ControlPlane(f"127.0.0.1:{control.port}", token=token)
+        self.relay = Relay(place, node, self.server, self.notes.append)
 
     @asynccontextmanager
     async def envoy(self) -> AsyncIterator[Envoy]:
@@ -93,6 +97,16 @@ async def test_no_key_comes_from_elsewhere(between: Between) -> None:
     async with relaying(between):
         await until(lambda: between.server.store.get(SECRET, names.TRUST))
         assert between.server.store.get(SECRET, own.name) == own
+
+
+async def test_what_is_said_of_the_authority_is_for_the_agent(between: Between) -> None:
+    planned = authority.resource(AuthorityNote("ab12", ("7",)))
+    note = Resource(name=planned.name, version=planned.version, body=planned.body)
+    between.put(SECRET, note, resource(names.TRUST))
+    async with relaying(between):
+        await until(lambda: between.server.store.get(SECRET, names.TRUST) is not None)
+        assert between.notes == [AuthorityNote("ab12", ("7",))]
+        assert between.server.store.get(SECRET, names.AUTHORITY) is None
 
 
 async def test_a_new_stream_goes_on_where_the_last_one_ended(between: Between) -> None:

@@ -7,6 +7,8 @@ control plane without proxies needs.
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from ambit.ca.revocation import BadRevocation, revoked_in
+from ambit.ca.trust import Trust
 from ambit.control.view import LiveView
 from ambit.ingest.mesh import MeshDelta
 from ambit.model.proxy import Proxy, ServiceRoutes
@@ -33,11 +35,11 @@ class Plan:
 
 
 class Plans:
-    """`roots` gives the roots and revocation lists (PEM) of all trust domains."""
+    """`trust` is what the mesh trusts now, None while that is not known."""
 
-    def __init__(self, settings: NodeSettings, roots: Callable[[], str]) -> None:
+    def __init__(self, settings: NodeSettings, trust: Callable[[], Trust | None]) -> None:
         self._settings = settings
-        self._roots = roots
+        self._trust = trust
         self._view = LiveView()
         self._proxies: dict[str, Proxy] = {}
         self._routes: dict[str, ServiceRoutes] = {}
@@ -124,7 +126,7 @@ class Plans:
         plan.depends_on = waypoint.depends_on(bound) | {each.key for each in bound.services}
         made = waypoint.resources(plan.proxy, bound, self._view, self._settings)
         wanted: dict[str, dict[str, Resource]] = {each: {} for each in ORDER}
-        for each in (self._trust(), *made):
+        for each in (*self._trusted(), *made):
             wanted[each.type_url][each.name] = _resource(each)
         changes = []
         for type_url, resources in wanted.items():
@@ -151,10 +153,24 @@ class Plans:
             if (routes := self._routes.get(key := f"{service.key}:{port.service}")) is not None
         }
 
-    def _trust(self) -> PlannedResource:
-        from ambit.plan import node_proxy
+    def _trusted(self) -> Iterable[PlannedResource]:
+        """Roots and revocation lists for Envoy, and what its agent has to know."""
+        from ambit.plan import authority, node_proxy
 
-        return node_proxy.trust_bundle({domain: self._roots() for domain in self._settings.trust_domains})
+        trust = self._trust()
+        bundle = trust.roots + trust.revoked if trust is not None else ""
+        yield node_proxy.trust_bundle(dict.fromkeys(self._settings.trust_domains, bundle))
+        if trust is not None:
+            revoked = tuple(sorted(str(serial) for _, serial in _revoked(trust)))
+            yield authority.resource(authority.AuthorityNote(trust.signer, revoked))
+
+
+def _revoked(trust: Trust) -> set[tuple[bytes, int]]:
+    """Nothing when the lists cannot be read: Envoy says so then."""
+    try:
+        return revoked_in(trust.revoked)
+    except BadRevocation:
+        return set()
 
 
 def _waypoint_of(value: Service | Workload | None) -> tuple[str, str] | None:

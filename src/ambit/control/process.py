@@ -19,7 +19,7 @@ import msgspec
 
 from ambit import __version__
 from ambit.ca.authority import Authority
-from ambit.ca.trust import TrustState
+from ambit.ca.trust import Trust, TrustState
 from ambit.control.allocation import AddressWriter
 from ambit.control.callers import Authenticator
 from ambit.control.certificates import CertificateService
@@ -277,10 +277,8 @@ class ControlPlane:
         self._feed.informers["pods"].subscribe(lambda _, old, new: self._pod_changed(keeper, old, new))
         return keeper, publisher, leadership
 
-    def _trusted(self) -> str:
-        """Roots and revocation lists (PEM), as proxies are to believe them."""
-        trust = self._keeper.trust if self._keeper is not None else None
-        return trust.roots + trust.revoked if trust is not None else ""
+    def _trusted(self) -> Trust | None:
+        return self._keeper.trust if self._keeper is not None else None
 
     def _retrusted(self, publisher: RootPublisher) -> None:
         publisher.look_again()

@@ -12,6 +12,7 @@ from envoy.extensions.transport_sockets.tls.v3 import (
     tls_spiffe_validator_config_pb2,
 )
 from envoy.type.matcher.v3 import string_pb2
+from google.protobuf import message
 
 from ambit.envoy import names
 from ambit.envoy.words import boolean, extension, from_ads, pack, pack_untyped
@@ -86,6 +87,22 @@ def trust_bundle(roots: Mapping[str, str]) -> Any:
             custom_validator_config=extension("envoy.tls.cert_validator.spiffe", config)
         ),
     )
+
+
+def note(name: str, text: str) -> Any:
+    """A secret that no listener names: `text` is for whoever passes it on to Envoy."""
+    return secret_pb2.Secret(
+        name=name, generic_secret=secret_pb2.GenericSecret(secret=base_pb2.DataSource(inline_string=text))
+    )
+
+
+def note_in(value: bytes) -> str:
+    """What a note's message says. Raises ValueError."""
+    try:
+        text: str = secret_pb2.Secret.FromString(value).generic_secret.secret.inline_string
+    except message.DecodeError as problem:
+        raise ValueError(f"not a secret: {problem}") from None
+    return text
 
 
 def _pins(identities: Iterable[str]) -> list[Any]:

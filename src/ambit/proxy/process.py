@@ -15,6 +15,7 @@ from ambit.core.errors import Unreachable, first_failure
 from ambit.daemon.http import PROMETHEUS_TEXT, Request, Response, serve
 from ambit.envoy import names
 from ambit.plan import node_proxy, waypoint
+from ambit.plan.authority import AuthorityNote
 from ambit.plan.values import SECRET
 from ambit.proxy.envoy import Command, Envoy
 from ambit.proxy.relay import Relay
@@ -40,7 +41,7 @@ class ProxyAgent:
         self._certificates = Certificates(self._authority.sign, Nowhere(), self._certified)
         self._server = EnvoyServer(settings.run / "xds.sock", lambda *_: None)
         node = Node(id=settings.node, cluster=settings.gateway, metadata={"VERSION": __version__})
-        self._relay = Relay(control, node, self._server)
+        self._relay = Relay(control, node, self._server, self._noted)
         self._envoy = Envoy(
             Command(envoy_binary(), settings.run / "bootstrap.pb", settings.concurrency),
             settings.run / "admin.sock",
@@ -100,6 +101,15 @@ class ProxyAgent:
             name=secret.name, version=secret.version, body=secret.body, on_demand=secret.on_demand
         )
         self._server.publish([(SECRET, resource)])
+
+    def _noted(self, note: AuthorityNote) -> None:
+        """The one certificate is renewed at once: nodes stop believing the former authority when they have done so."""
+        self._certificates.follow(note.signer)
+        serials = {int(each) for each in note.revoked}
+        held = self._certificates.get(self._settings.identity)
+        if held is not None and held.signer != note.signer:
+            serials.add(held.serial)
+        self._certificates.replace(serials)
 
     async def _ready(self, _: Request) -> Response:
         missing = await self.unready()

@@ -3,14 +3,15 @@
 Rules:
 1. All types are wildcards: the control plane knows what the proxy needs, and sends nothing else.
 2. Nothing is forgotten when the stream ends; the next one begins with the versions held.
-3. Of secrets only the trust counts. Keys are made here, and nobody else gives this Envoy one.
+3. Of secrets only the trust counts, and the note about the authority, which is for the agent. Keys are made here, and
+   nobody else gives this Envoy one.
 """
 
 import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import grpc
 
@@ -18,6 +19,8 @@ from ambit.agent.channel import ControlPlane, describe
 from ambit.agent.envoy_server import EnvoyServer
 from ambit.core.errors import AmbitError, first_failure
 from ambit.envoy import names
+from ambit.plan import authority
+from ambit.plan.authority import AuthorityNote
 from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET
 from ambit.xds.client_session import ClientSession, Update
 from ambit.xds.frames import Node, Request
@@ -33,9 +36,17 @@ _FIRST_DELAY, _LAST_DELAY = 0.05, 15.0
 class Relay:
     """Runs until cancelled. `complete` is set when each type was told once."""
 
-    def __init__(self, control: ControlPlane, node: Node, server: EnvoyServer) -> None:
+    def __init__(
+        self,
+        control: ControlPlane,
+        node: Node,
+        server: EnvoyServer,
+        noted: Callable[[AuthorityNote], None] = lambda _: None,
+    ) -> None:
+        """`noted` is told what is said about the authority."""
         self._control = control
         self._server = server
+        self._noted = noted
         self._held: dict[str, dict[str, str]] = {each: {} for each in TYPES}
         self._session = ClientSession(TYPES, node, self._held.__getitem__)
         self._told: set[str] = set()
@@ -103,8 +114,12 @@ class Relay:
         foreign = [each.name for each in update.resources if not _is_ours(update.type_url, each.name)]
         resources = [each for each in update.resources if _is_ours(update.type_url, each.name)]
         removed = [name for name in update.removed if name in held]
+        notes = [each for each in resources if update.type_url == SECRET and each.name == names.AUTHORITY]
+        for each in notes:
+            self._noted(authority.parse(each.body))
         publication = self._server.publish(
-            ((update.type_url, each) for each in resources), ((update.type_url, name) for name in removed)
+            ((update.type_url, each) for each in resources if each not in notes),
+            ((update.type_url, name) for name in removed),
         )
         held.update({each.name: each.version for each in resources})
         for name in removed:
@@ -120,7 +135,7 @@ class Relay:
 
 
 def _is_ours(type_url: str, name: str) -> bool:
-    return type_url != SECRET or name == names.TRUST
+    return type_url != SECRET or name in {names.TRUST, names.AUTHORITY}
 
 
 def _put(queue: asyncio.Queue[Request | None], requests: list[Request]) -> None:
