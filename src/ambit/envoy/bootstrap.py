@@ -42,6 +42,7 @@ def proxy(
     admin_socket: str,
     max_connections: int,
     statistics: Iterable[str] = (),
+    soft_memory: int = defaults.SOFT_MEMORY_LIMIT,
 ) -> Any:
     """The bootstrap of an Envoy beside an agent; write it as `*.pb`. `statistics` begin so, besides the usual ones."""
     bootstrap = bootstrap_pb2.Bootstrap(
@@ -84,7 +85,7 @@ def proxy(
             )
         ),
         overload_manager=_overload(max_connections),
-        memory_allocator_manager=_allocator(),
+        memory_allocator_manager=_allocator(soft_memory),
     )
     bootstrap.admin.address.CopyFrom(pipe(admin_socket))
     layer = bootstrap.layered_runtime.layers.add(name="static")
@@ -119,9 +120,9 @@ def _agent(name: str, path: str) -> Any:
     )
 
 
-def _allocator() -> Any:
+def _allocator(soft_memory: int) -> Any:
     """Field numbers 3 and 4 are Envoy 1.40's own; xds-protos 1.85 does not know them yet."""
-    limit = UInt64Value(value=defaults.SOFT_MEMORY_LIMIT).SerializeToString()
+    limit = UInt64Value(value=soft_memory).SerializeToString()
     cache = UInt32Value(value=defaults.CACHE_PER_CPU).SerializeToString()
     return bootstrap_pb2.MemoryAllocatorManager.FromString(
         bootstrap_pb2.MemoryAllocatorManager(

@@ -59,6 +59,9 @@ HEAP_LIMIT = 512 << 20
 RELEASE_BYTES = 64 << 20
 RELEASE_INTERVAL = 1.0
 SOFT_MEMORY_LIMIT = 20 << 20
+SOFT_MEMORY_LIMIT_OF_WAYPOINTS = 64 << 20
+"""A waypoint with three services has 16 MiB of anonymous memory; with the limit above its allocator complains that it
+cannot keep it without breaking large pages, and gets slower."""
 CACHE_PER_CPU = 256 << 10
 """Free memory goes back to the system; 15 % less anonymous memory after load."""
 TUNNEL_IDLE_TIMEOUT = 300.0

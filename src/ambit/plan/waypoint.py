@@ -15,7 +15,7 @@ import msgspec
 from ambit.core.address import host_port
 from ambit.core.names import HBONE_PORT
 from ambit.envoy import bootstrap as envoy_bootstrap
-from ambit.envoy import clusters, http_routes, listeners, names, waypoint_services, waypoint_tunnels
+from ambit.envoy import clusters, defaults, http_routes, listeners, names, waypoint_services, waypoint_tunnels
 from ambit.envoy.waypoint_services import Endpoint, PlainEndpoint
 from ambit.envoy.words import AnyMessage
 from ambit.model.http import Action, Host
@@ -61,6 +61,7 @@ def bootstrap(node: str, *, run: str, max_connections: int = 50_000) -> bytes:
         admin_socket=f"{run}/admin.sock",
         max_connections=max_connections,
         statistics=_STATISTICS,
+        soft_memory=defaults.SOFT_MEMORY_LIMIT_OF_WAYPOINTS,
     )
     serialised: bytes = message.SerializeToString(deterministic=True)
     return serialised
