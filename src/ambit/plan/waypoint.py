@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from ambit.core.address import host_port
+from ambit.core.identity import Identity
 from ambit.core.names import HBONE_PORT
 from ambit.envoy import bootstrap as envoy_bootstrap
 from ambit.envoy import clusters, defaults, http_routes, listeners, names, waypoint_services, waypoint_tunnels
@@ -79,13 +80,13 @@ def resources(
         planned(CLUSTER, names.REFUSED, clusters.refused(names.REFUSED, {})),
         planned(LISTENER, names.CONNECT_ORIGINATE, listeners.own_originate()),
         planned(LISTENER, names.HBONE, waypoint_tunnels.listener(secret=secret, families=_FAMILIES)),
-        planned(ROUTES, names.HBONE, waypoint_tunnels.table(_ways(bound, view))),
+        planned(ROUTES, names.HBONE, waypoint_tunnels.table(_ways(bound, proxy, view))),
     ]
     for backend in sorted(_backends(bound)):
         service = view.service(backend[0])
         if service is None or not _has_port(service, backend[1]):
             continue
-        endpoints = list(_endpoints(service, backend[1], view, settings))
+        endpoints = list(_endpoints(service, backend[1], proxy, view, settings))
         tunnels |= {each for each in map(_tunnel, endpoints) if each is not None}
         made += _cluster(service, backend[1], endpoints, is_http=backend not in ports or ports[backend])
     for (key, port), is_http in sorted(ports.items()):
@@ -98,7 +99,7 @@ def resources(
             tunnels.add(names.Tunnel(workload.identity))
     for tunnel in sorted(tunnels, key=lambda each: (each.identity, each.service)):
         name = names.tunnel(tunnel.identity, tunnel.service)
-        allowed = pins.of_tunnel(tunnel.identity, tunnel.service, view, settings)
+        allowed = _servers(tunnel, proxy, view, settings)
         made.append(planned(CLUSTER, name, clusters.own_hbone(name, allowed, secret)))
     return tuple(made)
 
@@ -126,12 +127,16 @@ def _has_port(service: Service, port: int) -> bool:
     return any(each.service == port for each in service.ports)
 
 
-def _ways(bound: Bound, view: MeshView) -> dict[str, list[str]]:
-    """Authorities by the cluster they lead into. Of two services with one address the first by key has it, as with
-    node proxies; what is a service's is no workload's."""
+def _ways(bound: Bound, proxy: Proxy, view: MeshView) -> dict[str, list[str]]:
+    """Authorities by the cluster they lead into. Of two services with one address the waypoint's own has it, else the
+    canonical one, which whoever comes later cannot take it from; what is a service's is no workload's."""
     ways: dict[str, list[str]] = {}
     taken: set[str] = set()
-    for service in sorted(bound.services, key=lambda each: (not each.is_kubernetes, each.key)):
+    own = proxy.identity.namespace
+    for service in sorted(
+        bound.services,
+        key=lambda each: (not each.is_kubernetes, each.namespace != own, not each.canonical, each.key),
+    ):
         for port in sorted({each.service for each in service.ports}):
             hosts = [host_port(each.address, port) for each in service.addresses if each.prefix is None]
             if not service.hostname.startswith("*"):
@@ -239,8 +244,11 @@ def _cluster(
     yield planned(ENDPOINTS, name, waypoint_services.endpoints_of(service.key, port, endpoints))
 
 
-def _endpoints(service: Service, port: int, view: MeshView, settings: NodeSettings) -> Iterator[Endpoint]:
-    """In whatever place: requests of all callers come here, so nearness to this proxy means nothing."""
+def _endpoints(
+    service: Service, port: int, proxy: Proxy, view: MeshView, settings: NodeSettings
+) -> Iterator[Endpoint]:
+    """In whatever place: requests of all callers come here, so nearness to this proxy means nothing. What another
+    namespace puts behind its service is called only as far as it is that namespace's own."""
     health = (service.load_balancing or LoadBalancing()).health_policy
     anywhere = msgspec.structs.replace(service, load_balancing=LoadBalancing(health_policy=health))
     for choice in all_choices(anywhere, port, _FAMILIES[0], view, settings):
@@ -251,9 +259,33 @@ def _endpoints(service: Service, port: int, view: MeshView, settings: NodeSettin
                 choice.port, hostname=choice.workload.hostname, weight=choice.workload.capacity
             )
         elif choice.workload.tunnel is TunnelProtocol.HBONE:
-            yield _through_tunnel(choice, service.key if service.subject_alt_names else "")
+            if _may_name(service, choice.workload.identity.namespace, proxy):
+                yield _through_tunnel(choice, service.key if service.subject_alt_names else "")
         else:
             yield PlainEndpoint(choice.port, choice.address, weight=choice.workload.capacity)
+
+
+def _servers(tunnel: names.Tunnel, proxy: Proxy, view: MeshView, settings: NodeSettings) -> list[str]:
+    """The identities that the server of a tunnel may prove."""
+    service = view.service(tunnel.service) if tunnel.service else None
+    named = pins.spiffe(service.subject_alt_names) if service is not None else []
+    allowed = [each for each in named if service is None or _may_name(service, _namespace_of(each), proxy)]
+    return pins.pins((tunnel.identity,), allowed, settings)
+
+
+def _may_name(service: Service, namespace: str, proxy: Proxy) -> bool:
+    """Whether servers of a namespace may stand behind a service. EndpointSlices and ServiceEntries name anybody's
+    (CVE-2021-25740), and it is the waypoint that calls: who must not speak to a server would reach it by the way of
+    whatever waypoint takes his service, or his route."""
+    return namespace == service.namespace or service.namespace == proxy.identity.namespace
+
+
+def _namespace_of(uri: str) -> str:
+    """Empty for what is no identity of a workload."""
+    try:
+        return Identity.parse(uri).namespace
+    except ValueError:
+        return ""
 
 
 def _through_tunnel(choice: Choice, pinned: str) -> clusters.Endpoint:

@@ -153,7 +153,7 @@ def _for_waypoints(
         "AMB0206",
         Level.WARNING,
         "spec.targetRefs",
-        f"{first.kind} {first.name} is not served by a waypoint of this mesh; the policy is not enforced",
+        f"policies for waypoints are not enforced yet: this one does not protect {first.kind} {first.name}",
     )
     return CompiledPolicy(None, findings=tuple(report.findings))
 
