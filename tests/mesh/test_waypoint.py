@@ -15,20 +15,35 @@ from tests.mesh.pods import apply_in, make_namespace
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
 _SERVER = """
-import http.server, sys
+import http.server, socket, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
         said = f"{sys.argv[1]} {self.path} {self.headers.get('x-forwarded-client-cert')}".encode()
         self.send_response(200)
         self.send_header("content-length", str(len(said)))
+        if self.path == "/once":
+            self.send_header("connection", "close")
         self.end_headers()
         self.wfile.write(said)
     def log_message(self, *_):
         pass
-http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
+class Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+Server(("::", 8080), Handler).serve_forever()
 """
 
+# Asks so often, with these headers; says how often each server answered.
+_MANY = """
+import collections, http.client, json, sys
+found, headers = collections.Counter(), json.loads(sys.argv[2])
+client = http.client.HTTPConnection("web", timeout=30)
+for _ in range(int(sys.argv[1])):
+    client.request("GET", "/", headers=headers)
+    answer = client.getresponse()
+    found[answer.read().decode().partition(" ")[0] if answer.status == 200 else str(answer.status)] += 1
+print(json.dumps(found))
+"""
 # Asks all the time, on a connection that is kept and on new ones; tells what failed, or how often it went well.
 _REQUESTS = """
 import http.client, select, sys
@@ -88,7 +103,7 @@ APPLICATION = [
 WAYPOINT = {
     "apiVersion": "gateway.networking.k8s.io/v1",
     "kind": "Gateway",
-    "metadata": {"name": "way"},
+    "metadata": {"name": "way", "labels": {"istio.io/waypoint-for": "all"}},
     "spec": {
         "gatewayClassName": "ambit-waypoint",
         "listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}],
@@ -137,6 +152,12 @@ class Shop:
         status, _, said = self.ask(path, *headers).partition(" ")
         return said.partition(" ")[0] or status
 
+    def servers(self, count: int, **headers: str) -> Counter[str]:
+        """Who answered how many of so many requests; `_` in names of headers stands for `-`."""
+        named = json.dumps({key.replace("_", "-"): value for key, value in headers.items()})
+        words = ("python3", "-uc", _MANY, str(count), named)
+        return Counter(json.loads(self.mesh.exec(self.namespace, "client", *words).stdout))
+
     def follows(self, what: str, wanted: str, *headers: str) -> None:
         """Waits until requests go there."""
         self.mesh.wait(what, lambda: self.server("/", *headers) == wanted)
@@ -151,37 +172,66 @@ def shop(mesh: Mesh) -> Iterator[Shop]:
         yield Shop(mesh, namespace)
 
 
+@pytest.mark.feature("F31")
 def test_requests_go_through_the_waypoint(shop: Shop) -> None:
     """Without a route to the service's own pods, which see the waypoint and are told who called."""
     shop.mesh.wait("an answer", lambda: shop.server() in {"v1", "v2"})
-    said = shop.ask("/hello")
-    assert "/hello" in said
+    said = shop.ask("/once")  # Records come when connections end.
+    assert "/once" in said
     own = f"spiffe://cluster.local/ns/{shop.namespace}/sa"
     assert f"By={own}/way;URI={own}/default" in said
 
+    def records() -> list[tuple[str, str, str]]:
+        """Of the pods' node: who called, who answered, and how."""
+        words = ("flows", "--last", "500", "--to", shop.namespace, "-o", "json")
+        flows = map(json.loads, shop.mesh.ambit(*words).stdout.splitlines())
+        return [
+            (each["source"].get("identity", ""), each["destination"].get("workload", ""), each["hop"])
+            for each in flows
+            if each["reporter"] == "destination"
+        ]
 
+    wanted = [(f"{own}/way", server, "tunnel") for server in ("v1", "v2")]
+    shop.mesh.wait("the record", lambda: set(wanted) & set(records()))
+
+
+@pytest.mark.feature("F32")
 def test_a_header_leads_to_another_version(shop: Shop) -> None:
     second = _to(("web-v2", 1), matches=[{"headers": [{"name": "x-version", "value": "2"}]}])
     shop.route(second, _to(("web-v1", 1)))
     shop.follows("the route", "v2", "x-version: 2")
     shop.follows("the rest", "v1")
-    assert Counter(shop.server() for _ in range(5)) == {"v1": 5}
-    assert shop.server("/", "x-version: 3") == "v1"
+    assert shop.servers(50) == {"v1": 50}
+    assert shop.servers(50, x_version="2") == {"v2": 50}
+    assert shop.servers(50, x_version="3") == {"v1": 50}
 
 
+@pytest.mark.feature("F36")
 def test_requests_are_shared_out_by_weight(shop: Shop) -> None:
     shop.route(_to(("web-v2", 1)))
     shop.follows("the first route", "v2")
-    shop.route(_to(("web-v1", 1), ("web-v2", 1)))
+    shop.route(_to(("web-v1", 90), ("web-v2", 10)))
     shop.follows("the second route", "v1")
-    # All on one side is one case in half a million.
-    assert set(Counter(shop.server() for _ in range(20))) == {"v1", "v2"}
+    found = shop.servers(200) + shop.servers(200)
+    # Five standard deviations.
+    assert set(found) == {"v1", "v2"}
+    assert 10 <= found["v2"] <= 70
 
 
 def test_what_no_rule_matches_is_not_found(shop: Shop) -> None:
     shop.route(_to(("web-v1", 1), matches=[{"path": {"type": "Exact", "value": "/only"}}]))
     shop.mesh.wait("the route", lambda: shop.server("/other") == "404")
     assert shop.server("/only") == "v1"
+
+
+@pytest.mark.feature("F29")
+def test_a_pod_that_is_called_by_its_own_address_is_behind_the_waypoint_too(shop: Shop) -> None:
+    for address in shop.mesh.pod_addresses(shop.namespace, "v1"):
+        host = f"[{address}]" if ":" in address else address
+        shop.mesh.wait(
+            "an answer", lambda host=host: shop.ask("/own", service=f"{host}:8080").startswith("200 v1")
+        )
+        assert f"sa/way;URI=spiffe://cluster.local/ns/{shop.namespace}" in shop.ask(service=f"{host}:8080")
 
 
 def test_a_waypoint_is_replaced_under_requests(shop: Shop) -> None:
