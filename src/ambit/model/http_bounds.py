@@ -14,7 +14,7 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[^\x00\r\n]*")
 """Of a header (RFC 9110 section 5.5)."""
 _PATH = re.compile(r"[!-~]*")
-_PREFIX = re.compile(r"[^?#]*")
+_PREFIX = re.compile(r"(/[^?#]*)?")
 _HOST = "host"
 _UINT32 = 0xFFFFFFFF
 _STATUSES = range(100, 600)
@@ -28,7 +28,8 @@ def matches_something(match: RequestMatch) -> bool:
             return False
         if path.kind is PathKind.PREFIX and not _PREFIX.fullmatch(path.value):
             return False
-    return all(each.value or not each.is_regex for each in (*match.headers, *match.queries))
+    named = (*match.headers, *match.queries)
+    return all(_NAME.fullmatch(each.name) and (each.value or not each.is_regex) for each in named)
 
 
 def problem(action: Action) -> str:

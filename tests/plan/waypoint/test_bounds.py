@@ -86,6 +86,9 @@ def test_what_cannot_be_done_to_a_request_is_answered_with_500(
         pytest.param(RequestMatch(PathMatch(PathKind.REGEX, "")), id="empty expression of paths"),
         pytest.param(RequestMatch(PathMatch(PathKind.PREFIX, "/a?b")), id="prefix with a query"),
         pytest.param(RequestMatch(headers=(NamedMatch("x-a", "", is_regex=True),)), id="empty expression"),
+        pytest.param(RequestMatch(PathMatch(PathKind.PREFIX, "a")), id="prefix of no path"),
+        pytest.param(RequestMatch(headers=(NamedMatch("", "1"),)), id="header without a name"),
+        pytest.param(RequestMatch(queries=(NamedMatch("", "1"),)), id="query without a name"),
     ],
 )
 def test_a_match_that_no_request_can_have_takes_none(scene: Scene, match: RequestMatch) -> None:
