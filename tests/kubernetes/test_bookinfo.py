@@ -124,11 +124,7 @@ def test_a_policy_lets_only_reviews_ask_for_ratings(kubernetes: Kubernetes, book
     kubernetes.wait("the policy refuses curl", lambda: _code(kubernetes, url) != "200")
     # Two of three versions of reviews ask for ratings, and they still may.
     kubernetes.wait("reviews with stars", lambda: '"stars"' in _reviews(kubernetes))
-    denied = [
-        flow
-        for flow in _flows("--denied")
-        if flow.get("policy", "").startswith(f"{NAMESPACE}/ratings-from-reviews")
-    ]
+    denied = kubernetes.wait("records of what was denied", lambda: _denied_by("ratings-from-reviews"))
     assert {flow["source"]["identity"] for flow in denied} == {f"{TRUST}curl"}
     kubernetes.kubectl("-n", NAMESPACE, "delete", "authorizationpolicy", "ratings-from-reviews")
     kubernetes.wait("the policy's end", lambda: _code(kubernetes, url) == "200")
@@ -196,6 +192,11 @@ def _flows(*words: str) -> list[dict[str, Any]]:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _denied_by(policy: str) -> list[dict[str, Any]]:
+    found = _flows("--denied")
+    return [flow for flow in found if flow.get("policy", "").startswith(f"{NAMESPACE}/{policy}")]
 
 
 def _callees(flows: list[dict[str, Any]]) -> set[str]:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -36,8 +37,18 @@ def _goes_on(mesh: Mesh, namespace: str, moment: float) -> bool:
     return min(kinds["fresh"], kinds["kept"]) > 10
 
 
+def status_of(mesh: Mesh) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = mesh.dump("node", "status")
+    return found
+
+
+def older(status: dict[str, Any]) -> bool:
+    """Whether a former Envoy of this node still runs."""
+    return status["envoy"]["olderPid"] is not None
+
+
 def envoy(mesh: Mesh, node: str) -> int | None:
-    (status,) = (each for each in mesh.dump("node", "status") if each["node"] == node)
+    (status,) = (each for each in status_of(mesh) if each["node"] == node)
     pid: int | None = status["envoy"]["pid"]
     return pid
 
@@ -56,8 +67,9 @@ for file in ("/run/ambit/node/bootstrap.pb", f"/run/ambit/nodes/{sys.argv[1]}/bo
 def test_an_upgrade_replaces_envoys_that_are_not_the_installed_ones_and_no_others(
     mesh: Mesh, namespace: str
 ) -> None:
-    start_traffic(mesh, namespace)
     first, second = mesh.nodes[:2]
+    mesh.wait("no older Envoy carries what other tests began", lambda: not any(map(older, status_of(mesh))))
+    start_traffic(mesh, namespace)
     begin, former, other = time.time(), envoy(mesh, first), envoy(mesh, second)
     (agent,) = (
         each["metadata"]["name"]

@@ -87,9 +87,10 @@ _ALL = (
     ),
     Code(
         "AMB0206",
-        "Target without waypoint",
-        "A policy with targetRefs is enforced by the waypoint of its target, and no waypoint "
-        "serves this one.",
+        "Target of a waypoint",
+        "A policy with targetRefs is for the waypoint of its target, and waypoints do not enforce policies yet. "
+        "What a waypoint serves and such a policy names is closed: every connection to it is refused. Without a "
+        "waypoint the policy protects nothing.",
         "targetRefs: [{kind: Service, name: web}]",
         "Use a selector, which node proxies enforce, and leave out HTTP attributes.",
     ),

@@ -4,7 +4,7 @@
     nodes ─> localities ──────────────────┼──> workloads
     pods, workloadentries ────────────────┘       ↑ names of policies
     authorizationpolicies, peerauthentications ──> authorizations, findings
-    gateways, namespaces ──> proxies, waypoints of services and workloads
+    gateways, namespaces ──> proxies, waypoints of services and workloads (closed by policies for them)
     httproutes, grpcroutes, services ──> service routes
 
 `MeshCompiler.apply` takes what changed since the last call and returns what that changed in the model. It
@@ -28,6 +28,7 @@ from ambit.ingest.kube.compile import KubeSources, compile_kube
 from ambit.ingest.owners import Owners
 from ambit.ingest.preference import DISTRIBUTION_ANNOTATION
 from ambit.ingest.settings import MeshSettings
+from ambit.ingest.unenforced import Unenforced
 from ambit.model.policy import Authorization
 from ambit.model.proxy import Proxy, ServiceRoutes
 from ambit.model.service import Service
@@ -91,7 +92,8 @@ class MeshCompiler:
         )
         namespaces: Collection[Namespace] = self._sources["namespaces"]
         waypoints = Waypoints(graph, self._waypoint_sources(), settings)
-        binds = Binds(waypoints.of_service, waypoints.of_workload)
+        unenforced = Unenforced(graph, self._sources["authorizationpolicies.security.istio.io"], settings)
+        binds = unenforced.binds(Binds(waypoints.of_service, waypoints.of_workload))
         entries = compile_entries(
             graph,
             self._sources["serviceentries.networking.istio.io"],
@@ -124,7 +126,8 @@ class MeshCompiler:
             settings,
         )
         self._workloads = graph.join("mesh workloads", [kube.workloads, entries.workloads, outside])
-        self._services = graph.join("all services", [kube.services, entries.services])
+        opened = graph.join("all services", [kube.services, entries.services])
+        self._services = graph.derive("services with their waypoints", opened, unenforced.service)
         self._authorizations = policies.authorizations
         self._proxies = waypoints.proxies
         routes = compile_routes(graph, self._route_sources(), self._services, waypoints, settings)

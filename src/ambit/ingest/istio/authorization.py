@@ -151,9 +151,10 @@ def _for_waypoints(
     first = spec.target_ref or spec.target_refs[0]
     report.say(
         "AMB0206",
-        Level.WARNING,
+        Level.ERROR,
         "spec.targetRefs",
-        f"policies for waypoints are not enforced yet: this one does not protect {first.kind} {first.name}",
+        "waypoints do not enforce policies yet: where one serves "
+        f"{first.kind} {first.name} every connection is refused, and without one this policy protects nothing",
     )
     return CompiledPolicy(None, findings=tuple(report.findings))
 
