@@ -98,3 +98,8 @@ def test_a_wide_line_has_addresses_identities_and_service() -> None:
 
 def test_a_dry_run_says_what_would_be() -> None:
     assert line(dryRun="shop/p[1]").endswith("ALLOWED, a dry run by shop/p[1] would deny")
+
+
+def test_a_destination_outside_the_mesh_has_no_identity() -> None:
+    told = line(hop="direct", mutualTls=False, reporter="source")
+    assert "(shop/buyer) → shop/web:8080 (no identity) direct unverified" in told

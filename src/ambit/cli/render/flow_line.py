@@ -10,6 +10,7 @@ from ambit.core.identity import Identity
 from ambit.core.names import CONVERTED_STRICT_POLICY
 from ambit.policy.decide import NO_ALLOW_MATCHED, UNKNOWN_POLICY
 
+_DIRECT = "direct"
 Flow = dict[str, Any]
 
 
@@ -23,7 +24,7 @@ def flow_line(flow: Flow, *, wide: bool = False) -> str:
         f"{flow['node']}/{flow['reporter']}",
         _end(source),
         "→",
-        _end(destination),
+        _end(destination, is_outside=flow.get("hop") == _DIRECT and not flow.get("mutualTls")),
         f"{flow.get('hop') or 'plain'} {_security(flow)}",
         size,
         _verdict(flow),
@@ -37,10 +38,12 @@ def is_denied(flow: Flow) -> bool:
     return flow.get("decision") == "deny"
 
 
-def _end(end: dict[str, Any]) -> str:
+def _end(end: dict[str, Any], *, is_outside: bool = False) -> str:
+    """`is_outside`: not in the mesh, so the account that the record has of it is what nobody proves."""
     name = f"{end.get('namespace', '')}/{end['workload']}" if end.get("workload") else end["address"]
     where = f"{name}:{end['address'].rpartition(':')[2]}" if end.get("workload") else name
-    return printable(f"{where} ({_account(end.get('identity', ''))})")
+    account = _account("" if is_outside else end.get("identity", ""))
+    return printable(f"{where} ({account})")
 
 
 def _more(name: str, end: dict[str, Any]) -> str:
