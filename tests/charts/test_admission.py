@@ -1,20 +1,31 @@
-"""What the admission policy lets a node agent's token write, judged by its own expressions."""
+"""What admission policies let the tokens of node agent and control plane write, judged by their own expressions."""
+
+from typing import Any
 
 import cel
+import msgspec
 import pytest
 
+from ambit.control.waypoint_objects import waypoint_objects
 from ambit.core.names import NOT_CAPTURED_ANNOTATION, REDIRECTION_ANNOTATION, TRUST_ANNOTATION
 from tests.charts.rendered import golden_objects
+from tests.control.test_waypoint_objects import PODS, gateway
 
 
-def expression(message: str) -> str:
-    """The rule whose refusal says this."""
+def admission_policy(name: str) -> Any:
+    """The specification of the charts' policy of this name."""
     [policy] = [
-        each
+        each["spec"]
         for each in golden_objects()
-        if each["kind"] == "ValidatingAdmissionPolicy" and each["metadata"]["name"] == "ambit-node"
+        if each["kind"] == "ValidatingAdmissionPolicy" and each["metadata"]["name"] == name
     ]
-    [found] = [each["expression"] for each in policy["spec"]["validations"] if message in each["message"]]
+    return policy
+
+
+def expression(message: str, of: str = "ambit-node") -> str:
+    """The rule whose refusal says this."""
+    policy = admission_policy(of)
+    [found] = [each["expression"] for each in policy["validations"] if message in each["message"]]
     return str(found)
 
 
@@ -35,3 +46,77 @@ def test_an_agent_writes_its_own_annotations_only(
 ) -> None:
     variables = {"variables": {"before": before, "after": after}}
     assert cel.evaluate(expression("no annotation but"), variables) is allowed
+
+
+IMAGE = "localhost/ambit:dev"
+OWNED, RUNS = "a Gateway controls", "nothing but proxies"
+
+
+def permitted(message: str, new: dict[str, Any], old: dict[str, Any] | None = None) -> bool:
+    """Whether a rule about the control plane's writes holds."""
+    given = {"object": new, "oldObject": old}
+    of = "ambit-control-pods" if message == RUNS else "ambit-control"
+    variables = {
+        each["name"]: cel.evaluate(each["expression"], given)
+        for each in admission_policy(of).get("variables") or ()
+    }
+    found: bool = cel.evaluate(expression(message, of), {**given, "variables": variables})
+    return found
+
+
+def written(kind: str, **spec: Any) -> dict[str, Any]:
+    """What the control plane writes for a Gateway; `spec` is another pod specification."""
+    pods = msgspec.structs.replace(PODS, image=IMAGE)
+    [value] = [each for of, each in waypoint_objects(gateway(), pods) if of.kind == kind]
+    value = {"kind": kind, **value}
+    if spec:
+        value["spec"]["template"]["spec"] |= spec
+    return value
+
+
+@pytest.mark.parametrize("kind", ["ServiceAccount", "Service", "Deployment"])
+def test_the_control_plane_writes_what_a_gateway_controls(kind: str) -> None:
+    ours = written(kind)
+    assert permitted(OWNED, ours) and permitted(OWNED, ours, ours)
+    assert kind != "Deployment" or permitted(RUNS, ours)
+    foreign = {**ours, "metadata": {"name": "waypoint"}}
+    assert not permitted(OWNED, foreign), "nobody's"
+    assert not permitted(OWNED, ours, foreign), "taken over"
+    other = {**ours["metadata"]["ownerReferences"][0], "uid": "other"}
+    assert not permitted(OWNED, ours, {**ours, "metadata": {**ours["metadata"], "ownerReferences": [other]}})
+    of_set = {**other, "kind": "ReplicaSet"}
+    assert not permitted(OWNED, {**ours, "metadata": {**ours["metadata"], "ownerReferences": [of_set]}})
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"serviceAccountName": "admin"},
+        {"hostNetwork": True},
+        {"hostPID": True},
+        {"hostIPC": True},
+        {"initContainers": [{"name": "x", "image": IMAGE}]},
+        {"volumes": [{"name": "x", "hostPath": {"path": "/"}}]},
+        {"volumes": [{"name": "x", "secret": {"secretName": "x"}}]},
+        {"containers": [{"name": "x", "image": "other"}]},
+        {"containers": [{"name": "x", "image": IMAGE, "command": ["sh"]}]},
+        {"containers": [{"name": "x", "image": IMAGE, "securityContext": {"privileged": True}}]},
+    ],
+)
+def test_the_control_plane_runs_nothing_but_proxies(spec: dict[str, Any]) -> None:
+    assert not permitted(RUNS, written("Deployment", **spec))
+
+
+@pytest.mark.parametrize(
+    ("allowed", "new"),
+    [
+        (True, {"metadata": {}, "status": {"loadBalancer": {}, "conditions": [{"type": "x"}]}}),
+        (False, {"metadata": {}, "status": {"loadBalancer": {"ingress": [{"ip": "1.2.3.4"}]}}}),
+        (False, {"metadata": {"labels": {"a": "b"}}, "status": {"loadBalancer": {}}}),
+        (False, {"metadata": {"annotations": {"a": "b"}}, "status": {"loadBalancer": {}}}),
+    ],
+)
+def test_of_a_services_status_only_conditions_are_written(allowed: bool, new: dict[str, Any]) -> None:
+    old = {"metadata": {}, "status": {"loadBalancer": {}}}
+    rules = [each["expression"] for each in admission_policy("ambit-control-status")["validations"]]
+    assert all(cel.evaluate(rule, {"object": new, "oldObject": old}) for rule in rules) is allowed

@@ -65,6 +65,21 @@ def test_the_running_instance_goes_before_it_unless_a_context_is_named(home: Pat
     assert access.open_client(None, None, "ambit") == (mine, "ambit")
 
 
+def test_a_note_says_that_the_instance_goes_before_the_variable(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = start("ambit")
+    for kubeconfig in (None, mine):
+        monkeypatch.setenv("KUBECONFIG", kubeconfig or "")
+        assert access.open_client(None, None, None) == (mine, None)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("KUBECONFIG", "/etc/prod")
+    assert access.open_client(None, None, None) == (mine, None)
+    assert "for that cluster: --kubeconfig /etc/prod" in capsys.readouterr().err
+    assert access.open_client("ambit", None, None) == (mine, None)
+    assert capsys.readouterr().err == ""
+
+
 def test_the_kubeconfig_of_another_instance_leads_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine, two = start("ambit"), start("two")
     monkeypatch.setenv("KUBECONFIG", two)

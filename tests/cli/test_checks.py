@@ -101,3 +101,24 @@ def test_waiting_ends_when_only_warnings_are_left() -> None:
 
     assert not failed([outcome("success"), outcome("warning")])
     assert failed([outcome("warning"), outcome("error")])
+
+
+LABEL = "type `kubectl label --overwrite namespace NAME istio.io/dataplane-mode=ambient`"
+
+
+@pytest.mark.parametrize(
+    ("hint", "problems", "said"),
+    [
+        (
+            "type `ambit explain CODE`",
+            ["AMB1 a", "AMB2 b", "AMB1 c"],
+            "type `ambit explain AMB1`, `ambit explain AMB2`",
+        ),
+        ("type `ambit explain CODE`", ["no answer"], "type `ambit explain CODE`"),
+        (LABEL, ["Namespace shop has a"], LABEL.replace("NAME", "shop")),
+        (LABEL, ["Pod shop/web has a"], LABEL.replace("namespace NAME", "pod web -n shop")),
+        (LABEL, ["pods of shop ask"], LABEL),
+    ],
+)
+def test_a_hint_names_what_is_wrong(hint: str, problems: list[str], said: str) -> None:
+    assert checks._made_out(hint, problems) == said

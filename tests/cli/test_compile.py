@@ -189,3 +189,15 @@ BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
 def test_what_is_made_to_hurt_is_named(text: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         run("-", stdin=text)
+
+
+def test_what_cannot_be_answered_says_why(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=f"^{tmp_path}/none cannot be read: No such file or directory$"):
+        run(str(tmp_path / "none"))
+    with pytest.raises(BadInput, match="no pod web with an address") as refused:
+        run(SCOPES, "-o", "envoy", "--pod", "web")
+    assert "NAMESPACE/NAME" in refused.value.hint
+    policy = "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: strict}}"
+    silent = run("-", "-o", "envoy", stdin=policy)
+    assert (silent.stdout, silent.exit_code) == ("", 0)
+    assert "note: no pod with a node" in silent.stderr

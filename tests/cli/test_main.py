@@ -36,6 +36,8 @@ def test_logs_are_kubectl_s() -> None:
         ("proxy-status", "ambit ps"),
         ("help", "ambit --help"),
         ("analyze", "ambit check"),
+        ("pc", "ambit compile -o envoy"),
+        ("bug-report", "ambit check -o json`, `ps -o json` and `node status -o json"),
         ("stat", "ambit flows` or `ambit connections"),
     ],
 )

@@ -1,6 +1,13 @@
 """What `-n` leaves of a node proxy's dump."""
 
+import asyncio
+from typing import Any, cast
+
+import pytest
+
 from ambit.cli.commands.proxy_state import _policy_rows, only
+from ambit.cli.mesh import note_missing_namespace
+from ambit.kube.client import Client
 
 LISTED = [{"namespace": "shop", "name": "web"}, {"namespace": "bank", "name": "web"}]
 STATES = {"1": {"info": {"namespace": "shop"}}, "2": {"info": {"namespace": "bank"}}}
@@ -21,3 +28,15 @@ def test_a_policy_in_dry_run_does_not_look_enforced() -> None:
     said = {"namespace": "shop", "name": "try", "action": "Deny", "scope": "Namespace"}
     dump = {"policies": [said, said | {"dryRun": False}, said | {"dryRun": True}]}
     assert [row[2] for row in _policy_rows(dump)] == ["Deny", "Deny", "Deny (dry run)"]
+
+
+class _Namespaces:
+    async def list(self, *_: Any) -> list[dict[str, Any]]:
+        return [{"metadata": {"name": "shop"}}]
+
+
+def test_a_namespace_that_does_not_exist_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    client = cast("Client", _Namespaces())
+    for namespace in (None, "shop", "shpo"):
+        asyncio.run(note_missing_namespace(client, namespace))
+    assert capsys.readouterr().err == "note: there is no namespace 'shpo': `kubectl get namespaces`\n"

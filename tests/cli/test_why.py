@@ -99,6 +99,20 @@ def test_what_records_say_is_told_and_nothing_drives_the_terminal() -> None:
     assert "records: no such connection" in told[2]
 
 
+def test_an_endpoint_that_is_no_pod_is_not_called_one(tmp_path: Path) -> None:
+    entry = tmp_path / "entry.yaml"
+    ruling = Ruling(ALLOWED, "not captured", "default/db", "203.0.113.10", 5432, is_pod=False)
+    lines = list(answer_lines(Answer("default/web", "service default/db:5432", ALLOWED, (ruling,))))
+    assert lines[2] == "endpoint default/db (203.0.113.10 port 5432), asked in plain text, without identity"
+    entry.write_text(
+        "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: db}, spec: {"
+        "hosts: [db.example.com], resolution: STATIC, ports: [{number: 5432, name: tcp}], "
+        "endpoints: [{address: 203.0.113.10}]}}"
+    )
+    found = json.loads(run("10.9.9.9", "db.example.com:5432", "-f", str(entry), "-o", "json").stdout)
+    assert [each["isPod"] for each in found["rulings"]] == [False]
+
+
 def test_settings_are_those_of_the_control_plane_s_command_line() -> None:
     words = ["control", "run", "--trust-domain", "example.org", "--root-namespace=mesh", "--network", "n1"]
     found = settings_of(words)

@@ -180,9 +180,12 @@ async def test_the_root_survives_a_restart(client):
 async def test_a_damaged_root_stops_a_control_plane_that_knows_no_other(client):
     damaged = {"metadata": {"name": "cacerts"}, "data": {"ca-cert.pem": ""}}
     await client.create(kinds.SECRETS, damaged, "ambit-system")
-    with pytest.raises(BadAuthority, match=r"ambit-system/cacerts lacks ca-cert\.pem and ca-key\.pem"):
+    with pytest.raises(
+        BadAuthority, match=r"ambit-system/cacerts lacks ca-cert\.pem and ca-key\.pem"
+    ) as problem:
         async with running(client):
             pass
+    assert problem.value.hint == "put them there: docs/certificates.md"
 
 
 async def test_the_root_is_published_in_every_namespace_and_kept_there(client):

@@ -2,9 +2,13 @@
 
 from typing import Any
 
+import pytest
+
+from ambit.control import waypoints
 from ambit.kube import resource as kinds
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
+from ambit.kube.informer import Informer
 from tests.control.test_process import client, ensure, eventually, make_pod, running
 
 __all__ = ["client"]
@@ -146,8 +150,19 @@ async def test_a_route_and_its_service_say_what_became_of_them(client: Client) -
         await eventually(bound, lambda found: found is None)
 
 
-async def test_without_the_gateway_api_everything_else_is_served(client: Client) -> None:
+async def test_the_gateway_api_may_come_later(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waypoints, "CLASSES_AGAIN", 0.1)
+    monkeypatch.setitem(Informer.__init__.__kwdefaults__, "missing_retry", 0.1)
+    definitions = []
     for kind in ("gatewayclasses", "gateways", "httproutes", "grpcroutes", "referencegrants"):
-        await client.delete(kinds.CUSTOM_RESOURCE_DEFINITIONS, f"{kind}.gateway.networking.k8s.io")
-    async with running(client):
+        found = await client.get(kinds.CUSTOM_RESOURCE_DEFINITIONS, f"{kind}.gateway.networking.k8s.io")
+        metadata = {key: found["metadata"][key] for key in ("name", "annotations")}
+        definitions.append({**found, "metadata": metadata, "status": {}})
+        await client.delete(kinds.CUSTOM_RESOURCE_DEFINITIONS, metadata["name"])
+    async with running(client):  # ready without it
         await ensure(client, kinds.SERVICES, web())
+        for definition in definitions:
+            await client.create(kinds.CUSTOM_RESOURCE_DEFINITIONS, definition)
+        await eventually(lambda: exists(client, kinds.GATEWAY_CLASSES, "ambit-waypoint"))
+        await client.create(kinds.GATEWAYS, GATEWAY)
+        await eventually(lambda: exists(client, kinds.DEPLOYMENTS))

@@ -220,7 +220,7 @@ def test_names_of_pods_as_tables_print_them() -> None:
     [
         ("cleint", "did you mean default/client?"),
         ("elsewhere/client", "did you mean default/client?"),
-        ("q", "names are NAME, with -n, or NAMESPACE/NAME"),
+        ("q", "names are NAME, with -n, or NAMESPACE/NAME; of a pod also what owns it, as deploy/NAME"),
     ],
 )
 def test_only_names_that_are_like_it_are_suggested(source: str, hint: str) -> None:

@@ -79,7 +79,8 @@ def open_client(name: str | None, kubeconfig: str | None, context: str | None) -
     """`--kubeconfig` wins, then `--name`, then a running default instance, then the kubeconfig that kubectl takes.
 
     Without the first two, that kubeconfig goes before the default instance when it is another instance's, and when
-    a context of it is named. Raises NotRunning when nothing is left, BadInput for a kubeconfig that cannot be used.
+    a context of it is named. A note says so when the instance goes before $KUBECONFIG. Raises NotRunning when nothing
+    is left, BadInput for a kubeconfig that cannot be used.
     """
     if kubeconfig is not None:
         return Client.from_kubeconfig(kubeconfig, context)
@@ -89,6 +90,12 @@ def open_client(name: str | None, kubeconfig: str | None, context: str | None) -
         record = None if context is not None else read_record(instance_state(None))
         if record is None or not record.is_running():
             return Client.from_kubeconfig(usual, context)
+        if os.environ.get("KUBECONFIG"):
+            click.echo(
+                f"note: this is the laptop instance {DEFAULT_NAME!r}, which goes before $KUBECONFIG while it runs; "
+                f"for that cluster: --kubeconfig {usual}",
+                err=True,
+            )
     return Client.from_kubeconfig(running_state(name).kubeconfig, context)
 
 

@@ -296,9 +296,18 @@ def _not_ready(pods: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _with_code(hint: str, problems: list[str]) -> str:
-    """`CODE` in the hint becomes the code that the first problem begins with."""
-    return hint.replace("CODE", problems[0].partition(" ")[0]) if problems[0].startswith("AMB") else hint
+def _made_out(hint: str, problems: list[str]) -> str:
+    """A hint's `CODE` becomes the codes of the problems, its `namespace NAME` the object that the first one names."""
+    codes = dict.fromkeys(each.partition(" ")[0] for each in problems if each.startswith("AMB"))
+    match problems[0].split(" ", 2):
+        case ["Namespace", name, *_]:
+            hint = hint.replace("namespace NAME", f"namespace {name}")
+        case ["Pod", key, *_]:
+            where, _, name = key.partition("/")
+            hint = hint.replace("namespace NAME", f"pod {name} -n {where}")
+        case _:
+            pass
+    return hint.replace("CODE", "`, `ambit explain ".join(codes)) if codes else hint
 
 
 NO_OTHER_MESH = Check(
@@ -380,7 +389,7 @@ async def run_checks(client: Client, checks: Iterable[Check] = CHECKS) -> list[O
                 check.description,
                 result,
                 "\n".join(problems),
-                _with_code(check.hint, problems) if problems else "",
+                _made_out(check.hint, problems) if problems else "",
             )
         )
         if problems and check.is_fatal:

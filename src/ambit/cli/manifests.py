@@ -30,7 +30,9 @@ def _texts(file: str) -> Iterator[tuple[str, str]]:
             raise BadInput(f"{file} has no file that ends in {', '.join(sorted(_ENDINGS))}")
         for each in inside:
             yield str(each), each.read_text()
-    except (OSError, UnicodeDecodeError) as problem:
+    except OSError as problem:
+        raise BadInput(f"{problem.filename or file} cannot be read: {problem.strerror}") from problem
+    except UnicodeDecodeError as problem:
         raise BadInput(f"{file} cannot be read: {problem}") from problem
 
 

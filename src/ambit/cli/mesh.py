@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
+import click
 import msgspec
 
 from ambit.core.errors import NotRunning, Unreachable
@@ -11,7 +12,7 @@ from ambit.core.names import NODE_ADMIN_PORT, SYSTEM_NAMESPACE
 from ambit.kube.client import Client
 from ambit.kube.conditions import has_condition
 from ambit.kube.portforward import pod_http
-from ambit.kube.resource import PODS
+from ambit.kube.resource import NAMESPACES, PODS
 
 NODE_PROXIES = "app=ztunnel"
 CONTROL_PLANES = "app=istiod"
@@ -36,6 +37,12 @@ async def node_pods(client: Client, node: str | None = None) -> list[Pod]:
             f"no node proxy on node {node!r}", f"there is one on {', '.join(map(node_of, found))}"
         )
     return pods
+
+
+async def note_missing_namespace(client: Client, namespace: str | None) -> None:
+    """A note on standard error when nothing was found because there is no such namespace."""
+    if namespace and namespace not in {each["metadata"]["name"] for each in await client.list(NAMESPACES)}:
+        click.echo(f"note: there is no namespace {namespace!r}: `kubectl get namespaces`", err=True)
 
 
 def in_charge(pods: Iterable[Pod]) -> list[Pod]:

@@ -29,6 +29,9 @@ KINDS = {
     )
 }
 
+REMEMBERED = 10_000
+"""So many objects whose status is to be taken back."""
+
 
 class ObjectStatusWriter:
     """Writes while `leading`; `amended` may change what is said."""
@@ -61,6 +64,9 @@ class ObjectStatusWriter:
             if former is not None:
                 self._withdrawn[former.version.origin] = former
                 self._queue.add(former.version.origin)
+        # A replica that does not lead takes nothing back; it remembers the newest, in case it leads soon.
+        while len(self._withdrawn) > REMEMBERED:
+            del self._withdrawn[next(iter(self._withdrawn))]
 
     def look_again(self, origin: ObjectRef) -> None:
         """What `amended` makes of this object's status may have changed."""

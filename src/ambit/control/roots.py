@@ -181,9 +181,12 @@ def _texts(secret: StoredSecret) -> Mapping[str, str]:
 def _files(texts: Mapping[str, str], secret: StoredSecret) -> AuthorityFiles:
     missing = [key for key in (CERTIFICATE, KEY) if not texts.get(key)]
     if missing:
+        plugged_in = secret.metadata.name == PLUGGED_IN
         raise BadAuthority(
             f"Secret {_named(secret)} lacks {' and '.join(missing)}",
-            "restore it from a backup; deleting it makes a new root, which no running workload trusts",
+            f"put {'it' if len(missing) == 1 else 'them'} there: docs/certificates.md"
+            if plugged_in
+            else "restore it from a backup; do not delete it",
         )
     return AuthorityFiles(texts[CERTIFICATE], texts[KEY], texts.get(ROOTS, ""), texts.get(CHAIN, ""))
 

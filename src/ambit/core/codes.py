@@ -52,7 +52,8 @@ _ALL = (
         "The rule uses HTTP attributes, which node proxies cannot see. It is left out there, so it "
         "allows nothing.",
         "rules: [{to: [{operation: {methods: [GET]}}]}]",
-        "Use principals, namespaces and ports instead of HTTP attributes. This version has no waypoints.",
+        "Use principals, namespaces and ports instead of HTTP attributes. "
+        "This version's waypoints enforce no policies.",
     ),
     Code(
         "AMB0202",
@@ -60,14 +61,15 @@ _ALL = (
         "The rule uses HTTP attributes, which node proxies cannot see. It denies there without "
         "regard to them.",
         "action: DENY\nrules: [{to: [{operation: {ports: ['80'], paths: [/admin]}}]}]",
-        "Use principals, namespaces and ports instead of HTTP attributes. This version has no waypoints.",
+        "Use principals, namespaces and ports instead of HTTP attributes. "
+        "This version's waypoints enforce no policies.",
     ),
     Code(
         "AMB0203",
         "Action is not enforced on connections",
         "CUSTOM and AUDIT need a proxy that sees requests. Node proxies do not enforce this policy.",
         "action: CUSTOM",
-        "Write it as ALLOW or DENY. This version has no waypoints, which would enforce it.",
+        "Write it as ALLOW or DENY. This version's waypoints enforce no policies.",
     ),
     Code(
         "AMB0204",
@@ -194,7 +196,7 @@ _ALL = (
         "Node proxies send connections by address. A host without addresses of its own (a wildcard to be resolved, "
         "resolution DYNAMIC_DNS) needs a proxy that sees names. Connections pass by as if it were not there.",
         "hosts: ['*.example.com']\nresolution: DNS",
-        "List the hosts one by one, or give the entry endpoints. This version has no waypoints.",
+        "List the hosts one by one, or give the entry endpoints. This version's waypoints do not resolve names.",
     ),
     Code(
         "AMB0302",

@@ -26,6 +26,7 @@ _POD_KINDS = frozenset(
         *("cj", "cronjob", "cronjobs"),
     }
 )
+_NAMES = "names are NAME, with -n, or NAMESPACE/NAME; of a pod also what owns it, as deploy/NAME"
 _SERVICE_KINDS = frozenset({"svc", "service", "services"})
 
 
@@ -155,5 +156,5 @@ def _unknown(what: str, text: str, known: Iterable[str], namespace: str) -> BadI
     here = [each.partition("/")[2] for each in names if each.startswith(f"{where}/")]
     elsewhere = [each for each in names if each.endswith(f"/{name}")]
     close = [*(f"{where}/{each}" for each in get_close_matches(name, here, 1)), *elsewhere]
-    hint = f"did you mean {close[0]}?" if close else "names are NAME, with -n, or NAMESPACE/NAME"
+    hint = f"did you mean {close[0]}?" if close else _NAMES
     return BadInput(f"no {what} {where}/{name}", hint)

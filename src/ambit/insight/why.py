@@ -39,7 +39,8 @@ class Otherwise(msgspec.Struct, frozen=True, rename="camel"):
 
 class Ruling(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """What is decided at one pod. `rule` is named as in logs and flows. `without` is what would be decided if that rule
-    did not hold, with what would decide then; `dry_run` what the dry-run policies would make of it."""
+    did not hold, with what would decide then; `dry_run` what the dry-run policies would make of it. `is_pod` is false
+    of an endpoint that is none: of a ServiceEntry, or of a Service without selector."""
 
     verdict: str
     reason: str
@@ -52,6 +53,7 @@ class Ruling(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     nearest: Otherwise | None = None
     without: str = ""
     dry_run: str = ""
+    is_pod: bool = True
 
 
 class Answer(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -105,7 +107,7 @@ def why(source: str, destination: str, compiled: Compiled, namespace: str = "def
 
 def _ruling(client: Workload | Address, choice: Choice, compiled: Compiled) -> Ruling:
     server = choice.workload
-    at = Ruling("", "", _pod(server), str(choice.address), choice.port)
+    at = Ruling("", "", _pod(server), str(choice.address), choice.port, is_pod=server.is_pod)
     captured = isinstance(client, Workload) and client.tunnel is TunnelProtocol.HBONE
     if choice.port in RESERVED_PORTS and (captured or server.tunnel is TunnelProtocol.HBONE):
         return _said(at, REFUSED, f"port {choice.port} belongs to the mesh")

@@ -118,8 +118,8 @@ async def test_a_name_that_nobody_has_shows_every_question() -> None:
             "db.shop.svc.cluster.local",
             (),
             (
-                "no IPv4 address: it is headless and none of its 1 endpoints is ready",
-                "no IPv6 address: it is headless and none of its 1 endpoints is ready",
+                "no IPv4 address: it is headless and of its endpoints (1) none is ready",
+                "no IPv6 address: it is headless and of its endpoints (1) none is ready",
             ),
         ),
         (
@@ -127,7 +127,7 @@ async def test_a_name_that_nobody_has_shows_every_question() -> None:
             "Service shop/six",
             "six.shop.svc.cluster.local",
             ("fd00::6",),
-            ("no IPv4 address: the service is of the other family only",),
+            ("no IPv4 address: the service is IPv6 only",),
         ),
         (
             "own.example.com.",

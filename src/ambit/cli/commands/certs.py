@@ -9,7 +9,7 @@ import click
 from ambit.cli.access import all_namespaces, cluster_options, open_client, run, with_client
 from ambit.cli.authority import read_trust
 from ambit.cli.groups import Group
-from ambit.cli.mesh import ask_all, node_of, node_pods
+from ambit.cli.mesh import ask_all, node_of, node_pods, note_missing_namespace
 from ambit.cli.render.output import emit, emit_data, output_option
 from ambit.core.errors import BadInput
 from ambit.core.names import AUTHORITY_SECRET, DEFAULT_TRUST_DOMAIN, SYSTEM_NAMESPACE
@@ -46,7 +46,10 @@ def command(
 
     async def work(client: Client) -> list[tuple[dict[str, Any], Any]]:
         answers = await ask_all(client, await node_pods(client, node), "/config_dump")
-        return [(pod, of_namespace(dump, None if everywhere else namespace)) for pod, dump in answers]
+        chosen = [(pod, of_namespace(dump, None if everywhere else namespace)) for pod, dump in answers]
+        if not everywhere and not any(dump["certificates"] for _, dump in chosen):
+            await note_missing_namespace(client, namespace)
+        return chosen
 
     answers = run(with_client(open_client(name, kubeconfig, context), work))
     found = sorted([node_of(pod), *row] for pod, dump in answers for row in rows(dump, time.time()))

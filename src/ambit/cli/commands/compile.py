@@ -97,9 +97,14 @@ def command(
         click.echo(f"note: no object is in {', '.join((*files, *more))}", err=True)
     compiled = compile_objects(given, settings, namespace)
     if pod and pod not in {f"{each.namespace}/{each.name}" for each in compiled.workloads}:
-        raise BadInput(f"no pod {pod} with an address is in what was given")
+        raise BadInput(
+            f"no pod {pod} with an address is in what was given", "type its name as NAMESPACE/NAME"
+        )
+    written = 0
     for document in documents(compiled, output, pod):
-        sys.stdout.write(as_yaml(*document))
+        written += sys.stdout.write(as_yaml(*document))
+    if given and not written and output == ENVOY:
+        click.echo("note: no pod with a node is in what was given, so no Envoy is told anything", err=True)
     report(compiled)
 
 

@@ -10,13 +10,12 @@ import click
 import msgspec
 
 from ambit.cli.access import all_namespaces, cluster_options, open_client, run, with_client
-from ambit.cli.mesh import node_of, node_pods, read_flows, stream
+from ambit.cli.mesh import node_of, node_pods, note_missing_namespace, read_flows, stream
 from ambit.cli.render.flow_line import flow_line
 from ambit.cli.render.output import FORMATS
 from ambit.cli.since import Since
 from ambit.core.errors import AmbitError, BadInput
 from ambit.kube.client import Client
-from ambit.kube.resource import NAMESPACES
 
 Flow = dict[str, Any]
 LOOK_AGAIN = 1.0
@@ -107,11 +106,7 @@ def command(
         for flow in flows[max(len(flows) - last, 0) :]:
             show(flow)
         if not flows and last:
-            namespace = choice["namespace"]
-            if namespace and namespace not in {
-                each["metadata"]["name"] for each in await client.list(NAMESPACES)
-            }:
-                click.echo(f"note: there is no namespace {namespace!r}: `kubectl get namespaces`", err=True)
+            await note_missing_namespace(client, str(choice["namespace"] or ""))
             chosen = " like that" if query else ""
             click.echo(f"no connection{chosen} has ended yet; an open one: `ambit connections`", err=True)
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ambit.cli.access import all_namespaces, cluster_options, open_client, run, with_client
-from ambit.cli.mesh import ask_all, node_of, node_pods
+from ambit.cli.mesh import ask_all, node_of, node_pods, note_missing_namespace
 from ambit.cli.render.output import emit, output_option
 from ambit.kube.client import Client
 
@@ -46,7 +46,10 @@ def _view(
         async def work(client: Client) -> list[tuple[dict[str, Any], Any]]:
             pods = await node_pods(client, node)
             answers = await ask_all(client, pods if every_node or node else pods[:1], "/config_dump")
-            return [(pod, {key: only(dump[key], namespace)}) for pod, dump in answers]
+            chosen = [(pod, {key: only(dump[key], namespace)}) for pod, dump in answers]
+            if not any(section[key] for _, section in chosen):
+                await note_missing_namespace(client, namespace)
+            return chosen
 
         answers = run(with_client(open_client(name, kubeconfig, context), work))
         if every_node:

@@ -25,7 +25,8 @@ def answer_lines(answer: Answer, confirmations: Sequence[Confirmation] = ()) -> 
     for index, ruling in enumerate(answer.rulings):
         if ruling.pod:
             yield ""
-            yield f"pod {printable(ruling.pod)} ({ruling.address} port {ruling.port}), asked {_asked(ruling)}"
+            kind = "pod" if ruling.is_pod else "endpoint"
+            yield f"{kind} {printable(ruling.pod)} ({ruling.address} port {ruling.port}), asked {_asked(ruling)}"
         for line in _ruling(ruling):
             yield f"  {printable(line)}"
         if index < len(confirmations):

@@ -197,7 +197,7 @@ def _absences(service: Service, pod: Asking) -> Iterator[str]:
         if version == 6 and not pod.settings.ipv6:
             yield f"{none}: IPv6 is off"
         elif service.ip_families == only_other:
-            yield f"{none}: the service is of the other family only"
+            yield f"{none}: the service is IPv{4 if version == 6 else 6} only"
         elif service.addresses:
             here = [each for each in service.addresses if each.network == pod.client.network]
             yield f"{none}: {'the service has none' if here else 'the service is of another network'}"
@@ -214,7 +214,7 @@ def _why_headless(service: Service, version: int, pod: Asking) -> str:
         return "it is headless and has no endpoint"
     ready = [each for each in endpoints if everybody or each.status == WorkloadStatus.HEALTHY]
     if not ready:
-        return f"it is headless and none of its {len(endpoints)} endpoints is ready"
+        return f"it is headless and of its endpoints ({len(endpoints)}) none is ready"
     near = [each for each in ready if each.network == pod.client.network]
     if not near:
         return "it is headless and its endpoints are in another network"

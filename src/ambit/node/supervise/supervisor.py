@@ -118,9 +118,9 @@ class Supervisor:
             raise BadInput("a restart is under way")
         held = await self._held() if self._older is not None else 0
         if held != 0 and not force:
+            count = "1 connection" if held == 1 else f"{held or 'an unknown number of'} connections"
             raise BadInput(
-                f"the older Envoy (pid {self._older.pid if self._older else 0}) still carries "
-                f"{'an unknown number of' if held is None else held} connections",
+                f"the older Envoy (pid {self._older.pid if self._older else 0}) still carries {count}",
                 "wait for them, or --force to cut them",
             )
         self._restart_done = asyncio.get_running_loop().create_future()
