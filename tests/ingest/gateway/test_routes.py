@@ -337,6 +337,8 @@ def test_a_rule_that_cannot_be_carried_out_answers_500_and_the_others_count() ->
         {"path": {"type": "RegularExpression", "value": "(?=a)"}},
         {"headers": [{"name": "a", "value": "(", "type": "RegularExpression"}]},
         {"path": {"type": "Nonsense", "value": "/"}},
+        {"path": {"type": "RegularExpression", "value": ""}},
+        {"path": {"type": "PathPrefix", "value": "/a?b"}},
     ],
 )
 def test_a_match_that_cannot_be_made_is_left_out(match: dict[str, Any]) -> None:
@@ -353,6 +355,8 @@ def test_a_match_that_cannot_be_made_is_left_out(match: dict[str, Any]) -> None:
         {"filters": [{"type": "URLRewrite", "urlRewrite": {"path": {"type": "Nonsense"}}}]},
         {"filters": [REDIRECT_ALL["filters"][0], {"type": "URLRewrite", "urlRewrite": {"hostname": "h"}}]},
         {"backendRefs": [to("v2", filters=[{"type": "CORS", "cors": {}}])]},
+        {"filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": [":path"]}}]},
+        {"retry": {"attempts": -1}, "backendRefs": [to("v2")]},
     ],
 )
 def test_a_part_that_cannot_be_carried_out_is_never_left_out(rule: dict[str, Any]) -> None:

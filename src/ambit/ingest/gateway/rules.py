@@ -17,6 +17,7 @@ from ambit.ingest.gateway.matches import BadMatch, Rank, Ranked, grpc_match, htt
 from ambit.ingest.gateway.patterns import milliseconds
 from ambit.ingest.gateway.references import Known, Referrer, Unresolved, resolve
 from ambit.ingest.settings import MeshSettings
+from ambit.model import http_bounds
 from ambit.model.http import Action, Backend, Entry, Redirect, Retry, Rewrite, SessionPersistence
 from ambit.objects import routes
 
@@ -98,6 +99,9 @@ def _matches(rule: _Rule, said: list[str]) -> Iterable[tuple[int, Ranked]]:
         except BadMatch as problem:
             said.append(f"matches[{index}].{problem}")
             continue
+        if not http_bounds.matches_something(made.match):
+            said.append(f"matches[{index}]: no request can match it")
+            continue
         yield index, made
 
 
@@ -110,7 +114,7 @@ def _action(rule: _Rule, service: Callable[[routes.BackendObject], tuple[str, in
     filters = filters_of(rule.filters, service)
     backends = tuple(_backends(rule.backend_refs, service))
     request, backend, retry = _limits(rule) if isinstance(rule, routes.HttpRule) else (None, None, None)
-    return Action(
+    action = Action(
         backends=backends if filters.redirect is None else (),
         redirect=filters.redirect,
         rewrite=filters.rewrite,
@@ -123,6 +127,9 @@ def _action(rule: _Rule, service: Callable[[routes.BackendObject], tuple[str, in
         retry=retry,
         session=_session(rule.session_persistence),
     )
+    if text := http_bounds.problem(action):
+        raise BadValue(text)
+    return action
 
 
 def _backends(
