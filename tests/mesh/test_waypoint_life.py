@@ -144,6 +144,13 @@ def test_a_waypoint_takes_what_it_is_for(mesh: Mesh, shop: str) -> None:
     make_waypoint(mesh, shop)
     mesh.kubectl("label", "namespace", shop, "istio.io/use-waypoint=waypoint")
     address = f"{mesh.pod_addresses(shop, 'server')[0]}:8080"
-    pass_by(mesh, shop, {"one": "waypoint", address: "client"})
-    mesh.kubectl("label", "-n", shop, "--overwrite", "gateway", "waypoint", "istio.io/waypoint-for=none")
-    pass_by(mesh, shop, {"one": "client", address: "client"})
+    for takes, service_from, pod_from in (
+        ("service", "waypoint", "client"),
+        ("workload", "client", "waypoint"),
+        ("all", "waypoint", "waypoint"),
+        ("none", "client", "client"),
+    ):
+        mesh.kubectl(
+            "label", "-n", shop, "--overwrite", "gateway", "waypoint", f"istio.io/waypoint-for={takes}"
+        )
+        pass_by(mesh, shop, {"one": service_from, address: pod_from})
