@@ -17,7 +17,7 @@ from ambit.model.http import Action, Backend, Entry, Host, RequestMatch
 from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
 from ambit.model.service import AppProtocol, Service, VirtualAddress
 from ambit.model.workload import GatewayAddress, Port, TunnelProtocol, Workload
-from ambit.plan import authority
+from ambit.plan import authority, waypoint
 from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, NodeSettings
 from ambit.xds.store import Part
 
@@ -160,6 +160,35 @@ def test_nothing_is_kept_for_who_is_gone(plans: Plans) -> None:
     plans.open(PROXY)
     plans.close(PROXY.key)
     assert not plans.take(delta(workload("web", WEB, address="10.244.1.9")))
+
+
+def test_a_proxy_that_cannot_be_told_something_harms_nobody_else(
+    plans: Plans, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It keeps what it has, and gets the next change; one that comes now is refused and leaves nothing behind."""
+    address = msgspec.structs.replace(WAY, hostname=OTHER.service)
+    plans.take(delta(OTHER, PROXY))
+    plans.open(OTHER)
+    plans.open(PROXY)
+    before = held(plans, CLUSTER)
+
+    def broken(proxy: Proxy, *rest: object) -> object:
+        if proxy.key == PROXY.key:
+            raise ValueError("out of range")
+        return made(proxy, *rest)  # type: ignore[arg-type]
+
+    made = waypoint.resources
+    with monkeypatch.context() as patched:
+        patched.setattr(waypoint, "resources", broken)
+        assert plans.take(delta(service("more"), service("theirs", address))).keys() == {OTHER.key}
+        assert held(plans, CLUSTER) == before
+        assert "a proxy cannot be told" in caplog.text
+        plans.close(PROXY.key)
+        with pytest.raises(ValueError, match="out of range"):
+            plans.open(PROXY)
+        assert plans.take(delta(service("most"))) == {}
+    plans.open(PROXY)
+    assert held(plans, CLUSTER) > before
 
 
 def test_trust_is_told_to_all() -> None:

@@ -4,12 +4,14 @@ What plans are made with is imported when the first proxy comes: Envoy's message
 control plane without proxies needs.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ambit.ca.revocation import BadRevocation, revoked_in
 from ambit.ca.trust import Trust
 from ambit.control.view import LiveView
+from ambit.daemon.logs import event
 from ambit.ingest.mesh import MeshDelta
 from ambit.model.proxy import Proxy, ServiceRoutes
 from ambit.model.service import Service
@@ -20,6 +22,8 @@ from ambit.xds.store import Changed, Publication, Store
 
 if TYPE_CHECKING:
     from ambit.plan import waypoint
+
+log = logging.getLogger("ambit.control.plans")
 
 ORDER = (SECRET, CLUSTER, ENDPOINTS, LISTENER, ROUTES)
 """Types in the order in which additions must arrive."""
@@ -55,8 +59,9 @@ class Plans:
         """The resources of a proxy, kept up to date from now on."""
         plan = self._plans.get(proxy.key)
         if plan is None:
-            plan = self._plans[proxy.key] = Plan(proxy)
+            plan = Plan(proxy)
             self._renew(plan)
+            self._plans[proxy.key] = plan
         return plan.store
 
     def close(self, key: str) -> None:
@@ -108,13 +113,21 @@ class Plans:
         return {plan.proxy.key for plan in self._plans.values() if _place(plan.proxy) in moved}
 
     def _publications(self, concerned: Iterable[str]) -> dict[str, Publication]:
+        """What one proxy cannot be told is no reason to tell nodes and other proxies nothing more: it keeps what it has
+        until something of it changes."""
         found = {}
         for key in list(concerned):
             plan = self._plans.get(key)
             if plan is None:
                 continue
             plan.proxy = self._proxies.get(key, plan.proxy)
-            changes = self._renew(plan)
+            try:
+                changes = self._renew(plan)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is that proxy's only
+                event(
+                    log, logging.ERROR, "a proxy cannot be told what changed", gateway=key, reason=repr(error)
+                )
+                continue
             if changes:
                 found[key] = Publication(plan.store, changes)
         return found
