@@ -27,6 +27,7 @@ PLURALS = {
     "Service": "services",
     "ServiceAccount": "serviceaccounts",
     "Namespace": "namespaces",
+    "ConfigMap": "configmaps",
     "PodDisruptionBudget": "poddisruptionbudgets",
 }
 

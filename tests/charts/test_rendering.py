@@ -10,6 +10,11 @@ import yaml
 
 from ambit import __version__
 from ambit.cli.helm import umbrella_chart
+from ambit.core.names import MESH_CONFIG_KEY
+from ambit.core.selector import Selector
+from ambit.ingest.mesh_config import mesh_config
+from ambit.ingest.visibility import EntryVisibility, VisibilityPolicy
+from ambit.model.service import Visibility
 from ambit.objects.crds import read_bundle
 from tests.charts.helm_program import find_helm, needed_helm
 from tests.charts.rendered import CASES, CHARTS, GOLDEN, all_charts, render, source_digest
@@ -89,6 +94,8 @@ def test_helm_lint_finds_nothing(helm: str, chart: Path) -> None:
         ("global.logging.level=loud", "level"),
         ("control.trustedNodeAccounts={ztunnel}", "trustedNodeAccounts"),
         ("global.meshConfig.rootNamespace=a/b", "rootNamespace"),
+        ("global.meshConfig.serviceEntryVisibility.defaultVisibility=HIDDEN", "defaultVisibility"),
+        ("global.meshConfig.serviceEntryVisibility.default=NONE", "serviceEntryVisibility"),
         ("control.podLabels.app=mine", "podLabels"),
         (r"node.podLabels.istio\.io/dataplane-mode=ambient", "podLabels"),
         ("node.nodeSelector.mesh=true", "nodeSelector/mesh"),
@@ -102,6 +109,23 @@ def test_a_value_that_would_do_nothing_or_harm_is_refused(helm: str, value: str,
     with pytest.raises(subprocess.CalledProcessError) as raised:
         render(helm, (value,))
     assert named in raised.value.stderr
+
+
+def test_other_settings_of_the_mesh_roll_the_control_plane() -> None:
+    told = {}
+    for name in ("default", "everything-set"):
+        objects = list(yaml.safe_load_all((GOLDEN / f"{name}.yaml").read_text()))
+        data = next(each["data"] for each in objects if each["metadata"]["name"] == "ambit-mesh-config")
+        pod = next(each["spec"]["template"] for each in objects if each["kind"] == "Deployment")
+        told[pod["metadata"]["annotations"]["checksum/mesh-config"]] = mesh_config(
+            data[MESH_CONFIG_KEY], name
+        )
+    assert [each.entry_visibility for each in told.values()] == [
+        None,
+        EntryVisibility(
+            Visibility.NAMESPACE, (VisibilityPolicy(Visibility.PUBLIC, (Selector({"team": "mesh"}),)),)
+        ),
+    ]
 
 
 def test_numbers_in_files_of_values_stay_as_they_are(helm: str, tmp_path: Path) -> None:

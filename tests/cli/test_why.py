@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -10,10 +10,14 @@ from click.testing import CliRunner, Result
 
 from ambit.cli.commands.why import command
 from ambit.cli.confirmation import AGREES, DIFFERS, NONE, Confirmation, confirm
-from ambit.cli.live_objects import settings_of
+from ambit.cli.live_objects import mesh_settings, settings_of
 from ambit.cli.render.answer import _miss, answer_lines
 from ambit.core.errors import BadInput
+from ambit.ingest.visibility import EntryVisibility
 from ambit.insight.why import ALLOWED, DENIED, Answer, Ruling
+from ambit.kube.client import Client
+from ambit.kube.resource import Resource
+from ambit.model.service import Visibility
 from ambit.policy.nearest import Miss
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -111,6 +115,26 @@ def test_an_endpoint_that_is_no_pod_is_not_called_one(tmp_path: Path) -> None:
     )
     found = json.loads(run("10.9.9.9", "db.example.com:5432", "-f", str(entry), "-o", "json").stdout)
     assert [each["isPod"] for each in found["rulings"]] == [False]
+
+
+class Cluster:
+    """A control plane's pod, and the ConfigMap that it mounts."""
+
+    async def list(self, *_: object, **__: object) -> list[dict[str, Any]]:
+        volumes = [{"name": "mesh-config", "configMap": {"name": "its-settings"}}]
+        containers = [{"name": "discovery", "args": ["control", "run", "--trust-domain", "example.org"]}]
+        metadata = {"name": "c", "namespace": "ambit-system"}
+        return [{"metadata": metadata, "spec": {"containers": containers, "volumes": volumes}}]
+
+    async def get(self, _: Resource, name: str, namespace: str) -> dict[str, Any]:
+        assert (name, namespace) == ("its-settings", "ambit-system")
+        return {"data": {"mesh.yaml": "serviceEntryVisibility: {defaultVisibility: NAMESPACE}"}}
+
+
+async def test_settings_of_a_cluster_are_also_those_that_its_control_plane_mounts() -> None:
+    found = await mesh_settings(cast(Client, Cluster()))
+    assert found.trust_domain == "example.org"
+    assert found.entry_visibility == EntryVisibility(Visibility.NAMESPACE)
 
 
 def test_settings_are_those_of_the_control_plane_s_command_line() -> None:

@@ -10,6 +10,8 @@ import pytest
 from ambit.control.status_fields import to_withdraw, to_write
 from ambit.control.waypoint_objects import ProxyPods, waypoint_objects
 from ambit.core.finding import ObjectRef
+from ambit.ingest.gateway.conditions import WAYPOINT_BOUND
+from ambit.ingest.visibility import VISIBILITY_APPLIED
 from ambit.model.status import (
     Condition,
     GatewayStatus,
@@ -167,3 +169,12 @@ def test_a_condition_that_is_not_said_any_more_is_taken_back() -> None:
     live = {"status": {"conditions": [condition("istio.io/WaypointBound"), condition("Theirs")]}}
     assert to_withdraw(live, bound) == {"conditions": [condition("Theirs")]}
     assert to_withdraw({}, bound) is None
+
+
+def test_of_an_entry_the_condition_that_is_not_said_any_more_goes_alone() -> None:
+    bound, visible, theirs = (condition(each) for each in (WAYPOINT_BOUND, VISIBILITY_APPLIED, "Theirs"))
+    live = {"status": {"conditions": [bound, visible, theirs]}}
+    still = Condition(VISIBILITY_APPLIED, "True", VISIBILITY_APPLIED)
+    status = ObjectStatus(version("ServiceEntry"), (still,))
+    assert to_write(live, status, NOW) == {"conditions": [visible, theirs]}
+    assert to_write(live, ObjectStatus(version("ServiceEntry"), ()), NOW) == {"conditions": [theirs]}

@@ -3,7 +3,7 @@
 `compile/<case>/in.yaml` starts with one line that says what the case shows; `model.yaml` is what nodes and L7 proxies
 are told and statuses are to say, and `findings.yaml` what users are told. With a `then.yaml` (objects applied
 afterwards; one with `deleted: true` goes) `moved.yaml` lists what that second batch must move, and by being a list also
-what it must not.
+what it must not. With a `mesh.yaml` the mesh has these settings.
 """
 
 import json
@@ -14,13 +14,14 @@ import pytest
 import yaml
 
 from ambit.ingest.mesh import Change, MeshCompiler, MeshDelta
+from ambit.ingest.mesh_config import mesh_config
 from ambit.ingest.settings import MeshSettings
 from ambit.objects.decoding import PROJECTIONS
 from tests.golden.readable import to_yaml
 
 CASES = sorted(path for path in (Path(__file__).parent / "compile").iterdir() if path.is_dir())
 RESOURCES = {projection.kind: resource for resource, projection in PROJECTIONS.items()}
-INPUTS = {"in.yaml", "then.yaml"}
+INPUTS = {"in.yaml", "then.yaml", "mesh.yaml"}
 
 
 class Loader(yaml.SafeLoader):
@@ -65,7 +66,9 @@ def moved(delta: MeshDelta) -> dict[str, Any]:
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.name)
 def test_compile(case: Path, request: pytest.FixtureRequest) -> None:
     assert (case / "in.yaml").read_text().startswith("# "), "the first line says what the case shows"
-    compiler = MeshCompiler(MeshSettings())
+    settings = case / "mesh.yaml"
+    said = mesh_config(settings.read_text() if settings.exists() else "", "mesh.yaml")
+    compiler = MeshCompiler(MeshSettings(entry_visibility=said.entry_visibility))
     compiler.apply(changes(case / "in.yaml"))
     model = {
         name: made

@@ -17,3 +17,8 @@ helm.sh/chart: ambit-control-{{ .Chart.Version }}
 {{- if kindIs "float64" $tag }}{{ $tag = int64 $tag }}{{ end }}
 {{- .Values.image | default (printf "%s/ambit:%v" .Values.global.hub $tag) }}
 {{- end }}
+
+{{- /* What `ambit control run --mesh-config` reads; the rest of global.meshConfig are options of several parts. */ -}}
+{{- define "ambit-control.meshConfig" -}}
+{{- toYaml (pick .Values.global.meshConfig "serviceEntryVisibility") }}
+{{- end }}

@@ -1,16 +1,22 @@
 """What a running cluster has, compiled here as its control plane does."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
 
 from ambit.cli.mesh import CONTROL_PLANES, system_pods
 from ambit.core import names
+from ambit.ingest.mesh_config import mesh_config
 from ambit.ingest.settings import MeshSettings
 from ambit.insight.manifests import Compiled, compile_objects
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
-from ambit.kube.resource import Resource
+from ambit.kube.resource import CONFIG_MAPS, Resource
 from ambit.objects.decoding import PROJECTIONS, Projection
+
+MESH_CONFIG_VOLUME = "mesh-config"
 
 
 async def compile_cluster(client: Client) -> Compiled:
@@ -38,8 +44,22 @@ async def mesh_settings(client: Client) -> MeshSettings:
         for container in pod["spec"].get("containers") or ():
             words = [*(container.get("command") or ()), *(container.get("args") or ())]
             if "control" in words:
-                return settings_of(words)
+                visibility = mesh_config(*await _mesh_config(client, pod)).entry_visibility
+                return msgspec.structs.replace(settings_of(words), entry_visibility=visibility)
     return MeshSettings()
+
+
+async def _mesh_config(client: Client, pod: Mapping[str, Any]) -> tuple[str, str]:
+    """The text of the mesh's settings that a control plane's pod mounts, and what it is called."""
+    for volume in pod["spec"].get("volumes") or ():
+        if volume["name"] == MESH_CONFIG_VOLUME:
+            name, namespace = volume["configMap"]["name"], pod["metadata"]["namespace"]
+            try:
+                found = await client.get(CONFIG_MAPS, name, namespace)
+            except NotFound:
+                break
+            return (found.get("data") or {}).get(names.MESH_CONFIG_KEY, ""), f"ConfigMap {namespace}/{name}"
+    return "", ""
 
 
 def settings_of(words: Sequence[str]) -> MeshSettings:

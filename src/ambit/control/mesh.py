@@ -55,6 +55,7 @@ class MeshFeed:
                 network=settings.network,
                 cluster_domain=settings.cluster_domain,
                 trust_domain_aliases=settings.trust_domain_aliases,
+                entry_visibility=settings.entry_visibility,
             )
         )
         self._publish: Callable[[Sequence[Update]], None] = lambda _: None

@@ -20,6 +20,7 @@ from ambit.core.names import (
     ROOT_NAMESPACE,
     SYSTEM_NAMESPACE,
 )
+from ambit.ingest.visibility import EntryVisibility
 
 NODE_ACCOUNTS = ((SYSTEM_NAMESPACE, "ztunnel"), (SYSTEM_NAMESPACE, "ambit-node"), (ROOT_NAMESPACE, "ztunnel"))
 """Service accounts of node agents, ours and a stock ztunnel's, in their usual namespaces."""
@@ -34,6 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cluster_domain: str = CLUSTER_DOMAIN
     network: str = ""
     root_namespace: str = ROOT_NAMESPACE
+    entry_visibility: EntryVisibility | None = None
     system_namespace: str = SYSTEM_NAMESPACE
     node_accounts: frozenset[tuple[str, str]] = frozenset(NODE_ACCOUNTS)
     instance: str = "ambit-control"

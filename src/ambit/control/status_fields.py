@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 
 from ambit.core.names import WAYPOINT_CONTROLLER
+from ambit.ingest.gateway.conditions import WAYPOINT_BOUND
+from ambit.ingest.visibility import VISIBILITY_APPLIED
 from ambit.model.status import (
     Condition,
     GatewayStatus,
@@ -22,6 +24,8 @@ from ambit.model.status import (
 from ambit.objects.gateway import GROUP
 
 Fields = dict[str, Any]
+_OWN = {WAYPOINT_BOUND, VISIBILITY_APPLIED}
+"""Of an object that has conditions only: those that go when they are not said any more."""
 
 
 def merged(
@@ -72,7 +76,9 @@ def _wanted(existing: Mapping[str, Any], status: Status, now: dt.datetime) -> Fi
     generation = status.version.generation
     match status:
         case ObjectStatus():
-            return {"conditions": _conditions(existing, status.conditions, generation, now)}
+            gone = _OWN - {each.type for each in status.conditions}
+            kept = [each for each in existing.get("conditions") or () if each.get("type") not in gone]
+            return {"conditions": _conditions({"conditions": kept}, status.conditions, generation, now)}
         case RouteStatus():
             ours = [each for each in existing.get("parents") or () if _is_ours(each)]
             parents = [

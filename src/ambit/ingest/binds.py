@@ -12,7 +12,8 @@ Bind = Callable[[Context, str, Mapping[str, str]], GatewayAddress | None]
 
 
 class Binds(msgspec.Struct, frozen=True):
-    """A waypoint takes what is sent to services, to workloads, or both."""
+    """A waypoint takes what is sent to services (Kubernetes' or a ServiceEntry's), to workloads, or both."""
 
     service: Bind
+    entry: Bind
     workload: Bind

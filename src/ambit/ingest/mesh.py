@@ -1,6 +1,6 @@
 """The compiler: API objects in, mesh model out, one batch at a time.
 
-    services, serviceentries ──> targets ─┐
+    services, serviceentries ──> targets ─┐   (namespaces: who may see a ServiceEntry)
     nodes ─> localities ──────────────────┼──> workloads
     pods, workloadentries ────────────────┘       ↑ names of policies
     authorizationpolicies, peerauthentications ──> authorizations, findings
@@ -29,6 +29,7 @@ from ambit.ingest.owners import Owners
 from ambit.ingest.preference import DISTRIBUTION_ANNOTATION
 from ambit.ingest.settings import MeshSettings
 from ambit.ingest.unenforced import Unenforced
+from ambit.ingest.visibility import Visibilities
 from ambit.model.policy import Authorization
 from ambit.model.proxy import Proxy, ServiceRoutes
 from ambit.model.service import Service
@@ -91,9 +92,10 @@ class MeshCompiler:
             settings,
         )
         namespaces: Collection[Namespace] = self._sources["namespaces"]
-        waypoints = Waypoints(graph, self._waypoint_sources(), settings)
+        visibilities = Visibilities(namespaces, settings.entry_visibility)
+        waypoints = Waypoints(graph, self._waypoint_sources(), visibilities, settings)
         unenforced = Unenforced(graph, self._sources["authorizationpolicies.security.istio.io"], settings)
-        binds = unenforced.binds(Binds(waypoints.of_service, waypoints.of_workload))
+        binds = unenforced.binds(Binds(waypoints.of_service, waypoints.of_entry, waypoints.of_workload))
         entries = compile_entries(
             graph,
             self._sources["serviceentries.networking.istio.io"],
@@ -101,6 +103,7 @@ class MeshCompiler:
             lambda context, name: _distribution(context.get(namespaces, name)),
             Owners(namespaces, self._sources["services"], self._sources["pods"], settings.cluster_domain),
             binds,
+            visibilities,
             settings,
         )
         kube = compile_kube(

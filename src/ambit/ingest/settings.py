@@ -4,6 +4,7 @@ import msgspec
 
 from ambit.core.identity import TrustDomains
 from ambit.core.names import CLUSTER_DOMAIN, DEFAULT_CLUSTER_ID, DEFAULT_TRUST_DOMAIN, ROOT_NAMESPACE
+from ambit.ingest.visibility import EntryVisibility
 
 
 class MeshSettings(msgspec.Struct, frozen=True):
@@ -15,6 +16,7 @@ class MeshSettings(msgspec.Struct, frozen=True):
     network: str = ""
     cluster_domain: str = CLUSTER_DOMAIN
     trust_domain_aliases: tuple[str, ...] = ()
+    entry_visibility: EntryVisibility | None = None
 
     @property
     def trust_domains(self) -> TrustDomains:

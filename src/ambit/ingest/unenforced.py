@@ -37,7 +37,9 @@ class Unenforced:
 
     def binds(self, open_binds: Binds) -> Binds:
         """The same with waypoints closed that a policy is for as a whole."""
-        return Binds(self._closing(open_binds.service), self._closing(open_binds.workload))
+        return Binds(
+            *(self._closing(each) for each in (open_binds.service, open_binds.entry, open_binds.workload))
+        )
 
     def service(self, context: Context, given: Service) -> Service:
         """The service with its waypoint closed when a policy is for the service."""

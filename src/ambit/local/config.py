@@ -11,6 +11,8 @@ from ambit.local.layout import NodeAddresses, StateDirectory
 class ClusterConfig(msgspec.Struct, frozen=True):
     """`regions` and `zones` give each node's topology labels, in order; shorter lists repeat their last entry.
 
+    `mesh_config` is the text of the mesh's settings.
+
     `is_demo`: made by `ambit demo`, which may replace it without asking.
     """
 
@@ -22,6 +24,7 @@ class ClusterConfig(msgspec.Struct, frozen=True):
     regions: tuple[str, ...] = ()
     zones: tuple[str, ...] = ()
     environment: dict[str, str] = {}
+    mesh_config: str = ""
     is_demo: bool = False
 
     @property

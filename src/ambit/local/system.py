@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from ambit import __version__
+from ambit.core.names import MESH_CONFIG_KEY
 from ambit.kube import resource
 from ambit.local.config import ClusterConfig
 from ambit.local.layout import StateDirectory
@@ -16,6 +17,7 @@ KINDS = {
     for each in (
         resource.NAMESPACES,
         resource.SERVICE_ACCOUNTS,
+        resource.CONFIG_MAPS,
         resource.CLUSTER_ROLES,
         resource.CLUSTER_ROLE_BINDINGS,
         resource.ROLES,
@@ -37,4 +39,8 @@ def system_objects(config: ClusterConfig, state: StateDirectory) -> tuple[dict[s
         ROOT_NAMESPACE=config.root_namespace,
         STATE=str(state.root),
     )
-    return tuple(yaml.load_all(filled, Loader=yaml.CSafeLoader))
+    objects = tuple(yaml.load_all(filled, Loader=yaml.CSafeLoader))
+    for each in objects:
+        if each["kind"] == "ConfigMap" and config.mesh_config:
+            each["data"] = {MESH_CONFIG_KEY: config.mesh_config}
+    return objects

@@ -47,8 +47,13 @@ class AllocatedAddress(msgspec.Struct, frozen=True):
     host: str = ""
 
 
+class StatusCondition(msgspec.Struct, frozen=True):
+    type: str = ""
+
+
 class ServiceEntryStatus(msgspec.Struct, frozen=True):
     addresses: tuple[AllocatedAddress, ...] = ()
+    conditions: tuple[StatusCondition, ...] = ()
 
 
 class ServiceEntry(msgspec.Struct, frozen=True):

@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
 
 from ambit.cli.manifests import read_manifests
+from ambit.cli.mesh_config import mesh_config_option, read_mesh_config
 from ambit.cli.render.output import printable
 from ambit.cli.trust_domain import trust_domain_aliases
 from ambit.core.errors import BadInput
@@ -64,6 +66,7 @@ Document = tuple[str, Any]
     "--cluster-id", default=DEFAULT_CLUSTER_ID, show_default=True, help="Name of the pods' cluster."
 )
 @click.option("--network", default="", help="Network that the pods share.")
+@mesh_config_option
 def command(
     more: tuple[str, ...],
     files: tuple[str, ...],
@@ -75,6 +78,7 @@ def command(
     root_namespace: str,
     cluster_id: str,
     network: str,
+    mesh_config_file: Path | None,
 ) -> None:
     """What files of API objects come to: what nodes would be told, without a cluster.
 
@@ -91,6 +95,7 @@ def command(
         cluster_id=cluster_id,
         root_namespace=root_namespace,
         network=network,
+        entry_visibility=read_mesh_config(mesh_config_file).entry_visibility,
     )
     given = list(read_manifests((*files, *more)))
     if not given:

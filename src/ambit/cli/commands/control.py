@@ -8,6 +8,7 @@ import click
 from ambit import __version__
 from ambit.cli.daemon_options import log_options
 from ambit.cli.groups import Group
+from ambit.cli.mesh_config import mesh_config_option, read_mesh_config
 from ambit.cli.trust_domain import trust_domain_aliases
 from ambit.core import names
 from ambit.core.errors import BadInput
@@ -42,6 +43,7 @@ def command() -> None:
     show_default=True,
     help="Namespace whose policies hold for the whole mesh.",
 )
+@mesh_config_option
 @click.option(
     "--system-namespace",
     default=names.SYSTEM_NAMESPACE,
@@ -108,6 +110,7 @@ def run(
     trust_domain: str,
     trust_domain_aliases: tuple[str, ...],
     root_namespace: str,
+    mesh_config_file: Path | None,
     system_namespace: str,
     cluster_id: str,
     network: str,
@@ -125,15 +128,18 @@ def run(
 ) -> None:
     """Serve the workload API and certificates to nodes, until SIGTERM."""
     import asyncio
+    import logging
 
     from ambit.control.main import main
     from ambit.control.settings import Settings
-    from ambit.daemon.logs import set_up
+    from ambit.daemon.logs import event, set_up
 
+    mesh_config = read_mesh_config(mesh_config_file)
     settings = Settings(
         trust_domain=trust_domain,
         trust_domain_aliases=trust_domain_aliases,
         root_namespace=root_namespace,
+        entry_visibility=mesh_config.entry_visibility,
         system_namespace=system_namespace,
         cluster_id=cluster_id,
         network=network,
@@ -149,6 +155,8 @@ def run(
     if node_accounts:
         settings = settings.with_accounts(_account(each) for each in node_accounts)
     set_up(log_level, as_json=log_format == "json")
+    for each in mesh_config.ignored:
+        event(logging.getLogger("ambit.control"), logging.WARNING, f"ignored: {each}")
     asyncio.run(main(settings, kubeconfig, context))
 
 

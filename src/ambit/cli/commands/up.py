@@ -1,10 +1,12 @@
 """`ambit up`."""
 
 import re
+from pathlib import Path
 
 import click
 
 from ambit.cli.access import DEFAULT_NAME, instance_state, name_option, run
+from ambit.cli.mesh_config import mesh_config_option, read_mesh_config, read_text
 from ambit.cli.render.progress import Progress
 from ambit.core.errors import BadInput
 from ambit.local.config import ClusterConfig
@@ -30,6 +32,7 @@ _LABEL_VALUE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?")
 @click.option(
     "--api-port", default=0, type=click.IntRange(0, 65535), help="Port of the API server on 127.0.0.1."
 )
+@mesh_config_option
 @click.option(
     "--timeout",
     default=60.0,
@@ -44,11 +47,13 @@ def command(
     regions: tuple[str, ...],
     zones: tuple[str, ...],
     api_port: int,
+    mesh_config_file: Path | None,
     timeout: float,
 ) -> None:
     """Start a laptop cluster with the mesh in it."""
     check_places("--region", regions, nodes)
     check_places("--zone", zones, nodes)
+    read_mesh_config(mesh_config_file)
     state = instance_state(name)
     config = ClusterConfig(
         name=name or DEFAULT_NAME,
@@ -56,6 +61,7 @@ def command(
         gateway_api="standard" if gateway_api == "standard" else "experimental",
         regions=regions,
         zones=zones,
+        mesh_config=read_text(mesh_config_file) if mesh_config_file is not None else "",
     )
     progress = Progress()
     record = start_instance(state, config, api_port)

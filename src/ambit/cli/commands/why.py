@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,6 +14,7 @@ from ambit.cli.confirmation import Confirmation, confirm
 from ambit.cli.live_objects import compile_cluster
 from ambit.cli.manifests import read_manifests
 from ambit.cli.mesh import read_flows
+from ambit.cli.mesh_config import mesh_config_option, read_mesh_config
 from ambit.cli.render.answer import answer_lines
 from ambit.cli.render.output import emit_data, output_option
 from ambit.core.errors import AmbitError
@@ -59,6 +61,7 @@ PATIENCE = 10.0
     show_default=True,
     help="With -f: namespace whose policies hold for the whole mesh.",
 )
+@mesh_config_option
 @output_option
 def command(
     source: str,
@@ -71,6 +74,7 @@ def command(
     trust_domain: str,
     trust_domain_aliases: tuple[str, ...],
     root_namespace: str,
+    mesh_config_file: Path | None,
     output: str,
 ) -> None:
     """Why a connection from SRC to DST:PORT is allowed or denied.
@@ -85,6 +89,7 @@ def command(
             trust_domain=trust_domain,
             trust_domain_aliases=trust_domain_aliases,
             root_namespace=root_namespace,
+            entry_visibility=read_mesh_config(mesh_config_file).entry_visibility,
         )
         compiled = compile_objects(read_manifests(files), settings, namespace)
         answer = why(source, destination, compiled, namespace)

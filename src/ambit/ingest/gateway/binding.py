@@ -7,6 +7,8 @@
 3. A waypoint that does not exist, or lets nobody of this namespace in, is named nevertheless: nobody is sent past a
    waypoint that was asked for. Istio sends them past it.
 4. What belongs to a waypoint or an east-west gateway has none.
+5. A ServiceEntry that the mesh's settings confine to its namespace has no waypoint of another one: connections are
+   refused. Istio sends them past it.
 """
 
 from collections.abc import Mapping
@@ -90,8 +92,10 @@ def bind(
     traffic: Traffic,
     known: Namespaces,
     settings: MeshSettings,
+    *,
+    confined: bool = False,
 ) -> Binding:
-    """The waypoint of an object with these labels."""
+    """The waypoint of an object with these labels; `confined`: only one of its own namespace."""
     if labels.get(MANAGED_LABEL) in (MANAGED_WAYPOINT, MANAGED_EAST_WEST):
         return Binding()
     wanted = wish(labels, namespace) or known.wish(namespace)
@@ -105,6 +109,11 @@ def bind(
         text = f"waypoint {wanted.key} takes traffic of kind {takes.value}, not of {traffic.name.lower()}s"
         return Binding(None, no(WAYPOINT_BOUND, "UnsupportedTrafficType", text))
     hostname = settings.hostname(wanted.name, wanted.namespace)
+    refused = f"{wanted.name}.{wanted.namespace}.{NOT_ALLOWED}"
+    if confined and wanted.namespace != namespace:
+        text = f"waypoint {wanted.key} is not in {namespace}, which alone sees the hosts: connections are refused"
+        condition = no(WAYPOINT_BOUND, "CrossNamespaceWaypointForbidden", text)
+        return Binding(_address(wanted, refused), condition)
     if found is None or found.proxy is None:
         why = "does not exist" if found is None else "is not accepted"
         condition = no(
@@ -113,7 +122,6 @@ def bind(
         return Binding(_address(wanted, hostname), condition)
     if not _admitted(found, wanted, namespace, known):
         text = f"waypoint {wanted.key} lets nobody of namespace {namespace} in: connections are refused"
-        refused = f"{wanted.name}.{wanted.namespace}.{NOT_ALLOWED}"
         return Binding(_address(wanted, refused), no(WAYPOINT_BOUND, "AttachmentDenied", text))
     text = f"bound to waypoint {wanted.key}"
     return Binding(_address(wanted, hostname), yes(WAYPOINT_BOUND, "WaypointAccepted", text))

@@ -26,8 +26,9 @@ from ambit.ingest.gateway.gateways import (
 )
 from ambit.ingest.gateway.table import service_routes
 from ambit.ingest.settings import MeshSettings
+from ambit.ingest.visibility import VISIBILITY_APPLIED, Visibilities
 from ambit.model.proxy import Proxy, ServiceRoutes
-from ambit.model.service import Service
+from ambit.model.service import Service, Visibility
 from ambit.model.status import ObjectStatus, Status
 from ambit.model.workload import GatewayAddress
 from ambit.objects import gateway, kube, networking, routes
@@ -64,8 +65,11 @@ class Waypoints:
     """Gateways of waypoint classes, and what is bound to them. Proxies are keyed `<namespace>/<name>`, statuses by the
     text of their object."""
 
-    def __init__(self, graph: Graph, sources: WaypointSources, settings: MeshSettings) -> None:
+    def __init__(
+        self, graph: Graph, sources: WaypointSources, visibilities: Visibilities, settings: MeshSettings
+    ) -> None:
         self._sources = sources
+        self._visibilities = visibilities
         self._settings = settings
         self._gateways: Derived[gateway.Gateway, CompiledGateway] = graph.derive(
             "gateways compiled", sources.gateways, self._compiled
@@ -92,24 +96,37 @@ class Waypoints:
                     )
                     for source, kind, traffic in (
                         (sources.services, "Service", Traffic.SERVICE),
-                        (sources.entries, "ServiceEntry", Traffic.SERVICE),
                         (sources.workload_entries, "WorkloadEntry", Traffic.WORKLOAD),
                     )
                 ),
+                graph.derive("statuses of entries", sources.entries, self._entry_status, key=text_of),
             ],
         )
 
-    def bind(self, context: Context, labels: Mapping[str, str], namespace: str, traffic: Traffic) -> Binding:
-        """The waypoint of an object with these labels."""
+    def bind(
+        self,
+        context: Context,
+        labels: Mapping[str, str],
+        namespace: str,
+        traffic: Traffic,
+        *,
+        confined: bool = False,
+    ) -> Binding:
+        """The waypoint of an object with these labels; `confined`: only one of its own namespace."""
         if USE_WAYPOINT_LABEL not in labels and self.wish(context, namespace) is None:
             return _UNBOUND  # nearly all of them
-        return bind(labels, namespace, traffic, _Namespaces(context, self), self._settings)
+        known = _Namespaces(context, self)
+        return bind(labels, namespace, traffic, known, self._settings, confined=confined)
 
     def of_service(
         self, context: Context, namespace: str, labels: Mapping[str, str]
     ) -> GatewayAddress | None:
         """The waypoint of a service with these labels."""
         return self.bind(context, labels, namespace, Traffic.SERVICE).waypoint
+
+    def of_entry(self, context: Context, namespace: str, labels: Mapping[str, str]) -> GatewayAddress | None:
+        """The waypoint of a ServiceEntry with these labels."""
+        return self._of_entry(context, namespace, labels).waypoint
 
     def of_workload(
         self, context: Context, namespace: str, labels: Mapping[str, str]
@@ -147,6 +164,21 @@ class Waypoints:
         service = context.get(self._sources.services, key)
         is_ready = any(pod.ready and not pod.terminating for pod in context.lookup(self._pods, key))
         return gateway_status(given, compiled, service.addresses if service else (), is_ready=is_ready)
+
+    def _of_entry(self, context: Context, namespace: str, labels: Mapping[str, str]) -> Binding:
+        confined = self._visibilities.allowed(context, namespace) is Visibility.NAMESPACE
+        return self.bind(context, labels, namespace, Traffic.SERVICE, confined=confined)
+
+    def _entry_status(self, context: Context, given: networking.ServiceEntry) -> Status | None:
+        """Said also to take a condition back that is there and holds no more: the settings may be gone."""
+        meta = given.metadata
+        bound = self._of_entry(context, meta.namespace, meta.labels).condition
+        visible = self._visibilities.condition(context, given)
+        said = tuple(each for each in (bound, visible) if each is not None)
+        is_stale = visible is None and any(
+            each.type == VISIBILITY_APPLIED for each in given.status.conditions
+        )
+        return ObjectStatus(version(meta, "ServiceEntry"), said) if said or is_stale else None
 
     def _binding_status(self, kind: str, traffic: Traffic) -> Callable[[Context, _Bound], Status | None]:
         def status(context: Context, given: _Bound) -> Status | None:

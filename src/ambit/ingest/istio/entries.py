@@ -1,6 +1,6 @@
 """The part of the graph about what is no pod: ServiceEntries, WorkloadEntries, and what is wrong with them.
 
-serviceentries ──> entries ──> services, targets, workloads of their endpoints, findings
+serviceentries, namespaces ──> entries ──> services, targets, workloads of their endpoints, findings
 workloadentries ──────────────> workloads   (behind every service that selects them)
 """
 
@@ -17,7 +17,8 @@ from ambit.ingest.istio.service_entry import CompiledEntry, Host, service_entry
 from ambit.ingest.owners import Owners, normal
 from ambit.ingest.settings import MeshSettings
 from ambit.ingest.targets import ServiceTarget, chosen
-from ambit.model.service import Service
+from ambit.ingest.visibility import Visibilities
+from ambit.model.service import Service, Visibility
 from ambit.model.workload import Workload
 from ambit.objects.networking import ServiceEntry, WorkloadEntry
 
@@ -42,21 +43,38 @@ def compile_entries(
     distribution: Distribution,
     owners: Owners,
     binds: Binds,
+    visibilities: Visibilities,
     settings: MeshSettings,
 ) -> EntryCollections:
     """Adds the collections of ServiceEntries to a graph."""
     by_host = source.index(lambda given: given.spec.hosts)
     by_address = source.index(_claimed)
+
+    def rivals(
+        context: Context, index: Index[ServiceEntry], entry: str, namespace: str
+    ) -> list[ServiceEntry]:
+        return [
+            each
+            for each in context.lookup(index, entry)
+            if (seen := visibilities.of_entry(context, each)) is Visibility.PUBLIC
+            or (seen is not None and each.metadata.namespace == namespace)
+        ]
+
     compiled = graph.derive(
         "service entries",
         source,
         lambda context, given: service_entry(
             given,
-            [context.lookup(by_host, host) for host in given.spec.hosts],
-            [each for address in _claimed(given) for each in context.lookup(by_address, address)],
+            [rivals(context, by_host, host, given.metadata.namespace) for host in given.spec.hosts],
+            [
+                each
+                for address in _claimed(given)
+                for each in rivals(context, by_address, address, given.metadata.namespace)
+            ],
             _Owned(context, owners, given.metadata.namespace),
             distribution(context, given.metadata.namespace),
-            binds.service(context, given.metadata.namespace, given.metadata.labels),
+            binds.entry(context, given.metadata.namespace, given.metadata.labels),
+            visibilities.allowed(context, given.metadata.namespace),
             settings,
         ),
     )

@@ -1,13 +1,15 @@
 """ServiceEntries as mesh services (istiod: `ambient/services.go`, `serviceentry`).
 
 - One service for each host, called `<namespace>/<host>`; of several entries of a namespace with one host the oldest
-  counts, and the others are told. Among namespaces the oldest is canonical, of those with its host or an address of it.
+  counts, and the others are told. Among namespaces the oldest that is everybody's is canonical, of those with its host
+  or an address of it.
 - A host or address that is a Service's, a pod's or another namespace's is left out: AMB0306 (`ambit.ingest.owners`).
 - Addresses are the entry's, IP addresses or ranges, for all its hosts; without them what the control plane allocated
   for the host (`status.addresses`).
 - `resolution: NONE` lets connections go on to the address that was dialled. STATIC has IP addresses, DNS names or
   addresses as endpoints; DNS without endpoints resolves the host itself. A selector chooses pods and WorkloadEntries.
 - `exportTo: ["."]` (or its own namespace) hides it from other namespaces, `["~"]` from all. Istio ambient ignores it.
+  What the mesh's settings allow is the most (`ambit.ingest.visibility`).
 - `location` means nothing to node proxies, as in Istio ambient.
 - Only TCP ports: nothing else is captured.
 """
@@ -24,6 +26,7 @@ from ambit.ingest.preference import DISTRIBUTION_ANNOTATION, preference
 from ambit.ingest.protocols import protocol_named, protocol_of_port
 from ambit.ingest.settings import MeshSettings
 from ambit.ingest.targets import ServiceTarget, TargetPort
+from ambit.ingest.visibility import exported, narrower
 from ambit.model.service import (
     AppProtocol,
     BalancingMode,
@@ -70,23 +73,24 @@ def service_entry(
     owners: Owned,
     distribution: str,
     waypoint: GatewayAddress | None,
+    allowed: Visibility | None,
     settings: MeshSettings,
 ) -> CompiledEntry:
-    """Reads an object. `same_host` are all entries with the same host, for each of its hosts, `same_address` those with
-    one of its addresses; `distribution` is the namespace's wish, `waypoint` takes what is sent to its hosts."""
+    """Reads an object. `same_host` are the entries with the same host, for each of its hosts, that everybody sees or
+    that are of its own namespace, itself among them; `same_address` those with one of its addresses; `distribution` is
+    the namespace's wish, `waypoint` takes what is sent to its hosts, `allowed` is the most that may be seen of it."""
     spec, meta = given.spec, given.metadata
     findings: list[Finding] = []
 
     def say(code: str, level: Level, path: str, text: str) -> None:
         findings.append(Finding(code, level, meta.reference(KIND), path, text))
 
-    if spec.export_to == ("~",):
-        return CompiledEntry((), ())
-    visibility = _visibility(given)
+    visibility = narrower(exported(given), allowed)
     if visibility is None:
+        return CompiledEntry((), ())
+    if visibility is Visibility.PUBLIC and _names_namespaces(spec):
         text = "node proxies cannot show a host to some namespaces only, so all see it"
         say("AMB0305", Level.WARNING, "spec.exportTo", text)
-        visibility = Visibility.PUBLIC
     if spec.resolution == DYNAMIC:
         say("AMB0301", Level.ERROR, "spec.resolution", "DYNAMIC_DNS is done by a waypoint")
         return CompiledEntry((), tuple(findings))
@@ -212,12 +216,8 @@ def _written(
     return found
 
 
-def _visibility(given: ServiceEntry) -> Visibility | None:
-    """None when it cannot be expressed."""
-    namespaces = {each for each in given.spec.export_to if each != "~"}
-    if not namespaces or "*" in namespaces:
-        return Visibility.PUBLIC
-    return Visibility.NAMESPACE if namespaces <= {".", given.metadata.namespace} else None
+def _names_namespaces(spec: ServiceEntrySpec) -> bool:
+    return "*" not in spec.export_to and any(each != "~" for each in spec.export_to)
 
 
 def _age(given: ServiceEntry) -> tuple[str, str, str]:

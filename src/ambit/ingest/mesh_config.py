@@ -1,0 +1,127 @@
+"""The file of the mesh's settings: YAML with the fields of Istio's MeshConfig.
+
+What is not known here is refused, not passed over: a misspelt field would show to all what was to be hidden.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+from ambit.core.errors import BadInput
+from ambit.core.selector import Requirement, Selector
+from ambit.ingest.visibility import EntryVisibility, VisibilityPolicy
+from ambit.model.service import Visibility
+from ambit.objects.documents import Malformed, read_yaml
+
+KNOWN = "serviceEntryVisibility"
+OPTIONS = {
+    "trustDomain": "--trust-domain",
+    "trustDomainAliases": "--trust-domain-alias",
+    "rootNamespace": "--root-namespace",
+}
+"""Fields that are options, because node agents and tools are told them too."""
+_Word = Literal["VISIBILITY_UNSPECIFIED", "PUBLIC", "NAMESPACE", "NONE"]
+_VALUES = {"NAMESPACE": Visibility.NAMESPACE, "NONE": None}
+
+
+class MeshConfig(msgspec.Struct, frozen=True):
+    """What a file says. `ignored` are sentences about fields that mean nothing here."""
+
+    entry_visibility: EntryVisibility | None = None
+    ignored: tuple[str, ...] = ()
+
+
+class _Requirement(Requirement, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class _Selector(Selector, frozen=True, forbid_unknown_fields=True):
+    match_expressions: tuple[_Requirement, ...] = ()
+
+
+class _Rule(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    namespace_selector: _Selector
+
+    @property
+    def selector(self) -> Selector:
+        given = self.namespace_selector
+        requirements = (Requirement(each.key, each.operator, each.values) for each in given.match_expressions)
+        return Selector(given.match_labels, tuple(requirements))
+
+
+class _Policy(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    visibility: _Word = "PUBLIC"
+    matching_rules: tuple[_Rule, ...] = ()
+
+
+class _Visibility(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    default_visibility: _Word = "PUBLIC"
+    policies: tuple[_Policy, ...] = ()
+    apply_to_sidecars: bool = False
+
+
+class _File(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    service_entry_visibility: _Visibility | None = None
+
+
+def mesh_config(text: str, name: str) -> MeshConfig:
+    """Reads a file called `name`. Raises BadInput, which names the field."""
+    given = _convert(_value(text, name), name).service_entry_visibility
+    if given is None:
+        return MeshConfig()
+    for index, policy in enumerate(given.policies):
+        for number, rule in enumerate(policy.matching_rules):
+            _check(rule.selector, f"{name}: {KNOWN}.policies[{index}].matchingRules[{number}]")
+    policies = tuple(
+        VisibilityPolicy(_visibility(each.visibility), tuple(rule.selector for rule in each.matching_rules))
+        for each in given.policies
+    )
+    ignored = (f"{KNOWN}.applyToSidecars: there are no sidecars",) if given.apply_to_sidecars else ()
+    return MeshConfig(EntryVisibility(_visibility(given.default_visibility), policies), ignored)
+
+
+def _value(text: str, name: str) -> dict[str, Any]:
+    try:
+        documents = list(read_yaml(text))
+    except Malformed as problem:
+        raise BadInput(f"{name} is no YAML: {problem}") from problem
+    for duplicate in (each for document in documents for each in document.duplicates):
+        raise BadInput(f"{name}, line {duplicate.line}: {duplicate.path} is given twice", "Keep one.")
+    values = [document.value for document in documents if document.value is not None]
+    if not values:
+        return {}
+    if len(values) > 1 or not isinstance(values[0], dict):
+        raise BadInput(f"{name} is not one mapping of fields", f"write `{KNOWN}:` and its fields below it")
+    return values[0]
+
+
+def _convert(value: dict[str, Any], name: str) -> _File:
+    for field in value:
+        if option := OPTIONS.get(field):
+            raise BadInput(
+                f"{name}: {field} is not read from this file", f"give it as {option}, to node agents too"
+            )
+        if field != KNOWN:
+            raise BadInput(f"{name}: {field} is not known", f"leave it out: ambit reads {KNOWN} only")
+    try:
+        return msgspec.convert(value, _File)
+    except msgspec.ValidationError as problem:
+        raise BadInput(
+            f"{name}: {str(problem).replace(' - at `$.', ' - at `')}",
+            "Fields are those of Istio's MeshConfig; visibilities are PUBLIC, NAMESPACE and NONE.",
+        ) from problem
+
+
+def _check(selector: Selector, where: str) -> None:
+    """A selector that could never match, or means something else than it says (as the API server refuses it)."""
+    for index, each in enumerate(selector.match_expressions):
+        if bool(each.values) is not (each.operator in ("In", "NotIn")):
+            raise BadInput(
+                f"{where}.namespaceSelector.matchExpressions[{index}]: {each.operator} with"
+                f" {'values' if each.values else 'no values'}",
+                "In and NotIn need values; Exists and DoesNotExist have none.",
+            )
+
+
+def _visibility(word: str) -> Visibility | None:
+    return _VALUES.get(word, Visibility.PUBLIC)

@@ -1,0 +1,85 @@
+"""The file of the mesh's settings: what it comes to, and that nothing in it is passed over."""
+
+import pytest
+
+from ambit.core.errors import BadInput
+from ambit.core.selector import Requirement, Selector
+from ambit.ingest.mesh_config import MeshConfig, mesh_config
+from ambit.ingest.visibility import EntryVisibility, VisibilityPolicy
+from ambit.model.service import Visibility
+
+WHOLE = """
+serviceEntryVisibility:
+  defaultVisibility: NONE
+  applyToSidecars: true
+  policies:
+  - visibility: NAMESPACE
+    matchingRules:
+    - namespaceSelector: {matchLabels: {team: a}}
+    - namespaceSelector: {matchExpressions: [{key: tier, operator: In, values: [x, y]}]}
+  - {}
+"""
+
+
+@pytest.mark.parametrize("text", ["", "{}", "# nothing\n", "serviceEntryVisibility:\n"])
+def test_a_file_may_say_nothing(text: str) -> None:
+    assert mesh_config(text, "f") == MeshConfig()
+
+
+def test_visibility_has_istios_fields() -> None:
+    first = (Selector({"team": "a"}), Selector({}, (Requirement("tier", "In", ("x", "y")),)))
+    policies = (VisibilityPolicy(Visibility.NAMESPACE, first), VisibilityPolicy(Visibility.PUBLIC))
+    assert mesh_config(WHOLE, "f") == MeshConfig(
+        EntryVisibility(None, policies),
+        ("serviceEntryVisibility.applyToSidecars: there are no sidecars",),
+    )
+
+
+def test_what_is_not_said_is_public() -> None:
+    assert mesh_config("serviceEntryVisibility: {}", "f").entry_visibility == EntryVisibility(
+        Visibility.PUBLIC
+    )
+
+
+def within(policy: str) -> str:
+    return f"serviceEntryVisibility: {{policies: [{policy}]}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("serviceEntryVisibilty: {}", "serviceEntryVisibilty"),
+        ("accessLogFile: /dev/stdout", "accessLogFile"),
+        ("trustDomain: example.org", "--trust-domain"),
+        ("rootNamespace: x", "--root-namespace"),
+        ("- x", "one mapping"),
+        ("a: {}\n---\nb: {}", "one mapping"),
+        ("a: [", "no YAML"),
+        ("serviceEntryVisibility: {}\nserviceEntryVisibility: {}", "serviceEntryVisibility is given twice"),
+        ("serviceEntryVisibility: {defaultVisibility: Public}", "serviceEntryVisibility.defaultVisibility"),
+        ("serviceEntryVisibility: {default: NONE}", "`default`"),
+        (within("{visibility: [NONE]}"), "serviceEntryVisibility.policies[0].visibility"),
+        (within("{matchingRules: [{}]}"), "`namespaceSelector`"),
+        (within("{matchingRules: [{hostnameSuffix: x}]}"), "hostnameSuffix"),
+        (within("{matchingRules: [{namespaceSelector: null}]}"), "namespaceSelector"),
+        (within("{matchingRules: [{namespaceSelector: {matchLabel: {a: b}}}]}"), "`matchLabel`"),
+        (within("{matchingRules: [{namespaceSelector: {matchLabels: {a: true}}}]}"), "matchLabels"),
+        *(
+            (within(f"{{matchingRules: [{{namespaceSelector: {{matchExpressions: [{one}]}}}}]}}"), said)
+            for one, said in (
+                (
+                    "{key: a, operator: In}",
+                    "policies[0].matchingRules[0].namespaceSelector.matchExpressions[0]",
+                ),
+                ("{key: a, operator: Exists, values: [b]}", "Exists with values"),
+                ("{key: a, operator: in, values: [b]}", "operator"),
+                ("{key: a, operator: In, value: [b]}", "`value`"),
+            )
+        ),
+    ],
+)
+def test_what_is_not_understood_is_refused_by_name(text: str, said: str) -> None:
+    with pytest.raises(BadInput) as raised:
+        mesh_config(text, "mesh.yaml")
+    assert raised.value.message.startswith("mesh.yaml")
+    assert said in raised.value.message + raised.value.hint
