@@ -19,7 +19,7 @@ from tests.kubernetes.cluster import lifecycle, programs
 from tests.kubernetes.cluster.settings import Cluster, state_folder
 
 from ambit.core.errors import AmbitError
-from ambit.core.names import SYSTEM_NAMESPACE
+from ambit.core.names import ROOT_NAMESPACE, SYSTEM_NAMESPACE
 from bench.datapath.samples import Sample, Samples, Variant, absolute, matrix, processor_seconds, ratio
 from bench.datapath.tools import LOADS, Load, known_tools, run_load
 from bench.harness import Number, Options, summary
@@ -166,7 +166,12 @@ def _install_ambit(cluster: Cluster) -> None:
 
 
 def _uninstall_ambit(cluster: Cluster) -> None:
+    """With the namespaces gone: Istio's parts go into one of the same name."""
     _ambit(cluster, "uninstall", "--purge")
+    namespaces = [f"namespace/{each}" for each in (SYSTEM_NAMESPACE, ROOT_NAMESPACE)]
+    words = ["kubectl", "wait", "--for=delete", "--timeout=120s", *namespaces]
+    if lifecycle.execute(cluster, words):
+        raise AmbitError("ambit's namespaces do not go")
 
 
 def _ambit(cluster: Cluster, *words: str) -> None:
