@@ -5,7 +5,8 @@ identities or in plain text) all that are open at a moment are cut, or none is. 
 ended after it was cut.
 
 The server of a tunnel is on another node, which does the cutting. But the policies are here as well: what was open
-when they changed, ended since, and would be denied now, was cut.
+when they changed, ended since, and would be denied now, was cut. A server's node that is quicker than this one to hear
+of a policy cuts before that, which is then not told here.
 """
 
 from collections import OrderedDict, deque
