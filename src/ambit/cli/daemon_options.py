@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -57,6 +58,38 @@ def log_options(function: Function) -> Function:
             default="info",
             show_default=True,
             help="Least level that is logged.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def given(path: Path | None) -> Path | None:
+    """The path of an option that '' turns off."""
+    return path if path and str(path) != "." else None
+
+
+def trust_options(function: Function) -> Function:
+    """`--root-cert`, `--token-file` and `--server-name`: how agent and control plane believe each other. The first two
+    are read through `given`."""
+    path = click.Path(path_type=Path)
+    for option in (
+        click.option("--server-name", default="", help="Name expected in the control plane's certificate."),
+        click.option(
+            "--token-file",
+            type=path,
+            envvar="CONTROL_TOKEN_FILE",
+            default="/var/run/secrets/tokens/istio-token",
+            show_default=True,
+            help="Bearer token for the control plane, read anew for each call.",
+        ),
+        click.option(
+            "--root-cert",
+            type=path,
+            envvar="CONTROL_ROOT_CERT",
+            default="/var/run/secrets/istio/root-cert.pem",
+            show_default=True,
+            help="Root that the control plane's certificate chains to; '' for plain text on loopback.",
         ),
     ):
         function = option(function)

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ambit.cli import access
-from ambit.cli.daemon_options import Duration, Threads, log_options
+from ambit.cli.daemon_options import Duration, Threads, given, log_options, trust_options
 from ambit.cli.groups import Group
 from ambit.cli.mesh import Pod, ask, ask_all, node_of, node_pods
 from ambit.cli.render.output import emit, emit_data, output_option
@@ -39,23 +39,7 @@ def command() -> None:
     show_default=True,
     help="The control plane, ambit's or another that speaks the workload API: HOST:PORT or https://HOST:PORT.",
 )
-@click.option(
-    "--root-cert",
-    type=_PATH,
-    envvar="CONTROL_ROOT_CERT",
-    default="/var/run/secrets/istio/root-cert.pem",
-    show_default=True,
-    help="Root that the control plane's certificate chains to; '' for plain text on loopback.",
-)
-@click.option(
-    "--token-file",
-    type=_PATH,
-    envvar="CONTROL_TOKEN_FILE",
-    default="/var/run/secrets/tokens/istio-token",
-    show_default=True,
-    help="Bearer token for the control plane, read anew for each call.",
-)
-@click.option("--server-name", default="", help="Name expected in the control plane's certificate.")
+@trust_options
 @click.option(
     "--run-dir", type=_PATH, envvar="AMBIT_RUN_DIR", help="Sockets.  [default: /run/ambit/nodes/NODE]"
 )
@@ -232,8 +216,8 @@ def run(
             "control": control_address(control),
             "run": run_dir or Path("/run/ambit/nodes") / node,
             "state": state_dir,
-            "root_cert": root_cert if str(root_cert) != "." else None,
-            "token": token_file if str(token_file) != "." else None,
+            "root_cert": given(root_cert),
+            "token": given(token_file),
             "namespaces": netns_dir,
             "sandboxes": sandbox_dir,
             "cni_programs": cni_bin_dir,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ambit.cli.daemon_options import Duration, Threads, log_options
+from ambit.cli.daemon_options import Duration, Threads, given, log_options, trust_options
 from ambit.cli.groups import Group
 from ambit.core import names
 
@@ -32,23 +32,7 @@ def command() -> None:
     show_default=True,
     help="The control plane: HOST:PORT or https://HOST:PORT.",
 )
-@click.option(
-    "--root-cert",
-    type=_PATH,
-    envvar="CONTROL_ROOT_CERT",
-    default="/var/run/secrets/istio/root-cert.pem",
-    show_default=True,
-    help="Root that the control plane's certificate chains to; '' for plain text on loopback.",
-)
-@click.option(
-    "--token-file",
-    type=_PATH,
-    envvar="CONTROL_TOKEN_FILE",
-    default="/var/run/secrets/tokens/istio-token",
-    show_default=True,
-    help="Bearer token for the control plane, read anew for each call.",
-)
-@click.option("--server-name", default="", help="Name expected in the control plane's certificate.")
+@trust_options
 @click.option(
     "--run-dir", type=_PATH, envvar="AMBIT_RUN_DIR", help="Sockets.  [default: a new temporary directory]"
 )
@@ -117,8 +101,8 @@ def run(
         service_account=service_account or gateway,
         run=run_dir or Path(tempfile.mkdtemp(prefix="ambit-proxy-")),
         control=control_address(control),
-        root_cert=root_cert if root_cert and str(root_cert) != "." else None,
-        token=token_file if token_file and str(token_file) != "." else None,
+        root_cert=given(root_cert),
+        token=given(token_file),
         server_name=server_name,
         cluster_id=cluster_id,
         trust_domain=trust_domain,
