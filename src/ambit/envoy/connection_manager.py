@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from envoy.config.accesslog.v3 import accesslog_pb2
-from envoy.config.core.v3 import base_pb2, config_source_pb2, protocol_pb2
+from envoy.config.core.v3 import base_pb2, config_source_pb2
 from envoy.config.listener.v3 import listener_components_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
@@ -18,7 +18,7 @@ from envoy.type.matcher.v3 import regex_pb2, string_pb2
 
 from ambit.core.address import Address
 from ambit.core.names import RESERVED_PORTS
-from ambit.envoy import access_log, defaults, filter_state, host_names, names
+from ambit.envoy import access_log, defaults, filter_state, host_names, names, tunnel_server
 from ambit.envoy.words import boolean, from_ads, pack, seconds, uint32
 
 _Manager = http_connection_manager_pb2.HttpConnectionManager
@@ -49,26 +49,8 @@ def handed_on(*, pod: str, is_named: bool = False) -> Any:
 
 
 def _manager(pod: str, routes: Any, noted: list[Any], *, is_named: bool) -> Any:
-    manager = _Manager(
-        stat_prefix="hbone",
-        codec_type=_Manager.HTTP2,
-        http2_protocol_options=protocol_pb2.Http2ProtocolOptions(
-            allow_connect=True,
-            max_concurrent_streams=uint32(defaults.CONCURRENT_STREAMS_IN),
-            initial_stream_window_size=uint32(defaults.STREAM_WINDOW),
-            initial_connection_window_size=uint32(defaults.CONNECTION_WINDOW),
-            connection_keepalive=protocol_pb2.KeepaliveSettings(
-                interval=seconds(defaults.PING_INTERVAL), timeout=seconds(defaults.PING_TIMEOUT)
-            ),
-        ),
-        common_http_protocol_options=protocol_pb2.HttpProtocolOptions(idle_timeout=seconds(0)),
-        upgrade_configs=[_Manager.UpgradeConfig(upgrade_type="CONNECT")],
-        stream_idle_timeout=seconds(0),
-        request_timeout=seconds(0),
-        generate_request_id=boolean(False),
-        server_header_transformation=_Manager.PASS_THROUGH,
-        skip_xff_append=True,
-        use_remote_address=boolean(True),
+    manager = tunnel_server.manager(
+        "hbone",
         local_reply_config=_local_replies(),
         route_config=routes,
         http_filters=[

@@ -6,14 +6,14 @@ Answers: 404 what is not bound here, 400 what is no CONNECT, 503 a listener that
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from envoy.config.core.v3 import base_pb2, protocol_pb2
+from envoy.config.core.v3 import base_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
 
 from ambit.core.names import HBONE_PORT
-from ambit.envoy import defaults, filter_state, http_filters, names, sockets, tls
+from ambit.envoy import defaults, filter_state, http_filters, names, sockets, tls, tunnel_server
 from ambit.envoy.words import ANY_V4, ANY_V6, boolean, from_ads, pack, seconds, socket_address, uint32
 
 _Manager = http_connection_manager_pb2.HttpConnectionManager
@@ -64,27 +64,9 @@ def table(ways: Mapping[str, Iterable[str]]) -> Any:
 
 
 def _manager() -> Any:
-    manager = _Manager(
-        stat_prefix=names.HBONE,
-        codec_type=_Manager.HTTP2,
-        http2_protocol_options=protocol_pb2.Http2ProtocolOptions(
-            allow_connect=True,
-            max_concurrent_streams=uint32(defaults.CONCURRENT_STREAMS_IN),
-            initial_stream_window_size=uint32(defaults.STREAM_WINDOW),
-            initial_connection_window_size=uint32(defaults.CONNECTION_WINDOW),
-            connection_keepalive=protocol_pb2.KeepaliveSettings(
-                interval=seconds(defaults.PING_INTERVAL), timeout=seconds(defaults.PING_TIMEOUT)
-            ),
-        ),
-        common_http_protocol_options=protocol_pb2.HttpProtocolOptions(idle_timeout=seconds(0)),
-        upgrade_configs=[_Manager.UpgradeConfig(upgrade_type="CONNECT")],
-        stream_idle_timeout=seconds(0),
-        request_timeout=seconds(0),
+    manager = tunnel_server.manager(
+        names.HBONE,
         request_headers_timeout=seconds(defaults.HEADERS_TIMEOUT),
-        generate_request_id=boolean(False),
-        server_header_transformation=_Manager.PASS_THROUGH,
-        skip_xff_append=True,
-        use_remote_address=boolean(True),
         rds=http_connection_manager_pb2.Rds(config_source=from_ads(), route_config_name=names.HBONE),
         http_filters=[
             filter_state.http_filter(
