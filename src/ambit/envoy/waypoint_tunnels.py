@@ -16,7 +16,6 @@ from ambit.core.names import HBONE_PORT
 from ambit.envoy import defaults, filter_state, http_filters, names, sockets, tls, tunnel_server
 from ambit.envoy.words import ANY_V4, ANY_V6, boolean, from_ads, pack, seconds, socket_address, uint32
 
-_Manager = http_connection_manager_pb2.HttpConnectionManager
 _UpgradeConfig = route_components_pb2.RouteAction.UpgradeConfig
 _BAD_REQUEST, _NOT_FOUND = 400, 404
 _USUAL = ".+:[1-9][0-9]*"
