@@ -1,3 +1,3 @@
-.PHONY: setup demo demo-once test test-kubernetes soak lint bench image clean
-setup demo demo-once test test-kubernetes soak lint bench image clean:
+.PHONY: setup demo demo-once test test-kubernetes conformance soak lint bench image clean
+setup demo demo-once test test-kubernetes conformance soak lint bench image clean:
 	@./dev $@

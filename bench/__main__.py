@@ -13,7 +13,20 @@ import time
 import msgspec
 
 from ambit.core.errors import AmbitError
-from bench import compiler, crowd, demo, flows, latency, memory, policy, propagation, startup, upgrade
+from bench import (
+    compiler,
+    crowd,
+    demo,
+    flows,
+    inline,
+    latency,
+    memory,
+    policy,
+    propagation,
+    routes,
+    startup,
+    upgrade,
+)
 from bench.control import measure as control
 from bench.datapath import measure as datapath
 from bench.harness import Number, Options, Subject, machine, markdown, remember, table
@@ -29,10 +42,12 @@ SUBJECTS = (
         datapath.measure,
         datapath.show,
     ),
+    Subject("inline", "requests through a waypoint in pods, and through one that is inline", inline.measure),
     Subject("crowd", "250 pods on one node join and leave, and what an idle one costs", crowd.measure),
     Subject("memory", "what open connections, and a large mesh, cost a node", memory.measure),
     Subject("flows", "the agent's work for one connection", flows.measure),
     Subject("compile", "the compiler with 100,000 pods", compiler.measure),
+    Subject("routes", "5,000 routes, compiled and planned for their proxy", routes.measure),
     Subject("push", "one pod change from the API server to 50 nodes", propagation.measure),
     Subject("policy", "one policy made or deleted, until connections meet it", policy.measure),
     Subject("upgrade", "every node's Envoy replaced under 2,000 new connections a second", upgrade.measure),

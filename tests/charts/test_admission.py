@@ -6,10 +6,10 @@ import cel
 import msgspec
 import pytest
 
-from ambit.control.waypoint_objects import waypoint_objects
+from ambit.control.gateway_objects import gateway_objects
 from ambit.core.names import NOT_CAPTURED_ANNOTATION, REDIRECTION_ANNOTATION, TRUST_ANNOTATION
 from tests.charts.rendered import golden_objects
-from tests.control.test_waypoint_objects import PODS, gateway
+from tests.control.test_gateway_objects import PODS, gateway, proxy_of
 
 
 def admission_policy(name: str) -> Any:
@@ -66,8 +66,8 @@ def permitted(message: str, new: dict[str, Any], old: dict[str, Any] | None = No
 
 def written(kind: str, **spec: Any) -> dict[str, Any]:
     """What the control plane writes for a Gateway; `spec` is another pod specification."""
-    pods = msgspec.structs.replace(PODS, image=IMAGE)
-    [value] = [each for of, each in waypoint_objects(gateway(), pods) if of.kind == kind]
+    pods, given = msgspec.structs.replace(PODS, image=IMAGE), gateway()
+    [value] = [each for of, each in gateway_objects(given, proxy_of(given), pods) if of.kind == kind]
     value = {"kind": kind, **value}
     if spec:
         value["spec"]["template"]["spec"] |= spec

@@ -30,6 +30,7 @@ from tests.control.test_process import SETTINGS, WEB, agent_token, ensure, event
 from tests.control.test_trust import files, plug_in
 from tests.control.world import Ztunnel, signing_request
 from tests.node.world import until
+from tests.tokens import Issuer
 
 CONTROL = "system:serviceaccount:ambit-system:ambit-control"
 AGENT = "system:serviceaccount:ambit-system:ztunnel"
@@ -234,7 +235,7 @@ async def test_what_a_node_agent_is_granted_is_what_it_uses(
 
 
 def waypoint_and_bound() -> Iterator[tuple[kinds.Resource, dict[str, Any]]]:
-    """A waypoint, what is bound to it, and routes."""
+    """A waypoint, what is bound to it, routes, and rules about tokens."""
     yield (
         kinds.GATEWAYS,
         {
@@ -245,6 +246,11 @@ def waypoint_and_bound() -> Iterator[tuple[kinds.Resource, dict[str, Any]]]:
             },
         },
     )
+    taken = {"gatewayClassName": "ambit", "allowedListeners": {"namespaces": {"from": "Same"}}}
+    http = {"name": "http", "port": 80, "protocol": "HTTP"}
+    yield kinds.GATEWAYS, {"metadata": {"name": "front"}, "spec": {**taken, "listeners": [http]}}
+    more = {"parentRef": {"name": "front"}, "listeners": [{**http, "name": "more", "port": 81}]}
+    yield kinds.LISTENER_SETS, {"metadata": {"name": "bound"}, "spec": more}
     labels = {"istio.io/use-waypoint": "waypoint"}
     ports = [{"name": "http", "port": 80}]
     yield kinds.SERVICES, {"metadata": {"name": "bound", "labels": labels}, "spec": {"ports": ports}}
@@ -255,9 +261,21 @@ def waypoint_and_bound() -> Iterator[tuple[kinds.Resource, dict[str, Any]]]:
         kinds.WORKLOAD_ENTRIES,
         {"metadata": {"name": "bound", "labels": labels}, "spec": {"address": "10.9.9.9"}},
     )
+    parents = [{"group": "", "kind": "Service", "name": "bound"}]
     for kind in (kinds.HTTP_ROUTES, kinds.GRPC_ROUTES):
-        parents = [{"group": "", "kind": "Service", "name": "bound"}]
         yield kind, {"metadata": {"name": "bound"}, "spec": {"parentRefs": parents, "rules": [{}]}}
+    rules = [{"backendRefs": [{"name": "bound", "port": 80}]}]
+    for kind in (kinds.TLS_ROUTES, kinds.TCP_ROUTES, kinds.UDP_ROUTES):
+        names = {"hostnames": ["bound.example"]} if kind is kinds.TLS_ROUTES else {}
+        yield kind, {"metadata": {"name": "bound"}, "spec": {"parentRefs": parents, "rules": rules, **names}}
+    issuers = [{"issuer": "https://issuer.example", "jwks": Issuer().jwks}]
+    tokens = {"targetRefs": [{"kind": "Service", "group": "", "name": "bound"}], "jwtRules": issuers}
+    yield kinds.REQUEST_AUTHENTICATIONS, {"metadata": {"name": "bound"}, "spec": tokens}
+    target = {"group": "", "kind": "Service", "name": "bound"}
+    roots = [{"group": "", "kind": "ConfigMap", "name": "roots"}]
+    validation = {"hostname": "bound.example", "caCertificateRefs": roots}
+    wanted = {"targetRefs": [target], "validation": validation}
+    yield kinds.BACKEND_TLS_POLICIES, {"metadata": {"name": "bound"}, "spec": wanted}
 
 
 async def refuses(plane: Any, token: str) -> bool:

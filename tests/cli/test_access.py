@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from ambit.cli import access
+from ambit.cli.commands import local
 from ambit.core.errors import NotRunning
 from ambit.local.instance.record import InstanceRecord, ProcessId, boot_id, write_record
 from ambit.local.layout import StateDirectory
@@ -65,19 +67,16 @@ def test_the_running_instance_goes_before_it_unless_a_context_is_named(home: Pat
     assert access.open_client(None, None, "ambit") == (mine, "ambit")
 
 
-def test_a_note_says_that_the_instance_goes_before_the_variable(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_variable_goes_before_the_running_instance(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for kubectl, istioctl and helm, which are typed beside this."""
     mine = start("ambit")
-    for kubeconfig in (None, mine):
-        monkeypatch.setenv("KUBECONFIG", kubeconfig or "")
+    for kubeconfig in ("", mine):
+        monkeypatch.setenv("KUBECONFIG", kubeconfig)
         assert access.open_client(None, None, None) == (mine, None)
-    assert capsys.readouterr().err == ""
     monkeypatch.setenv("KUBECONFIG", "/etc/prod")
-    assert access.open_client(None, None, None) == (mine, None)
-    assert "for that cluster: --kubeconfig /etc/prod" in capsys.readouterr().err
+    assert access.open_client(None, None, None) == ("/etc/prod", None)
     assert access.open_client("ambit", None, None) == (mine, None)
-    assert capsys.readouterr().err == ""
+    assert access.open_client(None, mine, None) == (mine, None)
 
 
 def test_the_kubeconfig_of_another_instance_leads_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,6 +87,21 @@ def test_the_kubeconfig_of_another_instance_leads_there(home: Path, monkeypatch:
     monkeypatch.setenv("KUBECONFIG", os.fspath(StateDirectory.of("gone").kubeconfig))
     with pytest.raises(NotRunning, match="no instance 'gone' is running"):
         access.open_client(None, None, None)
+
+
+def test_what_looks_into_an_instance_follows_the_variable(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, two = start("ambit"), start("two")
+    monkeypatch.setenv("KUBECONFIG", two)
+    assert os.fspath(access.running_state(None).kubeconfig) == two
+    assert os.fspath(access.running_state("ambit").kubeconfig) == mine
+    log = StateDirectory.of("two").logs / "cluster.log"
+    log.parent.mkdir()
+    log.write_text("of two\n")
+    assert CliRunner().invoke(local.command, ["logs", "cluster"]).output == "of two\n"
+    monkeypatch.setenv("KUBECONFIG", "/etc/prod")
+    assert os.fspath(access.running_state(None).kubeconfig) == mine
 
 
 def test_forwards_and_images_never_go_to_another_cluster(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import datetime as dt
 import pytest
 
 from ambit.cli.authority import problems
-from ambit.cli.commands.certs import COLUMNS, of_namespace, rows, summary
+from ambit.cli.commands.certs import COLUMNS, WIDE_COLUMNS, of_namespace, rows, short_rows, summary
 from ambit.cli.commands.control import _lifetime
 from ambit.core.errors import BadInput
 
@@ -39,7 +39,7 @@ def test_a_leaf_shows_when_it_ends_and_which_root_it_ends_in() -> None:
         "renewal": NOW - 1,
     }
     found = list(rows({"certificates": [entry, waiting]}, NOW))
-    assert all(len(row) == len(COLUMNS) - 1 for row in found)
+    assert all(len(row) == len(WIDE_COLUMNS) - 1 for row in found)
     assert [[row[1], *row[3:5], *row[7:]] for row in found] == [
         ["Leaf", "true", "1", "1h1m", "1m1s", "4"],
         ["Intermediate", "true", "2", "1d1h", "", ""],
@@ -47,6 +47,15 @@ def test_a_leaf_shows_when_it_ends_and_which_root_it_ends_in() -> None:
         ["Root", "true", "4", "3650d", "", ""],
         ["NA", "false", "", "", "now", ""],
     ]
+    short = list(short_rows({"certificates": [entry, waiting]}, NOW))
+    assert all(len(row) == len(COLUMNS) - 1 for row in short)
+    assert short == [
+        ["a/b", "Available", "1h1m", "1m1s", "4"],
+        ["a/c", "Unavailable: away", "", "now", ""],
+    ]
+    expired = entry | {"certChain": [part("1", NOW - 60, valid=False)]}
+    (row,) = short_rows({"certificates": [expired]}, NOW)
+    assert row[1:3] == ["Available, not valid", "1m ago"]
 
 
 def test_a_ztunnel_tells_less() -> None:
@@ -55,6 +64,7 @@ def test_a_ztunnel_tells_less() -> None:
     assert list(rows({"certificates": [entry]}, NOW)) == [
         ["x", "Leaf", "Available", "true", "1", "then", "before", "", "", ""]
     ]
+    assert list(short_rows({"certificates": [entry]}, NOW)) == [["x", "Available", "", "", ""]]
 
 
 @pytest.mark.parametrize(

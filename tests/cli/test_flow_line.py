@@ -36,6 +36,62 @@ def line(**changes: Any) -> str:
     return click.unstyle(flow_line({**FLOW, **changes})).split(" ", 1)[1]
 
 
+REQUEST: dict[str, Any] = {
+    "proxy": "shop/way",
+    "reporter": "waypoint",
+    "source": {
+        "address": "10.244.2.3:40000",
+        "workloadName": "client",
+        "namespace": "shop",
+        "identity": "spiffe://cluster.local/ns/shop/sa/buyer",
+    },
+    "request": {
+        "method": "GET",
+        "host": "web",
+        "path": "/a",
+        "code": 200,
+        "route": "shop/web/0",
+        "attempts": 2,
+    },
+}
+
+
+def test_a_request() -> None:
+    assert line(**REQUEST) == (
+        "shop/way/waypoint shop/client:40000 (shop/buyer) → shop/web:8080 (shop/seller)"
+        " tunnel verified GET web/a 200 10/20B 1.2ms ALLOWED"
+    )
+    wide = click.unstyle(flow_line({**FLOW, **REQUEST}, wide=True))
+    assert wide.endswith("request[route=shop/web/0 attempts=2]")
+
+
+@pytest.mark.parametrize(
+    ("details", "verdict"),
+    [
+        ("jwt_authn_access_denied{Jwt_is_expired}", "DENIED: token not valid (Jwt is expired)"),
+        ("jwt_authn_access_denied", "DENIED: token not valid"),
+        ("rbac_access_denied_matched_policy[none]", "DENIED by default"),
+    ],
+)
+def test_a_refused_token_is_told(details: str, verdict: str) -> None:
+    refused = {**REQUEST, "decision": "deny", "request": {"method": "GET", "code": 401, "details": details}}
+    assert line(**refused).endswith(verdict)
+
+
+@pytest.mark.parametrize("hop", ["answered", "inline"])
+def test_where_no_server_was_asked_it_is_the_service(hop: str) -> None:
+    named = {"address": "10.96.0.78:9080", "service": "shop/web.shop.svc.cluster.local"}
+    assert f" → web.shop.svc.cluster.local:9080 {hop} " in line(hop=hop, destination=named)
+    assert f" → 10.96.0.78:9080 (no identity) {hop} " in line(
+        hop=hop, destination={"address": "10.96.0.78:9080"}
+    )
+
+
+def test_a_request_of_grpc_and_one_without_answer() -> None:
+    grpc = {**REQUEST, "request": {"method": "POST", "host": "web", "path": "/s/M", "grpcStatus": "5"}}
+    assert " POST web/s/M unanswered grpc-status 5 10/20B" in line(**grpc)
+
+
 def test_an_allowed_connection() -> None:
     assert line() == (
         "node1/destination shop/client:40000 (shop/buyer) → shop/web:8080 (shop/seller)"

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ambit.cli.inactive import inactive_kinds, without_effect
-from ambit.kube.resource import GATEWAYS, HTTP_ROUTES, REQUEST_AUTHENTICATIONS, Resource
+from ambit.kube.resource import GATEWAYS, HTTP_ROUTES, Resource
 
 
 def definition(group: str, plural: str, kind: str, *, served: bool = True) -> dict[str, Any]:
@@ -20,22 +20,24 @@ def definition(group: str, plural: str, kind: str, *, served: bool = True) -> di
 
 def test_kinds_of_the_mesh_that_are_not_enforced() -> None:
     definitions = [
-        definition("security.istio.io", "requestauthentications", "RequestAuthentication"),
+        definition("extensions.istio.io", "wasmplugins", "WasmPlugin"),
         definition("security.istio.io", "authorizationpolicies", "AuthorizationPolicy"),
         definition("gateway.networking.k8s.io", "referencegrants", "ReferenceGrant"),
         definition("networking.istio.io", "sidecars", "Sidecar", served=False),
         definition("example.com", "shops", "Shop"),
     ]
-    assert list(inactive_kinds(definitions)) == [REQUEST_AUTHENTICATIONS]
+    assert list(inactive_kinds(definitions)) == [
+        Resource("extensions.istio.io", "v1", "wasmplugins", "WasmPlugin")
+    ]
 
 
 def test_objects_are_named_and_counted() -> None:
     kind = Resource("networking.istio.io", "v1", "virtualservices", "VirtualService")
     objects = [{"metadata": {"namespace": "shop", "name": name}} for name in "edcba"]
-    assert list(without_effect(kind, objects)) == [
+    assert list(without_effect(kind, objects, ())) == [
         "VirtualService shop/a, shop/b, shop/c and 2 more: this version does nothing with the kind"
     ]
-    assert list(without_effect(kind, [])) == []
+    assert list(without_effect(kind, [], ())) == []
 
 
 def test_waypoints_and_their_routes_have_an_effect() -> None:
@@ -43,13 +45,16 @@ def test_waypoints_and_their_routes_have_an_effect() -> None:
         return {"metadata": {"namespace": "shop", "name": name}, "spec": spec}
 
     gateways = [named("ours", gatewayClassName="ambit-waypoint"), named("other", gatewayClassName="nginx")]
-    assert list(without_effect(GATEWAYS, gateways)) == [
+    assert list(without_effect(GATEWAYS, gateways, {"nginx"})) == [
         "Gateway shop/other: this version does nothing with the kind"
+    ]
+    assert list(without_effect(GATEWAYS, gateways, {"ambit-waypoint"})) == [
+        "Gateway shop/other: there is no GatewayClass 'nginx', so nothing serves it"
     ]
     routes = [
         named("ours", parentRefs=[{"group": "", "kind": "Service", "name": "web"}]),
-        named("other", parentRefs=[{"name": "edge"}]),
+        named("other", parentRefs=[{"kind": "Mesh", "name": "edge"}]),
     ]
-    assert list(without_effect(HTTP_ROUTES, routes)) == [
+    assert list(without_effect(HTTP_ROUTES, routes, ())) == [
         "HTTPRoute shop/other: this version does nothing with the kind"
     ]

@@ -94,6 +94,7 @@ def test_no_flow_is_said(typed: list[str], said: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(flows, "open_client", lambda *_: None)
     monkeypatch.setattr(flows, "with_client", call)
     monkeypatch.setattr(flows, "node_pods", nothing)
-    monkeypatch.setattr(flows, "read_flows", nothing)
+    for name in ("flows_of", "proxy_pods", "proxy_flows"):
+        monkeypatch.setattr(flows, name, nothing)
     result = CliRunner().invoke(flows.command, typed, catch_exceptions=False)
     assert result.stdout == "" and said in result.stderr

@@ -135,7 +135,9 @@ def test_down_with_a_wrong_name_says_which_run(tmp_path: Path, monkeypatch: pyte
     two.root.mkdir()
     write_record(two, InstanceRecord("two", "0", ProcessId.of(os.getpid()), boot_id(), 1, 1, False))
     result = CliRunner().invoke(ambit, ["down", "--name", "tow"])
-    assert "No instance 'tow': nothing to do; running: two (choose one with --name)" in result.output
+    assert (
+        "No instance 'tow': nothing to do; running: two (choose one with --name, or --all)" in result.output
+    )
 
 
 def test_an_instance_that_does_not_run_names_those_that_do(

@@ -14,7 +14,8 @@ from ambit.cli.live_objects import mesh_settings, settings_of
 from ambit.cli.render.answer import _miss, answer_lines
 from ambit.core.errors import BadInput
 from ambit.ingest.visibility import EntryVisibility
-from ambit.insight.why import ALLOWED, DENIED, Answer, Ruling
+from ambit.insight.ruling import ALLOWED, DENIED, Ruling
+from ambit.insight.why import Answer
 from ambit.kube.client import Client
 from ambit.kube.resource import Resource
 from ambit.model.service import Visibility

@@ -7,18 +7,22 @@ import pytest
 from google.protobuf.any_pb2 import Any as Packed
 
 from ambit.ca.trust import Trust
-from ambit.control.plans import Plans
+from ambit.control.plans import ORDER, Plans
 from ambit.core.finding import ObjectRef
 from ambit.core.identity import Identity
 from ambit.envoy import names
 from ambit.graph.collection import Delta
 from ambit.ingest.mesh import MeshDelta
+from ambit.model.backend_tls import BackendTls
 from ambit.model.http import Action, Backend, Entry, Host, RequestMatch
+from ambit.model.jwt import KeySource, Target, TokenPolicy, TokenRule
 from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
+from ambit.model.request_policy import RequestAction, RequestPolicy
 from ambit.model.service import AppProtocol, Service, VirtualAddress
+from ambit.model.streams import Stream
 from ambit.model.workload import GatewayAddress, Port, TunnelProtocol, Workload
 from ambit.plan import authority, waypoint
-from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, NodeSettings
+from ambit.plan.values import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES, SECRET, NodeSettings
 from ambit.xds.store import Part
 
 PROXY = Proxy(
@@ -62,14 +66,22 @@ ROUTE = ServiceRoutes(
 )
 
 
-def delta(*values: Proxy | Service | Workload | ServiceRoutes, gone: tuple[str, ...] = ()) -> MeshDelta:
+def delta(
+    *values: Proxy | Service | Workload | ServiceRoutes | TokenPolicy | RequestPolicy,
+    gone: tuple[str, ...] = (),
+) -> MeshDelta:
     """These are new or others; the keys in `gone` are of whatever kind they are."""
 
     def of(kind: type) -> Delta:  # type: ignore[type-arg]
         return Delta({each.key: each for each in values if isinstance(each, kind)}, gone)
 
     return MeshDelta(
-        workloads=of(Workload), services=of(Service), proxies=of(Proxy), routes=of(ServiceRoutes)
+        workloads=of(Workload),
+        services=of(Service),
+        proxies=of(Proxy),
+        routes=of(ServiceRoutes),
+        tokens=of(TokenPolicy),
+        request_policies=of(RequestPolicy),
     )
 
 
@@ -221,3 +233,59 @@ def test_another_signer_is_told_although_the_roots_stay() -> None:
 def _told(part: Part) -> tuple[str, str]:
     (resource,) = part.resources
     return part.type_url, resource.name
+
+
+SOURCE = KeySource("https://issuer.example/keys")
+TOKENS = TokenPolicy(
+    ObjectRef("RequestAuthentication", "shop", "tokens"),
+    (Target("Gateway", "shop", "way"),),
+    (TokenRule("https://issuer.example", source=SOURCE),),
+)
+
+
+def test_rules_about_tokens_are_told_to_whom_they_concern(plans: Plans) -> None:
+    plans.open(PROXY)
+    plans.open(OTHER)
+    elsewhere = msgspec.structs.replace(TOKENS, targets=(Target("Service", "shop", "db"),))
+    for policy, told in ((elsewhere, set()), (TOKENS, {"shop/way"}), (elsewhere, {"shop/way"})):
+        found = plans.take(delta(policy))
+        assert set(found) == told
+        assert {part.type_url for each in found.values() for part in each.parts} <= {EXTENSION}
+    plans.take(delta(TOKENS))
+    assert set(plans.take(delta(gone=(TOKENS.key,)))) == {"shop/way"}
+    canonical = msgspec.structs.replace(WEB, canonical=True)
+    plans.take(delta(canonical))
+    of_service = msgspec.structs.replace(TOKENS, targets=(Target("Service", "shop", "web"),))
+    assert set(plans.take(delta(of_service))) == {"shop/way"}
+
+
+def test_keys_are_told_to_whom_they_concern(plans: Plans) -> None:
+    plans.open(PROXY)
+    plans.open(OTHER)
+    plans.take(delta(TOKENS))
+    assert not plans.rekey({KeySource("https://other.example"): "{}"})
+    assert set(plans.rekey({SOURCE: "the keys"})) == {"shop/way"}
+    assert b"the keys" in plans.open(PROXY).resources(EXTENSION)[names.tokens(WEB.key)].body
+    assert not plans.rekey({SOURCE: "the keys"})
+
+
+def test_what_was_made_before_is_as_if_it_were_made_anew(plans: Plans) -> None:
+    plans.open(PROXY)
+    cert = BackendTls("db.example.com", "", ("db.example.com",))
+    closed = msgspec.structs.replace(NEXT, backend_tls={80: cert})
+    moved = workload("next", NEXT, address="10.244.1.8")
+    stream = ServiceRoutes(WEB.key, 80, streams=(Stream("s", (Backend(NEXT.key, 80),)),))
+    deny = RequestPolicy("deny", "shop", RequestAction.DENY, TOKENS.targets)
+    steps = [delta(ROUTE), delta(moved), delta(closed), delta(stream), delta(NEXT), delta(ROUTE)]
+    steps += [delta(TOKENS), delta(deny), delta(msgspec.structs.replace(deny, action=RequestAction.ALLOW))]
+    steps += [delta(gone=(TOKENS.key,)), delta(stream), delta(gone=(deny.key,)), delta(ROUTE)]
+    steps += [delta(gone=(ROUTE.key,)), delta(gone=(WEB.key,)), delta(WEB)]
+    for index, step in enumerate(steps):
+        plans.take(step)
+        anew = Plans(NodeSettings(node=""), lambda: Trust("", "", "ab12"))
+        anew.take(delta(PROXY, OTHER, WEB, DB, NEXT, workload("web", WEB), workload("db", DB)))
+        for former in steps[: index + 1]:
+            anew.take(former)
+        expected = anew.open(PROXY)
+        for type_url in ORDER:
+            assert dict(plans.open(PROXY).resources(type_url)) == dict(expected.resources(type_url))

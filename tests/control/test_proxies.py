@@ -10,15 +10,16 @@ import pytest
 from ambit.ca.trust import Trust
 from ambit.control.plans import Plans
 from ambit.control.proxies import ProxyDiscovery
-from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, NodeSettings
+from ambit.envoy import names
+from ambit.plan.values import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES, SECRET, NodeSettings
 from ambit.xds import wire
 from ambit.xds.client_session import ClientSession
 from ambit.xds.frames import Node, Response
-from tests.control.test_plans import PROXY, WEB, delta, workload
+from tests.control.test_plans import PROXY, TOKENS, WEB, delta, workload
 from tests.control.world import World, pod_json, review
 from tests.node.world import until
 
-TYPES = (SECRET, CLUSTER, ENDPOINTS, LISTENER, ROUTES)
+TYPES = (SECRET, CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES)
 TOKEN, STRANGER = "token-of-way", "token-of-web"
 
 
@@ -63,14 +64,16 @@ class Client:
         async with asyncio.timeout(10):
             return f"{await self._call.code()}: {await self._call.details()}"
 
-    async def next(self, error: str = "") -> Response:
+    async def next(self, error: str = "", of: str = "") -> Response:
+        """The next response, acknowledged; rejected with an `error`, where one is given only responses `of` a type."""
         async with asyncio.timeout(10):
             data = await self._call.read()
         if data is grpc.aio.EOF:
             raise EOFError(f"{await self._call.code()}: {await self._call.details()}")
         response = wire.decode_response(data)
         update = self._session.receive(response)
-        for answer in self._session.reject(update, error) if error else self._session.accept(update):
+        is_bad = error and of in ("", response.type_url)
+        for answer in self._session.reject(update, error) if is_bad else self._session.accept(update):
             await self._call.write(wire.encode_request(answer))
         return response
 
@@ -92,7 +95,7 @@ async def test_a_proxy_gets_its_resources_and_their_changes(served: Served) -> N
         await client.begin()
         first = [await client.next() for _ in TYPES]
         assert {each.type_url for each in first} == set(TYPES)
-        assert all(each.resources for each in first)
+        assert all(each.resources for each in first if each.type_url != EXTENSION)
         served.proxies.take(delta(workload("web", WEB, address="10.244.1.9")))
         changed = await client.next()
         assert changed.type_url == ENDPOINTS
@@ -134,3 +137,27 @@ async def test_a_stream_that_ends_leaves_nothing(served: Served) -> None:
         await client.next()
         assert served.proxies.status()
     await until(lambda: not served.proxies.status())
+
+
+async def test_keys_come_with_the_first_answer(served: Served) -> None:
+    """Or a control plane that starts would take them away from a proxy that has them."""
+    source = TOKENS.rules[0].source
+    assert source is not None
+    served.proxies.take(delta(TOKENS))
+    waits, fetched = asyncio.Event(), asyncio.Event()
+
+    async def before() -> None:
+        waits.set()
+        await fetched.wait()
+
+    served.proxies.before = before
+    async with served.stream() as client:
+        await client.begin()
+        async with asyncio.timeout(10):
+            await waits.wait()
+        served.proxies.rekey({source: "the keys"})
+        fetched.set()
+        answers = [await client.next() for _ in TYPES]
+        (told,) = (each for each in answers if each.type_url == EXTENSION)
+        tokens = [each for each in told.resources if each.name.startswith(names.tokens(""))]
+        assert tokens and all(b"the keys" in each.body for each in tokens)

@@ -19,8 +19,9 @@ typed or applied; 130 interrupted.
 ## Common options
 
 Commands that read the mesh ask, in this order: the cluster of `--kubeconfig`, the laptop instance of `--name`, the
-instance `ambit` when it runs, the cluster of `$KUBECONFIG` or else of `~/.kube/config`. The last goes first when
-`--context` is given, or when it is the kubeconfig of another laptop instance.
+cluster of `$KUBECONFIG`, the instance `ambit` when it runs, the cluster of `~/.kube/config`. That file goes before the
+instance when `--context` is given. A kubeconfig that is a laptop instance's stands for that instance. (In
+`ambit waypoint` the instance is `--instance`, because `--name` names the waypoint, as in istioctl.)
 
 """
 PIPE = "\\|"

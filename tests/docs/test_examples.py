@@ -4,6 +4,7 @@ from pathlib import Path
 
 import yaml
 
+from tests.mesh.test_gateway import SAMPLES as GATEWAYS
 from tests.mesh.test_samples import SAMPLES
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -11,7 +12,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 def test_every_example_is_applied_by_a_test() -> None:
     found = {path.relative_to(EXAMPLES) for path in EXAMPLES.rglob("*.yaml")}
-    assert found == {Path("istio", f"{name}.yaml") for name in SAMPLES}
+    assert found == {Path("istio", f"{name}.yaml") for name in (*SAMPLES, *GATEWAYS)}
 
 
 def test_every_object_has_a_kind_and_a_name() -> None:

@@ -10,6 +10,7 @@ from ambit.cli.checks import CHECKS
 from ambit.cli.preflight import PRE_CHECKS
 from ambit.core import names
 from ambit.node.flows import metrics
+from ambit.proxy.flows import metrics as requests
 from tests.docs.messages import messages
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +48,8 @@ def test_the_metrics_of_the_page_are_those_of_the_code() -> None:
     sources = [
         SOURCE / "node/serve/metrics.py",
         SOURCE / "node/flows/metrics.py",
+        SOURCE / "proxy/flows/metrics.py",
+        SOURCE / "proxy/process.py",
         *(SOURCE / "control").glob("*.py"),
     ]
     made = {text.removesuffix("_total") for text in constants(*sources) if METRIC.fullmatch(text)}
@@ -55,7 +58,7 @@ def test_the_metrics_of_the_page_are_those_of_the_code() -> None:
     assert {text.removesuffix("_total") for text in told if METRIC.fullmatch(text)} == made
 
 
-@pytest.mark.parametrize("label", metrics.LABELS)
+@pytest.mark.parametrize("label", sorted({*metrics.LABELS, *requests.LABELS}))
 def test_every_label_of_the_metrics_is_on_the_page(label: str) -> None:
     assert f"`{label}`" in OBSERVE
 

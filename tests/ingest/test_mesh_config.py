@@ -7,6 +7,7 @@ from ambit.core.selector import Requirement, Selector
 from ambit.ingest.mesh_config import MeshConfig, mesh_config
 from ambit.ingest.visibility import EntryVisibility, VisibilityPolicy
 from ambit.model.service import Visibility
+from ambit.model.telemetry import LogFormat, MeshLogs, Printer
 
 WHOLE = """
 serviceEntryVisibility:
@@ -41,6 +42,14 @@ def test_what_is_not_said_is_public() -> None:
     )
 
 
+def test_what_proxies_print() -> None:
+    assert mesh_config("", "f").logs == MeshLogs()
+    text = mesh_config("{accessLogFile: /dev/stdout, accessLogFormat: '%REQ(X?:Y):5% 5%%'}", "f").logs
+    assert text == MeshLogs((Printer(format=LogFormat("%REQ(X?:Y):5% 5%%")),), ("envoy",))
+    json = mesh_config('{accessLogEncoding: JSON, accessLogFormat: \'{"a": "%PROTOCOL%"}\'}', "f").logs
+    assert json == MeshLogs((Printer(format=LogFormat("", (("a", "%PROTOCOL%"),), is_json=True)),), ())
+
+
 def within(policy: str) -> str:
     return f"serviceEntryVisibility: {{policies: [{policy}]}}"
 
@@ -49,7 +58,16 @@ def within(policy: str) -> str:
     ("text", "said"),
     [
         ("serviceEntryVisibilty: {}", "serviceEntryVisibilty"),
-        ("accessLogFile: /dev/stdout", "accessLogFile"),
+        ("accessLogService: x", "accessLogService"),
+        ("accessLogFile: /var/log/x", "/dev/stdout"),
+        ("accessLogFormat: '%REQ(:METHOD)% 100%'", "'%'"),
+        ("accessLogFormat: '%SECRET%'", "'%SECRET%'"),
+        ("accessLogFormat: '%REQ%'", "'%REQ%'"),
+        ("accessLogFormat: '%PROTOCOL(x)%'", "PROTOCOL"),
+        ("accessLogFormat: '%PROTOCOL:3%'", "PROTOCOL"),
+        ("accessLogEncoding: XML", "accessLogEncoding"),
+        ("{accessLogEncoding: JSON, accessLogFormat: '%PROTOCOL%'}", "JSON object"),
+        ('{accessLogEncoding: JSON, accessLogFormat: \'{"a": "%NO%"}\'}', "'%NO%'"),
         ("trustDomain: example.org", "--trust-domain"),
         ("rootNamespace: x", "--root-namespace"),
         ("- x", "one mapping"),

@@ -1,4 +1,4 @@
-"""What policies are for that waypoints do not enforce yet is closed: `ambit.ingest.unenforced`."""
+"""What policies are for that nobody enforces is closed: `ambit.ingest.unenforced`."""
 
 from typing import Any
 
@@ -33,37 +33,56 @@ def policy(
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        (policy(WEB_SERVICE), CLOSED),
-        (policy({"kind": "Service", "name": "other"}, WEB_SERVICE), CLOSED),
-        (policy(WEB_SERVICE, action="CUSTOM", provider={"name": "x"}), CLOSED),
-        (policy(WEB_SERVICE, annotations={"istio.io/dry-run": "maybe"}), CLOSED),
-        (policy(GATEWAY), CLOSED),
-        (policy(GATEWAY_CLASS, namespace="istio-system"), CLOSED),
-        (policy(GATEWAY_CLASS), OPEN),
-        (policy({"kind": "Service", "name": "other"}), OPEN),
-        (policy({"kind": "ServiceEntry", "name": "web"}), OPEN),
-        (policy(WEB_SERVICE, namespace="elsewhere"), OPEN),
-        (policy(GATEWAY, namespace="elsewhere"), OPEN),
+        (policy(WEB_SERVICE, action="CUSTOM"), CLOSED),
+        (policy({"kind": "Service", "name": "other"}, WEB_SERVICE, action="CUSTOM"), CLOSED),
+        (policy(WEB_SERVICE, action="ALLOW"), OPEN),
+        (policy(WEB_SERVICE, action="DENY"), OPEN),
+        (policy(GATEWAY, action="DENY"), OPEN),
+        (policy(WEB_SERVICE, annotations={"istio.io/dry-run": "maybe"}, action="CUSTOM"), CLOSED),
+        (policy(GATEWAY, action="CUSTOM"), CLOSED),
+        (policy(GATEWAY_CLASS, namespace="istio-system", action="CUSTOM"), CLOSED),
+        (policy(GATEWAY_CLASS, action="CUSTOM"), OPEN),
+        (policy({"kind": "Service", "name": "other"}, action="CUSTOM"), OPEN),
+        (policy({"kind": "ServiceEntry", "name": "web"}, action="CUSTOM"), OPEN),
+        (policy(WEB_SERVICE, namespace="elsewhere", action="CUSTOM"), OPEN),
+        (policy(GATEWAY, namespace="elsewhere", action="CUSTOM"), OPEN),
         (policy(WEB_SERVICE, action="AUDIT"), OPEN),
-        (policy(WEB_SERVICE, annotations={"istio.io/dry-run": "true"}), OPEN),
+        (policy(WEB_SERVICE, annotations={"istio.io/dry-run": "true"}, action="CUSTOM"), OPEN),
     ],
 )
 def test_what_a_policy_for_a_waypoint_names_is_closed(given: Given, expected: GatewayAddress) -> None:
     assert compiler(BOUND, waypoint(), given).services[KEY].waypoint == expected
 
 
-def test_without_a_waypoint_nothing_is_closed() -> None:
-    assert compiler(service("web", {"app": "web"}), policy(WEB_SERVICE)).services[KEY].waypoint is None
+@pytest.mark.parametrize(
+    ("given", "closed"),
+    [
+        (policy(WEB_SERVICE, action="ALLOW"), True),
+        (policy(WEB_SERVICE, action="DENY"), True),
+        (policy(WEB_SERVICE, action="CUSTOM"), True),
+        (policy(WEB_SERVICE, action="AUDIT"), False),
+        (policy(WEB_SERVICE, action="DENY", annotations={"istio.io/dry-run": "true"}), False),
+        (policy(WEB_SERVICE, action="DENY", namespace="elsewhere"), False),
+        (policy(GATEWAY, action="DENY"), False),
+    ],
+)
+def test_a_service_without_a_waypoint_is_closed_by_a_policy_for_it(given: Given, closed: bool) -> None:
+    found = compiler(service("web", {"app": "web"}), waypoint(), given).services[KEY].waypoint
+    nobody = GatewayAddress(15008, "default", "web.default.no-waypoint.invalid")
+    assert found == (nobody if closed else None)
 
 
-@pytest.mark.parametrize(("given", "expected"), [(policy(GATEWAY), CLOSED), (policy(WEB_SERVICE), OPEN)])
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(policy(GATEWAY, action="CUSTOM"), CLOSED), (policy(WEB_SERVICE, action="CUSTOM"), OPEN)],
+)
 def test_workloads_are_closed_by_policies_for_their_gateway(given: Given, expected: GatewayAddress) -> None:
     made = compiler(bound(pod("web-1", "10.244.1.2"), "waypoint"), waypoint(takes="all"), given)
     assert made.workloads[WEB].waypoint == expected
 
 
 def test_it_opens_when_the_policy_goes() -> None:
-    given = policy(WEB_SERVICE)
+    given = policy(WEB_SERVICE, action="CUSTOM")
     made = compiler(BOUND, waypoint(), given)
     assert made.services[KEY].waypoint == CLOSED
     delta = made.apply([Change(given[0], "default/p")])

@@ -8,22 +8,13 @@ uses it again; clusters with different names (`--name`) do not disturb each othe
 import argparse
 import os
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from types import FrameType
 
 from ambit.core.errors import AmbitError
 from tests.kubernetes.cluster import lifecycle, programs
 from tests.kubernetes.cluster.settings import Cluster, load, state_folder
+from tests.kubernetes.installed import IMAGES, LOOK, checked, install, restart, stop, timed
 
-ROOT = Path(__file__).parents[2]
-IMAGES = [ROOT / ".cache/image/ambit.tar", ROOT / ".cache/image/samples.tar"]
-INSTALL_TIMEOUT = 180
-LOOK = "run `./dev test-kubernetes --keep` and read the logs of the pods in ambit-system"
 TESTS = ["-m", "kubernetes or mesh", "--mesh", "kubernetes", "--timeout", "300", "--durations", "15"]
 PLACES = ["tests/image", "tests/kubernetes", "tests/mesh"]
 """Where such tests lie; collecting all others takes a while."""
@@ -37,7 +28,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the cluster running, and use one that is")
     parser.add_argument("--name", help="which cluster (default with --keep: `ambit-kept`)")
     options, words = parser.parse_known_args()
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, stop)
     os.environ |= PODS | os.environ
     name = options.name or ("ambit-kept" if options.keep else f"ambit-{os.getpid()}")
     try:
@@ -51,29 +42,29 @@ def main() -> int:
 
 def _run(cluster: Cluster, keep: bool, words: list[str]) -> int:
     programs.check_machine()
-    with _timed("programs of the cluster"):
+    with timed("programs of the cluster"):
         programs.build()
-    with _timed("images"):
-        _checked([sys.executable, "-m", "image"])
+    with timed("images"):
+        checked([sys.executable, "-m", "image"])
     try:
         fresh = load(cluster.state) is None
         if fresh:
-            with _timed("cluster"):
+            with timed("cluster"):
                 lifecycle.up(cluster)
-        with _timed("images onto nodes"):
+        with timed("images onto nodes"):
             for archive in IMAGES:
                 lifecycle.load_image(cluster, archive)
         if fresh:
-            with _timed("pods without the mesh"):
+            with timed("pods without the mesh"):
                 _measured_starts(cluster, "without")
-        with _timed("ambit install"):
-            _install(cluster)
+        with timed("ambit install"):
+            install(cluster)
             if not fresh:
-                _restart(cluster)
+                restart(cluster)
         if fresh:
-            with _timed("pods with the mesh"):
+            with timed("pods with the mesh"):
                 _measured_starts(cluster, "with")
-        with _timed("tests"):
+        with timed("tests"):
             where = [] if any(word.startswith("tests/") for word in words) else PLACES
             return lifecycle.execute(cluster, [sys.executable, "-m", "pytest", *TESTS, *words, *where])
     finally:
@@ -82,50 +73,14 @@ def _run(cluster: Cluster, keep: bool, words: list[str]) -> int:
                 f"kept: export KUBE_STATE={cluster.state}; python -m tests.kubernetes.cluster kubectl get pods -A"
             )
         else:
-            with _timed("down"):
+            with timed("down"):
                 lifecycle.down(cluster.state)
-
-
-def _install(cluster: Cluster) -> None:
-    settings = ["--set", "global.hub=localhost", "--set", "global.tag=dev", "--timeout", str(INSTALL_TIMEOUT)]
-    if lifecycle.execute(cluster, [sys.executable, "-m", "ambit", "install", *settings]):
-        lifecycle.execute(cluster, ["kubectl", "get", "pods", "--all-namespaces", "-o", "wide"])
-        lifecycle.execute(cluster, ["kubectl", "-n", "ambit-system", "get", "events"])
-        raise AmbitError(
-            "ambit did not install into the test cluster",
-            hint=LOOK,
-        )
-
-
-def _restart(cluster: Cluster) -> None:
-    """The image has the same name as before, so nothing but this makes its new content run."""
-    for words in (("restart",), ("status", f"--timeout={INSTALL_TIMEOUT}s")):
-        for each in ("deployment/ambit-control", "daemonset/ambit-node"):
-            lifecycle.kubectl(
-                cluster, "-n", "ambit-system", "rollout", words[0], each, *words[1:], quiet=True
-            )
 
 
 def _measured_starts(cluster: Cluster, which: str) -> None:
     command = [sys.executable, "-m", "tests.kubernetes.starts", which]
     if lifecycle.execute(cluster, command):
         raise AmbitError(f"`{' '.join(command[1:])}` failed", hint=LOOK)
-
-
-def _checked(command: list[str]) -> None:
-    if subprocess.run(command, cwd=ROOT).returncode:
-        raise AmbitError(f"`{' '.join(command[1:])}` failed")
-
-
-@contextmanager
-def _timed(what: str) -> Iterator[None]:
-    began = time.monotonic()
-    yield
-    print(f"{what}: {time.monotonic() - began:.1f} s", flush=True)
-
-
-def _stop(_signal: int, _frame: FrameType | None) -> None:
-    raise SystemExit(130)  # so that the cluster is taken down
 
 
 if __name__ == "__main__":

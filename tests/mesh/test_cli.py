@@ -55,14 +55,11 @@ with socket.create_connection(("web", 80), 5) as connection:
 """
 
 TABLES = {
-    "ps": ["NAME", "NODE", "TYPE", "VERSION", "ENVOY", "SYNC", "CONTROL PLANE"],
+    "ps": ["NAME", "NODE", "TYPE", "GATEWAY", "VERSION", "ENVOY", "SYNC", "CONTROL PLANE"],
     "workloads": ["NAMESPACE", "POD NAME", "ADDRESS", "NODE", "WAYPOINT", "PROTOCOL"],
     "services": ["NAMESPACE", "SERVICE NAME", "SERVICE VIP", "WAYPOINT", "ENDPOINTS"],
     "policies": ["NAMESPACE", "POLICY NAME", "ACTION", "SCOPE"],
-    "certs": [
-        "NODE", "CERTIFICATE NAME", "TYPE", "STATUS", "VALID CERT", "SERIAL NUMBER", "NOT AFTER", "NOT BEFORE",
-        "ENDS IN", "RENEWED IN", "ROOT",
-    ],
+    "certs": ["NODE", "IDENTITY", "STATUS", "ENDS IN", "RENEWED IN", "ROOT"],
     "connections": ["NODE", "WORKLOAD", "DIRECTION", "LOCAL", "REMOTE", "REMOTE TARGET", "PROTOCOL"],
     "node status": ["NODE"],
 }  # fmt: skip

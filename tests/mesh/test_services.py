@@ -81,6 +81,8 @@ def plain(mesh: Mesh) -> Iterator[str]:
     mesh.kubectl("apply", "-n", name, "-f", "-", stdin=OBJECTS)
     mesh.kubectl("rollout", "status", "-n", name, "deployment/web", "--timeout=60s")
     mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod/client", "--timeout=60s")
+    # Outside the mesh the cluster itself sends there; kube-proxy does so when it comes to it.
+    mesh.wait("the cluster serves the new service", lambda: reaches(mesh, name, "web:80"))
     yield name
     mesh.kubectl("delete", "namespace", name, "--wait=false")
 

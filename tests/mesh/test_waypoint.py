@@ -1,190 +1,52 @@
-"""A waypoint in front of a service: what passes through it, what its routes do, and that nobody goes past it."""
+"""A waypoint in front of a service: what passes through it, what its routes do, and that nobody goes past it.
+
+What routes do is tried with both kinds of waypoints: in pods of its own, and inline in the callers' node proxies."""
 
 import json
 import subprocess
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import yaml
 
 from ambit.testing.mesh import Mesh
-from tests.mesh.pods import apply_in, make_namespace
+from tests.mesh.pods import apply_in
+from tests.mesh.shop import REQUESTS, Shop, make_shop, to
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
-_SERVER = """
-import http.server, socket, sys
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        said = f"{sys.argv[1]} {self.path} {self.headers.get('x-forwarded-client-cert')}".encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(said)))
-        if self.path == "/once":
-            self.send_header("connection", "close")
-        self.end_headers()
-        self.wfile.write(said)
-    def log_message(self, *_):
-        pass
-class Server(http.server.ThreadingHTTPServer):
-    address_family = socket.AF_INET6
-Server(("::", 8080), Handler).serve_forever()
-"""
 
-# Asks so often, with these headers; says how often each server answered.
-_MANY = """
-import collections, http.client, json, sys
-found, headers = collections.Counter(), json.loads(sys.argv[2])
-client = http.client.HTTPConnection("web", timeout=30)
-for _ in range(int(sys.argv[1])):
-    client.request("GET", "/", headers=headers)
-    answer = client.getresponse()
-    found[answer.read().decode().partition(" ")[0] if answer.status == 200 else str(answer.status)] += 1
-print(json.dumps(found))
-"""
-# Asks all the time, on a connection that is kept and on new ones; tells what failed, or how often it went well.
-_REQUESTS = """
-import http.client, select, sys
-kept, well = http.client.HTTPConnection("web", timeout=30), 0
-while not select.select([sys.stdin], [], [], 0.02)[0]:
-    once = http.client.HTTPConnection("web", timeout=30)
-    for each in (kept, once):
-        try:
-            each.request("GET", "/")
-            answer = each.getresponse()
-            answer.read()
-            assert answer.status == 200, answer.status
-        except (OSError, AssertionError, http.client.HTTPException) as problem:
-            print("failed", "kept" if each is kept else "new", repr(problem), "after", well, flush=True)
-            raise SystemExit
-    once.close()
-    well += 1
-    if well == 1:
-        print("open", flush=True)
-print("well", well, flush=True)
-"""
-
-
-def _service(name: str, **labels: str) -> dict[str, Any]:
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name},
-        "spec": {
-            "selector": {"app": "web", **labels},
-            "ports": [{"name": "http", "port": 80, "targetPort": 8080}],
-        },
-    }
-
-
-def _pod(name: str, *command: str, **more: Any) -> dict[str, Any]:
-    labels = {"app": "web", "version": name} if command[0] == "python3" else {"app": name}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "labels": labels},
-        "spec": {
-            "terminationGracePeriodSeconds": 0,
-            "containers": [{"name": "main", "image": "python:3", "command": list(command), **more}],
-        },
-    }
-
-
-_LISTENS = {"readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1}}
-APPLICATION = [
-    _service("web"),
-    _service("web-v1", version="v1"),
-    _service("web-v2", version="v2"),
-    *(_pod(name, "python3", "-uc", _SERVER, name, **_LISTENS) for name in ("v1", "v2")),
-    _pod("client", "sleep", "3600"),
-]
-WAYPOINT = {
-    "apiVersion": "gateway.networking.k8s.io/v1",
-    "kind": "Gateway",
-    "metadata": {"name": "way", "labels": {"istio.io/waypoint-for": "all"}},
-    "spec": {
-        "gatewayClassName": "ambit-waypoint",
-        "listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}],
-    },
-}
-
-
-def _route(*rules: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "apiVersion": "gateway.networking.k8s.io/v1",
-        "kind": "HTTPRoute",
-        "metadata": {"name": "web"},
-        "spec": {
-            "parentRefs": [{"group": "", "kind": "Service", "name": "web", "port": 80}],
-            "rules": list(rules),
-        },
-    }
-
-
-def _to(*shares: tuple[str, int], **more: Any) -> dict[str, Any]:
-    return {"backendRefs": [{"name": name, "port": 80, "weight": weight} for name, weight in shares], **more}
-
-
-class Shop:
-    """A namespace with the application, bound to its waypoint."""
-
-    def __init__(self, mesh: Mesh, namespace: str) -> None:
-        self.mesh = mesh
-        self.namespace = namespace
-
-    def route(self, *rules: dict[str, Any]) -> None:
-        self.mesh.kubectl("apply", "-n", self.namespace, "-f", "-", stdin=yaml.safe_dump(_route(*rules)))
-
-    def ask(self, path: str = "/", *headers: str, service: str = "web") -> str:
-        """The answer, `status` before it; what curl says when there is none."""
-        words = [word for header in headers for word in ("-H", header)]
-        command = ["curl", "-sS", "-m", "10", "-w", "\n%{http_code}", *words, f"http://{service}{path}"]
-        done = self.mesh.exec(self.namespace, "client", *command, check=False)
-        if done.returncode:
-            return done.stderr.strip()
-        body, _, status = done.stdout.rpartition("\n")
-        return f"{status} {body}"
-
-    def server(self, path: str = "/", *headers: str) -> str:
-        """Who answered; the status when it was nobody."""
-        status, _, said = self.ask(path, *headers).partition(" ")
-        return said.partition(" ")[0] or status
-
-    def servers(self, count: int, **headers: str) -> Counter[str]:
-        """Who answered how many of so many requests; `_` in names of headers stands for `-`."""
-        named = json.dumps({key.replace("_", "-"): value for key, value in headers.items()})
-        words = ("python3", "-uc", _MANY, str(count), named)
-        return Counter(json.loads(self.mesh.exec(self.namespace, "client", *words).stdout))
-
-    def follows(self, what: str, wanted: str, *headers: str) -> None:
-        """Waits until requests go there."""
-        self.mesh.wait(what, lambda: self.server("/", *headers) == wanted)
+@pytest.fixture(scope="module")
+def dedicated(mesh: Mesh) -> Iterator[Shop]:
+    with make_shop(mesh, "ambit-waypoint", "all") as shop:
+        yield shop
 
 
 @pytest.fixture(scope="module")
-def shop(mesh: Mesh) -> Iterator[Shop]:
-    with make_namespace(mesh) as namespace:
-        mesh.kubectl("label", "namespace", namespace, "istio.io/use-waypoint=way")
-        apply_in(mesh, namespace, [WAYPOINT, *APPLICATION])
-        mesh.kubectl("wait", "-n", namespace, "--for=condition=Programmed", "gateway/way", "--timeout=60s")
-        yield Shop(mesh, namespace)
+def inline(mesh: Mesh) -> Iterator[Shop]:
+    with make_shop(mesh, "ambit-inline", "service") as shop:
+        yield shop
+
+
+@pytest.fixture(params=["dedicated", "inline"])
+def shop(request: pytest.FixtureRequest) -> Shop:
+    found: Shop = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.mark.feature("F31")
-def test_requests_go_through_the_waypoint(shop: Shop) -> None:
+def test_requests_go_through_the_waypoint(dedicated: Shop) -> None:
     """Without a route to the service's own pods, which see the waypoint and are told who called."""
-    shop.mesh.wait("an answer", lambda: shop.server() in {"v1", "v2"})
-    said = shop.ask("/once")  # Records come when connections end.
+    dedicated.mesh.wait("an answer", lambda: dedicated.server() in {"v1", "v2"})
+    said = dedicated.ask("/once")  # Records come when connections end.
     assert "/once" in said
-    own = f"spiffe://cluster.local/ns/{shop.namespace}/sa"
+    own = f"spiffe://cluster.local/ns/{dedicated.namespace}/sa"
     assert f"By={own}/way;URI={own}/default" in said
 
     def records() -> list[tuple[str, str, str]]:
         """Of the pods' node: who called, who answered, and how."""
-        words = ("flows", "--last", "500", "--to", shop.namespace, "-o", "json")
-        flows = map(json.loads, shop.mesh.ambit(*words).stdout.splitlines())
+        words = ("flows", "--last", "500", "--to", dedicated.namespace, "-o", "json")
+        flows = map(json.loads, dedicated.mesh.ambit(*words).stdout.splitlines())
         return [
             (each["source"].get("identity", ""), each["destination"].get("workload", ""), each["hop"])
             for each in flows
@@ -192,13 +54,94 @@ def test_requests_go_through_the_waypoint(shop: Shop) -> None:
         ]
 
     wanted = [(f"{own}/way", server, "tunnel") for server in ("v1", "v2")]
-    shop.mesh.wait("the record", lambda: set(wanted) & set(records()))
+    dedicated.mesh.wait("the record", lambda: set(wanted) & set(records()))
+
+
+@pytest.mark.feature("F43")
+def test_every_request_is_told_of(dedicated: Shop) -> None:
+    """By a record with both ends, and in the metrics that Prometheus takes."""
+    mesh, own = dedicated.mesh, f"spiffe://cluster.local/ns/{dedicated.namespace}/sa"
+    dedicated.mesh.wait("an answer", lambda: dedicated.server("/seen?x=y") in {"v1", "v2"})
+    words = (
+        "flows",
+        "--requests",
+        "--path",
+        "/seen",
+        "--from",
+        f"{dedicated.namespace}/client",
+        "-o",
+        "json",
+    )
+    record = mesh.wait("the record", lambda: mesh.ambit(*words, "--code", "2xx").stdout.splitlines()[-1:])
+    told = json.loads(record[0])
+    request = told["request"]
+    assert (told["proxy"], told["reporter"], told["hop"]) == (
+        f"{dedicated.namespace}/way",
+        "waypoint",
+        "tunnel",
+    )
+    assert told["source"]["identity"] == told["destination"]["identity"] == f"{own}/default"
+    assert told["destination"]["workload"] in {"v1", "v2"}
+    assert (request["method"], request["host"], request["path"]) == ("GET", "web", "/seen")
+    line = mesh.ambit("flows", "--requests", "--path", "/seen", "--code", "200", "--last", "1").stdout
+    assert " GET web/seen 200 " in line
+    select = ("-n", dedicated.namespace, "-l", "gateway.networking.k8s.io/gateway-name=way")
+    address = mesh.kubectl("get", "pods", *select, "-o", "jsonpath={.items[0].status.podIP}").stdout
+    text = mesh.on_node(mesh.nodes[0], "curl", "-sS", "-m", "10", f"http://{address}:15020/metrics").stdout
+    (counted,) = {
+        line.partition("{")[0]
+        for line in text.splitlines()
+        if line.startswith("istio_requests_total{")
+        and 'reporter="waypoint",source_workload="client"' in line
+        and f'source_principal="{own}/default"' in line
+        and 'destination_service_name="web"' in line
+        and 'response_code="200"' in line
+    }
+    assert counted
+
+
+def test_requests_are_printed_where_a_telemetry_says_so(dedicated: Shop) -> None:
+    """And those only that its filter is true of."""
+    mesh, namespace = dedicated.mesh, dedicated.namespace
+    telemetry = {
+        "apiVersion": "telemetry.istio.io/v1",
+        "kind": "Telemetry",
+        "metadata": {"name": "printed"},
+        "spec": {
+            "targetRefs": [{"kind": "Service", "group": "", "name": "web"}],
+            "accessLogging": [
+                {"providers": [{"name": "envoy"}], "filter": {"expression": "request.path.contains('print')"}}
+            ],
+        },
+    }
+    apply_in(mesh, namespace, [telemetry])
+
+    def lines(path: str) -> list[str]:
+        dedicated.ask(path)
+        said = mesh.kubectl("logs", "-n", namespace, "deployment/way").stdout.splitlines()
+        return [line for line in said if path in line]
+
+    found = mesh.wait("a line", lambda: lines("/printed"))
+    assert '"GET /printed HTTP/1.1" 200' in found[0]
+    assert lines("/silent") == []
+    mesh.kubectl("delete", "telemetry", "-n", namespace, "printed")
+
+
+def test_proxies_of_waypoints_are_listed(dedicated: Shop) -> None:
+    def proxies() -> list[tuple[str, str]]:
+        return [
+            (each["type"], each["sync"])
+            for each in dedicated.mesh.dump("ps")
+            if each["gateway"] == f"{dedicated.namespace}/way"
+        ]
+
+    dedicated.mesh.wait("the proxy has what it was sent", lambda: proxies() == [("waypoint", "SYNCED")])
 
 
 @pytest.mark.feature("F32")
 def test_a_header_leads_to_another_version(shop: Shop) -> None:
-    second = _to(("web-v2", 1), matches=[{"headers": [{"name": "x-version", "value": "2"}]}])
-    shop.route(second, _to(("web-v1", 1)))
+    second = to(("web-v2", 1), matches=[{"headers": [{"name": "x-version", "value": "2"}]}])
+    shop.route(second, to(("web-v1", 1)))
     shop.follows("the route", "v2", "x-version: 2")
     shop.follows("the rest", "v1")
     assert shop.servers(50) == {"v1": 50}
@@ -208,9 +151,9 @@ def test_a_header_leads_to_another_version(shop: Shop) -> None:
 
 @pytest.mark.feature("F36")
 def test_requests_are_shared_out_by_weight(shop: Shop) -> None:
-    shop.route(_to(("web-v2", 1)))
+    shop.route(to(("web-v2", 1)))
     shop.follows("the first route", "v2")
-    shop.route(_to(("web-v1", 90), ("web-v2", 10)))
+    shop.route(to(("web-v1", 90), ("web-v2", 10)))
     shop.follows("the second route", "v1")
     found = shop.servers(200) + shop.servers(200)
     # Five standard deviations.
@@ -218,51 +161,132 @@ def test_requests_are_shared_out_by_weight(shop: Shop) -> None:
     assert 10 <= found["v2"] <= 70
 
 
+def _tcp_route(backend: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "TCPRoute",
+        "metadata": {"name": "web"},
+        "spec": {
+            "parentRefs": [{"group": "", "kind": "Service", "name": "web", "port": 81}],
+            "rules": [{"backendRefs": [{"name": backend, "port": 81}]}],
+        },
+    }
+
+
+@pytest.mark.feature("F120")
+def test_connections_go_where_a_tcp_route_says(dedicated: Shop) -> None:
+    """And to the service's own pods without one."""
+    for server in ("v2", "v1"):
+        dedicated.apply(_tcp_route(f"web-{server}"))
+        answer = f"200 {server}"
+        dedicated.mesh.wait(
+            "the route", lambda answer=answer: dedicated.ask(service="web:81").startswith(answer)
+        )
+        assert dedicated.ask(service="web:81").startswith(answer)
+    dedicated.apply(_tcp_route("nobody"))
+    dedicated.mesh.wait("the refusal", lambda: dedicated.ask(service="web:81").startswith("curl:"))
+    dedicated.mesh.kubectl("delete", "-n", dedicated.namespace, "tcproute/web")
+    dedicated.mesh.wait("no route", lambda: dedicated.ask(service="web:81").startswith("200"))
+
+
+def test_why_tells_what_a_request_meets(dedicated: Shop) -> None:
+    """And the record of one that was sent says the same."""
+    dedicated.route(to(("web-v2", 1), matches=[{"path": {"type": "PathPrefix", "value": "/why"}}]))
+    dedicated.mesh.wait("the route", lambda: dedicated.server("/why") == "v2")
+    words = ("why", f"{dedicated.namespace}/client", "GET", "http://web/why", "-o", "json")
+
+    def confirmed() -> dict[str, Any] | None:
+        answer: dict[str, Any] = json.loads(dedicated.mesh.ambit(*words).stdout)
+        return answer if answer["confirmation"]["records"] == "agrees" else None
+
+    answer = dedicated.mesh.wait("a record that says the same", confirmed)
+    assert (answer["verdict"], answer["waypoint"]) == ("allowed", f"{dedicated.namespace}/way")
+    assert (answer["route"], answer["confirmation"]["verdict"]) == (f"{dedicated.namespace}/web/0", "200")
+    assert [each["backend"] for each in answer["shares"]] == [f"{dedicated.namespace}/web-v2:80"]
+    assert answer["shares"][0]["rulings"][0]["identity"].endswith("/sa/way")
+
+
+def test_why_names_the_policy_that_denies_a_request(dedicated: Shop) -> None:
+    """And the record of one that was sent says the same."""
+    dedicated.route(to(("web-v1", 1)))
+    policy = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": "not-this"},
+        "spec": {
+            "action": "DENY",
+            "targetRefs": [{"group": "", "kind": "Service", "name": "web"}],
+            "rules": [{"to": [{"operation": {"paths": ["/why-not"]}}]}],
+        },
+    }
+    dedicated.apply(policy)
+    words = ("why", f"{dedicated.namespace}/client", "GET", "http://web/why-not", "-o", "json")
+
+    def confirmed() -> dict[str, Any] | None:
+        done = dedicated.mesh.ambit(*words, check=False)
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer if done.returncode == 1 and answer["confirmation"]["records"] == "agrees" else None
+
+    try:
+        dedicated.mesh.wait("the denial", lambda: dedicated.ask("/why-not").startswith("403"))
+        answer = dedicated.mesh.wait("a record that says the same", confirmed)
+    finally:
+        dedicated.mesh.kubectl("delete", "-n", dedicated.namespace, "authorizationpolicy/not-this")
+    rule = f"{dedicated.namespace}/not-this[0]"
+    assert (answer["verdict"], answer["policy"]["rule"]) == ("denied", rule)
+    assert answer["confirmation"]["rule"] == rule
+    assert answer["policy"]["identity"].endswith("/sa/default")
+    assert "shares" not in answer
+    dedicated.mesh.wait("no policy", lambda: dedicated.server("/why-not") == "v1")
+
+
 def test_what_no_rule_matches_is_not_found(shop: Shop) -> None:
-    shop.route(_to(("web-v1", 1), matches=[{"path": {"type": "Exact", "value": "/only"}}]))
+    shop.route(to(("web-v1", 1), matches=[{"path": {"type": "Exact", "value": "/only"}}]))
     shop.mesh.wait("the route", lambda: shop.server("/other") == "404")
     assert shop.server("/only") == "v1"
 
 
 @pytest.mark.feature("F29")
-def test_a_pod_that_is_called_by_its_own_address_is_behind_the_waypoint_too(shop: Shop) -> None:
-    for address in shop.mesh.pod_addresses(shop.namespace, "v1"):
+def test_a_pod_that_is_called_by_its_own_address_is_behind_the_waypoint_too(dedicated: Shop) -> None:
+    for address in dedicated.mesh.pod_addresses(dedicated.namespace, "v1"):
         host = f"[{address}]" if ":" in address else address
-        shop.mesh.wait(
-            "an answer", lambda host=host: shop.ask("/own", service=f"{host}:8080").startswith("200 v1")
+        dedicated.mesh.wait(
+            "an answer", lambda host=host: dedicated.ask("/own", service=f"{host}:8080").startswith("200 v1")
         )
-        assert f"sa/way;URI=spiffe://cluster.local/ns/{shop.namespace}" in shop.ask(service=f"{host}:8080")
+        assert f"sa/way;URI=spiffe://cluster.local/ns/{dedicated.namespace}" in dedicated.ask(
+            service=f"{host}:8080"
+        )
 
 
-def test_a_waypoint_is_replaced_under_requests(shop: Shop) -> None:
+def test_a_waypoint_is_replaced_under_requests(dedicated: Shop) -> None:
     """None fails: neither on a connection that is kept nor on a new one."""
-    shop.route(_to(("web-v1", 1)))
-    shop.follows("the route", "v1")
-    words = ("exec", "-i", "-n", shop.namespace, "client", "--", "python3", "-uc", _REQUESTS)
-    asking = shop.mesh.popen(*words, stdin=subprocess.PIPE)
+    dedicated.route(to(("web-v1", 1)))
+    dedicated.follows("the route", "v1")
+    words = ("exec", "-i", "-n", dedicated.namespace, "client", "--", "python3", "-uc", REQUESTS)
+    asking = dedicated.mesh.popen(*words, stdin=subprocess.PIPE)
     assert asking.stdout is not None
     assert asking.stdout.readline() == "open\n"
-    selector = ("-n", shop.namespace, "-l", "gateway.networking.k8s.io/gateway-name=way")
+    selector = ("-n", dedicated.namespace, "-l", "gateway.networking.k8s.io/gateway-name=way")
     path = "jsonpath={.items[*].metadata.name}"
-    before = shop.mesh.kubectl("get", "pods", *selector, "-o", path).stdout
-    shop.mesh.kubectl("rollout", "restart", "-n", shop.namespace, "deployment/way")
-    shop.mesh.wait(
+    before = dedicated.mesh.kubectl("get", "pods", *selector, "-o", path).stdout
+    dedicated.mesh.kubectl("rollout", "restart", "-n", dedicated.namespace, "deployment/way")
+    dedicated.mesh.wait(
         "the former pod is gone",
-        lambda: before not in shop.mesh.kubectl("get", "pods", *selector, "-o", path).stdout,
+        lambda: before not in dedicated.mesh.kubectl("get", "pods", *selector, "-o", path).stdout,
     )
     said, _ = asking.communicate("end")
     assert said.startswith("well"), said
 
 
-def test_without_a_waypoint_nobody_is_let_past(shop: Shop) -> None:
+def test_without_a_waypoint_nobody_is_let_past(dedicated: Shop) -> None:
     """And the record says why."""
-    mesh, namespace = shop.mesh, shop.namespace
-    shop.route(_to(("web-v1", 1)))
-    shop.follows("the route", "v1")
+    mesh, namespace = dedicated.mesh, dedicated.namespace
+    dedicated.route(to(("web-v1", 1)))
+    dedicated.follows("the route", "v1")
     mesh.kubectl("scale", "-n", namespace, "deployment/way", "--replicas=0")
     try:
-        mesh.wait("the refusal", lambda: shop.ask().startswith("curl:"))
-        assert shop.ask(service="web-v2").startswith("curl:")
+        mesh.wait("the refusal", lambda: dedicated.ask().startswith("curl:"))
+        assert dedicated.ask(service="web-v2").startswith("curl:")
 
         def reasons() -> set[str]:
             words = ("flows", "--last", "200", "--from", f"{namespace}/client", "-o", "json")
@@ -273,4 +297,4 @@ def test_without_a_waypoint_nobody_is_let_past(shop: Shop) -> None:
         mesh.wait("the record", lambda: any(name in each and "not ready" in each for each in reasons()))
     finally:
         mesh.kubectl("scale", "-n", namespace, "deployment/way", "--replicas=1")
-    shop.follows("the waypoint again", "v1")
+    dedicated.follows("the waypoint again", "v1")

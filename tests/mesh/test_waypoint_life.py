@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ambit.testing.mesh import Mesh
-from tests.mesh.pods import apply_in, make_namespace
+from tests.mesh.pods import apply_in, make_namespace, pod
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
@@ -154,3 +154,75 @@ def test_a_waypoint_takes_what_it_is_for(mesh: Mesh, shop: str) -> None:
             "label", "-n", shop, "--overwrite", "gateway", "waypoint", f"istio.io/waypoint-for={takes}"
         )
         pass_by(mesh, shop, {"one": service_from, address: pod_from})
+
+
+@pytest.mark.feature("F161")
+def test_a_namespace_goes_through_a_waypoint_with_one_command(mesh: Mesh, shop: str) -> None:
+    assert mesh.ambit("waypoint", "list", "-n", shop).stdout == ""
+    mesh.ambit("waypoint", "apply", "-n", shop, "--enroll-namespace", timeout=120)
+    pass_by(mesh, shop, {"one": "waypoint"})
+    listed = [line.split() for line in mesh.ambit("waypoint", "list", "-A").stdout.splitlines()]
+    assert [shop, "waypoint", "default", "service", "True"] in listed
+    told = mesh.ambit("waypoint", "delete", "waypoint", "-n", shop).stderr
+    assert f"`kubectl label namespace {shop} istio.io/use-waypoint-`" in told
+    pass_by(mesh, shop, {"one": "refused"})
+    mesh.kubectl("label", "namespace", shop, "istio.io/use-waypoint-")
+    pass_by(mesh, shop, {"one": "client"})
+
+
+PROTECTED = {
+    "apiVersion": "security.istio.io/v1",
+    "kind": "AuthorizationPolicy",
+    "metadata": {"name": "protected"},
+    "spec": {"targetRefs": [{"group": "", "kind": "Service", "name": "one"}], "rules": [{}]},
+}
+
+
+RULE = "waypoint_8080[0]: only its waypoint may call it"
+
+
+@pytest.mark.feature("F51")
+def test_what_a_policy_protects_at_its_waypoint_is_reached_in_no_other_way(mesh: Mesh, shop: str) -> None:
+    """By the pod's own address, in the mesh and in plain text from outside, also with fail-open's label and without."""
+    address = f"{mesh.pod_addresses(shop, 'server')[0]}:8080"
+
+    def reached() -> list[bool]:
+        places = (shop, "client"), (outside, "stranger")
+        return [
+            mesh.exec(*place, "python3", "-c", ASK, address).stdout.strip() != "refused" for place in places
+        ]
+
+    with make_namespace(mesh, enrolled=False) as outside:
+        apply_in(mesh, outside, [pod("stranger", mesh.nodes[0], ["sleep", "3600"])])
+        bind(mesh, shop, "service", "one")
+        assert reached() == [True, True], "nobody has said that it is protected"
+        mesh.kubectl("apply", "-n", shop, "-f", "-", stdin=json.dumps(PROTECTED))
+        mesh.wait("nobody comes past the waypoint", lambda: reached() == [False, False])
+        words = ("flows", "--denied", "--to", f"{shop}/server")
+        callers = f"{shop}/client", f"{outside}/stranger"
+        mesh.wait(
+            "the records name the rule",
+            lambda: all(RULE in mesh.ambit(*words, "--from", each).stdout for each in callers),
+        )
+        bind(mesh, shop, "service", "one", to="ambit.io/fail-open=true")
+        mesh.wait("the written exception lets everybody in", lambda: reached() == [True, True])
+        mesh.kubectl("label", "-n", shop, "service", "one", "ambit.io/fail-open-")
+        mesh.wait("it is closed again", lambda: reached() == [False, False])
+        mesh.kubectl("delete", "-n", shop, "authorizationpolicy", "protected")
+        mesh.wait("it opens with the policy's end", lambda: reached() == [True, True])
+
+
+@pytest.mark.feature("F28")
+def test_past_a_waypoint_that_is_not_ready_goes_only_what_is_labelled_so(mesh: Mesh, shop: str) -> None:
+    for name in ("one", "two"):
+        bind(mesh, shop, "service", name)
+    bind(mesh, shop, "service", "two", to="ambit.io/fail-open=true")
+    pass_by(mesh, shop, {"one": "refused", "two": "client"})
+    mesh.wait(
+        "the record names the waypoint",
+        lambda: f"waypoint {shop}/waypoint.{shop}" in mesh.ambit("flows", "--to", shop, "-n", shop).stdout,
+    )
+    make_waypoint(mesh, shop)
+    pass_by(mesh, shop, {"one": "waypoint", "two": "waypoint"})
+    mesh.kubectl("scale", "-n", shop, "deployment", "waypoint", "--replicas=0")
+    pass_by(mesh, shop, {"one": "refused", "two": "client"})

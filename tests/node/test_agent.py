@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from ambit.agent.record import Reporter
 from ambit.core.address import Address
 from ambit.core.names import NOT_CAPTURED_ANNOTATION
 from ambit.envoy import names
@@ -26,7 +27,6 @@ from ambit.node.configuration import detours
 from ambit.node.connections import Connection, look
 from ambit.node.enrol.pods import BYPASS_INBOUND_ANNOTATION
 from ambit.node.flows import metrics as flow_metrics
-from ambit.node.flows.record import Reporter
 from ambit.node.netns import counters, identity, nft
 from ambit.node.netns.enter import in_namespace
 from ambit.node.process import NodeAgent
@@ -210,6 +210,20 @@ async def test_without_nat_what_reaches_a_running_pod_stays_captured(
     await until(lambda: "pod default/web: what reaches it stays captured" in caplog.text)
     assert await capture.is_redirected(str(pod.netns), captured)
     assert [each.inbound for each in agent.enroller.sandboxes.values()] == [True]
+
+
+async def test_without_nat_a_pod_is_captured_as_it_is_when_the_agents_state_is_lost(world: World) -> None:
+    """Rules for NAT beside the routing of capture without it would let nothing through."""
+    node = await world.node("node1", capture="tproxy")
+    pod = await world.pod("web", node)
+    captured = Capture(transparent=True, addresses=tuple(pod.addresses))
+    assert await capture.is_redirected(str(pod.netns), captured)
+    await node.end()
+    shutil.rmtree(world.directory / "node1-state")
+    agent = await node.start()
+    await until(lambda: pod.uid in agent.enroller.sandboxes and not agent.enroller.pending)
+    assert await capture.is_redirected(str(pod.netns), captured)
+    assert [each.transparent for each in agent.enroller.sandboxes.values()] == [True]
 
 
 async def again(node: Node, **settings: object) -> NodeAgent:

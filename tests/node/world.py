@@ -27,7 +27,7 @@ from ambit.model.workload import Port, TunnelProtocol, Workload
 from ambit.node.enrol.sandbox import Sandbox
 from ambit.node.process import NodeAgent
 from ambit.node.serve.endpoints import Endpoints
-from ambit.node.settings import AgentSettings
+from ambit.node.settings import AgentSettings, Method
 from ambit.xds.frames import Resource
 from ambit.xds.messages import ADDRESS_TYPE, TYPES, to_resource, type_of
 from ambit.xds.protos import ca_pb2
@@ -268,7 +268,7 @@ class Node:
             admin_port=0,
             metrics_port=0,
             readiness_port=0,
-            **self.more,  # type: ignore[arg-type]
+            **({"capture": Method.NAT} | self.more),  # type: ignore[arg-type]
         )
         self._stop = asyncio.Event()
         self.lines = []

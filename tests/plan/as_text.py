@@ -12,7 +12,14 @@ from google.protobuf import any_pb2, json_format, message
 from ambit.plan.values import PlannedResource
 from tests.plan.dataplane.served import ENVOY
 
-MAPS = {"map", "filter_metadata", "typed_extension_protocol_options", "typed_per_filter_config", "value"}
+MAPS = {
+    "map",
+    "filter_metadata",
+    "providers",
+    "typed_extension_protocol_options",
+    "typed_per_filter_config",
+    "value",
+}
 # Types that only this text form needs: at run time nothing looks inside an Any.
 for _module in ("cluster.v3.cluster_pb2", "core.v3.extension_pb2"):
     importlib.import_module(f"envoy.config.{_module}")

@@ -4,7 +4,10 @@ import ipaddress
 
 from ambit.core.identity import Identity
 from ambit.envoy import names
+from ambit.model import http
+from ambit.model.http import Backend, Entry, Host, NamedMatch, RequestMatch
 from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Prefix, Presence, Rule, Scope
+from ambit.model.proxy import ServiceRoutes
 from ambit.model.service import BalancingMode, LoadBalancing, Service, VirtualAddress
 from ambit.model.view import Snapshot
 from ambit.model.workload import (
@@ -74,6 +77,32 @@ GUARDED = Service(
     addresses=(VirtualAddress("", ipaddress.ip_address("10.96.0.22")),),
     ports=(Port(80, 8080),),
     waypoint=GatewayAddress(port=15008, address=ipaddress.ip_address("10.244.2.3")),
+)
+ROUTED = Service(
+    name="routed",
+    namespace="default",
+    hostname="routed.default.svc.cluster.local",
+    addresses=(VirtualAddress("", ipaddress.ip_address("10.96.0.25")),),
+    ports=(Port(80, 8080), Port(81, 8081)),
+    inline=(
+        ServiceRoutes(
+            "default/routed.default.svc.cluster.local",
+            80,
+            (
+                Host(
+                    ("*",),
+                    (
+                        Entry(
+                            "default/routed/0",
+                            RequestMatch(headers=(NamedMatch("x-version", "2"),)),
+                            http.Action((Backend(SERVICE.key, 80, 9), Backend(GUARDED.key, 80))),
+                        ),
+                        Entry("default/routed/1", RequestMatch(), http.Action((Backend(EMPTY.key, 80),))),
+                    ),
+                ),
+            ),
+        ),
+    ),
 )
 GATEWAY = workload(
     "gateway",
@@ -155,7 +184,7 @@ GUARD = workload(
 SETTINGS = NodeSettings(node="node1")
 VIEW = Snapshot(
     [CLIENT, NEAR, FAR, PLAIN, GUARD, BY_NAME, BY_ADDRESS, GATEWAY, REMOTE],
-    [SERVICE, EMPTY, GUARDED, OUTSIDE, RANGE, EAST, ABROAD],
+    [SERVICE, EMPTY, GUARDED, OUTSIDE, RANGE, EAST, ABROAD, ROUTED],
     POLICIES,
 )
 PODS = LocalPods(map(pod, (CLIENT, NEAR, GUARD)))
@@ -172,6 +201,7 @@ DESTINATIONS = {
     "network": ("10.96.0.23", 80),
     "reserved": ("192.0.2.1", 15008),
     "outside": ("240.240.0.7", 5432),
+    "inline": ("10.96.0.25", 80),
     "range": ("198.51.100.9", 22),
 }
 
@@ -186,6 +216,11 @@ def resources() -> dict[str, PlannedResource]:
     for label, (address, port) in DESTINATIONS.items():
         name = names.destination(client.key, ipaddress.ip_address(address), port)
         found[f"dst_{label}"] = node_proxy.destination(name, VIEW, PODS, SETTINGS)
+    name = names.destination(client.key, ipaddress.ip_address("10.96.0.25"), 80)
+    for each in node_proxy.inline_resources(name, VIEW, PODS, SETTINGS):
+        kind = each.type_url.rpartition(".")[2].lower()
+        backend = each.name.split("/")[-1].partition(".")[0] if kind == "cluster" else ""
+        found["_".join(filter(None, ("req", kind, backend)))] = each
     name = names.resolved(client.key, BY_NAME.hostname, 6432)
     found["dns_name"] = node_proxy.destination(name, VIEW, PODS, SETTINGS)
     name = names.tunnel(FAR.identity, SERVICE.key)

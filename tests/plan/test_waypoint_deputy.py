@@ -106,3 +106,37 @@ def test_the_waypoints_own_namespace_may_name_whom_it_likes() -> None:
     found = made(web, web, workload(VICTIM, "10.0.0.2", web))
     assert "10.0.0.2" in found[ENDPOINTS, names.service_cluster(web.key, 80)]
     assert VICTIM.uri in found[CLUSTER, names.tunnel(VICTIM, web.key)]
+
+
+def test_nobody_is_led_into_the_proxys_own_pod() -> None:
+    """Its agent tells there what everybody asks for."""
+    theirs = service("other", "mine")
+    own = workload(Identity("cluster.local", "other", "server"), "10.0.0.1", theirs)
+    addresses = ("127.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.1.1", "0.0.0.0", "fe80::1")
+    plain = [
+        msgspec.structs.replace(
+            own, uid=each, addresses=(ipaddress.ip_address(each),), tunnel=TunnelProtocol.NONE
+        )
+        for each in addresses
+    ]
+    place = ENDPOINTS, names.service_cluster(theirs.key, 80)
+    assert made(theirs, theirs, own, *plain)[place] == made(theirs, theirs, own)[place]
+
+
+def test_names_that_may_be_the_proxys_own_pod_lead_to_no_port_of_its_agent() -> None:
+    theirs = service("other", "mine")
+    own = workload(Identity("cluster.local", "other", "server"), "10.0.0.1", theirs)
+    named = [
+        msgspec.structs.replace(
+            own,
+            uid=name,
+            hostname=name,
+            addresses=(),
+            tunnel=TunnelProtocol.NONE,
+            services={theirs.key: (Port(80, port),)},
+        )
+        for name, port in (("outside.example", 8080), ("inside.example", 15000))
+    ]
+    cluster = made(theirs, theirs, *named)[CLUSTER, names.service_cluster(theirs.key, 80)]
+    assert "outside.example" in cluster
+    assert "inside.example" not in cluster

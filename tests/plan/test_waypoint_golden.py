@@ -9,6 +9,7 @@ import pytest
 from ambit.core.finding import ObjectRef
 from ambit.core.identity import Identity
 from ambit.envoy import names
+from ambit.envoy.http_jwt import NOBODYS_KEY
 from ambit.model.http import (
     Action,
     Backend,
@@ -27,12 +28,14 @@ from ambit.model.http import (
     Rewrite,
     SessionPersistence,
 )
+from ambit.model.jwt import ClaimHeader, KeySource, Target, TokenHeader, TokenPolicy, TokenRule
 from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
 from ambit.model.service import AppProtocol, Service, VirtualAddress
+from ambit.model.streams import Stream
 from ambit.model.view import Snapshot
 from ambit.model.workload import Port, TunnelProtocol, Workload
 from ambit.plan import waypoint
-from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, ROUTES, NodeSettings, PlannedResource
+from ambit.plan.values import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES, NodeSettings, PlannedResource
 from tests.plan.as_text import content_of, drop, text_of
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "waypoint"
@@ -45,7 +48,7 @@ WEB = Service(
         VirtualAddress("", ipaddress.ip_address("10.96.0.20")),
         VirtualAddress("", ipaddress.ip_address("fd00:10:96::20")),
     ),
-    ports=(Port(80, 8080), Port(6379, 6379)),
+    ports=(Port(80, 8080), Port(6379, 6379), Port(5432, 5432)),
     app_protocols={80: AppProtocol.HTTP11},
 )
 NEXT = msgspec.structs.replace(
@@ -142,9 +145,45 @@ ENTRIES = (
     ),
     Entry("default/nothing/0", RequestMatch(), Action(status=500)),
 )
-BOUND = waypoint.Bound(
-    (WEB, NAMED), {f"{WEB.key}:80": ServiceRoutes(WEB.key, 80, (Host(("*",), ENTRIES),))}, (POD,)
+TOKENS = TokenPolicy(
+    ObjectRef("RequestAuthentication", "default", "tokens"),
+    (Target("Gateway", "default", "waypoint"),),
+    (
+        TokenRule(
+            "https://a.example",
+            ("shop",),
+            source=KeySource("https://a.example/keys"),
+            headers=(TokenHeader("x-token", "JWT "),),
+            params=("t",),
+            cookies=("c",),
+            forward=True,
+            payload_header="x-payload",
+            claim_headers=(ClaimHeader("x-group", "group"),),
+            space_delimited=("roles",),
+        ),
+        TokenRule("https://b.example", source=KeySource("https://b.example", is_issuer=True)),
+    ),
 )
+STREAMS = (
+    Stream(
+        "default/tls/0",
+        (Backend(WEB.key, 5432, 9), Backend(NEXT.key, 50051), Backend("", 0, 2)),
+        ("a.example.com", "*.example.com"),
+    ),
+    Stream("default/nobody/0", (), ("a.example.com", "b.example.com")),
+)
+TABLES = (
+    ServiceRoutes(WEB.key, 80, (Host(("*",), ENTRIES),)),
+    ServiceRoutes(WEB.key, 5432, streams=STREAMS),
+)
+BOUND = waypoint.Bound(
+    (WEB, NAMED),
+    {each.key: each for each in TABLES},
+    (POD,),
+    tokens=(TOKENS,),
+    keys={KeySource("https://a.example/keys"): NOBODYS_KEY},
+)
+STREAM = names.service_cluster(WEB.key, 5432)
 SHOWN = {
     (LISTENER, names.HBONE): "tunnels",
     (ROUTES, names.HBONE): "authorities",
@@ -152,9 +191,12 @@ SHOWN = {
     (CLUSTER, names.into_service(WEB.key, 80)): "into",
     (LISTENER, names.service_cluster(WEB.key, 80)): "http",
     (ROUTES, names.service_cluster(WEB.key, 80)): "table",
+    (EXTENSION, names.tokens(WEB.key)): "tokens",
     (CLUSTER, names.service_cluster(WEB.key, 80)): "http_cluster",
     (ENDPOINTS, names.service_cluster(WEB.key, 80)): "endpoints",
     (LISTENER, names.service_cluster(WEB.key, 6379)): "tcp",
+    (LISTENER, STREAM): "streams",
+    (EXTENSION, names.stream(STREAM, STREAMS[0].name)): "stream",
     (CLUSTER, names.service_cluster(NEXT.key, 50051)): "grpc_cluster",
     (CLUSTER, names.service_cluster(NAMED.key, 50051)): "named_cluster",
     (CLUSTER, names.tunnel(Identity("cluster.local", "default", "next"), NEXT.key)): "tunnel",
@@ -184,7 +226,7 @@ def test_golden(case: tuple[str, str], pytestconfig: pytest.Config) -> None:
         GOLDEN.mkdir(exist_ok=True)
         path.write_text(text)
     assert text == path.read_text()
-    assert text.count("\n") <= MOST_LINES or SHOWN[case] == "table"
+    assert text.count("\n") <= MOST_LINES or SHOWN[case] in ("table", "authorities")
 
 
 def test_no_golden_is_unused() -> None:

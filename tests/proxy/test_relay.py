@@ -14,6 +14,7 @@ from ambit.envoy import names
 from ambit.plan import authority
 from ambit.plan.authority import AuthorityNote
 from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, SECRET
+from ambit.proxy import relay
 from ambit.proxy.relay import TYPES, Relay
 from ambit.xds.events import Acknowledged, Rejected
 from ambit.xds.frames import Node, Request, Resource
@@ -109,8 +110,11 @@ async def test_what_is_said_of_the_authority_is_for_the_agent(between: Between) 
         assert between.server.store.get(SECRET, names.AUTHORITY) is None
 
 
-async def test_a_new_stream_goes_on_where_the_last_one_ended(between: Between) -> None:
+async def test_a_new_stream_goes_on_where_the_last_one_ended(
+    between: Between, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And what is made here is no concern of the control plane's."""
+    monkeypatch.setattr(relay, "LINGER", 0.05)
     between.server.publish([(SECRET, resource("own"))])
     between.put(ENDPOINTS, resource("svc"), resource("former"))
     async with relaying(between):
@@ -126,6 +130,24 @@ async def test_a_new_stream_goes_on_where_the_last_one_ended(between: Between) -
     assert set(kept) == set(TYPES)
     assert (kept[ENDPOINTS], kept[SECRET]) == ({"svc": "1", "former": "1"}, {})
     assert between.server.store.get(SECRET, "own")
+
+
+async def test_what_listeners_use_that_drain_goes_after_them(
+    between: Between, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "LINGER", 0.5)
+    between.put(CLUSTER, resource("svc"), resource("back"))
+    between.put(LISTENER, resource("in"))
+    async with relaying(between):
+        await until(lambda: between.server.store.get(LISTENER, "in"))
+        await between.control.change(CLUSTER, gone=["svc", "back"])
+        await between.control.change(LISTENER, gone=["in"])
+        await until(lambda: between.server.store.get(LISTENER, "in") is None)
+        assert between.server.store.get(CLUSTER, "svc") is not None, "requests that are under way need it"
+        await between.control.change(CLUSTER, resource("back", "2"))
+        await until(lambda: between.server.store.get(CLUSTER, "svc") is None)
+        back = between.server.store.get(CLUSTER, "back")
+        assert back is not None and back.version == "2", "what came back is not taken away"
 
 
 def _answered(between: Between, type_url: str) -> list[Acknowledged]:

@@ -5,7 +5,9 @@ import ipaddress
 from hypothesis import strategies as st
 
 from ambit.core.identity import Identity
+from ambit.model import http
 from ambit.model import service as svc
+from ambit.model.http import Backend, Entry, Host, NamedMatch, PathKind, PathMatch, RequestMatch
 from ambit.model.policy import (
     Action,
     Authorization,
@@ -19,6 +21,7 @@ from ambit.model.policy import (
     ServiceAccountMatch,
     Suffix,
 )
+from ambit.model.proxy import ServiceRoutes
 from ambit.model.service import Service, VirtualAddress
 from ambit.model.workload import (
     ApplicationTunnel,
@@ -97,6 +100,31 @@ virtual_addresses = st.builds(
 )
 
 
+service_routes = st.builds(
+    ServiceRoutes,
+    texts,
+    port_numbers,
+    some(
+        st.builds(
+            Host,
+            some(texts),
+            some(
+                st.builds(
+                    Entry,
+                    texts,
+                    st.builds(
+                        RequestMatch,
+                        path=st.none() | st.builds(PathMatch, st.sampled_from(PathKind), texts),
+                        headers=some(st.builds(NamedMatch, texts, texts, st.booleans())),
+                    ),
+                    st.builds(http.Action, some(st.builds(Backend, texts, port_numbers))),
+                )
+            ),
+        )
+    ),
+)
+
+
 @st.composite
 def services(draw):
     served = draw(st.lists(ports, max_size=3, unique_by=lambda port: port.service).map(tuple))
@@ -123,6 +151,7 @@ def services(draw):
         canonical=draw(st.booleans()),
         visibility=draw(st.sampled_from(svc.Visibility)),
         session_affinity=draw(st.booleans()),
+        inline=draw(st.none() | some(service_routes)),
         weighted_waypoints=draw(some(st.builds(svc.WeightedWaypoint, gateways, st.integers(0, 2**32 - 1)))),
     )
 

@@ -234,3 +234,37 @@ def test_what_was_rejected_is_sent_again_when_that_may_help():
     session.receive(ask(nonce="3"))
     assert session.status(T).error == ""
     assert told(session.retry(T)) == told(session.retry(U)) == []
+
+
+def test_what_is_rejected_together_is_sent_again_one_by_one():
+    session = holding(res("a"), res("b"), res("c"), isolate=True)
+    session.receive(ask())
+    assert told(session.receive(ask(nonce="1", error="b is bad"))) == ["a@1", "b@1", "c@1"]
+    assert session.take_events() == [], "nobody is told before it is known which"
+    assert session.is_isolating(T)
+    session.receive(ask(nonce="2"))
+    session.receive(ask(nonce="3", error="bad"))
+    assert session.is_isolating(T)
+    session.receive(ask(nonce="4"))
+    assert not session.is_isolating(T)
+    assert [type(each) for each in session.take_events()] == [Acknowledged, Rejected, Acknowledged]
+    assert session.rejections(T) == {"b": "bad"}
+    assert told(offer(session, {"a": res("a", "2"), "c": res("c", "2")})) == ["a@2 c@2"], "together again"
+
+
+def test_a_removal_that_was_rejected_with_others_comes_again():
+    session = holding(res("a"), res("b"), res("c"), isolate=True)
+    session.receive(ask())
+    session.receive(ask(nonce="1"))
+    assert told(offer(session, {"a": res("a", "2"), "b": res("b", "2")}, ["c"])) == ["a@2 b@2 -c"]
+    assert sorted(told(session.receive(ask(nonce="2", error="bad")))) == [" -c", "a@2", "b@2"]
+
+
+def test_what_is_gone_or_newer_meanwhile_is_not_sent_as_it_was():
+    session = holding(res("a"), res("b"), isolate=True, window=1)
+    session.receive(ask())
+    assert told(offer(session, {"a": res("a", "2")}, ["b"])) == []
+    assert told(session.receive(ask(nonce="1", error="bad"))) == ["a@2", " -b"]
+    session.receive(ask(nonce="2"))
+    session.receive(ask(nonce="3"))
+    assert not session.is_isolating(T)

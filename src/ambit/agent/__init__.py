@@ -1,1 +1,1 @@
-"""What the agents beside Envoys have in common: the way to the control plane, certificates, Envoy's configuration."""
+"""What agents beside Envoys share: the way to the control plane, certificates, Envoy's configuration, records."""

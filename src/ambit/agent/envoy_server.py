@@ -3,8 +3,8 @@
 Resources live in one store; during a hot restart two Envoys read it. The socket's directory is closed to
 everybody else, so whoever connects is our Envoy.
 
-A pod's policy that Envoy refuses would leave the former one in force, and with it every later one out. So one that
-denies everything takes its place, until what is published is another than the refused one.
+A policy (of a pod, of a service's requests) that Envoy refuses would leave the former one in force, and with it every
+later one out. So one that denies everything takes its place, until what is published is another than the refused one.
 """
 
 import asyncio
@@ -42,15 +42,19 @@ _PREREQUISITES = {LISTENER: CLUSTER}
 
 AskedFor = Callable[[str, tuple[str, ...]], None]
 """Told of names of a type that Envoy asked for and that do not exist yet."""
+Closed = Callable[[str], PlannedResource]
+"""From the name of a policy to one of the same name that denies everything."""
 
 
 class EnvoyServer:
     """Serves until `stop`."""
 
-    def __init__(self, path: Path, asked: AskedFor) -> None:
+    def __init__(self, path: Path, asked: AskedFor, closed: Closed = node_proxy.refused_policy) -> None:
+        """`closed` makes what takes the place of a policy."""
         self.store = Store()
         self._path = path
         self._asked = asked
+        self._closed = closed
         self._streams: dict[_Stream, None] = {}
         self._publications: list[Publication] = []
         self._refused: dict[str, _Refusal] = {}
@@ -135,6 +139,10 @@ class EnvoyServer:
         """As `publish`, for answers to questions, which nobody awaits: there can be thousands under way."""
         self._update(found, ())
 
+    def is_asked_for(self, type_url: str, name: str) -> bool:
+        """Whether any Envoy wants this by its name."""
+        return any(stream.session.wants(type_url, name) for stream in self._streams)
+
     def latest(self, type_url: str) -> Publication:
         """What was published of a type so far, to be awaited as a whole."""
         names = frozenset(self.store.resources(type_url))
@@ -185,7 +193,7 @@ class EnvoyServer:
     def _close(self, resource: Resource, error: str) -> None:
         """Lets nobody in where Envoy refused the policy; not if another one is there meanwhile."""
         there = self.store.get(EXTENSION, resource.name)
-        planned = node_proxy.refused_policy(resource.name)
+        planned = self._closed(resource.name)
         if there is None or there.version != resource.version or planned.version == resource.version:
             return
         _, instead = framed(planned)
@@ -201,7 +209,7 @@ class EnvoyServer:
         ]
 
     async def _discovery(self, _: object, context: grpc.aio.ServicerContext) -> None:
-        stream = _Stream(ServerSession(self.store, prerequisites=_PREREQUISITES, singly=SINGLY))
+        stream = _Stream(ServerSession(self.store, prerequisites=_PREREQUISITES, singly=SINGLY, isolate=True))
         self._streams[stream] = None
         _log.info("Envoy connected")
         reader = asyncio.ensure_future(self._read(stream, context))

@@ -49,7 +49,9 @@ class Publication:
         sent = {resource.name for resource in event.response.resources}
         mentioned = {name for name in sent if name in event.error}
         if names & (mentioned or sent):
-            self._errors[event.error] = None
+            is_known = mentioned or len(sent) != 1 or event.response.type_url in SINGLY
+            alone = "" if is_known else f"{next(iter(sent))}: "
+            self._errors[f"{alone}{event.error}"] = None
 
     def check(self, streams: Iterable["StreamProgress"]) -> bool:
         """Whether it is settled now."""
@@ -82,10 +84,14 @@ class StreamProgress:
 
     def has(self, revisions: Mapping[str, int]) -> bool:
         return all(
-            (self._answered.get(type_url, -1) >= revision and type_url not in SINGLY)
+            (self._answered.get(type_url, -1) >= revision and not self._is_one_by_one(type_url))
             or not self._outstanding(type_url)
             for type_url, revision in revisions.items()
         )
+
+    def _is_one_by_one(self, type_url: str) -> bool:
+        """An answer to one resource says nothing about those that were sent before it."""
+        return type_url in SINGLY or self._session.is_isolating(type_url)
 
     def _outstanding(self, type_url: str) -> bool:
         """Before the first request of a type Envoy has not even begun: clusters and listeners are sure to be

@@ -53,49 +53,49 @@ def instance_state(name: str | None) -> StateDirectory:
     return StateDirectory.of(chosen)
 
 
+def asked_state(name: str | None) -> StateDirectory:
+    """The same, running or not: `--name` wins, then the instance whose kubeconfig $KUBECONFIG is, then the default."""
+    usual = usual_kubeconfig() if name is None else None
+    return instance_state(name or (_instance_of(usual) if usual is not None else None))
+
+
 def running_state(name: str | None) -> StateDirectory:
     """The same, of an instance that runs. Raises NotRunning."""
-    state = instance_state(name)
+    state = asked_state(name)
     record = read_record(state)
     if record is None or not record.is_running():
-        flag = f" --name {name}" if name else ""
+        missed = state.root.name
+        flag = f" --name {missed}" if missed != DEFAULT_NAME else ""
         others = running_names(state)
         also = f"; running: {', '.join(others)} (choose one with --name)" if others else ""
-        raise NotRunning(f"no instance {name or DEFAULT_NAME!r} is running", f"type `ambit up{flag}`{also}")
+        raise NotRunning(f"no instance {missed!r} is running", f"type `ambit up{flag}`{also}")
     return state
 
 
 def running_names(state: StateDirectory) -> list[str]:
     """The instances that run beside `state`, by name."""
-    try:
-        found = sorted(state.root.parent.iterdir())
-    except OSError:
-        return []
-    records = [read_record(StateDirectory(path)) for path in found if path.is_dir()]
+    records = [read_record(StateDirectory(state.root.parent / name)) for name in instance_names(state)]
     return [record.name for record in records if record is not None and record.is_running()]
 
 
-def open_client(name: str | None, kubeconfig: str | None, context: str | None) -> Client:
-    """`--kubeconfig` wins, then `--name`, then a running default instance, then the kubeconfig that kubectl takes.
+def instance_names(state: StateDirectory) -> list[str]:
+    """The instances that have files beside `state`, running or crashed; no other directory."""
+    return sorted(file.parent.name for file in state.root.parent.glob("[!.]*/instance.json"))
 
-    Without the first two, that kubeconfig goes before the default instance when it is another instance's, and when
-    a context of it is named. A note says so when the instance goes before $KUBECONFIG. Raises NotRunning when nothing
-    is left, BadInput for a kubeconfig that cannot be used.
+
+def open_client(name: str | None, kubeconfig: str | None, context: str | None) -> Client:
+    """`--kubeconfig` wins, then `--name`, then $KUBECONFIG, then a running default instance, then `~/.kube/config`.
+
+    A variable that is set is as much said as an option is, and kubectl, istioctl and helm ask its cluster beside this
+    command. That file goes before the default instance when a context of it is named. A kubeconfig of a laptop instance
+    stands for that instance. Raises NotRunning when nothing is left, BadInput for a kubeconfig that cannot be used.
     """
     if kubeconfig is not None:
         return Client.from_kubeconfig(kubeconfig, context)
     usual = usual_kubeconfig() if name is None else None
     name = name or (_instance_of(usual) if usual is not None else None)
-    if usual is not None and name is None:
-        record = None if context is not None else read_record(instance_state(None))
-        if record is None or not record.is_running():
-            return Client.from_kubeconfig(usual, context)
-        if os.environ.get("KUBECONFIG"):
-            click.echo(
-                f"note: this is the laptop instance {DEFAULT_NAME!r}, which goes before $KUBECONFIG while it runs; "
-                f"for that cluster: --kubeconfig {usual}",
-                err=True,
-            )
+    if usual is not None and name is None and (context is not None or _named() or not _runs()):
+        return Client.from_kubeconfig(usual, context)
     return Client.from_kubeconfig(running_state(name).kubeconfig, context)
 
 
@@ -104,17 +104,25 @@ def laptop_client(name: str | None) -> Client:
 
     Raises NotRunning.
     """
-    usual = usual_kubeconfig() if name is None else None
-    chosen = name or (_instance_of(usual) if usual is not None else None)
-    return Client.from_kubeconfig(running_state(chosen).kubeconfig, None)
+    return Client.from_kubeconfig(running_state(name).kubeconfig, None)
 
 
 def usual_kubeconfig() -> str | None:
     """The one that kubectl takes: the first file of $KUBECONFIG, else `~/.kube/config` when that exists."""
-    if named := os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]:
+    if named := _named():
         return named
     file = Path.home() / ".kube" / "config"
     return str(file) if file.is_file() else None
+
+
+def _named() -> str:
+    return os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
+
+
+def _runs() -> bool:
+    """Whether the default instance does."""
+    record = read_record(instance_state(None))
+    return record is not None and record.is_running()
 
 
 def _instance_of(kubeconfig: str) -> str | None:

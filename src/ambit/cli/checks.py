@@ -20,6 +20,7 @@ from ambit.cli.inactive import inactive_kinds, without_effect
 from ambit.cli.live_objects import mesh_settings
 from ambit.cli.mesh import CONTROL_PLANES, NODE_PROXIES, ask, in_charge, node_of, node_pods, system_pods
 from ambit.cli.policy_references import Surroundings, unknown_references
+from ambit.cli.proxies import connected_proxies
 from ambit.core.errors import AmbitError
 from ambit.core.identity import Identity
 from ambit.core.names import (
@@ -33,6 +34,7 @@ from ambit.kube.resource import (
     CUSTOM_RESOURCE_DEFINITIONS,
     DAEMON_SETS,
     DEPLOYMENTS,
+    GATEWAY_CLASSES,
     NAMESPACES,
     NODES,
     PEER_AUTHENTICATIONS,
@@ -154,6 +156,12 @@ async def _proxies_in_sync(client: Client) -> list[str]:
             for kind, state in entry.get("types", {}).items():
                 if state.get("error"):
                     problems.append(f"{entry['node']} rejected {kind}: {state['error']}")
+    for (_, name), entry in (await connected_proxies(client)).items():
+        problems += [
+            f"{name} of Gateway {entry['gateway']} rejected {kind}: {state['error']}"
+            for kind, state in entry["types"].items()
+            if state.get("error")
+        ]
     return problems
 
 
@@ -199,10 +207,16 @@ async def _objects_understood(client: Client) -> list[str]:
 
 
 async def _objects_effective(client: Client) -> list[str]:
-    kinds = list(inactive_kinds(await client.list(CUSTOM_RESOURCE_DEFINITIONS)))
+    definitions = await client.list(CUSTOM_RESOURCE_DEFINITIONS)
+    kinds = list(inactive_kinds(definitions))
     found = await asyncio.gather(*(client.list(kind) for kind in kinds))
+    has_classes = any(each["metadata"]["name"] == GATEWAY_CLASSES.qualified for each in definitions)
+    gateway_classes = await client.list(GATEWAY_CLASSES) if has_classes else []
+    classes = {each["metadata"]["name"] for each in gateway_classes}
     return [
-        line for kind, objects in zip(kinds, found, strict=True) for line in without_effect(kind, objects)
+        line
+        for kind, objects in zip(kinds, found, strict=True)
+        for line in without_effect(kind, objects, classes)
     ]
 
 

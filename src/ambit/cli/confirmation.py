@@ -5,7 +5,8 @@ from typing import Any
 
 import msgspec
 
-from ambit.insight.why import ALLOWED, DENIED, Ruling
+from ambit.insight.ruling import ALLOWED, DENIED, Ruling
+from ambit.insight.why_request import RequestAnswer
 
 Flow = dict[str, Any]
 SAME_CONNECTION = 1.0
@@ -26,7 +27,7 @@ class Confirmation(msgspec.Struct, frozen=True, omit_defaults=True):
 def confirm(source: str, ruling: Ruling, flows: Iterable[Flow]) -> Confirmation:
     """`source` is NAMESPACE/NAME of a pod, or an address. Of several records the newest counts; of those of the same
     second a destination's, which knows the rule. A record without a rule is not asked for one."""
-    about = [flow for flow in flows if _is_about(flow, source, ruling)]
+    about = [flow for flow in flows if "request" not in flow and _is_about(flow, source, ruling)]
     if not about:
         return Confirmation(NONE)
     newest = max(float(each["time"]) for each in about)
@@ -36,6 +37,39 @@ def confirm(source: str, ruling: Ruling, flows: Iterable[Flow]) -> Confirmation:
     rule = str(flow.get("policy", ""))
     same = verdict == ruling.verdict and (not rule or rule == ruling.rule)
     return Confirmation(AGREES if same else DIFFERS, verdict, rule, float(flow["time"]), str(flow["node"]))
+
+
+def confirm_request(answer: RequestAnswer, path: str, flows: Iterable[Flow]) -> Confirmation:
+    """The newest record of such a request, of this path: whether it met the same rule, with the same outcome."""
+    method = answer.request.partition(" ")[0]
+    about = [
+        flow
+        for flow in flows
+        if flow.get("proxy") == answer.waypoint
+        and (flow["request"].get("method"), flow["request"].get("path")) == (method, path)
+        and _is_from(flow["source"], answer.source)
+    ]
+    if not about:
+        return Confirmation(NONE)
+    flow = max(about, key=lambda each: float(each["time"]))
+    request = flow["request"]
+    verdict = DENIED if flow.get("decision") == "deny" else f"{request.get('code', 0)}"
+    route = str(request.get("route", ""))
+    same = (verdict == DENIED) == (answer.verdict == DENIED)
+    same = same and (verdict == DENIED or not answer.route or route.partition("#")[0] == answer.route)
+    rule = str(flow.get("policy", "")) if verdict == DENIED else route
+    if verdict == DENIED and answer.policy is not None and answer.policy.verdict == DENIED and rule:
+        same = same and rule == answer.policy.rule
+    return Confirmation(AGREES if same else DIFFERS, verdict, rule, float(flow["time"]), answer.waypoint)
+
+
+def _is_from(client: dict[str, Any], source: str) -> bool:
+    """Waypoints know a caller's address and workload, not its pod's name: `source` is `NAMESPACE/POD`."""
+    namespace, _, pod = source.partition("/")
+    workload = str(client.get("workloadName", ""))
+    if not pod:
+        return _host(client["address"]) == source
+    return client.get("namespace") == namespace and (pod == workload or pod.startswith(f"{workload}-"))
 
 
 def _is_about(flow: Flow, source: str, ruling: Ruling) -> bool:

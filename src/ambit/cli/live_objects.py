@@ -44,8 +44,10 @@ async def mesh_settings(client: Client) -> MeshSettings:
         for container in pod["spec"].get("containers") or ():
             words = [*(container.get("command") or ()), *(container.get("args") or ())]
             if "control" in words:
-                visibility = mesh_config(*await _mesh_config(client, pod)).entry_visibility
-                return msgspec.structs.replace(settings_of(words), entry_visibility=visibility)
+                given = mesh_config(*await _mesh_config(client, pod))
+                return msgspec.structs.replace(
+                    settings_of(words), entry_visibility=given.entry_visibility, logs=given.logs
+                )
     return MeshSettings()
 
 

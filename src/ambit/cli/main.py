@@ -34,7 +34,7 @@ COMMANDS = {
     ),
     "why": (
         "ambit.cli.commands.why:command",
-        "Why a connection from SRC to DST:PORT is allowed or denied.",
+        "Why a connection from SRC to DST:PORT, or a request, is allowed or denied.",
     ),
     "dns": ("ambit.cli.commands.dns:command", "Names as captured pods see them."),
     "ps": ("ambit.cli.commands.ps:command", "List proxies, their versions and their sync state."),
@@ -61,7 +61,8 @@ COMMANDS = {
     ),
     "control": ("ambit.cli.commands.control:command", "Run the control plane."),
     "node": ("ambit.cli.commands.node:command", "Node agents and their Envoys."),
-    "proxy": ("ambit.cli.commands.proxy:command", "Proxies of waypoints."),
+    "waypoint": ("ambit.cli.commands.waypoint:command", "Make, list and delete waypoints."),
+    "proxy": ("ambit.cli.commands.proxy:command", "Proxies of waypoints and gateways."),
     "local": ("ambit.cli.commands.local:command", "Look into a laptop cluster."),
     "version": (
         "ambit.cli.commands.version:command",
@@ -101,6 +102,11 @@ ELSEWHERE = {
 """What other meshes' and local clusters' tools call it, and what to type here after `ambit`."""
 
 
+WAYPOINT = "waypoint"
+EXPERIMENTAL = ("x", "experimental")
+"""Where istioctl had it, and many guides still have it."""
+
+
 class _ReaderGone(Exception):
     """Whoever reads standard output has seen enough."""
 
@@ -137,6 +143,8 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[1:2] == [WAYPOINT] and args[0] in EXPERIMENTAL:
+            args = args[1:]
         if args and args[0] in ELSEWHERE:
             raise click.UsageError(
                 f"No such command '{args[0]}'. Here it is `ambit {ELSEWHERE[args[0]]}`.", ctx

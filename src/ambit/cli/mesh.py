@@ -7,6 +7,7 @@ from typing import Any
 import click
 import msgspec
 
+from ambit.cli.both_sides import agreed
 from ambit.core.errors import NotRunning, Unreachable
 from ambit.core.names import NODE_ADMIN_PORT, SYSTEM_NAMESPACE
 from ambit.kube.client import Client
@@ -90,10 +91,15 @@ async def ask_all(client: Client, pods: list[Pod], path: str) -> list[tuple[Pod,
 async def read_flows(
     client: Client, last: int = 1000, node: str | None = None, choice: str = ""
 ) -> list[dict[str, Any]]:
-    """The newest decisions of the node proxies, at most `last` of each, oldest first. `choice` is more of the query."""
-    pods = await node_pods(client, node)
+    """The newest decisions of the node proxies, at most `last` of each, oldest first, with what both sides know.
+    `choice` is more of the query."""
+    return await flows_of(client, await node_pods(client, node), last, choice)
+
+
+async def flows_of(client: Client, pods: list[Pod], last: int, choice: str = "") -> list[dict[str, Any]]:
+    """The same of these pods."""
     parts = await asyncio.gather(*(_flows_of(client, pod, f"limit={last}{choice}") for pod in pods))
-    return sorted((flow for part in parts for flow in part), key=lambda flow: float(flow["time"]))
+    return sorted(agreed(flow for part in parts for flow in part), key=lambda flow: float(flow["time"]))
 
 
 async def _flows_of(client: Client, pod: Pod, query: str) -> list[dict[str, Any]]:

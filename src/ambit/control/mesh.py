@@ -56,6 +56,7 @@ class MeshFeed:
                 cluster_domain=settings.cluster_domain,
                 trust_domain_aliases=settings.trust_domain_aliases,
                 entry_visibility=settings.entry_visibility,
+                logs=settings.logs,
             )
         )
         self._publish: Callable[[Sequence[Update]], None] = lambda _: None
@@ -210,4 +211,4 @@ def _informer(client: Client, projection: Projection) -> Informer[Any]:
         projection.kind,
         projection.namespaced,
     )
-    return Informer(client, kind, projection.decode)
+    return Informer(client, kind, projection.decode, field_selector=projection.field_selector or None)

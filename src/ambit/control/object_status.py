@@ -23,9 +23,16 @@ KINDS = {
         kinds.GATEWAYS,
         kinds.HTTP_ROUTES,
         kinds.GRPC_ROUTES,
+        kinds.LISTENER_SETS,
+        kinds.TLS_ROUTES,
+        kinds.TCP_ROUTES,
+        kinds.UDP_ROUTES,
+        kinds.BACKEND_TLS_POLICIES,
         kinds.SERVICES,
         kinds.SERVICE_ENTRIES,
         kinds.WORKLOAD_ENTRIES,
+        kinds.REQUEST_AUTHENTICATIONS,
+        kinds.AUTHORIZATION_POLICIES,
     )
 }
 

@@ -10,14 +10,31 @@ from typing import TYPE_CHECKING
 
 from ambit.ca.revocation import BadRevocation, revoked_in
 from ambit.ca.trust import Trust
+from ambit.control.quarantine import Quarantine, Refusal
 from ambit.control.view import LiveView
+from ambit.core.finding import ObjectRef
+from ambit.core.memo import Memo
 from ambit.daemon.logs import event
 from ambit.ingest.mesh import MeshDelta
-from ambit.model.proxy import Proxy, ServiceRoutes
+from ambit.model.http import Host
+from ambit.model.jwt import KeySource, Target, TokenPolicy
+from ambit.model.proxy import KeyPair, ListenerRoutes, Proxy, ProxyKind, ServiceRoutes
+from ambit.model.request_policy import RequestPolicy
 from ambit.model.service import Service
+from ambit.model.telemetry import LogPolicy
 from ambit.model.workload import Workload
-from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, NodeSettings, PlannedResource
-from ambit.xds.frames import Resource
+from ambit.plan import targets
+from ambit.plan.values import (
+    CLUSTER,
+    ENDPOINTS,
+    EXTENSION,
+    LISTENER,
+    ROUTES,
+    SECRET,
+    NodeSettings,
+    PlannedResource,
+)
+from ambit.xds.frames import Resource, Response
 from ambit.xds.store import Changed, Publication, Store
 
 if TYPE_CHECKING:
@@ -25,7 +42,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ambit.control.plans")
 
-ORDER = (SECRET, CLUSTER, ENDPOINTS, LISTENER, ROUTES)
+ORDER = (SECRET, CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES)
 """Types in the order in which additions must arrive."""
 
 
@@ -35,7 +52,11 @@ class Plan:
     def __init__(self, proxy: Proxy) -> None:
         self.proxy = proxy
         self.store = Store()
+        self.memo = Memo()
         self.depends_on: frozenset[str] = frozenset()
+        self.quarantine = Quarantine()
+        self.targets: frozenset[Target] = frozenset()
+        """Whom policies may be for that this proxy enforces."""
 
 
 class Plans:
@@ -47,9 +68,24 @@ class Plans:
         self._view = LiveView()
         self._proxies: dict[str, Proxy] = {}
         self._routes: dict[str, ServiceRoutes] = {}
+        self._listeners: dict[str, dict[str, ListenerRoutes]] = {}
+        """By gateway, and name of the listener."""
+        self._certificates: dict[str, tuple[KeyPair, ...]] = {}
+        """Of gateways, by their keys."""
+        self._authorization: dict[str, RequestPolicy] = {}
+        self._authorization_of: dict[Target, set[str]] = {}
+        """Keys of policies by whom they are for."""
         self._bound: dict[tuple[str, str], set[str]] = {}
         """Keys of services and uids of workloads, by namespace and host name of the waypoint's Service."""
+        self._tokens: dict[str, TokenPolicy] = {}
+        self._logs: dict[str, LogPolicy] = {}
+        self._keys: dict[KeySource, str] = {}
         self._plans: dict[str, Plan] = {}
+
+    @property
+    def view(self) -> LiveView:
+        """The mesh as plans read it."""
+        return self._view
 
     def proxy(self, key: str) -> Proxy | None:
         """The proxy of this Gateway."""
@@ -77,12 +113,90 @@ class Plans:
         for key in delta.proxies.removals:
             self._proxies.pop(key, None)
         touched.update(self._take_routes(delta))
+        concerned.update(self._take_listeners(delta))
+        concerned.update(self._take_tokens(delta))
+        concerned.update(self._take_logs(delta))
         concerned.update(key for key, plan in self._plans.items() if plan.depends_on & touched)
+        named = self._take_authorization(delta)
+        concerned.update(key for key, plan in self._plans.items() if plan.targets & named)
         return self._publications(concerned)
 
     def retrust(self) -> dict[str, Publication]:
         """What other roots change."""
         return self._publications(self._plans)
+
+    def rekey(self, keys: Mapping[KeySource, str]) -> dict[str, Publication]:
+        """What keys of tokens change that have been fetched; `keys` are all there are."""
+        changed = {each for each in {*keys, *self._keys} if keys.get(each) != self._keys.get(each)}
+        self._keys = dict(keys)
+        return self._publications(
+            key
+            for key, plan in self._plans.items()
+            if any(rule.source in changed for policy in self._tokens_of(plan.proxy) for rule in policy.rules)
+        )
+
+    def acknowledged(self, key: str, response: Response) -> None:
+        """An Envoy of this proxy took these resources."""
+        if (plan := self._plans.get(key)) is not None:
+            plan.quarantine.acknowledged(response)
+
+    def rejected(self, key: str, response: Response, error: str) -> dict[str, Publication]:
+        """An Envoy of this proxy refused some of these resources: what others get instead."""
+        plan = self._plans.get(key)
+        return self._publications([key]) if plan and plan.quarantine.rejected(response, error) else {}
+
+    def refused(self, key: str) -> Mapping[tuple[str, str], Refusal]:
+        """What Envoys of this proxy have refused, by type and name, and what it is."""
+        plan = self._plans.get(key)
+        return plan.quarantine.refused if plan is not None else {}
+
+    def refused_routes(self) -> dict[ObjectRef, str]:
+        """The routes in tables that waypoints' Envoys have refused, and why."""
+        return {
+            entry.origin: refusal.error
+            for plan in self._plans.values()
+            for (type_url, name), refusal in plan.quarantine.refused.items()
+            if type_url == ROUTES and name.startswith("svc|")
+            for host in self._hosts_of(name)
+            for entry in host.entries
+            if entry.origin is not None
+        }
+
+    def _hosts_of(self, table: str) -> tuple[Host, ...]:
+        _, service, port = table.split("|")
+        routes = self._routes.get(f"{service}:{port}")
+        return routes.hosts if routes is not None else ()
+
+    def _take_tokens(self, delta: MeshDelta) -> set[str]:
+        """Keys of the proxies whose rules about tokens are others now."""
+        changed = [self._tokens[key] for key in delta.tokens.removals if key in self._tokens]
+        changed += [self._tokens[key] for key in delta.tokens.upserts if key in self._tokens]
+        changed += delta.tokens.upserts.values()
+        for key in delta.tokens.removals:
+            self._tokens.pop(key, None)
+        self._tokens.update(delta.tokens.upserts)
+        return {
+            key
+            for key, plan in self._plans.items()
+            if changed and any(self._concerns(policy, plan.proxy) for policy in changed)
+        }
+
+    def _take_logs(self, delta: MeshDelta) -> set[str]:
+        """Keys of the proxies that may have others to print: all, for these change seldom."""
+        for key in delta.logs.removals:
+            self._logs.pop(key, None)
+        self._logs.update(delta.logs.upserts)
+        return set(self._plans) if delta.logs else set()
+
+    def _tokens_of(self, proxy: Proxy) -> list[TokenPolicy]:
+        return [each for _, each in sorted(self._tokens.items()) if self._concerns(each, proxy)]
+
+    def _concerns(self, policy: TokenPolicy, proxy: Proxy) -> bool:
+        """Whether the policy is for the proxy as a whole, or for a service that is bound to it."""
+        bound = (self._view.service(key) for key in self._bound.get(_place(proxy), ()))
+        return targets.concern(policy.targets, proxy) or any(
+            targets.concern(policy.targets, proxy, service) for service in bound if service is not None
+        )
 
     def _take_routes(self, delta: MeshDelta) -> set[str]:
         """Keys of the services whose tables are others now."""
@@ -95,6 +209,41 @@ class Plans:
             self._routes[key] = routes
             touched.add(routes.service)
         return touched
+
+    def _take_listeners(self, delta: MeshDelta) -> set[str]:
+        """Keys of the gateways whose listeners have other routes or certificates now."""
+        for key in delta.listener_routes.removals:
+            gateway, _, listener = key.rpartition("#")
+            self._listeners.get(gateway, {}).pop(listener, None)
+        for routes in delta.listener_routes.upserts.values():
+            self._listeners.setdefault(routes.gateway, {})[routes.listener] = routes
+        changed = (*delta.listener_routes.removals, *delta.listener_routes.upserts)
+        touched = {key.rpartition("#")[0] for key in changed}
+        for key in delta.certificates.removals:
+            self._certificates.pop(key, None)
+        for key, shown in delta.certificates.upserts.items():
+            self._certificates[key] = shown.pairs
+        touched.update(delta.certificates.removals, delta.certificates.upserts)
+        for gateway in touched:
+            if not self._listeners.get(gateway):
+                self._listeners.pop(gateway, None)
+        return touched
+
+    def _take_authorization(self, delta: MeshDelta) -> set[Target]:
+        """Whom policies are for that are others now."""
+        named: set[Target] = set()
+        changes = delta.request_policies
+        for key in (*changes.removals, *changes.upserts):
+            former, now = self._authorization.pop(key, None), changes.upserts.get(key)
+            for target in former.targets if former is not None else ():
+                self._authorization_of[target].discard(key)
+                named.add(target)
+            if now is not None:
+                self._authorization[key] = now
+                for target in now.targets:
+                    self._authorization_of.setdefault(target, set()).add(key)
+                named.update(now.targets)
+        return named
 
     def _bind(self, delta: MeshDelta) -> set[str]:
         """Notes who is bound to what; keys of the proxies that have others bound to them now."""
@@ -133,19 +282,43 @@ class Plans:
         return found
 
     def _renew(self, plan: Plan) -> list[Changed]:
-        from ambit.plan import waypoint
-
-        bound = self._bound_to(plan.proxy)
-        plan.depends_on = waypoint.depends_on(bound) | {each.key for each in bound.services}
-        made = waypoint.resources(plan.proxy, bound, self._view, self._settings)
+        made = self._of_gateway(plan) if plan.proxy.kind is ProxyKind.GATEWAY else self._of_waypoint(plan)
         wanted: dict[str, dict[str, Resource]] = {each: {} for each in ORDER}
+        former = {type_url: plan.store.resources(type_url) for type_url in ORDER}
         for each in (*self._trusted(), *made):
-            wanted[each.type_url][each.name] = _resource(each)
+            there = former[each.type_url].get(each.name)
+            same = there is not None and there.version == each.version
+            resource = there if there is not None and same else _resource(each)
+            wanted[each.type_url][each.name] = plan.quarantine.chosen(each.type_url, resource)
+        plan.quarantine.keep((type_url, name) for type_url, resources in wanted.items() for name in resources)
         changes = []
         for type_url, resources in wanted.items():
             gone = plan.store.resources(type_url).keys() - resources.keys()
             changes.append(plan.store.update(type_url, resources, gone))
         return [each for each in changes if each]
+
+    def _of_waypoint(self, plan: Plan) -> tuple[PlannedResource, ...]:
+        from ambit.plan import waypoint
+
+        bound = self._bound_to(plan.proxy)
+        plan.targets = frozenset(targets.of(plan.proxy, bound.services))
+        plan.depends_on = waypoint.depends_on(bound, plan.memo) | {each.key for each in bound.services}
+        return waypoint.resources(plan.proxy, bound, self._view, self._settings, plan.memo)
+
+    def _of_gateway(self, plan: Plan) -> tuple[PlannedResource, ...]:
+        """A Gateway that is gone has no routes any more."""
+        from ambit.plan import gateway
+
+        key = plan.proxy.key
+        attached = gateway.Attached(
+            dict(self._listeners.get(key, {})),
+            tuple(self._tokens_of(plan.proxy)),
+            self._keys,
+            self._certificates.get(key, ()),
+            tuple(self._logs.values()),
+        )
+        plan.depends_on = gateway.depends_on(plan.proxy, attached, self._view)
+        return gateway.resources(plan.proxy, attached, self._view, self._settings, plan.memo)
 
     def _bound_to(self, proxy: Proxy) -> "waypoint.Bound":
         """Nothing, once the Gateway is gone: its proxy refuses what still comes."""
@@ -156,7 +329,19 @@ class Plans:
         keys = sorted(self._bound.get(_place(proxy), ()))
         services = tuple(each for key in keys if (each := self._view.service(key)) is not None)
         workloads = tuple(found for key in keys if (found := self._view.workload(key)) is not None)
-        return waypoint.Bound(services, self._routes_of(services), workloads)
+        return waypoint.Bound(
+            services,
+            self._routes_of(services),
+            workloads,
+            tuple(self._tokens_of(proxy)),
+            self._authorization_for(targets.of(proxy, services)),
+            self._keys,
+            tuple(self._logs.values()),
+        )
+
+    def _authorization_for(self, named: Iterable[Target]) -> tuple[RequestPolicy, ...]:
+        keys = {key for target in named for key in self._authorization_of.get(target, ())}
+        return tuple(self._authorization[key] for key in sorted(keys))
 
     def _routes_of(self, services: Iterable[Service]) -> Mapping[str, ServiceRoutes]:
         return {

@@ -24,7 +24,11 @@ from ambit.control.allocation import AddressWriter
 from ambit.control.callers import Authenticator
 from ambit.control.certificates import CertificateService
 from ambit.control.discovery import Discovery
+from ambit.control.gateways import GatewayKeeper
 from ambit.control.guard import ConnectionGuard
+from ambit.control.key_fetch import KeyFetcher
+from ambit.control.key_places import Places
+from ambit.control.keys import KeyKeeper
 from ambit.control.leader import Leadership
 from ambit.control.mesh import MeshFeed
 from ambit.control.metrics import Counters, family
@@ -39,7 +43,6 @@ from ambit.control.server import ServerCertificate, listen_plain, listen_tls, ma
 from ambit.control.settings import Settings
 from ambit.control.status import StatusWriter
 from ambit.control.trust import TrustKeeper, acknowledged
-from ambit.control.waypoints import WaypointKeeper
 from ambit.core.errors import Unreachable, first_failure
 from ambit.core.names import CONTROL_LEASE
 from ambit.daemon.http import PROMETHEUS_TEXT, Handler, Request, Response, json_response, port_of, serve
@@ -48,6 +51,7 @@ from ambit.ingest.mesh import Change, MeshDelta
 from ambit.kube.client import Client
 from ambit.kube.errors import ApiError
 from ambit.kube.resource import GATEWAYS
+from ambit.model.status import Status
 from ambit.objects.kube import Pod
 from ambit.plan.values import NodeSettings
 from ambit.xds.messages import TYPES
@@ -99,7 +103,8 @@ class ControlPlane:
         self._discovery = Discovery(settings, self._authenticator, counters)
         self._leadership: Leadership | None = None
         self._keeper: TrustKeeper | None = None
-        self._proxies = ProxyDiscovery(Plans(_plan_settings(settings), self._trusted), counters)
+        plans = Plans(_plan_settings(settings), self._trusted)
+        self._proxies = ProxyDiscovery(plans, counters)
         self._discovery.others = self._proxies.serve
         self._guard = ConnectionGuard(time.monotonic)
         self._status = StatusWriter(
@@ -107,7 +112,7 @@ class ControlPlane:
         )
         self._addresses = AddressWriter(client, self._leading)
         informers["serviceentries.networking.istio.io"].subscribe(self._addresses.observed)
-        self._waypoints = WaypointKeeper(
+        self._waypoints = GatewayKeeper(
             client,
             settings.proxy_pods,
             informers[GATEWAYS.qualified].items,
@@ -115,7 +120,17 @@ class ControlPlane:
             self._leading,
         )
         informers["services"].subscribe(self._waypoints.service_changed)
-        self._objects = ObjectStatusWriter(client, self._leading, self._waypoints.amended, wall)
+        places = Places(plans.view, settings.key_networks, settings.cluster_domain)
+        self._keys = KeyKeeper(
+            KeyFetcher(places.why_not).fetch,
+            counters,
+            random.random,
+            lambda: self._proxies.rekey(self._keys.keys),
+            lambda origin: self._objects.look_again(origin),
+        )
+        self._proxies.before = self._keys.ready
+        self._objects = ObjectStatusWriter(client, self._leading, self._amended, wall)
+        self._proxies.on_refused = self._objects.look_again
         self._waypoints.on_blocked = self._objects.look_again
         self._pods.on_nodes = self._status.answered
         self._reporter = Reporter(
@@ -191,6 +206,7 @@ class ControlPlane:
             background.append(group.create_task(self._status.run()))
             background.append(group.create_task(self._addresses.run()))
             background.append(group.create_task(self._objects.run()))
+            background.append(group.create_task(self._keys.run()))
             background.append(group.create_task(self._waypoints.run()))
             background.append(group.create_task(leadership.run()))
             background.append(group.create_task(self._reporter.run()))
@@ -301,10 +317,14 @@ class ControlPlane:
 
     def _compiled(self, changes: Sequence[Change], delta: MeshDelta) -> None:
         self._proxies.take(delta)
+        self._keys.compiled(delta.tokens)
         self._reporter.compiled(changes)
         self._status.compiled(changes, delta)
         self._objects.compiled(delta)
         self._waypoints.compiled(changes, delta)
+
+    def _amended(self, status: Status) -> Status:
+        return self._keys.amended(self._proxies.amended(self._waypoints.amended(status)))
 
     def _leading(self) -> bool:
         return self._leadership is not None and self._leadership.leading
@@ -319,7 +339,7 @@ class ControlPlane:
             "/debug/trust": self._trust,
             "/debug/findings": lambda _: json_response(
                 {
-                    "findings": self._feed.findings,
+                    "findings": sorted((*self._feed.findings, *self._keys.findings)),
                     "undecodable": self._feed.undecodable,
                     "refused": self._feed.refused,
                 }

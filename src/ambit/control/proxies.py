@@ -6,7 +6,7 @@ of that Gateway's service account. A Gateway that is not known (yet) refuses, an
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -17,9 +17,14 @@ from ambit.ca.issuance import Caller
 from ambit.control.callers import Refused
 from ambit.control.metrics import Counters
 from ambit.control.plans import Plans
+from ambit.control.status_fields import ACKNOWLEDGED
 from ambit.control.stream import ANSWERED, PUSHED, STOPPING, Stream
+from ambit.core.finding import ObjectRef
 from ambit.daemon.logs import event
+from ambit.ingest.gateway.conditions import no
 from ambit.ingest.mesh import MeshDelta
+from ambit.model.jwt import KeySource
+from ambit.model.status import RouteStatus, Status
 from ambit.plan.values import CLUSTER, LISTENER
 from ambit.xds import wire
 from ambit.xds.events import Acknowledged, Asked, Rejected, TypeStatus
@@ -31,8 +36,8 @@ log = logging.getLogger("ambit.control.proxies")
 
 _PREREQUISITES = {LISTENER: CLUSTER}
 _KIND = "proxy"
-_BUILDERS = "ambit.plan.waypoint"
-"""Takes half a second the first time, in which other streams go on."""
+_BUILDERS = ("ambit.plan.waypoint", "ambit.plan.gateway")
+"""They take half a second the first time, in which other streams go on."""
 
 
 class ProxyStatus(msgspec.Struct, frozen=True):
@@ -53,12 +58,22 @@ class ProxyDiscovery:
         self._streams: dict[Stream, tuple[str, str]] = {}
         """Key of the Gateway and name of the pod."""
         self._stopping = False
+        self.before: Callable[[], Awaitable[None]] = _nothing
+        """Awaited before a stream begins."""
+        self._refused: dict[ObjectRef, str] = {}
+        self.on_refused: Callable[[ObjectRef], None] = lambda _: None
+        """Called with routes whose status `amended` may see otherwise now."""
         self.on_caller: Callable[[str], None] = lambda _: None
         """Called with the other end of a connection whose caller is a proxy."""
 
     def take(self, delta: MeshDelta) -> None:
         """What a batch of changes means for connected proxies."""
         self._publish(self._plans.take(delta))
+        self._tell()
+
+    def rekey(self, keys: Mapping[KeySource, str]) -> None:
+        """These are the keys of tokens now."""
+        self._publish(self._plans.rekey(keys))
 
     def retrust(self) -> None:
         """The mesh trusts others than before."""
@@ -67,15 +82,19 @@ class ProxyDiscovery:
     def status(self) -> list[ProxyStatus]:
         """All connected proxies."""
         found = [
-            ProxyStatus(
-                key,
-                pod,
-                str(stream.caller),
-                {each: stream.session.status(each) for each in stream.session.types},
-            )
+            ProxyStatus(key, pod, str(stream.caller), self._types(stream, key))
             for stream, (key, pod) in self._streams.items()
         ]
         return sorted(found, key=lambda each: (each.gateway, each.pod))
+
+    def _types(self, stream: Stream, key: str) -> dict[str, TypeStatus]:
+        """What was refused counts also while something else stands for it."""
+        found = {each: stream.session.status(each) for each in stream.session.types}
+        for (type_url, name), refusal in self._plans.refused(key).items():
+            if type_url in found and not found[type_url].error:
+                error = f"{name}: {refusal.error}"
+                found[type_url] = msgspec.structs.replace(found[type_url], error=error)
+        return found
 
     def stop(self) -> None:
         """End all streams so that their clients look for another replica."""
@@ -87,7 +106,9 @@ class ProxyDiscovery:
         """A stream of somebody who is no node agent. Raises Refused."""
         first = await _first(requests, caller)
         key, pod = _named(first, caller)
-        await asyncio.to_thread(import_module, _BUILDERS)
+        for each in _BUILDERS:
+            await asyncio.to_thread(import_module, each)
+        await self.before()
         stream = self._open(caller, key)
         self._streams[stream] = (key, pod)
         self.on_caller(context.peer())
@@ -145,6 +166,7 @@ class ProxyDiscovery:
                     stream.send(stream.session.refuse(type_url, names))
                 case Acknowledged(response):
                     self._counters.count(ANSWERED, type=response.type_url, answer="ack")
+                    self._plans.acknowledged(key, response)
                 case Rejected(response, error):
                     self._counters.count(ANSWERED, type=response.type_url, answer="nack")
                     event(
@@ -155,8 +177,34 @@ class ProxyDiscovery:
                         type=response.type_url,
                         error=error,
                     )
+                    self._publish(self._plans.rejected(key, response, error))
+                    self._tell()
                 case _:
                     pass
+
+    def amended(self, status: Status) -> Status:
+        """What a route's status says when Envoys have refused the table that it is in."""
+        error = self._refused.get(status.version.origin)
+        if error is None or not isinstance(status, RouteStatus):
+            return status
+        text = f"Envoy refused the table of this route, and what was there before stays: {error}"
+        refused = no(ACKNOWLEDGED, "Rejected", text)
+        parents = tuple(
+            msgspec.structs.replace(each, conditions=(*each.conditions, refused)) for each in status.parents
+        )
+        return msgspec.structs.replace(status, parents=parents)
+
+    def _tell(self) -> None:
+        """Statuses of routes whose table is refused, or is not any more, are looked at again."""
+        refused = self._plans.refused_routes()
+        changed = {
+            each
+            for each in refused.keys() | self._refused.keys()
+            if refused.get(each) != self._refused.get(each)
+        }
+        self._refused = refused
+        for each in changed:
+            self.on_refused(each)
 
     async def _write(self, stream: Stream, context: Any) -> None:
         """Until the stream ends. Never cancelled by us: grpc cannot end a call in the middle of a write."""
@@ -187,3 +235,7 @@ def _named(request: Request, caller: Caller) -> tuple[str, str]:
             grpc.StatusCode.PERMISSION_DENIED, "the caller is neither a node agent nor a proxy", caller
         )
     return key, pod
+
+
+async def _nothing() -> None:
+    """Nothing has to be waited for."""

@@ -8,7 +8,8 @@ import msgspec
 
 from ambit import __version__
 from ambit.ca.authority import LEAF_LIFETIME
-from ambit.control.waypoint_objects import ProxyPods
+from ambit.control.gateway_objects import ProxyPods
+from ambit.core.address import Network
 from ambit.core.identity import TrustDomains
 from ambit.core.names import (
     CLUSTER_DOMAIN,
@@ -21,6 +22,7 @@ from ambit.core.names import (
     SYSTEM_NAMESPACE,
 )
 from ambit.ingest.visibility import EntryVisibility
+from ambit.model.telemetry import MeshLogs
 
 NODE_ACCOUNTS = ((SYSTEM_NAMESPACE, "ztunnel"), (SYSTEM_NAMESPACE, "ambit-node"), (ROOT_NAMESPACE, "ztunnel"))
 """Service accounts of node agents, ours and a stock ztunnel's, in their usual namespaces."""
@@ -36,6 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     network: str = ""
     root_namespace: str = ROOT_NAMESPACE
     entry_visibility: EntryVisibility | None = None
+    logs: MeshLogs = MeshLogs()
     system_namespace: str = SYSTEM_NAMESPACE
     node_accounts: frozenset[tuple[str, str]] = frozenset(NODE_ACCOUNTS)
     instance: str = "ambit-control"
@@ -51,6 +54,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     proxy_image: str = f"ambit/ambit:{__version__}"
     proxy_image_pull_policy: str = "IfNotPresent"
     """Of the pods of waypoints."""
+    key_networks: tuple[Network, ...] = ()
+    """Where keys of tokens may be fetched beside public addresses and Services of the mesh."""
     certificate_rate: float = 20.0
     certificate_burst: int = 500
     """Certificates per second and node: a node that restarts asks for all its pods at once."""

@@ -1,4 +1,5 @@
-"""What policies report in their status: what became of them, and whether the nodes have taken it.
+"""What policies for nodes report in their status: what became of them, and whether the nodes have taken it. Those for
+waypoints have a condition of their own (`ambit.ingest.policy_statuses`).
 
 Two conditions are ours, all others are left alone: `ZtunnelAccepted`, which istiod writes too, and
 `ambit.io/Acknowledged`. A condition is written when its policy or what is wrong with it changed, and once more when
@@ -13,8 +14,9 @@ from typing import Any
 
 from ambit.control.answers import Answer, Progress
 from ambit.control.discovery import Discovery
-from ambit.control.status_fields import merged
+from ambit.control.status_fields import ACCEPTED, ACKNOWLEDGED, merged
 from ambit.core.finding import Finding, Level, ObjectRef
+from ambit.ingest.istio.authorization import is_for_requests
 from ambit.ingest.mesh import Change, MeshDelta
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
@@ -22,9 +24,8 @@ from ambit.kube.resource import AUTHORIZATION_POLICIES, PEER_AUTHENTICATIONS
 from ambit.kube.workqueue import WorkQueue
 from ambit.model.policy import Authorization
 from ambit.model.status import Condition
+from ambit.objects.istio import AuthorizationPolicy
 
-ACCEPTED = "ZtunnelAccepted"
-ACKNOWLEDGED = "ambit.io/Acknowledged"
 DRY_RUN = "AMB0204"
 """Code of the finding that a policy is in dry run."""
 RECHECK = 0.1
@@ -129,6 +130,9 @@ class StatusWriter:
                 self._forget(ObjectRef(kind, namespace, name))
                 continue
             # Not everything said has a policy of its own on the wire, but its object wants an answer.
+            if isinstance(change.value, AuthorizationPolicy) and is_for_requests(change.value):
+                self._forget(change.value.metadata.reference(kind))
+                continue
             metadata = change.value.metadata
             origin, version = metadata.reference(kind), (metadata.uid, metadata.generation)
             if self._versions.get(origin) != version:

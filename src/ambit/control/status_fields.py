@@ -5,26 +5,34 @@ Of conditions those of our types are ours, of a route's parents those of our con
 
 import datetime as dt
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
 from typing import Any
 
 import msgspec
 
-from ambit.core.names import WAYPOINT_CONTROLLER
-from ambit.ingest.gateway.conditions import WAYPOINT_BOUND
+from ambit.core.names import GATEWAY_CONTROLLER, WAYPOINT_CONTROLLER
+from ambit.ingest.gateway.client_certificates import INSECURE
+from ambit.ingest.gateway.conditions import CLOSED, KEYS_FETCHED, WAYPOINT_ACCEPTED, WAYPOINT_BOUND
 from ambit.ingest.visibility import VISIBILITY_APPLIED
 from ambit.model.status import (
     Condition,
     GatewayStatus,
+    ListenerSetStatus,
     ListenerStatus,
     ObjectStatus,
     Parent,
+    ParentStatus,
+    PolicyStatus,
     RouteStatus,
     Status,
 )
 from ambit.objects.gateway import GROUP
 
 Fields = dict[str, Any]
-_OWN = {WAYPOINT_BOUND, VISIBILITY_APPLIED}
+ACCEPTED = "ZtunnelAccepted"
+ACKNOWLEDGED = "ambit.io/Acknowledged"
+"""Of policies for nodes."""
+_OWN = {WAYPOINT_BOUND, WAYPOINT_ACCEPTED, KEYS_FETCHED, VISIBILITY_APPLIED, ACCEPTED, ACKNOWLEDGED}
 """Of an object that has conditions only: those that go when they are not said any more."""
 
 
@@ -62,9 +70,10 @@ def to_withdraw(live: Mapping[str, Any], status: Status) -> Fields | None:
     """The fields to write when nothing is to be said any more; `status` is what was said last."""
     existing = live.get("status") or {}
     match status:
-        case RouteStatus():
-            left = _others(existing)
-            return None if left == list(existing.get("parents") or ()) else {"parents": left}
+        case RouteStatus() | PolicyStatus():
+            name = "parents" if isinstance(status, RouteStatus) else "ancestors"
+            left = _others(existing, name)
+            return None if left == list(existing.get(name) or ()) else {name: left}
         case _:
             types = {each.type for each in status.conditions}
             conditions = list(existing.get("conditions") or ())
@@ -78,29 +87,64 @@ def _wanted(existing: Mapping[str, Any], status: Status, now: dt.datetime) -> Fi
         case ObjectStatus():
             gone = _OWN - {each.type for each in status.conditions}
             kept = [each for each in existing.get("conditions") or () if each.get("type") not in gone]
-            return {"conditions": _conditions({"conditions": kept}, status.conditions, generation, now)}
+            conditions = _conditions({"conditions": kept}, status.conditions, generation, now)
+            features = [{"name": each} for each in status.features]
+            return {"conditions": conditions} | ({"supportedFeatures": features} if features else {})
         case RouteStatus():
-            ours = [each for each in existing.get("parents") or () if _is_ours(each)]
-            parents = [
-                {
-                    "parentRef": (reference := _reference(each.parent)),
-                    "controllerName": WAYPOINT_CONTROLLER,
-                    "conditions": _all(_same(ours, "parentRef", reference), each.conditions, generation, now),
-                }
-                for each in status.parents
-            ]
-            return {"parents": [*_others(existing), *parents]} if parents or ours else {}
+            return _of_parents(existing, ("parents", "parentRef"), status.parents, generation, now)
+        case PolicyStatus():
+            return _of_parents(existing, ("ancestors", "ancestorRef"), status.ancestors, generation, now)
         case GatewayStatus():
+            gone = {INSECURE, CLOSED} - {each.type for each in status.conditions}
+            kept = [each for each in existing.get("conditions") or () if each.get("type") not in gone]
+            counted = status.sets or "attachedListenerSets" in existing
+            return {
+                "conditions": _conditions({"conditions": kept}, status.conditions, generation, now),
+                "listeners": _listeners(existing, status.listeners, generation, now),
+                "addresses": [_address(each) for each in status.addresses],
+                **({"attachedListenerSets": status.sets} if counted else {}),
+            }
+        case ListenerSetStatus():
             return {
                 "conditions": _conditions(existing, status.conditions, generation, now),
-                "listeners": [
-                    _listener(
-                        _same(existing.get("listeners") or (), "name", each.name), each, generation, now
-                    )
-                    for each in status.listeners
-                ],
-                "addresses": [{"type": "IPAddress", "value": each} for each in status.addresses],
+                "listeners": _listeners(existing, status.listeners, generation, now),
             }
+
+
+def _address(text: str) -> Fields:
+    try:
+        ip_address(text)
+    except ValueError:
+        return {"type": "Hostname", "value": text}
+    return {"type": "IPAddress", "value": text}
+
+
+def _of_parents(
+    existing: Mapping[str, Any],
+    names: tuple[str, str],
+    given: Iterable[ParentStatus],
+    generation: int,
+    now: dt.datetime,
+) -> Fields:
+    """`names` are those of the list, and of the reference in its items."""
+    several, one = names
+    ours = [each for each in existing.get(several) or () if _is_ours(each)]
+    said = [
+        {
+            one: (reference := _reference(each.parent)),
+            "controllerName": each.controller,
+            "conditions": _all(_same(ours, one, reference), each.conditions, generation, now),
+        }
+        for each in given
+    ]
+    return {several: [*_others(existing, several), *said]} if said or ours else {}
+
+
+def _listeners(
+    existing: Mapping[str, Any], given: Iterable[ListenerStatus], generation: int, now: dt.datetime
+) -> list[Fields]:
+    before = existing.get("listeners") or ()
+    return [_listener(_same(before, "name", each.name), each, generation, now) for each in given]
 
 
 def _listener(
@@ -135,11 +179,11 @@ def _same(among: Iterable[Mapping[str, Any]], name: str, value: Any) -> Mapping[
 
 
 def _is_ours(parent: Mapping[str, Any]) -> bool:
-    return bool(parent.get("controllerName") == WAYPOINT_CONTROLLER)
+    return parent.get("controllerName") in (WAYPOINT_CONTROLLER, GATEWAY_CONTROLLER)
 
 
-def _others(existing: Mapping[str, Any]) -> list[Any]:
-    return [each for each in existing.get("parents") or () if not _is_ours(each)]
+def _others(existing: Mapping[str, Any], name: str) -> list[Any]:
+    return [each for each in existing.get(name) or () if not _is_ours(each)]
 
 
 def _reference(parent: Parent) -> Fields:

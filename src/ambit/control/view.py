@@ -50,6 +50,10 @@ class LiveView:
     def services(self) -> Mapping[str, Service]:
         return self._services
 
+    @property
+    def workloads(self) -> Mapping[str, Workload]:
+        return self._workloads
+
     def workload(self, uid: str) -> Workload | None:
         return self._workloads.get(uid)
 

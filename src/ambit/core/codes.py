@@ -52,8 +52,7 @@ _ALL = (
         "The rule uses HTTP attributes, which node proxies cannot see. It is left out there, so it "
         "allows nothing.",
         "rules: [{to: [{operation: {methods: [GET]}}]}]",
-        "Use principals, namespaces and ports instead of HTTP attributes. "
-        "This version's waypoints enforce no policies.",
+        "Use principals, namespaces and ports instead of HTTP attributes, or targetRefs for the waypoint.",
     ),
     Code(
         "AMB0202",
@@ -61,15 +60,14 @@ _ALL = (
         "The rule uses HTTP attributes, which node proxies cannot see. It denies there without "
         "regard to them.",
         "action: DENY\nrules: [{to: [{operation: {ports: ['80'], paths: [/admin]}}]}]",
-        "Use principals, namespaces and ports instead of HTTP attributes. "
-        "This version's waypoints enforce no policies.",
+        "Use principals, namespaces and ports instead of HTTP attributes, or targetRefs for the waypoint.",
     ),
     Code(
         "AMB0203",
         "Action is not enforced on connections",
         "CUSTOM and AUDIT need a proxy that sees requests. Node proxies do not enforce this policy.",
         "action: CUSTOM",
-        "Write it as ALLOW or DENY. This version's waypoints enforce no policies.",
+        "Write it as ALLOW or DENY.",
     ),
     Code(
         "AMB0204",
@@ -89,12 +87,19 @@ _ALL = (
     ),
     Code(
         "AMB0206",
-        "Target of a waypoint",
-        "A policy with targetRefs is for the waypoint of its target, and waypoints do not enforce policies yet. "
-        "What a waypoint serves and such a policy names is closed: every connection to it is refused. Without a "
-        "waypoint the policy protects nothing.",
-        "targetRefs: [{kind: Service, name: web}]",
-        "Use a selector, which node proxies enforce, and leave out HTTP attributes.",
+        "No target of a policy",
+        "A policy with targetRefs is for the waypoints of its targets: Services, ServiceEntries and Gateways of its "
+        "own namespace, and of a policy in the root namespace GatewayClasses. It protects nothing else.",
+        "targetRefs: [{kind: Deployment, name: web}]",
+        "Name the Service, or use a selector, which node proxies enforce.",
+    ),
+    Code(
+        "AMB0207",
+        "Condition that nobody sees",
+        "A waypoint cannot see what the condition is about. An ALLOW rule with it allows nothing; a DENY rule denies "
+        "without regard to it.",
+        "when: [{key: connection.sni, values: [example.com]}]",
+        "Leave the condition out, or use one that waypoints see.",
     ),
     Code(
         "AMB0210",
@@ -191,9 +196,76 @@ _ALL = (
         "Write STRICT or PERMISSIVE.",
     ),
     Code(
+        "AMB0231",
+        "Token rule that takes no token",
+        "A rule of a RequestAuthentication cannot be carried out as written. Tokens are still looked for where it "
+        "says, and none is valid by this rule; requests without a token pass as before.",
+        "jwtRules: [{issuer: 'https://issuer.example', jwks: 'no key set'}]",
+        "Correct the value that the text names.",
+    ),
+    Code(
+        "AMB0232",
+        "Tokens that nobody looks at",
+        "A RequestAuthentication without targetRefs is for nobody: node proxies see no requests, and waypoints heed no "
+        "selector (as in Istio). Whoever relies on it must not be let in by it: rules about request.auth allow nothing "
+        "at nodes.",
+        "selector: {matchLabels: {app: web}}\njwtRules: [{issuer: 'https://issuer.example'}]",
+        "Name the Service, or the Gateway of its waypoint, in targetRefs instead.",
+    ),
+    Code(
+        "AMB0233",
+        "Target that a policy cannot have",
+        "A target is a Service, a ServiceEntry or a Gateway of the policy's own namespace, or in the root namespace a "
+        "GatewayClass. For this one the policy does nothing; for its other targets it counts.",
+        "targetRefs: [{kind: Deployment, name: web}]",
+        "Correct kind and group, or move the policy to its target's namespace.",
+    ),
+    Code(
+        "AMB0234",
+        "Target without a waypoint",
+        "Requests to the targets of this policy pass no waypoint, so nobody looks at them and the policy protects "
+        "nothing.",
+        "targetRefs: [{kind: Service, name: web}]   # web has no waypoint",
+        "Create a Gateway of class ambit-waypoint, and label the Service or its namespace istio.io/use-waypoint.",
+    ),
+    Code(
+        "AMB0235",
+        "Keys that could not be fetched",
+        "The control plane has no keys for a rule of a RequestAuthentication, so no token is valid by it. It tries "
+        "again, and keeps what it has when a later attempt fails.",
+        "jwtRules: [{issuer: 'https://issuer.example', jwksUri: 'https://issuer.example/keys'}]",
+        "Do what the text says. Addresses that are not public are asked only as a Service of the mesh by its name, or "
+        "when the control plane's option --jwks-network allows them.",
+    ),
+    Code(
+        "AMB0240",
+        "Telemetry that is for nobody",
+        "A Telemetry object with a selector changes nothing: nodes print what they always print, and waypoints and "
+        "gateways heed no selector.",
+        "selector: {matchLabels: {app: web}}\naccessLogging: [{providers: [{name: envoy}]}]",
+        "Name the Service, or the Gateway, in targetRefs instead; without both it is for the whole namespace.",
+    ),
+    Code(
+        "AMB0241",
+        "Access log that cannot be written",
+        "An entry of a Telemetry object names a provider that prints nothing, or a filter that Envoy could not read. "
+        "The entry does nothing, so that nothing is printed but what was meant; other entries count.",
+        "accessLogging: [{filter: {expression: response.code >>> 400}}]",
+        "Correct the value that the text names. The provider `envoy` is always there.",
+    ),
+    Code(
+        "AMB0242",
+        "Telemetry that is not carried out",
+        "Metrics have the labels and names that they always have, and no spans are sent, whatever a Telemetry object "
+        "says about it.",
+        "metrics: [{overrides: [{disabled: true}]}]",
+        "Drop or rename metrics where they are scraped; take the part out of the object.",
+    ),
+    Code(
         "AMB0301",
         "Host that nodes cannot serve",
-        "Node proxies send connections by address. A host without addresses of its own (a wildcard to be resolved, "
+        "What is no DNS name is nobody's host. Node proxies send connections by address. A host without addresses of "
+        "its own (a wildcard to be resolved, "
         "resolution DYNAMIC_DNS) needs a proxy that sees names. Connections pass by as if it were not there.",
         "hosts: ['*.example.com']\nresolution: DNS",
         "List the hosts one by one, or give the entry endpoints. This version's waypoints do not resolve names.",
@@ -278,6 +350,26 @@ _ALL = (
         "metadata: {labels: {istio.io/use-waypoint: waypoint}}   # no such Gateway",
         "Create the Gateway, permit the namespace in its listener's allowedRoutes, set istio.io/waypoint-for, or take "
         "the label away.",
+    ),
+    Code(
+        "AMB0406",
+        "TLS to a backend that cannot be had",
+        "The policy names no root that could be trusted, asks for what this version does not know, or an older policy "
+        "is for the same port. In the first two cases nothing is sent to the Service's port through proxies: "
+        "requests are answered with 503, never sent in plain text.",
+        "validation: {hostname: db.example.com, caCertificateRefs: [{group: '', kind: ConfigMap, name: missing}]}",
+        "Create the ConfigMap with certificates (PEM) under ca.crt, correct what the text names, or delete one of two "
+        "policies for one port.",
+    ),
+    Code(
+        "AMB0407",
+        "Gateway that lets nobody in",
+        "An AuthorizationPolicy is for the gateway: it names the Gateway or its class, selects labels of its pods, or "
+        "is for all pods of its namespace or of the mesh. Gateways enforce no such policies yet, so every request is "
+        "answered with 403, and every other connection is ended.",
+        "kind: AuthorizationPolicy\nmetadata: {namespace: shop}   # where the Gateway is\nspec: {}",
+        "Give the policy a selector that the pods behind the gateway have and its own have not, or keep the Gateway in "
+        "a namespace of its own. A dry run (istio.io/dry-run) closes nothing.",
     ),
 )
 

@@ -144,7 +144,11 @@ def tunnels(kind: str) -> tuple[Any, Any]:
 
 def _sent(comparison: str) -> Any:
     """Bytes to the client, compared with those from which on a tunnel can be cut short."""
-    expression = f"response.size {comparison} {defaults.TUNNEL_LOG_FROM}"
+    return cel(f"response.size {comparison} {defaults.TUNNEL_LOG_FROM}")
+
+
+def cel(expression: str) -> Any:
+    """Only what this is true of."""
     return accesslog_pb2.ExtensionFilter(
         name="envoy.access_loggers.extension_filters.cel",
         typed_config=pack(cel_pb2.ExpressionFilter(expression=expression)),
@@ -152,13 +156,18 @@ def _sent(comparison: str) -> Any:
 
 
 def _log(kind: str, buffer_size: int = defaults.LOG_BUFFER) -> Any:
-    # xds-protos 1.85 has only the deprecated `common_config`, which Envoy 1.40 warns about.
     layout = LAYOUTS[kind]
     numbers = {key: layout.get(key, template) for key, template in NUMBERS.items()}
     about = (template for key, template in layout.items() if key not in NUMBERS)
     body = SEPARATOR.join((*numbers.values(), kind, *about))
     if kind == names.LOG_INBOUND:
         body = REQUEST_SEPARATOR.join((body, *REQUEST))
+    return to_agent(kind, body, buffer_size)
+
+
+def to_agent(kind: str, body: str, buffer_size: int = defaults.LOG_BUFFER) -> Any:
+    """A log whose texts, in this format, are posted to the agent."""
+    # xds-protos 1.85 has only the deprecated `common_config`, which Envoy 1.40 warns about.
     config = pack_untyped(
         "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig",
         {

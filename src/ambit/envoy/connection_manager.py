@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from envoy.config.accesslog.v3 import accesslog_pb2
-from envoy.config.core.v3 import base_pb2, config_source_pb2
+from envoy.config.core.v3 import base_pb2
 from envoy.config.listener.v3 import listener_components_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
@@ -18,11 +18,10 @@ from envoy.type.matcher.v3 import regex_pb2, string_pb2
 
 from ambit.core.address import Address
 from ambit.core.names import RESERVED_PORTS
-from ambit.envoy import access_log, defaults, filter_state, host_names, names, tunnel_server
-from ambit.envoy.words import boolean, from_ads, pack, seconds, uint32
+from ambit.envoy import access_log, defaults, filter_state, host_names, http_rbac, names, tunnel_server
+from ambit.envoy.words import boolean, pack, seconds, uint32
 
 _Manager = http_connection_manager_pb2.HttpConnectionManager
-_RBAC = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
 _ANY_ADDRESS = r"[0-9.]+|\[[0-9a-f:.]+\]"
 _NAME = "[a-z0-9.-]*[a-z][a-z0-9.-]*:[1-9][0-9]*"
 _DENIED, _UNAUTHORIZED, _BAD_REQUEST, _UNAVAILABLE = 403, 401, 400, 503
@@ -55,12 +54,7 @@ def _manager(pod: str, routes: Any, noted: list[Any], *, is_named: bool) -> Any:
         route_config=routes,
         http_filters=[
             *([host_names.filter_of(pod)] if is_named else []),
-            http_connection_manager_pb2.HttpFilter(
-                name=names.policy(pod),
-                config_discovery=config_source_pb2.ExtensionConfigSource(
-                    config_source=from_ads(), type_urls=[_RBAC]
-                ),
-            ),
+            http_rbac.filter_of(names.policy(pod)),
             filter_state.http_filter(*noted),
             http_connection_manager_pb2.HttpFilter(
                 name="envoy.filters.http.router",

@@ -17,6 +17,10 @@ CONCURRENT_STREAMS_OUT = 100
 """Tunnels in one HBONE connection before another is opened; ztunnel's number."""
 CONCURRENT_STREAMS_IN = 1000
 """Ours is never the limit: clients open further connections themselves."""
+EDGE_IDLE_TIMEOUT = 3600.0
+"""A client's connection to a gateway without requests is closed after this time; Envoy's and Istio's number."""
+EDGE_STREAMS = 100
+"""Requests at once on one connection of a client whom nobody knows (Envoy: "configuring Envoy as an edge proxy")."""
 CONNECT_TIMEOUT = 10.0
 """TCP and TLS set-up; ztunnel's number."""
 LOCAL_CONNECT_TIMEOUT = 10.0

@@ -21,11 +21,13 @@ HASHABLE = "envoy.hashable_string"
 REMOTE_ADDRESS = "envoy.filters.listener.original_dst.remote_ip"
 LOCAL_ADDRESS = "envoy.filters.listener.original_dst.local_ip"
 CLUSTER = "envoy.tcp_proxy.cluster"
+_PLAIN = "envoy.string"
 _TRACE = "ambit.trace"
 TRACE = f"%FILTER_STATE({_TRACE}:PLAIN)%"
 ORIGINAL_DESTINATION = "envoy.network.transport_socket.original_dst_address"
 CALLER = "ambit.caller"
 """The identity that the client of a tunnel proved, for who reads requests inside of it."""
+CLIENT = "ambit.client"
 CALLER_FORMAT = f"%FILTER_STATE({CALLER}:PLAIN)%"
 
 
@@ -53,6 +55,11 @@ def client_address() -> Any:
     return _value(REMOTE_ADDRESS, REMOTE_ADDRESS, "%DOWNSTREAM_REMOTE_ADDRESS%", _SHARE.ONCE)
 
 
+def own_address(place: str) -> Any:
+    """As `client_address`: this `ip:port`."""
+    return _value(REMOTE_ADDRESS, REMOTE_ADDRESS, _literal(place), _SHARE.ONCE)
+
+
 def direct_client_address() -> Any:
     """As `client_address`, of who opened the connection, whatever a request's headers say."""
     return _value(REMOTE_ADDRESS, REMOTE_ADDRESS, "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%", _SHARE.ONCE)
@@ -65,7 +72,7 @@ def dialled_address(template: str) -> Any:
 
 def trace(template: str) -> Any:
     """An internal listener's tunnel is of this trace (`TRACE`)."""
-    return _value(_TRACE, "envoy.string", template, _SHARE.ONCE)
+    return _value(_TRACE, _PLAIN, template, _SHARE.ONCE)
 
 
 def original_destination(template: str) -> Any:
@@ -76,6 +83,21 @@ def original_destination(template: str) -> Any:
 def caller() -> Any:
     """Inside of this tunnel it is known who opened it."""
     return _value(CALLER, HASHABLE, "%DOWNSTREAM_PEER_URI_SAN%", _SHARE.ONCE)
+
+
+def text(key: str, template: str, *, is_shared: bool = False) -> Any:
+    """What `template` gives, under `key`; with `is_shared` also in the listener that this tunnel leads to."""
+    return _value(key, _PLAIN, template, _SHARE.ONCE if is_shared else _SHARE.NONE)
+
+
+def own_caller(identity: str) -> Any:
+    """As `caller`, of a connection whose other end is known without proof."""
+    return _value(CALLER, HASHABLE, _literal(identity), _SHARE.NONE)
+
+
+def client() -> Any:
+    """Inside of this tunnel its client's address is known, whatever a request's headers say."""
+    return _value(CLIENT, "envoy.string", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", _SHARE.ONCE)
 
 
 def network_filter(*values: Any) -> Any:

@@ -2,9 +2,12 @@
 
 A filter does nothing unless a route has a configuration for it. The order and its reasons:
 
-1. CORS: answers preflight requests, which carry no credentials and are for nobody behind.
-2. Stateful session: chooses the endpoint, so after all that may answer instead.
-3. Router: ends the chain.
+1. What was asked, kept for the access log before anything changes it; messages of gRPC, counted also when refused.
+2. Tokens: who a request is from, before anybody decides about it; preflight requests, which carry none, pass.
+3. Authorization: by who the caller is, what the token says and what is asked for.
+4. CORS: answers preflight requests, which carry no credentials and are for nobody behind.
+5. Stateful session: chooses the endpoint, so after all that may answer instead.
+6. Router: ends the chain.
 """
 
 import re
@@ -12,6 +15,7 @@ from typing import Any
 
 from envoy.config.core.v3 import extension_pb2
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
+from envoy.extensions.filters.http.grpc_stats.v3 import config_pb2 as grpc_stats_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.http.stateful_session.v3 import stateful_session_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
@@ -20,6 +24,7 @@ from envoy.extensions.http.stateful_session.header.v3 import header_pb2
 from envoy.type.http.v3 import cookie_pb2 as http_cookie_pb2
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
 
+from ambit.envoy import http_jwt, http_rbac, names, request_log
 from ambit.envoy.words import boolean, pack, seconds
 from ambit.model.http import Action, Cors, SessionPersistence
 
@@ -27,11 +32,24 @@ _CORS = "envoy.filters.http.cors"
 _SESSION = "envoy.filters.http.stateful_session"
 _ROUTER = "envoy.filters.http.router"
 _ANY = "*"
-_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
-def chain() -> list[Any]:
-    """The filters of a connection manager whose routes are `ambit.envoy.http_routes`'."""
+def chain(subject: str, port: int | None) -> list[Any]:
+    """The filters of a connection manager whose routes are `ambit.envoy.http_routes`', and whose policies are for
+    `port` of `subject` (`names.tokens`; without a port only those about tokens)."""
+    policies = [http_jwt.filter_of(subject)]
+    if port is not None:
+        policies.append(http_rbac.filter_of(names.allowed(subject, port)))
+    return [
+        request_log.asked_filter(),
+        _filter(request_log.GRPC, grpc_stats_pb2.FilterConfig(emit_filter_state=True)),
+        *policies,
+        *of_routes(),
+    ]
+
+
+def of_routes() -> list[Any]:
+    """Those of the chain that do what routes say."""
     return [
         _filter(_CORS, cors_pb2.Cors()),
         _filter(_SESSION, stateful_session_pb2.StatefulSession()),
@@ -53,19 +71,22 @@ def configure(route: Any, action: Action) -> None:
 
 
 def _cors(cors: Cors) -> Any:
-    """With credentials `*` would be a name, not a wildcard (Fetch standard 3.3.4): all usual methods are listed."""
-    methods = ", ".join(cors.methods)
-    if _ANY in cors.methods and cors.credentials:
-        methods = _METHODS
+    """For `*` Envoy answers with the method and the headers that were asked for: with credentials a browser would take
+    `*` for a name, not a wildcard (Fetch standard 3.3.4). It does so only where `*` stands alone.
+    """
     return cors_pb2.CorsPolicy(
         allow_origin_string_match=[_origin(each) for each in cors.origins],
-        allow_methods=methods,
-        allow_headers=", ".join(cors.headers),
+        allow_methods=_words(cors.methods),
+        allow_headers=_words(cors.headers),
         expose_headers=", ".join(cors.expose),
         max_age=str(cors.max_age_seconds),
         allow_credentials=boolean(cors.credentials),
         forward_not_matching_preflights=boolean(False),
     )
+
+
+def _words(names: tuple[str, ...]) -> str:
+    return _ANY if _ANY in names else ", ".join(names)
 
 
 def _origin(pattern: str) -> Any:

@@ -16,6 +16,7 @@ from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from envoy.type.v3 import percent_pb2
 
+from ambit.core.memo import Memo
 from ambit.envoy import defaults, filter_state, http_filters, http_headers, http_match, http_paths, names
 from ambit.envoy.words import boolean, pack, seconds, uint32
 from ambit.model import http_bounds
@@ -30,19 +31,20 @@ _FAILED = f"{_UNSENT},reset,retriable-status-codes"
 _Route = route_components_pb2.Route
 
 
-def table(name: str, hosts: Sequence[Host], *, port: int, scheme: str = "http", by: str = "") -> Any:
+def table(
+    name: str,
+    hosts: Sequence[Host],
+    *,
+    port: int,
+    scheme: str = "http",
+    by: str = "",
+    memo: Memo | None = None,
+) -> Any:
     """The RouteConfiguration `name` for requests that came to `port`. With `by`, the identity of this proxy, backends
     are told who called (`x-forwarded-client-cert`); what the request says of that itself never counts."""
     made = route_pb2.RouteConfiguration(
         name=name,
-        virtual_hosts=[
-            route_components_pb2.VirtualHost(
-                name=f"{index}",
-                domains=host.domains,
-                routes=[route for entry in host.entries for route in _routes(entry, scheme, port)],
-            )
-            for index, host in enumerate(hosts)
-        ],
+        virtual_hosts=[_virtual_host(name, host, scheme, port, memo or Memo()) for host in hosts],
         ignore_port_in_host_matching=True,
         validate_clusters=boolean(False),
     )
@@ -50,6 +52,19 @@ def table(name: str, hosts: Sequence[Host], *, port: int, scheme: str = "http", 
         said = f"By={by};URI={filter_state.CALLER_FORMAT}"
         made.request_headers_to_add.append(http_headers.option(_CLIENT_CERTIFICATE, said))
     return made
+
+
+def _virtual_host(table: str, host: Host, scheme: str, port: int, memo: Memo) -> Any:
+    """Most of a large table is what it was."""
+
+    def routes(entry: Entry) -> list[Any]:
+        return memo.of((table, id(entry)), (entry, scheme, port), lambda: list(_routes(entry, scheme, port)))
+
+    def make() -> Any:
+        found = [route for entry in host.entries for route in routes(entry)]
+        return route_components_pb2.VirtualHost(name=host.domains[0], domains=host.domains, routes=found)
+
+    return memo.of((table, host.domains), (host, scheme, port), make)
 
 
 def to_service(service: str, port: int) -> tuple[Host, ...]:

@@ -11,6 +11,7 @@ from envoy.extensions.matching.common_inputs.network.v3 import network_inputs_pb
 from envoy.extensions.matching.common_inputs.ssl.v3 import ssl_inputs_pb2
 from envoy.extensions.matching.input_matchers.consistent_hashing.v3 import consistent_hashing_pb2
 from envoy.extensions.matching.input_matchers.ip.v3 import ip_pb2
+from envoy.extensions.matching.input_matchers.metadata.v3 import metadata_pb2
 from envoy.type.matcher.v3 import http_inputs_pb2
 from google.protobuf.wrappers_pb2 import StringValue
 from xds.core.v3 import extension_pb2
@@ -65,6 +66,37 @@ def authority(pattern: str) -> Predicate:
 def peer_identity(pattern: str) -> Predicate:
     """The whole SPIFFE URI of the peer's certificate matches this RE2 pattern."""
     return _single(ssl_inputs_pb2.UriSanInput(), value_match=_regex(pattern))
+
+
+def filter_state(key: str, pattern: str) -> Predicate:
+    """The whole object of this key on the connection matches this RE2 pattern."""
+    return _single(network_inputs_pb2.FilterStateInput(key=key), value_match=_regex(pattern))
+
+
+def filter_state_in(key: str, networks: Iterable[Network]) -> Predicate:
+    """The address that the object of this key on the connection says is in one of `networks`."""
+    return _single(network_inputs_pb2.FilterStateInput(key=key), custom_match=_networks(networks))
+
+
+def header(name: str, pattern: str) -> Predicate:
+    """The whole header, several values joined by commas, matches this RE2 pattern; false without the header."""
+    source = http_inputs_pb2.HttpRequestHeaderMatchInput(header_name=name)
+    return _single(source, value_match=_regex(pattern))
+
+
+def metadata(namespace: str, way: Iterable[str], value: Any) -> Predicate:
+    """The metadata there has a value that this `envoy.type.matcher.v3.ValueMatcher` matches."""
+    source = network_inputs_pb2.DynamicMetadataInput(
+        filter=namespace,
+        path=[network_inputs_pb2.DynamicMetadataInput.PathSegment(key=each) for each in way],
+    )
+    return _single(
+        source,
+        custom_match=extension_pb2.TypedExtensionConfig(
+            name="envoy.matching.matchers.metadata_matcher",
+            typed_config=pack(metadata_pb2.Metadata(value=value)),
+        ),
+    )
 
 
 def first_match(rows: Iterable[tuple[Predicate, Any]], otherwise: Any) -> Any:

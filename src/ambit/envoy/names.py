@@ -9,12 +9,21 @@
 | `hosts\\|POD` | extension (ECDS): names by which tunnels from other networks ask for the pod |
 | `dst\\|POD\\|ADDRESS:PORT` | on-demand cluster: where this pod's connection to this destination goes |
 | `tun\\|POD\\|ADDRESS:PORT` | on-demand cluster: the endpoints of this destination that are reached through a tunnel |
+| `req\\|POD\\|ADDRESS:PORT` | listener, and table, of requests to this destination, where they are routed inline |
+| `svc\\|req\\|POD\\|ADDRESS:PORT\\|SERVICE\\|PORT` | cluster: a backend of that table |
 | `dns\\|POD\\|NAME:PORT` | on-demand cluster: what this name resolves to, dialled as the pod would |
 | `hbone\\|IDENTITY`, `hbone\\|SERVICE\\|IDENTITY` | on-demand cluster: tunnels to one identity |
 | `net\\|FAMILY\\|HOST:PORT\\|SERVICE\\|GATEWAY` | on-demand cluster: tunnels through a gateway's tunnels |
 | `IDENTITY`, `c\\|IDENTITY` | secrets: a workload's certificate as server, and as client |
 | `svc\\|SERVICE\\|PORT` | at a waypoint: cluster, its endpoints, internal listener and table of a service's port |
+| `svc\\|SERVICE\\|PORT#ROUTE` | at a waypoint: extension (ECDS): where connections go by a rule for bytes |
 | `into\\|SERVICE\\|PORT` | at a waypoint: cluster that leads into that internal listener |
+| `tokens\\|SERVICE` | at a waypoint: extension (ECDS): which tokens requests to a service may carry |
+| `port\\|PORT` | at a gateway: listener of a port, and table of its requests in plain text |
+| `port\\|PORT\\|LISTENER` | at a gateway: table of requests to a listener by TLS |
+| `cert\\|SECRET` | at a gateway: secret: what it shows its clients |
+| `cert\\|clients\\|PORT` | at a gateway: secret: roots of what clients show |
+| `allowed\\|SERVICE\\|PORT` | at a waypoint: extension (ECDS): authorization of requests to a service's port |
 | `trust` | secret: the roots of every trust domain |
 
 POD is `<namespace>/<name>/<sandbox>`. A sandbox never returns, so a name of a pod that is gone is never used
@@ -33,6 +42,7 @@ from ambit.model.workload import GatewayAddress
 ASKED, TUNNELLED, RESOLVED = "dst", "tun", "dns"
 """Forms of a destination's name: the first two by its address, the last by the host name of an endpoint."""
 _INNER, _BY_ADDRESS = "net", "@"
+_REQUESTS = "req"
 CONNECT_ORIGINATE = "connect_originate"
 """Internal listener: wraps what it gets into an HBONE tunnel named by the endpoint's metadata."""
 DIRECT_ORIGINATE = "direct_originate"
@@ -42,6 +52,8 @@ OUTSIDE_ORIGINATE = "outside_originate"
 is made in the source pod's namespace, from whichever of its addresses fits."""
 NETWORK_ORIGINATE = "network_originate"
 """Internal listener: as `connect_originate`, for the inner one of two tunnels to another network."""
+SHOWN = "cert|"
+"""Secrets of a gateway's own, which the control plane sends."""
 REFUSED = "refused"
 LIMITED = "limited"
 """Refuses new destinations of a pod that has too many of them."""
@@ -59,6 +71,13 @@ XDS_CLUSTER = "xds"
 LOGS_CLUSTER = "logs"
 """The agent: where configuration comes from, and where access logs go."""
 
+TOKENS = "envoy.filters.http.jwt_authn"
+CLAIMS = "payload"
+"""Namespace and key of the dynamic metadata with all claims of the token that was found valid."""
+
+ALLOWED = "allowed|"
+"""Begins the names of extensions that authorize requests."""
+
 METADATA = "ambit"
 """Namespace of our metadata on clusters, endpoints and access-log tags."""
 
@@ -69,6 +88,7 @@ LOG_OUTBOUND = "outbound"
 LOG_INBOUND = "inbound"
 LOG_PLAINTEXT = "plaintext"
 LOG_TUNNEL = "tunnel"
+LOG_REQUESTS = "requests"
 """Kinds of access-log lines: the listener's, or of the tunnels that all pods share (only those that failed or
 carried much)."""
 
@@ -164,6 +184,16 @@ def tunnelled_prefix(source: str, generation: int = 0) -> str:
     return _prefix(TUNNELLED, source, generation)
 
 
+def requests(asked: Destination) -> str:
+    """Of the listener that a destination's requests are read by, and of their table."""
+    return _prefix(_REQUESTS, asked.source, asked.generation) + host_port(asked.address, asked.port)
+
+
+def requests_backend(requests: str, service: str) -> str:
+    """Stands for the service in the name of a cluster that is only for requests to one destination."""
+    return f"{requests}|{service}"
+
+
 def resolved(source: str, hostname: str, port: int, generation: int = 0) -> str:
     return f"{_prefix(RESOLVED, source, generation)}{hostname}:{port}"
 
@@ -185,8 +215,46 @@ def service_cluster(service: str, port: int) -> str:
     return f"svc|{service}|{port}"
 
 
+def stream(listener: str, rule: str) -> str:
+    """Of a listener's filter chain for this rule, and of the extension that says what it does."""
+    return f"{listener}#{rule}"
+
+
+def service_of(cluster: str) -> str:
+    """The key in a name of `service_cluster`; empty for any other."""
+    kind, _, rest = cluster.partition("|")
+    return rest.rpartition("|")[0] if kind == "svc" else ""
+
+
 def into_service(service: str, port: int) -> str:
     return f"into|{service}|{port}"
+
+
+def tokens(subject: str) -> str:
+    """`subject` is the key of a service, or the uid of a workload that is called by its own address."""
+    return f"tokens|{subject}"
+
+
+def gateway_port(port: int) -> str:
+    return f"port|{port}"
+
+
+def gateway_listener(port: int, listener: str) -> str:
+    return f"port|{port}|{listener}"
+
+
+def client_roots(port: int) -> str:
+    """Of a gateway's port: roots of the certificates that clients are asked for."""
+    return f"{SHOWN}clients|{port}"
+
+
+def shown_certificate(secret: str) -> str:
+    return f"{SHOWN}{secret}"
+
+
+def allowed(subject: str, port: int) -> str:
+    """`subject` as for `tokens`."""
+    return f"{ALLOWED}{subject}|{port}"
 
 
 def inner(asked: Inner) -> str:

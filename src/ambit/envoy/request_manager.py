@@ -13,8 +13,9 @@ from envoy.config.listener.v3 import listener_components_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
 
-from ambit.envoy import defaults, http_filters
+from ambit.envoy import defaults, http_filters, request_log
 from ambit.envoy.words import boolean, from_ads, pack, seconds, uint32
+from ambit.model.telemetry import RequestLog
 
 _Manager = http_connection_manager_pb2.HttpConnectionManager
 _ORDERS_TO_PROXY = (
@@ -38,23 +39,52 @@ _ORDERS_TO_PROXY = (
 """Headers by which whoever sends a request could tell the proxy what to do: routes say that."""
 
 
-def requests(*, stat: str, table: str, default_host: str, access_log: Iterable[Any] = ()) -> Any:
-    """HTTP/1.1 and HTTP/2, whichever the client speaks, answered by the RouteConfiguration `table`. Requests of
-    HTTP/1.0 without a host are for `default_host`."""
-    manager = _Manager(
+def requests(
+    *, stat: str, table: str, subject: str, port: int, default_host: str, logs: Iterable[RequestLog] = ()
+) -> Any:
+    """HTTP/1.1 and HTTP/2, whichever the client speaks, answered by the RouteConfiguration `table` as the policies of
+    this port of `subject` permit. Requests of HTTP/1.0 without a host are for `default_host`."""
+    filters = http_filters.chain(subject, port)
+    return _inside(_manager(stat, table, filters, _logs(logs)), default_host)
+
+
+def of_caller(*, stat: str, table: str, default_host: str) -> Any:
+    """As `requests`, in the node proxy of who calls: policies are decided elsewhere, and no request is told of."""
+    manager = _manager(stat, table, http_filters.of_routes())
+    return _inside(manager, default_host)
+
+
+def _inside(manager: Any, default_host: str) -> Any:
+    manager.http_protocol_options.default_host_for_http_10 = default_host
+    manager.http2_protocol_options.max_concurrent_streams.value = defaults.CONCURRENT_STREAMS_IN
+    manager.common_http_protocol_options.idle_timeout.CopyFrom(seconds(0))
+    manager.use_remote_address.value = False
+    manager.skip_xff_append = True
+    return _filter(manager)
+
+
+def at_the_edge(*, stat: str, table: str, subject: str, logs: Iterable[RequestLog] = ()) -> Any:
+    """The same for clients whom nobody knows: what they say of the way that a request has come is replaced by what
+    the gateway sees (`x-forwarded-for`, `x-forwarded-proto`)."""
+    manager = _manager(stat, table, http_filters.chain(subject, None), _logs(logs))
+    manager.http2_protocol_options.max_concurrent_streams.value = defaults.EDGE_STREAMS
+    manager.common_http_protocol_options.idle_timeout.CopyFrom(seconds(defaults.EDGE_IDLE_TIMEOUT))
+    manager.use_remote_address.value = True
+    return _filter(manager)
+
+
+def _manager(stat: str, table: str, filters: Iterable[Any], log: Iterable[Any] = ()) -> Any:
+    return _Manager(
         stat_prefix=stat,
         codec_type=_Manager.AUTO,
-        http_protocol_options=protocol_pb2.Http1ProtocolOptions(
-            accept_http_10=True, default_host_for_http_10=default_host
-        ),
+        http_protocol_options=protocol_pb2.Http1ProtocolOptions(accept_http_10=True),
         http2_protocol_options=protocol_pb2.Http2ProtocolOptions(
             allow_connect=True,
-            max_concurrent_streams=uint32(defaults.CONCURRENT_STREAMS_IN),
             initial_stream_window_size=uint32(defaults.STREAM_WINDOW),
             initial_connection_window_size=uint32(defaults.CONNECTION_WINDOW),
         ),
         common_http_protocol_options=protocol_pb2.HttpProtocolOptions(
-            idle_timeout=seconds(0), max_headers_count=uint32(defaults.HEADERS_COUNT)
+            max_headers_count=uint32(defaults.HEADERS_COUNT)
         ),
         upgrade_configs=[_Manager.UpgradeConfig(upgrade_type="websocket")],
         max_request_headers_kb=uint32(defaults.REQUEST_HEADERS_KIB),
@@ -65,17 +95,22 @@ def requests(*, stat: str, table: str, default_host: str, access_log: Iterable[A
         normalize_path=boolean(True),
         proxy_100_continue=True,
         server_header_transformation=_Manager.PASS_THROUGH,
-        use_remote_address=boolean(False),
-        skip_xff_append=True,
         preserve_external_request_id=True,
         early_header_mutation_extensions=[_take_away(_ORDERS_TO_PROXY)],
         rds=http_connection_manager_pb2.Rds(config_source=from_ads(), route_config_name=table),
-        http_filters=http_filters.chain(),
-        access_log=access_log,
+        http_filters=filters,
+        access_log=log,
     )
+
+
+def _filter(manager: Any) -> Any:
     return listener_components_pb2.Filter(
         name="envoy.filters.network.http_connection_manager", typed_config=pack(manager)
     )
+
+
+def _logs(logs: Iterable[RequestLog]) -> list[Any]:
+    return [request_log.every(), *map(request_log.printed, logs)]
 
 
 def _take_away(headers: Iterable[str]) -> Any:

@@ -23,24 +23,24 @@ _SPAN = "0000001"
 
 def fixed(cluster: str, *logs: Any) -> Any:
     """To `cluster`."""
-    return _filter(_proxy(cluster, *logs))
+    return _filter(proxy(cluster, *logs))
 
 
 def told(cluster: str, tlvs: Iterable[Any]) -> Any:
     """To `cluster`, which says these (`TlvEntry`) if it speaks the PROXY protocol. No log: the tunnel has one."""
-    proxy = _proxy(cluster)
-    proxy.proxy_protocol_tlvs.extend(tlvs)
-    return _filter(proxy)
+    made = proxy(cluster)
+    made.proxy_protocol_tlvs.extend(tlvs)
+    return _filter(made)
 
 
 def on_demand(log: Any, attempts: int = 1) -> Any:
     """To the cluster that the connection's filter state names; refused if it names none. So many of its endpoints
     are tried."""
-    proxy = _proxy(names.REFUSED, log)
+    made = proxy(names.REFUSED, log)
     if attempts > 1:
-        proxy.max_connect_attempts.CopyFrom(uint32(attempts))
-    proxy.on_demand.CopyFrom(_on_demand())
-    return _filter(proxy)
+        made.max_connect_attempts.CopyFrom(uint32(attempts))
+    made.on_demand.CopyFrom(_on_demand())
+    return _filter(made)
 
 
 def on_demand_tunnel(
@@ -48,26 +48,26 @@ def on_demand_tunnel(
 ) -> Any:
     """As `on_demand`, in an HTTP/2 CONNECT stream for `authority`, with 32 digits of `trace` (access-log formats).
     `metadata` is the format's word for where BAGGAGE and HOST are. `network` (a format) is told as the client's."""
-    proxy = _proxy(names.REFUSED, *logs)
-    proxy.on_demand.CopyFrom(_on_demand())
-    proxy.tunneling_config.hostname = authority
-    proxy.tunneling_config.headers_to_add.extend(_request_headers(metadata, trace, network))
-    return _filter(proxy)
+    made = proxy(names.REFUSED, *logs)
+    made.on_demand.CopyFrom(_on_demand())
+    made.tunneling_config.hostname = authority
+    made.tunneling_config.headers_to_add.extend(_request_headers(metadata, trace, network))
+    return _filter(made)
 
 
 def tunnel(*, authority: str) -> Any:
     """To the cluster that the connection's filter state names, in an HTTP/2 CONNECT stream for `authority` (an
     access-log format); refused if it names none."""
-    proxy = _proxy(names.REFUSED)
-    proxy.tunneling_config.hostname = authority
-    return _filter(proxy)
+    made = proxy(names.REFUSED)
+    made.tunneling_config.hostname = authority
+    return _filter(made)
 
 
 def tunnel_to(cluster: str, *, authority: str) -> Any:
     """To `cluster`, in an HTTP/2 CONNECT stream for `authority` (an access-log format)."""
-    proxy = _proxy(cluster)
-    proxy.tunneling_config.hostname = authority
-    return _filter(proxy)
+    made = proxy(cluster)
+    made.tunneling_config.hostname = authority
+    return _filter(made)
 
 
 def trace(pod: str) -> str:
@@ -95,7 +95,8 @@ def _on_demand() -> Any:
     )
 
 
-def _proxy(cluster: str, *logs: Any) -> Any:
+def proxy(cluster: str, *logs: Any) -> Any:
+    """The filter's configuration alone."""
     return tcp_proxy_pb2.TcpProxy(
         stat_prefix="tcp",
         cluster=cluster,

@@ -65,6 +65,45 @@ def server_socket(secret: str) -> Any:
     )
 
 
+def public_server_socket(secrets: Iterable[str], protocols: Iterable[str] = ()) -> Any:
+    """The transport socket of a gateway's listener for whoever comes: the first of the certificates `secrets` that
+    fits the client, TLS 1.2 or newer. `protocols` are those that may follow (ALPN)."""
+    context = tls_pb2.CommonTlsContext(
+        alpn_protocols=protocols,
+        tls_params=common_pb2.TlsParameters(tls_minimum_protocol_version=common_pb2.TlsParameters.TLSv1_2),
+    )
+    for secret in secrets:
+        context.tls_certificate_sds_secret_configs.add(name=secret, sds_config=from_ads())
+    return _socket(tls_pb2.DownstreamTlsContext(common_tls_context=context))
+
+
+def asking_server_socket(secrets: Iterable[str], protocols: Iterable[str], roots: str, *, must: bool) -> Any:
+    """As `public_server_socket`, asking clients for a certificate of the roots in the secret `roots`; with `must`
+    nobody comes in without. No session is resumed: its certificate would not be looked at again."""
+    context = tls_pb2.DownstreamTlsContext.FromString(
+        public_server_socket(secrets, protocols).typed_config.value
+    )
+    context.common_tls_context.validation_context_sds_secret_config.CopyFrom(
+        secret_pb2.SdsSecretConfig(name=roots, sds_config=from_ads())
+    )
+    context.require_client_certificate.CopyFrom(boolean(must))
+    context.disable_stateless_session_resumption = True
+    context.disable_stateful_session_resumption = True
+    return _socket(context)
+
+
+def client_roots(name: str, pem: str, *, must: bool) -> Any:
+    """The secret `name`: whose certificates are believed; without `must` any are taken."""
+    chain = common_pb2.CertificateValidationContext
+    return secret_pb2.Secret(
+        name=name,
+        validation_context=chain(
+            trusted_ca=base_pb2.DataSource(inline_string=pem),
+            trust_chain_verification=chain.VERIFY_TRUST_CHAIN if must else chain.ACCEPT_UNTRUSTED,
+        ),
+    )
+
+
 def certificate(name: str, *, chain_pem: str, key_pem: str) -> Any:
     """The secret `name`: a certificate chain, leaf first, and its private key."""
     return secret_pb2.Secret(

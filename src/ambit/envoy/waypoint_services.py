@@ -4,7 +4,8 @@ inside of a tunnel, and where it goes on. A workload's resources are named by it
 tunnel ─> `into|…` ─> listener `svc|…` ─> requests or bytes ─> cluster `svc|…` ─> a tunnel of its own, or plainly
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -17,8 +18,21 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from envoy.type.v3 import percent_pb2
 
 from ambit.core.address import Address
-from ambit.envoy import clusters, defaults, names, request_manager, tcp_proxy
+from ambit.envoy import (
+    access_log,
+    backend_tls,
+    clusters,
+    defaults,
+    names,
+    request_log,
+    request_manager,
+    streams,
+    tcp_proxy,
+)
 from ambit.envoy.words import boolean, from_ads, internal_address, pack, seconds, socket_address, uint32
+from ambit.model.backend_tls import BackendTls
+from ambit.model.streams import Stream
+from ambit.model.telemetry import RequestLog
 
 _Options = http_protocol_options_pb2.HttpProtocolOptions
 REQUESTS = "requests"
@@ -26,16 +40,31 @@ REQUESTS = "requests"
 ANY_PORT = 0
 """Stands in names for all ports of a workload that are not said to speak HTTP."""
 _TUNNELLED = "tunnelled"
+_H1, _H2 = "http/1.1", "h2"
 _UNLIMITED = 0xFFFFFFFF
 
 
+class Speaks(Enum):
+    """What a cluster's endpoints are spoken to in; `AS_CLIENT`: the version of HTTP that the client speaks."""
+
+    BYTES = "bytes"
+    AS_CLIENT = "as client"
+    HTTP1 = "http/1.1"
+    HTTP2 = "h2"
+
+
+_ALPN = {Speaks.BYTES: (), Speaks.HTTP1: (_H1,), Speaks.HTTP2: (_H2,), Speaks.AS_CLIENT: (_H2, _H1)}
+"""What is offered to servers that are spoken to with TLS."""
+
+
 class PlainEndpoint(msgspec.Struct, frozen=True):
-    """One choice without a tunnel: an address, or with `hostname` what that resolves to."""
+    """One choice without a tunnel: an address, or with `hostname` what that resolves to. `tags` are for access logs."""
 
     port: int
     address: Address | None = None
     hostname: str = ""
     weight: int = 1
+    tags: Mapping[str, str] = {}
 
 
 Endpoint = clusters.Endpoint | PlainEndpoint
@@ -56,19 +85,37 @@ def into(service: str, port: int) -> Any:
     return cluster
 
 
-def http_listener(service: str, port: int, *, default_host: str, access_log: Iterable[Any] = ()) -> Any:
+def http_listener(service: str, port: int, *, default_host: str, logs: Iterable[RequestLog] = ()) -> Any:
     """Requests to a service's port, by the table of its name."""
     name = names.service_cluster(service, port)
     manager = request_manager.requests(
-        stat=REQUESTS, table=name, default_host=default_host, access_log=access_log
+        stat=REQUESTS,
+        table=name,
+        subject=service,
+        port=port,
+        default_host=default_host,
+        logs=logs,
     )
-    return _listener(name, manager)
+    listener = _listener(name, manager)
+    listener.metadata.filter_metadata[names.METADATA].update(
+        {access_log.SERVICE: service, request_log.PORT: str(port)}
+    )
+    return listener
 
 
 def tcp_listener(service: str, port: int) -> Any:
     """Bytes to a service's port, to its endpoints."""
     name = names.service_cluster(service, port)
     return _listener(name, tcp_proxy.fixed(name))
+
+
+def streams_listener(service: str, port: int, given: Sequence[Stream]) -> Any:
+    """Bytes to a service's port, by these rules."""
+    name = names.service_cluster(service, port)
+    made = _listener(name, None)
+    made.listener_filters.extend(streams.inspectors(given))
+    made.filter_chains.extend(streams.filter_chains(name, given))
+    return made
 
 
 def workload_listener(workload: str, *, tunnelled: bool) -> Any:
@@ -79,26 +126,36 @@ def workload_listener(workload: str, *, tunnelled: bool) -> Any:
     return _listener(name, tcp_proxy.fixed(name))
 
 
-def cluster(service: str, port: int, *, is_http: bool, is_http2: bool) -> Any:
-    """The endpoints of a service's port, which come separately. Requests go on in the version of HTTP that the client
-    speaks, unless the port is said to speak HTTP/2 only."""
-    made = _cluster(service, port, cluster_pb2.Cluster.EDS)
+def cluster(service: str, port: int, speaks: Speaks, tls: BackendTls | None = None) -> Any:
+    """The endpoints of a service's port, which come separately. With `tls` it is spoken to them."""
+    made = _cluster(service, port, cluster_pb2.Cluster.EDS, tls, speaks)
     made.eds_cluster_config.eds_config.CopyFrom(from_ads())
-    _speak(made, is_http=is_http, is_http2=is_http2)
+    _speak(made, speaks, tls)
+    return made
+
+
+def cluster_with(
+    service: str, port: int, endpoints: Iterable[Endpoint], speaks: Speaks, tags: Mapping[str, str]
+) -> Any:
+    """As `cluster`, with endpoints that come with it."""
+    made = _cluster(service, port, cluster_pb2.Cluster.STATIC, None, speaks)
+    made.load_assignment.CopyFrom(endpoints_of(service, port, endpoints))
+    made.metadata.filter_metadata[names.METADATA].update(dict(tags))
+    _speak(made, speaks, None)
     return made
 
 
 def cluster_by_names(
-    service: str, port: int, endpoints: Iterable[Endpoint], *, is_http: bool, is_http2: bool
+    service: str, port: int, endpoints: Iterable[Endpoint], speaks: Speaks, tls: BackendTls | None = None
 ) -> Any:
     """As `cluster`, with endpoints that have to be resolved among them: they come with the cluster."""
-    made = _cluster(service, port, cluster_pb2.Cluster.STRICT_DNS)
+    made = _cluster(service, port, cluster_pb2.Cluster.STRICT_DNS, tls, speaks)
     # A name that nobody answers for would hold up the acknowledgement of all clusters.
     made.wait_for_warm_on_init.CopyFrom(boolean(False))
     made.respect_dns_ttl = True
     made.dns_refresh_rate.CopyFrom(seconds(defaults.RESOLVE_USUAL))
     made.load_assignment.CopyFrom(endpoints_of(service, port, endpoints))
-    _speak(made, is_http=is_http, is_http2=is_http2)
+    _speak(made, speaks, tls)
     return made
 
 
@@ -118,28 +175,35 @@ def _endpoint(endpoint: Endpoint) -> Any:
         place = address_pb2.Address(
             socket_address=address_pb2.SocketAddress(address=endpoint.hostname, port_value=endpoint.port)
         )
-    return endpoint_components_pb2.LbEndpoint(
+    made = endpoint_components_pb2.LbEndpoint(
         endpoint=endpoint_components_pb2.Endpoint(address=place),
         load_balancing_weight=uint32(endpoint.weight),
     )
+    if endpoint.tags:
+        made.metadata.filter_metadata[names.METADATA].update(endpoint.tags)
+    return made
 
 
-def _cluster(service: str, port: int, kind: int) -> Any:
+def _cluster(service: str, port: int, kind: int, tls: BackendTls | None, speaks: Speaks) -> Any:
+    inner = clusters.plain_socket() if tls is None else backend_tls.socket(tls, _ALPN[speaks])
     made = clusters.new_cluster(names.service_cluster(service, port), kind, {})
     made.connect_timeout.CopyFrom(seconds(defaults.CONNECT_TIMEOUT))
     made.lb_policy = cluster_pb2.Cluster.LEAST_REQUEST
     made.common_lb_config.healthy_panic_threshold.CopyFrom(percent_pb2.Percent(value=0))
     made.transport_socket_matches.add(
-        name=_TUNNELLED, transport_socket=clusters.hop_socket(clusters.plain_socket())
+        name=_TUNNELLED, transport_socket=clusters.hop_socket(inner)
     ).match.update({_TUNNELLED: True})
-    made.transport_socket_matches.add(name="plain", transport_socket=clusters.plain_socket()).match.update({})
+    made.transport_socket_matches.add(name="plain", transport_socket=inner).match.update({})
+    if tls is not None:
+        # Envoy asks for ALPN only where every socket of the cluster can.
+        made.transport_socket.CopyFrom(inner)
     clusters.keep_alive(made)
     _without_limits(made)
     return made
 
 
-def _speak(made: Any, *, is_http: bool, is_http2: bool) -> None:
-    if not is_http:
+def _speak(made: Any, speaks: Speaks, tls: BackendTls | None) -> None:
+    if speaks is Speaks.BYTES:
         return
     http1 = protocol_pb2.Http1ProtocolOptions()
     http2 = protocol_pb2.Http2ProtocolOptions(
@@ -151,8 +215,15 @@ def _speak(made: Any, *, is_http: bool, is_http2: bool) -> None:
             max_headers_count=uint32(defaults.HEADERS_COUNT)
         )
     )
-    if is_http2:
+    if speaks is Speaks.HTTP2:
         options.explicit_http_config.http2_protocol_options.CopyFrom(http2)
+    elif speaks is Speaks.HTTP1:
+        options.explicit_http_config.http_protocol_options.CopyFrom(http1)
+    elif tls is not None:
+        # The server says in its hello which version it speaks.
+        options.auto_config.CopyFrom(
+            _Options.AutoHttpConfig(http_protocol_options=http1, http2_protocol_options=http2)
+        )
     else:
         options.use_downstream_protocol_config.CopyFrom(
             _Options.UseDownstreamHttpConfig(http_protocol_options=http1, http2_protocol_options=http2)
@@ -186,5 +257,5 @@ def _listener(name: str, proxy: Any) -> Any:
                 name="envoy.filters.listener.original_dst", typed_config=pack(original_dst_pb2.OriginalDst())
             )
         ],
-        filter_chains=[listener_components_pb2.FilterChain(name=name, filters=[proxy])],
+        filter_chains=[listener_components_pb2.FilterChain(name=name, filters=[proxy])] if proxy else (),
     )

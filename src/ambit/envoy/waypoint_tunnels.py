@@ -1,9 +1,10 @@
 """The listener of a waypoint: tunnels of any caller of the mesh, each led to the service it is for.
 
-Answers: 404 what is not bound here, 400 what is no CONNECT, 503 a listener that is not there yet.
+Answers: 403 who is denied before anything is read, 404 what is not bound here, 400 what is no CONNECT, 503 a listener
+that is not there yet.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from envoy.config.core.v3 import base_pb2
@@ -13,7 +14,17 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
 
 from ambit.core.names import HBONE_PORT
-from ambit.envoy import defaults, filter_state, http_filters, names, sockets, tls, tunnel_server
+from ambit.envoy import (
+    defaults,
+    filter_state,
+    http_filters,
+    http_rbac,
+    names,
+    request_log,
+    sockets,
+    tls,
+    tunnel_server,
+)
 from ambit.envoy.words import ANY_V4, ANY_V6, boolean, from_ads, pack, seconds, socket_address, uint32
 
 _UpgradeConfig = route_components_pb2.RouteAction.UpgradeConfig
@@ -40,16 +51,18 @@ def listener(*, secret: str, families: Iterable[int]) -> Any:
     )
 
 
-def table(ways: Mapping[str, Iterable[str]]) -> Any:
+def table(ways: Mapping[str, Iterable[str]], judged: Callable[[Any], None] = lambda _: None) -> Any:
     """The table of the listener: `ways` has the authorities of tunnels by the cluster that they lead into. An
     authority that ends in `*` stands for all ports, each in its usual spelling: what one with a leading zero leads to
-    has a way of its own, with rules."""
+    has a way of its own, with rules. `judged` adds to each virtual host, named by its cluster, who may pass."""
     hosts = [
         route_components_pb2.VirtualHost(
             name=cluster, domains=authorities, routes=[_into(cluster), _answer(_connect()), _bad()]
         )
         for cluster, authorities in ways.items()
     ]
+    for host in hosts:
+        judged(host)
     nothing = route_components_pb2.Route(
         match=_connect(),
         direct_response=route_components_pb2.DirectResponseAction(
@@ -68,8 +81,12 @@ def _manager() -> Any:
         request_headers_timeout=seconds(defaults.HEADERS_TIMEOUT),
         rds=http_connection_manager_pb2.Rds(config_source=from_ads(), route_config_name=names.HBONE),
         http_filters=[
+            http_rbac.silent(),
             filter_state.http_filter(
                 filter_state.caller(),
+                request_log.client_baggage(),
+                filter_state.trace("%REQ(TRACEPARENT)%"),
+                filter_state.client(),
                 filter_state.client_address(),
                 filter_state.dialled_address("%REQ(:authority)%"),
             ),

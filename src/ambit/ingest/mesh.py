@@ -3,9 +3,12 @@
     services, serviceentries ──> targets ─┐   (namespaces: who may see a ServiceEntry)
     nodes ─> localities ──────────────────┼──> workloads
     pods, workloadentries ────────────────┘       ↑ names of policies
-    authorizationpolicies, peerauthentications ──> authorizations, findings
+    authorizationpolicies, peerauthentications ──> authorizations, policies for requests, findings
+    requestauthentications ──> rules about tokens, findings
+    telemetries ──> what is printed of requests, findings
     gateways, namespaces ──> proxies, waypoints of services and workloads (closed by policies for them)
-    httproutes, grpcroutes, services ──> service routes
+    routes of all kinds, services, gateways ──> service routes, listener routes
+    service routes, services ──> services with an inline waypoint
 
 `MeshCompiler.apply` takes what changed since the last call and returns what that changed in the model. It
 is pure computation: no clock, no I/O, never an exception for what an object says.
@@ -20,20 +23,30 @@ from ambit.core.finding import Finding, Level, ObjectRef
 from ambit.graph.collection import Collection, Delta, Source, Statistics
 from ambit.graph.engine import Failure, Graph
 from ambit.ingest.binds import Binds
+from ambit.ingest.gateway.backend_tls import BackendPolicies, PolicySources
 from ambit.ingest.gateway.compile import RouteSources, Waypoints, WaypointSources, compile_routes
+from ambit.ingest.gateway.compile_edge import Edges, EdgeSources
 from ambit.ingest.gateway.findings import findings_of
+from ambit.ingest.ingress import Ingress
+from ambit.ingest.inline import Inline
 from ambit.ingest.istio.compile import IstioSources, compile_istio
 from ambit.ingest.istio.entries import compile_entries, compile_workload_entries
 from ambit.ingest.kube.compile import KubeSources, compile_kube
+from ambit.ingest.only_by_waypoint import OnlyByWaypoint
 from ambit.ingest.owners import Owners
+from ambit.ingest.policy_statuses import policy_statuses
+from ambit.ingest.policy_targets import Served, token_statuses
 from ambit.ingest.preference import DISTRIBUTION_ANNOTATION
 from ambit.ingest.settings import MeshSettings
 from ambit.ingest.unenforced import Unenforced
 from ambit.ingest.visibility import Visibilities
+from ambit.model.jwt import TokenPolicy
 from ambit.model.policy import Authorization
-from ambit.model.proxy import Proxy, ServiceRoutes
+from ambit.model.proxy import GatewayCertificates, ListenerRoutes, Proxy, ServiceRoutes
+from ambit.model.request_policy import RequestPolicy
 from ambit.model.service import Service
 from ambit.model.status import Status
+from ambit.model.telemetry import LogPolicy
 from ambit.model.workload import Workload
 from ambit.objects.decoding import PROJECTIONS
 from ambit.objects.kube import Namespace
@@ -65,7 +78,12 @@ class MeshDelta(msgspec.Struct, frozen=True):
     findings: Delta[tuple[Finding, ...]] = Delta()
     proxies: Delta[Proxy] = Delta()
     routes: Delta[ServiceRoutes] = Delta()
+    listener_routes: Delta[ListenerRoutes] = Delta()
+    certificates: Delta[GatewayCertificates] = Delta()
+    request_policies: Delta[RequestPolicy] = Delta()
     statuses: Delta[Status] = Delta()
+    tokens: Delta[TokenPolicy] = Delta()
+    logs: Delta[LogPolicy] = Delta()
 
     def __bool__(self) -> bool:
         return any(getattr(self, name) for name in self.__struct_fields__)
@@ -88,13 +106,26 @@ class MeshCompiler:
             IstioSources(
                 self._sources["authorizationpolicies.security.istio.io"],
                 self._sources["peerauthentications.security.istio.io"],
+                self._sources["requestauthentications.security.istio.io"],
+                self._sources["telemetries.telemetry.istio.io"],
             ),
             settings,
         )
         namespaces: Collection[Namespace] = self._sources["namespaces"]
         visibilities = Visibilities(namespaces, settings.entry_visibility)
         waypoints = Waypoints(graph, self._waypoint_sources(), visibilities, settings)
-        unenforced = Unenforced(graph, self._sources["authorizationpolicies.security.istio.io"], settings)
+        self._request_policies = graph.derive(
+            "policies for requests",
+            policies.requests,
+            lambda _, compiled: compiled.policy,
+            key=lambda policy: policy.key,
+        )
+        unenforced = Unenforced(
+            self._request_policies,
+            self._sources["authorizationpolicies.security.istio.io"],
+            waypoints.lets_past,
+            settings,
+        )
         binds = unenforced.binds(Binds(waypoints.of_service, waypoints.of_entry, waypoints.of_workload))
         entries = compile_entries(
             graph,
@@ -128,14 +159,68 @@ class MeshCompiler:
             binds,
             settings,
         )
-        self._workloads = graph.join("mesh workloads", [kube.workloads, entries.workloads, outside])
+        workloads = graph.join("all workloads", [kube.workloads, entries.workloads, outside])
         opened = graph.join("all services", [kube.services, entries.services])
-        self._services = graph.derive("services with their waypoints", opened, unenforced.service)
-        self._authorizations = policies.authorizations
-        self._proxies = waypoints.proxies
-        routes = compile_routes(graph, self._route_sources(), self._services, waypoints, settings)
+        ingress = Ingress(
+            namespaces, self._sources["services"], self._sources["serviceentries.networking.istio.io"]
+        )
+        backend_policies = BackendPolicies(graph, self._policy_sources(), settings)
+        secured = graph.derive("services with their backends' tls", opened, backend_policies.service)
+        bound = graph.derive(
+            "services with their waypoints",
+            secured,
+            lambda context, given: ingress.service(context, unenforced.service(context, given)),
+        )
+        only = OnlyByWaypoint(
+            graph,
+            self._sources["authorizationpolicies.security.istio.io"],
+            bound,
+            waypoints.lets_past,
+            settings,
+        )
+        self._workloads = graph.derive("workloads behind waypoints", workloads, only.workload)
+        self._authorizations = graph.join(
+            "all authorizations",
+            [
+                policies.authorizations,
+                graph.derive_many("only by waypoints", self._workloads, only.authorizations),
+            ],
+        )
+        self._tokens = policies.tokens
+        self._logs = policies.logs
+        edges = Edges(graph, self._edge_sources(), settings)
+        self._proxies = graph.join("all proxies", [waypoints.proxies, edges.proxies])
+        routes = compile_routes(graph, self._route_sources(), secured, waypoints, edges, settings)
+        inline = Inline(bound, waypoints.proxies, routes.tables, policies.tokens, self._request_policies)
+        self._services = graph.derive("services with inline routes", bound, inline.service)
         self._routes = routes.tables
-        self._statuses = graph.join("all statuses", [waypoints.statuses, routes.statuses])
+        at_edge = edges.routed(graph, routes.compiled, unenforced.gateway)
+        self._listener_routes = at_edge.tables
+        self._certificates = edges.certificates
+        about_tokens = token_statuses(
+            graph,
+            self._sources["requestauthentications.security.istio.io"],
+            policies.tokens,
+            policies.findings,
+            Served(graph, self._proxies, self._services),
+        )
+        about_requests = policy_statuses(
+            graph,
+            self._sources["authorizationpolicies.security.istio.io"],
+            policies.requests,
+            opened,
+            self._proxies,
+        )
+        about_policies = backend_policies.statuses(self._services, routes.compiled)
+        statuses = [
+            waypoints.statuses,
+            routes.statuses,
+            at_edge.statuses,
+            about_tokens,
+            about_policies,
+            about_requests,
+        ]
+        self._statuses = graph.join("all statuses", statuses)
         about_status = graph.derive(
             "findings of statuses",
             self._statuses,
@@ -161,6 +246,16 @@ class MeshCompiler:
         return self._authorizations.values()
 
     @property
+    def tokens(self) -> Mapping[str, TokenPolicy]:
+        """All rules about tokens by `<namespace>/<name>`, as of the last `apply`."""
+        return self._tokens.values()
+
+    @property
+    def logs(self) -> Mapping[str, LogPolicy]:
+        """What L7 proxies are to print, by `<namespace>/<name>`, as of the last `apply`."""
+        return self._logs.values()
+
+    @property
     def proxies(self) -> Mapping[str, Proxy]:
         """All L7 proxies by `<namespace>/<name>` of their Gateways, as of the last `apply`."""
         return self._proxies.values()
@@ -169,6 +264,21 @@ class MeshCompiler:
     def routes(self) -> Mapping[str, ServiceRoutes]:
         """What waypoints do with requests to services, by `ServiceRoutes.key`, as of the last `apply`."""
         return self._routes.values()
+
+    @property
+    def listener_routes(self) -> Mapping[str, ListenerRoutes]:
+        """What gateways do with what comes to their listeners, by `ListenerRoutes.key`, as of the last `apply`."""
+        return self._listener_routes.values()
+
+    @property
+    def certificates(self) -> Mapping[str, GatewayCertificates]:
+        """What gateways show their clients, by their keys, as of the last `apply`. Private keys are among it."""
+        return self._certificates.values()
+
+    @property
+    def request_policies(self) -> Mapping[str, RequestPolicy]:
+        """All policies for requests by `<namespace>/<name>`, as of the last `apply`."""
+        return self._request_policies.values()
 
     @property
     def statuses(self) -> Mapping[str, Status]:
@@ -197,7 +307,12 @@ class MeshCompiler:
             findings=self._findings.delta(),
             proxies=self._proxies.delta(),
             routes=self._routes.delta(),
+            listener_routes=self._listener_routes.delta(),
+            certificates=self._certificates.delta(),
+            request_policies=self._request_policies.delta(),
             statuses=self._statuses.delta(),
+            tokens=self._tokens.delta(),
+            logs=self._logs.delta(),
         )
 
     def keys(self, resource: str) -> list[str]:
@@ -216,12 +331,37 @@ class MeshCompiler:
             workload_entries=given["workloadentries.networking.istio.io"],
         )
 
+    def _edge_sources(self) -> EdgeSources:
+        given = self._sources
+        return EdgeSources(
+            classes=given["gatewayclasses.gateway.networking.k8s.io"],
+            gateways=given["gateways.gateway.networking.k8s.io"],
+            sets=given["listenersets.gateway.networking.k8s.io"],
+            namespaces=given["namespaces"],
+            services=given["services"],
+            pods=given["pods"],
+            secrets=given["secrets"],
+            configmaps=given["configmaps"],
+            grants=given["referencegrants.gateway.networking.k8s.io"],
+        )
+
     def _route_sources(self) -> RouteSources:
         given = self._sources
         return RouteSources(
             http=given["httproutes.gateway.networking.k8s.io"],
             grpc=given["grpcroutes.gateway.networking.k8s.io"],
+            tls=given["tlsroutes.gateway.networking.k8s.io"],
+            tcp=given["tcproutes.gateway.networking.k8s.io"],
+            udp=given["udproutes.gateway.networking.k8s.io"],
             grants=given["referencegrants.gateway.networking.k8s.io"],
+            services=given["services"],
+        )
+
+    def _policy_sources(self) -> PolicySources:
+        given = self._sources
+        return PolicySources(
+            policies=given["backendtlspolicies.gateway.networking.k8s.io"],
+            config_maps=given["configmaps"],
             services=given["services"],
         )
 

@@ -9,11 +9,15 @@ import msgspec
 
 from ambit.core.errors import BadInput
 from ambit.core.selector import Requirement, Selector
+from ambit.ingest.log_format import mesh_logs
 from ambit.ingest.visibility import EntryVisibility, VisibilityPolicy
 from ambit.model.service import Visibility
+from ambit.model.telemetry import MeshLogs
 from ambit.objects.documents import Malformed, read_yaml
 
 KNOWN = "serviceEntryVisibility"
+LOG_FIELDS = ("accessLogFile", "accessLogFormat", "accessLogEncoding")
+_FIELDS = (KNOWN, *LOG_FIELDS)
 OPTIONS = {
     "trustDomain": "--trust-domain",
     "trustDomainAliases": "--trust-domain-alias",
@@ -29,6 +33,7 @@ class MeshConfig(msgspec.Struct, frozen=True):
 
     entry_visibility: EntryVisibility | None = None
     ignored: tuple[str, ...] = ()
+    logs: MeshLogs = MeshLogs()
 
 
 class _Requirement(Requirement, frozen=True, forbid_unknown_fields=True):
@@ -62,13 +67,20 @@ class _Visibility(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fi
 
 class _File(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     service_entry_visibility: _Visibility | None = None
+    access_log_file: str = ""
+    access_log_format: str = ""
+    access_log_encoding: Literal["TEXT", "JSON"] = "TEXT"
 
 
 def mesh_config(text: str, name: str) -> MeshConfig:
     """Reads a file called `name`. Raises BadInput, which names the field."""
-    given = _convert(_value(text, name), name).service_entry_visibility
+    file = _convert(_value(text, name), name)
+    logs = mesh_logs(
+        file.access_log_file, file.access_log_format, is_json=file.access_log_encoding == "JSON", name=name
+    )
+    given = file.service_entry_visibility
     if given is None:
-        return MeshConfig()
+        return MeshConfig(logs=logs)
     for index, policy in enumerate(given.policies):
         for number, rule in enumerate(policy.matching_rules):
             _check(rule.selector, f"{name}: {KNOWN}.policies[{index}].matchingRules[{number}]")
@@ -77,7 +89,7 @@ def mesh_config(text: str, name: str) -> MeshConfig:
         for each in given.policies
     )
     ignored = (f"{KNOWN}.applyToSidecars: there are no sidecars",) if given.apply_to_sidecars else ()
-    return MeshConfig(EntryVisibility(_visibility(given.default_visibility), policies), ignored)
+    return MeshConfig(EntryVisibility(_visibility(given.default_visibility), policies), ignored, logs)
 
 
 def _value(text: str, name: str) -> dict[str, Any]:
@@ -101,8 +113,8 @@ def _convert(value: dict[str, Any], name: str) -> _File:
             raise BadInput(
                 f"{name}: {field} is not read from this file", f"give it as {option}, to node agents too"
             )
-        if field != KNOWN:
-            raise BadInput(f"{name}: {field} is not known", f"leave it out: ambit reads {KNOWN} only")
+        if field not in _FIELDS:
+            raise BadInput(f"{name}: {field} is not known", f"leave it out: ambit reads {', '.join(_FIELDS)}")
     try:
         return msgspec.convert(value, _File)
     except msgspec.ValidationError as problem:

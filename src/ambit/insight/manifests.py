@@ -17,11 +17,14 @@ import msgspec
 
 from ambit.core.errors import BadInput
 from ambit.core.finding import Finding, Level
-from ambit.ingest.istio.fields import KINDS, unknown_fields
+from ambit.ingest.istio.fields import KNOWN, unknown_fields
+from ambit.ingest.istio.peer import PeerPolicy, peer_policy
 from ambit.ingest.mesh import Change, MeshCompiler
 from ambit.ingest.settings import MeshSettings
+from ambit.model.jwt import TokenPolicy
 from ambit.model.policy import Authorization
-from ambit.model.proxy import Proxy, ServiceRoutes
+from ambit.model.proxy import ListenerRoutes, Proxy, ServiceRoutes
+from ambit.model.request_policy import RequestPolicy
 from ambit.model.service import Service
 from ambit.model.view import Snapshot
 from ambit.model.workload import Workload
@@ -32,6 +35,7 @@ Given = tuple[str, Any]
 
 _POLICY_GROUP = "security.istio.io"
 _POLICY_KINDS = frozenset({"AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"})
+_PEERS = "peerauthentications.security.istio.io"
 _RESOURCES = {(each.group, each.kind): resource for resource, each in PROJECTIONS.items()}
 
 
@@ -42,10 +46,15 @@ class Compiled(msgspec.Struct, frozen=True):
     services: tuple[Service, ...]
     workloads: tuple[Workload, ...]
     proxies: tuple[Proxy, ...]
-    routes: tuple[ServiceRoutes, ...]
+    routes: tuple[ServiceRoutes | ListenerRoutes, ...]
+    tokens: tuple[TokenPolicy, ...]
+    request_policies: tuple[RequestPolicy, ...]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     settings: MeshSettings
+    peers: tuple[PeerPolicy, ...] = ()
+    labels: dict[str, dict[str, str]] = {}
+    """Of pods, by `<namespace>/<name>`."""
 
     def view(self) -> Snapshot:
         """For questions about it."""
@@ -82,10 +91,16 @@ def compile_objects(objects: Iterable[Given], settings: MeshSettings, namespace:
         services=_sorted(compiler.services),
         workloads=_sorted(compiler.workloads),
         proxies=_sorted(compiler.proxies),
-        routes=_sorted(compiler.routes),
+        routes=(*_sorted(compiler.routes), *_sorted(compiler.listener_routes)),
+        tokens=_sorted(compiler.tokens),
+        request_policies=_sorted(compiler.request_policies),
         findings=(*(each for found in misspelt.values() for each in found), *compiler.findings),
         notes=tuple(notes),
         settings=settings,
+        peers=tuple(
+            peer_policy(each.value, settings) for each in changes.values() if each.resource == _PEERS
+        ),
+        labels={each.key: each.value.metadata.labels for each in changes.values() if each.resource == "pods"},
     )
 
 
@@ -125,7 +140,7 @@ def _change(where: str, value: dict[str, Any], resource: str, kind: str, namespa
 
 
 def _misspelt(kind: str, value: dict[str, Any], change: Change) -> tuple[Finding, ...]:
-    if kind not in KINDS:
+    if kind not in KNOWN:
         return ()
     origin = change.value.metadata.reference(kind)
     return tuple(

@@ -1,6 +1,7 @@
 """Why a connection would be allowed or denied, from configuration alone. Pure.
 
 The way is the node proxies': a service leads to the endpoints that the source's node may choose, with the pod's port;
+what passes through a waypoint comes to endpoints as the waypoint;
 a captured source shows its identity to a captured destination and to nobody else; a destination that is not captured
 is guarded by nothing. `ambit.policy.decide` decides.
 """
@@ -13,58 +14,46 @@ from ambit.core.address import Address
 from ambit.core.errors import BadInput
 from ambit.core.finding import ObjectRef
 from ambit.core.names import RESERVED_PORTS
-from ambit.insight.ends import find_destination, find_source
+from ambit.ingest.istio.peer import deciding
+from ambit.insight.at_waypoint import Passage, at_waypoint, reads
+from ambit.insight.ends import Destination, find_destination, find_source
 from ambit.insight.manifests import Compiled
 from ambit.insight.node_resources import node_settings
+from ambit.insight.ruling import (
+    ALLOWED,
+    DENIED,
+    REFUSED,
+    Otherwise,
+    Ruling,
+    in_words,
+    verdict_name,
+    verdict_of,
+)
+from ambit.insight.way import Way, waypoint_between
 from ambit.model.policy import Action, Authorization
+from ambit.model.service import LoadBalancing, Service
 from ambit.model.workload import TunnelProtocol, Workload
 from ambit.plan.destinations import rule_name
-from ambit.plan.endpoints import Choice, choices, for_client, preferred_address
+from ambit.plan.endpoints import Choice, all_choices, choices, for_client, preferred_address
 from ambit.plan.values import at
 from ambit.policy.decide import ConnectionFacts, Decision, Reason, decide
-from ambit.policy.nearest import Miss, decide_without, nearest
+from ambit.policy.nearest import decide_without, nearest
 
-ALLOWED, DENIED, REFUSED, MIXED = "allowed", "denied", "refused", "mixed"
 NOT_CAPTURED = "the destination is not in the mesh, so nothing decides"
 NOBODY = "nobody in the mesh has this address, so it passes untouched"
 
 
-class Otherwise(msgspec.Struct, frozen=True, rename="camel"):
-    """The nearest rule that would have decided otherwise and what it lacks."""
-
-    rule: str
-    action: str
-    misses: tuple[Miss, ...]
-
-
-class Ruling(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What is decided at one pod. `rule` is named as in logs and flows. `without` is what would be decided if that rule
-    did not hold, with what would decide then; `dry_run` what the dry-run policies would make of it. `is_pod` is false
-    of an endpoint that is none: of a ServiceEntry, or of a Service without selector."""
-
-    verdict: str
-    reason: str
-    pod: str = ""
-    address: str = ""
-    port: int = 0
-    identity: str = ""
-    rule: str = ""
-    policies: tuple[str, ...] = ()
-    nearest: Otherwise | None = None
-    without: str = ""
-    dry_run: str = ""
-    is_pod: bool = True
-
-
 class Answer(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """`verdict` is allowed or denied when every endpoint says so, mixed when they differ, refused when the connection
-    does not come to any. `findings` are about the policies that apply."""
+    does not come to any. `findings` are about the policies that apply. `waypoint` (`<namespace>/<name>`) is what the
+    connection passes through: endpoints see that, not the source."""
 
     source: str
     destination: str
     verdict: str
     rulings: tuple[Ruling, ...]
     findings: tuple[str, ...] = ()
+    waypoint: str = ""
 
 
 def why(source: str, destination: str, compiled: Compiled, namespace: str = "default") -> Answer:
@@ -84,6 +73,10 @@ def why(source: str, destination: str, compiled: Compiled, namespace: str = "def
             known = ", ".join(str(port.service) for port in target.service.ports) or "none"
             refused = Ruling(REFUSED, f"the service has no port {target.port}; its ports: {known}")
             return Answer(name, title, REFUSED, (refused,))
+        if (way := waypoint_between(client, target.service, compiled)) is not None:
+            rulings = _barred(client, way, target, compiled)
+            rulings = rulings or through(way, target.service, target.port, compiled)
+            return _by_way(name, title, way, rulings, compiled)
         settings = node_settings(node, compiled)
         place = at(client.locality, settings) if isinstance(client, Workload) else settings
         found = for_client(
@@ -96,13 +89,47 @@ def why(source: str, destination: str, compiled: Compiled, namespace: str = "def
             return Answer(name, title, REFUSED, (refused,))
     elif target.workload is not None and target.address is not None:
         title = f"pod {_pod(target.workload)}:{target.port}"
+        if (way := waypoint_between(client, target.workload, compiled)) is not None:
+            choice = Choice(target.workload, target.address, target.port)
+            told = (_ruling(way.pod, choice, compiled),) if way.pod is not None else ()
+            return _by_way(name, title, way, _barred(client, way, target, compiled) or told, compiled)
         found = (Choice(target.workload, target.address, target.port),)
     else:
         return Answer(name, destination, ALLOWED, (Ruling(ALLOWED, NOBODY),))
     rulings = tuple(_ruling(client, choice, compiled) for choice in found)
-    verdicts = {each.verdict for each in rulings}
-    verdict = verdicts.pop() if len(verdicts) == 1 else MIXED
-    return Answer(name, title, verdict, rulings, tuple(_findings(rulings, compiled)))
+    return Answer(name, title, verdict_of(rulings), rulings, tuple(_findings(rulings, compiled)))
+
+
+def through(way: Way, service: Service, port: int, compiled: Compiled) -> tuple[Ruling, ...]:
+    """What endpoints of a service, wherever they are, say to a waypoint; none when it gets to none."""
+    if way.pod is None:
+        return ()
+    health = (service.load_balancing or LoadBalancing()).health_policy
+    anywhere = msgspec.structs.replace(service, load_balancing=LoadBalancing(health_policy=health))
+    settings = node_settings(way.pod.node, compiled)
+    found = all_choices(anywhere, port, way.pod.addresses[0].version, compiled.view(), settings)
+    return tuple(_ruling(way.pod, each, compiled) for each in found if isinstance(each, Choice))
+
+
+def _barred(
+    client: Workload | Address, way: Way, target: Destination, compiled: Compiled
+) -> tuple[Ruling, ...]:
+    """What a waypoint says that lets no connection of bytes through. Of a port whose requests it reads it asks of each
+    request."""
+    bound = target.service or target.workload
+    if not isinstance(client, Workload) or bound is None or way.proxy is None or way.pod is None:
+        return ()
+    if reads(bound, target.port, compiled):
+        return ()
+    ruling = at_waypoint(Passage(client, way.proxy, bound, target.port, target.address), compiled)
+    return (ruling,) if ruling.verdict == DENIED else ()
+
+
+def _by_way(name: str, title: str, way: Way, rulings: tuple[Ruling, ...], compiled: Compiled) -> Answer:
+    if not rulings:
+        rulings = (Ruling(REFUSED, way.refused or "the waypoint knows no healthy endpoint for it"),)
+    findings = tuple(_findings(rulings, compiled))
+    return Answer(name, title, verdict_of(rulings), rulings, findings, waypoint=way.name)
 
 
 def _ruling(client: Workload | Address, choice: Choice, compiled: Compiled) -> Ruling:
@@ -119,19 +146,28 @@ def _ruling(client: Workload | Address, choice: Choice, compiled: Compiled) -> R
         destination_port=choice.port,
         identity=client.identity if captured and isinstance(client, Workload) else None,
     )
+    if facts.identity is None:
+        mode, peer = deciding(
+            compiled.peers,
+            server.namespace,
+            compiled.labels.get(_pod(server), {}),
+            choice.port,
+            compiled.settings,
+        )
+        at = msgspec.structs.replace(at, mode=mode.value, mode_by=str(peer.origin) if peer else "")
     policies, missing = compiled.view().policies_for(server)
     decision = decide(policies, facts, missing)
     without = decide_without(policies, decision, facts)
     return msgspec.structs.replace(
         at,
-        verdict=_verdict(decision),
+        verdict=verdict_name(decision),
         reason=decision.reason.value,
         identity=facts.identity.uri if facts.identity else "",
         rule=rule_name(decision),
         policies=tuple(policy.key for policy in policies),
         nearest=_otherwise(policies, decision, facts),
-        without=_in_words(without) if without else "",
-        dry_run=_in_words(decision.dry_run) if decision.dry_run else "",
+        without=in_words(without) if without else "",
+        dry_run=in_words(decision.dry_run) if decision.dry_run else "",
     )
 
 
@@ -146,16 +182,6 @@ def _otherwise(
     if found is None:
         return None
     return Otherwise(f"{found.policy.key}[{found.rule}]", action.name, found.misses)
-
-
-def _in_words(decision: Decision) -> str:
-    if decision.rule is not None:
-        return f"{_verdict(decision)} by {rule_name(decision)}"
-    return f"{_verdict(decision)}, {decision.reason.value}"
-
-
-def _verdict(decision: Decision) -> str:
-    return ALLOWED if decision.allowed else DENIED
 
 
 def _said(at: Ruling, verdict: str, reason: str) -> Ruling:

@@ -154,7 +154,12 @@ class Response:
             size = int(line.split(b";", 1)[0].strip(), 16)
             if size == 0:
                 break
-            yield await reader.readexactly(size)
+            while size:
+                # Whatever the server calls one chunk is not kept as a whole.
+                piece = await reader.readexactly(min(size, _READ))
+                size -= len(piece)
+                yield piece
+                del piece
             await reader.readexactly(2)
         while await reader.readuntil(b"\r\n") != b"\r\n":
             pass

@@ -81,6 +81,11 @@ GATEWAY_CLASSES = Resource(
 GATEWAYS = Resource("gateway.networking.k8s.io", "v1", "gateways", "Gateway")
 HTTP_ROUTES = Resource("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
 GRPC_ROUTES = Resource("gateway.networking.k8s.io", "v1", "grpcroutes", "GRPCRoute")
+LISTENER_SETS = Resource("gateway.networking.k8s.io", "v1", "listenersets", "ListenerSet")
+TLS_ROUTES = Resource("gateway.networking.k8s.io", "v1", "tlsroutes", "TLSRoute")
+TCP_ROUTES = Resource("gateway.networking.k8s.io", "v1", "tcproutes", "TCPRoute")
+UDP_ROUTES = Resource("gateway.networking.k8s.io", "v1", "udproutes", "UDPRoute")
+BACKEND_TLS_POLICIES = Resource("gateway.networking.k8s.io", "v1", "backendtlspolicies", "BackendTLSPolicy")
 REFERENCE_GRANTS = Resource("gateway.networking.k8s.io", "v1beta1", "referencegrants", "ReferenceGrant")
 
 AUTHORIZATION_POLICIES = Resource("security.istio.io", "v1", "authorizationpolicies", "AuthorizationPolicy")
@@ -88,6 +93,7 @@ PEER_AUTHENTICATIONS = Resource("security.istio.io", "v1", "peerauthentications"
 REQUEST_AUTHENTICATIONS = Resource(
     "security.istio.io", "v1", "requestauthentications", "RequestAuthentication"
 )
+TELEMETRIES = Resource("telemetry.istio.io", "v1", "telemetries", "Telemetry")
 SERVICE_ENTRIES = Resource("networking.istio.io", "v1", "serviceentries", "ServiceEntry")
 WORKLOAD_ENTRIES = Resource("networking.istio.io", "v1", "workloadentries", "WorkloadEntry")
 VIRTUAL_SERVICES = Resource("networking.istio.io", "v1", "virtualservices", "VirtualService")

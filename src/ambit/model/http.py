@@ -124,7 +124,6 @@ class SessionPersistence(msgspec.Struct, frozen=True):
     name: str
     is_cookie: bool = True
     lifetime: int = 0
-    idle: int = 0
 
 
 class Action(msgspec.Struct, frozen=True):

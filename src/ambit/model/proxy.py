@@ -7,6 +7,7 @@ import msgspec
 from ambit.core.finding import ObjectRef
 from ambit.core.identity import Identity
 from ambit.model.http import Host
+from ambit.model.streams import Stream
 
 
 class ProxyKind(Enum):
@@ -33,14 +34,23 @@ class Protocol(Enum):
     UDP = "UDP"
 
 
+class ClientTrust(msgspec.Struct, frozen=True):
+    """Roots (PEM) of certificates that clients are asked for; without `must_verify` anybody comes in."""
+
+    roots: str
+    must_verify: bool = True
+
+
 class Listener(msgspec.Struct, frozen=True):
-    """One listener of a gateway, accepted and with its routes. `hostname` is empty for any."""
+    """One listener of a gateway, accepted. `hostname` is empty for any. Its routes: `ListenerRoutes`."""
 
     name: str
     port: int
     protocol: Protocol
     hostname: str = ""
-    hosts: tuple[Host, ...] = ()
+    certificates: tuple[str, ...] = ()
+    """Names of `KeyPair`s, where it ends TLS; one of protocol TLS without any passes it through."""
+    clients: ClientTrust | None = None
 
 
 class Proxy(msgspec.Struct, frozen=True):
@@ -56,13 +66,52 @@ class Proxy(msgspec.Struct, frozen=True):
     listeners: tuple[Listener, ...] = ()
 
 
+class ListenerRoutes(msgspec.Struct, frozen=True):
+    """What a gateway (by its key) does with what comes to one of its listeners. Each of `hosts` has one domain: the
+    listener's own, or what a route and the listener have in common. `streams` are of listeners that read no requests:
+    the first one that matches has a connection."""
+
+    gateway: str
+    listener: str
+    hosts: tuple[Host, ...] = ()
+    streams: tuple[Stream, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return f"{self.gateway}#{self.listener}"
+
+
+class KeyPair(msgspec.Struct, frozen=True):
+    """A certificate chain, leaf first, and its private key, both PEM. `name` is `<namespace>/<name>` of its Secret."""
+
+    name: str
+    chain: str
+    key: str
+
+    def __repr__(self) -> str:
+        return f"KeyPair({self.name})"
+
+
+class GatewayCertificates(msgspec.Struct, frozen=True):
+    """What the listeners of a gateway (by its key) show their clients. For nobody but its own proxies."""
+
+    gateway: str
+    pairs: tuple[KeyPair, ...]
+
+    @property
+    def key(self) -> str:
+        return self.gateway
+
+
 class ServiceRoutes(msgspec.Struct, frozen=True):
-    """What the waypoint of a service does with requests to one of its ports. A port without one goes to the
-    service's own endpoints; so does a request that no entry of an empty table matches."""
+    """What the waypoint of a service does with requests, or with connections (`streams`), to one of its ports. A port
+    without one goes to the service's own endpoints; so does a request that no entry of an empty table matches. Of
+    streams that take a connection the one of the most specific host name counts, of several the first."""
 
     service: str
     port: int
     hosts: tuple[Host, ...] = ()
+    streams: tuple[Stream, ...] = ()
 
     @property
     def key(self) -> str:

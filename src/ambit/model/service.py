@@ -5,6 +5,8 @@ from enum import IntEnum
 import msgspec
 
 from ambit.core.address import Address
+from ambit.model.backend_tls import BackendTls
+from ambit.model.proxy import ServiceRoutes
 from ambit.model.workload import GatewayAddress, Port
 
 
@@ -47,6 +49,10 @@ class AppProtocol(IntEnum):
     TLS = 5
 
 
+HTTP = frozenset({AppProtocol.HTTP11, AppProtocol.HTTP2, AppProtocol.GRPC})
+"""Protocols of requests."""
+
+
 class Visibility(IntEnum):
     """Who may see a service: everybody, or its own namespace."""
 
@@ -76,8 +82,10 @@ class VirtualAddress(msgspec.Struct, frozen=True, order=True):
 
 
 class Service(msgspec.Struct, frozen=True):
-    """`hostname` is fully qualified. `app_protocols` maps service port to protocol. With `session_affinity` all
-    connections of one client address go to one endpoint."""
+    """`hostname` is fully qualified. `app_protocols` maps service port to protocol, `backend_tls` to the TLS that L7
+    proxies speak to its servers. With `session_affinity` all connections of one client address go to one endpoint.
+    With `ingress_use_waypoint` gateways go through the waypoint as well.
+    `inline`: requests are routed where they come from, by these tables of its ports; None where they are not."""
 
     name: str
     namespace: str
@@ -93,6 +101,9 @@ class Service(msgspec.Struct, frozen=True):
     visibility: Visibility = Visibility.PUBLIC
     session_affinity: bool = False
     weighted_waypoints: tuple[WeightedWaypoint, ...] = ()
+    ingress_use_waypoint: bool = False
+    backend_tls: dict[int, BackendTls] = {}
+    inline: tuple[ServiceRoutes, ...] | None = None
 
     @property
     def key(self) -> str:
@@ -116,6 +127,15 @@ class Service(msgspec.Struct, frozen=True):
         weighted = tuple(each for each in self.weighted_waypoints if each.weight)
         alone = (WeightedWaypoint(self.waypoint, 1),) if self.waypoint is not None else ()
         return weighted or alone
+
+    def inline_routes(self, port: int) -> ServiceRoutes | None:
+        """The table by which callers' own proxies route requests to this port (one without hosts for its endpoints);
+        None where they do not: the port's protocol does not say HTTP, and it has no route."""
+        if self.inline is None:
+            return None
+        found = next((each for each in self.inline if each.port == port), None)
+        is_http = self.app_protocols.get(port) in HTTP
+        return found or (ServiceRoutes(self.key, port) if is_http else None)
 
     @property
     def lets_pass(self) -> bool:

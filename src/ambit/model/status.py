@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 from ambit.core.finding import ObjectRef
+from ambit.core.names import WAYPOINT_CONTROLLER
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -29,10 +30,11 @@ class Version(msgspec.Struct, frozen=True):
 
 
 class ObjectStatus(msgspec.Struct, frozen=True):
-    """Of an object that has conditions and nothing else of ours."""
+    """Of an object that has conditions. `features`: of a GatewayClass, the sorted names of what it supports."""
 
     version: Version
     conditions: tuple[Condition, ...]
+    features: tuple[str, ...] = ()
 
 
 class Parent(msgspec.Struct, frozen=True):
@@ -47,8 +49,11 @@ class Parent(msgspec.Struct, frozen=True):
 
 
 class ParentStatus(msgspec.Struct, frozen=True):
+    """`controller` is the `controllerName` of the class that the parent's proxy is of."""
+
     parent: Parent
     conditions: tuple[Condition, ...]
+    controller: str = WAYPOINT_CONTROLLER
 
 
 class RouteStatus(msgspec.Struct, frozen=True):
@@ -56,6 +61,13 @@ class RouteStatus(msgspec.Struct, frozen=True):
 
     version: Version
     parents: tuple[ParentStatus, ...]
+
+
+class PolicyStatus(msgspec.Struct, frozen=True):
+    """Of a policy, for each Gateway that it concerns."""
+
+    version: Version
+    ancestors: tuple[ParentStatus, ...]
 
 
 class ListenerStatus(msgspec.Struct, frozen=True):
@@ -68,12 +80,20 @@ class ListenerStatus(msgspec.Struct, frozen=True):
 
 
 class GatewayStatus(msgspec.Struct, frozen=True):
-    """`addresses` are IP addresses."""
+    """`addresses` are IP addresses or host names."""
 
     version: Version
     conditions: tuple[Condition, ...]
     listeners: tuple[ListenerStatus, ...] = ()
     addresses: tuple[str, ...] = ()
+    sets: int = 0
+    """ListenerSets that add listeners to it."""
 
 
-Status = ObjectStatus | RouteStatus | GatewayStatus
+class ListenerSetStatus(msgspec.Struct, frozen=True):
+    version: Version
+    conditions: tuple[Condition, ...]
+    listeners: tuple[ListenerStatus, ...] = ()
+
+
+Status = ObjectStatus | RouteStatus | PolicyStatus | GatewayStatus | ListenerSetStatus

@@ -21,6 +21,7 @@ from ambit.agent.certificates import Certificates
 from ambit.agent.channel import ControlPlane
 from ambit.agent.csr import Certificate
 from ambit.agent.envoy_server import EnvoyServer
+from ambit.agent.logs import LogServer
 from ambit.core.errors import AmbitError, BadInput, EnvironmentProblem
 from ambit.envoy import names
 from ambit.kube.client import Client
@@ -36,7 +37,6 @@ from ambit.node.configuration.secrets import Secrets
 from ambit.node.cut import Refused, cut_denied, cut_short
 from ambit.node.departure import Departures
 from ambit.node.dns.answer import Settings as DnsSettings
-from ambit.node.downstream.logs import LogServer
 from ambit.node.enrol.enroller import Enroller, RuleSettings
 from ambit.node.enrol.names import Destination, MeshNames
 from ambit.node.enrol.reconciler import Reconciler
@@ -57,7 +57,7 @@ from ambit.node.supervise.table import State
 from ambit.node.upstream.subscription import Subscription
 from ambit.node.upstream.trust import TrustFollower
 from ambit.plan import node_proxy
-from ambit.plan.values import CLUSTER, LISTENER, SECRET, LocalPod, NodeSettings
+from ambit.plan.values import CLUSTER, LISTENER, ROUTES, SECRET, LocalPod, NodeSettings
 from ambit.xds.frames import Node
 
 T = TypeVar("T")
@@ -117,6 +117,8 @@ class NodeAgent:
             self.server,
             self.subscription.complete.is_set,
             self._generations_noted,
+            self.state.keep,
+            self.state.kept,
         )
         self.secrets = Secrets(self.server, self.planned.trust_domains, self.certificates.get)
         self.departures = Departures(
@@ -390,6 +392,8 @@ class NodeAgent:
             self.secrets.asked(wanted)
         elif type_url == CLUSTER:
             self._asked_for_clusters(wanted)
+        elif type_url == ROUTES:
+            self.configuration.asked_for_tables(wanted)
 
     def _asked_for_clusters(self, wanted: tuple[str, ...]) -> None:
         try:

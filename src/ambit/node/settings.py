@@ -55,7 +55,7 @@ class AgentSettings(msgspec.Struct, frozen=True):
     concurrency: int = 1
     """Envoy's worker threads; 0: as many as there are processors."""
     max_drain: int = 3600
-    capture: str = Method.NAT
+    capture: str = Method.AUTO
     same_node_tls: bool = False
     admin_port: int = names.NODE_ADMIN_PORT
     metrics_port: int = names.METRICS_PORT

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ambit.objects import gateway, istio, kube, networking, routes
+from ambit.objects import backend_policies, gateway, istio, kube, networking, routes, stream_routes, telemetry
 
 P = TypeVar("P")
 
@@ -20,6 +20,8 @@ class Projection(msgspec.Struct, frozen=True):
     type: type[Any]
     decode: Callable[[bytes], Any]
     namespaced: bool = True
+    field_selector: str = ""
+    """Chooses objects where not all are read."""
 
     @property
     def resource(self) -> str:
@@ -32,9 +34,16 @@ def _decoder(of: type[P]) -> Callable[[bytes], P]:
 
 
 def _plain(
-    plural: str, of: type[Any], group: str = "", *, version: str = "v1", namespaced: bool = True
+    plural: str,
+    of: type[Any],
+    group: str = "",
+    *,
+    version: str = "v1",
+    namespaced: bool = True,
+    field_selector: str = "",
 ) -> Projection:
-    return Projection(group, version, plural, of.__name__, of, _decoder(of), namespaced)
+    decoder = _decoder(of)
+    return Projection(group, version, plural, of.__name__, of, decoder, namespaced, field_selector)
 
 
 _ALL = (
@@ -43,6 +52,7 @@ _ALL = (
     _plain("services", kube.Service),
     _plain("endpointslices", kube.EndpointSlice, "discovery.k8s.io"),
     _plain("pods", kube.Pod),
+    _plain("configmaps", kube.ConfigMap),
     Projection(
         "security.istio.io",
         "v1",
@@ -59,12 +69,27 @@ _ALL = (
         istio.PeerAuthentication,
         istio.decode_peer_authentication,
     ),
+    Projection(
+        "security.istio.io",
+        "v1",
+        "requestauthentications",
+        "RequestAuthentication",
+        istio.RequestAuthentication,
+        istio.decode_request_authentication,
+    ),
+    _plain("telemetries", telemetry.Telemetry, "telemetry.istio.io"),
     _plain("serviceentries", networking.ServiceEntry, "networking.istio.io"),
     _plain("workloadentries", networking.WorkloadEntry, "networking.istio.io"),
     _plain("gatewayclasses", gateway.GatewayClass, gateway.GROUP, namespaced=False),
     _plain("gateways", gateway.Gateway, gateway.GROUP),
     _plain("httproutes", routes.HTTPRoute, gateway.GROUP),
     _plain("grpcroutes", routes.GRPCRoute, gateway.GROUP),
+    _plain("listenersets", gateway.ListenerSet, gateway.GROUP),
+    _plain("tlsroutes", stream_routes.TLSRoute, gateway.GROUP),
+    _plain("tcproutes", stream_routes.TCPRoute, gateway.GROUP),
+    _plain("udproutes", stream_routes.UDPRoute, gateway.GROUP),
+    _plain("backendtlspolicies", backend_policies.BackendTLSPolicy, gateway.GROUP),
+    _plain("secrets", kube.Secret, field_selector="type=kubernetes.io/tls"),
     # The version in which API servers store grants, and the only one that those before v1.5 serve.
     _plain("referencegrants", gateway.ReferenceGrant, gateway.GROUP, version="v1beta1"),
 )

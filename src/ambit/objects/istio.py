@@ -112,12 +112,54 @@ class PeerAuthentication(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
+class JwtHeader(msgspec.Struct, frozen=True):
+    name: str
+    prefix: str = ""
+
+
+class ClaimToHeader(msgspec.Struct, frozen=True):
+    header: str
+    claim: str
+
+
+class JwtRule(msgspec.Struct, frozen=True, rename="camel"):
+    issuer: str = ""
+    audiences: Strings = ()
+    jwks: str = ""
+    jwks_uri: str = ""
+    jwks_uri_of_old: str = msgspec.field(default="", name="jwks_uri")
+    from_headers: tuple[JwtHeader, ...] = ()
+    from_params: Strings = ()
+    from_cookies: Strings = ()
+    forward_original_token: bool = False
+    output_payload_to_header: str = ""
+    output_claim_to_headers: tuple[ClaimToHeader, ...] = ()
+    space_delimited_claims: Strings = ()
+    timeout: str = ""
+
+
+class RequestAuthenticationSpec(msgspec.Struct, frozen=True, rename="camel"):
+    selector: WorkloadSelector | None = None
+    target_ref: TargetRef | None = None
+    target_refs: tuple[TargetRef, ...] = ()
+    jwt_rules: tuple[JwtRule, ...] = ()
+
+
+class RequestAuthentication(msgspec.Struct, frozen=True):
+    """`problem` is empty, or says why the spec did not decode."""
+
+    metadata: ObjectMeta
+    spec: RequestAuthenticationSpec = RequestAuthenticationSpec()
+    problem: str = ""
+
+
 class _Raw(msgspec.Struct):
     metadata: ObjectMeta
     spec: Any = None
 
 
 _S = TypeVar("_S")
+_RULES = ("rules", "jwtRules")
 
 
 def decode_authorization_policy(data: bytes) -> AuthorizationPolicy:
@@ -132,6 +174,12 @@ def decode_peer_authentication(data: bytes) -> PeerAuthentication:
     return PeerAuthentication(metadata, spec, problem)
 
 
+def decode_request_authentication(data: bytes) -> RequestAuthentication:
+    """Raises `msgspec.MsgspecError` only when it is no API object at all."""
+    metadata, spec, problem = _decode(data, RequestAuthenticationSpec)
+    return RequestAuthentication(metadata, spec, problem)
+
+
 def _decode(data: bytes, spec: type[_S]) -> tuple[ObjectMeta, _S, str]:
     raw = msgspec.json.decode(data, type=_Raw)
     given = _without_nulls(raw.spec or {})
@@ -143,7 +191,7 @@ def _decode(data: bytes, spec: type[_S]) -> tuple[ObjectMeta, _S, str]:
     # be shut. Rules are all or nothing.
     fields = given.items() if isinstance(given, dict) else ()
     readable = {
-        name: value for name, value in fields if name != "rules" and _is_readable({name: value}, spec)
+        name: value for name, value in fields if name not in _RULES and _is_readable({name: value}, spec)
     }
     return raw.metadata, msgspec.convert(readable, spec), problem
 

@@ -70,6 +70,23 @@ class Pod(msgspec.Struct, frozen=True):
         return self.spec.service_account_name or "default"
 
 
+class TlsData(msgspec.Struct, frozen=True):
+    """Base64 of PEM."""
+
+    chain: str = msgspec.field(default="", name="tls.crt")
+    key: str = msgspec.field(default="", name="tls.key")
+
+
+class Secret(msgspec.Struct, frozen=True):
+    """As far as it is a certificate with its key."""
+
+    metadata: ObjectMeta
+    data: TlsData = TlsData()
+
+    def __repr__(self) -> str:
+        return f"Secret({self.metadata.key})"
+
+
 class ServicePort(msgspec.Struct, frozen=True, rename="camel"):
     port: int
     name: str = ""
@@ -93,15 +110,39 @@ class ServiceSpec(msgspec.Struct, frozen=True, rename="camel"):
     external_name: str = ""
 
 
+class Ingress(msgspec.Struct, frozen=True):
+    """Where a load balancer takes connections: an address or a name."""
+
+    ip: str = ""
+    hostname: str = ""
+
+
+class LoadBalancerStatus(msgspec.Struct, frozen=True):
+    ingress: tuple[Ingress, ...] | None = None
+
+
+class ServiceStatus(msgspec.Struct, frozen=True, rename="camel"):
+    load_balancer: LoadBalancerStatus = LoadBalancerStatus()
+
+
 class Service(msgspec.Struct, frozen=True):
     metadata: ObjectMeta
     spec: ServiceSpec = ServiceSpec()
+    status: ServiceStatus = ServiceStatus()
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """Cluster IPs as text; empty for a headless service or while none is allocated."""
         given = self.spec.cluster_ips or ((self.spec.cluster_ip,) if self.spec.cluster_ip else ())
         return tuple(ip for ip in given if ip and ip != "None")
+
+    @property
+    def outer_addresses(self) -> tuple[str, ...]:
+        """Where it is reached from outside: of a load balancer what that has been given, else its cluster IPs."""
+        if self.spec.type != "LoadBalancer":
+            return self.addresses
+        given = self.status.load_balancer.ingress or ()
+        return tuple(each.ip or each.hostname for each in given if each.ip or each.hostname)
 
     @property
     def headless(self) -> bool:
@@ -158,3 +199,18 @@ class Namespace(msgspec.Struct, frozen=True):
 
 class Node(msgspec.Struct, frozen=True):
     metadata: ObjectMeta
+
+
+class RootsData(msgspec.Struct, frozen=True):
+    roots: str = msgspec.field(default="", name="ca.crt")
+
+
+class ConfigMap(msgspec.Struct, frozen=True):
+    """Of its data only certificates."""
+
+    metadata: ObjectMeta
+    data: RootsData | None = None
+
+    @property
+    def roots(self) -> str:
+        return self.data.roots if self.data is not None else ""

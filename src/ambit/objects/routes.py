@@ -143,7 +143,6 @@ class CookieConfig(msgspec.Struct, frozen=True, rename="camel"):
 class Persistence(msgspec.Struct, frozen=True, rename="camel"):
     session_name: str = ""
     absolute_timeout: str = ""
-    idle_timeout: str = ""
     type: str = "Cookie"
     cookie_config: CookieConfig = CookieConfig()
 

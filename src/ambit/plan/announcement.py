@@ -10,8 +10,8 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from ambit.envoy import tcp_proxy
-from ambit.model.workload import Locality, Workload, WorkloadType
+from ambit.envoy import access_log, tcp_proxy
+from ambit.model.workload import Locality, TunnelProtocol, Workload, WorkloadType
 
 _CLUSTER = "k8s.cluster.name"
 _NAMESPACE = "k8s.namespace.name"
@@ -67,6 +67,13 @@ def parse_baggage(text: str) -> Baggage:
         canonical_revision=items.get(_REVISION, ""),
         locality=Locality(items.get(_REGION, ""), items.get(_ZONE, "")),
     )
+
+
+def endpoint_tags(workload: Workload) -> dict[str, str]:
+    """What records of requests say of the endpoint that answered: in the same words; its identity only if it proves
+    one."""
+    proven = {access_log.IDENTITY: workload.identity.uri} if workload.tunnel is TunnelProtocol.HBONE else {}
+    return {access_log.POD: workload.name, access_log.BAGGAGE: baggage(workload), **proven}
 
 
 def tags(workload: Workload | None, service: str) -> dict[str, str]:

@@ -78,6 +78,7 @@ class _Way(msgspec.Struct, frozen=True):
 
 
 TUNNEL, SAME_NODE, DIRECT, REFUSED = networks.TUNNEL, "same-node", "direct", "refused"
+INLINE = "inline"
 """Values of the access log's `route` tag."""
 
 
@@ -167,6 +168,24 @@ def _service(
     pods: LocalPods,
     settings: NodeSettings,
 ) -> AnyMessage:
+    if service.inline_routes(asked.port) is not None:
+        reader = clusters.Endpoint(
+            listener=names.requests(asked), hop=(asked.address, asked.port), cluster=names.REFUSED
+        )
+        return clusters.balanced(name, [reader], {access_log.SERVICE: service.key, access_log.ROUTE: INLINE})
+    return backend(name, source, asked, service, view, pods, settings)
+
+
+def backend(
+    name: str,
+    source: LocalPod,
+    asked: names.Destination,
+    service: Service,
+    view: MeshView,
+    pods: LocalPods,
+    settings: NodeSettings,
+) -> "Balanced | AnyMessage":
+    """Where bytes for a service go on: its waypoints or its endpoints, whether or not requests to it are read."""
     tags = {access_log.SERVICE: service.key}
     if service.has_waypoint:
         return _waypoint(name, asked, service.waypoints, service, tags, view, settings)

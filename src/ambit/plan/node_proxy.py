@@ -39,6 +39,7 @@ __all__ = [
     "bootstrap",
     "destination",
     "goes_on",
+    "inline_resources",
     "outbound_resources",
     "pod_resources",
     "refused_policy",
@@ -186,6 +187,16 @@ def destination(
     has the destination among `tunnelled`."""
     cluster = destinations.answer(name, view, local_pods, settings, is_divided=is_divided)
     return planned(CLUSTER, name, cluster, on_demand=True)
+
+
+def inline_resources(
+    name: str, view: MeshView, local_pods: LocalPods, settings: NodeSettings
+) -> tuple[PlannedResource, ...]:
+    """What the answer for cluster `name` needs besides where requests are routed here: clusters, a listener, and
+    its table, which is sent to who asks for it; else nothing. What they are made with is imported then."""
+    from ambit.plan import inline
+
+    return inline.resources(name, view, local_pods, settings)
 
 
 tunnelled_share = destinations.tunnelled_share

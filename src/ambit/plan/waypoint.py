@@ -8,27 +8,45 @@ A bound workload has the same by its own addresses: a listener for each port tha
 and one for bytes to all others.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from ipaddress import ip_network
 
 import msgspec
 
-from ambit.core.address import host_port
-from ambit.core.identity import Identity
+from ambit.core.address import host_port, is_host
+from ambit.core.memo import Memo
 from ambit.core.names import HBONE_PORT
 from ambit.envoy import bootstrap as envoy_bootstrap
-from ambit.envoy import clusters, defaults, http_routes, listeners, names, waypoint_services, waypoint_tunnels
-from ambit.envoy.waypoint_services import Endpoint, PlainEndpoint
+from ambit.envoy import (
+    clusters,
+    defaults,
+    http_jwt,
+    http_routes,
+    listeners,
+    names,
+    streams,
+    waypoint_services,
+    waypoint_tunnels,
+)
+from ambit.envoy.http_authorization import Place
+from ambit.envoy.waypoint_services import Speaks
 from ambit.envoy.words import AnyMessage
-from ambit.model.http import Action, Host
+from ambit.model.jwt import KeySource, TokenPolicy
 from ambit.model.proxy import Proxy, ServiceRoutes
-from ambit.model.service import AppProtocol, LoadBalancing, Service
+from ambit.model.request_policy import RequestPolicy
+from ambit.model.service import HTTP, Service
+from ambit.model.telemetry import LogPolicy, RequestLog
 from ambit.model.view import MeshView
 from ambit.model.workload import TunnelProtocol, Workload
-from ambit.plan import pins
-from ambit.plan.endpoints import Choice, NamedChoice, RemoteChoice, all_choices, preferred_address
+from ambit.plan import backends, pins, request_authorization, targets
+from ambit.plan.backends import Backend, plainly, through_tunnel
+from ambit.plan.endpoints import Choice, preferred_address
+from ambit.plan.request_logs import logs_of
 from ambit.plan.values import (
     CLUSTER,
     ENDPOINTS,
+    EXTENSION,
     LISTENER,
     ROUTES,
     NodeSettings,
@@ -36,12 +54,10 @@ from ambit.plan.values import (
     planned,
 )
 
-_HTTP = frozenset({AppProtocol.HTTP11, AppProtocol.HTTP2, AppProtocol.GRPC})
-_HTTP2 = frozenset({AppProtocol.HTTP2, AppProtocol.GRPC})
-_FAMILIES = (4, 6)
 _STATISTICS = ("http.hbone.", f"http.{waypoint_services.REQUESTS}.")
-Backend = tuple[str, int]
-"""A service's key and port."""
+
+
+_Judge = tuple[Sequence[RequestPolicy], Place]
 
 
 class Bound(msgspec.Struct, frozen=True):
@@ -51,6 +67,14 @@ class Bound(msgspec.Struct, frozen=True):
     routes: Mapping[str, ServiceRoutes] = {}
     workloads: tuple[Workload, ...] = ()
     """Bound by their own addresses."""
+    tokens: tuple[TokenPolicy, ...] = ()
+    """Of those, and of the waypoint as a whole; others do not matter."""
+    authorization: tuple[RequestPolicy, ...] = ()
+    """As `tokens`."""
+    keys: Mapping[KeySource, str] = {}
+    """The JWKS that were fetched."""
+    logs: tuple[LogPolicy, ...] = ()
+    """What is to be printed anywhere."""
 
 
 def bootstrap(node: str, *, run: str, max_connections: int = 50_000) -> bytes:
@@ -69,51 +93,74 @@ def bootstrap(node: str, *, run: str, max_connections: int = 50_000) -> bytes:
 
 
 def resources(
-    proxy: Proxy, bound: Bound, view: MeshView, settings: NodeSettings
+    proxy: Proxy, bound: Bound, view: MeshView, settings: NodeSettings, memo: Memo | None = None
 ) -> tuple[PlannedResource, ...]:
     """All resources of the waypoint's Envoy but certificates (`names.server_secret` of its identity) and trust.
-    Whatever else a table names, `depends_on` tells of."""
+    Whatever else a table names, `depends_on` tells of. With `memo` from the last time only what changed is made."""
+    memo = memo or Memo()
+    memo.turn()
     secret = names.server_secret(proxy.identity)
     ports = dict(_ports(bound))
-    tunnels: set[names.Tunnel] = set()
+    services = {each.key: each for each in bound.services}
+    # All that is said beside services, routes and workloads; the very same as long as it is equal.
+    others = msgspec.structs.replace(bound, services=(), routes={}, workloads=())
+    policies = memo.of("policies", (others,), lambda: others)
     made = [
         planned(CLUSTER, names.REFUSED, clusters.refused(names.REFUSED, {})),
         planned(LISTENER, names.CONNECT_ORIGINATE, listeners.own_originate()),
-        planned(LISTENER, names.HBONE, waypoint_tunnels.listener(secret=secret, families=_FAMILIES)),
-        planned(ROUTES, names.HBONE, waypoint_tunnels.table(_ways(bound, proxy, view))),
+        planned(LISTENER, names.HBONE, waypoint_tunnels.listener(secret=secret, families=backends.FAMILIES)),
+        memo.of(
+            "ways",
+            (ways := _ways(bound, proxy, view), proxy, policies, bound.services, bound.workloads, ports),
+            lambda: planned(ROUTES, names.HBONE, waypoint_tunnels.table(ways, _judged(bound, proxy, ports))),
+        ),
     ]
-    for backend in sorted(_backends(bound)):
-        service = view.service(backend[0])
-        if service is None or not _has_port(service, backend[1]):
-            continue
-        endpoints = list(_endpoints(service, backend[1], proxy, view, settings))
-        tunnels |= {each for each in map(_tunnel, endpoints) if each is not None}
-        made += _cluster(service, backend[1], endpoints, is_http=backend not in ports or ports[backend])
     for (key, port), is_http in sorted(ports.items()):
-        made += _inside(
-            key, port, proxy, bound.routes.get(f"{key}:{port}") if is_http else None, is_http=is_http
+        service, routes = services[key], bound.routes.get(f"{key}:{port}")
+        made += memo.of(
+            ("inside", key, port),
+            (service, proxy, routes, is_http, policies),
+            partial(_made_inside, service, port, proxy, bound, memo, is_http=is_http),
         )
+    read = {key for (key, _), is_http in ports.items() if is_http}
+    for service in bound.services:
+        if service.key in read:
+            own = tuple(bound.routes.get(f"{service.key}:{port.service}") for port in service.ports)
+            given = (service, proxy, policies, own)
+            made += memo.of(("policies", service.key), given, partial(_made_policies, service, proxy, bound))
+    tunnels: set[names.Tunnel] = set()
     for workload in bound.workloads:
-        made += _workload(workload, proxy, view, settings)
-        if workload.tunnel is TunnelProtocol.HBONE and _http_ports(workload, view):
-            tunnels.add(names.Tunnel(workload.identity))
-    for tunnel in sorted(tunnels, key=lambda each: (each.identity, each.service)):
-        name = names.tunnel(tunnel.identity, tunnel.service)
-        allowed = _servers(tunnel, proxy, view, settings)
-        made.append(planned(CLUSTER, name, clusters.own_hbone(name, allowed, secret)))
+        made += _workload(workload, proxy, bound, view, settings)
+        if http_ports(workload, view):
+            made += _policies(workload, proxy, bound)
+            if workload.tunnel is TunnelProtocol.HBONE:
+                tunnels.add(names.Tunnel(workload.identity))
+    wanted = {
+        each: _speaks(view.service(each[0]), each[1], is_http=each not in ports or ports[each])
+        for each in _backends(bound, memo)
+    }
+    made += backends.resources(wanted, proxy, view, settings, memo, tunnels)
     return tuple(made)
 
 
-def depends_on(bound: Bound) -> frozenset[str]:
+def depends_on(bound: Bound, memo: Memo | None = None) -> frozenset[str]:
     """Keys of the services, and uids of the workloads, that the waypoint's resources are made of."""
     called = {each.uid for each in bound.workloads}
     called.update(key for each in bound.workloads for key in each.services)
-    return frozenset({*called, *(service for service, _ in _backends(bound))})
+    return frozenset({*called, *(service for service, _ in _backends(bound, memo or Memo()))})
+
+
+def refused_policy(name: str) -> PlannedResource:
+    """Takes the place of the extension `name` that Envoy refused: it denies every request."""
+    if name.startswith(names.ALLOWED):
+        return planned(EXTENSION, name, request_authorization.refused(name))
+    return planned(EXTENSION, name, http_jwt.closed(name))
 
 
 def is_http(service: Service, port: int, routes: Mapping[str, ServiceRoutes]) -> bool:
-    """Whether requests of this port are read: its protocol says so, or somebody wrote a route for it."""
-    return service.app_protocols.get(port) in _HTTP or f"{service.key}:{port}" in routes
+    """Whether requests of this port are read: its protocol says so, or somebody wrote a route of requests for it."""
+    given = routes.get(f"{service.key}:{port}")
+    return not given.streams if given is not None else service.app_protocols.get(port) in HTTP
 
 
 def _ports(bound: Bound) -> Iterator[tuple[Backend, bool]]:
@@ -121,10 +168,6 @@ def _ports(bound: Bound) -> Iterator[tuple[Backend, bool]]:
     for service in bound.services:
         for port in {each.service for each in service.ports}:
             yield (service.key, port), is_http(service, port, bound.routes)
-
-
-def _has_port(service: Service, port: int) -> bool:
-    return any(each.service == port for each in service.ports)
 
 
 def _ways(bound: Bound, proxy: Proxy, view: MeshView) -> dict[str, list[str]]:
@@ -139,14 +182,14 @@ def _ways(bound: Bound, proxy: Proxy, view: MeshView) -> dict[str, list[str]]:
     ):
         for port in sorted({each.service for each in service.ports}):
             hosts = [host_port(each.address, port) for each in service.addresses if each.prefix is None]
-            if not service.hostname.startswith("*"):
+            if is_host(service.hostname) and not service.hostname.startswith("*"):
                 hosts.append(f"{service.hostname}:{port}")
             free = [each for each in dict.fromkeys(hosts) if each not in taken]
             taken.update(free)
             if free:
                 ways[names.into_service(service.key, port)] = free
     for workload in bound.workloads:
-        for port in (*_http_ports(workload, view), waypoint_services.ANY_PORT):
+        for port in (*http_ports(workload, view), waypoint_services.ANY_PORT):
             hosts = [
                 host_port(each, port) if port else f"{host_port(each, 0)[:-1]}*"
                 for each in workload.addresses
@@ -158,32 +201,33 @@ def _ways(bound: Bound, proxy: Proxy, view: MeshView) -> dict[str, list[str]]:
     return ways
 
 
-def _http_ports(workload: Workload, view: MeshView) -> dict[int, bool]:
-    """Ports of a workload that a service says to speak HTTP, and whether it is HTTP/2 only."""
+def http_ports(workload: Workload, view: MeshView) -> dict[int, bool]:
+    """Ports of a workload whose requests are read, because a service says that they speak HTTP; whether HTTP/2 only."""
     found: dict[int, bool] = {}
     for key, ports in workload.services.items():
         service = view.service(key)
         for port in ports if service is not None else ():
             protocol = service.app_protocols.get(port.service) if service is not None else None
-            if protocol in _HTTP and port.target:
-                found[port.target] = protocol in _HTTP2
+            if protocol in HTTP and port.target:
+                found[port.target] = protocol in backends.HTTP2
     return dict(sorted(found.items()))
 
 
 def _workload(
-    workload: Workload, proxy: Proxy, view: MeshView, settings: NodeSettings
+    workload: Workload, proxy: Proxy, bound: Bound, view: MeshView, settings: NodeSettings
 ) -> Iterator[PlannedResource]:
     """Requests to ports that speak HTTP, bytes to all others."""
     uid, tunnelled = workload.uid, workload.tunnel is TunnelProtocol.HBONE
-    for port, is_http2 in _http_ports(workload, view).items():
+    for port, is_http2 in http_ports(workload, view).items():
         name = names.service_cluster(uid, port)
-        yield from _inside(uid, port, proxy, None, is_http=True)
-        message = waypoint_services.cluster(uid, port, is_http=True, is_http2=is_http2)
+        judge = _judge(workload, port, proxy, bound, is_http=True)
+        yield from _inside(uid, port, proxy, None, judge, logs_of(bound.logs, proxy, workload))
+        message = waypoint_services.cluster(uid, port, Speaks.HTTP2 if is_http2 else Speaks.AS_CLIENT)
         yield planned(CLUSTER, name, message)
-        address = preferred_address(workload.addresses, _FAMILIES[0])
+        address = preferred_address(workload.addresses, backends.FAMILIES[0])
         assert address is not None, "a workload that is called by its address has one"
         choice = Choice(workload, address, port)
-        endpoint = _through_tunnel(choice, "") if tunnelled else PlainEndpoint(port, address)
+        endpoint = through_tunnel(choice, "") if tunnelled else plainly(choice)
         yield planned(ENDPOINTS, name, waypoint_services.endpoints_of(uid, port, [endpoint]))
     name = names.service_cluster(uid, waypoint_services.ANY_PORT)
     into = names.into_service(uid, waypoint_services.ANY_PORT)
@@ -197,111 +241,106 @@ def _workload(
     yield planned(CLUSTER, name, clusters.own_hbone(name, allowed, secret, to_port=HBONE_PORT))
 
 
-def _backends(bound: Bound) -> set[Backend]:
+def _backends(bound: Bound, memo: Memo) -> set[Backend]:
     """Everything that requests or bytes can go to."""
-    found = {backend for backend, _ in _ports(bound)}
     bound_keys = {service.key for service in bound.services}
+    found = {backend for backend, _ in _ports(bound)}
     for routes in bound.routes.values():
         if routes.service in bound_keys:
-            for action in _actions(routes.hosts):
-                found |= {(each.service, each.port) for each in action.backends}
-                found |= {(each.service, each.port) for each in action.mirrors}
-    return {(service, port) for service, port in found if service}
+            found |= memo.of(("backends", routes.key), (routes,), partial(_of_routes, routes))
+    return found
 
 
-def _actions(hosts: Iterable[Host]) -> Iterator[Action]:
-    return (entry.action for host in hosts for entry in host.entries)
+def _of_routes(routes: ServiceRoutes) -> set[Backend]:
+    return backends.of_hosts(routes.hosts) | backends.of_streams(routes.streams)
+
+
+def _speaks(service: Service | None, port: int, *, is_http: bool) -> Speaks:
+    """Requests go on in the version of HTTP that the client speaks, unless the port is said to speak HTTP/2 only."""
+    if not is_http:
+        return Speaks.BYTES
+    is_http2 = service is not None and service.app_protocols.get(port) in backends.HTTP2
+    return Speaks.HTTP2 if is_http2 else Speaks.AS_CLIENT
 
 
 def _inside(
-    key: str, port: int, proxy: Proxy, routes: ServiceRoutes | None, *, is_http: bool
+    key: str,
+    port: int,
+    proxy: Proxy,
+    routes: ServiceRoutes | None,
+    judge: _Judge,
+    logs: Sequence[RequestLog],
+    memo: Memo | None = None,
 ) -> Iterator[PlannedResource]:
     name = names.service_cluster(key, port)
     into = names.into_service(key, port)
     yield planned(CLUSTER, into, waypoint_services.into(key, port))
-    if not is_http:
+    policies, place = judge
+    if not place.is_http and routes is not None:
+        yield planned(LISTENER, name, waypoint_services.streams_listener(key, port, routes.streams))
+        for extension in streams.extensions(name, routes.streams):
+            yield planned(EXTENSION, extension.name, extension)
+        return
+    if not place.is_http:
         yield planned(LISTENER, name, waypoint_services.tcp_listener(key, port))
         return
+    allowed = names.allowed(key, port)
+    yield planned(EXTENSION, allowed, request_authorization.extension(allowed, policies, place))
     host = key.rpartition("/")[2]
-    yield planned(LISTENER, name, waypoint_services.http_listener(key, port, default_host=host))
+    yield planned(LISTENER, name, waypoint_services.http_listener(key, port, default_host=host, logs=logs))
     hosts = routes.hosts if routes is not None and routes.hosts else http_routes.to_service(key, port)
-    yield planned(ROUTES, name, http_routes.table(name, hosts, port=port, by=proxy.identity.uri))
+    yield planned(ROUTES, name, http_routes.table(name, hosts, port=port, by=proxy.identity.uri, memo=memo))
 
 
-def _cluster(
-    service: Service, port: int, endpoints: Sequence[Endpoint], *, is_http: bool
-) -> Iterator[PlannedResource]:
-    name = names.service_cluster(service.key, port)
-    is_http2 = service.app_protocols.get(port) in _HTTP2
-    if any(isinstance(each, PlainEndpoint) and each.hostname for each in endpoints):
-        message = waypoint_services.cluster_by_names(
-            service.key, port, endpoints, is_http=is_http, is_http2=is_http2
-        )
-        yield planned(CLUSTER, name, message)
-        return
-    cluster = waypoint_services.cluster(service.key, port, is_http=is_http, is_http2=is_http2)
-    yield planned(CLUSTER, name, cluster)
-    yield planned(ENDPOINTS, name, waypoint_services.endpoints_of(service.key, port, endpoints))
+def _judged(bound: Bound, proxy: Proxy, ports: Mapping[Backend, bool]) -> Callable[[AnyMessage], None]:
+    """Adds to a way into what is not read as requests who may take it."""
+    subjects: list[tuple[Service | Workload, str, int]] = [
+        (each, each.key, port) for each in bound.services for port in {port.service for port in each.ports}
+    ]
+    subjects += [(each, each.uid, waypoint_services.ANY_PORT) for each in bound.workloads]
+    judges = {
+        names.into_service(key, port): judge
+        for subject, key, port in subjects
+        if not ports.get((key, port)) and (judge := _judge(subject, port, proxy, bound, is_http=False))[0]
+    }
+
+    def judged(host: AnyMessage) -> None:
+        judge = judges.get(host.name)
+        if judge is not None:
+            request_authorization.of_bytes(host, *judge)
+
+    return judged
 
 
-def _endpoints(
-    service: Service, port: int, proxy: Proxy, view: MeshView, settings: NodeSettings
-) -> Iterator[Endpoint]:
-    """In whatever place: requests of all callers come here, so nearness to this proxy means nothing. What another
-    namespace puts behind its service is called only as far as it is that namespace's own."""
-    health = (service.load_balancing or LoadBalancing()).health_policy
-    anywhere = msgspec.structs.replace(service, load_balancing=LoadBalancing(health_policy=health))
-    for choice in all_choices(anywhere, port, _FAMILIES[0], view, settings):
-        if isinstance(choice, RemoteChoice):
-            continue
-        if isinstance(choice, NamedChoice):
-            yield PlainEndpoint(
-                choice.port, hostname=choice.workload.hostname, weight=choice.workload.capacity
-            )
-        elif choice.workload.tunnel is TunnelProtocol.HBONE:
-            if _may_name(service, choice.workload.identity.namespace, proxy):
-                yield _through_tunnel(choice, service.key if service.subject_alt_names else "")
-        else:
-            yield PlainEndpoint(choice.port, choice.address, weight=choice.workload.capacity)
-
-
-def _servers(tunnel: names.Tunnel, proxy: Proxy, view: MeshView, settings: NodeSettings) -> list[str]:
-    """The identities that the server of a tunnel may prove."""
-    service = view.service(tunnel.service) if tunnel.service else None
-    named = pins.spiffe(service.subject_alt_names) if service is not None else []
-    allowed = [each for each in named if service is None or _may_name(service, _namespace_of(each), proxy)]
-    return pins.pins((tunnel.identity,), allowed, settings)
-
-
-def _may_name(service: Service, namespace: str, proxy: Proxy) -> bool:
-    """Whether servers of a namespace may stand behind a service. EndpointSlices and ServiceEntries name anybody's
-    (CVE-2021-25740), and it is the waypoint that calls: who must not speak to a server would reach it by the way of
-    whatever waypoint takes his service, or his route."""
-    return namespace == service.namespace or service.namespace == proxy.identity.namespace
-
-
-def _namespace_of(uri: str) -> str:
-    """Empty for what is no identity of a workload."""
-    try:
-        return Identity.parse(uri).namespace
-    except ValueError:
-        return ""
-
-
-def _through_tunnel(choice: Choice, pinned: str) -> clusters.Endpoint:
-    """`pinned` is the service whose other names count, too."""
-    return clusters.Endpoint(
-        listener=names.CONNECT_ORIGINATE,
-        hop=(choice.address, HBONE_PORT),
-        cluster=names.tunnel(choice.workload.identity, pinned),
-        authority=host_port(choice.address, choice.port),
-        weight=choice.workload.capacity,
+def _judge(subject: Service | Workload, port: int, proxy: Proxy, bound: Bound, *, is_http: bool) -> _Judge:
+    """The policies for a port of a service, or of a workload by its own address."""
+    found = [each for each in bound.authorization if targets.concern(each.targets, proxy, subject)]
+    if isinstance(subject, Service):
+        virtual = [(each.address, each.prefix) for each in subject.addresses]
+    else:
+        virtual = [(each, None) for each in subject.addresses]
+    networks = (
+        ip_network((address, address.max_prefixlen if prefix is None else prefix), strict=False)
+        for address, prefix in virtual
     )
+    return found, Place(port, tuple(networks), is_http)
 
 
-def _tunnel(endpoint: Endpoint) -> names.Tunnel | None:
-    """The tunnel that an endpoint needs a cluster for."""
-    if not isinstance(endpoint, clusters.Endpoint):
-        return None
-    parsed = names.parse_cluster(endpoint.cluster)
-    return parsed if isinstance(parsed, names.Tunnel) else None
+def _policies(subject: Service | Workload, proxy: Proxy, bound: Bound) -> Iterator[PlannedResource]:
+    """What requests to a service, or to a workload by its own address, have to meet."""
+    key = subject.key if isinstance(subject, Service) else subject.uid
+    tokens = [each for each in bound.tokens if targets.concern(each.targets, proxy, subject)]
+    yield planned(EXTENSION, names.tokens(key), http_jwt.tokens(key, tokens, bound.keys))
+
+
+def _made_inside(
+    service: Service, port: int, proxy: Proxy, bound: Bound, memo: Memo, *, is_http: bool
+) -> tuple[PlannedResource, ...]:
+    judge = _judge(service, port, proxy, bound, is_http=is_http)
+    routes = bound.routes.get(f"{service.key}:{port}")
+    logs = logs_of(bound.logs, proxy, service)
+    return tuple(_inside(service.key, port, proxy, routes, judge, logs, memo))
+
+
+def _made_policies(service: Service, proxy: Proxy, bound: Bound) -> tuple[PlannedResource, ...]:
+    return tuple(_policies(service, proxy, bound))

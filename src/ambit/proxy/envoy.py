@@ -22,6 +22,8 @@ _LAUNCH = (
 """PR_SET_PDEATHSIG: whatever becomes of the agent, no Envoy without one goes on with what it was told last."""
 _FIRST_PAUSE, _LAST_PAUSE, _STEADY = 0.1, 10.0, 30.0
 """Seconds between two starts; after this time of service the next one comes at once."""
+_SERVERS = ("hbone", "requests")
+"""Of Envoy's HTTP connection managers, their names in statistics."""
 _LOOK = 0.1
 _KILL_AFTER = 5.0
 
@@ -78,16 +80,20 @@ class Envoy:
             return (await self.admin.server_info()).state == "LIVE"
         return False
 
-    async def drain(self, seconds: float) -> None:
-        """No new requests; returns when those under way have ended, at the latest after `seconds`."""
+    async def drain(self, seconds: float, least: float = 0.0) -> None:
+        """Clients are told to go; returns when requests under way have ended, not before `least` seconds, and at the
+        latest after `seconds`."""
         with contextlib.suppress(Unreachable, TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.admin.post("/drain_listeners?graceful&skip_exit")
+                await asyncio.sleep(least)
                 while await self._under_way():  # noqa: ASYNC110 - Envoy tells when it is asked
                     await asyncio.sleep(_LOOK)
 
     async def _under_way(self) -> int:
-        return await self.admin.stat("http.hbone.downstream_rq_active") or 0
+        """Tunnels into a waypoint, and requests: a gateway has no tunnels into it."""
+        counts = [await self.admin.stat(f"http.{each}.downstream_rq_active") or 0 for each in _SERVERS]
+        return sum(counts)
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+from collections.abc import AsyncGenerator, Mapping
 
 from ambit import __version__
 from ambit.agent.authority import Authority
@@ -11,13 +12,17 @@ from ambit.agent.certificates import Certificates, Nowhere
 from ambit.agent.channel import ControlPlane
 from ambit.agent.csr import Certificate
 from ambit.agent.envoy_server import EnvoyServer
+from ambit.agent.logs import LogServer
+from ambit.agent.record import End
 from ambit.core.errors import Unreachable, first_failure
-from ambit.daemon.http import PROMETHEUS_TEXT, Request, Response, serve
+from ambit.daemon.http import PROMETHEUS_TEXT, Handler, Request, Response, json_response, serve
 from ambit.envoy import names
 from ambit.plan import node_proxy, waypoint
 from ambit.plan.authority import AuthorityNote
 from ambit.plan.values import SECRET
 from ambit.proxy.envoy import Command, Envoy
+from ambit.proxy.flows import metrics
+from ambit.proxy.flows.collector import RequestCollector
 from ambit.proxy.relay import Relay
 from ambit.proxy.settings import ProxySettings
 from ambit.xds.frames import Node, Resource
@@ -39,7 +44,11 @@ class ProxyAgent:
         )
         self._authority = Authority(control)
         self._certificates = Certificates(self._authority.sign, Nowhere(), self._certified)
-        self._server = EnvoyServer(settings.run / "xds.sock", lambda *_: None)
+        self._server = EnvoyServer(settings.run / "xds.sock", lambda *_: None, waypoint.refused_policy)
+        self.requests = RequestCollector(
+            proxy=f"{settings.namespace}/{settings.gateway}", node=settings.node_name, own=_own(settings)
+        )
+        self._logs = LogServer(settings.run / "logs.sock", self.requests.take)
         node = Node(id=settings.node, cluster=settings.gateway, metadata={"VERSION": __version__})
         self._relay = Relay(control, node, self._server, self._noted)
         self._envoy = Envoy(
@@ -53,11 +62,14 @@ class ProxyAgent:
         settings.run.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.chmod(settings.run, 0o700)
         (settings.run / "bootstrap.pb").write_bytes(waypoint.bootstrap(settings.node, run=str(settings.run)))
-        ready = await serve("", settings.readiness_port, {"/healthz/ready": self._ready})
-        metrics = await serve(
-            "", settings.metrics_port, {"/stats/prometheus": self._metrics, "/metrics": self._metrics}
-        )
+        counted: Mapping[str, Handler] = {"/stats/prometheus": self._metrics, "/metrics": self._metrics}
+        servers = [
+            await serve("", settings.readiness_port, {"/healthz/ready": self._ready}),
+            await serve("", settings.metrics_port, counted),
+            await serve("127.0.0.1", settings.admin_port, {**counted, **self._debug()}),
+        ]
         await self._server.start()
+        await self._logs.start()
         self._certificates.want(settings.identity)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -68,14 +80,15 @@ class ProxyAgent:
                 _log.info("the agent of %s/%s runs", settings.namespace, settings.gateway)
                 await stop.wait()
                 _log.info("stopping when requests under way have ended, in %g s at most", settings.drain)
-                await self._envoy.drain(settings.drain)
+                await self._envoy.drain(settings.drain, settings.least_drain)
                 for task in running:
                     task.cancel()
         except BaseExceptionGroup as several:
             raise first_failure(several) from several
         finally:
-            ready.close()
-            metrics.close()
+            for server in servers:
+                server.close()
+            self._logs.stop()
             await self._authority.close()
             await self._server.stop()
 
@@ -123,9 +136,43 @@ class ProxyAgent:
         except Unreachable as problem:
             return Response(f"{problem.message}\n".encode(), 503)
         own = (
-            "# TYPE ambit_proxy_connected gauge\n"
-            f"ambit_proxy_connected {int(self._relay.connected)}\n"
-            "# TYPE ambit_proxy_envoy_restarts_total counter\n"
-            f"ambit_proxy_envoy_restarts_total {self._envoy.restarts}\n"
+            ("ambit_proxy_connected", "gauge", int(self._relay.connected)),
+            ("ambit_proxy_envoy_restarts_total", "counter", self._envoy.restarts),
+            ("ambit_metric_series", "gauge", len(self.requests.series)),
         )
-        return Response(own.encode() + told, content_type=PROMETHEUS_TEXT)
+
+        async def stream() -> AsyncGenerator[bytes, None]:
+            for name, kind, value in own:
+                yield f"# TYPE {name} {kind}\n{name} {value}\n".encode()
+            for part in metrics.render(self.requests.series):
+                yield part.encode()
+            yield told
+
+        return Response(content_type=PROMETHEUS_TEXT, stream=stream())
+
+    def _debug(self) -> Mapping[str, Handler]:
+        return {
+            "/flows": self.requests.answer,
+            "/version": self._versions,
+        }
+
+    async def _versions(self, _: Request) -> Response:
+        try:
+            envoy = (await self._envoy.admin.server_info()).release
+        except Unreachable:
+            envoy = ""
+        return json_response({"version": __version__, "envoy": envoy})
+
+
+def _own(settings: ProxySettings) -> End:
+    """This proxy, as metrics call it."""
+    return End(
+        "",
+        workload=settings.pod,
+        workload_name=settings.service_account,
+        namespace=settings.namespace,
+        identity=settings.identity.uri,
+        canonical_service=settings.gateway,
+        canonical_revision="latest",
+        cluster=settings.cluster_id,
+    )

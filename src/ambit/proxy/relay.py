@@ -3,8 +3,10 @@
 Rules:
 1. All types are wildcards: the control plane knows what the proxy needs, and sends nothing else.
 2. Nothing is forgotten when the stream ends; the next one begins with the versions held.
-3. Of secrets only the trust counts, and the note about the authority, which is for the agent. Keys are made here, and
-   nobody else gives this Envoy one.
+3. Policies, clusters and endpoints that are gone stay with Envoy until the listeners that used them have drained:
+   requests on connections that are kept would be answered with 500 or 503.
+4. Of secrets only the trust counts, what a gateway shows its clients, and the note about the authority, which is for
+   the agent. The key of the proxy's own identity is made here, and nobody else gives this Envoy one.
 """
 
 import asyncio
@@ -21,14 +23,17 @@ from ambit.core.errors import AmbitError, first_failure
 from ambit.envoy import names
 from ambit.plan import authority
 from ambit.plan.authority import AuthorityNote
-from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET
+from ambit.plan.values import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES, SECRET
 from ambit.xds.client_session import ClientSession, Update
 from ambit.xds.frames import Node, Request
 from ambit.xds.wire import METHOD, decode_response, encode_request
 
 _log = logging.getLogger("ambit.relay")
-TYPES = (SECRET, CLUSTER, ENDPOINTS, LISTENER, ROUTES)
+TYPES = (SECRET, CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES)
 """In the order in which they are asked for."""
+_DRAINING = frozenset({CLUSTER, ENDPOINTS, EXTENSION})
+LINGER = 10.0
+"""Seconds; twice as long as Envoy lets connections of a listener go on that is gone (`ambit.proxy.envoy`)."""
 _FIRST_DELAY, _LAST_DELAY = 0.05, 15.0
 """Seconds between two streams."""
 
@@ -50,6 +55,8 @@ class Relay:
         self._held: dict[str, dict[str, str]] = {each: {} for each in TYPES}
         self._session = ClientSession(TYPES, node, self._held.__getitem__)
         self._told: set[str] = set()
+        self._leaving: dict[tuple[str, str], asyncio.TimerHandle] = {}
+        """What is gone but for Envoy, by type and name."""
         self.complete = asyncio.Event()
         self.connected = False
         self.problem = ""
@@ -119,8 +126,12 @@ class Relay:
             self._noted(authority.parse(each.body))
         publication = self._server.publish(
             ((update.type_url, each) for each in resources if each not in notes),
-            ((update.type_url, name) for name in removed),
+            ((update.type_url, name) for name in removed if update.type_url not in _DRAINING),
         )
+        for each in resources:
+            self._stay(update.type_url, each.name)
+        for name in removed if update.type_url in _DRAINING else ():
+            self._leave(update.type_url, name)
         held.update({each.name: each.version for each in resources})
         for name in removed:
             del held[name]
@@ -133,9 +144,22 @@ class Relay:
         answer = self._session.reject(update, error) if error else self._session.accept(update)
         _put(requests, answer)
 
+    def _leave(self, type_url: str, name: str) -> None:
+        self._stay(type_url, name)
+        later = asyncio.get_running_loop().call_later(LINGER, self._gone, type_url, name)
+        self._leaving[type_url, name] = later
+
+    def _stay(self, type_url: str, name: str) -> None:
+        if (timer := self._leaving.pop((type_url, name), None)) is not None:
+            timer.cancel()
+
+    def _gone(self, type_url: str, name: str) -> None:
+        del self._leaving[type_url, name]
+        self._server.publish((), [(type_url, name)])
+
 
 def _is_ours(type_url: str, name: str) -> bool:
-    return type_url != SECRET or name in {names.TRUST, names.AUTHORITY}
+    return type_url != SECRET or name in {names.TRUST, names.AUTHORITY} or name.startswith(names.SHOWN)
 
 
 def _put(queue: asyncio.Queue[Request | None], requests: list[Request]) -> None:

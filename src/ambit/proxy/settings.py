@@ -15,6 +15,8 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True):
     gateway: str
     namespace: str
     pod: str
+    node_name: str = ""
+    """Where the pod runs."""
     service_account: str
     run: Path
     control: str
@@ -27,6 +29,10 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True):
     """Envoy's worker threads."""
     drain: float = 20.0
     """Seconds that requests under way get when the pod ends."""
+    least_drain: float = 0.0
+    """Seconds that are waited at the least: clients are told to connect anew, load balancers go elsewhere."""
+    admin_port: int = names.NODE_ADMIN_PORT
+    """On loopback, for people."""
     metrics_port: int = names.METRICS_PORT
     readiness_port: int = names.READINESS_PORT
 

@@ -42,7 +42,7 @@ class KubernetesMesh(Mesh):
         self._namespace = ""
         self._ready: set[str] = set()
 
-    def _ambit_options(self) -> tuple[str, ...]:
+    def _ambit_options(self, command: str) -> tuple[str, ...]:
         return ("--kubeconfig", os.fspath(self.kubeconfig))
 
     def _node_command(self, node: str, words: Sequence[str]) -> list[str]:

@@ -23,8 +23,8 @@ class LaptopMesh(Mesh):
         self.kubeconfig = self.state.kubeconfig
         self.kubectl_program = kubectl_program
 
-    def _ambit_options(self) -> tuple[str, ...]:
-        return ("--name", self.name)
+    def _ambit_options(self, command: str) -> tuple[str, ...]:
+        return ("--instance" if command == "waypoint" else "--name", self.name)
 
     def _node_command(self, node: str, words: Sequence[str]) -> list[str]:
         enter = ("-m", "ambit", "local", "node", "exec", "--name", self.name, node, "--")

@@ -32,8 +32,8 @@ class Mesh(ABC):
     kubectl_program: str | None
 
     @abstractmethod
-    def _ambit_options(self) -> tuple[str, ...]:
-        """What tells the command line that this cluster is meant."""
+    def _ambit_options(self, command: str) -> tuple[str, ...]:
+        """What tells this command that this cluster is meant."""
 
     @abstractmethod
     def _node_command(self, node: str, words: Sequence[str]) -> list[str]:
@@ -75,7 +75,7 @@ class Mesh(ABC):
     ) -> subprocess.CompletedProcess[str]:
         """Run the command line against this mesh (what says so is added, before a `--`)."""
         end = words.index("--") if "--" in words else len(words)
-        command = [sys.executable, "-m", "ambit", *words[:end], *self._ambit_options(), *words[end:]]
+        command = [sys.executable, "-m", "ambit", *words[:end], *self._ambit_options(words[0]), *words[end:]]
         return run(command, self.environment, check=check, timeout=timeout)
 
     def kubectl(

@@ -19,6 +19,8 @@ do):
    acknowledged.
 8. Resources of the types `singly` are sent one by one, so that a rejection concerns one only, and none is held up by
    another that is wrong.
+9. With `isolate`, what was rejected together is sent again one by one before anybody is told: Envoy stops at the first
+   cluster or table that it cannot read, and takes none of the others that came with it.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -40,6 +42,7 @@ WILDCARD = "*"
 
 class _Subscription:
     __slots__ = (
+        "alone",
         "dirty",
         "held",
         "kept",
@@ -58,6 +61,8 @@ class _Subscription:
         self.kept: set[str] = set()
         """Subscribed names the client was sent, so that a removal means something to it."""
         self.dirty: set[str] = set()
+        self.alone: set[str] = set()
+        """Names that were rejected together with others, until each is answered by itself."""
         self.opening: Mapping[str, str] | None = None
         """Versions the client kept, while its first wildcard answer is due."""
         self.held = False
@@ -79,6 +84,7 @@ class ServerSession:
         *,
         prerequisites: Mapping[str, str] | None = None,
         singly: Collection[str] = (),
+        isolate: bool = False,
         window: int = 16,
         max_names: int = 200_000,
         max_types: int = 64,
@@ -87,6 +93,7 @@ class ServerSession:
         self.node = Node()
         self._prerequisites = prerequisites or {}
         self._singly = frozenset(singly)
+        self._isolate = isolate
         self._window = window
         self._max_names = max_names
         self._max_types = max_types
@@ -202,6 +209,11 @@ class ServerSession:
         subscription = self._subscriptions.get(type_url)
         return frozenset(subscription.names) if subscription is not None else frozenset()
 
+    def wants(self, type_url: str, name: str) -> bool:
+        """Whether this name was asked for by name."""
+        subscription = self._subscriptions.get(type_url)
+        return subscription is not None and name in subscription.names
+
     def unanswered(self, type_url: str) -> frozenset[str]:
         """Names asked for that do not exist."""
         subscription = self._subscriptions.get(type_url)
@@ -224,6 +236,11 @@ class ServerSession:
         """Whether something of this type waits for its answer, or to be sent; quick."""
         subscription = self._subscriptions.get(type_url)
         return subscription is not None and bool(subscription.pending or subscription.dirty)
+
+    def is_isolating(self, type_url: str) -> bool:
+        """Whether what was rejected together is sent one by one now."""
+        subscription = self._subscriptions.get(type_url)
+        return subscription is not None and bool(subscription.alone) and self.is_behind(type_url)
 
     def status(self, type_url: str) -> TypeStatus:
         subscription = self._subscriptions.get(type_url)
@@ -251,6 +268,11 @@ class ServerSession:
         if answered is None:
             return
         response, revision = answered
+        if request.error is not None and self._isolate and len(response.resources) > 1:
+            subscription.alone.update(each.name for each in response.resources)
+            subscription.dirty.update(_names(response))
+            return
+        subscription.alone.difference_update(_names(response))
         if request.error is not None:
             error = request.error or "rejected without a reason"
             subscription.rejected.update(dict.fromkeys(_names(response), error))
@@ -369,11 +391,15 @@ class ServerSession:
     def _send_singly(
         self, type_url: str, subscription: _Subscription, resources: list[Resource]
     ) -> list[Response]:
-        """Takes those of a type that is sent one by one out of `resources`: each in a response of its own, as far as
-        there is room; the others stay dirty."""
-        if type_url not in self._singly:
+        """Takes those that are sent one by one out of `resources`: each in a response of its own, as far as there is
+        room; the others stay dirty."""
+        if type_url in self._singly:
+            found, resources[:] = tuple(resources), ()
+        elif subscription.alone:
+            found = tuple(each for each in resources if each.name in subscription.alone)
+            resources[:] = [each for each in resources if each.name not in subscription.alone]
+        else:
             return []
-        found, resources[:] = tuple(resources), ()
         room = self._window - len(subscription.pending)
         subscription.dirty.update(each.name for each in found[room:])
         return [self._send(type_url, subscription, (each,), ()) for each in found[:room]]

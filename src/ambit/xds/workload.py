@@ -6,11 +6,13 @@ Defaults on receipt are ztunnel's: trust domain `cluster.local`, service account
 
 from collections.abc import Iterable, Mapping
 
-from google.protobuf.wrappers_pb2 import StringValue
+import msgspec
+from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 
 from ambit.core.identity import Identity
 from ambit.core.names import DEFAULT_CLUSTER_ID, DEFAULT_TRUST_DOMAIN
 from ambit.model import service as services
+from ambit.model.proxy import ServiceRoutes
 from ambit.model.service import (
     AppProtocol,
     IpFamilies,
@@ -37,6 +39,8 @@ from ambit.xds.protos import workload_pb2 as pb
 
 _AFFINITY, _BY_CLIENT = "ambit.session-affinity", "ClientIP"
 """An extension of a service, and its one value: that of the Kubernetes Service's field."""
+_INLINE = "ambit.inline-routes"
+"""An extension of a service whose callers' nodes route requests: its tables, as JSON."""
 
 
 def encode_workload(workload: Workload) -> bytes:
@@ -91,6 +95,7 @@ def encode_service(service: Service) -> bytes:
         ip_families=fields.number(service.ip_families),
         canonical=service.canonical,
         visibility=fields.number(service.visibility),
+        ingress_use_waypoint=service.ingress_use_waypoint,
         weighted_waypoints=[
             pb.WeightedWaypoint(destination=_gateway(each.gateway), weight=each.weight)
             for each in service.weighted_waypoints
@@ -106,6 +111,9 @@ def encode_service(service: Service) -> bytes:
         encoded.load_balancing.health_policy = fields.number(balancing.health_policy)
     if service.session_affinity:
         encoded.extensions.add(name=_AFFINITY).config.Pack(StringValue(value=_BY_CLIENT))
+    if service.inline is not None:
+        tables = BytesValue(value=msgspec.json.encode(service.inline))
+        encoded.extensions.add(name=_INLINE).config.Pack(tables)
     return pb.Address(service=encoded).SerializeToString(deterministic=True)
 
 
@@ -193,7 +201,20 @@ def _read_service(service: pb.Service) -> Service:
             WeightedWaypoint(_read_gateway(each.destination, "weighted_waypoints"), each.weight)
             for each in service.weighted_waypoints
         ),
+        ingress_use_waypoint=service.ingress_use_waypoint,
+        inline=_read_inline(service),
     )
+
+
+def _read_inline(service: pb.Service) -> tuple[ServiceRoutes, ...] | None:
+    value = BytesValue()
+    for each in service.extensions:
+        if each.name == _INLINE and each.config.Unpack(value):
+            try:
+                return msgspec.json.decode(value.value, type=tuple[ServiceRoutes, ...])
+            except msgspec.MsgspecError as problem:
+                raise ValueError(f"extensions: {_INLINE}: {problem}") from None
+    return None
 
 
 def _has_affinity(service: pb.Service) -> bool:

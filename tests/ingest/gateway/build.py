@@ -81,3 +81,31 @@ def grant(
         "metadata": {"name": "grant", "namespace": namespace},
         "spec": {"from": [{"group": GROUP, "kind": kind, "namespace": from_namespace}], "to": [target]},
     }
+
+
+def edge(
+    *listeners: dict[str, Any],
+    name: str = "edge",
+    namespace: str = "default",
+    of_class: str = "ambit",
+    **spec: Any,
+) -> Given:
+    """A Gateway at the edge."""
+    return f"gateways.{GROUP}", {
+        "metadata": {"name": name, "namespace": namespace, "generation": 3, "uid": "u"},
+        "spec": {"gatewayClassName": of_class, "listeners": list(listeners or (listener(),)), **spec},
+    }
+
+
+def listener(name: str = "http", port: int = 80, protocol: str = "HTTP", **more: Any) -> dict[str, Any]:
+    return {"name": name, "port": port, "protocol": protocol, **more}
+
+
+def to_edge(*rules: dict[str, Any], parents: tuple[dict[str, Any], ...] = ({},), **more: Any) -> Given:
+    """A route whose parents are the Gateway `edge`, with these parts."""
+    return route(*rules, parents=tuple({"name": "edge", **each} for each in parents), **more)
+
+
+def roots(name: str, pem: str, *, namespace: str = "default") -> Given:
+    """A ConfigMap with roots of trust."""
+    return "configmaps", {"metadata": {"name": name, "namespace": namespace}, "data": {"ca.crt": pem}}

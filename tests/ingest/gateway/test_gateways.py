@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from ambit.core.identity import Identity
+from ambit.ingest.gateway.features import Place, supported
 from ambit.ingest.mesh import MeshCompiler
 from ambit.model.proxy import Listener, Protocol, ProxyKind, WaypointFor
 from ambit.model.status import Condition, GatewayStatus, ObjectStatus
@@ -95,4 +96,5 @@ def test_a_class_is_ours_by_its_controller() -> None:
     assert made.proxies
     found = made.statuses["GatewayClass mine"]
     assert isinstance(found, ObjectStatus) and said(found.conditions) == {"Accepted": ("True", "Accepted")}
+    assert found.features == supported(Place.MESH) == tuple(sorted(found.features)) != ()
     assert not compiler(waypoint(of_class="someone-elses")).proxies

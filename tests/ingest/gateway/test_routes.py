@@ -211,6 +211,20 @@ def test_limits() -> None:
     assert found.session == SessionPersistence("s", lifetime=3_600_000)
 
 
+@pytest.mark.parametrize(
+    "session",
+    [
+        {"absoluteTimeout": "1h"},
+        {"type": "Header", "absoluteTimeout": "1h"},
+        {"cookieConfig": {"lifetimeType": "Permanent"}},
+        {"type": "Elsewhere"},
+    ],
+)
+def test_a_session_that_nobody_would_end_is_refused(session: dict[str, Any]) -> None:
+    compiled = made(route({"sessionPersistence": session, "backendRefs": [to("v2")]}))
+    assert conditions(compiled)["Accepted"] == ("False", "UnsupportedValue")
+
+
 @pytest.mark.parametrize("rule", [{}, {"backendRefs": []}, {"backendRefs": [to("v2", weight=0)]}])
 def test_without_a_backend_the_answer_is_500(rule: dict[str, Any]) -> None:
     assert action(rule) == Action(status=500)

@@ -8,8 +8,18 @@ from typing import Any
 
 import pytest
 
+from ambit.ingest.istio.fields import (
+    AT_WAYPOINTS,
+    KNOWN,
+    Elsewhere,
+    Enforced,
+    Ignored,
+    Refused,
+    Treatment,
+    reference,
+    unknown_fields,
+)
 from ambit.ingest.istio.fields import KINDS as TABLES
-from ambit.ingest.istio.fields import Enforced, Refused, Treatment, reference, unknown_fields
 from ambit.ingest.mesh import MeshCompiler
 from ambit.ingest.settings import MeshSettings
 from ambit.objects.crds import read_bundle
@@ -30,12 +40,12 @@ def leaves(schema: dict[str, Any], path: str = "") -> Iterator[str]:
         yield path
 
 
-@pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize("kind", KNOWN)
 def test_the_table_is_the_crd(kind: str) -> None:
     [crd] = [each for each in read_bundle("istio") if each["spec"]["names"]["kind"] == kind]
     for version in crd["spec"]["versions"]:
         spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
-        assert set(leaves(spec)) == set(TABLES[kind]), version["name"]
+        assert set(leaves(spec)) == set(KNOWN[kind]), version["name"]
 
 
 MISSPELT: list[tuple[str, dict[Any, Any], list[tuple[str, str]]]] = [
@@ -68,6 +78,11 @@ MISSPELT: list[tuple[str, dict[Any, Any], list[tuple[str, str]]]] = [
         [],
     ),
     (
+        "RequestAuthentication",
+        {"spec": {"jwtRules": [{"issuer": "a", "audience": ["b"]}, {"fromHeaders": [{"nam": "c"}]}]}},
+        [("spec.jwtRules[0].audience", "audiences"), ("spec.jwtRules[1].fromHeaders[0].nam", "name")],
+    ),
+    (
         "AuthorizationPolicy",
         {"spec": {"rules": "x", "selector": [], "action": {"a": 1}}},
         [("spec.action.a", "")],
@@ -93,6 +108,8 @@ SAMPLES: dict[str, Any] = {
     "notPorts": "8080",
     "ipBlocks": "10.0.0.0/8",
     "notIpBlocks": "10.0.0.0/8",
+    "remoteIpBlocks": "10.0.0.0/8",
+    "notRemoteIpBlocks": "10.0.0.0/8",
 }
 REQUIRED = {
     "targetRef": {"kind": "Service", "name": "db"},
@@ -124,8 +141,8 @@ def with_field(spec: dict[str, Any], path: str) -> dict[str, Any]:
     return spec
 
 
-def compiled(kind: str, spec: dict[str, Any]) -> tuple[Any, set[str]]:
-    """What nodes are told, and the codes of the findings."""
+def compiled(kind: str, spec: dict[str, Any], *, at_nodes: bool = True) -> tuple[Any, set[str]]:
+    """What nodes are told, or waypoints, and the codes of the findings."""
     resource = {"AuthorizationPolicy": "authorizationpolicies", "PeerAuthentication": "peerauthentications"}[
         kind
     ]
@@ -135,7 +152,9 @@ def compiled(kind: str, spec: dict[str, Any]) -> tuple[Any, set[str]]:
     )
     compiler = MeshCompiler(MeshSettings())
     compiler.apply(map(change, [given, pod("web", "10.0.0.1"), pod("db", "10.0.0.2", labels={"app": "db"})]))
-    named = {uid: each.policies for uid, each in compiler.workloads.items()}
+    if not at_nodes:
+        return dict(compiler.request_policies), {finding.code for finding in compiler.findings}
+    named = {uid: each.policies for uid, each in compiler.workloads.items() if each.policies}
     return (dict(compiler.authorizations), named), {finding.code for finding in compiler.findings}
 
 
@@ -153,17 +172,30 @@ def test_the_compiler_does_what_the_table_says(kind: str, path: str, treatment: 
     base = BASE[kind]
     if "matchLabels" in path and kind == "PeerAuthentication":
         base = {**base, "mtls": {"mode": "STRICT"}}
-    before, no_findings = compiled(kind, base)
-    after, findings = compiled(kind, with_field(base, path))
+    holds(kind, base, path, treatment)
+
+
+@pytest.mark.parametrize(("path", "treatment"), AT_WAYPOINTS.items())
+def test_waypoints_are_told_what_the_table_says(path: str, treatment: Treatment) -> None:
+    targets = {} if path.startswith("targetRef") else {"targetRefs": [{"kind": "Service", "name": "web"}]}
+    holds("AuthorizationPolicy", {**BASE["AuthorizationPolicy"], **targets}, path, treatment, at_nodes=False)
+
+
+def holds(kind: str, base: dict[str, Any], path: str, treatment: Treatment, *, at_nodes: bool = True) -> None:
+    before, no_findings = compiled(kind, base, at_nodes=at_nodes)
+    after, findings = compiled(kind, with_field(base, path), at_nodes=at_nodes)
     assert not no_findings
-    if isinstance(treatment, Enforced):
-        assert after != before and not findings
-    elif isinstance(treatment, Refused):
-        assert findings and findings <= set(treatment.codes)
-        _, findings = compiled(kind, with_field({**base, "action": "DENY"}, path))
-        assert findings and findings <= set(treatment.codes)
-    else:
-        assert after == before and treatment.reason
+    match treatment:
+        case Enforced():
+            assert after != before and not findings
+        case Refused(codes):
+            assert findings and findings <= set(codes)
+            _, findings = compiled(kind, with_field({**base, "action": "DENY"}, path), at_nodes=at_nodes)
+            assert findings and findings <= set(codes)
+        case Ignored(reason):
+            assert after == before and reason
+        case Elsewhere():
+            assert not any(after)
 
 
 def test_paths_are_well_formed() -> None:

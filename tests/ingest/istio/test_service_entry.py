@@ -158,3 +158,11 @@ def test_a_host_for_some_namespaces_is_everybodys_and_that_is_said() -> None:
     compiler = compiled(entry("a", "x.test", addresses=["192.0.2.1"], exportTo=[".", "other"]))
     assert compiler.services["default/x.test"].visibility is Visibility.PUBLIC
     assert [(each.code, each.path) for each in compiler.findings] == [("AMB0305", "spec.exportTo")]
+
+
+@pytest.mark.parametrize("host", ["a\nb.example", "a\x00b.example", "a/b.example", "240.240.0.5", "", "a b"])
+def test_what_is_no_name_is_left_out_with_an_error_and_the_other_hosts_count(host: str) -> None:
+    """Envoy would refuse a whole table for it, and an address would be somebody else's."""
+    compiler = compiled(entry("a", host, "good.example"))
+    assert [each.hostname for each in compiler.services.values()] == ["good.example"]
+    assert ("AMB0301", "spec.hosts[0]") in [(each.code, each.path) for each in compiler.findings]

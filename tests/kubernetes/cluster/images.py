@@ -10,7 +10,7 @@ import io
 import json
 import platform
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.kubernetes.cluster.settings import DNS_IMAGE, PAUSE_IMAGE
@@ -33,8 +33,13 @@ def pack(archive: Path, image: str, program: Path) -> Path:
     return pack_files(archive, image, {f"/{program.name}": program}, f"/{program.name}")
 
 
-def pack_files(archive: Path, image: str, files: Mapping[str, Path], program: str, user: str = "") -> Path:
-    """Writes an archive with one image of executable files (by their paths in it), unless it is newer than they are."""
+def pack_files(
+    archive: Path, image: str | Sequence[str], files: Mapping[str, Path], program: str, user: str = ""
+) -> Path:
+    """Writes an archive with one image of executable files (by their paths in it), unless it is newer than they are.
+
+    `image`: its name, or all its names.
+    """
     newest = max(path.stat().st_mtime_ns for path in files.values())
     if archive.exists() and archive.stat().st_mtime_ns > newest:
         return archive
@@ -57,10 +62,11 @@ def pack_files(archive: Path, image: str, files: Mapping[str, Path], program: st
         }
     ).encode()
     entry = _descriptor(manifest, "manifest.v1+json")
-    entry["annotations"] = {"io.containerd.image.name": image}
+    names = [image] if isinstance(image, str) else image
+    entries = [{**entry, "annotations": {"io.containerd.image.name": name}} for name in names]
     blobs = {
         "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
-        "index.json": json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode(),
+        "index.json": json.dumps({"schemaVersion": 2, "manifests": entries}).encode(),
     }
     for blob in (packed, config, manifest):
         blobs[f"blobs/{_digest(blob).replace(':', '/')}"] = blob

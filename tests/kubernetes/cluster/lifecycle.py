@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ambit.core.errors import AmbitError, NotRunning
-from tests.kubernetes.cluster import control, images, network, node, pki, processes, programs
+from tests.kubernetes.cluster import balancers, control, images, network, node, pki, processes, programs
 from tests.kubernetes.cluster.settings import Cluster, Node, cache, load, save
 
 NODES_READY = 120.0
@@ -37,6 +37,7 @@ def up(cluster: Cluster) -> None:
         node.start(cluster, each)
     if cluster.nodes:
         _wait_for_nodes(cluster)
+        balancers.start(cluster)
         kubectl(cluster, "apply", "--server-side", "-f", str(DNS), quiet=True)
         kubectl(
             cluster,

@@ -6,6 +6,7 @@ The namespaces route between themselves only; the machine's own network is neith
 import contextlib
 import subprocess
 
+from ambit.local.layout import BALANCERS_V4
 from tests.kubernetes.cluster.settings import API_ADDRESS, BRIDGE_PREFIX, SERVICES, Cluster
 
 BRIDGE = "bridge"
@@ -29,7 +30,8 @@ def make(cluster: Cluster) -> None:
                 _ip(node.key, f"route add {other.pods} via {other.address}")
         _ip(cluster.key, f"route add {node.pods} via {node.address}")
     if cluster.nodes:  # the first node's kube-proxy translates for whoever asks from the control plane's side
-        _ip(cluster.key, f"route add {SERVICES} via {cluster.nodes[0].address}")
+        for addresses in (SERVICES, BALANCERS_V4):
+            _ip(cluster.key, f"route add {addresses} via {cluster.nodes[0].address}")
 
 
 def remove(cluster: Cluster) -> None:

@@ -35,7 +35,10 @@ PLUGINS = Path("/usr/lib/cni")
 
 
 class Program(msgspec.Struct, frozen=True):
-    """One executable: the module it is built in, the package, and the linker's `-X` settings."""
+    """One executable: the module it is built in, the package, and the linker's `-X` settings.
+
+    A name that ends in `.test`, as Go calls them, means the program of the package's tests.
+    """
 
     name: str
     package: str = "."
@@ -115,8 +118,9 @@ def _build(program: Program, source: Path, folder: Path) -> None:
     began = time.monotonic()
     linker = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in sorted(program.stamps.items()))])
     fresh = folder / f".{program.name}.new"
+    command = ("go", "test", "-c") if program.name.endswith(".test") else ("go", "build")
     done = subprocess.run(
-        ["go", "build", "-trimpath", "-o", str(fresh), f"-ldflags={linker}", program.package],
+        [*command, "-trimpath", "-o", str(fresh), f"-ldflags={linker}", program.package],
         cwd=source,
         env={**os.environ, "CGO_ENABLED": "0"},
         stdout=subprocess.PIPE,

@@ -8,7 +8,7 @@ import os
 import tarfile
 from pathlib import Path
 
-from tests.kubernetes.cluster.images import pack
+from tests.kubernetes.cluster.images import pack, pack_files
 
 
 def test_an_archive_holds_one_image_whose_digests_are_right(tmp_path: Path) -> None:
@@ -34,6 +34,19 @@ def test_an_archive_holds_one_image_whose_digests_are_right(tmp_path: Path) -> N
     with tarfile.open(fileobj=io.BytesIO(layer)) as tree:
         (member,) = tree.getmembers()
         assert (member.name, member.mode, member.uid, member.mtime) == ("program", 0o755, 0, 0)
+
+
+def test_an_image_may_have_several_names(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_bytes(b"code")
+    names = ["localhost/program:1", "localhost/program:2"]
+    path = pack_files(tmp_path / "image.tar", names, {"/program": program}, "/program")
+    with tarfile.open(path) as archive:
+        index = archive.extractfile("index.json")
+        assert index is not None
+        entries = json.loads(index.read())["manifests"]
+    assert [entry["annotations"]["io.containerd.image.name"] for entry in entries] == names
+    assert len({entry["digest"] for entry in entries}) == 1
 
 
 def test_equal_inputs_give_equal_bytes(tmp_path: Path) -> None:

@@ -114,14 +114,22 @@ async def test_tokens_and_access(kubectl: Kubectl) -> None:
     assert "system:serviceaccount:default:reader" in await kubectl("auth", "whoami", *as_reader, *server)
 
 
-async def test_logs_and_exec(kubectl: Kubectl) -> None:
+async def test_logs(kubectl: Kubectl) -> None:
     await kubectl("apply", "-f", "-", stdin=POD)
     assert await kubectl("logs", "p") == "one\ntwo\n"
     assert await kubectl("logs", "p", "--tail=1") == "two\n"
+
+
+@pytest.mark.parametrize("websockets", ["true", "false"])
+async def test_exec_over_websocket_and_spdy(kubectl: Kubectl, websockets: str) -> None:
+    kubectl.environment["KUBECTL_REMOTE_COMMAND_WEBSOCKETS"] = websockets
+    await kubectl("apply", "-f", "-", stdin=POD)
     assert await kubectl("exec", "p", "--", "echo", "hello") == "hello\n"
     assert await kubectl("exec", "-i", "p", "--", "cat", stdin="typed") == "typed"
     code, text = await kubectl.run("exec", "p", "--", "sh", "-c", "echo oops >&2; exit 3")
     assert (code, "oops" in text) == (3, True)
+    large = await kubectl("exec", "p", "--", "head", "-c", "3000000", "/dev/zero")
+    assert len(large) == 3000000
 
 
 async def test_port_forward_carries_a_connection(kubectl: Kubectl) -> None:

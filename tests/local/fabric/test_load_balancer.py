@@ -1,6 +1,7 @@
 """Addresses of load balancers: one for each family, unique, kept, and given back."""
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,6 +54,24 @@ def test_new_addresses_are_unique_and_right_ones_are_kept(services: list[Service
         for address in each.balancer_addresses
     }
     assert not kept & set(given_out)
+
+
+def asking(name: str, wanted: str, *old: str) -> Service:
+    return with_addresses(service(name, "10.96.0.20", type="LoadBalancer", load_balancer_ip=wanted), old)
+
+
+def test_who_asks_for_an_address_gets_it_or_none() -> None:
+    usual = with_addresses(service("a", "10.96.0.21", type="LoadBalancer"), ())
+    changes = assign([usual, asking("b", "172.30.1.1"), asking("c", "172.30.1.1")])
+    assert changes == {("default", "a"): ("172.30.1.2",), ("default", "b"): ("172.30.1.1",)}
+    kept = asking("c", "172.30.1.1", "172.30.1.1")
+    assert assign([asking("b", "172.30.1.1"), kept]) == {}
+
+
+@pytest.mark.parametrize("wanted", ["192.0.2.1", "172.30.1.0", "172.30.1.255", "fd00::1", "nonsense"])
+def test_who_asks_for_somebody_elses_address_gets_none(wanted: str) -> None:
+    assert assign([asking("a", wanted)]) == {}
+    assert assign([asking("a", wanted, "172.30.1.7")]) == {("default", "a"): ()}
 
 
 def test_other_classes_are_left_alone_and_a_full_pool_gives_nothing() -> None:

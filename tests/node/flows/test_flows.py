@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ambit.agent.record import Flow, Reporter
 from ambit.core.identity import Identity
 from ambit.envoy import names
 from ambit.envoy.access_log import CLOSED, RESET
@@ -28,7 +29,7 @@ from ambit.model.workload import Locality, Port, TunnelProtocol, Workload
 from ambit.node.flows import metrics
 from ambit.node.flows.collector import Collector
 from ambit.node.flows.entry import lines, read
-from ambit.node.flows.record import Flow, Reporter, flows
+from ambit.node.flows.record import flows
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings
 from tests.node.flows.envoy_lines import STARTED, line, message
 
@@ -424,11 +425,11 @@ def test_bytes_of_a_long_connection_are_counted_once() -> None:
 
 def test_label_sets_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "MAX_SERIES", 2)
-    counters = metrics.TcpMetrics()
+    counters = metrics.series()
     for number in range(10):
-        counters.series(("source", *(str(number) for _ in metrics.LABELS[1:])))[metrics.OPENED] += 1
+        counters.of(("source", *(str(number) for _ in metrics.LABELS[1:])))[metrics.OPENED] += 1
     assert len(counters) == 3
-    found = list(counters.render())
+    found = list(metrics.render(counters))
     assert any(each.startswith('istio_tcp_connections_opened_total{reporter="source"') for each in found)
     assert sum(int(each.rpartition(" ")[2]) for each in found if "opened_total{" in each) == 10
 

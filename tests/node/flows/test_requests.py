@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ambit.agent.record import Flow
 from ambit.core.identity import Identity
 from ambit.envoy import names
 from ambit.model.view import Snapshot
 from ambit.model.workload import Port, TunnelProtocol, Workload
 from ambit.node.flows.collector import Collector
-from ambit.node.flows.record import Flow
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings
 from tests.node.flows.envoy_lines import STARTED, line, message
 

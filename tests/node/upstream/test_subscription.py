@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -64,7 +64,10 @@ class ControlPlaneServer:
         return [event for event in self.events if isinstance(event, Acknowledged)]
 
     async def put(self, *resources: Resource) -> None:
-        changed = self.store.update(ADDRESS_TYPE, {each.name: each for each in resources})
+        await self.change(ADDRESS_TYPE, *resources)
+
+    async def change(self, type_url: str, *resources: Resource, gone: Iterable[str] = ()) -> None:
+        changed = self.store.update(type_url, {each.name: each for each in resources}, gone)
         for session, context in self._sessions:
             for response in session.notify(changed):
                 await context.write(response)

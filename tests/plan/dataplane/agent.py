@@ -5,11 +5,11 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ambit.agent.logs import parse
 from ambit.core.address import Address
 from ambit.envoy import names
 from ambit.model.view import MeshView, Snapshot
 from ambit.node.cut import cut_short
-from ambit.node.downstream.logs import parse
 from ambit.node.flows.entry import About, Line, lines, read
 from ambit.plan import node_proxy
 from ambit.plan.node_proxy import LocalPod, LocalPods, NodeSettings, PlannedResource
@@ -18,6 +18,29 @@ from tests.plan.dataplane.served import ServedEnvoy, until
 
 _ORDER = (SECRET, EXTENSION, CLUSTER, LISTENER)
 Certificates = Callable[[str], tuple[str, str]]
+
+
+class LogSocket:
+    """Where an Envoy posts its access log, each message to `taken`."""
+
+    def __init__(self, path: Path, taken: Callable[[bytes], None]) -> None:
+        class Posts(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                data = b""
+                while part := self.request.recv(65536):
+                    data += part
+                    while (found := parse(data)) is not None:
+                        taken(found[0])
+                        data = data[found[1] :]
+                        self.request.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+        self._server = socketserver.ThreadingUnixStreamServer(str(path), Posts)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
 
 
 class Agent(ServedEnvoy):
@@ -39,11 +62,7 @@ class Agent(ServedEnvoy):
         self.roots = roots
         self._certificates = certificates
         self._forgotten: set[str] = set()
-        self._logs = socketserver.ThreadingUnixStreamServer(
-            f"{self.directory}/logs.sock", self._log_handler()
-        )
-        self._logs.daemon_threads = True
-        threading.Thread(target=self._logs.serve_forever, daemon=True).start()
+        self._logs = LogSocket(self.directory / "logs.sock", self._access_log)
 
     # Envoy
 
@@ -60,8 +79,7 @@ class Agent(ServedEnvoy):
 
     def stop(self) -> None:
         super().stop()
-        self._logs.shutdown()
-        self._logs.server_close()
+        self._logs.close()
 
     # Resources
 
@@ -140,21 +158,6 @@ class Agent(ServedEnvoy):
             self.add([self._answer(name) for name in asked])
             for key in {names.pod_of(name) for name in asked} & self.pods.keys():
                 self.add(self._outbound(self.pods[key or ""]))
-
-    def _log_handler(self) -> type[socketserver.BaseRequestHandler]:
-        taken = self._access_log
-
-        class Posts(socketserver.BaseRequestHandler):
-            def handle(self) -> None:
-                data = b""
-                while part := self.request.recv(65536):
-                    data += part
-                    while (found := parse(data)) is not None:
-                        taken(found[0])
-                        data = data[found[1] :]
-                        self.request.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-
-        return Posts
 
     def _access_log(self, message: bytes) -> None:
         for line in lines(message):

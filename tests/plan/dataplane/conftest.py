@@ -47,10 +47,14 @@ class Authority:
         builder = self._builder(self._key.public_key(), self._name, authority=True)
         self.root = builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
-    def certificate(self, uri: str) -> tuple[str, str]:
+    def certificate(self, *names: str) -> tuple[str, str]:
+        """Chain and key, for URIs and DNS names."""
         key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
-        builder = self._builder(key.public_key(), x509.Name([]), authority=False).add_extension(name, True)
+        made = (x509.UniformResourceIdentifier(each) if ":" in each else x509.DNSName(each) for each in names)
+        extension = x509.SubjectAlternativeName(made)
+        builder = self._builder(key.public_key(), x509.Name([]), authority=False).add_extension(
+            extension, True
+        )
         chain = builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

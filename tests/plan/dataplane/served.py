@@ -56,6 +56,7 @@ class ServedEnvoy:
         self._server.add_insecure_port(f"unix:{self.directory}/xds.sock")
         self._server.start()
         self._generations: list[subprocess.Popen[bytes]] = []
+        self._printed = (self.directory / "stdout").open("ab")
         self._base_id = 0
         self._prefix: list[str] = []
 
@@ -106,7 +107,7 @@ class ServedEnvoy:
                         "600",
                     ),
                 ],
-                stdout=subprocess.DEVNULL,
+                stdout=self._printed,
                 stderr=subprocess.DEVNULL,
             )
         )
@@ -116,6 +117,11 @@ class ServedEnvoy:
             envoy.kill()
             envoy.wait()
         self._server.stop(0).wait()
+        self._printed.close()
+
+    def printed(self) -> str:
+        """What Envoy has written on its standard output."""
+        return (self.directory / "stdout").read_text()
 
     def admin(self, path: str) -> str:
         """The answer of Envoy's admin interface, empty while it does not answer."""

@@ -3,10 +3,12 @@
 import ipaddress
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from ambit.agent.record import Flow
 from ambit.core.finding import ObjectRef
 from ambit.core.identity import Identity
 from ambit.envoy import names
@@ -17,8 +19,10 @@ from ambit.model.view import Snapshot
 from ambit.model.workload import GatewayAddress, Port, TunnelProtocol, Workload
 from ambit.plan import node_proxy, waypoint
 from ambit.plan.node_proxy import NodeSettings
-from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, PlannedResource
+from ambit.plan.values import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES, SECRET, PlannedResource
+from ambit.proxy.flows.collector import RequestCollector
 from tests.plan.dataplane import network as hosts
+from tests.plan.dataplane.agent import LogSocket
 from tests.plan.dataplane.conftest import Mesh, Pod, next_base_id
 from tests.plan.dataplane.served import ServedEnvoy, until
 from tests.plan.waypoint.echo import Answer, Echo, ask
@@ -27,7 +31,7 @@ PORT, PLAIN_PORT, TCP_PORT = 80, 81, 82
 """Of the service: HTTP, HTTP without a tunnel to the endpoint, bytes."""
 TARGET = 8080
 IDENTITY = Identity("cluster.local", "default", "waypoint")
-_ORDER = (SECRET, CLUSTER, ENDPOINTS, LISTENER, ROUTES)
+_ORDER = (SECRET, CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES)
 
 
 def service(name: str, number: int, *, bound: bool = True, **more: object) -> Service:
@@ -71,6 +75,9 @@ class Waypoint(ServedEnvoy):
 
     def __init__(self, directory: Path, mesh: Mesh, host: hosts.Host) -> None:
         super().__init__(directory, "waypoint", _ORDER)
+        self.requests = RequestCollector(proxy=PROXY.key, node="node1")
+        """Of all requests since the start."""
+        self._logs = LogSocket(self.directory / "logs.sock", self._logged)
         self.mesh = mesh
         self.host = host
         self.workload = Workload(
@@ -87,6 +94,19 @@ class Waypoint(ServedEnvoy):
         self.sync(waypoint.Bound())
         bootstrap = waypoint.bootstrap("waypoint", run=str(self.directory))
         self.begin(bootstrap, next_base_id(), "ip", "netns", "exec", self.host.netns.name)
+
+    def stop(self) -> None:
+        super().stop()
+        self._logs.close()
+
+    def told(self) -> list[Flow]:
+        """Records of all requests, newest first."""
+        with self.lock:
+            return list(self.requests.newest())
+
+    def _logged(self, message: bytes) -> None:
+        with self.lock:
+            self.requests.take(message)
 
     def sync(self, bound: waypoint.Bound) -> None:
         workloads = [*(pod.workload for pod in self.mesh.pods.values()), *self.mesh.others]
@@ -127,6 +147,13 @@ class Scene:
             pod = mesh.pods[name]
             ports = {each.key: each.ports for each in services}
             pod.workload = msgspec.structs.replace(pod.workload, services=ports)
+        for name, pod in mesh.pods.items():
+            pod.workload = msgspec.structs.replace(
+                pod.workload,
+                workload_name=f"{name}-deployment",
+                canonical_name=name,
+                canonical_revision="one",
+            )
         outside = Workload(
             uid="Kubernetes/networking.istio.io/WorkloadEntry/default/plain",
             name="plain",
@@ -138,8 +165,10 @@ class Scene:
         mesh.others = [waypoint.workload, outside]
         mesh.services = [WEB, V1, V2, EMPTY, OUTSIDE, WAYPOINT]
 
-    def bind(self, *routes: ServiceRoutes, workloads: tuple[Workload, ...] = ()) -> None:
-        bound = waypoint.Bound((WEB, EMPTY, OUTSIDE), {each.key: each for each in routes}, workloads)
+    def bind(self, *routes: ServiceRoutes, workloads: tuple[Workload, ...] = (), **policies: Any) -> None:
+        """`policies` are further fields of what is bound."""
+        services = (WEB, EMPTY, OUTSIDE)
+        bound = waypoint.Bound(services, {each.key: each for each in routes}, workloads, **policies)
         self.waypoint.sync(bound)
 
     def bind_workload(self, name: str) -> Iterator[Workload]:
@@ -178,6 +207,7 @@ class Scene:
         source: Pod | None = None,
         method: str = "GET",
         host: str = "web",
+        body: bytes | None = None,
         **headers: str,
     ) -> Answer:
         """The answer to one request on a connection of its own; `_` in names of headers stands for `-`. A workload is
@@ -185,7 +215,7 @@ class Scene:
         address = to.addresses[0].address if isinstance(to, Service) else to.addresses[0]
         sock = (source or self.client).connect(address, port)
         named = {key.replace("_", "-"): value for key, value in headers.items()}
-        return ask(sock, path, method=method, host=host, headers=named)
+        return ask(sock, path, method=method, host=host, headers=named, body=body)
 
 
 @pytest.fixture(scope="package")

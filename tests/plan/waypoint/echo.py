@@ -5,6 +5,7 @@ import http.client
 import http.server
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -46,12 +47,14 @@ class Echo(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, host: Host, name: str, port: int) -> None:
+    def __init__(self, host: Host, name: str, port: int, tls: ssl.SSLContext | None = None) -> None:
         self.seen: list[str] = []
         self.name = name
         super().__init__(("::", port), _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = in_namespace(host.netns, lambda: listener(port))
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:
@@ -124,9 +127,10 @@ def ask(
     host: str = "web",
     method: str = "GET",
     headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
 ) -> Answer:
     """One request on this connection, which is closed afterwards."""
     with connection(sock, host) as client:
-        client.request(method, path, headers=dict(headers or {}))
+        client.request(method, path, body, headers=dict(headers or {}))
         response = client.getresponse()
         return Answer(response.status, response.getheaders(), response.read())

@@ -21,6 +21,7 @@ from ambit.model.http import (
     Rewrite,
     SessionPersistence,
 )
+from ambit.model.workload import Port
 from tests.plan.dataplane.network import read_all
 from tests.plan.dataplane.served import until
 from tests.plan.waypoint.conftest import EMPTY, PORT, V1, V2, WEB, Scene
@@ -175,12 +176,24 @@ def test_backends_differ_in_path_and_redirect(scene: Scene) -> None:
     assert 10 <= seen["http://three/a/b"] <= 50
 
 
+@pytest.mark.feature("F37")
 def test_requests_are_mirrored(scene: Scene) -> None:
     do(scene, TO_V1, mirrors=(Mirror(V2.key, PORT), Mirror(WEB.key, PORT, numerator=0)))
     assert scene.get("/a?first").server == "v1"
     until(lambda: scene.echoes["v2"].seen == ["/a?first"], "the copy")
 
 
+@pytest.mark.feature("F37")
+def test_several_mirrors_get_a_copy_each(scene: Scene) -> None:
+    """Whatever one of them answers, and however long it takes."""
+    do(scene, TO_V1, mirrors=(Mirror(V2.key, PORT), Mirror(V1.key, PORT), Mirror(EMPTY.key, PORT)))
+    answer = scene.get("/a?copied")
+    assert (answer.status, answer.server) == (200, "v1")
+    until(lambda: scene.echoes["v2"].seen == ["/a?copied"], "the first copy")
+    until(lambda: scene.echoes["v1"].seen == ["/a?copied"] * 2, "the second copy")
+
+
+@pytest.mark.feature("F37")
 def test_mirrors_take_a_share(scene: Scene) -> None:
     do(scene, TO_V1, mirrors=(Mirror(V2.key, PORT, 1, 2),))
     for _ in range(60):
@@ -219,6 +232,24 @@ def test_cors(scene: Scene) -> None:
     assert (stranger.header("access-control-allow-origin"), stranger.server) == (None, "200")
 
 
+@pytest.mark.parametrize("credentials", [True, False])
+def test_cors_that_allows_everything_names_what_was_asked_for(scene: Scene, credentials: bool) -> None:
+    """To a browser that sends credentials `*` would be the name of a method."""
+    everything = Cors(("*",), ("*",), ("*",), credentials=credentials)
+    do(scene, TO_V1, cors=everything)
+    asked = {"access_control_request_method": "PUT", "access_control_request_headers": "x-a, x-b"}
+    answer = scene.get("/a", method="OPTIONS", origin="https://a.example.com", **asked)
+    names = ("allow-origin", "allow-methods", "allow-headers", "allow-credentials")
+    assert [answer.header(f"access-control-{each}") for each in names] == [
+        "https://a.example.com",
+        "PUT",
+        "x-a, x-b",
+        "true" if credentials else None,
+    ]
+    assert scene.echoes["v1"].seen == []
+
+
+@pytest.mark.feature("F33")
 def test_requests_have_so_much_time(scene: Scene) -> None:
     do(scene, TO_V1, request_timeout=300)
     assert [scene.get("/a").status, scene.get("/a", x_want_delay="5").status] == [200, 504]
@@ -226,6 +257,7 @@ def test_requests_have_so_much_time(scene: Scene) -> None:
     assert scene.get("/a", x_want_delay="5").status == 504
 
 
+@pytest.mark.feature("F33")
 def test_failed_requests_are_tried_again(scene: Scene) -> None:
     do(scene, TO_V1, retry=Retry(attempts=2, codes=(503,), backoff=5))
     assert scene.get("/a", x_want_status="503").status == 503
@@ -234,6 +266,23 @@ def test_failed_requests_are_tried_again(scene: Scene) -> None:
     assert len(scene.echoes["v1"].seen) == 4
 
 
+@pytest.mark.feature("F33")
+def test_a_backend_that_does_not_accept_is_tried_elsewhere(scene: Scene) -> None:
+    v2 = scene.mesh.pods["v2"]
+    before = v2.workload
+    nobody = (Port(PORT, 9),)
+    v2.workload = msgspec.structs.replace(before, services={**before.services, WEB.key: nobody})
+    try:
+        do(scene, Backend(WEB.key, PORT))
+        assert set(servers(scene, 20)) == {"v1", "503"}
+        # The other one is found by chance: more tries than there are hosts.
+        do(scene, Backend(WEB.key, PORT), retry=Retry(attempts=4))
+        assert servers(scene, 20) == {"v1": 20}
+    finally:
+        v2.workload = before
+
+
+@pytest.mark.feature("F33")
 def test_a_backend_that_takes_too_long_is_tried_again(scene: Scene) -> None:
     do(scene, TO_V1, backend_timeout=200, retry=Retry(attempts=1))
     assert scene.get("/a", x_want_delay="5").status == 504

@@ -10,17 +10,23 @@ from ambit.cli.access import all_namespaces, cluster_options, open_client, run, 
 from ambit.cli.authority import read_trust
 from ambit.cli.groups import Group
 from ambit.cli.mesh import ask_all, node_of, node_pods, note_missing_namespace
-from ambit.cli.render.output import emit, emit_data, output_option
+from ambit.cli.render.flow_line import account
+from ambit.cli.render.output import FORMATS, emit, emit_data, output_option
 from ambit.core.errors import BadInput
 from ambit.core.names import AUTHORITY_SECRET, DEFAULT_TRUST_DOMAIN, SYSTEM_NAMESPACE
 from ambit.kube.client import Client
 
-COLUMNS = [
+COLUMNS = ["NODE", "IDENTITY", "STATUS", "ENDS IN", "RENEWED IN", "ROOT"]
+"""One line for each certificate in use. ROOT begins the serial number of the root that its chain ends in."""
+WIDE_COLUMNS = [
     "NODE", "CERTIFICATE NAME", "TYPE", "STATUS", "VALID CERT", "SERIAL NUMBER", "NOT AFTER", "NOT BEFORE",
     "ENDS IN", "RENEWED IN", "ROOT",
 ]  # fmt: skip
-"""Those of `istioctl ztunnel-config certificate`, then ours. ROOT is the serial number of the root that a chain ends
-in."""
+"""Those of `istioctl ztunnel-config certificate`, then ours: a line for each certificate of a chain and each root."""
+
+
+_SERIAL = 16
+"""Digits of a serial number that are enough to tell two apart."""
 
 
 @click.group("certs", cls=Group, invoke_without_command=True)
@@ -28,7 +34,14 @@ in."""
 @click.option("--node", default=None, metavar="NODE", help="Ask the proxy of this node.")
 @click.option("-n", "--namespace", default=None, metavar="NAME", help="Only of this namespace.")
 @all_namespaces
-@output_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice((*FORMATS, "wide")),
+    default="table",
+    show_default=True,
+    help="Output format (wide: whole chains and names, serial numbers, dates).",
+)
 @click.pass_context
 def command(
     context_: click.Context,
@@ -52,8 +65,11 @@ def command(
         return chosen
 
     answers = run(with_client(open_client(name, kubeconfig, context), work))
-    found = sorted([node_of(pod), *row] for pod, dump in answers for row in rows(dump, time.time()))
-    emit(COLUMNS, found, {node_of(pod): dump["certificates"] for pod, dump in answers}, output)
+    is_wide = output == "wide"
+    lines = rows if is_wide else short_rows
+    found = sorted([node_of(pod), *row] for pod, dump in answers for row in lines(dump, time.time()))
+    data = {node_of(pod): dump["certificates"] for pod, dump in answers}
+    emit(WIDE_COLUMNS if is_wide else COLUMNS, found, data, "table" if is_wide else output)
 
 
 def of_namespace(dump: dict[str, Any], namespace: str | None) -> dict[str, Any]:
@@ -62,6 +78,20 @@ def of_namespace(dump: dict[str, Any], namespace: str | None) -> dict[str, Any]:
         return dump
     within = f"/ns/{namespace}/sa/"
     return {"certificates": [each for each in dump["certificates"] if within in each["identity"]]}
+
+
+def short_rows(dump: dict[str, Any], now: float) -> Iterable[list[str]]:
+    """What matters of the certificates in use on one node."""
+    for entry in dump["certificates"]:
+        leaf: dict[str, Any] = next(iter(entry["certChain"]), {})
+        is_valid = leaf.get("valid", entry["state"] == "Available")
+        yield [
+            account(entry["identity"]) or entry["identity"],
+            entry["state"] if is_valid or not leaf else f"{entry['state']}, not valid",
+            _span(leaf.get("ends"), now),
+            _span(entry.get("renewal"), now),
+            entry.get("root", "")[:_SERIAL],
+        ]
 
 
 def rows(dump: dict[str, Any], now: float) -> Iterable[list[str]]:

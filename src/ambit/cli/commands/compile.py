@@ -83,9 +83,9 @@ def command(
     """What files of API objects come to: what nodes would be told, without a cluster.
 
     Reads Namespaces, Nodes, Pods, Services, EndpointSlices, ServiceEntries, WorkloadEntries, AuthorizationPolicies,
-    PeerAuthentications, Gateways and their classes, HTTPRoutes, GRPCRoutes and ReferenceGrants, as
-    `kubectl get -o yaml` prints them. L7 proxies and their routes are shown with -o model. Findings go to standard
-    error; with one of level error the exit code is 2.
+    PeerAuthentications, RequestAuthentications, Gateways and their classes, HTTPRoutes, GRPCRoutes and
+    ReferenceGrants, as `kubectl get -o yaml` prints them. L7 proxies, their routes and rules about tokens are shown
+    with -o model. Findings go to standard error; with one of level error the exit code is 2.
     """
     if not files and not more:
         raise BadInput("no file to compile", "type `ambit compile -f FILE`")
@@ -130,7 +130,8 @@ def documents(compiled: Compiled, output: str, pod: str = "") -> Iterator[Docume
         case "model":
             from ambit.core.plain import plain
 
-            for value in (*values, *compiled.proxies, *compiled.routes):
+            rules: tuple[Any, ...] = (*compiled.tokens, *compiled.request_policies)
+            for value in (*values, *compiled.proxies, *compiled.routes, *rules):
                 yield f"{type(value).__name__} {value.key}", plain(value)
         case "envoy":
             from ambit.insight.node_resources import node_resources

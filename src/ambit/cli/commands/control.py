@@ -1,6 +1,7 @@
 """`ambit control`: the control plane."""
 
 import datetime as dt
+import ipaddress
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ from ambit.cli.groups import Group
 from ambit.cli.mesh_config import mesh_config_option, read_mesh_config
 from ambit.cli.trust_domain import trust_domain_aliases
 from ambit.core import names
+from ambit.core.address import Network
 from ambit.core.errors import BadInput
 
 LEAST_LIFETIME, MOST_LIFETIME = 10, 30 * 86_400
@@ -86,6 +88,13 @@ def command() -> None:
     show_default=True,
     help="When that image is pulled.",
 )
+@click.option(
+    "--jwks-network",
+    "jwks_networks",
+    multiple=True,
+    metavar="CIDR",
+    help="Network that is not public and has key servers of RequestAuthentications; may be repeated.",
+)
 @click.option("--instance", default="ambit-control", envvar="POD_NAME", help="Name of this replica.")
 @click.option("--port", default=names.CONTROL_TLS_PORT, show_default=True, help="Port for nodes (TLS).")
 @click.option(
@@ -118,6 +127,7 @@ def run(
     certificate_lifetime: str,
     proxy_image: str,
     proxy_image_pull_policy: str,
+    jwks_networks: tuple[str, ...],
     instance: str,
     port: int,
     plain_port: int,
@@ -140,6 +150,7 @@ def run(
         trust_domain_aliases=trust_domain_aliases,
         root_namespace=root_namespace,
         entry_visibility=mesh_config.entry_visibility,
+        logs=mesh_config.logs,
         system_namespace=system_namespace,
         cluster_id=cluster_id,
         network=network,
@@ -147,6 +158,7 @@ def run(
         leaf_lifetime=_lifetime(certificate_lifetime),
         proxy_image=proxy_image,
         proxy_image_pull_policy=proxy_image_pull_policy,
+        key_networks=tuple(_network(each) for each in jwks_networks),
         tls_port=port,
         plain_port=plain_port,
         debug_port=debug_port,
@@ -169,6 +181,13 @@ def _lifetime(text: str) -> dt.timedelta:
     if not LEAST_LIFETIME <= seconds <= MOST_LIFETIME:
         raise BadInput(f"certificates cannot live for {text}", "choose between 10s and 720h")
     return dt.timedelta(seconds=seconds)
+
+
+def _network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as problem:
+        raise BadInput(f"{text!r} is no network: {problem}", "write --jwks-network 10.20.0.0/16") from problem
 
 
 def _account(text: str) -> tuple[str, str]:

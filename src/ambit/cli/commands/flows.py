@@ -1,4 +1,4 @@
-"""`ambit flows`: what the node proxies decided, one line each."""
+"""`ambit flows`: what the proxies decided, one line each."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,8 @@ import click
 import msgspec
 
 from ambit.cli.access import all_namespaces, cluster_options, open_client, run, with_client
-from ambit.cli.mesh import node_of, node_pods, note_missing_namespace, read_flows, stream
+from ambit.cli.mesh import flows_of, node_pods, note_missing_namespace, stream
+from ambit.cli.proxies import proxy_flows, proxy_pods
 from ambit.cli.render.flow_line import flow_line
 from ambit.cli.render.output import FORMATS
 from ambit.cli.since import Since
@@ -55,6 +56,9 @@ _LAST, _ALL = 20, 1_000_000
     metavar="TEXT",
     help="Only to a pod, address or service with this in NAMESPACE/NAME.",
 )
+@click.option("--path", default=None, metavar="TEXT", help="Only requests with this in their path.")
+@click.option("--code", default=None, metavar="CODE", help="Only requests answered so: 404, 5xx.")
+@click.option("--requests", is_flag=True, help="Only requests, as waypoints tell of them.")
 @click.option("--port", default=None, type=click.IntRange(1, 65535), help="Only to this port.")
 @click.option("--verdict", type=click.Choice(VERDICTS), help="Only with this outcome.")
 @click.option("--denied", is_flag=True, help="The same as --verdict denied.")
@@ -78,6 +82,7 @@ def command(
     verdict: str | None,
     node: str | None,
     everywhere: bool,
+    requests: bool,
     output: str,
     **choice: str | int | None,
 ) -> None:
@@ -88,6 +93,8 @@ def command(
     if everywhere:
         choice["namespace"] = None
     choice |= {"from": choice.pop("source"), "to": choice.pop("destination")}
+    if requests:
+        choice["requests"] = 1
     query = _query({**choice, "since": since, "verdict": "denied" if denied else verdict})
     if last is None:
         last = _LAST if since is None else _ALL
@@ -96,19 +103,23 @@ def command(
         click.echo(_form(flow, output))
 
     async def work(client: Client) -> None:
-        pods = await node_pods(client, node)
+        pods, proxies = await asyncio.gather(node_pods(client, node), proxy_pods(client, node))
         if follow:
             async with asyncio.TaskGroup() as group:
-                for pod in pods:
+                for pod in (*pods, *proxies):
                     group.create_task(_follow(client, pod, last, query, show))
             return
-        flows = await read_flows(client, last, node, query)
+        parts = await asyncio.gather(
+            flows_of(client, pods, last, query), proxy_flows(client, proxies, last, query)
+        )
+        flows = sorted((flow for part in parts for flow in part), key=lambda flow: float(flow["time"]))
         for flow in flows[max(len(flows) - last, 0) :]:
             show(flow)
         if not flows and last:
             await note_missing_namespace(client, str(choice["namespace"] or ""))
             chosen = " like that" if query else ""
-            click.echo(f"no connection{chosen} has ended yet; an open one: `ambit connections`", err=True)
+            what = "request" if requests else "connection"
+            click.echo(f"no {what}{chosen} has ended yet; an open one: `ambit connections`", err=True)
 
     with contextlib.suppress(KeyboardInterrupt):
         run(with_client(open_client(name, kubeconfig, context), work))
@@ -133,13 +144,16 @@ def _query(choice: Mapping[str, str | float | None]) -> str:
 async def _follow(
     client: Client, pod: dict[str, Any], last: int, choice: str, show: Callable[[Flow], None]
 ) -> None:
-    """A proxy that goes away is waited for; what it says comes on when it is back."""
+    """A proxy that goes away is waited for; what it says comes on when it is back. What is wrong is told once."""
+    told = ""
     path = f"/flows?follow=1&limit={last}{choice}"
     while True:
         try:
             async for flow in stream(client, pod, path):
                 show(flow)
         except AmbitError as problem:
-            click.echo(f"node {node_of(pod)}: {problem.message}", err=True)
+            if problem.message != told:
+                click.echo(f"{pod['metadata']['name']}: {problem.message}", err=True)
+            told = problem.message
         path = f"/flows?follow=1&limit=0{choice}"
         await asyncio.sleep(LOOK_AGAIN)

@@ -2,7 +2,7 @@
 
 import click
 
-from ambit.cli.access import instance_state, name_option, run, running_state
+from ambit.cli.access import asked_state, instance_state, name_option, run, running_state
 from ambit.cli.commands.local_forward import forward
 from ambit.cli.commands.local_image import image
 from ambit.cli.commands.local_node import node
@@ -59,19 +59,20 @@ def status(name: str | None, output: str) -> None:
 @name_option
 @click.argument("component", default="cluster")
 @click.option("-f", "--follow", is_flag=True, help="Wait for more.")
-def logs(name: str | None, component: str, follow: bool) -> None:
+@click.option("--tail", "last", default=-1, metavar="N", help="Only the last N lines; all when negative.")
+def logs(name: str | None, component: str, follow: bool, last: int) -> None:
     """Print the log of a part: cluster, supervisor, or a file name from the logs directory.
 
     Logs of pods, the mesh's own included, are read with `kubectl logs`.
     """
     from ambit.cli.render.tail import tail
 
-    state = instance_state(name)
+    state = asked_state(name)
     path = state.logs / f"{component}.log"
     if not path.is_file():
         known = sorted(file.stem for file in state.logs.glob("*.log"))
         raise BadInput(f"no log of {component!r}", f"there are: {', '.join(known) or 'none'}")
-    tail(path, follow=follow)
+    tail(path, follow=follow, last=last)
 
 
 @command.command("run", hidden=True)

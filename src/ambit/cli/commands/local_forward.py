@@ -129,13 +129,30 @@ async def add_forward(client: Client, namespace: str, service: str, port: int | 
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         try:
-            _, writer = await asyncio.open_connection("127.0.0.1", host_port)
+            await _open(host_port)
         except OSError:
             await asyncio.sleep(0.05)
             continue
-        writer.close()
         return
     raise NotRunning(f"the forwarder did not open port {host_port}", "see `ambit local logs host-forwarder`")
+
+
+async def _open(host_port: int) -> None:
+    """Returns when a connection stays open. One that is ended at once met the outer half of a forward that has no
+    inner half yet, or a service without endpoints: after a while it counts. Raises OSError when nobody listens."""
+    for _ in range(20):
+        reader, writer = await asyncio.open_connection("127.0.0.1", host_port)
+        try:
+            async with asyncio.timeout(0.1):
+                if await reader.read(1):
+                    return
+        except TimeoutError:
+            return
+        except OSError:
+            pass
+        finally:
+            writer.close()
+        await asyncio.sleep(0.05)
 
 
 def free_port() -> int:

@@ -162,7 +162,7 @@ def command() -> None:
     "--capture",
     type=click.Choice(["auto", "nat", "tproxy"]),
     envvar="AMBIT_CAPTURE",
-    default="nat",
+    default="auto",
     show_default=True,
     help="How pods are captured that start: by NAT, without it, or without it where the kernel can.",
 )

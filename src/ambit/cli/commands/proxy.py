@@ -13,7 +13,7 @@ _PATH = click.Path(path_type=Path)
 
 @click.group("proxy", cls=Group)
 def command() -> None:
-    """Proxies of waypoints."""
+    """Proxies of waypoints and gateways."""
 
 
 @command.command("run")
@@ -22,6 +22,7 @@ def command() -> None:
     "--namespace", envvar="POD_NAMESPACE", required=True, help="Namespace of the Gateway and of this pod."
 )
 @click.option("--pod-name", envvar="POD_NAME", default="", hidden=True)
+@click.option("--node-name", envvar="NODE_NAME", default="", hidden=True)
 @click.option(
     "--service-account", envvar="SERVICE_ACCOUNT", help="Account of this pod.  [default: the Gateway's name]"
 )
@@ -66,11 +67,19 @@ def command() -> None:
     show_default=True,
     help="What requests under way get when the pod ends.",
 )
+@click.option(
+    "--least-drain",
+    type=Duration(),
+    default="0s",
+    show_default=True,
+    help="What clients get at the least to go elsewhere when the pod ends.",
+)
 @log_options
 def run(
     gateway: str,
     namespace: str,
     pod_name: str,
+    node_name: str,
     service_account: str | None,
     control: str,
     root_cert: Path | None,
@@ -81,10 +90,11 @@ def run(
     trust_domain: str,
     concurrency: int,
     drain: float,
+    least_drain: float,
     log_level: str,
     log_format: str,
 ) -> None:
-    """Serve a waypoint in its pod, until SIGTERM."""
+    """Serve a waypoint or gateway in its pod, until SIGTERM."""
     import asyncio
     import tempfile
 
@@ -98,6 +108,7 @@ def run(
         gateway=gateway,
         namespace=namespace,
         pod=pod_name,
+        node_name=node_name,
         service_account=service_account or gateway,
         run=run_dir or Path(tempfile.mkdtemp(prefix="ambit-proxy-")),
         control=control_address(control),
@@ -108,5 +119,6 @@ def run(
         trust_domain=trust_domain,
         concurrency=concurrency,
         drain=drain,
+        least_drain=least_drain,
     )
     asyncio.run(main(settings))

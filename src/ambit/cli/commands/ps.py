@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 from ambit.cli.access import cluster_options, open_client, run, with_client
-from ambit.cli.mesh import CONTROL_PLANES, ask, node_of, node_pods, system_pods
+from ambit.cli.mesh import CONTROL_PLANES, Pod, ask, node_of, node_pods, system_pods
+from ambit.cli.proxies import connected_proxies, gateway_of, kind_of, proxy_pods
 from ambit.cli.render.output import emit, output_option
 from ambit.core.errors import AmbitError
 from ambit.core.names import CONTROL_DEBUG_PORT
@@ -20,8 +21,12 @@ def command(name: str | None, kubeconfig: str | None, context: str | None, outpu
     """List proxies, their versions and their sync state."""
 
     async def work(client: Client) -> list[dict[str, Any]]:
-        pods, connected = await asyncio.gather(node_pods(client), _connected(client))
-        return [await _describe(client, pod, connected.get(node_of(pod))) for pod in pods]
+        pods, connected, l7, connected_l7 = await asyncio.gather(
+            node_pods(client), _connected(client), proxy_pods(client), connected_proxies(client)
+        )
+        nodes = [_describe(client, pod, "node", connected.get(node_of(pod))) for pod in pods]
+        proxies = [_describe(client, pod, kind_of(pod), connected_l7.get(_key(pod))) for pod in l7]
+        return await asyncio.gather(*nodes, *proxies)
 
     found = run(with_client(open_client(name, kubeconfig, context), work))
     rows = [
@@ -29,6 +34,7 @@ def command(name: str | None, kubeconfig: str | None, context: str | None, outpu
             proxy["name"],
             proxy["node"],
             proxy["type"],
+            proxy["gateway"],
             proxy["version"],
             proxy["envoy"],
             proxy["sync"],
@@ -36,7 +42,9 @@ def command(name: str | None, kubeconfig: str | None, context: str | None, outpu
         ]
         for proxy in found
     ]
-    emit(["NAME", "NODE", "TYPE", "VERSION", "ENVOY", "SYNC", "CONTROL PLANE"], rows, found, output)
+    emit(
+        ["NAME", "NODE", "TYPE", "GATEWAY", "VERSION", "ENVOY", "SYNC", "CONTROL PLANE"], rows, found, output
+    )
 
 
 async def _connected(client: Client) -> dict[str, dict[str, Any]]:
@@ -51,11 +59,16 @@ async def _connected(client: Client) -> dict[str, dict[str, Any]]:
     return entries
 
 
-async def _describe(client: Client, pod: dict[str, Any], entry: dict[str, Any] | None) -> dict[str, Any]:
+def _key(pod: Pod) -> tuple[str, str]:
+    return pod["metadata"]["namespace"], pod["metadata"]["name"]
+
+
+async def _describe(client: Client, pod: Pod, kind: str, entry: dict[str, Any] | None) -> dict[str, Any]:
     proxy = {
         "name": f"{pod['metadata']['name']}.{pod['metadata']['namespace']}",
         "node": node_of(pod),
-        "type": "node",
+        "type": kind,
+        "gateway": gateway_of(pod) if kind != "node" else "",
         "control": entry["control"] if entry else "",
         "types": entry["types"] if entry else {},
         "sync": sync_word(entry),

@@ -17,6 +17,7 @@ from ambit.core.names import (
     AUTHORITY_SECRET,
     CONTROL_LEASE,
     CRL_CONFIGMAP,
+    GATEWAY_CONTROLLER,
     REDIRECTION_ANNOTATION,
     REDIRECTION_ENABLED,
     ROOT_CERT_CONFIGMAP,
@@ -174,7 +175,8 @@ async def _classes(client: Client) -> list[dict[str, Any]]:
         found = await client.list(GATEWAY_CLASSES)
     except NotFound:
         return []
-    return [each for each in found if each["spec"].get("controllerName") == WAYPOINT_CONTROLLER]
+    ours = (WAYPOINT_CONTROLLER, GATEWAY_CONTROLLER)
+    return [each for each in found if each["spec"].get("controllerName") in ours]
 
 
 async def _purge(client: Client) -> None:

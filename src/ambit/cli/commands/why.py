@@ -1,27 +1,30 @@
-"""`ambit why`: which rule decides about a connection, from configuration, confirmed by decision records."""
+"""`ambit why`: what decides about a connection or request, from configuration, confirmed by decision records."""
 
 import asyncio
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import click
 import msgspec
 
 from ambit.cli.access import cluster_options, open_client, run, with_client
-from ambit.cli.confirmation import Confirmation, confirm
+from ambit.cli.confirmation import Confirmation, confirm, confirm_request
 from ambit.cli.live_objects import compile_cluster
 from ambit.cli.manifests import read_manifests
 from ambit.cli.mesh import read_flows
 from ambit.cli.mesh_config import mesh_config_option, read_mesh_config
-from ambit.cli.render.answer import answer_lines
+from ambit.cli.proxies import gateway_of, proxy_flows, proxy_pods
+from ambit.cli.render.answer import answer_lines, request_lines
 from ambit.cli.render.output import emit_data, output_option
-from ambit.core.errors import AmbitError
+from ambit.core.errors import AmbitError, BadInput
 from ambit.core.names import DEFAULT_TRUST_DOMAIN, ROOT_NAMESPACE
 from ambit.ingest.settings import MeshSettings
-from ambit.insight.manifests import compile_objects
-from ambit.insight.why import ALLOWED, Answer, why
+from ambit.insight.manifests import Compiled, compile_objects
+from ambit.insight.ruling import ALLOWED
+from ambit.insight.why import Answer, why
+from ambit.insight.why_request import RequestAnswer, why_request
 from ambit.kube.client import Client
 
 NEWEST = 1000
@@ -32,10 +35,18 @@ PATIENCE = 10.0
 
 @click.command("why")
 @click.argument("source", metavar="SRC")
-@click.argument("destination", metavar="DST:PORT")
+@click.argument("asked", metavar="DST:PORT | METHOD URL", nargs=-1, required=True)
 @cluster_options
 @click.option(
     "-n", "--namespace", default="default", show_default=True, metavar="NAME", help="Of names without one."
+)
+@click.option(
+    "-H",
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="NAME:VALUE",
+    help="A header of the request; may be repeated.",
 )
 @click.option(
     "-f",
@@ -65,11 +76,12 @@ PATIENCE = 10.0
 @output_option
 def command(
     source: str,
-    destination: str,
+    asked: tuple[str, ...],
     name: str | None,
     kubeconfig: str | None,
     context: str | None,
     namespace: str,
+    headers: tuple[str, ...],
     files: tuple[str, ...],
     trust_domain: str,
     trust_domain_aliases: tuple[str, ...],
@@ -77,13 +89,28 @@ def command(
     mesh_config_file: Path | None,
     output: str,
 ) -> None:
-    """Why a connection from SRC to DST:PORT is allowed or denied.
+    """Why a connection from SRC to DST:PORT, or a request, is allowed or denied.
 
     SRC is a pod, a workload or an address; DST a service (name, DNS name or address), else a pod. Says which rule
     decides, the nearest rule that would have decided otherwise and what it lacks, and whether the newest record of
     such a connection says the same. Exits with 0 when it is allowed at every endpoint, with 1 when not.
+
+    With METHOD and URL (http://web/path): which waypoint reads the request, what policies say of it there, which rule
+    of which route it meets, and where that leads.
     """
+    if len(asked) > 2:
+        raise BadInput(f"{len(asked) + 1} words are too many", "give SRC DST:PORT, or SRC METHOD URL")
+    if headers and len(asked) == 1:
+        raise BadInput("a connection has no headers", "give SRC METHOD URL with -H")
+    destination, given = asked[-1], _headers(headers)
     confirmations: list[Confirmation] = []
+
+    def answered(compiled: Compiled) -> Answer | RequestAnswer:
+        if len(asked) == 1:
+            return why(source, destination, compiled, namespace)
+        return why_request(source, asked[0].upper(), destination, compiled, namespace, given)
+
+    answer: Answer | RequestAnswer
     if files:
         settings = MeshSettings(
             trust_domain=trust_domain,
@@ -92,16 +119,23 @@ def command(
             entry_visibility=read_mesh_config(mesh_config_file).entry_visibility,
         )
         compiled = compile_objects(read_manifests(files), settings, namespace)
-        answer = why(source, destination, compiled, namespace)
+        answer = answered(compiled)
     else:
 
-        async def work(client: Client) -> tuple[Answer, list[Confirmation]]:
-            answer = why(source, destination, await compile_cluster(client), namespace)
+        async def work(client: Client) -> tuple[Answer | RequestAnswer, list[Confirmation]]:
+            answer = answered(await compile_cluster(client))
+            if isinstance(answer, RequestAnswer):
+                return answer, await _confirmation(client, answer)
             return answer, await _confirmations(client, answer)
 
         answer, confirmations = run(with_client(open_client(name, kubeconfig, context), work))
     if output == "table":
-        for line in answer_lines(answer, confirmations):
+        lines = (
+            request_lines(answer, confirmations)
+            if isinstance(answer, RequestAnswer)
+            else answer_lines(answer, confirmations)
+        )
+        for line in lines:
             click.echo(line)
     else:
         emit_data(_data(answer, confirmations), output)
@@ -128,8 +162,35 @@ async def _confirmations(client: Client, answer: Answer) -> list[Confirmation]:
     return [confirm(answer.source, ruling, flows) for ruling in answer.rulings if ruling.pod]
 
 
-def _data(answer: Answer, confirmations: list[Confirmation]) -> Any:
+async def _confirmation(client: Client, answer: RequestAnswer) -> list[Confirmation]:
+    """What the newest record of such a request says; none, with a note, when the waypoint cannot be asked."""
+    if not answer.waypoint or answer.connection is not None:
+        return []
+    path = urlsplit(answer.request.partition(" ")[2]).path or "/"
+    try:
+        async with asyncio.timeout(PATIENCE):
+            pods = [pod for pod in await proxy_pods(client) if gateway_of(pod) == answer.waypoint]
+            flows = await proxy_flows(client, pods, NEWEST, "&" + urlencode({"path": path}))
+    except TimeoutError:
+        click.echo("note: no records: the waypoint did not answer in time", err=True)
+        return []
+    return [confirm_request(answer, path, flows)]
+
+
+def _headers(given: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for each in given:
+        name, colon, value = each.partition(":")
+        if not colon or not name.strip():
+            raise BadInput(f"{each!r} is no header", "give it as -H name:value")
+        found[name.strip().lower()] = value.strip()
+    return found
+
+
+def _data(answer: Answer | RequestAnswer, confirmations: list[Confirmation]) -> Any:
     data = msgspec.to_builtins(answer)
+    if isinstance(answer, RequestAnswer):
+        return data | ({"confirmation": msgspec.to_builtins(confirmations[0])} if confirmations else {})
     for ruling, confirmation in zip(data["rulings"], confirmations, strict=False):
         ruling["confirmation"] = msgspec.to_builtins(confirmation)
     return data

@@ -8,9 +8,11 @@ import click
 from ambit.cli.confirmation import AGREES, NONE, Confirmation
 from ambit.cli.render.output import printable
 from ambit.core.identity import Identity
-from ambit.core.names import CONVERTED_STRICT_POLICY
-from ambit.ingest.istio.peer import CONVERTED_PREFIX
-from ambit.insight.why import ALLOWED, REFUSED, Answer, Otherwise, Ruling
+from ambit.core.names import CONVERTED_STRICT_POLICY, ONLY_BY_WAYPOINT
+from ambit.ingest.istio.peer import CONVERTED_PREFIX, Mode
+from ambit.insight.ruling import ALLOWED, REFUSED, Otherwise, Ruling
+from ambit.insight.why import Answer
+from ambit.insight.why_request import RequestAnswer
 from ambit.policy.decide import NO_ALLOW_MATCHED, Reason
 from ambit.policy.nearest import Miss
 
@@ -22,18 +24,53 @@ def answer_lines(answer: Answer, confirmations: Sequence[Confirmation] = ()) -> 
     """`confirmations`: one for each ruling, or none when records were not asked."""
     verdict = click.style(answer.verdict.upper(), fg=_COLOURS.get(answer.verdict, "red"))
     yield f"{printable(answer.source)} → {printable(answer.destination)}: {verdict}"
+    if answer.waypoint:
+        yield f"by way of waypoint {printable(answer.waypoint)}, which is who endpoints see"
     for index, ruling in enumerate(answer.rulings):
-        if ruling.pod:
-            yield ""
-            kind = "pod" if ruling.is_pod else "endpoint"
-            yield f"{kind} {printable(ruling.pod)} ({ruling.address} port {ruling.port}), asked {_asked(ruling)}"
-        for line in _ruling(ruling):
-            yield f"  {printable(line)}"
+        yield from _at(ruling)
         if index < len(confirmations):
             yield f"  {printable(_confirmation(confirmations[index]))}"
     if answer.findings:
         yield ""
         yield from (printable(each) for each in answer.findings)
+
+
+def request_lines(answer: RequestAnswer, confirmations: Sequence[Confirmation] = ()) -> Iterator[str]:
+    """`confirmations`: one, or none when records were not asked."""
+    verdict = click.style(answer.verdict.upper(), fg=_COLOURS.get(answer.verdict, "red"))
+    yield f"{printable(answer.source)} → {printable(answer.request)}: {verdict}"
+    if answer.connection is not None:
+        yield printable(answer.reason)
+        yield ""
+        yield from answer_lines(answer.connection)
+        return
+    reader = f"waypoint {answer.waypoint}" if answer.waypoint else "the client's own node proxy (inline)"
+    yield f"read by {printable(reader)}"
+    if answer.policy is not None:
+        yield f"  asked {_asked(answer.policy)}"
+        yield from (f"  {printable(line)}" for line in _ruling(answer.policy))
+    if answer.route:
+        origin = f" of {answer.origin}" if answer.origin else ""
+        yield f"meets rule {printable(answer.route)}{printable(origin)}: {printable(answer.met)}"
+    if answer.reason:
+        yield printable(answer.reason)
+    for share in answer.shares:
+        yield ""
+        yield f"{share.percent:g} % to {printable(share.backend)}: {printable(share.reason or share.verdict)}"
+        for ruling in share.rulings:
+            yield from (f"  {line}" for line in _at(ruling) if line)
+    for each in confirmations:
+        yield ""
+        yield printable(_confirmation(each, "request"))
+
+
+def _at(ruling: Ruling) -> Iterator[str]:
+    if ruling.pod:
+        yield ""
+        kind = "pod" if ruling.is_pod else "endpoint"
+        yield f"{kind} {printable(ruling.pod)} ({ruling.address} port {ruling.port}), asked {_asked(ruling)}"
+    for line in _ruling(ruling):
+        yield f"  {printable(line)}"
 
 
 def _asked(ruling: Ruling) -> str:
@@ -45,20 +82,41 @@ def _asked(ruling: Ruling) -> str:
 def _ruling(ruling: Ruling) -> Iterator[str]:
     by = f" by {ruling.rule}" if ruling.rule not in ("", NO_ALLOW_MATCHED) else ""
     converted = ruling.rule.partition("/")[2].startswith((CONVERTED_STRICT_POLICY, CONVERTED_PREFIX))
-    strict = ", because mutual TLS is STRICT" if converted else ""
+    strict = f", because {_strict(ruling)}" if converted else ""
+    if ruling.rule.partition("/")[2].startswith(ONLY_BY_WAYPOINT):
+        strict = ", because a policy protects it at its waypoint, and only that may call it"
     # The rule's own name says as much.
     reason = "" if by and ruling.reason in _BY_RULE else f": {ruling.reason}"
     yield f"{ruling.verdict}{by}{reason}{strict}"
+    if ruling.mode and not converted:
+        yield f"plain text itself is {_plain_text(ruling)}"
     if ruling.without:
         yield f"without that rule it would be {ruling.without}"
     if ruling.nearest is not None:
         yield f"nearest {ruling.nearest.action} rule: {_nearest(ruling.nearest)}"
     elif ruling.verdict != REFUSED and ruling.pod:
         yield "no rule would decide otherwise"
+    if ruling.token:
+        yield f"tokens: {ruling.token}"
     if ruling.dry_run:
         yield f"with the dry-run policies enforced it would be {ruling.dry_run}"
     if ruling.policies:
         yield f"policies that apply: {', '.join(ruling.policies)}"
+
+
+def _strict(ruling: Ruling) -> str:
+    return f"{ruling.mode_by} makes mutual TLS STRICT" if ruling.mode_by else "mutual TLS is STRICT"
+
+
+def _plain_text(ruling: Ruling) -> str:
+    if ruling.mode == Mode.STRICT:
+        return f"refused: {_strict(ruling)}"
+    by = (
+        f"{ruling.mode_by} makes mutual TLS PERMISSIVE"
+        if ruling.mode_by
+        else "no PeerAuthentication forbids it"
+    )
+    return f"accepted: {by}"
 
 
 def _nearest(found: Otherwise) -> str:
@@ -77,9 +135,9 @@ def _miss(miss: Miss) -> str:
     return f"{miss.field} must be {wanted}, here {miss.actual or 'there is none'}"
 
 
-def _confirmation(found: Confirmation) -> str:
+def _confirmation(found: Confirmation, what: str = "connection") -> str:
     if found.records == NONE:
-        return "records: no such connection among the newest"
+        return f"records: no such {what} among the newest"
     time = datetime.fromtimestamp(found.time, UTC).astimezone().strftime("%H:%M:%S")
     by = f" by {found.rule}" if found.rule else ""
     said = f"{found.verdict}{by} at {time} on {found.node}"

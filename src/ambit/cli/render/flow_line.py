@@ -7,10 +7,14 @@ import click
 
 from ambit.cli.render.output import printable
 from ambit.core.identity import Identity
-from ambit.core.names import CONVERTED_STRICT_POLICY
+from ambit.core.names import CONVERTED_STRICT_POLICY, ONLY_BY_WAYPOINT
 from ambit.policy.decide import NO_ALLOW_MATCHED, UNKNOWN_POLICY
 
 _DIRECT = "direct"
+_NO_SERVER = ("answered", "inline")
+"""Hops of lines that tell of no server: the proxy answered by itself, or each request goes on by itself."""
+_JWT_REFUSED = "jwt_authn_access_denied"
+"""Beginning of the details of Envoy's filter `jwt_authn`; the reason follows in braces."""
 Flow = dict[str, Any]
 
 
@@ -21,16 +25,17 @@ def flow_line(flow: Flow, *, wide: bool = False) -> str:
     size = f"{flow.get('received', 0)}/{flow.get('sent', 0)}B {flow.get('milliseconds', 0.0):.1f}ms"
     parts = [
         click.style(time, dim=True),
-        f"{flow['node']}/{flow['reporter']}",
+        f"{flow.get('proxy') or flow['node']}/{flow['reporter']}",
         _end(source),
         "→",
-        _end(destination, is_outside=flow.get("hop") == _DIRECT and not flow.get("mutualTls")),
+        _destination(flow),
         f"{flow.get('hop') or 'plain'} {_security(flow)}",
+        *_asked(flow.get("request")),
         size,
         _verdict(flow),
     ]
     if wide:
-        parts += [_more("from", source), _more("to", destination)]
+        parts += [_more("from", source), _more("to", destination), *_way(flow.get("request"))]
     return " ".join(parts)
 
 
@@ -38,12 +43,40 @@ def is_denied(flow: Flow) -> bool:
     return flow.get("decision") == "deny"
 
 
+def _destination(flow: Flow) -> str:
+    """The pod, or the service where no pod was asked, which has no identity to lack."""
+    end, hop = flow["destination"], flow.get("hop")
+    if hop in _NO_SERVER and not end.get("identity") and end.get("service"):
+        host = end["service"].partition("/")[2] or end["service"]
+        return printable(f"{host}:{end['address'].rpartition(':')[2]}")
+    return _end(end, is_outside=hop == _DIRECT and not flow.get("mutualTls"))
+
+
 def _end(end: dict[str, Any], *, is_outside: bool = False) -> str:
     """`is_outside`: not in the mesh, so the account that the record has of it is what nobody proves."""
-    name = f"{end.get('namespace', '')}/{end['workload']}" if end.get("workload") else end["address"]
-    where = f"{name}:{end['address'].rpartition(':')[2]}" if end.get("workload") else name
-    account = _account("" if is_outside else end.get("identity", ""))
-    return printable(f"{where} ({account})")
+    workload = end.get("workload") or end.get("workloadName")
+    port = end["address"].rpartition(":")[2]
+    where = f"{end.get('namespace', '')}/{workload}:{port}" if workload else end["address"]
+    shown = account("" if is_outside else end.get("identity", "")) or "no identity"
+    return printable(f"{where} ({shown})")
+
+
+def _asked(request: dict[str, Any] | None) -> list[str]:
+    """Method, address and answer of a request."""
+    if request is None:
+        return []
+    grpc = f" grpc-status {request['grpcStatus']}" if request.get("grpcStatus") else ""
+    where = printable(f"{request.get('method', '?')} {request.get('host', '')}{request.get('path', '')}")
+    return [f"{where} {request.get('code') or 'unanswered'}{grpc}"]
+
+
+def _way(request: dict[str, Any] | None) -> list[str]:
+    """What else is known of a request."""
+    if request is None:
+        return []
+    known = {key: request.get(key) for key in ("route", "attempts", "flags", "details", "trace")}
+    text = " ".join(f"{key}={value}" for key, value in known.items() if value)
+    return [click.style(f"request[{printable(text)}]", dim=True)]
 
 
 def _more(name: str, end: dict[str, Any]) -> str:
@@ -59,12 +92,12 @@ def _more(name: str, end: dict[str, Any]) -> str:
     return click.style(f"{name}[{printable(' '.join(text for text in texts if text))}]", dim=True)
 
 
-def _account(uri: str) -> str:
-    """`namespace/account` of an identity, which is what tells people most."""
+def account(uri: str) -> str:
+    """`namespace/account` of an identity, which is what tells people most; empty for what is none."""
     try:
         identity = Identity.parse(uri)
     except ValueError:
-        return "no identity"
+        return ""
     return f"{identity.namespace}/{identity.service_account}"
 
 
@@ -76,6 +109,8 @@ def _verdict(flow: Flow) -> str:
     policy = printable(flow.get("policy", "")) if flow.get("policy") else ""
     if flow.get("cut"):
         return click.style(f"DENIED, cut {_by(policy, 'destination')}", fg="red")
+    if is_denied(flow) and (reason := _token(flow)):
+        return click.style(f"DENIED: {reason}", fg="red")
     if is_denied(flow):
         return click.style(f"DENIED {_by(policy, flow['reporter'])}", fg="red")
     if flow.get("error"):
@@ -83,6 +118,15 @@ def _verdict(flow: Flow) -> str:
     allowed = click.style("ALLOWED", fg="green") + (f" by {policy}" if policy else "")
     trial = printable(flow.get("dryRun", "")) if flow.get("dryRun") else ""
     return f"{allowed}, a dry run {_by(trial, 'destination')} would deny" if trial else allowed
+
+
+def _token(flow: Flow) -> str:
+    """What was wrong with a request's token, in Envoy's words; empty when a token was not the reason."""
+    details = (flow.get("request") or {}).get("details", "")
+    if not details.startswith(_JWT_REFUSED):
+        return ""
+    words = details.removeprefix(_JWT_REFUSED).strip("{}").replace("_", " ")
+    return f"token not valid ({printable(words)})" if words else "token not valid"
 
 
 def _by(policy: str, reporter: str) -> str:
@@ -95,4 +139,6 @@ def _by(policy: str, reporter: str) -> str:
         return f"because {policy.removeprefix(UNKNOWN_POLICY)} is not known on the node yet"
     if CONVERTED_STRICT_POLICY in policy:
         return f"by {policy}: mutual TLS is STRICT"
+    if f"/{ONLY_BY_WAYPOINT}" in policy:
+        return f"by {policy}: only its waypoint may call it"
     return f"by {policy}" if policy.endswith("]") else f"by {policy}: no rule allows it"

@@ -1,11 +1,14 @@
-"""Routes whose parent is a service (GEP-1426): on which services and ports, with which rules.
+"""Routes on their parents: services (GEP-1426), on which ports; Gateways at the edge, on which listeners.
 
 - A Service as parent must have addresses of its own; a ServiceEntry as parent means each of its hosts.
 - `port`, or `sectionName` as the name of a port, chooses one port; without them it is all.
 - `hostnames` mean nothing here: what counts is the service that was called.
 - A service without a waypoint has nobody who would apply a route: the route is not accepted.
-- On a port with routes of several kinds GRPCRoutes count and HTTPRoutes do not.
+- On a port with routes of several kinds one kind counts: GRPCRoute, else HTTPRoute, TLSRoute, TCPRoute (GEP-1426).
+- TLSRoutes and TCPRoutes are for ports that are not said to speak HTTP, and for callers of all namespaces.
+- The mesh carries no UDP, so a UDPRoute has no Service as parent.
 - A waypoint's Gateway as parent takes no routes; a parent that is not ours has nothing of ours in its status.
+- Gateways at the edge: `ambit.ingest.gateway.gateway_parents`.
 """
 
 from collections.abc import Iterable
@@ -13,15 +16,24 @@ from typing import Protocol
 
 import msgspec
 
+from ambit.core.names import GATEWAY_CONTROLLER, WAYPOINT_CONTROLLER
 from ambit.ingest.gateway.conditions import ACCEPTED, PARTIALLY_INVALID, RESOLVED, no, version, yes
+from ambit.ingest.gateway.edge import SET, EdgeGateway
+from ambit.ingest.gateway.gateway_parents import Guest, choose
 from ambit.ingest.gateway.references import Known, Referrer
-from ambit.ingest.gateway.rules import RankedEntry, Route, Rules, kind_of, rules_of
+from ambit.ingest.gateway.rules import RankedEntry, Rules, calls_to, rules_of
+from ambit.ingest.gateway.streams import StreamRoute, stream_rules
 from ambit.ingest.settings import MeshSettings
-from ambit.model.service import Service
+from ambit.model.service import HTTP, Service
 from ambit.model.status import Condition, Parent, ParentStatus, RouteStatus
+from ambit.model.streams import Stream
 from ambit.objects.gateway import GROUP
-from ambit.objects.routes import ParentRef
+from ambit.objects.routes import GRPCRoute, HTTPRoute, ParentRef
+from ambit.objects.stream_routes import TCPRoute, TLSRoute, UDPRoute
 
+Route = HTTPRoute | GRPCRoute | StreamRoute
+KINDS: tuple[type[Route], ...] = (GRPCRoute, HTTPRoute, TLSRoute, TCPRoute, UDPRoute)
+"""In the order in which they go before each other on a port."""
 NO_WAYPOINT = "NoWaypoint"
 """Our own reason of `Accepted`."""
 
@@ -46,8 +58,21 @@ class Parents(Protocol):
     def is_waypoint(self, namespace: str, name: str) -> bool:
         """Whether a Gateway is a waypoint of ours."""
 
-    def has_grpc(self, service: str, port: int) -> bool:
-        """Whether a GRPCRoute has been attached to this port."""
+    def is_inline(self, service: Service) -> bool:
+        """Whether the service's waypoint has no pods."""
+
+    def taken(self, kind: str, service: str, port: int, consumer: str) -> str:
+        """The kind of a route on this port that goes before routes of `kind`; empty when there is none. What a
+        namespace says for its own requests (`consumer`) goes before nobody else's."""
+
+    def edge(self, namespace: str, name: str) -> EdgeGateway | None:
+        """A Gateway of ours at the edge."""
+
+    def edge_of_set(self, namespace: str, name: str) -> EdgeGateway | None:
+        """The Gateway of ours at the edge that a ListenerSet names."""
+
+    def labels(self, namespace: str) -> dict[str, str]:
+        """A namespace's labels."""
 
 
 class Attachment(msgspec.Struct, frozen=True):
@@ -57,6 +82,18 @@ class Attachment(msgspec.Struct, frozen=True):
     ports: tuple[int, ...]
     entries: tuple[RankedEntry, ...]
     consumer: str = ""
+    streams: tuple[Stream, ...] = ()
+
+
+class ListenerAttachment(msgspec.Struct, frozen=True):
+    """Rules on a listener of a gateway (by its key), for requests to these host names."""
+
+    gateway: str
+    listener: str
+    hostnames: tuple[str, ...]
+    entries: tuple[RankedEntry, ...]
+    is_grpc: bool = False
+    streams: tuple[Stream, ...] = ()
 
 
 class CompiledRoute(msgspec.Struct, frozen=True):
@@ -65,21 +102,84 @@ class CompiledRoute(msgspec.Struct, frozen=True):
     age: tuple[str, str, str]
     attachments: tuple[Attachment, ...]
     status: RouteStatus
+    listeners: tuple[ListenerAttachment, ...] = ()
+
+
+def kind_of(route: Route) -> str:
+    return type(route).__name__
+
+
+def rules_for(route: Route, referrer: Referrer, known: Known, settings: MeshSettings) -> Rules:
+    """The rules of a route of any kind."""
+    if isinstance(route, HTTPRoute | GRPCRoute):
+        return rules_of(route, referrer, known, settings)
+    return stream_rules(route, referrer, known, settings)
 
 
 def attach(route: Route, parents: Parents, known: Known, settings: MeshSettings) -> CompiledRoute:
     """A route on all its parents that are ours."""
     meta = route.metadata
     attachments: list[Attachment] = []
+    listeners: list[ListenerAttachment] = []
     statuses: list[ParentStatus] = []
     for reference in dict.fromkeys(route.spec.parent_refs):
+        gateway = _edge(route, reference, parents)
+        if gateway is not None:
+            on_listeners, conditions = _on_gateway(route, reference, gateway, parents, known, settings)
+            listeners += on_listeners
+            statuses.append(ParentStatus(_parent(reference), conditions, GATEWAY_CONTROLLER))
+            continue
         outcome = _attached(route, reference, parents, known, settings)
         if outcome is not None:
             found, conditions = outcome
             attachments += found
-            statuses.append(ParentStatus(_parent(reference), conditions))
+            statuses.append(ParentStatus(_parent(reference), conditions, WAYPOINT_CONTROLLER))
     status = RouteStatus(version(meta, kind_of(route)), tuple(statuses))
-    return CompiledRoute(meta.age, tuple(attachments), status)
+    return CompiledRoute(meta.age, tuple(attachments), status, tuple(listeners))
+
+
+def _edge(route: Route, reference: ParentRef, parents: Parents) -> EdgeGateway | None:
+    """The Gateway at the edge that a reference names, or one of whose ListenerSets it names."""
+    namespace = reference.namespace or route.metadata.namespace
+    match (reference.group, reference.kind):
+        case (group, "Gateway") if group == GROUP:
+            return parents.edge(namespace, reference.name)
+        case (group, kind) if group == GROUP and kind == SET:
+            return parents.edge_of_set(namespace, reference.name)
+        case _:
+            return None
+
+
+def _on_gateway(
+    route: Route,
+    reference: ParentRef,
+    gateway: EdgeGateway,
+    parents: Parents,
+    known: Known,
+    settings: MeshSettings,
+) -> tuple[list[ListenerAttachment], tuple[Condition, ...]]:
+    namespace = reference.namespace or route.metadata.namespace
+    hostnames = () if isinstance(route, TCPRoute | UDPRoute) else route.spec.hostnames
+    guest = Guest(kind_of(route), route.metadata.namespace, hostnames)
+    rules = rules_for(route, Referrer(guest.kind, guest.namespace), known, settings)
+    conditions = _conditions(rules, len(route.spec.rules))
+    chosen = choose(gateway, reference, namespace, guest, parents.labels)
+    if isinstance(chosen, Condition):
+        return [], (chosen, *conditions[1:])
+    if not conditions[0].holds:
+        return [], conditions
+    attached = [
+        ListenerAttachment(
+            gateway.key,
+            each.listener.id,
+            each.hostnames,
+            rules.entries,
+            is_grpc=guest.kind == "GRPCRoute",
+            streams=rules.streams,
+        )
+        for each in chosen
+    ]
+    return attached, conditions
 
 
 _Outcome = tuple[list[Attachment], tuple[Condition, ...]]
@@ -130,17 +230,70 @@ def _on_services(
         ports, problem = _ports(frontend, reference)
         if problem is not None:
             return [], (problem, yes(RESOLVED))
-        if kind_of(route) != "GRPCRoute":
-            taken = tuple(port for port in ports if parents.has_grpc(service.key, port))
-            ports = tuple(port for port in ports if port not in taken)
+        if refusal := _no_stream(route, referrer, service, ports):
+            return _refused("UnsupportedValue", refusal)
+        if not isinstance(route, HTTPRoute | GRPCRoute) and parents.is_inline(service):
+            text = f"the waypoint of {reference.name} is inline, which is for requests: use one with pods"
+            return _refused("UnsupportedValue", text)
+        consumer = referrer.namespace if referrer.is_consumer else ""
+        ports, refusal = _speaking(route, ports, service, consumer)
+        if refusal:
+            return _refused("UnsupportedValue", refusal)
+        taken = {
+            port: kind
+            for port in ports
+            if (kind := parents.taken(kind_of(route), service.key, port, consumer))
+        }
+        ports = tuple(port for port in ports if port not in taken)
+        if not ports:
+            text = ", ".join(f"a {kind} has port {port} already" for port, kind in taken.items())
+            return _refused("Conflicted", text)
+        rules = rules_for(route, referrer, known, settings)
+        if consumer:
+            called = calls_to(service.key, rules.entries)
+            ports = tuple(port for port in ports if called <= {port})
             if not ports:
-                return _refused("Conflicted", f"a GRPCRoute has port {', '.join(map(str, taken))} already")
-        rules = rules_of(route, referrer, known, settings)
+                text = f"a route of another namespace sends on to the port of {service.name} it is for, and no other"
+                return _refused("UnsupportedValue", f"{text}: name that port in parentRefs and backendRefs")
         conditions = _conditions(rules, len(route.spec.rules))
         if conditions[0].holds:
-            consumer = referrer.namespace if referrer.is_consumer else ""
-            attachments.append(Attachment(service.key, ports, rules.entries, consumer))
+            attachments.append(Attachment(service.key, ports, rules.entries, consumer, rules.streams))
     return attachments, conditions
+
+
+def _speaking(
+    route: Route, ports: tuple[int, ...], service: Service, consumer: str
+) -> tuple[tuple[int, ...], str]:
+    """The ports that a route can be for by what they speak, and why it is for none. A port becomes one of requests for
+    everybody by a route, so that is for its own namespace to say."""
+    if not isinstance(route, HTTPRoute | GRPCRoute):
+        return tuple(port for port in ports if service.app_protocols.get(port) not in HTTP), ""
+    if not consumer:
+        return ports, ""
+    speaking = tuple(port for port in ports if service.app_protocols.get(port) in HTTP)
+    if speaking:
+        return speaking, ""
+    return (
+        (),
+        f"no port of {service.namespace}/{service.name} is said to speak HTTP (appProtocol, or its name)",
+    )
+
+
+def _no_stream(route: Route, referrer: Referrer, service: Service, ports: Iterable[int]) -> str:
+    """Why a route of bytes is none for these ports of a service; empty when it is, and for routes of requests."""
+    if isinstance(route, HTTPRoute | GRPCRoute):
+        return ""
+    kind = kind_of(route)
+    if isinstance(route, UDPRoute):
+        return "the mesh carries no UDP: a UDPRoute needs a Gateway as parent"
+    if referrer.is_consumer:
+        return f"a {kind} must be in the namespace of its Service, {service.namespace}"
+    protocols = service.app_protocols
+    if all(protocols.get(port) in HTTP for port in ports):
+        return (
+            f"port {', '.join(map(str, ports))} speaks HTTP, which a {kind} would not read: use an HTTPRoute"
+        )
+    return ""
 
 
 def _ports(frontend: Frontend, reference: ParentRef) -> tuple[tuple[int, ...], Condition | None]:
@@ -177,7 +330,8 @@ def _conditions(rules: Rules, count: int) -> tuple[Condition, ...]:
     else:
         found.append(yes(RESOLVED))
     if rules.refused and rules.valid:
-        message = f"Dropped Rule: {count - rules.valid} of {count} are not as written: {text}"
+        some = f"{count - rules.valid} of {count} are not as written" if count > rules.valid else "in part"
+        message = f"Dropped Rule: {some}: {text}"
         found.append(yes(PARTIALLY_INVALID, "UnsupportedValue", message))
     return tuple(found)
 

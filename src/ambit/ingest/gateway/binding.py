@@ -9,6 +9,8 @@
 4. What belongs to a waypoint or an east-west gateway has none.
 5. A ServiceEntry that the mesh's settings confine to its namespace has no waypoint of another one: connections are
    refused. Istio sends them past it.
+6. The label `ambit.io/fail-open: "true"` of the object, else of its namespace, is the written exception: connections go
+   past a waypoint that cannot be had, or of which no pod is ready.
 """
 
 from collections.abc import Mapping
@@ -18,6 +20,7 @@ from typing import Protocol
 import msgspec
 
 from ambit.core.names import (
+    FAIL_OPEN_LABEL,
     HBONE_PORT,
     MANAGED_EAST_WEST,
     MANAGED_LABEL,
@@ -69,11 +72,17 @@ class Namespaces(Protocol):
     def wish(self, namespace: str) -> Wish | None:
         """What a namespace asks for, for objects that ask for nothing."""
 
+    def lets_past(self, namespace: str) -> bool:
+        """Whether a namespace lets connections past waypoints that cannot be used."""
+
     def labels(self, namespace: str) -> dict[str, str]:
         """A namespace's labels."""
 
     def waypoint(self, key: str) -> CompiledGateway | None:
         """A waypoint by `<namespace>/<name>`."""
+
+    def is_ready(self, key: str) -> bool:
+        """Whether a pod of a waypoint is."""
 
 
 def wish(labels: Mapping[str, str], namespace: str, *, is_own: bool = True) -> Wish | None:
@@ -96,6 +105,32 @@ def bind(
     confined: bool = False,
 ) -> Binding:
     """The waypoint of an object with these labels; `confined`: only one of its own namespace."""
+    found = _bound(labels, namespace, traffic, known, settings, confined=confined)
+    if found.waypoint is None or not lets_past(labels, known.lets_past(namespace)):
+        return found
+    wanted = wish(labels, namespace) or known.wish(namespace)
+    assert wanted is not None, "what is bound asked for it"
+    if found.condition is not None and found.condition.holds and known.is_ready(wanted.key):
+        return found
+    text = f"waypoint {wanted.key} cannot be used: connections go past it, as {FAIL_OPEN_LABEL} says"
+    return Binding(None, no(WAYPOINT_BOUND, "WaypointNotReady", text))
+
+
+def lets_past(labels: Mapping[str, str], of_namespace: bool = False) -> bool:
+    """Whether labels of an object, else of its namespace, let connections past a waypoint that cannot be used."""
+    own = labels.get(FAIL_OPEN_LABEL)
+    return own == "true" if own else of_namespace
+
+
+def _bound(
+    labels: Mapping[str, str],
+    namespace: str,
+    traffic: Traffic,
+    known: Namespaces,
+    settings: MeshSettings,
+    *,
+    confined: bool,
+) -> Binding:
     if labels.get(MANAGED_LABEL) in (MANAGED_WAYPOINT, MANAGED_EAST_WEST):
         return Binding()
     wanted = wish(labels, namespace) or known.wish(namespace)

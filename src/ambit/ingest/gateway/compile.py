@@ -3,35 +3,37 @@
 gatewayclasses, gateways ──> gateways ──> proxies, statuses
 namespaces ──> wishes ─┬─> binding of services and workloads (asked for by their own part of the graph)
 gateways ──────────────┘
-httproutes, grpcroutes, referencegrants, all services ──> attached routes ──> service routes, statuses
+routes of all kinds, referencegrants, all services ──> attached routes ──> service routes, statuses
 """
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
-from ambit.core.names import GATEWAY_NAME_LABEL, USE_WAYPOINT_LABEL
+from ambit.core.names import USE_WAYPOINT_LABEL
 from ambit.graph.collection import Collection, Index
 from ambit.graph.engine import Context, Derived, Graph
-from ambit.ingest.gateway.attachment import CompiledRoute, Frontend, attach
-from ambit.ingest.gateway.binding import Binding, Traffic, Wish, bind, wish
+from ambit.ingest.gateway.attachment import KINDS, CompiledRoute, Frontend, Route, attach
+from ambit.ingest.gateway.binding import Binding, Traffic, Wish, bind, lets_past, wish
+from ambit.ingest.gateway.compile_edge import Edges
 from ambit.ingest.gateway.conditions import version
+from ambit.ingest.gateway.edge import EdgeGateway, gateway_of
 from ambit.ingest.gateway.gateways import (
     CompiledGateway,
     class_status,
     compiled_waypoint,
     gateway_status,
-    is_waypoint_class,
+    waypoint_kind,
 )
 from ambit.ingest.gateway.table import service_routes
 from ambit.ingest.settings import MeshSettings
 from ambit.ingest.visibility import VISIBILITY_APPLIED, Visibilities
-from ambit.model.proxy import Proxy, ServiceRoutes
+from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
 from ambit.model.service import Service, Visibility
 from ambit.model.status import ObjectStatus, Status
-from ambit.model.workload import GatewayAddress
-from ambit.objects import gateway, kube, networking, routes
+from ambit.model.workload import GatewayAddress, Workload
+from ambit.objects import gateway, kube, networking, routes, stream_routes
 from ambit.objects.meta import ObjectMeta
 
 _UNBOUND = Binding()
@@ -50,6 +52,9 @@ class WaypointSources(msgspec.Struct, frozen=True):
 class RouteSources(msgspec.Struct, frozen=True):
     http: Collection[routes.HTTPRoute]
     grpc: Collection[routes.GRPCRoute]
+    tls: Collection[stream_routes.TLSRoute]
+    tcp: Collection[stream_routes.TCPRoute]
+    udp: Collection[stream_routes.UDPRoute]
     grants: Collection[gateway.ReferenceGrant]
     services: Collection[kube.Service]
 
@@ -82,7 +87,12 @@ class Waypoints:
             sources.namespaces,
             lambda context, given: wish(given.metadata.labels, given.metadata.name, is_own=False),
         )
-        self._pods = sources.pods.index(_gateway_of)
+        self._lenient: Collection[bool] = graph.derive(
+            "namespaces that fail open",
+            sources.namespaces,
+            lambda _, given: lets_past(given.metadata.labels) or None,
+        )
+        self._pods = sources.pods.index(gateway_of)
         self.statuses: Collection[Status] = graph.join(
             "gateway statuses",
             [
@@ -147,14 +157,39 @@ class Waypoints:
         """A Gateway of a waypoint class, accepted or not."""
         return context.get(self._gateways, key)
 
+    def is_ready(self, context: Context, key: str) -> bool:
+        """Whether a pod of a Gateway is; one without pods always is."""
+        compiled = self.waypoint(context, key)
+        if compiled is not None and compiled.proxy is not None and compiled.proxy.kind is ProxyKind.INLINE:
+            return True
+        return any(pod.ready and not pod.terminating for pod in context.lookup(self._pods, key))
+
+    def lets_past(self, context: Context, bound: Service | Workload) -> bool:
+        """Whether the labels of a Service or Pod, else of its namespace, let connections past a waypoint that cannot
+        be used."""
+        key = f"{bound.namespace}/{bound.name}"
+        given: _Bound | None = None
+        if isinstance(bound, Workload):
+            given = context.get(self._sources.pods, key) if bound.is_pod else None
+        elif bound.is_kubernetes:
+            given = context.get(self._sources.services, key)
+        else:
+            given = context.get(self._sources.entries, key)
+        of_namespace = self.namespace_lets_past(context, bound.namespace)
+        return lets_past(given.metadata.labels if given else {}, of_namespace)
+
+    def namespace_lets_past(self, context: Context, namespace: str) -> bool:
+        """Whether a namespace does."""
+        found: bool | None = context.get(self._lenient, namespace)
+        return found is not None
+
     def _class(self, context: Context, given: gateway.Gateway) -> gateway.GatewayClass | None:
         return context.get(self._sources.classes, given.spec.gateway_class_name)
 
     def _compiled(self, context: Context, given: gateway.Gateway) -> CompiledGateway | None:
         of_class = self._class(context, given)
-        if not is_waypoint_class(given.spec.gateway_class_name, of_class):
-            return None
-        return compiled_waypoint(given, of_class, self._settings)
+        kind = waypoint_kind(given.spec.gateway_class_name, of_class)
+        return compiled_waypoint(given, of_class, kind, self._settings) if kind is not None else None
 
     def _gateway_status(self, context: Context, given: gateway.Gateway) -> Status | None:
         key = given.metadata.key
@@ -162,8 +197,10 @@ class Waypoints:
         if compiled is None:
             return None
         service = context.get(self._sources.services, key)
-        is_ready = any(pod.ready and not pod.terminating for pod in context.lookup(self._pods, key))
-        return gateway_status(given, compiled, service.addresses if service else (), is_ready=is_ready)
+        addresses = service.addresses if service else ()
+        return gateway_status(
+            given, compiled, compiled.listeners, addresses, is_ready=self.is_ready(context, key)
+        )
 
     def _of_entry(self, context: Context, namespace: str, labels: Mapping[str, str]) -> Binding:
         confined = self._visibilities.allowed(context, namespace) is Visibility.NAMESPACE
@@ -194,6 +231,7 @@ class RouteCollections(msgspec.Struct, frozen=True):
 
     tables: Collection[ServiceRoutes]
     statuses: Collection[Status]
+    compiled: tuple[Collection[CompiledRoute], ...]
 
 
 def compile_routes(
@@ -201,40 +239,53 @@ def compile_routes(
     sources: RouteSources,
     services: Collection[Service],
     waypoints: Waypoints,
+    edges: Edges,
     settings: MeshSettings,
 ) -> RouteCollections:
     """Adds the collections of routes to a graph. `services` are those of all kinds."""
-    known = _Index(sources, services, waypoints, settings)
-    grpc = graph.derive(
-        "grpc routes",
-        sources.grpc,
-        lambda context, given: attach(given, _Parents(context, known), _Known(context, known), settings),
-    )
-    grpc_by_service = known.grpc = grpc.index(_services_of)
-    http = graph.derive(
-        "http routes",
-        sources.http,
-        lambda context, given: attach(given, _Parents(context, known), _Known(context, known), settings),
-    )
-    http_by_service = http.index(_services_of)
+    known = _Index(sources, services, waypoints, edges, settings)
+    compiled = _compile_kinds(graph, sources, known, settings)
 
     def tables(context: Context, service: Service) -> Mapping[str, ServiceRoutes]:
-        attached = [
-            *context.lookup(grpc_by_service, service.key),
-            *context.lookup(http_by_service, service.key),
-        ]
-        return service_routes(service, attached)
+        indexes = known.by_kind.values()
+        return service_routes(
+            service, [each for index in indexes for each in context.lookup(index, service.key)]
+        )
 
     return RouteCollections(
         tables=graph.derive_many("service routes", services, tables),
         statuses=graph.join(
             "route statuses",
             [
-                graph.derive(f"statuses of {kind}", compiled, lambda _, route: _status(route), key=text_of)
-                for kind, compiled in (("grpc routes", grpc), ("http routes", http))
+                graph.derive(f"statuses of {each.name}", each, lambda _, route: _status(route), key=text_of)
+                for each in compiled
             ],
         ),
+        compiled=tuple(compiled),
     )
+
+
+def _compile_kinds(
+    graph: Graph, sources: RouteSources, known: "_Index", settings: MeshSettings
+) -> list[Collection[CompiledRoute]]:
+    """The routes of each kind, attached. A kind knows where those have attached that go before it."""
+    of_kind: dict[type[Route], Collection[Any]] = {
+        routes.GRPCRoute: sources.grpc,
+        routes.HTTPRoute: sources.http,
+        stream_routes.TLSRoute: sources.tls,
+        stream_routes.TCPRoute: sources.tcp,
+        stream_routes.UDPRoute: sources.udp,
+    }
+
+    def attached(context: Context, given: Route) -> CompiledRoute:
+        return attach(given, _Parents(context, known), _Known(context, known), settings)
+
+    compiled: list[Collection[CompiledRoute]] = []
+    for kind in KINDS:
+        collection = graph.derive(f"{kind.__name__} compiled", of_kind[kind], attached)
+        known.by_kind[kind.__name__] = collection.index(_services_of)
+        compiled.append(collection)
+    return compiled
 
 
 def text_of(status: Status) -> str:
@@ -244,11 +295,6 @@ def text_of(status: Status) -> str:
 
 def _status(route: CompiledRoute) -> Status | None:
     return route.status
-
-
-def _gateway_of(pod: kube.Pod) -> list[str]:
-    name = pod.metadata.labels.get(GATEWAY_NAME_LABEL, "")
-    return [f"{pod.metadata.namespace}/{name}"] if name else []
 
 
 def _services_of(route: CompiledRoute) -> list[str]:
@@ -265,11 +311,17 @@ class _Namespaces:
     def wish(self, namespace: str) -> Wish | None:
         return self._waypoints.wish(self._context, namespace)
 
+    def lets_past(self, namespace: str) -> bool:
+        return self._waypoints.namespace_lets_past(self._context, namespace)
+
     def labels(self, namespace: str) -> dict[str, str]:
         return self._waypoints.labels(self._context, namespace)
 
     def waypoint(self, key: str) -> CompiledGateway | None:
         return self._waypoints.waypoint(self._context, key)
+
+    def is_ready(self, key: str) -> bool:
+        return self._waypoints.is_ready(self._context, key)
 
 
 class _Index:
@@ -280,19 +332,21 @@ class _Index:
         sources: RouteSources,
         services: Collection[Service],
         waypoints: Waypoints,
+        edges: Edges,
         settings: MeshSettings,
     ) -> None:
         self.sources = sources
         self.services = services
         self.waypoints = waypoints
+        self.edges = edges
         self.settings = settings
         self.by_host = services.index(lambda each: [each.hostname])
         self.by_entry = services.index(
             lambda each: [] if each.is_kubernetes else [f"{each.namespace}/{each.name}"]
         )
         self.grants = sources.grants.index(lambda each: [each.metadata.namespace])
-        self.grpc: Index[CompiledRoute] | None = None
-        """GRPCRoutes by service, once they are compiled: HTTPRoutes give way to them."""
+        self.by_kind: dict[str, Index[CompiledRoute]] = {}
+        """Compiled routes by service, of each kind, in the order in which kinds go before each other."""
 
 
 class _Known:
@@ -335,11 +389,29 @@ class _Parents:
     def is_waypoint(self, namespace: str, name: str) -> bool:
         return self._index.waypoints.waypoint(self._context, f"{namespace}/{name}") is not None
 
-    def has_grpc(self, service: str, port: int) -> bool:
-        if self._index.grpc is None:
-            return False
-        return any(
-            each.service == service and port in each.ports
-            for route in self._context.lookup(self._index.grpc, service)
-            for each in route.attachments
-        )
+    def is_inline(self, service: Service) -> bool:
+        name = service.waypoint.hostname.partition(".")[0] if service.waypoint is not None else ""
+        key = f"{service.waypoint.namespace}/{name}" if service.waypoint is not None else ""
+        found = self._index.waypoints.waypoint(self._context, key)
+        return found is not None and found.proxy is not None and found.proxy.kind is ProxyKind.INLINE
+
+    def taken(self, kind: str, service: str, port: int, consumer: str) -> str:
+        for before, index in self._index.by_kind.items():
+            if before == kind:
+                return ""
+            for route in self._context.lookup(index, service):
+                if any(
+                    each.service == service and port in each.ports and each.consumer in ("", consumer)
+                    for each in route.attachments
+                ):
+                    return before
+        return ""
+
+    def edge(self, namespace: str, name: str) -> EdgeGateway | None:
+        return self._index.edges.find(self._context, f"{namespace}/{name}")
+
+    def edge_of_set(self, namespace: str, name: str) -> EdgeGateway | None:
+        return self._index.edges.of_set(self._context, f"{namespace}/{name}")
+
+    def labels(self, namespace: str) -> dict[str, str]:
+        return self._index.edges.labels(self._context, namespace)

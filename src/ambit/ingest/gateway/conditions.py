@@ -1,5 +1,7 @@
 """The conditions of the Gateway API that we write (v1.6: `gatewayclass_types.go`, `gateway_types.go`,
-`httproute_types.go`), and two of Istio."""
+`httproute_types.go`), and those of Istio."""
+
+from collections.abc import Sequence
 
 from ambit.core.finding import ObjectRef
 from ambit.model.status import Condition, Version
@@ -11,6 +13,13 @@ CONFLICTED = "Conflicted"
 RESOLVED = "ResolvedRefs"
 PARTIALLY_INVALID = "PartiallyInvalid"
 WAYPOINT_BOUND = "istio.io/WaypointBound"
+WAYPOINT_ACCEPTED = "WaypointAccepted"
+"""Of a policy with targets."""
+KEYS_FETCHED = "ambit.io/KeysFetched"
+"""Of a RequestAuthentication whose keys are somewhere else."""
+CLOSED = "ambit.io/Closed"
+"""Of a gateway that lets nobody in."""
+_MOST_NAMED = 5
 
 
 def yes(kind: str, reason: str = "", message: str = "") -> Condition:
@@ -19,6 +28,14 @@ def yes(kind: str, reason: str = "", message: str = "") -> Condition:
 
 def no(kind: str, reason: str, message: str) -> Condition:
     return Condition(kind, "False", reason, message)
+
+
+def closed_by(policies: Sequence[str]) -> Condition:
+    """What a gateway says that policies are for which it cannot enforce."""
+    names = ", ".join(policies[:_MOST_NAMED])
+    more = f" and {len(policies) - _MOST_NAMED} more" if len(policies) > _MOST_NAMED else ""
+    text = f"it lets nobody in: gateways enforce no AuthorizationPolicy yet, and for it are {names}{more}"
+    return yes(CLOSED, "PolicyNotEnforced", text)
 
 
 def version(meta: ObjectMeta, kind: str) -> Version:

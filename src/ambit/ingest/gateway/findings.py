@@ -3,8 +3,26 @@
 from collections.abc import Iterator
 
 from ambit.core.finding import Finding, Level, ObjectRef
-from ambit.ingest.gateway.conditions import ACCEPTED, PARTIALLY_INVALID, RESOLVED, WAYPOINT_BOUND
-from ambit.model.status import Condition, GatewayStatus, ObjectStatus, RouteStatus, Status
+from ambit.ingest.gateway.conditions import (
+    ACCEPTED,
+    CLOSED,
+    PARTIALLY_INVALID,
+    RESOLVED,
+    WAYPOINT_ACCEPTED,
+    WAYPOINT_BOUND,
+)
+from ambit.model.status import (
+    Condition,
+    GatewayStatus,
+    ListenerSetStatus,
+    ObjectStatus,
+    PolicyStatus,
+    RouteStatus,
+    Status,
+)
+
+NO_WAYPOINT = "NoWaypoint"
+"""Reason of a policy whose targets no waypoint serves."""
 
 
 def findings_of(status: Status) -> tuple[Finding, ...]:
@@ -18,21 +36,30 @@ def _findings(status: Status, origin: ObjectRef) -> Iterator[Finding]:
             for index, parent in enumerate(status.parents):
                 for condition in parent.conditions:
                     yield from _of_route(condition, origin, f"spec.parentRefs[{index}]")
-        case GatewayStatus():
+        case PolicyStatus():
+            said = dict.fromkeys(each for ancestor in status.ancestors for each in ancestor.conditions)
+            for condition in said:
+                if condition.type == ACCEPTED and not condition.holds:
+                    yield _finding("AMB0406", Level.ERROR, origin, "spec", condition)
+        case GatewayStatus() | ListenerSetStatus():
             yield from _of_gateway(status, origin)
         case ObjectStatus():
             for condition in status.conditions:
                 if condition.type == WAYPOINT_BOUND and not condition.holds:
                     yield _finding("AMB0405", Level.ERROR, origin, "metadata.labels", condition)
+                if (condition.type, condition.reason) == (WAYPOINT_ACCEPTED, NO_WAYPOINT):
+                    yield _finding("AMB0234", Level.WARNING, origin, "spec.targetRefs", condition)
 
 
-def _of_gateway(status: GatewayStatus, origin: ObjectRef) -> Iterator[Finding]:
+def _of_gateway(status: GatewayStatus | ListenerSetStatus, origin: ObjectRef) -> Iterator[Finding]:
     said = [("spec", status.conditions)]
     said += [(f"spec.listeners[{index}]", each.conditions) for index, each in enumerate(status.listeners)]
     for path, conditions in said:
         for condition in conditions:
             if condition.type == ACCEPTED and not condition.holds:
                 yield _finding("AMB0404", Level.ERROR, origin, path, condition)
+            if condition.type == CLOSED and condition.holds:
+                yield _finding("AMB0407", Level.ERROR, origin, path, condition)
 
 
 def _of_route(condition: Condition, origin: ObjectRef, parent: str) -> Iterator[Finding]:

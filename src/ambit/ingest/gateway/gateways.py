@@ -5,6 +5,7 @@
 - What it takes: `istio.io/waypoint-for` of the Gateway, else of its class, else services.
 - Its address, parameters and name of the Service are ours to choose: `spec.addresses` and `parametersRef` are refused.
 - It is programmed when its Service has an address and one of its pods is ready.
+- One of the inline class has no pods and no address: it is programmed when it is accepted, and takes services only.
 """
 
 from collections.abc import Iterable
@@ -12,32 +13,33 @@ from collections.abc import Iterable
 import msgspec
 
 from ambit.core.identity import Identity
-from ambit.core.names import HBONE_PORT, WAYPOINT_CLASSES, WAYPOINT_CONTROLLER, WAYPOINT_FOR_LABEL
-from ambit.core.selector import Selector
+from ambit.core.names import (
+    HBONE_PORT,
+    INLINE_CLASS,
+    INLINE_CONTROLLER,
+    WAYPOINT_CLASSES,
+    WAYPOINT_CONTROLLER,
+    WAYPOINT_FOR_LABEL,
+)
 from ambit.ingest.gateway.conditions import ACCEPTED, CONFLICTED, PROGRAMMED, RESOLVED, no, version, yes
+from ambit.ingest.gateway.edge import SET, EdgeGateway, EdgeSet, is_edge_class
+from ambit.ingest.gateway.features import Place, supported
+from ambit.ingest.gateway.listeners import KINDS_REFUSED, Admission, admission_of
 from ambit.ingest.settings import MeshSettings
 from ambit.model.proxy import Listener, Protocol, Proxy, ProxyKind, WaypointFor
-from ambit.model.status import Condition, GatewayStatus, ListenerStatus, ObjectStatus
+from ambit.model.status import (
+    Condition,
+    GatewayStatus,
+    ListenerSetStatus,
+    ListenerStatus,
+    ObjectStatus,
+)
 from ambit.objects import gateway
 
 KIND = "Gateway"
-
-
-class Admission(msgspec.Struct, frozen=True):
-    """Whom a listener lets in, by namespace."""
-
-    sources: str
-    selector: Selector = Selector()
-
-    def admits(self, own: str, namespace: str, labels: dict[str, str]) -> bool:
-        """Whether objects of a namespace with these labels may be bound to a gateway of namespace `own`."""
-        match self.sources:
-            case "All":
-                return True
-            case "Selector":
-                return self.selector.matches(labels)
-            case _:
-                return own == namespace
+_SERVED = frozenset({KINDS_REFUSED, "InvalidCACertificateRef", "InvalidCACertificateKind"})
+"""What cannot be resolved of a listener that is accepted, and served nevertheless with what is left."""
+_KINDS = {WAYPOINT_CONTROLLER: ProxyKind.WAYPOINT, INLINE_CONTROLLER: ProxyKind.INLINE}
 
 
 class CompiledGateway(msgspec.Struct, frozen=True):
@@ -49,22 +51,29 @@ class CompiledGateway(msgspec.Struct, frozen=True):
     listeners: tuple[ListenerStatus, ...]
 
 
-def is_waypoint_class(name: str, given: gateway.GatewayClass | None) -> bool:
-    """Whether gateways of a class are our waypoints; `given` is the class as the cluster has it."""
+def waypoint_kind(name: str, given: gateway.GatewayClass | None) -> ProxyKind | None:
+    """Which of our waypoints the gateways of a class are, if any; `given` is the class as the cluster has it."""
     if given is None:
-        return name in WAYPOINT_CLASSES
-    return given.spec.controller_name == WAYPOINT_CONTROLLER
+        found = INLINE_CONTROLLER if name == INLINE_CLASS else WAYPOINT_CONTROLLER
+        controller = found if name in (*WAYPOINT_CLASSES, INLINE_CLASS) else ""
+    else:
+        controller = given.spec.controller_name
+    return _KINDS.get(controller)
 
 
 def class_status(given: gateway.GatewayClass) -> ObjectStatus | None:
-    """None for a class that is not ours."""
-    if not is_waypoint_class(given.metadata.name, given):
+    """With what it supports; None for a class that is not ours."""
+    if waypoint_kind(given.metadata.name, given) is not None:
+        place = Place.MESH
+    elif is_edge_class(given.metadata.name, given):
+        place = Place.GATEWAY
+    else:
         return None
-    return ObjectStatus(version(given.metadata, "GatewayClass"), (yes(ACCEPTED),))
+    return ObjectStatus(version(given.metadata, "GatewayClass"), (yes(ACCEPTED),), supported(place))
 
 
 def compiled_waypoint(
-    given: gateway.Gateway, of_class: gateway.GatewayClass | None, settings: MeshSettings
+    given: gateway.Gateway, of_class: gateway.GatewayClass | None, kind: ProxyKind, settings: MeshSettings
 ) -> CompiledGateway:
     """A Gateway of a waypoint class."""
     meta = given.metadata
@@ -75,6 +84,11 @@ def compiled_waypoint(
         if _holds(status.conditions, ACCEPTED)
     ]
     takes, problem = _takes(given, of_class)
+    if kind is ProxyKind.INLINE and takes in (WaypointFor.WORKLOAD, WaypointFor.ALL):
+        text = (
+            f"label {WAYPOINT_FOR_LABEL}: requests to services are routed inline, those to workloads are not"
+        )
+        problem = no(ACCEPTED, "Invalid", text)
     refusal = problem or _refusal(given) or (_no_listener() if not good else None)
     conditions: list[Condition] = [refusal or yes(ACCEPTED)]
     if refusal is None and len(good) < len(listeners):
@@ -83,43 +97,95 @@ def compiled_waypoint(
     if refusal is None:
         proxy = Proxy(
             key=meta.key,
-            kind=ProxyKind.WAYPOINT,
+            kind=kind,
             identity=Identity(settings.trust_domain, meta.namespace, meta.name),
             service=settings.hostname(meta.name, meta.namespace),
             origin=meta.reference(KIND),
             takes=takes,
             listeners=tuple(Listener(each.name, each.port, Protocol.HBONE) for each, _ in good),
         )
-    admissions = tuple(
-        Admission(each.allowed_routes.namespaces.sources, each.allowed_routes.namespaces.selector)
-        for each, _ in good
-    )
+    admissions = tuple(admission_of(each) for each, _ in good)
     return CompiledGateway(proxy, admissions, tuple(conditions), tuple(listeners))
 
 
 def gateway_status(
-    given: gateway.Gateway, compiled: CompiledGateway, addresses: Iterable[str], *, is_ready: bool
+    given: gateway.Gateway,
+    compiled: CompiledGateway | EdgeGateway,
+    listeners: Iterable[ListenerStatus],
+    addresses: Iterable[str],
+    *,
+    is_ready: bool,
 ) -> GatewayStatus:
-    """`addresses` are those of its Service."""
+    """`addresses` are those of its Service, `listeners` what is known of them but whether they are programmed."""
     known = tuple(addresses)
+    wanted = given.spec.wanted_addresses
+    missing = [each for each in wanted if each not in known]
+    if wanted and len(wanted) == len(given.spec.addresses):
+        known = tuple(each for each in known if each in wanted)
     if compiled.proxy is None:
         programmed = no(PROGRAMMED, "Invalid", "it is not accepted")
+    elif compiled.proxy.kind is ProxyKind.INLINE:
+        programmed, known = yes(PROGRAMMED), ()
+    elif missing:
+        text = f"spec.addresses: {', '.join(missing)} was not given to its Service"
+        programmed = no(PROGRAMMED, "AddressNotUsable", text)
     elif not known:
         programmed = no(PROGRAMMED, "AddressNotAssigned", "its Service has no address yet")
     elif not is_ready:
         programmed = no(PROGRAMMED, "Pending", "none of its pods is ready")
     else:
         programmed = yes(PROGRAMMED)
-    listeners = tuple(
-        msgspec.structs.replace(each, conditions=(*each.conditions, _programmed(each, programmed)))
-        for each in compiled.listeners
+    sets = sum(each.accepted for each in compiled.sets) if isinstance(compiled, EdgeGateway) else 0
+    conditions = (*compiled.conditions, programmed)
+    said = _with_programmed(listeners, programmed)
+    return GatewayStatus(version(given.metadata, KIND), conditions, said, known, sets)
+
+
+def listener_set_status(
+    given: gateway.ListenerSet, own: EdgeSet, of_gateway: GatewayStatus, listeners: Iterable[ListenerStatus]
+) -> ListenerSetStatus:
+    """`listeners` is what is known of them but whether they are programmed."""
+    programmed = next(each for each in of_gateway.conditions if each.type == PROGRAMMED)
+    if not own.allowed:
+        text = f"Gateway {given.gateway} does not allow it: see its spec.allowedListeners"
+        conditions = (no(ACCEPTED, "NotAllowed", text), no(PROGRAMMED, "NotAllowed", text))
+    elif not _holds(of_gateway.conditions, ACCEPTED):
+        text = f"Gateway {given.gateway} is not accepted"
+        conditions = (no(ACCEPTED, "ParentNotAccepted", text), no(PROGRAMMED, "ParentNotProgrammed", text))
+    elif not own.accepted:
+        text = "no listener can be used, see their conditions"
+        conditions = (no(ACCEPTED, "ListenersNotValid", text), no(PROGRAMMED, "ListenersNotValid", text))
+    else:
+        whole = all(each.usable for each in own.listeners)
+        text = "some listeners cannot be used, see theirs"
+        accepted = yes(ACCEPTED) if whole else yes(ACCEPTED, "ListenersNotValid", text)
+        pending = no(PROGRAMMED, "Pending", programmed.message)
+        conditions = (accepted, programmed if programmed.holds else pending)
+    return ListenerSetStatus(
+        version(given.metadata, SET), conditions, _with_programmed(listeners, programmed)
     )
-    return GatewayStatus(version(given.metadata, KIND), (*compiled.conditions, programmed), listeners, known)
+
+
+def _with_programmed(
+    listeners: Iterable[ListenerStatus], of_gateway: Condition
+) -> tuple[ListenerStatus, ...]:
+    return tuple(
+        msgspec.structs.replace(each, conditions=(*each.conditions, _programmed(each, of_gateway)))
+        for each in listeners
+    )
 
 
 def _programmed(listener: ListenerStatus, of_gateway: Condition) -> Condition:
+    conflict = next((each for each in listener.conditions if each.type == CONFLICTED and each.holds), None)
+    if conflict is not None:
+        return no(PROGRAMMED, conflict.reason, conflict.message)
     if not _holds(listener.conditions, ACCEPTED):
         return no(PROGRAMMED, "Invalid", "it is not accepted")
+    if any(
+        each.type == RESOLVED and not each.holds and each.reason not in _SERVED
+        for each in listener.conditions
+    ):
+        return no(PROGRAMMED, "Invalid", "something that it refers to cannot be used")
     return (
         of_gateway
         if of_gateway.reason in (PROGRAMMED, "Invalid")

@@ -40,16 +40,16 @@ class Known(Protocol):
 
 
 class Referrer(msgspec.Struct, frozen=True):
-    """The route that refers, for one of its parents."""
+    """The route that refers, for one of its parents: a service, or None for a gateway."""
 
     kind: str
     namespace: str
-    parent: Service
+    parent: Service | None = None
 
     @property
     def is_consumer(self) -> bool:
         """Whether the route changes only what its own namespace sends (GEP-1426, "Namespace boundaries")."""
-        return self.namespace != self.parent.namespace
+        return self.parent is not None and self.namespace != self.parent.namespace
 
 
 def resolve(
@@ -68,15 +68,19 @@ def resolve(
 
 def is_granted(grants: Iterable[ReferenceGrant], referrer: Referrer, given: BackendObject) -> bool:
     """Whether a grant in the service's namespace lets the route refer to it (Gateway API `ReferenceGrantSpec`)."""
+    return is_granted_to(grants, referrer.kind, referrer.namespace, given.group, given.kind, given.name)
+
+
+def is_granted_to(
+    grants: Iterable[ReferenceGrant], by_kind: str, by_namespace: str, group: str, kind: str, name: str
+) -> bool:
+    """Whether one of these grants lets objects of the Gateway API, of this kind and namespace, refer to an object."""
     return any(
         any(
-            (source.group, source.kind, source.namespace) == (GROUP, referrer.kind, referrer.namespace)
+            (source.group, source.kind, source.namespace) == (GROUP, by_kind, by_namespace)
             for source in grant.spec.sources
         )
-        and any(
-            (to.group, to.kind) == (given.group, given.kind) and to.name in ("", given.name)
-            for to in grant.spec.to
-        )
+        and any((to.group, to.kind) == (group, kind) and to.name in ("", name) for to in grant.spec.to)
         for grant in grants
     )
 
@@ -87,7 +91,7 @@ def _service(
     namespace = given.namespace or referrer.namespace
     key = f"{namespace}/{settings.hostname(given.name, namespace)}"
     named = f"Service {namespace}/{given.name}"
-    is_free = namespace == referrer.namespace or key == referrer.parent.key
+    is_free = namespace == referrer.namespace or (referrer.parent is not None and key == referrer.parent.key)
     # Before anything is said of what is there: that is the other namespace's to tell.
     if not is_free and not is_granted(known.grants(namespace), referrer, given):
         source = f"{referrer.kind} of namespace {referrer.namespace}"

@@ -19,6 +19,7 @@ from ambit.ingest.gateway.references import Known, Referrer, Unresolved, resolve
 from ambit.ingest.settings import MeshSettings
 from ambit.model import http_bounds
 from ambit.model.http import Action, Backend, Entry, Redirect, Retry, Rewrite, SessionPersistence
+from ambit.model.streams import Stream
 from ambit.objects import routes
 
 RETRY_ATTEMPTS = 2
@@ -36,23 +37,21 @@ class RankedEntry(msgspec.Struct, frozen=True):
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """What a route does for one of its parents. `refused` are sentences about rules that are not as written."""
+    """What a route does for one of its parents: `entries` of HTTP and gRPC, `streams` of the others. `refused` are
+    sentences about rules that are not as written."""
 
     entries: tuple[RankedEntry, ...]
     refused: tuple[str, ...] = ()
     unresolved: tuple[Unresolved, ...] = ()
     valid: int = 0
     """So many rules are as written."""
-
-
-def kind_of(route: Route) -> str:
-    return type(route).__name__
+    streams: tuple[Stream, ...] = ()
 
 
 def rules_of(route: Route, referrer: Referrer, known: Known, settings: MeshSettings) -> Rules:
     """The entries of all rules, not yet in order."""
     meta = route.metadata
-    origin = meta.reference(kind_of(route))
+    origin = meta.reference(type(route).__name__)
     entries: list[RankedEntry] = []
     refused: list[str] = []
     unresolved: list[Unresolved] = []
@@ -70,6 +69,7 @@ def rules_of(route: Route, referrer: Referrer, known: Known, settings: MeshSetti
         said: list[str] = []
         try:
             action = _action(rule, service)
+            _as_a_consumer(action, referrer)
         except (BadFilter, BadValue) as problem:
             said.append(f"{problem} (requests are answered with 500)")
             action = Action(status=500)
@@ -79,6 +79,29 @@ def rules_of(route: Route, referrer: Referrer, known: Known, settings: MeshSetti
         refused += [f"rules[{index}].{each}" for each in said]
         valid += not said
     return Rules(tuple(entries), tuple(refused), tuple(dict.fromkeys(unresolved)), valid)
+
+
+def calls_to(service: str, entries: Iterable[RankedEntry]) -> set[int]:
+    """The ports of a service that these entries send requests to."""
+    actions = [each.entry.action for each in entries]
+    called = {(each.service, each.port) for action in actions for each in action.backends}
+    called |= {(each.service, each.port) for action in actions for each in action.mirrors}
+    return {port for key, port in called if key == service}
+
+
+def _as_a_consumer(action: Action, referrer: Referrer) -> None:
+    """The Service's own rules have decided about the request as its caller wrote it, so a route of another namespace
+    must not change it on its way there. Raises BadValue."""
+    if not referrer.is_consumer or referrer.parent is None:
+        return
+    backends = [each for each in action.backends if each.service == referrer.parent.key]
+    mirrors = [each for each in action.mirrors if each.service == referrer.parent.key]
+    changed = action.rewrite is not None or bool(action.request_headers)
+    if (changed and (backends or mirrors)) or any(each.rewrite or each.request_headers for each in backends):
+        raise BadValue(
+            f"filters: a route of namespace {referrer.namespace} must not change requests for the Service of namespace "
+            f"{referrer.parent.namespace} (URLRewrite, RequestHeaderModifier)"
+        )
 
 
 class BadValue(ValueError):
@@ -185,14 +208,15 @@ def _session(given: routes.Persistence | None) -> SessionPersistence | None:
         return None
     if given.type not in ("Cookie", "Header"):
         raise BadValue(f"sessionPersistence.type: {given.type!r} is neither Cookie nor Header")
-    permanent = given.cookie_config.lifetime_type == "Permanent"
+    is_cookie = given.type == "Cookie"
+    is_permanent = is_cookie and given.cookie_config.lifetime_type == "Permanent"
     lifetime = _duration(given.absolute_timeout, "sessionPersistence.absoluteTimeout") or 0
-    return SessionPersistence(
-        name=given.session_name or "ambit-session",
-        is_cookie=given.type == "Cookie",
-        lifetime=lifetime if permanent or given.type == "Header" else 0,
-        idle=_duration(given.idle_timeout, "sessionPersistence.idleTimeout") or 0,
-    )
+    if lifetime and not is_permanent:
+        # Only such a cookie says when it ends.
+        raise BadValue("sessionPersistence.absoluteTimeout: needs a cookie with lifetimeType Permanent")
+    if is_permanent and not lifetime:
+        raise BadValue("sessionPersistence.absoluteTimeout: a Permanent cookie needs it")
+    return SessionPersistence(given.session_name or "ambit-session", is_cookie=is_cookie, lifetime=lifetime)
 
 
 def _duration(text: str, field: str) -> int | None:

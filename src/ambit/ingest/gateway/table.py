@@ -4,6 +4,7 @@
 2. All others meet the producer's routes; with none of those they go on to the service itself.
 3. Among entries of one group: rank, then the older route, then its name, then the earlier rule, then the earlier match
    (Gateway API `HTTPRouteRule.matches`, GEP-1426 "Multiple routes for a Service").
+4. Of TCPRoutes on a port the oldest alone counts (Gateway API `TCPRoute`), of TLSRoutes each for its own host names.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,7 @@ from ambit.ingest.gateway.rules import RankedEntry
 from ambit.model.http import Action, Backend, Entry, Host, RequestMatch
 from ambit.model.proxy import ServiceRoutes
 from ambit.model.service import Service
+from ambit.model.streams import Stream
 
 ANY_HOST = ("*",)
 _Placed = tuple[tuple[str, str, str], RankedEntry]
@@ -32,11 +34,23 @@ def service_routes(service: Service, attached: Iterable[CompiledRoute]) -> dict[
     tables = {}
     for port in service.ports:
         on_port = [(age, each) for age, each in here if port.service in each.ports]
-        if on_port:
+        streams = tuple(_streams(on_port))
+        if streams:
+            table = ServiceRoutes(service.key, port.service, streams=streams)
+            tables[table.key] = table
+        elif on_port:
             hosts = (Host(ANY_HOST, tuple(_entries(service.key, port.service, on_port))),)
             table = ServiceRoutes(service.key, port.service, hosts)
             tables[table.key] = table
     return tables
+
+
+def _streams(attached: list[tuple[tuple[str, str, str], Attachment]]) -> Iterator[Stream]:
+    for _, attachment in sorted(attached, key=lambda each: each[0]):
+        for stream in attachment.streams:
+            yield stream
+            if not stream.hostnames:
+                return
 
 
 def _entries(

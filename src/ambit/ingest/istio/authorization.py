@@ -10,7 +10,7 @@
   everything, where istiod drops the value and may thereby widen the rule.
 - A DENY rule of HTTP parts only is "always" here. istiod sends an empty match, which never matches.
 - A policy of more than MOST_VALUES values is closed: it would cost each pod's proxy 2 KiB for each of them.
-- CUSTOM and AUDIT are refused; a policy with targetRefs is for waypoints.
+- CUSTOM and AUDIT are refused; a policy with targetRefs is for waypoints (`ambit.ingest.istio.requests`).
 """
 
 from collections.abc import Callable, Iterable
@@ -81,17 +81,25 @@ class CompiledPolicy(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...] = ()
 
 
+def is_for_requests(given: istio.AuthorizationPolicy) -> bool:
+    """Whether a policy is for the waypoints and gateways of its targets, and not for nodes."""
+    spec = given.spec
+    return bool(spec.target_ref) is not bool(spec.target_refs) and spec.selector is None
+
+
 def authorization(given: istio.AuthorizationPolicy, settings: MeshSettings) -> CompiledPolicy:
     """The L4 policy of an object, or none for one that is not meant for L4."""
+    if is_for_requests(given):
+        return CompiledPolicy(None)
     report = Report(given.metadata.reference(KIND))
     spec = given.spec
     if given.problem:
         report.say("AMB0002", Level.ERROR, "spec", f"{given.problem}; {_closed(given)}")
-        if spec.target_ref or spec.target_refs:
-            return CompiledPolicy(None, findings=tuple(report.findings))
         return _compiled(given, (), report, settings)
     if spec.target_ref or spec.target_refs:
-        return _for_waypoints(given, report, settings)
+        text = f"only one of selector, targetRef and targetRefs may be given; {_closed(given)}"
+        report.say("AMB0205", Level.ERROR, "spec", text)
+        return _compiled(given, (), report, settings)
     if spec.action not in ("ALLOW", "DENY", "CUSTOM", "AUDIT"):
         report.say(
             "AMB0215",
@@ -136,29 +144,6 @@ def _closed(given: istio.AuthorizationPolicy) -> str:
     return "it denies everything" if given.spec.action == "DENY" else "it allows nothing"
 
 
-def _for_waypoints(
-    given: istio.AuthorizationPolicy, report: Report, settings: MeshSettings
-) -> CompiledPolicy:
-    spec = given.spec
-    if spec.selector is not None or (spec.target_ref and spec.target_refs):
-        report.say(
-            "AMB0205",
-            Level.ERROR,
-            "spec",
-            f"only one of selector, targetRef and targetRefs may be given; {_closed(given)}",
-        )
-        return _compiled(given, (), report, settings)
-    first = spec.target_ref or spec.target_refs[0]
-    report.say(
-        "AMB0206",
-        Level.ERROR,
-        "spec.targetRefs",
-        "waypoints do not enforce policies yet: where one serves "
-        f"{first.kind} {first.name} every connection is refused, and without one this policy protects nothing",
-    )
-    return CompiledPolicy(None, findings=tuple(report.findings))
-
-
 def _compiled(
     given: istio.AuthorizationPolicy, rules: tuple[Rule, ...], report: Report, settings: MeshSettings
 ) -> CompiledPolicy:
@@ -181,13 +166,14 @@ def _compiled(
         scope=scope,
         action=action,
         rules=rules,
-        dry_run=_dry_run(given, report),
+        dry_run=dry_run(given, report),
         origin=report.origin,
     )
     return CompiledPolicy(compiled, labels or None, tuple(report.findings))
 
 
-def _dry_run(given: istio.AuthorizationPolicy, report: Report) -> bool:
+def dry_run(given: istio.AuthorizationPolicy, report: Report) -> bool:
+    """Whether a policy is tried only; says so."""
     text = given.metadata.annotations.get(DRY_RUN_ANNOTATION)
     if text is None or text.lower() in ("false", "f", "0"):
         return False

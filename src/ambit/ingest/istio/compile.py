@@ -18,10 +18,20 @@ from ambit.ingest.istio.peer import (
     static_strict,
     static_strict_key,
 )
+from ambit.ingest.istio.requests import (
+    CompiledRequestPolicy,
+    closed_request_policy,
+    request_policy,
+)
+from ambit.ingest.istio.telemetry import CompiledTelemetry, default_logs, telemetry
+from ambit.ingest.istio.tokens import CompiledTokens, closed_tokens, token_policy
 from ambit.ingest.selection import selects
 from ambit.ingest.settings import MeshSettings
+from ambit.model.jwt import TokenPolicy
 from ambit.model.policy import Authorization
-from ambit.objects.istio import AuthorizationPolicy, PeerAuthentication
+from ambit.model.telemetry import LogPolicy
+from ambit.objects.istio import AuthorizationPolicy, PeerAuthentication, RequestAuthentication
+from ambit.objects.telemetry import Telemetry
 
 Attach = Callable[[Context, str, Mapping[str, str]], tuple[str, ...]]
 Findings = tuple[Finding, ...]
@@ -30,14 +40,20 @@ Findings = tuple[Finding, ...]
 class IstioSources(msgspec.Struct, frozen=True):
     authorization_policies: Collection[AuthorizationPolicy]
     peer_authentications: Collection[PeerAuthentication]
+    request_authentications: Collection[RequestAuthentication]
+    telemetries: Collection[Telemetry]
 
 
 class IstioCollections(msgspec.Struct, frozen=True):
     """`attach` gives the policies that a workload with these labels must name, in order."""
 
     authorizations: Collection[Authorization]
+    tokens: Collection[TokenPolicy]
+    logs: Collection[LogPolicy]
     findings: Collection[Findings]
     attach: Attach
+    requests: Collection[CompiledRequestPolicy]
+    """By key of the object."""
 
 
 class _Selecting(msgspec.Struct, frozen=True):
@@ -140,8 +156,57 @@ def compile_istio(graph: Graph, sources: IstioSources, settings: MeshSettings) -
     about_peers = graph.derive(
         "peer findings", peers, lambda context, policy: _peer_findings(context, policy, levels), key=_object
     )
-    said: list[Collection[Findings]] = [about_policies, about_peers]
-    return IstioCollections(graph.join("authorizations", sent), graph.join("findings", said), attach)
+    requests = graph.derive(
+        "compiled policies for requests",
+        sources.authorization_policies,
+        lambda context, given: request_policy(given, settings),
+        on_failure=lambda context, given: closed_request_policy(given, settings),
+    )
+    about_requests = graph.derive(
+        "findings of policies for requests",
+        requests,
+        lambda context, policy: policy.findings or None,
+        key=_object,
+    )
+    about_tokens, tokens = _compile_tokens(graph, sources, settings)
+    about_logs, logs = _compile_logs(graph, sources, settings)
+    said: list[Collection[Findings]] = [about_policies, about_requests, about_peers, about_tokens, about_logs]
+    return IstioCollections(
+        graph.join("authorizations", sent), tokens, logs, graph.join("findings", said), attach, requests
+    )
+
+
+def _compile_tokens(
+    graph: Graph, sources: IstioSources, settings: MeshSettings
+) -> tuple[Collection[Findings], Collection[TokenPolicy]]:
+    """What is wrong with rules about tokens, and the rules, keyed `<namespace>/<name>`."""
+    compiled: Collection[CompiledTokens] = graph.derive(
+        "compiled rules about tokens",
+        sources.request_authentications,
+        lambda _, given: token_policy(given, settings),
+        on_failure=lambda _, given: closed_tokens(given, settings),
+    )
+    findings = graph.derive(
+        "findings about tokens", compiled, lambda _, each: each.findings or None, key=_object
+    )
+    return findings, graph.derive("rules about tokens", compiled, lambda _, each: each.policy)
+
+
+def _compile_logs(
+    graph: Graph, sources: IstioSources, settings: MeshSettings
+) -> tuple[Collection[Findings], Collection[LogPolicy]]:
+    """What is wrong with Telemetry objects, and what they and the mesh's settings (key "") have printed."""
+    compiled: Collection[CompiledTelemetry] = graph.derive(
+        "compiled telemetry", sources.telemetries, lambda _, given: telemetry(given, settings)
+    )
+    default = graph.source("what is printed by default", LogPolicy)
+    if settings.logs.default:
+        default.put("", default_logs(settings))
+    policies = graph.derive("what is printed", compiled, lambda _, each: each.policy)
+    findings = graph.derive(
+        "findings of telemetry", compiled, lambda _, each: each.findings or None, key=_object
+    )
+    return findings, graph.join("all that is printed", [default, policies])
 
 
 def _selecting(policy: CompiledPolicy) -> _Selecting | None:

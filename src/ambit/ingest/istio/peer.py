@@ -10,7 +10,7 @@
 - A value that cannot be read counts as STRICT.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import StrEnum
 
 import msgspec
@@ -18,6 +18,7 @@ import msgspec
 from ambit.core.finding import Finding, Level, ObjectRef
 from ambit.core.names import CONVERTED_STRICT_POLICY
 from ambit.ingest.istio.values import is_port
+from ambit.ingest.selection import selects
 from ambit.ingest.settings import MeshSettings
 from ambit.model.policy import Action, Authorization, Clause, Match, Presence, Rule, Scope
 from ambit.objects import istio
@@ -122,6 +123,29 @@ def is_strict(policy: PeerPolicy | None, inherited: bool) -> bool:
     if policy is None or policy.mode is Mode.UNSET:
         return inherited
     return policy.mode is Mode.STRICT
+
+
+def deciding(
+    policies: Collection[PeerPolicy],
+    namespace: str,
+    labels: Mapping[str, str],
+    port: int,
+    settings: MeshSettings,
+) -> tuple[Mode, PeerPolicy | None]:
+    """STRICT or PERMISSIVE for a workload's port, and the policy that makes it so; None when none says anything."""
+    levels: list[PeerPolicy | None] = []
+    whole = [each for each in policies if not each.selector]
+    if namespace != settings.root_namespace:
+        own = [each for each in policies if each.selector and each.namespace == namespace]
+        levels.append(oldest(each for each in own if selects(each.selector, labels)))
+    scopes = namespace, settings.root_namespace
+    levels += [oldest(each for each in whole if each.namespace == scope) for scope in scopes]
+    for policy in filter(None, levels):
+        mode = dict(policy.ports).get(port, Mode.UNSET)
+        mode = policy.mode if mode is Mode.UNSET else mode
+        if mode is not Mode.UNSET:
+            return (Mode.STRICT if mode is Mode.STRICT else Mode.PERMISSIVE), policy
+    return Mode.PERMISSIVE, None
 
 
 def policy_name(policy: PeerPolicy | None, inherited: bool, settings: MeshSettings) -> str | None:

@@ -9,7 +9,7 @@ import contextlib
 from aiohttp import WSMsgType, web
 
 from ambit.kube import spdy
-from ambit.local.apiserver.pod_exec import open_socket
+from ambit.local.apiserver.pod_channels import open_socket
 from ambit.local.apiserver.requests import number
 from ambit.local.apiserver.store import Json
 from ambit.local.streams import PodStreams

@@ -2,7 +2,8 @@
 
 The addresses belong to the fabric's networks and are translated by the Service tables like cluster
 addresses, so pods, nodes and the fabric itself reach them; the host does through forwards. A Service that
-names a `loadBalancerClass` is left to whoever implements that class.
+asks for one (`loadBalancerIP`) gets it when it is free and of these networks, else none. A Service that names a
+`loadBalancerClass` is left to whoever implements that class.
 """
 
 import asyncio
@@ -62,9 +63,16 @@ def assign(services: Iterable[Service]) -> Changes:
     for service in ordered:
         if service.balanced and _is_right(service):
             taken.update(ip_address(text) for text in service.balancer_addresses)
+    for service in ordered:
+        wanted = service.spec.load_balancer_ip
+        if service.balanced and wanted and not _is_right(service):
+            given = (wanted,) if _is_ours(wanted) and ip_address(wanted) not in taken else ()
+            taken.update(ip_address(text) for text in given)
+            if given != service.balancer_addresses:
+                changes[service.key] = given
     free = {4: _free(BALANCERS_V4, taken), 6: _free(BALANCERS_V6, taken)}
     for service in ordered:
-        if service.spec.load_balancer_class:
+        if service.spec.load_balancer_class or (service.balanced and service.spec.load_balancer_ip):
             continue
         if not service.balanced:
             if service.balancer_addresses:
@@ -78,8 +86,20 @@ def assign(services: Iterable[Service]) -> Changes:
 
 
 def _is_right(service: Service) -> bool:
+    wanted = service.spec.load_balancer_ip
+    if wanted:
+        return service.balancer_addresses == (wanted,) and _is_ours(wanted)
     versions = [ip_address(text).version for text in service.balancer_addresses]
     return versions == _families(service)
+
+
+def _is_ours(text: str) -> bool:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return False
+    pool: Network = BALANCERS_V4 if address.version == 4 else BALANCERS_V6
+    return address in pool and address != pool.network_address and address != pool.broadcast_address
 
 
 def _families(service: Service) -> list[int]:

@@ -41,6 +41,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, rename="camel"):
     external_name: str = ""
     ports: tuple[ServicePort, ...] | None = None
     load_balancer_class: str = ""
+    load_balancer_ip: str = msgspec.field(default="", name="loadBalancerIP")
     session_affinity: str = ""
     internal_traffic_policy: str = ""
     publish_not_ready_addresses: bool = False

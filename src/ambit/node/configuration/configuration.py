@@ -13,6 +13,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import msgspec
 
@@ -23,6 +24,7 @@ from ambit.core.errors import AmbitError
 from ambit.envoy import names
 from ambit.model.view import MeshView
 from ambit.node.configuration.detours import Detours
+from ambit.node.configuration.requests import Requests
 from ambit.node.configuration.shares import Shares
 from ambit.node.configuration.tracking import (
     Answer,
@@ -33,7 +35,7 @@ from ambit.node.configuration.tracking import (
 )
 from ambit.node.configuration.turnover import Turnover
 from ambit.plan import node_proxy
-from ambit.plan.values import CLUSTER, LISTENER, LocalPod, LocalPods, NodeSettings, PlannedResource
+from ambit.plan.values import CLUSTER, LISTENER, ROUTES, LocalPod, LocalPods, NodeSettings, PlannedResource
 
 _log = logging.getLogger("ambit.configuration")
 MAX_DESTINATIONS = 4096
@@ -59,7 +61,7 @@ class _Earlier:
 
 class Configuration:
     """What one node's Envoy is told. `complete` says whether the node knows enough to open inbound listeners; `noted`
-    writes down a pod's generations of names; it may raise AmbitError."""
+    writes down a pod's generations of names, `keep` a value for `kept` to read; both may raise AmbitError."""
 
     def __init__(
         self,
@@ -68,12 +70,15 @@ class Configuration:
         server: EnvoyServer,
         complete: Callable[[], bool],
         noted: Callable[[LocalPod], None] = lambda _: None,
+        keep: Callable[[str, bytes], None] = lambda *_: None,
+        kept: Callable[[str], bytes | None] = lambda _: None,
     ) -> None:
         self._view = view
         self._settings = settings
         self._server = server
         self._complete = complete
         self._noted = noted
+        self._requests = Requests(partial(server.is_asked_for, ROUTES), keep, kept)
         self.turnover = Turnover(self._pods_by_key, self._change_generations, self._forget, self._renew)
         self.detours = Detours(self._answer_again)
         self._moved: set[str] = set()
@@ -140,7 +145,18 @@ class Configuration:
         for name in self._destinations.get(pod.key, ()):
             self._share(name)
         resources = self._pod_resources(pod)
+        resources += self._as_before(pod)
         return self._publish([*resources, *self._answers(self._dependencies.on(pod_keys(pod)))])
+
+    def _as_before(self, pod: LocalPod) -> list[PlannedResource]:
+        """Answers that had listeners of their own in a former life of the agent; Envoy has these still."""
+        found = []
+        for name in self._requests.former(pod.key) if self._complete() else ():
+            if name not in self._destinations.setdefault(pod.key, set()):
+                self._destinations[pod.key].add(name)
+                found.append(self._answer(name))
+                self._requests.resume(name)
+        return found
 
     def remove(self, key: str) -> Publication:
         """A pod's sandbox ends: its listeners, clusters and answers go; await the publication before the
@@ -151,6 +167,7 @@ class Configuration:
         for name in gone:
             removed.add((CLUSTER, name))
             self._dependencies.forget(Answer("cluster", name))
+            self._requests.look(name, ())
         removed |= {(CLUSTER, name) for name in self._refused.pop(key, ())}
         self.capped.discard(key)
         self._last_generation.pop(key, None)
@@ -222,7 +239,18 @@ class Configuration:
         if not self._complete():
             self._waiting.update(wanted)
             return
-        self._server.answer(map(framed, self._answers_new(wanted)))
+        found = self._answers_new(wanted)
+        changed, removed = self._requests.take()
+        if removed:
+            self._publish((), removed)
+        open_now = (each for each in found if not self._requests.waits(each.name))
+        self._server.answer(map(framed, [*changed, *open_now]))
+
+    def asked_for_tables(self, wanted: Iterable[str]) -> None:
+        """Envoy asked for tables of requests: it has the listeners that need them."""
+        found = self._requests.asked(wanted)
+        tables, _ = self._requests.take()
+        self._server.answer(map(framed, [*tables, *map(self._answer, found)]))
 
     def prepare(self, key: str, destinations: Iterable[tuple[Address, int]]) -> Publication | None:
         """The pod is about to connect to one of these, and should find its way into a tunnel prepared; None when
@@ -322,8 +350,9 @@ class Configuration:
             return 0
         for name in former.names:
             self._dependencies.forget(Answer("cluster", name))
+            self._requests.look(name, ())
         present = self._server.store.resources(CLUSTER).keys() & former.names
-        self._server.publish((), [(CLUSTER, name) for name in present])
+        self._publish((), [(CLUSTER, name) for name in present])
         self._server.refuse(CLUSTER, former.names - present)
         return len(former.names)
 
@@ -356,6 +385,10 @@ class Configuration:
         resource = node_proxy.destination(
             name, view, self._table, self._settings, is_divided=self._is_divided(name)
         )
+        needed = (
+            node_proxy.inline_resources(name, view, self._table, self._settings) if view.has_inline else ()
+        )
+        self._requests.look(name, needed)
         self._dependencies.record(Answer("cluster", name), view.read | self._table.read)
         return resource
 
@@ -433,7 +466,9 @@ class Configuration:
         resources += self._current(sorted(forms & self._server.store.resources(CLUSTER).keys()))
         overtaken = frozenset(name for name in moved if self._is_overtaken(name))
         self._moved -= moved
-        publication = self._server.publish(map(framed, _ordered(resources)), removed)
+        changed, gone = self._requests.take()
+        resources = [*changed, *(each for each in resources if not self._requests.waits(each.name))]
+        publication = self._server.publish(map(framed, _ordered(resources)), {*removed, *gone})
         if overtaken:
             self.detours.wait(overtaken, publication)
         return publication

@@ -24,11 +24,13 @@ class Answer(NamedTuple):
 
 
 class TrackedView:
-    """A `MeshView` that records the keys of its lookups in `read`."""
+    """A `MeshView` that records the keys of its lookups in `read`, and whether a service with inline routes was
+    found by its address."""
 
     def __init__(self, view: MeshView) -> None:
         self._view = view
         self.read: set[str] = set()
+        self.has_inline = False
 
     def workload(self, uid: str) -> Workload | None:
         self.read.add(keys.resource(uid))
@@ -49,6 +51,7 @@ class TrackedView:
         found = self._view.service_by_address(network, address, client_namespace=client_namespace)
         if found is not None:
             self.read.add(keys.resource(found.key))
+            self.has_inline = self.has_inline or found.inline is not None
         return found
 
     def endpoints(self, service: Service) -> Sequence[Workload]:

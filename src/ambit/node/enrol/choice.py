@@ -6,7 +6,8 @@ Not when
 2. it may change its own network (NET_ADMIN, privileged), or gets further interfaces (Multus, virtual machines): with
    rules that it does not expect its own would not work;
 3. somebody else's routing rules are in its namespace, or addresses that are not its own.
-A running pod is captured with NAT: what it has open is not routed anew there.
+A running pod is captured with NAT: what it has open is not routed anew there. But one that is captured without it
+stays so, also when nobody but its namespace remembers, because the agent's state was lost.
 """
 
 import logging
@@ -28,6 +29,11 @@ def chosen(sandbox: Sandbox, pod: Pod) -> Sandbox:
     if reason:
         _log.info("pod %s/%s is captured by NAT: %s", *sandbox.key, reason)
     return msgspec.structs.replace(sandbox, transparent=not reason)
+
+
+def kept(sandbox: Sandbox) -> Sandbox:
+    """The sandbox of a running pod, captured as its namespace is. Blocks briefly. Raises EnvironmentProblem."""
+    return msgspec.structs.replace(sandbox, transparent=steering.is_in_place(sandbox.netns))
 
 
 def objection(pod: Pod) -> str:

@@ -286,10 +286,8 @@ class Enroller:
         described = _described(sandbox, pod, started)
         described = msgspec.structs.replace(described, dns=described.captures_dns(self._rules.dns))
         sandbox = await asyncio.to_thread(lambda: virtual.without_own(checked(described)))
-        if not started and self.transparent:
-            sandbox = await asyncio.to_thread(choice.chosen, sandbox, pod)
-        if not started:
-            await capture.block(sandbox.netns)
+        kept = asyncio.to_thread(choice.kept, sandbox) if started else self._blocked(sandbox, pod)
+        sandbox = await kept
         local = self._local(sandbox)
         self._sandboxes[sandbox.uid] = sandbox
         self.pending += 1
@@ -316,6 +314,13 @@ class Enroller:
         self._change(sandbox.uid, open_before=open_before)
         await self._annotate(sandbox, REDIRECTION_ENABLED)
         _log.info("pod %s/%s is in the mesh as %s", *sandbox.key, local.identity)
+
+    async def _blocked(self, sandbox: Sandbox, pod: Pod) -> Sandbox:
+        """A pod that has not started: how it is going to be captured. Until then nothing enters or leaves it."""
+        if self.transparent:
+            sandbox = await asyncio.to_thread(choice.chosen, sandbox, pod)
+        await capture.block(sandbox.netns)
+        return sandbox
 
     async def _review(self, sandbox: Sandbox, pod: Pod) -> None:
         """What a pod asks for in other ways than by labels counts from its capture on. A change of it while the pod

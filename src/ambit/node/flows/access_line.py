@@ -6,7 +6,8 @@ from functools import lru_cache
 
 import msgspec
 
-from ambit.node.flows.record import Connection, End, Flow, Reporter
+from ambit.agent.record import End, Flow, Reporter
+from ambit.node.flows.record import Connection
 
 Parts = tuple[str, str, str, str, str, str]
 """A line without its numbers. Between the parts: time, the client's port, bytes sent, bytes received, duration."""

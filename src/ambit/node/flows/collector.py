@@ -10,19 +10,20 @@ second waits a moment for the first.
 """
 
 import asyncio
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Callable
 
 import msgspec
 
+from ambit.agent.recent import Recent
+from ambit.agent.record import Flow
 from ambit.envoy import names
 from ambit.model.view import MeshView
 from ambit.node.flows import metrics
 from ambit.node.flows.access_line import Parts, access_line, line_parts
 from ambit.node.flows.cuts import Cuts, as_cut
 from ambit.node.flows.entry import TUNNEL, About, Line, lines, read
-from ambit.node.flows.record import Connection, Flow, denied_now, flows
+from ambit.node.flows.record import Connection, denied_now, flows
 from ambit.plan.values import LocalPods, NodeSettings
 
 KEPT = 20_000
@@ -33,8 +34,6 @@ _LANES = 2_000
 _JOIN = 1.0
 """Seconds a failed connection waits for the tunnel's reason: flush intervals of 0.5 s, and a busy machine."""
 _FAILURES = 1_000
-_FOLLOWER = 1_000
-"""Records a slow follower may lag behind before it misses some."""
 _Key = tuple[str, str, str, str, int]
 
 
@@ -62,7 +61,7 @@ class Ongoing(msgspec.Struct):
     series: tuple[list[int], ...]
 
 
-class Collector:
+class Collector(Recent[Connection]):
     """One node's connections. `write` gets access-log lines (JSON if `as_json`), those of one message together;
     `cut_short` each tunnel that the other side reset, at once: the client's address and port, and the server's."""
 
@@ -76,6 +75,7 @@ class Collector:
         *,
         as_json: bool = False,
     ) -> None:
+        super().__init__(KEPT)
         self._view = view
         self._pods = pods
         self._settings = settings
@@ -84,13 +84,11 @@ class Collector:
         self._as_json = as_json
         self._cut_short = cut_short
         self.cuts = Cuts()
-        self.counters = metrics.TcpMetrics()
-        self.recent: deque[Connection] = deque(maxlen=KEPT)
+        self.counters = metrics.series()
         self.open: OrderedDict[_Key, Ongoing] = OrderedDict()
         self._lanes: dict[tuple[str, bool], _Lane] = {}
         self._known_pods: LocalPods | None = None
         self._failures: OrderedDict[str, About] = OrderedDict()
-        self._followers: list[asyncio.Queue[Flow]] = []
 
     def forget(self) -> None:
         """What is known about the mesh has changed: lanes are worked out again."""
@@ -118,21 +116,6 @@ class Collector:
                 self._ended(lane, line)
         self._flush()
 
-    @contextmanager
-    def follow(self) -> Iterator[asyncio.Queue[Flow]]:
-        """Records from now on."""
-        queue: asyncio.Queue[Flow] = asyncio.Queue(_FOLLOWER)
-        self._followers.append(queue)
-        try:
-            yield queue
-        finally:
-            self._followers.remove(queue)
-
-    def newest(self) -> Iterator[Flow]:
-        """Records that are kept, newest first."""
-        for connection in reversed(self.recent):
-            yield from reversed(tuple(connection.records()))
-
     def _lane(self, text: str, is_silent: bool) -> _Lane | None:
         """Makes and keeps the lane of these lines."""
         if len(self._lanes) >= _LANES:
@@ -159,7 +142,7 @@ class Collector:
         )
 
     def _series(self, lane: _Lane) -> tuple[list[int], ...]:
-        lane.series = tuple(self.counters.series(metrics.labels(each)) for each in lane.flows)
+        lane.series = tuple(self.counters.of(metrics.labels(each)) for each in lane.flows)
         return lane.series
 
     def _tunnel(self, about: About, line: Line) -> None:
@@ -221,14 +204,9 @@ class Collector:
                 tuple(line_parts(each, as_json=self._as_json) for each in told) if self._write else ()
             )
         ended = Connection(told, port, started, milliseconds, received, sent, trace)
-        self.recent.append(ended)
+        self.keep(ended)
         for flow, parts in zip(told, parts_told, strict=False):
             self._lines.append(access_line(parts, flow, ended))
-        if self._followers:
-            for record in ended.records():
-                for queue in self._followers:
-                    if not queue.full():
-                        queue.put_nowait(record)
 
     def _cut_by(self, about: About, began: float, ended: float) -> str | None:
         """The policy that ended it; None when none did."""

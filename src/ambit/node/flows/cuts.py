@@ -6,17 +6,18 @@ ended after it was cut.
 
 The server of a tunnel is on another node, which does the cutting. But the policies are here as well: what was open
 when they changed, ended since, and would be denied now, was cut. A server's node that is quicker than this one to hear
-of a policy cuts before that, which is then not told here.
+of a policy cuts before that, which is then not told here, but by `ambit flows`, which has the records of both sides
+(`ambit.cli.both_sides`).
 """
 
 from collections import OrderedDict, deque
 
 import msgspec
 
+from ambit.agent.record import Flow
 from ambit.core.address import Address, host_port
 from ambit.envoy import names
 from ambit.node.flows.entry import SAME_NODE, TUNNEL, About
-from ambit.node.flows.record import Flow
 
 _KEPT = 2_000
 _CHANGES = 32

@@ -6,10 +6,10 @@ of connections that differ in numbers only share everything else (`Connection`).
 
 import ipaddress
 from collections.abc import Iterator
-from enum import StrEnum
 
 import msgspec
 
+from ambit.agent.record import End, Flow, Reporter, peer
 from ambit.core.address import Address, parse_host_port
 from ambit.core.identity import Identity
 from ambit.envoy import names
@@ -17,65 +17,9 @@ from ambit.model.view import MeshView
 from ambit.model.workload import TunnelProtocol, Workload
 from ambit.node.flows.entry import SAME_NODE, TUNNEL, About
 from ambit.plan import node_proxy
-from ambit.plan.announcement import Baggage, parse_baggage
 from ambit.plan.destinations import rule_name
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings
 from ambit.policy.decide import ConnectionFacts, decide
-
-
-class Reporter(StrEnum):
-    SOURCE = "source"
-    DESTINATION = "destination"
-
-
-class End(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One end of a connection; empty fields are not known."""
-
-    address: str
-    workload: str = ""
-    """Name of the pod."""
-    workload_name: str = ""
-    """Name of what owns the pod, as Istio's metrics have it."""
-    namespace: str = ""
-    identity: str = ""
-    canonical_service: str = ""
-    canonical_revision: str = ""
-    cluster: str = ""
-    region: str = ""
-    zone: str = ""
-    service: str = ""
-    """`<namespace>/<hostname>` that was asked for; where only the pod's address is known, one that it serves."""
-
-
-class Flow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One connection as one side of it reports it. `time` is when it began (seconds since 1970); bytes are
-    `received` from client to server and `sent` from server to client."""
-
-    time: float
-    node: str
-    reporter: Reporter
-    source: End
-    destination: End
-    hop: str = ""
-    """How it went on: tunnel, same-node, direct, refused."""
-    decision: str = "allow"
-    policy: str = ""
-    cut: bool = False
-    """It was open when the policy came that denies it, and was ended then."""
-    dry_run: str = ""
-    """What of the dry-run policies would have denied it (only the destination tells)."""
-    error: str = ""
-    received: int = 0
-    sent: int = 0
-    milliseconds: float = 0.0
-    trace: str = ""
-    """32 hexadecimal digits that both sides' records of a tunnel have in common."""
-    mutual_tls: bool = False
-    """Both identities are verified (also on one node, where no TLS is needed)."""
-
-    @property
-    def failed(self) -> bool:
-        return self.decision == "deny" or bool(self.error)
 
 
 class Connection(msgspec.Struct, frozen=True, gc=False):
@@ -263,27 +207,9 @@ def _peer(about: About, view: MeshView, settings: NodeSettings) -> End:
         forms = (each.uri for each in settings.trust_domains.forms(identity))
         if found.identity in forms:
             return msgspec.structs.replace(found, identity=about.identity)
-        return _said(about, identity)
+        # As beyond a gateway: the table does not know it at this address.
+        return peer(about.client, about.identity, about.baggage)
     return found
-
-
-def _said(about: About, identity: Identity) -> End:
-    """A peer that the table does not know at this address, as one beyond a gateway: what it says of itself counts if it
-    does not contradict its certificate."""
-    said = parse_baggage(about.baggage)
-    if said.namespace != identity.namespace:
-        said = Baggage()
-    return End(
-        about.client,
-        workload_name=said.workload_name,
-        namespace=identity.namespace,
-        identity=about.identity,
-        canonical_service=said.canonical_name,
-        canonical_revision=said.canonical_revision,
-        cluster=said.cluster,
-        region=said.locality.region,
-        zone=said.locality.zone,
-    )
 
 
 def _stranger(text: str, view: MeshView, settings: NodeSettings) -> End:

@@ -1,10 +1,8 @@
 """The agent's ports: 15000 on loopback for people, 15020 for metrics, 15021 for readiness."""
 
 import asyncio
-import sys
 import time
 from collections.abc import AsyncGenerator, Mapping
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -16,16 +14,12 @@ from ambit.daemon.http import PROMETHEUS_TEXT, Handler, Request, Response, json_
 from ambit.model.service import Service
 from ambit.node.connections import Open, look
 from ambit.node.dns.explain import compare, explain
-from ambit.node.flows.record import Flow
 from ambit.node.process import NodeAgent
 from ambit.node.serve import dump, metrics
-from ambit.node.serve.flow_choice import flow_choice
 from ambit.node.serve.open_connections import OpenConnections, open_connections, reported
 from ambit.node.serve.settings_view import settings_view
 from ambit.node.serve.status import node_view
 from ambit.node.serve.udp import udp_of
-
-_LINES = "application/x-ndjson"
 
 
 class Endpoints:
@@ -61,7 +55,7 @@ class Endpoints:
             "/connections": self._connections,
             "/certs": self._certs,
             "/dns": self._dns,
-            "/flows": self._flows,
+            "/flows": self._agent.flows.answer,
             "/status": self._status,
             "/version": lambda _: json_response(self._versions()),
             "/restart": self._restart,
@@ -164,32 +158,3 @@ class Endpoints:
             table = agent.configuration.table
             found[pod.key] = open_connections(pod, open_now, known, agent.state, table, agent.planned)
         return found
-
-    def _flows(self, request: Request) -> Response:
-        """The newest records as JSON lines (`?limit=N`), and those to come with `?follow=1`.
-
-        What `ambit.node.serve.flow_choice` chooses, before the limit counts.
-        """
-        flows = self._agent.flows
-        try:
-            is_wanted = flow_choice(request.query)
-            limit = int(request.query.get("limit") or sys.maxsize)
-        except ValueError as problem:
-            return Response(f"{problem}\n".encode(), 400)
-        follow = request.query.get("follow") in {"1", "true"}
-
-        async def stream() -> AsyncGenerator[bytes, None]:
-            with flows.follow() as to_come:
-                recent = list(islice(filter(is_wanted, flows.newest()), max(limit, 0)))
-                for record in reversed(recent):
-                    yield _line(record)
-                while follow:
-                    record = await to_come.get()
-                    if is_wanted(record):
-                        yield _line(record)
-
-        return Response(content_type=_LINES, stream=stream())
-
-
-def _line(record: Flow) -> bytes:
-    return msgspec.json.encode(record) + b"\n"

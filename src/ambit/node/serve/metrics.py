@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from ambit.agent.series import UNKNOWN
 from ambit.node.enrol.names import DURATIONS, Asked, Question
-from ambit.node.flows.metrics import UNKNOWN
+from ambit.node.flows import metrics as tcp
 from ambit.node.process import NodeAgent
 from ambit.node.serve.udp import Udp
 from ambit.plan.values import LocalPod
@@ -12,7 +13,7 @@ from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE
 
 def render(agent: NodeAgent, version: str) -> Iterator[str]:
     """Lines of the Prometheus text format."""
-    yield from agent.flows.counters.render()
+    yield from tcp.render(agent.flows.counters)
     yield from _gauge("istio_build", "Component build info", 1, component="ztunnel", tag=version)
     status = agent.supervisor.status
     gauges = {

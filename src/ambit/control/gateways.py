@@ -1,0 +1,216 @@
+"""Makes proxies of Gateways run: the objects of each, and the GatewayClasses that people name.
+
+Level-based, by the elected replica: what is missing or changed is put right. Objects go with their Gateway, by their
+owner reference. An object of such a name that is not the Gateway's own is left alone, and the Gateway says so: a proxy
+acts as the service account of its name, so taking over another's would give its identity away.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from ambit.control.gateway_objects import Object, ProxyPods, gateway_objects, objects_name
+from ambit.core.finding import ObjectRef
+from ambit.core.names import (
+    GATEWAY_CLASS_NAMES,
+    GATEWAY_CONTROLLER,
+    INLINE_CLASS,
+    INLINE_CONTROLLER,
+    MANAGED_GATEWAY,
+    MANAGED_LABEL,
+    MANAGED_WAYPOINT,
+    WAYPOINT_CLASSES,
+    WAYPOINT_CONTROLLER,
+)
+from ambit.daemon.logs import event
+from ambit.ingest.mesh import Change, MeshDelta
+from ambit.kube.client import Client
+from ambit.kube.errors import AlreadyExists, NotFound
+from ambit.kube.informer import EventKind, Informer
+from ambit.kube.resource import DEPLOYMENTS, GATEWAY_CLASSES, GATEWAYS, SERVICE_ACCOUNTS, Resource
+from ambit.kube.workqueue import WorkQueue
+from ambit.model.proxy import Proxy, ProxyKind
+from ambit.model.status import Condition, GatewayStatus, Status
+from ambit.objects.gateway import Gateway
+from ambit.objects.kube import Service
+from ambit.objects.meta import ObjectMeta
+
+log = logging.getLogger("ambit.control.gateways")
+
+_MANAGED = (MANAGED_WAYPOINT, MANAGED_GATEWAY)
+_CONTROLLERS = {
+    **dict.fromkeys(WAYPOINT_CLASSES, WAYPOINT_CONTROLLER),
+    **dict.fromkeys(GATEWAY_CLASS_NAMES, GATEWAY_CONTROLLER),
+    INLINE_CLASS: INLINE_CONTROLLER,
+}
+"""Of the GatewayClasses, by their names."""
+
+CLASSES = "/classes"
+"""In the queue: the GatewayClasses. No Gateway has such a key."""
+CLASSES_AGAIN = 10.0
+"""Seconds until the classes are tried again where the Gateway API is not installed."""
+
+FOREIGN_AGAIN = 10.0
+"""Seconds until it is looked again whether what was in the way is gone."""
+
+
+class Managed(msgspec.Struct, frozen=True):
+    """A Deployment or ServiceAccount of a Gateway's proxy, as far as we read it."""
+
+    metadata: ObjectMeta
+
+
+class GatewayKeeper:
+    """Writes while `leading`. `gateways` are live, by (namespace, name); `proxies` what was compiled of them."""
+
+    def __init__(
+        self,
+        client: Client,
+        pods: ProxyPods,
+        gateways: Mapping[tuple[str, str], Gateway],
+        proxies: Callable[[], Mapping[str, Proxy]],
+        leading: Callable[[], bool],
+    ) -> None:
+        self._client = client
+        self._pods = pods
+        self._gateways = gateways
+        self._proxies = proxies
+        self._leading = leading
+        self._queue: WorkQueue[str] = WorkQueue("gateways")
+        self._foreign: dict[str, str] = {}
+        """What is in the way of a Gateway, in words."""
+        self.on_blocked: Callable[[ObjectRef], None] = lambda _: None
+        """Called when something comes into a Gateway's way, or goes."""
+        self.informers = [self._informer(each) for each in (DEPLOYMENTS, SERVICE_ACCOUNTS)]
+
+    def compiled(self, changes: Iterable[Change], delta: MeshDelta) -> None:
+        """A batch was compiled."""
+        for key in delta.proxies.upserts:
+            self._queue.add(key)
+        for change in changes:
+            if change.resource == GATEWAYS.qualified:
+                self._queue.add(change.key)
+            elif change.resource == GATEWAY_CLASSES.qualified and change.value is None:
+                self._queue.add(CLASSES)
+
+    def service_changed(self, kind: EventKind, old: Service | None, new: Service | None) -> None:
+        """Subscriber of the services' informer."""
+        service = new or old
+        if service is not None and service.metadata.labels.get(MANAGED_LABEL) in _MANAGED:
+            self._owner_changed(service.metadata)
+
+    def started_leading(self) -> None:
+        """Look at every Gateway again."""
+        self._queue.add(CLASSES)
+        for key in self._proxies():
+            self._queue.add(key)
+
+    def amended(self, status: Status) -> Status:
+        """What a Gateway's status says when something is in its way."""
+        origin = status.version.origin
+        text = self._foreign.get(f"{origin.namespace}/{origin.name}")
+        if text is None or not isinstance(status, GatewayStatus):
+            return status
+        blocked = Condition("Programmed", "False", "NoResources", text)
+        conditions = tuple(each for each in status.conditions if each.type != blocked.type)
+        return msgspec.structs.replace(status, conditions=(*conditions, blocked))
+
+    async def run(self) -> None:
+        """Write until cancelled. The informers must run beside this."""
+        for informer in self.informers:
+            await informer.wait_synced()
+        await self._queue.run(self._reconcile, workers=4)
+
+    def _informer(self, kind: Resource) -> Informer[Managed]:
+        selector = f"{MANAGED_LABEL} in ({','.join(_MANAGED)})"
+        decode = msgspec.json.Decoder(Managed).decode
+        informer = Informer(self._client, kind, decode, label_selector=selector)
+        informer.subscribe(self._managed_changed)
+        return informer
+
+    def _managed_changed(self, kind: EventKind, old: Managed | None, new: Managed | None) -> None:
+        """Only what somebody wrote counts, not what the cluster says in the status."""
+        if old is not None and new is not None and _without_status(old) == _without_status(new):
+            return
+        managed = new or old
+        if managed is not None:
+            self._owner_changed(managed.metadata)
+
+    def _owner_changed(self, meta: ObjectMeta) -> None:
+        """Of an object of a Gateway, its Gateway is looked at."""
+        for each in meta.owner_references:
+            if each.controller and each.kind == "Gateway":
+                self._queue.add(f"{meta.namespace}/{each.name}")
+
+    async def _reconcile(self, key: str) -> None:
+        if not self._leading():
+            return
+        if key == CLASSES:
+            await self._create_classes()
+            return
+        namespace, _, name = key.partition("/")
+        gateway = self._gateways.get((namespace, name))
+        proxy = self._proxies().get(key)
+        if proxy is None or proxy.kind is ProxyKind.INLINE:
+            gateway = None
+        if gateway is None or proxy is None or gateway.metadata.deletion_timestamp is not None:
+            self._set_foreign(key, "")
+            return
+        wanted = gateway_objects(gateway, proxy, self._pods)
+        own = objects_name(proxy)
+        foreign = [
+            f"{resource.kind} {namespace}/{own}"
+            for resource, _ in wanted
+            if await self._is_foreign(resource, own, gateway)
+        ]
+        if foreign:
+            self._set_foreign(key, f"{' and '.join(foreign)} exists already and is not this Gateway's")
+            self._queue.add_after(key, FOREIGN_AGAIN)
+            return
+        for resource, value in wanted:
+            await self._client.apply(resource, value, namespace, field_manager="ambit", force=True)
+        self._set_foreign(key, "")
+
+    async def _is_foreign(self, resource: Resource, name: str, gateway: Gateway) -> bool:
+        meta = gateway.metadata
+        try:
+            live = await self._client.get(resource, name, meta.namespace)
+        except NotFound:
+            return False
+        return not _is_owned(live, meta.uid)
+
+    def _set_foreign(self, key: str, text: str) -> None:
+        former = self._foreign.get(key, "")
+        if text == former:
+            return
+        if text:
+            self._foreign[key] = text
+            event(log, logging.WARNING, "a proxy cannot be made", gateway=key, reason=text)
+        else:
+            del self._foreign[key]
+        namespace, _, name = key.partition("/")
+        self.on_blocked(ObjectRef("Gateway", namespace, name))
+
+    async def _create_classes(self) -> None:
+        for name, controller in _CONTROLLERS.items():
+            value: Object = {"metadata": {"name": name}, "spec": {"controllerName": controller}}
+            try:
+                await self._client.create(GATEWAY_CLASSES, value)
+            except AlreadyExists:
+                continue
+            except NotFound:
+                self._queue.add_after(CLASSES, CLASSES_AGAIN)
+                return
+            event(log, logging.INFO, "made a GatewayClass", name=name)
+
+
+def _is_owned(live: Mapping[str, Any], uid: str) -> bool:
+    references = (live.get("metadata") or {}).get("ownerReferences") or ()
+    return any(each.get("uid") == uid and each.get("controller") for each in references)
+
+
+def _without_status(managed: Managed) -> tuple[Any, ...]:
+    meta = managed.metadata
+    return (meta.uid, meta.generation, meta.labels, meta.owner_references)

@@ -1,0 +1,94 @@
+"""Where keys of tokens may be fetched. Pure.
+
+Whoever may write a RequestAuthentication says where the control plane asks, which is in a better place than he is. So
+it asks public addresses only, and a Service of the mesh by its name; never itself, its links, metadata of clouds, or
+the API server. An option adds networks (Istio forbids some, `BLOCKED_CIDRS_IN_JWKS_URIS`, and allows the others).
+"""
+
+import ipaddress
+from collections.abc import Iterable
+
+from ambit.control.view import LiveView
+from ambit.core.address import Address, Network
+from ambit.core.names import CLUSTER_DOMAIN
+from ambit.model.service import Service
+from ambit.model.workload import NetworkMode
+
+_METADATA = frozenset(
+    ipaddress.ip_address(each)
+    for each in ("169.254.169.254", "168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::254")
+)
+"""Of AWS, Google and others; Azure; Alibaba; Oracle; AWS."""
+_TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
+"""RFC 6052: an IPv4 address is in the last four bytes."""
+_API_SERVER = ("default", "kubernetes")
+
+
+class Places:
+    """`allowed` networks are asked, too; `domain` is the cluster's."""
+
+    def __init__(self, view: LiveView, allowed: Iterable[Network] = (), domain: str = CLUSTER_DOMAIN) -> None:
+        self._view = view
+        self._allowed = tuple(allowed)
+        self._domain = domain
+
+    def why_not(self, host: str, given: Address) -> str:
+        """Why `given`, which is an address of `host`, is not asked; empty when it is."""
+        address = plain(given)
+        if (
+            address.is_loopback
+            or address.is_link_local
+            or address.is_multicast
+            or address.is_unspecified
+            or address in _METADATA
+        ):
+            return f"{host} leads to {address}, which is never asked"
+        api = self._view.service(self._key(*_API_SERVER))
+        if api is not None and address in self._addresses(api):
+            return f"{host} leads to the API server, which is never asked"
+        service = self._named(host)
+        if service is not None and address in self._addresses(service):
+            return self._why_not_service(service)
+        if any(address.version == each.version and address in each for each in self._allowed):
+            return ""
+        if not address.is_global:
+            return f"{host} leads to {address}, which is not public"
+        if any(address in each.addresses for each in self._view.workloads.values()):
+            return f"{host} leads to {address}, which is a workload's: ask a Service by its name"
+        return ""
+
+    def _why_not_service(self, service: Service) -> str:
+        """Behind a Service without selector anybody may put any address (CVE-2021-25740)."""
+        strangers = [
+            each
+            for each in self._view.endpoints(service)
+            if not each.is_pod or each.network_mode is NetworkMode.HOST_NETWORK
+        ]
+        if strangers:
+            return f"{service.hostname} has endpoints that are no pods, or are in a node's network"
+        return ""
+
+    def _named(self, host: str) -> Service | None:
+        """The Kubernetes Service that a name is of."""
+        name, _, rest = host.rstrip(".").lower().partition(".")
+        namespace, _, end = rest.partition(".")
+        if end not in ("", "svc", f"svc.{self._domain}"):
+            return None
+        service = self._view.service(self._key(namespace, name))
+        return service if service is not None and service.is_kubernetes else None
+
+    def _addresses(self, service: Service) -> set[Address]:
+        found = {each.address for each in service.addresses if each.prefix is None}
+        return found.union(*(each.addresses for each in self._view.endpoints(service)))
+
+    def _key(self, namespace: str, name: str) -> str:
+        return f"{namespace}/{name}.{namespace}.svc.{self._domain}"
+
+
+def plain(address: Address) -> Address:
+    """The IPv4 address inside of an IPv6 one, where there is one."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in _TRANSLATED:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address

@@ -1,0 +1,33 @@
+"""What pure functions made, kept for the next time that they are asked the same."""
+
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Memo:
+    """Results by name. One is made again when it is asked for with other arguments, and forgotten when a whole turn
+    did not ask for it. Results are shared: nobody may change them."""
+
+    def __init__(self) -> None:
+        self._before: dict[Hashable, tuple[tuple[object, ...], Any]] = {}
+        self._now: dict[Hashable, tuple[tuple[object, ...], Any]] = {}
+
+    def turn(self) -> None:
+        """Begins a turn."""
+        self._before, self._now = self._now, {}
+
+    def of(self, name: Hashable, given: tuple[object, ...], make: Callable[[], T]) -> T:
+        """What `make` returned for these arguments, which must be all that it depends on."""
+        found = self._now.get(name) or self._before.get(name)
+        if found is None or not _same(found[0], given):
+            found = given, make()
+        self._now[name] = found
+        result: T = found[1]
+        return result
+
+
+def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    """Most are the very same objects, which are not compared."""
+    return len(one) == len(other) and all(a is b or a == b for a, b in zip(one, other, strict=True))

@@ -1,0 +1,144 @@
+"""The access log of requests: one text about each, many in one message to the agent (`ambit.proxy.flows.entry`).
+
+A text has three lines. The first are numbers that differ between any two requests (`NUMBERS`). The second is what
+requests of the same kind have in common (`ABOUT`), so that the agent understands it once for thousands of them; what a
+peer can choose comes last in it, so a tab there can pretend nothing about the fields before. The others are what the
+client asked (`REQUEST`), each after a line feed, which no header can have.
+
+What was asked is kept before any filter or route can change it (`asked_filter`).
+"""
+
+from typing import Any
+
+from envoy.config.accesslog.v3 import accesslog_pb2
+from envoy.config.core.v3 import base_pb2, substitution_format_string_pb2
+from envoy.extensions.access_loggers.stream.v3 import stream_pb2
+
+from ambit.envoy import access_log, filter_state, http_rbac, names
+from ambit.envoy.access_log import HOST, POD, SEPARATOR, SERVICE
+from ambit.envoy.words import pack
+from ambit.model.telemetry import LogFormat, RequestLog
+
+ASKED = "ambit.asked"
+BAGGAGE_OF_CLIENT = "ambit.baggage"
+"""Filter state: method, host and path of the request (without query) as the client wrote them; what a tunnel's client
+says of itself."""
+AUTHORITY = "authority"
+"""Metadata of an endpoint: its address and port, however it is reached."""
+PORT = "port"
+GRPC = "envoy.filters.http.grpc_stats"
+
+Layout = access_log.Layout
+NUMBERS: Layout = {
+    "now": "%EMIT_TIME(%s.%6f)%",
+    "client_port": "%DOWNSTREAM_REMOTE_PORT%",
+    "received": "%BYTES_RECEIVED%",
+    "sent": "%BYTES_SENT%",
+    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+    "messages": f"%FILTER_STATE({GRPC}:PLAIN)%",
+}
+_HOST_KEYS = (POD, access_log.IDENTITY, AUTHORITY, access_log.BAGGAGE)
+_RULE = f"%DYNAMIC_METADATA({http_rbac.METADATA}:{{}})%"
+ABOUT: Layout = {
+    SERVICE: f"%METADATA(LISTENER:{names.METADATA}:{SERVICE})%",
+    PORT: f"%METADATA(LISTENER:{names.METADATA}:{PORT})%",
+    "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+    access_log.IDENTITY: filter_state.CALLER_FORMAT,
+    "protocol": "%PROTOCOL%",
+    "code": "%RESPONSE_CODE%",
+    "flags": "%RESPONSE_FLAGS%",
+    "reason": "%RESPONSE_FLAGS_LONG%",
+    "grpc": "%GRPC_STATUS_NUMBER%",
+    "route": "%ROUTE_NAME%",
+    "cluster": "%UPSTREAM_CLUSTER_RAW%",
+    **{HOST + key: f"%UPSTREAM_METADATA({names.METADATA}:{key})%" for key in _HOST_KEYS},
+    "upstream": "%UPSTREAM_REMOTE_ADDRESS%",
+    access_log.POLICY: _RULE.format(http_rbac.ENFORCED_RULE),
+    access_log.DRY_RUN: _RULE.format(http_rbac.SHADOW_RULE),
+    access_log.DRY_RUN_RESULT: _RULE.format(http_rbac.SHADOW_RESULT),
+    "details": "%RESPONSE_CODE_DETAILS%",
+    access_log.BAGGAGE: f"%FILTER_STATE({BAGGAGE_OF_CLIENT}:PLAIN)%",
+}
+REQUEST: Layout = {
+    "asked": f"%FILTER_STATE({ASKED}:PLAIN)%",
+    "trace": "%REQ(TRACEPARENT)%",
+    "b3": "%REQ(X-B3-TRACEID)%",
+    "id": "%REQ(X-REQUEST-ID)%",
+    "tunnel": filter_state.TRACE,
+}
+LINE = "\n"
+USUAL_MEMBERS = {
+    "start_time": "%START_TIME%",
+    "route_name": "%ROUTE_NAME%",
+    "method": "%REQ(:METHOD)%",
+    "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+    "protocol": "%PROTOCOL%",
+    "response_code": "%RESPONSE_CODE%",
+    "response_flags": "%RESPONSE_FLAGS%",
+    "response_code_details": "%RESPONSE_CODE_DETAILS%",
+    "connection_termination_details": "%CONNECTION_TERMINATION_DETAILS%",
+    "bytes_received": "%BYTES_RECEIVED%",
+    "bytes_sent": "%BYTES_SENT%",
+    "duration": "%DURATION%",
+    "upstream_service_time": "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%",
+    "x_forwarded_for": "%REQ(X-FORWARDED-FOR)%",
+    "user_agent": "%REQ(USER-AGENT)%",
+    "request_id": "%REQ(X-REQUEST-ID)%",
+    "authority": "%REQ(:AUTHORITY)%",
+    "upstream_host": "%UPSTREAM_HOST%",
+    "upstream_cluster": "%UPSTREAM_CLUSTER_RAW%",
+    "upstream_local_address": "%UPSTREAM_LOCAL_ADDRESS%",
+    "downstream_local_address": "%DOWNSTREAM_LOCAL_ADDRESS%",
+    "downstream_remote_address": "%DOWNSTREAM_REMOTE_ADDRESS%",
+    "requested_server_name": "%REQUESTED_SERVER_NAME%",
+    "upstream_transport_failure_reason": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+}
+"""Of a line as Istio's proxies print it (istiod: `telemetry_logging.go`), so that its readers understand ours."""
+USUAL_TEXT = (
+    '[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% '
+    "%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% "
+    '"%UPSTREAM_TRANSPORT_FAILURE_REASON%" %BYTES_RECEIVED% %BYTES_SENT% %DURATION% '
+    '%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% "%REQ(X-FORWARDED-FOR)%" "%REQ(USER-AGENT)%" "%REQ(X-REQUEST-ID)%" '
+    '"%REQ(:AUTHORITY)%" "%UPSTREAM_HOST%" %UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS% '
+    "%DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n"
+)
+
+
+def every() -> Any:
+    """Every request, when it has ended. The same for all listeners: Envoy keeps a buffer for each distinct log."""
+    body = LINE.join(
+        (SEPARATOR.join(NUMBERS.values()), SEPARATOR.join(ABOUT.values()), LINE.join(REQUEST.values()))
+    )
+    return access_log.to_agent(names.LOG_REQUESTS, body)
+
+
+def printed(log: RequestLog) -> Any:
+    """Lines on the proxy's standard output."""
+    made = accesslog_pb2.AccessLog(
+        name="envoy.access_loggers.stdout",
+        typed_config=pack(stream_pb2.StdoutAccessLog(log_format=_format(log.printer.format))),
+    )
+    if log.filter:
+        made.filter.extension_filter.CopyFrom(access_log.cel(log.filter))
+    return made
+
+
+def _format(wanted: LogFormat) -> Any:
+    if wanted.is_json:
+        made = substitution_format_string_pb2.SubstitutionFormatString()
+        made.json_format.update(dict(wanted.members) or USUAL_MEMBERS)
+        return made
+    line = wanted.text if wanted.text.endswith("\n") else f"{wanted.text}\n"
+    return substitution_format_string_pb2.SubstitutionFormatString(
+        text_format_source=base_pb2.DataSource(inline_string=line if wanted.text else USUAL_TEXT)
+    )
+
+
+def asked_filter() -> Any:
+    """Keeps what the client asked; before all filters of requests."""
+    return filter_state.http_filter(filter_state.text(ASKED, "%REQ(:METHOD)% %REQ(:AUTHORITY)% %PATH(NQ)%"))
+
+
+def client_baggage() -> Any:
+    """Inside of this tunnel it is known what its client says of itself."""
+    return filter_state.text(BAGGAGE_OF_CLIENT, "%REQ(BAGGAGE)%", is_shared=True)

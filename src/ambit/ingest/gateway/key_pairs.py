@@ -1,0 +1,96 @@
+"""Certificates that listeners name (Gateway API `ListenerTLSConfig.certificateRefs`): Secrets with a chain and its key.
+
+A pair that Envoy would not take is refused here, with the reason, since it would keep a whole listener from being
+programmed. What another namespace has needs a ReferenceGrant there, before anything is said of it.
+"""
+
+import base64
+import binascii
+from typing import Literal, Protocol
+
+import msgspec
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from ambit.ingest.gateway.references import is_granted_to
+from ambit.model.proxy import KeyPair
+from ambit.objects.gateway import ReferenceGrant, SecretReference
+from ambit.objects.kube import Secret
+
+_RSA_BITS = 2048
+_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+"""Smaller keys and other curves are refused by Envoy (BoringSSL)."""
+
+
+class Unusable(msgspec.Struct, frozen=True):
+    """Why a reference leads to no certificate, as `ResolvedRefs` says it."""
+
+    reason: Literal["InvalidCertificateRef", "RefNotPermitted"]
+    text: str
+
+
+class Secrets(Protocol):
+    """What there is to refer to."""
+
+    def secret(self, key: str) -> Secret | None:
+        """By `<namespace>/<name>`."""
+
+    def roots(self, key: str) -> str | None:
+        """`ca.crt` of a ConfigMap, by `<namespace>/<name>`."""
+
+    def grants(self, namespace: str) -> list[ReferenceGrant]:
+        """The grants of a namespace."""
+
+
+def resolve(given: SecretReference, kind: str, namespace: str, known: Secrets) -> KeyPair | Unusable:
+    """What a reference of an object of this kind and namespace names."""
+    if (given.group, given.kind) != ("", "Secret"):
+        return _invalid(f"{given.kind} {given.name} is no kind of certificate: name a Secret")
+    place = given.namespace or namespace
+    key = f"{place}/{given.name}"
+    if place != namespace and not is_granted_to(
+        known.grants(place), kind, namespace, given.group, given.kind, given.name
+    ):
+        text = f"Secret {key} needs a ReferenceGrant in its namespace for {kind} of namespace {namespace}"
+        return Unusable("RefNotPermitted", text)
+    secret = known.secret(key)
+    if secret is None:
+        return _invalid(f"there is no Secret {key} of type kubernetes.io/tls")
+    try:
+        return _pair(key, secret)
+    except (ValueError, TypeError, UnsupportedAlgorithm, binascii.Error) as problem:
+        return _invalid(f"Secret {key}: {problem}")
+
+
+def _invalid(text: str) -> Unusable:
+    return Unusable("InvalidCertificateRef", text)
+
+
+def _pair(name: str, secret: Secret) -> KeyPair:
+    """Raises ValueError and what `cryptography` raises; never with a key in its text."""
+    chain_pem, key_pem = _decoded(secret.data.chain, "tls.crt"), _decoded(secret.data.key, "tls.key")
+    chain = x509.load_pem_x509_certificates(chain_pem)
+    try:
+        key = serialization.load_pem_private_key(key_pem, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ValueError("tls.key is no private key that can be read") from None
+    match key:
+        case rsa.RSAPrivateKey() if key.key_size < _RSA_BITS:
+            raise ValueError(f"tls.key has {key.key_size} bits, and {_RSA_BITS} are needed")
+        case ec.EllipticCurvePrivateKey() if not isinstance(key.curve, _CURVES):
+            raise ValueError(f"tls.key is of curve {key.curve.name}; P-256, P-384 and P-521 can be used")
+        case rsa.RSAPrivateKey() | ec.EllipticCurvePrivateKey():
+            pass
+        case _:
+            raise ValueError("tls.key is neither RSA nor of an elliptic curve")
+    if chain[0].public_key() != key.public_key():
+        raise ValueError("tls.key is not the key of the first certificate in tls.crt")
+    return KeyPair(name, chain_pem.decode(), key_pem.decode())
+
+
+def _decoded(text: str, field: str) -> bytes:
+    if not text:
+        raise ValueError(f"{field} is missing")
+    return base64.b64decode(text, validate=True)

@@ -1,0 +1,215 @@
+"""Listeners of gateways at the edge: which are accepted, which routes they take (Gateway API v1.6 `Listener`).
+
+- Of listeners on one port the first decides what it speaks; those that speak something else are conflicted.
+- Ports that the proxy itself needs are not to be had.
+- Kinds of routes that the protocol does not carry are refused, the others are taken.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from ambit.core.names import METRICS_PORT, READINESS_PORT
+from ambit.core.selector import Selector
+from ambit.ingest.gateway.conditions import ACCEPTED, CONFLICTED, RESOLVED, no, yes
+from ambit.ingest.gateway.key_pairs import Secrets, Unusable, resolve
+from ambit.model.proxy import ClientTrust, KeyPair, Listener, Protocol
+from ambit.model.status import Condition, ListenerStatus
+from ambit.objects import gateway
+
+REQUESTS = ("HTTPRoute", "GRPCRoute")
+KINDS: dict[Protocol, tuple[str, ...]] = {
+    Protocol.HTTP: REQUESTS,
+    Protocol.HTTPS: REQUESTS,
+    Protocol.TLS: ("TLSRoute",),
+    Protocol.TCP: ("TCPRoute",),
+}
+"""What listeners can speak, and the kinds of routes that each carries."""
+KINDS_REFUSED = "InvalidRouteKinds"
+_TERMINATE = "Terminate"
+_BY_NAME = frozenset({Protocol.HTTPS, Protocol.TLS})
+"""Can share a port: the name in a client's hello tells them apart."""
+_OWN_PORTS = frozenset({METRICS_PORT, READINESS_PORT})
+
+
+class Admission(msgspec.Struct, frozen=True):
+    """Whom a listener lets in, by namespace."""
+
+    sources: str
+    selector: Selector = Selector()
+
+    def admits(self, own: str, namespace: str, labels: dict[str, str]) -> bool:
+        """Whether objects of a namespace with these labels may be bound to a gateway of namespace `own`."""
+        match self.sources:
+            case "All":
+                return True
+            case "Selector":
+                return self.selector.matches(labels)
+            case "Same":
+                return own == namespace
+            case _:
+                return False
+
+
+class EdgeListener(msgspec.Struct, frozen=True):
+    """A listener as routes find it, good or bad. `kinds` are those of routes that it takes."""
+
+    given: gateway.Listener
+    kinds: tuple[str, ...]
+    admission: Admission
+    conditions: tuple[Condition, ...]
+    certificates: tuple[KeyPair, ...] = ()
+    clients: ClientTrust | None = None
+    owner: str = ""
+    """The key of the ListenerSet that it is of; empty for the Gateway's own."""
+
+    @property
+    def id(self) -> str:
+        """Its name among all listeners of a gateway. A Gateway's own have no slash in theirs."""
+        return f"{self.owner}/{self.name}" if self.owner else self.name
+
+    @property
+    def name(self) -> str:
+        return self.given.name
+
+    @property
+    def accepted(self) -> bool:
+        return self.conditions[0].holds
+
+    @property
+    def conflicted(self) -> bool:
+        return self.conditions[1].holds
+
+    @property
+    def usable(self) -> bool:
+        """Accepted, and with a certificate where one is needed."""
+        resolved = self.conditions[2]
+        return self.accepted and (
+            resolved.holds or resolved.reason == KINDS_REFUSED or bool(self.clients and self.certificates)
+        )
+
+    @property
+    def model(self) -> Listener:
+        """Of a usable one."""
+        given = self.given
+        certificates = tuple(each.name for each in self.certificates)
+        return Listener(
+            self.id,
+            given.port,
+            Protocol(given.protocol),
+            given.hostname.lower(),
+            certificates,
+            self.clients,
+        )
+
+    @property
+    def status(self) -> ListenerStatus:
+        return ListenerStatus(self.name, self.conditions, self.kinds)
+
+
+def compiled_listeners(
+    given: Sequence[gateway.Listener],
+    kind: str,
+    namespace: str,
+    known: Secrets,
+    *,
+    earlier: Sequence[gateway.Listener] = (),
+    owner: str = "",
+) -> tuple[EdgeListener, ...]:
+    """In the order of the object, of this kind and namespace. `earlier` are those of other objects that go before. One
+    that has lost its port or host name is in nobody's way."""
+    standing = list(earlier)
+    found = []
+    for each in given:
+        compiled = _listener(each, standing, lambda ref: resolve(ref, kind, namespace, known))
+        found.append(msgspec.structs.replace(compiled, owner=owner))
+        if not compiled.conflicted:
+            standing.append(each)
+    return tuple(found)
+
+
+def admission_of(given: gateway.Listener) -> Admission:
+    """Whom a listener lets in."""
+    allowed = given.allowed_routes.namespaces
+    return Admission(allowed.sources, allowed.selector)
+
+
+def _listener(
+    given: gateway.Listener,
+    earlier: Iterable[gateway.Listener],
+    find: Callable[[gateway.SecretReference], KeyPair | Unusable],
+) -> EdgeListener:
+    kinds, resolved = _kinds(given)
+    certificates, problem = _certificates(given, find)
+    resolved = problem or resolved
+    conflict = _conflict(given, earlier)
+    if conflict is not None:
+        accepted = no(ACCEPTED, conflict.reason, conflict.message)
+    else:
+        accepted = _refusal(given) or yes(ACCEPTED)
+    conditions = (accepted, conflict or no(CONFLICTED, "NoConflicts", ""), resolved)
+    return EdgeListener(given, kinds, admission_of(given), conditions, certificates)
+
+
+def _certificates(
+    given: gateway.Listener, find: Callable[[gateway.SecretReference], KeyPair | Unusable]
+) -> tuple[tuple[KeyPair, ...], Condition | None]:
+    """Those that a listener shows, or why it has none."""
+    tls = given.tls or gateway.ListenerTls()
+    if _protocol(given.protocol) not in _BY_NAME or tls.mode != _TERMINATE:
+        return (), None
+    found = [find(each) for each in tls.certificate_refs]
+    bad = [each for each in found if isinstance(each, Unusable)]
+    if bad:
+        return (), no(RESOLVED, bad[0].reason, "; ".join(each.text for each in bad))
+    if not found:
+        return (), no(RESOLVED, "InvalidCertificateRef", "tls.certificateRefs: there is none")
+    return tuple(each for each in found if isinstance(each, KeyPair)), None
+
+
+def _kinds(given: gateway.Listener) -> tuple[tuple[str, ...], Condition]:
+    """The kinds of routes that it takes, and whether all that it names are known."""
+    carried = KINDS.get(_protocol(given.protocol) or Protocol.HBONE, ())
+    named = given.allowed_routes.kinds
+    if not named:
+        return carried, yes(RESOLVED)
+    good = [each.kind for each in named if each.group == gateway.GROUP and each.kind in carried]
+    bad = [each.kind for each in named if each.kind not in good]
+    if bad:
+        text = f"allowedRoutes.kinds: {given.protocol} carries no {', '.join(bad)}"
+        return tuple(good), no(RESOLVED, KINDS_REFUSED, text)
+    return tuple(good), yes(RESOLVED)
+
+
+def _conflict(given: gateway.Listener, earlier: Iterable[gateway.Listener]) -> Condition | None:
+    """With a listener before it on its port; those that cannot be had are in nobody's way."""
+    protocol = _protocol(given.protocol)
+    for each in earlier:
+        other = _protocol(each.protocol)
+        if each.port != given.port or protocol not in KINDS or other not in KINDS:
+            continue
+        if other is not protocol and not {other, protocol} <= _BY_NAME:
+            text = f"port {given.port} speaks {each.protocol} already, for listener {each.name}"
+            return Condition(CONFLICTED, "True", "ProtocolConflict", text)
+        if each.hostname.lower() == given.hostname.lower():
+            text = f"listener {each.name} has port {given.port} and this hostname already"
+            return Condition(CONFLICTED, "True", "HostnameConflict", text)
+    return None
+
+
+def _refusal(given: gateway.Listener) -> Condition | None:
+    if _protocol(given.protocol) not in KINDS:
+        known = ", ".join(each.value for each in KINDS)
+        return no(ACCEPTED, "UnsupportedProtocol", f"a gateway speaks {known}, not {given.protocol}")
+    if _protocol(given.protocol) is Protocol.HTTPS and given.tls and given.tls.mode != _TERMINATE:
+        return no(ACCEPTED, "UnsupportedValue", f"tls.mode: {given.tls.mode} is not for requests")
+    if given.port in _OWN_PORTS:
+        return no(ACCEPTED, "PortUnavailable", f"port {given.port} is the proxy's own")
+    return None
+
+
+def _protocol(text: str) -> Protocol | None:
+    try:
+        return Protocol(text)
+    except ValueError:
+        return None

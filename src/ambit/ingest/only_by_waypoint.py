@@ -1,0 +1,188 @@
+"""What a policy for a waypoint protects takes connections from that waypoint only.
+
+A policy with `targetRefs` decides at the waypoint, so whoever went past it, to a pod's own address or from outside of
+the mesh in plain text, would meet no policy at all (Istio leaves it to an AuthorizationPolicy of one's own to forbid
+that). Here the nodes forbid it, by a DENY policy that is made of the binding:
+
+1. Of a bound service that a policy protects (by its name, its Gateway or the GatewayClass) the ports of its pods; of a
+   bound pod whose Gateway or GatewayClass is named, all ports.
+2. A pod that several such services share takes what comes from any of their waypoints.
+3. A waypoint that does not exist, or does not let the namespace in, is nobody: then nobody may.
+4. What lets connections pass while its waypoint is not ready (`ambit.io/fail-open`) takes them from everybody.
+5. Services without such a policy are as in Istio: their pods can be called by address.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
+
+import msgspec
+
+from ambit.core.identity import Identity
+from ambit.core.names import GATEWAY_CLASS_NAMES, ONLY_BY_WAYPOINT
+from ambit.graph.collection import Collection
+from ambit.graph.engine import Context, Graph
+from ambit.ingest.istio.trust import equated
+from ambit.ingest.settings import MeshSettings
+from ambit.ingest.targeted import forbids, references
+from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Rule, Scope
+from ambit.model.service import Service
+from ambit.model.workload import GatewayAddress, TunnelProtocol, Workload
+from ambit.objects.istio import AuthorizationPolicy, TargetRef
+
+_LONGEST = 120
+LetsPast = Callable[[Context, Service | Workload], bool]
+"""Whether labels let connections pass by that its waypoint cannot take."""
+
+
+class _Guard(msgspec.Struct, frozen=True):
+    """A service whose pods are called by `caller` only, by nobody when that is empty."""
+
+    service: str
+    namespace: str
+    caller: str
+
+
+class _Ports(msgspec.Struct, frozen=True):
+    """Ports of a pod, all when there are none, and the only callers of them."""
+
+    callers: tuple[str, ...]
+    ports: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        whole = "_".join((ONLY_BY_WAYPOINT, *map(_short, self.callers), *map(str, self.ports)))
+        return (
+            whole
+            if len(whole) <= _LONGEST
+            else f"{ONLY_BY_WAYPOINT}_{sha256(whole.encode()).hexdigest()[:16]}"
+        )
+
+
+class OnlyByWaypoint:
+    """`workload` gives a pod the names of the policies that `authorizations` makes for it."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        policies: Collection[AuthorizationPolicy],
+        services: Collection[Service],
+        lets_past: LetsPast,
+        settings: MeshSettings,
+    ) -> None:
+        self._settings = settings
+        self._lets_past = lets_past
+        guarding = graph.derive(
+            "policies that guard", policies, lambda _, given: given if forbids(given) else None
+        )
+        self._by_target = guarding.index(self._targets)
+        guards = graph.derive("guarded services", services, self._guard)
+        self._guards = guards.index(lambda each: [each.namespace])
+
+    def workload(self, context: Context, given: Workload) -> Workload:
+        """The same pod, with the policies of what it serves."""
+        made = self._of(context, given)
+        if not made:
+            return given
+        names = {f"{given.namespace}/{each.name}" for each in made}
+        return msgspec.structs.replace(given, policies=tuple(sorted({*given.policies, *names})))
+
+    def authorizations(self, context: Context, given: Workload) -> Mapping[str, Authorization]:
+        """The policies that `workload` has named."""
+        if not any(f"/{ONLY_BY_WAYPOINT}" in each for each in given.policies):
+            return {}  # nearly all of them
+        made = (self._authorization(given.namespace, each) for each in self._of(context, given))
+        return {each.key: each for each in made}
+
+    def _of(self, context: Context, given: Workload) -> list[_Ports]:
+        guards = context.lookup(self._guards, given.namespace)
+        if given.tunnel is not TunnelProtocol.HBONE or (not guards and given.waypoint is None):
+            return []
+        callers: dict[int, set[str]] = defaultdict(set)
+        for guard in guards:
+            for port in given.services.get(guard.service, ()):
+                if port.target:
+                    callers[port.target].add(guard.caller)
+        if self._is_guarded_whole(context, given):
+            assert given.waypoint is not None
+            everybody = {
+                self._caller(given.waypoint),
+                *(each for found in callers.values() for each in found),
+            }
+            return [_Ports(_known(everybody))]
+        ports: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        for number, found in sorted(callers.items()):
+            ports[_known(found)].append(number)
+        return [_Ports(names, tuple(numbers)) for names, numbers in sorted(ports.items())]
+
+    def _is_guarded_whole(self, context: Context, given: Workload) -> bool:
+        if given.waypoint is None or not self._is_named(context, _targets_of(given.waypoint)):
+            return False
+        return not self._lets_past(context, given)
+
+    def _guard(self, context: Context, given: Service) -> _Guard | None:
+        if given.waypoint is None:
+            return None
+        kind = "Service" if given.is_kubernetes else "ServiceEntry"
+        own = f"{kind} {given.namespace}/{given.name}"
+        if not self._is_named(context, (own, *_targets_of(given.waypoint))):
+            return None
+        if self._lets_past(context, given):
+            return None
+        return _Guard(given.key, given.namespace, self._caller(given.waypoint))
+
+    def _is_named(self, context: Context, targets: Iterable[str]) -> bool:
+        return any(context.lookup(self._by_target, each) for each in targets)
+
+    def _caller(self, waypoint: GatewayAddress) -> str:
+        """The principal of a waypoint; empty for one that cannot be had."""
+        name = _name(waypoint)
+        if waypoint.hostname != self._settings.hostname(name, waypoint.namespace):
+            return ""
+        return Identity(self._settings.trust_domain, waypoint.namespace, name).principal
+
+    def _authorization(self, namespace: str, given: _Ports) -> Authorization:
+        callers = equated(map(Exact, given.callers), self._settings.trust_domains)
+        others = Match(not_principals=callers) if callers else None
+        ports = Match(destination_ports=given.ports) if given.ports else None
+        clauses = tuple(Clause((each,)) for each in (others, ports) if each is not None)
+        return Authorization(
+            name=given.name,
+            namespace=namespace,
+            scope=Scope.WORKLOAD_SELECTOR,
+            action=Action.DENY,
+            rules=(Rule(clauses),),
+        )
+
+    def _targets(self, policy: AuthorizationPolicy) -> list[str]:
+        found = (self._target(each, policy.metadata.namespace) for each in references(policy))
+        return [each for each in found if each]
+
+    def _target(self, reference: TargetRef, namespace: str) -> str:
+        """Of a GatewayClass all waypoints, more rather than fewer; outside the root
+        namespace such a policy counts nowhere."""
+        if reference.kind == "GatewayClass":
+            is_ours = reference.name not in GATEWAY_CLASS_NAMES and namespace == self._settings.root_namespace
+            return _CLASSES if is_ours else ""
+        return f"{reference.kind} {namespace}/{reference.name}"
+
+
+_CLASSES = "GatewayClass"
+
+
+def _targets_of(waypoint: GatewayAddress) -> tuple[str, str]:
+    return f"Gateway {waypoint.namespace}/{_name(waypoint)}", _CLASSES
+
+
+def _name(waypoint: GatewayAddress) -> str:
+    return waypoint.hostname.partition(".")[0]
+
+
+def _known(callers: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(each for each in callers if each))
+
+
+def _short(principal: str) -> str:
+    """`NAMESPACE.ACCOUNT` of a principal."""
+    identity = Identity.parse(f"spiffe://{principal}")
+    return f"{identity.namespace}.{identity.service_account}"

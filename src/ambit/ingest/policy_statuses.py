@@ -1,0 +1,104 @@
+"""What became of policies for requests, for their status: which of their targets a waypoint enforces them for (istiod
+writes the same condition: `ambient/policies.go`)."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from ambit.core.finding import Finding, Level
+from ambit.core.names import WAYPOINT_CLASSES
+from ambit.graph.collection import Collection
+from ambit.graph.engine import Context, Graph
+from ambit.ingest.gateway.conditions import WAYPOINT_ACCEPTED, no, version, yes
+from ambit.ingest.istio.requests import CompiledRequestPolicy
+from ambit.model.jwt import Target
+from ambit.model.proxy import Proxy, ProxyKind
+from ambit.model.request_policy import RequestAction
+from ambit.model.service import Service
+from ambit.model.status import Condition, ObjectStatus, Status
+from ambit.objects.istio import AuthorizationPolicy
+
+KIND = "AuthorizationPolicy"
+
+
+class Attached(msgspec.Struct, frozen=True):
+    """What a target has come to. `reason` is empty when the policy is enforced there."""
+
+    text: str
+    reason: str = ""
+
+
+def policy_statuses(
+    graph: Graph,
+    policies: Collection[AuthorizationPolicy],
+    compiled: Collection[CompiledRequestPolicy],
+    services: Collection[Service],
+    proxies: Collection[Proxy],
+) -> Collection[Status]:
+    """A status for each policy for requests. `services` are those with the waypoints that they asked for."""
+    by_object = services.index(
+        lambda each: [f"{'Service' if each.is_kubernetes else 'ServiceEntry'} {each.namespace}/{each.name}"]
+    )
+
+    def attached(context: Context, target: Target) -> Attached:
+        name = f"{target.namespace}/{target.name}" if target.namespace else target.name
+        what = f"{target.kind} {name}"
+        if target.kind == "GatewayClass":
+            known = target.name in WAYPOINT_CLASSES
+            return (
+                Attached(f"bound to {what}")
+                if known
+                else Attached(f"{what} has no proxies", "TargetNotFound")
+            )
+        if target.kind == "Gateway":
+            proxy = context.get(proxies, name)
+            if proxy is None:
+                return Attached(f"{what} has no proxy", "TargetNotFound")
+            if proxy.kind is ProxyKind.GATEWAY:
+                return Attached(
+                    f"{what} lets nobody in: gateways enforce no policies yet", "AncestorNotBound"
+                )
+            return Attached(f"bound to {what}")
+        found = context.lookup(by_object, what)
+        if not found:
+            return Attached(f"{what} does not exist", "TargetNotFound")
+        if not all(each.has_waypoint for each in found):
+            return Attached(f"{what} has no waypoint: connections to it are refused", "AncestorNotBound")
+        return Attached(f"bound to {what}")
+
+    def status(context: Context, given: AuthorizationPolicy) -> Status | None:
+        made = context.get(compiled, given.metadata.key)
+        if made is None:
+            return None
+        found = [attached(context, each) for each in made.policy.targets]
+        return ObjectStatus(version(given.metadata, KIND), (_condition(made, found),))
+
+    return graph.derive(
+        "statuses of policies for requests", policies, status, key=lambda each: str(each.version.origin)
+    )
+
+
+def _condition(made: CompiledRequestPolicy, found: Iterable[Attached]) -> Condition:
+    wrong = sorted(each for each in made.findings if each.level is not Level.INFO)
+    if any(each.level is Level.ERROR for each in wrong):
+        return no(WAYPOINT_ACCEPTED, "Invalid", _texts(wrong))
+    if made.policy.action is RequestAction.CUSTOM:
+        return no(
+            WAYPOINT_ACCEPTED, "Invalid", "CUSTOM is not enforced: connections to its targets are refused"
+        )
+    targets = list(found)
+    missing = [each for each in targets if each.reason]
+    text = "; ".join(each.text for each in targets)
+    if missing and len(missing) == len(targets):
+        return no(WAYPOINT_ACCEPTED, missing[0].reason, text)
+    if missing:
+        return yes(WAYPOINT_ACCEPTED, "PartiallyInvalid", text)
+    if made.policy.dry_run:
+        text = f"{text}; dry run: recorded, not enforced"
+    if wrong:
+        return yes(WAYPOINT_ACCEPTED, "PartiallyInvalid", f"{text}; {_texts(wrong)}")
+    return yes(WAYPOINT_ACCEPTED, "Accepted", text)
+
+
+def _texts(findings: Iterable[Finding]) -> str:
+    return "; ".join(f"{each.code} {each.path}: {each.text}" for each in findings)

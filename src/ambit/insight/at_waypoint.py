@@ -1,0 +1,162 @@
+"""What policies with `targetRefs` make of a request, or of a connection, at the waypoint that it passes through; from
+configuration alone. `ambit.policy.requests` decides. Tokens cannot be tried: it is asked without one. Pure."""
+
+import ipaddress
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from ambit.core.address import Address
+from ambit.insight.manifests import Compiled
+from ambit.insight.ruling import DENIED, Ruling, in_words, verdict_name
+from ambit.model.proxy import Proxy, ServiceRoutes
+from ambit.model.request_policy import NEVER, Attribute, Clause, Match, RequestAction, RequestPolicy, Rule
+from ambit.model.service import Service
+from ambit.model.workload import Workload
+from ambit.plan import targets
+from ambit.plan.destinations import rule_name
+from ambit.plan.endpoints import preferred_address
+from ambit.plan.waypoint import http_ports, is_http
+from ambit.policy.decide import Decision, Reason
+from ambit.policy.requests import Request, RequestFacts, decide_request, matching_rule
+
+_OF_TOKENS = (Attribute.CLAIM, Attribute.REQUEST_PRINCIPAL)
+
+
+class Passage(msgspec.Struct, frozen=True):
+    """Who comes through which proxy to what. `address` is the one that was dialled, if it is known."""
+
+    client: Workload
+    proxy: Proxy
+    bound: Service | Workload
+    port: int
+    address: Address | None = None
+
+
+def reads(bound: Service | Workload, port: int, compiled: Compiled) -> bool:
+    """Whether waypoints read the requests of a port."""
+    if isinstance(bound, Workload):
+        return port in http_ports(bound, compiled.view())
+    tables = {each.key: each for each in compiled.routes if isinstance(each, ServiceRoutes)}
+    return is_http(bound, port, tables)
+
+
+def at_waypoint(given: Passage, compiled: Compiled, request: Request | None = None) -> Ruling:
+    """What is decided about the request; without one, about the connection."""
+    if request is not None:
+        for each in compiled.tokens:
+            if each.is_closed and targets.concern(each.targets, given.proxy, given.bound):
+                reason = f"{each.origin} cannot be read, so no request passes"
+                return Ruling(DENIED, reason, identity=given.client.identity.uri)
+    policies = [
+        each for each in compiled.request_policies if targets.concern(each.targets, given.proxy, given.bound)
+    ]
+    return _ruling(policies, _facts(given, request))
+
+
+def _facts(given: Passage, request: Request | None) -> RequestFacts:
+    address = given.address
+    version = (address or given.client.addresses[0]).version
+    if address is None and isinstance(given.bound, Service):
+        own = (each.address for each in given.bound.addresses if each.prefix is None)
+        address = preferred_address(own, version)
+    source = preferred_address(given.client.addresses, version)
+    assert source is not None, "a source has an address"
+    return RequestFacts(
+        source=source,
+        port=given.port,
+        destination=address,
+        identity=given.client.identity,
+        remote=_forwarded(request),
+        request=request,
+    )
+
+
+def _forwarded(request: Request | None) -> Address | None:
+    """The address that waypoints take for the first client's: the last one of the header."""
+    said = request.headers.get("x-forwarded-for", "") if request is not None else ""
+    try:
+        return ipaddress.ip_address(said.rpartition(",")[2].strip())
+    except ValueError:
+        return None
+
+
+def _ruling(policies: Sequence[RequestPolicy], facts: RequestFacts) -> Ruling:
+    decision = decide_request(policies, facts).decision
+    without = _without(policies, decision, facts)
+    return Ruling(
+        verdict_name(decision),
+        decision.reason.value,
+        identity=facts.identity.uri if facts.identity else "",
+        rule=rule_name(decision),
+        policies=tuple(sorted(each.key for each in policies)),
+        without=in_words(without) if without else "",
+        dry_run=in_words(decision.dry_run) if decision.dry_run else "",
+        token="; ".join(_tokens(policies, decision, facts)) if facts.request is not None else "",
+    )
+
+
+def _without(policies: Sequence[RequestPolicy], decision: Decision, facts: RequestFacts) -> Decision | None:
+    """What would be decided if the rule that decided did not hold; None when no rule did."""
+    if decision.rule is None:
+        return None
+
+    def silenced(policy: RequestPolicy) -> RequestPolicy:
+        if policy.key != decision.policy:
+            return policy
+        rules = tuple(NEVER if index == decision.rule else each for index, each in enumerate(policy.rules))
+        return msgspec.structs.replace(policy, rules=rules)
+
+    return decide_request([silenced(each) for each in policies if not each.dry_run], facts).decision
+
+
+def _tokens(policies: Sequence[RequestPolicy], decision: Decision, facts: RequestFacts) -> Iterator[str]:
+    """What would hang on a valid token: an ALLOW rule that lacks nothing else, a DENY rule that asks for one."""
+    enforced = [each for each in policies if not each.dry_run]
+    if decision.allowed:
+        yield from (
+            f"{name} may deny it with a valid token" for name in _hanging(enforced, RequestAction.DENY, facts)
+        )
+        return
+    for policy in enforced:
+        if (
+            policy.key == decision.policy
+            and decision.rule is not None
+            and _about_tokens(policy.rules[decision.rule])
+        ):
+            yield f"{rule_name(decision)} needs a valid token"
+    if decision.reason is Reason.NO_RULE_MATCHED:
+        yield from (f"{name} needs a valid token" for name in _hanging(enforced, RequestAction.ALLOW, facts))
+
+
+def _hanging(policies: Sequence[RequestPolicy], action: RequestAction, facts: RequestFacts) -> Iterator[str]:
+    """Rules that would hold but for the token."""
+    for policy in sorted(policies, key=lambda each: each.key):
+        for index, rule in enumerate(policy.rules if policy.action is action else ()):
+            alone = msgspec.structs.replace(policy, rules=(_without_tokens(rule),))
+            if _about_tokens(rule) and matching_rule(alone, facts) is not None:
+                yield f"{policy.key}[{index}]"
+
+
+def _about_tokens(rule: Rule) -> bool:
+    return any(
+        condition.attribute in _OF_TOKENS
+        for clause in rule.clauses
+        for match in clause.matches
+        for condition in match.conditions
+    )
+
+
+def _without_tokens(rule: Rule) -> Rule:
+    """The rule if every condition on tokens held."""
+    return Rule(tuple(_clause_without(each) for each in rule.clauses))
+
+
+def _clause_without(clause: Clause) -> Clause:
+    matches = [
+        (match, tuple(each for each in match.conditions if each.attribute not in _OF_TOKENS))
+        for match in clause.matches
+    ]
+    if any(match.conditions and not rest for match, rest in matches):
+        return Clause()
+    return Clause(tuple(Match(rest) for _, rest in matches))

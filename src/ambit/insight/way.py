@@ -1,0 +1,112 @@
+"""Which waypoint a connection passes through on its way, from configuration alone. Pure."""
+
+import ipaddress
+
+import msgspec
+
+from ambit.core.address import Address
+from ambit.ingest.gateway.binding import NOT_ALLOWED
+from ambit.ingest.unenforced import NO_WAYPOINT, NOT_ENFORCED, forbids
+from ambit.insight.manifests import Compiled
+from ambit.model.jwt import TokenPolicy
+from ambit.model.proxy import Proxy, ProxyKind
+from ambit.model.request_policy import RequestAction, RequestPolicy
+from ambit.model.service import Service
+from ambit.model.workload import TunnelProtocol, Workload, WorkloadStatus
+from ambit.plan import targets
+
+
+class Way(msgspec.Struct, frozen=True):
+    """`name` is the Gateway's, `<namespace>/<name>`, as far as it is known. `refused` says why nothing gets through;
+    else `pod` is who endpoints see: the proxy's pod, with its identity and its tunnels."""
+
+    name: str
+    proxy: Proxy | None = None
+    pod: Workload | None = None
+    refused: str = ""
+
+
+def waypoint_between(
+    client: Workload | Address, bound: Service | Workload | None, compiled: Compiled
+) -> Way | None:
+    """None when there is none: nobody who is not in the mesh is led to one."""
+    if bound is None or (address := bound.waypoint) is None:
+        return None
+    if not isinstance(client, Workload) or client.tunnel is not TunnelProtocol.HBONE:
+        return None
+    name = f"{address.namespace}/{address.hostname.partition('.')[0]}"
+    if address.hostname.endswith(NOT_ALLOWED):
+        return Way(name, refused=f"waypoint {name} does not let this namespace in")
+    if address.hostname.endswith(NO_WAYPOINT):
+        return Way(
+            "", refused=f"it is closed: {_without_proxy(bound, compiled)} is for it, and it has no waypoint"
+        )
+    if address.hostname.endswith(NOT_ENFORCED):
+        return Way(
+            name, refused=f"it is closed: {_custom(name, bound, compiled)} is for it, which nobody enforces"
+        )
+    place = address.namespace, address.hostname
+    found = [each for each in compiled.proxies if (each.identity.namespace, each.service) == place]
+    if not found:
+        return Way(name, refused=f"waypoint {name} is not there, and nobody is let past it")
+    proxy = found[0]
+    if proxy.kind is ProxyKind.INLINE:
+        # A service that callers' own proxies route has no waypoint any more.
+        return Way(proxy.key, proxy, refused=f"it is closed: {_inline(proxy, bound, compiled)}")
+    key = f"{address.namespace}/{address.hostname}"
+    pods = [
+        each
+        for each in compiled.workloads
+        if key in each.services and each.status is WorkloadStatus.HEALTHY and each.addresses
+    ]
+    if not pods and key not in {each.key for each in compiled.services}:
+        # Files do not have what the control plane makes of a Gateway.
+        pods = [_imagined(proxy)]
+    if not pods:
+        return Way(proxy.key, proxy, refused=f"waypoint {proxy.key} has no pod that is ready")
+    pod = msgspec.structs.replace(pods[0], identity=proxy.identity, tunnel=TunnelProtocol.HBONE)
+    return Way(proxy.key, proxy, pod)
+
+
+def _custom(name: str, bound: Service | Workload, compiled: Compiled) -> str:
+    """The policies that close what is bound."""
+    proxies = [
+        each
+        for each in compiled.proxies
+        if f"{each.identity.namespace}/{each.service.partition('.')[0]}" == name
+    ]
+    custom = (each for each in compiled.request_policies if each.action is RequestAction.CUSTOM)
+    found = [each for each in custom if any(_is_for(each, proxy, bound) for proxy in proxies)]
+    return ", ".join(f"{each.key} (CUSTOM)" for each in found if forbids(each)) or "a policy (CUSTOM)"
+
+
+def _without_proxy(bound: Service | Workload, compiled: Compiled) -> str:
+    own = set(targets.of_services((bound,))) if isinstance(bound, Service) else set()
+    found = (each for each in compiled.request_policies if own & set(each.targets) and forbids(each))
+    return ", ".join(each.key for each in found) or "a policy"
+
+
+def _inline(proxy: Proxy, bound: Service | Workload, compiled: Compiled) -> str:
+    policies = [each for each in compiled.request_policies if forbids(each)]
+    found = [each.key for each in policies if _is_for(each, proxy, bound)]
+    found += [each.key for each in compiled.tokens if _is_for(each, proxy, bound)]
+    if not found:
+        return "a BackendTLSPolicy asks for TLS to backends, which inline waypoints do not speak"
+    return f"inline waypoints enforce no policy about requests, and {', '.join(found)} is one"
+
+
+def _is_for(policy: RequestPolicy | TokenPolicy, proxy: Proxy, bound: Service | Workload) -> bool:
+    """Or for any class: what cannot be enforced closes more rather than fewer."""
+    of_class = any(each.kind == "GatewayClass" for each in policy.targets)
+    return of_class or targets.concern(policy.targets, proxy, bound)
+
+
+def _imagined(proxy: Proxy) -> Workload:
+    namespace, _, name = proxy.key.partition("/")
+    return Workload(
+        uid=proxy.key,
+        name=name,
+        namespace=namespace,
+        identity=proxy.identity,
+        addresses=(ipaddress.IPv4Address(0),),
+    )

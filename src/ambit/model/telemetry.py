@@ -1,0 +1,73 @@
+"""Which requests are printed, by which proxies: Istio's Telemetry and MeshConfig, as values."""
+
+from enum import IntEnum
+
+import msgspec
+
+from ambit.model.jwt import Target
+
+
+class Level(IntEnum):
+    """How near what an object says is to a request; the nearest counts."""
+
+    DEFAULT = 0
+    MESH = 1
+    NAMESPACE = 2
+    TARGET = 3
+
+
+class LogFormat(msgspec.Struct, frozen=True):
+    """How lines look: `text` (Envoy's format; empty for the usual one), or with `is_json` objects of these `members`
+    (none: the usual ones)."""
+
+    text: str = ""
+    members: tuple[tuple[str, str], ...] = ()
+    is_json: bool = False
+
+
+class Printer(msgspec.Struct, frozen=True):
+    """A provider that prints lines on the proxy's standard output."""
+
+    name: str = "envoy"
+    format: LogFormat = LogFormat()
+
+
+class LogRule(msgspec.Struct, frozen=True):
+    """One entry: these print the requests that `filter` (CEL; empty: every one) is true of, or nothing more when
+    `disabled`. Without any it is about those that are in force. It is for waypoints (servers of who calls), for
+    gateways (clients of what they lead to), or for both."""
+
+    printers: tuple[Printer, ...] = ()
+    filter: str = ""
+    disabled: bool = False
+    at_waypoints: bool = True
+    at_gateways: bool = True
+
+
+class LogPolicy(msgspec.Struct, frozen=True):
+    """The entries of one object; `namespace` is whose proxies it is for (level NAMESPACE). Of several on one level the
+    oldest counts (`created`, then `key`)."""
+
+    key: str
+    level: Level
+    rules: tuple[LogRule, ...]
+    namespace: str = ""
+    targets: tuple[Target, ...] = ()
+    created: str = ""
+
+
+class RequestLog(msgspec.Struct, frozen=True):
+    """What one provider prints."""
+
+    printer: Printer
+    filter: str = ""
+
+
+class MeshLogs(msgspec.Struct, frozen=True):
+    """What the mesh's settings say: providers besides, and which print when no object says anything."""
+
+    printers: tuple[Printer, ...] = (Printer(),)
+    default: tuple[str, ...] = ()
+
+    def printer(self, name: str) -> Printer | None:
+        return next((each for each in self.printers if each.name == name), None)

@@ -1,1 +1,0 @@
-"""What Envoy talks to: configuration, certificates and access logs over Unix sockets."""

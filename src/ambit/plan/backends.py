@@ -1,0 +1,219 @@
+"""What a waypoint or gateway sends requests and bytes to: for each port of a service its cluster, its endpoints, and a
+cluster for each identity that is reached through a tunnel. Endpoints are reached as node proxies reach them: through a
+tunnel whose server is pinned to the workload's identity, or plainly where there is no tunnel.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+
+import msgspec
+
+from ambit.core.address import host_port
+from ambit.core.identity import Identity
+from ambit.core.memo import Memo
+from ambit.core.names import HBONE_PORT, NODE_ADMIN_PORT
+from ambit.envoy import clusters, names, waypoint_services
+from ambit.envoy.waypoint_services import Endpoint, PlainEndpoint, Speaks
+from ambit.model.http import Action, Host
+from ambit.model.proxy import Proxy, ProxyKind
+from ambit.model.service import AppProtocol, LoadBalancing, Service
+from ambit.model.streams import Stream
+from ambit.model.view import MeshView
+from ambit.model.workload import TunnelProtocol
+from ambit.plan import pins
+from ambit.plan.announcement import endpoint_tags
+from ambit.plan.endpoints import Choice, NamedChoice, RemoteChoice, Sought, all_choices
+from ambit.plan.values import CLUSTER, ENDPOINTS, NodeSettings, PlannedResource, planned
+
+FAMILIES = (4, 6)
+"""In which a proxy listens; endpoints are rather called in the first."""
+HTTP2 = frozenset({AppProtocol.HTTP2, AppProtocol.GRPC})
+"""What is said to speak HTTP/2 only."""
+Backend = tuple[str, int]
+"""A service's key and port."""
+
+
+def resources(
+    wanted: Mapping[Backend, Speaks],
+    proxy: Proxy,
+    view: MeshView,
+    settings: NodeSettings,
+    memo: Memo,
+    tunnels: Iterable[names.Tunnel] = (),
+) -> Iterator[PlannedResource]:
+    """Everything behind these backends, and further `tunnels`. What does not exist has nothing."""
+    needed = set(tunnels)
+    for (key, port), speaks in sorted(wanted.items()):
+        service = view.service(key)
+        if service is None or not _has_port(service, port):
+            continue
+        tls = service.backend_tls.get(port)
+        if tls is not None and not tls.roots:
+            # Not by leaving endpoints out: those come by themselves, and may be there a moment longer.
+            name = names.service_cluster(key, port)
+            yield planned(CLUSTER, name, clusters.refused(name, {}))
+            continue
+        endpoints = tuple(_endpoints(service, port, proxy, view, settings))
+        needed |= {each for each in map(_tunnel, endpoints) if each is not None}
+        given = (service, endpoints, speaks)
+        yield from memo.of(("backend", key, port), given, partial(_cluster, service, port, endpoints, speaks))
+    secret = names.server_secret(proxy.identity)
+    for tunnel in sorted(needed, key=lambda each: (each.identity, each.service)):
+        name = names.tunnel(tunnel.identity, tunnel.service)
+        allowed = _servers(tunnel, proxy, view, settings)
+        yield memo.of(name, (tuple(allowed), secret), partial(_hbone, name, allowed, secret))
+
+
+def of_hosts(hosts: Iterable[Host]) -> set[Backend]:
+    """What the entries of tables name, copies of requests included."""
+    found: set[Backend] = set()
+    for action in _actions(hosts):
+        found |= {(each.service, each.port) for each in action.backends if each.service}
+        found |= {(each.service, each.port) for each in action.mirrors}
+    return found
+
+
+def of_streams(streams: Iterable[Stream]) -> set[Backend]:
+    """What connections are led to."""
+    return {(each.service, each.port) for stream in streams for each in stream.backends if each.service}
+
+
+def _actions(hosts: Iterable[Host]) -> Iterator[Action]:
+    return (entry.action for host in hosts for entry in host.entries)
+
+
+def _has_port(service: Service, port: int) -> bool:
+    return any(each.service == port for each in service.ports)
+
+
+def _hbone(name: str, allowed: Sequence[str], secret: str) -> PlannedResource:
+    return planned(CLUSTER, name, clusters.own_hbone(name, allowed, secret))
+
+
+def _cluster(
+    service: Service, port: int, endpoints: Sequence[Endpoint], speaks: Speaks
+) -> tuple[PlannedResource, ...]:
+    name = names.service_cluster(service.key, port)
+    tls = service.backend_tls.get(port)
+    if any(isinstance(each, PlainEndpoint) and each.hostname for each in endpoints):
+        message = waypoint_services.cluster_by_names(service.key, port, endpoints, speaks, tls)
+        return (planned(CLUSTER, name, message),)
+    return (
+        planned(CLUSTER, name, waypoint_services.cluster(service.key, port, speaks, tls)),
+        planned(ENDPOINTS, name, waypoint_services.endpoints_of(service.key, port, endpoints)),
+    )
+
+
+def _endpoints(
+    service: Service, port: int, proxy: Proxy, view: MeshView, settings: NodeSettings
+) -> Iterator[Endpoint]:
+    """In whatever place: requests of all callers come here, so nearness to this proxy means nothing. What another
+    namespace puts behind its service is called only as far as it is that namespace's own. A gateway goes through the
+    waypoint of a service that says so."""
+    if (key := waypoint_of(service, proxy)) is not None:
+        yield from _through_waypoint(key, service, port, view, settings)
+        return
+    health = (service.load_balancing or LoadBalancing()).health_policy
+    anywhere = msgspec.structs.replace(service, load_balancing=LoadBalancing(health_policy=health))
+    for choice in all_choices(anywhere, port, FAMILIES[0], view, settings):
+        if isinstance(choice, RemoteChoice) or _is_the_proxy_itself(choice):
+            continue
+        if isinstance(choice, NamedChoice):
+            yield PlainEndpoint(
+                choice.port,
+                hostname=choice.workload.hostname,
+                weight=choice.workload.capacity,
+                tags=endpoint_tags(choice.workload),
+            )
+        elif choice.workload.tunnel is TunnelProtocol.HBONE:
+            if _may_name(service, choice.workload.identity.namespace, proxy):
+                yield through_tunnel(choice, service.key if service.subject_alt_names else "")
+        else:
+            yield plainly(choice)
+
+
+def _is_the_proxy_itself(choice: Choice | NamedChoice) -> bool:
+    """Whether an endpoint is, or by its name can be, within the proxy's own pod, where its agent answers whoever asks
+    about everybody's requests."""
+    if isinstance(choice, NamedChoice):
+        return choice.port == NODE_ADMIN_PORT
+    address = getattr(choice.address, "ipv4_mapped", None) or choice.address
+    return bool(address.is_loopback or address.is_link_local or address.is_unspecified)
+
+
+def waypoint_of(service: Service, proxy: Proxy) -> str | None:
+    """Key of the waypoint's Service through which this proxy calls a service; None for directly."""
+    waypoint = service.waypoint
+    if proxy.kind is not ProxyKind.GATEWAY or not service.ingress_use_waypoint or waypoint is None:
+        return None
+    return f"{waypoint.namespace}/{waypoint.hostname}"
+
+
+def _through_waypoint(
+    key: str, service: Service, port: int, view: MeshView, settings: NodeSettings
+) -> Iterator[Endpoint]:
+    """The pods of a waypoint, asked for the service by its name, or by an address when it has a wildcard. A waypoint
+    that is not there, or lets nobody in, is nobody."""
+    waypoint = view.service(key)
+    if waypoint is None:
+        return
+    authority = f"{service.hostname}:{port}"
+    if service.hostname.startswith("*") and service.addresses:
+        authority = host_port(service.addresses[0].address, port)
+    anywhere = msgspec.structs.replace(waypoint, load_balancing=None)
+    for choice in all_choices(anywhere, HBONE_PORT, FAMILIES[0], view, settings, Sought.WAYPOINT):
+        if isinstance(choice, Choice):
+            yield msgspec.structs.replace(through_tunnel(choice, ""), authority=authority)
+
+
+def _servers(tunnel: names.Tunnel, proxy: Proxy, view: MeshView, settings: NodeSettings) -> list[str]:
+    """The identities that the server of a tunnel may prove."""
+    service = view.service(tunnel.service) if tunnel.service else None
+    named = pins.spiffe(service.subject_alt_names) if service is not None else []
+    allowed = [each for each in named if service is None or _may_name(service, _namespace_of(each), proxy)]
+    return pins.pins((tunnel.identity,), allowed, settings)
+
+
+def _may_name(service: Service, namespace: str, proxy: Proxy) -> bool:
+    """Whether servers of a namespace may stand behind a service. EndpointSlices and ServiceEntries name anybody's
+    (CVE-2021-25740), and it is the waypoint that calls: who must not speak to a server would reach it by the way of
+    whatever waypoint takes his service, or his route."""
+    return namespace == service.namespace or service.namespace == proxy.identity.namespace
+
+
+def _namespace_of(uri: str) -> str:
+    """Empty for what is no identity of a workload."""
+    try:
+        return Identity.parse(uri).namespace
+    except ValueError:
+        return ""
+
+
+def through_tunnel(choice: Choice, pinned: str) -> clusters.Endpoint:
+    """`pinned` is the service whose other names count, too."""
+    return clusters.Endpoint(
+        listener=names.CONNECT_ORIGINATE,
+        hop=(choice.address, HBONE_PORT),
+        cluster=names.tunnel(choice.workload.identity, pinned),
+        authority=host_port(choice.address, choice.port),
+        weight=choice.workload.capacity,
+        tags=endpoint_tags(choice.workload),
+    )
+
+
+def plainly(choice: Choice) -> PlainEndpoint:
+    """As the proxy itself."""
+    return PlainEndpoint(
+        choice.port,
+        choice.address,
+        weight=choice.workload.capacity,
+        tags=endpoint_tags(choice.workload),
+    )
+
+
+def _tunnel(endpoint: Endpoint) -> names.Tunnel | None:
+    """The tunnel that an endpoint needs a cluster for."""
+    if not isinstance(endpoint, clusters.Endpoint):
+        return None
+    parsed = names.parse_cluster(endpoint.cluster)
+    return parsed if isinstance(parsed, names.Tunnel) else None

@@ -1,0 +1,236 @@
+"""Everything that the Envoy of one gateway at the edge gets: pure, from the mesh as the control plane knows it.
+
+For each port a listener and its tables, and what requests can go to. A request is answered by the most specific
+listener of its port alone (GEP-1713 "listener isolation"). Services are called directly, not by way of their
+waypoints.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+
+from ambit.core import hostnames
+from ambit.core.memo import Memo
+from ambit.envoy import (
+    clusters,
+    gateway_listeners,
+    http_jwt,
+    http_routes,
+    listeners,
+    names,
+    streams,
+    tls,
+)
+from ambit.envoy.waypoint_services import Speaks
+from ambit.model.http import Action, Entry, Host, RequestMatch
+from ambit.model.jwt import KeySource, TokenPolicy
+from ambit.model.proxy import KeyPair, Listener, ListenerRoutes, Protocol, Proxy
+from ambit.model.streams import Stream
+from ambit.model.telemetry import LogPolicy
+from ambit.model.view import MeshView
+from ambit.plan import backends, targets
+from ambit.plan.backends import Backend
+from ambit.plan.request_logs import logs_of
+from ambit.plan.values import (
+    CLUSTER,
+    EXTENSION,
+    LISTENER,
+    ROUTES,
+    SECRET,
+    NodeSettings,
+    PlannedResource,
+    planned,
+)
+
+_GRPC_ROUTE = "GRPCRoute"
+_MISDIRECTED = 421
+
+
+class Attached(msgspec.Struct, frozen=True):
+    """What is attached to a gateway: the routes of listeners, by their names."""
+
+    routes: Mapping[str, ListenerRoutes] = {}
+    tokens: tuple[TokenPolicy, ...] = ()
+    """Those for others do not matter."""
+    keys: Mapping[KeySource, str] = {}
+    """The JWKS that were fetched."""
+    certificates: tuple[KeyPair, ...] = ()
+    logs: tuple[LogPolicy, ...] = ()
+    """What is to be printed anywhere."""
+
+
+def resources(
+    proxy: Proxy, attached: Attached, view: MeshView, settings: NodeSettings, memo: Memo | None = None
+) -> tuple[PlannedResource, ...]:
+    """All resources of the gateway's Envoy but its certificate (`names.server_secret` of its identity) and trust.
+    Whatever else a table names, `depends_on` tells of. With `memo` from the last time only what changed is made."""
+    memo = memo or Memo()
+    memo.turn()
+    tokens = [each for each in attached.tokens if targets.concern(each.targets, proxy)]
+    made = [
+        planned(CLUSTER, names.REFUSED, clusters.refused(names.REFUSED, {})),
+        planned(LISTENER, names.CONNECT_ORIGINATE, listeners.own_originate()),
+        planned(EXTENSION, names.tokens(proxy.key), http_jwt.tokens(proxy.key, tokens, attached.keys)),
+    ]
+    by_port: dict[int, list[Listener]] = defaultdict(list)
+    for each in proxy.listeners:
+        by_port[each.port].append(each)
+    for port, on_port in sorted(by_port.items()):
+        if on_port[0].protocol is Protocol.HTTP:
+            made += _http(port, on_port, proxy, attached, memo)
+        elif on_port[0].protocol is Protocol.TCP:
+            made += _tcp(port, on_port[0], attached)
+        else:
+            made += _secured(port, on_port, proxy, attached, memo)
+    for pair in attached.certificates:
+        name = names.shown_certificate(pair.name)
+        made.append(planned(SECRET, name, tls.certificate(name, chain_pem=pair.chain, key_pem=pair.key)))
+    made += backends.resources(_speaks(attached, view), proxy, view, settings, memo)
+    return tuple(made)
+
+
+def depends_on(proxy: Proxy, attached: Attached, view: MeshView) -> frozenset[str]:
+    """Keys of the services that the gateway's resources are made of."""
+    called = {
+        key
+        for each in attached.routes.values()
+        for key, _ in backends.of_hosts(each.hosts) | backends.of_streams(each.streams)
+    }
+    services = (view.service(each) for each in called)
+    waypoints = (backends.waypoint_of(each, proxy) for each in services if each is not None)
+    return frozenset({*called, *(each for each in waypoints if each is not None)})
+
+
+def isolated(own: Sequence[Listener], attached: Attached) -> tuple[Host, ...]:
+    """The hosts of all listeners of a port: of each what no more specific one has."""
+    return tuple(host for listener in own for host in _own(listener, own, attached))
+
+
+def _own(listener: Listener, on_port: Sequence[Listener], attached: Attached) -> Iterator[Host]:
+    """The hosts of a listener that no more specific one of its port has."""
+    others = list(_within(listener, on_port))
+    routes = attached.routes.get(listener.name)
+    for host in routes.hosts if routes is not None else (Host((listener.hostname or hostnames.ANY,)),):
+        if not any(hostnames.covers(other, host.domains[0]) for other in others):
+            yield host
+
+
+def _within(listener: Listener, on_port: Sequence[Listener]) -> Iterator[str]:
+    """The host names of more specific listeners."""
+    mine = listener.hostname or hostnames.ANY
+    for each in on_port:
+        other = each.hostname or hostnames.ANY
+        if other != mine and hostnames.covers(mine, other):
+            yield other
+
+
+def _http(
+    port: int, own: Sequence[Listener], proxy: Proxy, attached: Attached, memo: Memo
+) -> Iterator[PlannedResource]:
+    name = names.gateway_port(port)
+    logs = logs_of(attached.logs, proxy)
+    listener = gateway_listeners.http(port, subject=proxy.key, families=backends.FAMILIES, logs=logs)
+    yield planned(LISTENER, name, listener)
+    yield planned(ROUTES, name, http_routes.table(name, isolated(own, attached), port=port, memo=memo))
+
+
+def _tcp(port: int, listener: Listener, attached: Attached) -> Iterator[PlannedResource]:
+    given = _streams(listener, (), attached)
+    name = names.gateway_port(port)
+    yield planned(LISTENER, name, gateway_listeners.tcp(port, given, families=backends.FAMILIES))
+    yield from _extensions(name, given)
+
+
+def _secured(
+    port: int, own: Sequence[Listener], proxy: Proxy, attached: Attached, memo: Memo
+) -> Iterator[PlannedResource]:
+    found = []
+    for each in own:
+        name = names.gateway_listener(port, each.name)
+        secrets = tuple(map(names.shown_certificate, each.certificates))
+        if each.protocol is Protocol.HTTPS:
+            found.append(_of_requests(name, secrets, each))
+            hosts = (*_own(each, own, attached), *_misdirected(each, own))
+            table = http_routes.table(name, hosts, port=port, scheme="https", memo=memo)
+            yield planned(ROUTES, name, table)
+        else:
+            given = _streams(each, list(_within(each, own)), attached)
+            found.append(gateway_listeners.Secured(name, secrets, streams=given))
+            yield from _extensions(name, given)
+    asking = next((each.clients for each in own if each.clients is not None), None)
+    if asking is not None:
+        name = names.client_roots(port)
+        yield planned(SECRET, name, tls.client_roots(name, asking.roots, must=asking.must_verify))
+    message = gateway_listeners.secured(
+        port, found, subject=proxy.key, families=backends.FAMILIES, logs=logs_of(attached.logs, proxy)
+    )
+    yield planned(LISTENER, names.gateway_port(port), message)
+
+
+def _of_requests(name: str, secrets: tuple[str, ...], listener: Listener) -> gateway_listeners.Secured:
+    clients = listener.clients
+    if clients is None:
+        return gateway_listeners.Secured(name, secrets, listener.hostname)
+    roots = names.client_roots(listener.port)
+    return gateway_listeners.Secured(name, secrets, listener.hostname, roots, clients.must_verify)
+
+
+def _extensions(listener: str, given: Iterable[Stream]) -> Iterator[PlannedResource]:
+    for extension in streams.extensions(listener, given):
+        yield planned(EXTENSION, extension.name, extension)
+
+
+def _streams(listener: Listener, others: Sequence[str], attached: Attached) -> tuple[Stream, ...]:
+    """Those of a listener, for the names that no more specific one of its port (`others`) has."""
+    routes = attached.routes.get(listener.name)
+    found = []
+    for stream in routes.streams if routes is not None else ():
+        left = tuple(
+            name for name in stream.hostnames if not any(hostnames.covers(other, name) for other in others)
+        )
+        if left or not stream.hostnames:
+            found.append(msgspec.structs.replace(stream, hostnames=left))
+    return tuple(found)
+
+
+def _misdirected(listener: Listener, own: Sequence[Listener]) -> Iterator[Host]:
+    """Requests that came by the name of one listener and are for another's: clients may use one connection for several
+    names (RFC 9110 section 15.5.20), past what the other asks for."""
+    mine = listener.hostname or hostnames.ANY
+    answer = (Entry("-/-/misdirected", RequestMatch(), Action(status=_MISDIRECTED)),)
+    for other in _within(listener, own):
+        yield Host((other,), answer)
+    if mine != hostnames.ANY:
+        yield Host((hostnames.ANY,), answer)
+
+
+def _speaks(attached: Attached, view: MeshView) -> dict[Backend, Speaks]:
+    """What clients speak says nothing about backends: what is not said to speak HTTP/2 only, and is no backend of
+    gRPC, is spoken to in HTTP/1.1."""
+    hosts = [host for each in attached.routes.values() for host in each.hosts]
+    calls = backends.of_hosts(_only(hosts, is_grpc=True))
+    requests = backends.of_hosts(_only(hosts, is_grpc=False))
+    found = {}
+    for backend in calls | requests:
+        service = view.service(backend[0])
+        if service is not None and service.app_protocols.get(backend[1]) in backends.HTTP2:
+            found[backend] = Speaks.HTTP2
+        elif backend not in calls:
+            found[backend] = Speaks.HTTP1
+        else:
+            found[backend] = Speaks.AS_CLIENT if backend in requests else Speaks.HTTP2
+    for each in attached.routes.values():
+        for backend in backends.of_streams(each.streams):
+            found.setdefault(backend, Speaks.BYTES)
+    return found
+
+
+def _only(hosts: Iterable[Host], *, is_grpc: bool) -> Iterator[Host]:
+    for host in hosts:
+        entries = [
+            each
+            for each in host.entries
+            if (each.origin is not None and each.origin.kind == _GRPC_ROUTE) is is_grpc
+        ]
+        yield Host(host.domains, tuple(entries))

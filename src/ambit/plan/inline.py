@@ -1,0 +1,125 @@
+"""Requests that are routed in their caller's own node proxy: what one pod's Envoy has for one destination.
+
+A service with `inline` routes is reached as any other, but that its HTTP ports lead into a listener of the pod's own,
+whose table names clusters of the pod's own. So each backend is reached as the pod would reach it: within the node, by
+tunnels as the pod, through the backend's own waypoint if it has one. The backend that is the service itself, or that
+is another with inline routes, is its endpoints: tables do not lead to tables.
+"""
+
+import msgspec
+
+from ambit.core.address import Address
+from ambit.envoy import access_log, clusters, http_routes, inline_requests, names, waypoint_services
+from ambit.envoy.waypoint_services import Speaks
+from ambit.model.http import Entry, Host
+from ambit.model.service import Service
+from ambit.model.view import MeshView, holder
+from ambit.plan import announcement, backends, destinations
+from ambit.plan.endpoints import preferred_address
+from ambit.plan.values import (
+    CLUSTER,
+    LISTENER,
+    ROUTES,
+    LocalPod,
+    LocalPods,
+    NodeSettings,
+    PlannedResource,
+    planned,
+    workload_of,
+)
+
+
+def resources(
+    name: str, view: MeshView, pods: LocalPods, settings: NodeSettings
+) -> tuple[PlannedResource, ...]:
+    """What the answer for the cluster `name` needs besides: clusters, the listener, and its table, which is sent to who
+    asks for it. Nothing when requests to the destination are not routed here."""
+    try:
+        asked = names.parse_cluster(name)
+    except ValueError:
+        return ()
+    if not isinstance(asked, names.Destination) or asked.tunnelled:
+        return ()
+    source = pods.by_key(asked.source)
+    if source is None:
+        return ()
+    service = holder(view, settings.network, asked.address, client_namespace=source.namespace)
+    routes = service.inline_routes(asked.port) if isinstance(service, Service) else None
+    if not isinstance(service, Service) or routes is None:
+        return ()
+    hosts = routes.hosts or http_routes.to_service(service.key, asked.port)
+    reader = names.requests(asked)
+    client = preferred_address(source.addresses, asked.address.version)
+    assert client is not None, "a pod has an address"
+    listener = inline_requests.listener(
+        reader,
+        pod=source.key,
+        netns=source.netns,
+        client=client,
+        identity=source.identity,
+        default_host=service.hostname,
+    )
+    own = tuple(_of_reader(each, reader) for each in hosts)
+    table = http_routes.table(reader, own, port=asked.port, by=source.identity.uri)
+    return (
+        *(
+            _backend(reader, source, asked, *each, view, pods, settings)
+            for each in sorted(backends.of_hosts(hosts))
+        ),
+        planned(LISTENER, reader, listener),
+        planned(ROUTES, reader, table, on_demand=True),
+    )
+
+
+def _of_reader(host: Host, reader: str) -> Host:
+    """The same with backends that are called after the listener."""
+    return msgspec.structs.replace(host, entries=tuple(_entry(each, reader) for each in host.entries))
+
+
+def _entry(entry: Entry, reader: str) -> Entry:
+    action = entry.action
+    called, mirrors = (
+        tuple(
+            msgspec.structs.replace(each, service=names.requests_backend(reader, each.service))
+            if each.service
+            else each
+            for each in several
+        )
+        for several in (action.backends, action.mirrors)
+    )
+    action = msgspec.structs.replace(action, backends=called, mirrors=mirrors)
+    return msgspec.structs.replace(entry, action=action)
+
+
+def _backend(
+    reader: str,
+    source: LocalPod,
+    asked: names.Destination,
+    key: str,
+    port: int,
+    view: MeshView,
+    pods: LocalPods,
+    settings: NodeSettings,
+) -> PlannedResource:
+    """Without endpoints when there is no way: requests are answered with 503."""
+    service = view.service(key)
+    found: object = None
+    if service is not None:
+        place = _address(service, asked.address)
+        if place is not None or not service.has_waypoint:
+            to = msgspec.structs.replace(asked, address=place or asked.address, port=port)
+            found = destinations.backend("", source, to, service, view, pods, settings)
+    endpoints: tuple[clusters.Endpoint, ...] = ()
+    if isinstance(found, destinations.Balanced):
+        endpoints = found.announcing(announcement.tags(workload_of(source, view, settings), key))
+    is_http2 = service is not None and service.app_protocols.get(port) in backends.HTTP2
+    called = names.requests_backend(reader, key)
+    speaks = Speaks.HTTP2 if is_http2 else Speaks.AS_CLIENT
+    message = waypoint_services.cluster_with(called, port, endpoints, speaks, {access_log.SERVICE: key})
+    return planned(CLUSTER, names.service_cluster(called, port), message)
+
+
+def _address(service: Service, like: Address) -> Address | None:
+    """An address of the service, of the same family if there is one: how its waypoint knows what it is for."""
+    hosts = (each.address for each in service.addresses if each.prefix is None)
+    return preferred_address(hosts, like.version)

@@ -1,0 +1,65 @@
+"""Authorization of requests compiled for Envoy: ordered rows for one port of a service.
+
+Semantics are those of `ambit.policy.requests`. Where requests are read the rows are an extension (RBAC, by ECDS, so
+that a change drains nothing); where they are not, they are asked when the tunnel is opened, before anybody is dialled:
+what is for requests hits there as it harms most.
+"""
+
+from collections.abc import Sequence
+
+from ambit.envoy import http_authorization, http_rbac
+from ambit.envoy.http_authorization import Place
+from ambit.envoy.matchers import Predicate
+from ambit.envoy.words import AnyMessage
+from ambit.model.request_policy import RequestAction, RequestPolicy
+from ambit.plan.authorization import NO_POLICY, REFUSED_BY_ENVOY
+from ambit.policy.decide import NO_ALLOW_MATCHED
+
+Row = tuple[Predicate, bool, str]
+
+
+def extension(name: str, policies: Sequence[RequestPolicy], place: Place) -> AnyMessage:
+    """The RBAC extension `name`. Dry-run policies are decided beside, as if they were enforced."""
+    return http_rbac.extension(name, *_decisions(policies, place))
+
+
+def refused(name: str) -> AnyMessage:
+    """Stands for the extension `name` that Envoy did not take: no request gets in."""
+    return http_rbac.extension(name, (), (False, REFUSED_BY_ENVOY))
+
+
+def of_bytes(host: AnyMessage, policies: Sequence[RequestPolicy], place: Place) -> None:
+    """Adds to a virtual host of tunnels who may pass."""
+    http_rbac.of_host(host, *_decisions(policies, place))
+
+
+def _decisions(
+    policies: Sequence[RequestPolicy], place: Place
+) -> tuple[list[Row], tuple[bool, str], list[Row]]:
+    """Rows, what holds without a match, and rows of the dry run."""
+    enforced = [policy for policy in policies if not policy.dry_run]
+    rows, otherwise = _rows(enforced, place)
+    if len(enforced) == len(policies):
+        return rows, otherwise, []
+    dry_run, fallback = _rows(policies, place)
+    return rows, otherwise, [*dry_run, (True, *fallback)]
+
+
+def _rows(policies: Sequence[RequestPolicy], place: Place) -> tuple[list[Row], tuple[bool, str]]:
+    rows: list[Row] = []
+    in_order = sorted(policies, key=lambda policy: policy.key)
+    for action in (RequestAction.DENY, RequestAction.ALLOW):
+        rows += [
+            (
+                http_authorization.predicate(rule, action, place),
+                action is RequestAction.ALLOW,
+                f"{policy.key}[{index}]",
+            )
+            for policy in in_order
+            if policy.action is action
+            for index, rule in enumerate(policy.rules)
+        ]
+    allowing = [policy.key for policy in in_order if policy.action is RequestAction.ALLOW]
+    if allowing:
+        return rows, (False, allowing[0] if len(allowing) == 1 else NO_ALLOW_MATCHED)
+    return rows, (True, NO_POLICY)

@@ -1,0 +1,1 @@
+"""Requests as Envoy reports them: decision records and metrics."""

@@ -1,0 +1,67 @@
+"""Takes Envoy's access log of requests: counts, keeps the newest records, tells followers.
+
+At thousands of requests a second each microsecond counts. All that follows from the line that requests share (who the
+ends are, which numbers) is worked out once and kept as a *lane*.
+"""
+
+import msgspec
+
+from ambit.agent.recent import Recent
+from ambit.agent.record import End, Flow
+from ambit.proxy.flows import metrics
+from ambit.proxy.flows.entry import read, requests
+from ambit.proxy.flows.record import KeptRequest, flow_of
+
+KEPT = 20_000
+"""Newest requests in memory, about 600 bytes each."""
+_LANES = 2_000
+_NOBODY = End("")
+
+
+class _Lane(msgspec.Struct, frozen=True):
+    flow: Flow
+    numbers: list[int]
+
+
+class RequestCollector(Recent[KeptRequest]):
+    """The requests of one proxy: `proxy` is the key of its Gateway, `node` where it runs, `own` its own end."""
+
+    def __init__(self, *, proxy: str, node: str, own: End = _NOBODY) -> None:
+        super().__init__(KEPT)
+        self._proxy = proxy
+        self._node = node
+        self._own = own
+        self.series = metrics.series()
+        self._lanes: dict[str, _Lane] = {}
+
+    def take(self, message: bytes) -> None:
+        """One message of Envoy's."""
+        for entry in requests(message):
+            lane = self._lanes.get(entry.about) or self._lane(entry.about)
+            if lane is None:
+                continue
+            milliseconds = round(max(0.0, entry.ended * 1000 - entry.started / 1_000_000), 3)
+            metrics.count(lane.numbers, entry, milliseconds)
+            self.keep(
+                KeptRequest(
+                    lane.flow,
+                    entry.started,
+                    milliseconds,
+                    entry.client_port,
+                    entry.received,
+                    entry.sent,
+                    entry.attempts,
+                    entry.asked,
+                )
+            )
+
+    def _lane(self, text: str) -> _Lane | None:
+        """Makes and keeps the lane of these requests."""
+        about = read(text)
+        if about is None:
+            return None
+        if len(self._lanes) >= _LANES:
+            self._lanes.clear()
+        flow = flow_of(about, proxy=self._proxy, node=self._node)
+        lane = self._lanes[text] = _Lane(flow, self.series.of(metrics.labels(flow, self._own)))
+        return lane

@@ -1,0 +1,188 @@
+"""Texts of Envoy's access log of requests as values. Pure; what `ambit.envoy.request_log` writes is read here.
+
+A text is numbers, a line that many requests share, and what the client asked: `requests` splits them, which every
+request costs; `read` understands the second, which is done once for each.
+"""
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from ambit.envoy import names
+from ambit.envoy.access_log import (
+    BAGGAGE,
+    DRY_RUN,
+    DRY_RUN_RESULT,
+    HOST,
+    IDENTITY,
+    POD,
+    POLICY,
+    SEPARATOR,
+    SERVICE,
+    UNKNOWN,
+)
+from ambit.envoy.request_log import ABOUT, AUTHORITY, LINE, NUMBERS, PORT, REQUEST
+from ambit.xds.protos import logs_pb2
+
+_NUMBERS = len(NUMBERS)
+_ABOUT = tuple(ABOUT)
+_REQUEST = len(REQUEST)
+_DENIED = "denied"
+_NO_POLICY = "default"
+"""RBAC's rule name when no policy decided."""
+_REFUSALS = ("rbac_access_denied", "ext_authz_denied", "jwt_authn_access_denied")
+"""Beginnings of details of answers that are decisions."""
+_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-")
+_B3 = re.compile(r"(?:[0-9a-f]{16}){1,2}")
+
+
+class About(msgspec.Struct, frozen=True, kw_only=True):
+    """What requests have in common. `service` is the key of the service that was called, or the uid of a workload that
+    was called by its own address; at a gateway, which `is_edge`, of the service that it led to. `client` is an address
+    (IPv6 in brackets), `identity` what the client proved, `target` the endpoint's address and port, empty when none was
+    asked; `target_identity` only of who proved it."""
+
+    service: str
+    port: str
+    is_edge: bool = False
+    client: str
+    identity: str = ""
+    baggage: str = ""
+    protocol: str = ""
+    code: int = 0
+    flags: str = ""
+    grpc_status: str = ""
+    route: str = ""
+    target: str = ""
+    target_pod: str = ""
+    target_identity: str = ""
+    target_baggage: str = ""
+    denied: bool = False
+    policy: str = ""
+    dry_run: str = ""
+    details: str = ""
+    error: str = ""
+    """Why the proxy could not do what was asked; empty when it could, or decided not to."""
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """One request: `started` in nanoseconds since 1970, `ended` in seconds, bytes of bodies, messages of gRPC in both
+    directions. `about` is for `read`, `asked` for `read_asked`."""
+
+    started: int
+    ended: float
+    client_port: str
+    received: int
+    sent: int
+    attempts: int
+    messages: tuple[int, int] | None
+    about: str
+    asked: str
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What the client asked; `tunnel` is the trace of the connection that the request came on, `trace` its own."""
+
+    method: str = ""
+    host: str = ""
+    path: str = ""
+    trace: str = ""
+    id: str = ""
+    tunnel: str = ""
+
+
+def requests(message: bytes) -> Iterator[Entry]:
+    """The requests of one message from Envoy; what is not one of ours is left out."""
+    for resource in logs_pb2.Export.FromString(message).resources:
+        for scope in resource.scopes:
+            for record in scope.records:
+                text = str(record.body.value, "utf-8", "replace")
+                try:
+                    numbers, about, asked = text.split(LINE, 2)
+                    now, port, received, sent, attempts, messages = numbers.split(SEPARATOR)
+                    yield Entry(
+                        record.time_unix_nano,
+                        float(now),
+                        port,
+                        int(received),
+                        int(sent),
+                        0 if attempts == UNKNOWN else int(attempts),
+                        None if messages == UNKNOWN else _messages(messages),
+                        about,
+                        asked,
+                    )
+                except ValueError:
+                    continue
+
+
+def read(text: str) -> About | None:
+    """The line that requests share; None when it is not one of ours."""
+    values = text.split(SEPARATOR)
+    if len(values) < len(_ABOUT):
+        return None
+    # A peer's tab makes further fields, after all of ours but its own.
+    found = dict(zip(_ABOUT, (value if value != UNKNOWN else "" for value in values), strict=False))
+    details = found["details"]
+    denied = details.startswith(_REFUSALS)
+    policy = found[POLICY]
+    return About(
+        service=found[SERVICE] or names.service_of(found["cluster"]),
+        is_edge=not found[SERVICE],
+        port=found[PORT],
+        client=_bracketed(found["client"]),
+        identity=found[IDENTITY].partition(",")[0],
+        baggage=found[BAGGAGE],
+        protocol=found["protocol"],
+        code=int(found["code"]) if found["code"].isdecimal() else 0,
+        flags=found["flags"],
+        grpc_status=found["grpc"],
+        route=found["route"],
+        target=found[HOST + AUTHORITY] or found["upstream"],
+        target_pod=found[HOST + POD],
+        target_identity=found[HOST + IDENTITY],
+        target_baggage=found[HOST + BAGGAGE],
+        denied=denied,
+        policy="" if policy == _NO_POLICY else policy,
+        dry_run=found[DRY_RUN] if not denied and found[DRY_RUN_RESULT] == _DENIED else "",
+        details=details,
+        error="" if denied else _in_words(found["reason"]),
+    )
+
+
+def read_asked(text: str) -> Asked:
+    """What the client asked, as far as it is known."""
+    lines = [line if line != UNKNOWN else "" for line in text.split(LINE)]
+    if len(lines) != _REQUEST:
+        return Asked()
+    asked, traceparent, b3, identifier, tunnel = lines
+    method, _, rest = asked.partition(" ")
+    host, _, path = rest.partition(" ")
+    return Asked(
+        method=method,
+        host="" if host == UNKNOWN else host,
+        path="" if path == UNKNOWN else path,
+        trace=_trace(traceparent) or (b3.zfill(32) if _B3.fullmatch(b3) else ""),
+        id=identifier,
+        tunnel=_trace(tunnel),
+    )
+
+
+def _messages(text: str) -> tuple[int, int]:
+    """Raises ValueError."""
+    received, _, sent = text.partition(",")
+    return int(received), int(sent)
+
+
+def _trace(traceparent: str) -> str:
+    found = _TRACEPARENT.match(traceparent)
+    return found[1] if found else ""
+
+
+def _in_words(flags: str) -> str:
+    return _WORD.sub(" ", flags).lower().replace(",", ", ")
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address

@@ -1,0 +1,168 @@
+"""Waypoints of a whole control plane, against our API server: their objects, and what statuses say."""
+
+from typing import Any
+
+import pytest
+
+from ambit.control import gateways
+from ambit.kube import resource as kinds
+from ambit.kube.client import Client
+from ambit.kube.errors import NotFound
+from ambit.kube.informer import Informer
+from tests.control.test_process import client, ensure, eventually, make_pod, running
+
+__all__ = ["client"]
+
+OBJECTS = (kinds.SERVICE_ACCOUNTS, kinds.SERVICES, kinds.DEPLOYMENTS)
+GATEWAY: dict[str, Any] = {
+    "metadata": {"name": "waypoint", "namespace": "shop"},
+    "spec": {
+        "gatewayClassName": "ambit-waypoint",
+        "listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}],
+    },
+}
+ROUTE: dict[str, Any] = {
+    "metadata": {"name": "web", "namespace": "shop"},
+    "spec": {
+        "parentRefs": [{"group": "", "kind": "Service", "name": "web"}],
+        "rules": [{"backendRefs": [{"name": "web", "port": 80}]}],
+    },
+}
+
+
+def web(**labels: str) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "web", "namespace": "shop", "labels": labels},
+        "spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80}]},
+    }
+
+
+async def exists(client: Client, kind: kinds.Resource, name: str = "waypoint") -> bool:
+    try:
+        await client.get(kind, name, "shop")
+    except NotFound:
+        return False
+    return True
+
+
+async def conditions(client: Client, kind: kinds.Resource, name: str) -> dict[str, tuple[str, str]]:
+    """Of an object, or of a route's only parent."""
+    status = (await client.get(kind, name, "shop")).get("status") or {}
+    said = status.get("conditions") or [
+        each for parent in status.get("parents") or () for each in parent["conditions"]
+    ]
+    return {each["type"]: (each["status"], each["reason"]) for each in said}
+
+
+async def test_a_gateway_gets_what_makes_it_run(client: Client) -> None:
+    async with running(client):
+        await eventually(lambda: exists(client, kinds.GATEWAY_CLASSES, "istio-waypoint"))
+        await client.create(kinds.GATEWAYS, GATEWAY)
+        for kind in OBJECTS:
+            await eventually(lambda kind=kind: exists(client, kind))
+        said = await eventually(
+            lambda: conditions(client, kinds.GATEWAYS, "waypoint"),
+            lambda found: found.get("Programmed") == ("False", "Pending"),
+        )
+        assert said["Accepted"] == ("True", "Accepted")
+        # What somebody takes away comes back.
+        for kind in OBJECTS:
+            await client.delete(kind, "waypoint", "shop")
+            await eventually(lambda kind=kind: exists(client, kind))
+        await make_pod(client, "shop", "waypoint", "waypoint-0")
+        labels = {"metadata": {"labels": {"gateway.networking.k8s.io/gateway-name": "waypoint"}}}
+        await client.patch(kinds.PODS, "waypoint-0", labels, "shop")
+        await eventually(
+            lambda: conditions(client, kinds.GATEWAYS, "waypoint"),
+            lambda found: found.get("Programmed") == ("True", "Programmed"),
+        )
+        gateway = await client.get(kinds.GATEWAYS, "waypoint", "shop")
+        service = await client.get(kinds.SERVICES, "waypoint", "shop")
+        assert [each["value"] for each in gateway["status"]["addresses"]] == service["spec"]["clusterIPs"]
+        of_class = await client.get(kinds.GATEWAY_CLASSES, "ambit-waypoint")
+        assert {each["type"]: each["status"] for each in of_class["status"]["conditions"]} == {
+            "Accepted": "True"
+        }
+
+
+async def test_what_changes_in_the_gateway_changes_its_objects(client: Client) -> None:
+    async def label() -> Any:
+        found = await client.get(kinds.DEPLOYMENTS, "waypoint", "shop")
+        return found["spec"]["template"]["metadata"]["labels"].get("team")
+
+    async with running(client):
+        await client.create(kinds.GATEWAYS, GATEWAY)
+        await eventually(lambda: exists(client, kinds.DEPLOYMENTS))
+        await client.patch(
+            kinds.GATEWAYS, "waypoint", {"spec": {"infrastructure": {"labels": {"team": "a"}}}}, "shop"
+        )
+        await eventually(label, lambda found: found == "a")
+        await client.patch(kinds.DEPLOYMENTS, "waypoint", {"spec": {"replicas": 3}}, "shop")
+        await client.patch(
+            kinds.GATEWAYS, "waypoint", {"spec": {"infrastructure": {"labels": {"team": "b"}}}}, "shop"
+        )
+        await eventually(label, lambda found: found == "b")
+        found = await client.get(kinds.DEPLOYMENTS, "waypoint", "shop")
+        assert found["spec"]["replicas"] == 3, "whoever scales it keeps it"
+
+
+async def test_an_object_of_somebody_else_is_left_alone(client: Client) -> None:
+    mine = {"metadata": {"name": "waypoint", "namespace": "shop", "labels": {"mine": "yes"}}}
+    await client.create(kinds.SERVICE_ACCOUNTS, mine)
+    async with running(client):
+        await client.create(kinds.GATEWAYS, GATEWAY)
+        await eventually(
+            lambda: conditions(client, kinds.GATEWAYS, "waypoint"),
+            lambda found: found.get("Programmed") == ("False", "NoResources"),
+        )
+        account = await client.get(kinds.SERVICE_ACCOUNTS, "waypoint", "shop")
+        assert account["metadata"]["labels"] == {"mine": "yes"}
+        assert not await exists(client, kinds.DEPLOYMENTS)
+        await client.delete(kinds.SERVICE_ACCOUNTS, "waypoint", "shop")
+        await client.patch(kinds.GATEWAYS, "waypoint", {"metadata": {"labels": {"again": "yes"}}}, "shop")
+        await eventually(lambda: exists(client, kinds.DEPLOYMENTS))
+        await eventually(
+            lambda: conditions(client, kinds.GATEWAYS, "waypoint"),
+            lambda found: found.get("Programmed") == ("False", "Pending"),
+        )
+
+
+async def test_a_route_and_its_service_say_what_became_of_them(client: Client) -> None:
+    await client.create(kinds.SERVICES, web())
+    await client.create(kinds.HTTP_ROUTES, ROUTE)
+    await client.create(kinds.GATEWAYS, GATEWAY)
+    async with running(client):
+
+        async def route() -> dict[str, tuple[str, str]]:
+            return await conditions(client, kinds.HTTP_ROUTES, "web")
+
+        async def bound() -> Any:
+            return (await conditions(client, kinds.SERVICES, "web")).get("istio.io/WaypointBound")
+
+        await eventually(route, lambda found: found.get("Accepted") == ("False", "NoWaypoint"))
+        label = {"metadata": {"labels": {"istio.io/use-waypoint": "waypoint"}}}
+        await client.patch(kinds.SERVICES, "web", label, "shop")
+        await eventually(route, lambda found: found.get("Accepted") == ("True", "Accepted"))
+        await eventually(bound, lambda found: found == ("True", "WaypointAccepted"))
+        await client.patch(
+            kinds.SERVICES, "web", {"metadata": {"labels": {"istio.io/use-waypoint": None}}}, "shop"
+        )
+        await eventually(bound, lambda found: found is None)
+
+
+async def test_the_gateway_api_may_come_later(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateways, "CLASSES_AGAIN", 0.1)
+    monkeypatch.setitem(Informer.__init__.__kwdefaults__, "missing_retry", 0.1)
+    definitions = []
+    for kind in ("gatewayclasses", "gateways", "httproutes", "grpcroutes", "referencegrants"):
+        found = await client.get(kinds.CUSTOM_RESOURCE_DEFINITIONS, f"{kind}.gateway.networking.k8s.io")
+        metadata = {key: found["metadata"][key] for key in ("name", "annotations")}
+        definitions.append({**found, "metadata": metadata, "status": {}})
+        await client.delete(kinds.CUSTOM_RESOURCE_DEFINITIONS, metadata["name"])
+    async with running(client):  # ready without it
+        await ensure(client, kinds.SERVICES, web())
+        for definition in definitions:
+            await client.create(kinds.CUSTOM_RESOURCE_DEFINITIONS, definition)
+        await eventually(lambda: exists(client, kinds.GATEWAY_CLASSES, "ambit-waypoint"))
+        await client.create(kinds.GATEWAYS, GATEWAY)
+        await eventually(lambda: exists(client, kinds.DEPLOYMENTS))

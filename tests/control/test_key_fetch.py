@@ -1,0 +1,239 @@
+"""Fetching keys from servers of every kind."""
+
+import asyncio
+import datetime as dt
+import ipaddress
+import json
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from ambit.control.key_fetch import MOST_BYTES, Fetched, KeyFetcher, NotFetched
+from ambit.core.address import Address
+from ambit.model.jwks import key_set
+from ambit.model.jwt import KeySource
+from tests.tokens import Issuer
+
+KEYS = Issuer(algorithm="ES256").jwks
+GOOD = key_set(KEYS)
+
+
+def answer(body: str, *headers: str, status: str = "200 OK") -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"content-length: {len(body)}", *headers, "", body]
+    return "\r\n".join(lines).encode()
+
+
+class Server:
+    """Answers by path; a function is given the writer. `seen` are the heads of all requests."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, bytes | Callable[[asyncio.StreamWriter], object]] = {}
+        self.seen: list[str] = []
+        self.port = 0
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            self.seen.append(head)
+            found = self.answers.get(head.split()[1], answer("", status="404 Not Found"))
+            if callable(found):
+                await found(writer)  # type: ignore[misc]
+            else:
+                writer.write(found)
+            await writer.drain()
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    def url(self, path: str = "/keys", *, scheme: str = "http", host: str = "127.0.0.1") -> str:
+        return f"{scheme}://{host}:{self.port}{path}"
+
+
+@asynccontextmanager
+async def serving(tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
+    made = Server()
+    server = await asyncio.start_server(made, "127.0.0.1", 0, ssl=tls)
+    made.port = server.sockets[0].getsockname()[1]
+    yield made
+    server.close()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with serving() as made:
+        yield made
+
+
+def anywhere(_: str, __: Address) -> str:
+    return ""
+
+
+async def fetch(url: str, *, is_issuer: bool = False, timeout: int = 5_000) -> Fetched:
+    return await KeyFetcher(anywhere).fetch(KeySource(url, is_issuer, timeout))
+
+
+async def refused(url: str, *, is_issuer: bool = False, timeout: int = 5_000) -> str:
+    with pytest.raises(NotFetched) as caught:
+        await fetch(url, is_issuer=is_issuer, timeout=timeout)
+    return caught.value.message
+
+
+async def test_keys(server: Server) -> None:
+    server.answers["/keys?a=b"] = answer(KEYS, "cache-control: public, max-age=90")
+    assert await fetch(server.url("/keys?a=b#c")) == Fetched(GOOD, 90)
+    assert f"host: 127.0.0.1:{server.port}" in server.seen[0].lower()
+    chunked = f"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{len(KEYS):x}\r\n{KEYS}\r\n0\r\n\r\n"
+    server.answers["/chunked"] = chunked.encode()
+    assert await fetch(server.url("/chunked")) == Fetched(GOOD)
+
+
+async def test_a_name_is_resolved_once_and_judged(server: Server) -> None:
+    server.answers["/keys"] = answer(KEYS)
+    judged: list[tuple[str, Address]] = []
+
+    def why_not(host: str, address: Address) -> str:
+        judged.append((host, address))
+        return "" if address.version == 4 else "not this one"
+
+    assert await KeyFetcher(why_not).fetch(KeySource(server.url(host="localhost"))) == Fetched(GOOD)
+    assert ("localhost", ipaddress.ip_address("127.0.0.1")) in judged
+    assert f"host: localhost:{server.port}" in server.seen[0].lower()
+    with pytest.raises(NotFetched, match="never asked"):
+        await KeyFetcher(lambda *_: "never asked").fetch(KeySource(server.url()))
+    assert len(server.seen) == 1
+
+
+async def test_discovery(server: Server) -> None:
+    issuer = server.url("/realm/")
+    place = "/realm/.well-known/openid-configuration"
+    server.answers["/keys"] = answer(KEYS)
+    server.answers[place] = answer(json.dumps({"issuer": issuer, "jwks_uri": server.url()}))
+    assert await fetch(issuer, is_issuer=True) == Fetched(GOOD)
+    for said in (
+        {"jwks_uri": server.url()},
+        {"issuer": "x", "jwks_uri": server.url()},
+        {"issuer": issuer},
+        [],
+    ):
+        server.answers[place] = answer(json.dumps(said))
+        assert "no OpenID configuration" in await refused(issuer, is_issuer=True)
+    server.answers[place] = answer("{")
+    assert "no JSON" in await refused(issuer, is_issuer=True)
+
+
+async def test_redirects_stay_at_their_host(server: Server) -> None:
+    def to(place: str) -> bytes:
+        return answer("", f"location: {place}", status="302 Found")
+
+    server.answers |= {"/keys": answer(KEYS), "/a": to("/keys"), "/b": to("/a"), "/loop": to("/loop")}
+    assert await fetch(server.url("/b")) == Fetched(GOOD)
+    assert "place to place" in await refused(server.url("/loop"))
+    for elsewhere in ("http://127.0.0.2/keys", "ftp://127.0.0.1/", "//localhost/keys", "http://[::1"):
+        server.answers["/a"] = to(elsewhere)
+        assert await refused(server.url("/a"))
+
+
+async def test_what_is_no_answer(server: Server) -> None:
+    server.answers |= {
+        "/empty": answer(""),
+        "/secret": answer('{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}'),
+        "/garbage": b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+        "/cut": answer(KEYS)[:-10],
+        "/wrong": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    }
+    for path in (*server.answers, "/none"):
+        assert await refused(server.url(path)), path
+    assert "404" in await refused(server.url("/none"))
+
+
+async def test_too_much(server: Server) -> None:
+    server.answers["/long"] = answer("a" * (MOST_BYTES + 1))
+    assert "more than" in await refused(server.url("/long"))
+    sent = 0
+
+    async def endless(writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nfffffffffff\r\n")
+        while True:
+            writer.write(b"a" * 65536)
+            await writer.drain()
+            sent += 65536
+
+    server.answers["/chunk"] = endless
+    assert "more than" in await refused(server.url("/chunk"))
+    assert sent < 64 * MOST_BYTES
+    server.answers["/head"] = b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 100_000
+    assert await refused(server.url("/head"))
+
+
+async def test_too_slow(server: Server) -> None:
+    async def drop_by_drop(writer: asyncio.StreamWriter) -> None:
+        for byte in answer(KEYS):
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    server.answers["/keys"] = drop_by_drop
+    assert "within 200 ms" in await refused(server.url(), timeout=200)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://a.example/",
+        "http://",
+        "http://a.example:99999/",
+        "http://me@127.0.0.1/",
+        "http://nobody.invalid/",
+    ],
+)
+async def test_what_is_no_place(url: str) -> None:
+    assert await refused(url)
+
+
+async def test_servers_prove_who_they_are(tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate(tmp_path, "localhost")
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    async with serving(context) as server:
+        server.answers["/keys"] = answer(KEYS)
+        url = server.url(scheme="https", host="localhost")
+        assert "CERTIFICATE_VERIFY_FAILED" in await refused(url)
+        trusting = KeyFetcher(anywhere, lambda: ssl.create_default_context(cafile=tmp_path / "cert.pem"))
+        assert await trusting.fetch(KeySource(url)) == Fetched(GOOD)
+        with pytest.raises(NotFetched, match="CERTIFICATE_VERIFY_FAILED"):
+            await trusting.fetch(KeySource(server.url(scheme="https")))
+        server.answers["/down"] = answer("", f"location: http://localhost:{server.port}/keys", status="301 x")
+        with pytest.raises(NotFetched, match="another place"):
+            await trusting.fetch(KeySource(server.url("/down", scheme="https", host="localhost")))
+
+
+def certificate(directory: Path, host: str) -> None:
+    """`cert.pem` and `key.pem`, which nobody signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (directory / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (directory / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )

@@ -1,0 +1,138 @@
+"""Keys that are wanted are fetched, again and again; the last good ones are kept."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from ambit.control import keys as module
+from ambit.control.key_fetch import Fetched, NotFetched
+from ambit.control.keys import KeyKeeper
+from ambit.control.metrics import Counters
+from ambit.core.finding import Level, ObjectRef
+from ambit.graph.collection import Delta
+from ambit.model.jwt import KeySource, Target, TokenPolicy, TokenRule
+from ambit.model.status import Condition, ObjectStatus, Version
+from tests.node.world import until
+
+ONE, TWO = KeySource("https://one.example"), KeySource("https://two.example")
+
+
+def policy(*sources: KeySource, name: str = "tokens") -> TokenPolicy:
+    rules = tuple(TokenRule(each.url, source=each) for each in sources)
+    return TokenPolicy(
+        ObjectRef("RequestAuthentication", "shop", name), (Target("Service", "shop", "web"),), rules
+    )
+
+
+def status(of: TokenPolicy) -> ObjectStatus:
+    return ObjectStatus(Version(of.origin, "u", 1), (Condition("WaypointAccepted", "True", "Accepted"),))
+
+
+class Scene:
+    """`answers` by source: a lifetime with the keys, or why there are none."""
+
+    def __init__(self) -> None:
+        self.answers: dict[KeySource, Fetched | str] = {}
+        self.asked: list[KeySource] = []
+        self.changes = 0
+        self.noted: list[ObjectRef] = []
+        self.counters = Counters()
+        self.keeper = KeyKeeper(self._fetch, self.counters, lambda: 0.5, self._changed, self.noted.append)
+
+    async def _fetch(self, source: KeySource) -> Fetched:
+        self.asked.append(source)
+        found = self.answers.get(source)
+        if found is None:
+            await asyncio.Event().wait()
+        if isinstance(found, str):
+            raise NotFetched(found)
+        assert found is not None
+        return found
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+    def want(self, *policies: TokenPolicy, gone: tuple[str, ...] = ()) -> None:
+        self.keeper.compiled(Delta({each.key: each for each in policies}, gone))
+
+    def condition(self, of: TokenPolicy) -> tuple[str, str]:
+        said = self.keeper.amended(status(of))
+        assert isinstance(said, ObjectStatus)
+        made = said.conditions[-1]
+        assert made.type == "ambit.io/KeysFetched"
+        return made.status, made.reason
+
+
+@pytest.fixture
+async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
+    for name in ("REFRESH", "REFRESH_LEAST", "RETRY_FIRST", "RETRY_LAST"):
+        monkeypatch.setattr(module, name, 0.02)
+    monkeypatch.setattr(module, "WAIT", 0.2)
+    made = Scene()
+    task = asyncio.create_task(made.keeper.run())
+    yield made
+    task.cancel()
+
+
+async def test_keys_follow_their_source(scene: Scene) -> None:
+    scene.answers[ONE] = Fetched("first")
+    scene.want(policy(ONE))
+    await scene.keeper.ready()
+    assert scene.keeper.keys == {ONE: "first"}
+    assert scene.condition(policy(ONE)) == ("True", "Fetched")
+    scene.answers[ONE] = Fetched("second")
+    await until(lambda: scene.keeper.keys == {ONE: "second"})
+    assert (scene.changes, scene.keeper.findings) == (2, [])
+
+
+async def test_the_last_good_ones_are_kept(scene: Scene) -> None:
+    scene.answers[ONE] = Fetched("first")
+    scene.want(policy(ONE))
+    await scene.keeper.ready()
+    scene.answers[ONE] = "it is away"
+    await until(lambda: scene.keeper.findings)
+    (finding,) = scene.keeper.findings
+    assert (finding.code, finding.level, finding.path) == ("AMB0235", Level.WARNING, "spec.jwtRules[0]")
+    assert scene.keeper.keys == {ONE: "first"}
+    assert scene.condition(policy(ONE)) == ("True", "Outdated")
+    scene.answers[ONE] = Fetched("first")
+    await until(lambda: not scene.keeper.findings)
+    assert scene.changes == 1
+    assert scene.counters.value(module.FETCHES, result="failed") >= 1
+
+
+async def test_without_any_that_is_said_and_tried_again(scene: Scene) -> None:
+    scene.answers |= {ONE: "it is away", TWO: Fetched("second")}
+    both = policy(ONE, TWO)
+    scene.want(both)
+    assert scene.condition(both) == ("Unknown", "Pending")
+    await scene.keeper.ready()
+    assert scene.keeper.keys == {TWO: "second"}
+    assert scene.condition(both) == ("False", "NotFetched")
+    assert [(each.level, each.text) for each in scene.keeper.findings] == [(Level.ERROR, "it is away")]
+    assert set(scene.noted) == {both.origin}
+    scene.answers[ONE] = Fetched("first")
+    await until(lambda: scene.condition(both) == ("True", "Fetched"))
+
+
+async def test_what_nobody_wants_is_forgotten(scene: Scene) -> None:
+    scene.answers |= {ONE: Fetched("first"), TWO: Fetched("second")}
+    first, second = policy(ONE), policy(ONE, TWO, name="second")
+    scene.want(first, second)
+    await scene.keeper.ready()
+    scene.want(gone=(first.key,))
+    assert set(scene.keeper.keys) == {ONE, TWO}
+    scene.want(gone=(second.key,))
+    assert scene.keeper.keys == {}
+    asked = len(scene.asked)
+    scene.want(policy())
+    await asyncio.sleep(0.1)
+    assert len(scene.asked) <= asked
+    assert scene.keeper.amended(status(policy())) == status(policy())
+
+
+async def test_nobody_waits_for_ever(scene: Scene) -> None:
+    scene.want(policy(ONE))
+    await scene.keeper.ready()
+    assert (scene.asked, scene.keeper.keys) == ([ONE], {})

@@ -1,0 +1,174 @@
+"""BackendTLSPolicies: what becomes of each, and how the ports of services are called."""
+
+from typing import Any
+
+import pytest
+
+from ambit.ingest.mesh import Change, MeshCompiler
+from ambit.model.backend_tls import BackendTls
+from ambit.model.status import Parent, PolicyStatus
+from tests.ingest.build import Given, service
+from tests.ingest.gateway.build import GROUP, bound, edge, to, to_edge, waypoint
+from tests.ingest.test_mesh import change, compiler
+from tests.plan.dataplane.conftest import Authority
+
+ROOT, OTHER = Authority().root, Authority().root
+WEB = "default/web.default.svc.cluster.local"
+FINE = {"Accepted": ("True", "Accepted"), "ResolvedRefs": ("True", "ResolvedRefs")}
+REF = {"group": "", "kind": "ConfigMap", "name": "roots"}
+
+
+def roots(text: str = ROOT, name: str = "roots", namespace: str = "default") -> Given:
+    return "configmaps", {"metadata": {"name": name, "namespace": namespace}, "data": {"ca.crt": text}}
+
+
+def policy(
+    name: str = "tls",
+    *,
+    section: str = "",
+    created: str = "2026-01-01T00:00:00Z",
+    target: dict[str, Any] | None = None,
+    **validation: Any,
+) -> Given:
+    on = {"group": "", "kind": "Service", "name": "web", **(target or {})}
+    wanted = {"hostname": "db.example.com", "caCertificateRefs": [REF], **validation}
+    return f"backendtlspolicies.{GROUP}", {
+        "metadata": {"name": name, "namespace": "default", "creationTimestamp": created},
+        "spec": {
+            "targetRefs": [{**on, **({"sectionName": section} if section else {})}],
+            "validation": wanted,
+        },
+    }
+
+
+def made(*given: Given) -> MeshCompiler:
+    ports = [{"name": "https", "port": 443}, {"name": "alt", "port": 8443}]
+    return compiler(bound(service("web", {"app": "web"}, ports=ports), "waypoint"), waypoint(), *given)
+
+
+def tls(compiled: MeshCompiler) -> dict[int, BackendTls]:
+    return compiled.services[WEB].backend_tls
+
+
+def conditions(compiled: MeshCompiler, name: str = "tls") -> dict[str, tuple[str, str]]:
+    status = compiled.statuses[f"BackendTLSPolicy default/{name}"]
+    assert isinstance(status, PolicyStatus)
+    (ancestor,) = status.ancestors
+    assert ancestor.parent == Parent(GROUP, "Gateway", "waypoint", "default")
+    return {each.type: (each.status, each.reason) for each in ancestor.conditions}
+
+
+def test_all_ports_of_a_service_are_called_with_tls() -> None:
+    compiled = made(policy(), roots())
+    expected = BackendTls("db.example.com", f"{ROOT.strip()}\n", ("db.example.com",))
+    assert tls(compiled) == {443: expected, 8443: expected}
+    assert conditions(compiled) == FINE and not compiled.findings
+    compiled.apply([Change(f"backendtlspolicies.{GROUP}", "default/tls")])
+    assert tls(compiled) == {} and not compiled.statuses.get("BackendTLSPolicy default/tls")
+
+
+def test_names_that_are_given_stand_for_the_host_name() -> None:
+    names = [{"type": "Hostname", "hostname": "a.example.com"}, {"type": "URI", "uri": "spiffe://a/b"}]
+    found = tls(made(policy(subjectAltNames=names), roots()))[443]
+    assert (found.hostname, found.names, found.uris) == (
+        "db.example.com",
+        ("a.example.com",),
+        ("spiffe://a/b",),
+    )
+
+
+def test_a_policy_for_a_port_goes_before_one_for_all() -> None:
+    older = policy("older", created="2025-01-01T00:00:00Z")
+    compiled = made(policy(section="alt", hostname="alt.example.com"), older, roots())
+    assert {port: each.hostname for port, each in tls(compiled).items()} == {
+        443: "db.example.com",
+        8443: "alt.example.com",
+    }
+    assert conditions(compiled) == conditions(compiled, "older") == FINE
+
+
+@pytest.mark.parametrize("section", ["", "alt"])
+def test_of_two_for_the_same_the_older_counts(section: str) -> None:
+    older = policy("older", created="2025-01-01T00:00:00Z", section=section, hostname="older.example.com")
+    compiled = made(policy(section=section), older, roots())
+    assert {each.hostname for each in tls(compiled).values()} == {"older.example.com"}
+    assert conditions(compiled)["Accepted"] == ("False", "Conflicted")
+    assert conditions(compiled, "older") == FINE
+    assert [each.code for each in compiled.findings] == ["AMB0406"]
+    compiled.apply([Change(f"backendtlspolicies.{GROUP}", "default/older")])
+    assert conditions(compiled) == FINE
+
+
+@pytest.mark.parametrize(
+    ("given", "resolved"),
+    [
+        ((policy(),), "InvalidCACertificateRef"),
+        ((policy(), roots("")), "InvalidCACertificateRef"),
+        ((policy(), roots("no certificate")), "InvalidCACertificateRef"),
+        ((policy(), roots(ROOT.replace("MII", "AAA", 1))), "InvalidCACertificateRef"),
+        ((policy(), roots(namespace="shop")), "InvalidCACertificateRef"),
+        ((policy(caCertificateRefs=[{**REF, "kind": "Secret"}]), roots()), "InvalidKind"),
+        ((policy(caCertificateRefs=[{**REF, "group": "example.com"}]), roots()), "InvalidKind"),
+    ],
+)
+def test_without_a_root_nobody_is_trusted(given: tuple[Given, ...], resolved: str) -> None:
+    compiled = made(*given)
+    assert {each.roots for each in tls(compiled).values()} == {""}
+    assert conditions(compiled) == {
+        "Accepted": ("False", "NoValidCACertificate"),
+        "ResolvedRefs": ("False", resolved),
+    }
+    assert [each.code for each in compiled.findings] == ["AMB0406"]
+
+
+def test_roots_that_come_and_go_are_followed() -> None:
+    compiled = made(policy())
+    compiled.apply([change(roots())])
+    assert conditions(compiled) == FINE and tls(compiled)[443].roots
+    compiled.apply([change(roots(OTHER))])
+    assert tls(compiled)[443].roots == f"{OTHER.strip()}\n"
+    compiled.apply([Change("configmaps", "default/roots")])
+    assert not tls(compiled)[443].roots
+
+
+def test_one_good_root_of_several_will_do() -> None:
+    compiled = made(policy(caCertificateRefs=[{**REF, "name": "missing"}, REF]), roots())
+    assert tls(compiled)[443].roots
+    assert conditions(compiled) == FINE | {"ResolvedRefs": ("False", "InvalidCACertificateRef")}
+
+
+@pytest.mark.parametrize(
+    "validation",
+    [
+        {"caCertificateRefs": [], "wellKnownCACertificates": "System"},
+        {"hostname": ""},
+        {"subjectAltNames": [{"type": "URI"}]},
+        {"subjectAltNames": [{"type": "IPAddress", "hostname": "a"}]},
+    ],
+)
+def test_what_is_not_known_here_is_closed(validation: dict[str, Any]) -> None:
+    compiled = made(policy(**validation), roots())
+    assert conditions(compiled)["Accepted"] == ("False", "Invalid")
+    assert {each.roots for each in tls(compiled).values()} == {""}
+
+
+@pytest.mark.parametrize("target", [{"name": "other"}, {"kind": "Other"}, {"group": "example.com"}])
+def test_a_policy_for_something_else_changes_nothing(target: dict[str, Any]) -> None:
+    compiled = made(policy(target=target), roots())
+    assert tls(compiled) == {}
+    status = compiled.statuses["BackendTLSPolicy default/tls"]
+    assert isinstance(status, PolicyStatus) and not status.ancestors
+
+
+def test_gateways_with_routes_to_the_service_are_told_of() -> None:
+    given = to_edge({"backendRefs": [to("web", 443)]})
+    compiled = made(policy(), roots(), edge(), given)
+
+    def ancestors() -> list[tuple[str, str]]:
+        status = compiled.statuses["BackendTLSPolicy default/tls"]
+        assert isinstance(status, PolicyStatus)
+        return [(each.parent.name, each.controller.partition("/")[2]) for each in status.ancestors]
+
+    assert ancestors() == [("waypoint", "waypoint-controller"), ("edge", "gateway-controller")]
+    compiled.apply([Change(given[0], "default/route")])
+    assert ancestors() == [("waypoint", "waypoint-controller")]

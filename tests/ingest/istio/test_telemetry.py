@@ -1,0 +1,124 @@
+"""Telemetry: what it comes to, and what is said of the rest."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from ambit.ingest.istio.log_filter import LONGEST, Unreadable, check
+from ambit.ingest.mesh import Change, MeshCompiler
+from ambit.ingest.settings import MeshSettings
+from ambit.model.jwt import Target
+from ambit.model.telemetry import Level, LogPolicy, LogRule, MeshLogs, Printer
+from ambit.objects.decoding import PROJECTIONS
+
+READABLE = (
+    "response.code >= 400",
+    "response.code >= 400 && !(request.path.startsWith('/healthz') || request.method == \"GET\")",
+    "request.headers['x-id'] in ['a', 'b']",
+    "has(request.headers) ? size(request.host) > 3 : connection.mtls == false",
+    "request.url_path.matches('^/v[0-9]+') && response.flags != 0",
+    "response.code % 100 == 4 && response.size + 1 > 2 || -1 < 2",
+    "true",
+)
+UNREADABLE = (
+    "",
+    "response.code >>> 400",
+    "response.code >=",
+    "(response.code",
+    "response.code)",
+    "request.path.starts('/')",
+    "request.path.startsWith()",
+    "run('rm')",
+    "env.secret",
+    "request.path == 'open",
+    "request.headers['a'",
+    "request. == 1",
+    "string(response.code) == '200'",
+    "a ? b",
+    "[1, 2",
+    "(" * 40 + "true" + ")" * 40,
+    "true || " * LONGEST + "true",
+)
+
+
+@pytest.mark.parametrize("text", READABLE)
+def test_filters_that_envoy_reads(text: str) -> None:
+    check(text)
+
+
+@pytest.mark.parametrize("text", UNREADABLE)
+def test_filters_that_it_does_not_get(text: str) -> None:
+    with pytest.raises(Unreadable):
+        check(text)
+
+
+def compiled(
+    spec: dict[str, Any], namespace: str = "shop", **settings: Any
+) -> tuple[list[LogPolicy], list[str]]:
+    """What is printed besides the default, and codes and paths of findings."""
+    made = MeshCompiler(MeshSettings(**settings))
+    value = PROJECTIONS["telemetries.telemetry.istio.io"].decode(
+        msgspec.json.encode({"metadata": {"name": "t", "namespace": namespace}, "spec": spec})
+    )
+    made.apply([Change("telemetries.telemetry.istio.io", f"{namespace}/t", value)])
+    findings = [f"{each.code} {each.path}" for each in made.findings]
+    return [each for key, each in made.logs.items() if key], findings
+
+
+ENVOY = {"providers": [{"name": "envoy"}]}
+
+
+def test_levels() -> None:
+    (mesh,), _ = compiled({"accessLogging": [ENVOY]}, "istio-system")
+    (namespace,), _ = compiled({"accessLogging": [ENVOY]})
+    reference = {"kind": "Service", "name": "web", "group": ""}
+    (target,), _ = compiled({"accessLogging": [ENVOY], "targetRefs": [reference]})
+    assert (mesh.level, namespace.level, target.level) == (Level.MESH, Level.NAMESPACE, Level.TARGET)
+    assert (namespace.namespace, target.targets) == ("shop", (Target("Service", "shop", "web"),))
+
+
+def test_entries() -> None:
+    (policy,), findings = compiled(
+        {
+            "accessLogging": [
+                {**ENVOY, "filter": {"expression": "response.code > 399"}},
+                {"disabled": True, "match": {"mode": "CLIENT"}},
+            ]
+        }
+    )
+    assert findings == []
+    assert policy.rules == (
+        LogRule((Printer(),), "response.code > 399"),
+        LogRule(disabled=True, at_waypoints=False),
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "code"),
+    [
+        (
+            {"accessLogging": [{"providers": [{"name": "loki"}]}]},
+            "AMB0241 spec.accessLogging[0].providers[0]",
+        ),
+        (
+            {"accessLogging": [{**ENVOY, "filter": {"expression": "x"}}]},
+            "AMB0241 spec.accessLogging[0].filter.expression",
+        ),
+        ({"accessLogging": [ENVOY], "selector": {"matchLabels": {"a": "b"}}}, "AMB0240 spec.selector"),
+        ({"metrics": [{"overrides": [{"disabled": True}]}]}, "AMB0242 spec.metrics"),
+        ({"tracing": [{"randomSamplingPercentage": 1}]}, "AMB0242 spec.tracing"),
+    ],
+)
+def test_what_does_nothing_is_said(spec: dict[str, Any], code: str) -> None:
+    assert compiled(spec) == ([], [code])
+
+
+def test_one_bad_entry_leaves_the_others() -> None:
+    (policy,), findings = compiled({"accessLogging": [ENVOY, {**ENVOY, "filter": {"expression": "x"}}]})
+    assert (policy.rules, len(findings)) == ((LogRule((Printer(),)),), 1)
+
+
+def test_the_meshs_settings_are_what_holds_without_any_object() -> None:
+    made = MeshCompiler(MeshSettings(logs=MeshLogs(default=("envoy",))))
+    assert made.apply([]).logs.upserts == {"": LogPolicy("", Level.DEFAULT, (LogRule((Printer(),)),))}

@@ -1,0 +1,180 @@
+"""Two versions of a service behind a waypoint, and a client."""
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from ambit.testing.mesh import Mesh
+from tests.mesh.pods import apply_in, make_namespace
+
+_SERVER = """
+import http.server, socket, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        said = f"{sys.argv[1]} {self.path} {self.headers.get('x-forwarded-client-cert')}".encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(said)))
+        if self.path == "/once":
+            self.send_header("connection", "close")
+        self.end_headers()
+        self.wfile.write(said)
+    def log_message(self, *_):
+        pass
+class Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+Server(("::", 8080), Handler).serve_forever()
+"""
+
+# Asks so often, with these headers; says how often each server answered.
+_MANY = """
+import collections, http.client, json, sys
+found, headers = collections.Counter(), json.loads(sys.argv[2])
+client = http.client.HTTPConnection("web", timeout=30)
+for _ in range(int(sys.argv[1])):
+    client.request("GET", "/", headers=headers)
+    answer = client.getresponse()
+    found[answer.read().decode().partition(" ")[0] if answer.status == 200 else str(answer.status)] += 1
+print(json.dumps(found))
+"""
+# Asks all the time, on a connection that is kept and on new ones; tells what failed, or how often it went well.
+REQUESTS = """
+import http.client, select, sys
+kept, well = http.client.HTTPConnection("web", timeout=30), 0
+while not select.select([sys.stdin], [], [], 0.02)[0]:
+    once = http.client.HTTPConnection("web", timeout=30)
+    for each in (kept, once):
+        try:
+            each.request("GET", "/")
+            answer = each.getresponse()
+            answer.read()
+            assert answer.status == 200, answer.status
+        except (OSError, AssertionError, http.client.HTTPException) as problem:
+            print("failed", "kept" if each is kept else "new", repr(problem), "after", well, flush=True)
+            raise SystemExit
+    once.close()
+    well += 1
+    if well == 1:
+        print("open", flush=True)
+print("well", well, flush=True)
+"""
+
+
+def service(name: str, **labels: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {
+            "selector": {"app": "web", **labels},
+            "ports": [
+                {"name": "http", "port": 80, "targetPort": 8080},
+                {"name": "tcp", "port": 81, "targetPort": 8080},
+            ],
+        },
+    }
+
+
+def server_or_client(name: str, *command: str, **more: Any) -> dict[str, Any]:
+    labels = {"app": "web", "version": name} if command[0] == "python3" else {"app": name}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "main", "image": "python:3", "command": list(command), **more}],
+        },
+    }
+
+
+_LISTENS = {"readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1}}
+APPLICATION = [
+    service("web"),
+    service("web-v1", version="v1"),
+    service("web-v2", version="v2"),
+    *(server_or_client(name, "python3", "-uc", _SERVER, name, **_LISTENS) for name in ("v1", "v2")),
+    server_or_client("client", "sleep", "3600"),
+]
+
+
+def waypoint(of_class: str, takes: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "Gateway",
+        "metadata": {"name": "way", "labels": {"istio.io/waypoint-for": takes}},
+        "spec": {
+            "gatewayClassName": of_class,
+            "listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}],
+        },
+    }
+
+
+def _route(*rules: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": {"name": "web"},
+        "spec": {
+            "parentRefs": [{"group": "", "kind": "Service", "name": "web", "port": 80}],
+            "rules": list(rules),
+        },
+    }
+
+
+def to(*shares: tuple[str, int], **more: Any) -> dict[str, Any]:
+    """A rule that shares requests out."""
+    return {"backendRefs": [{"name": name, "port": 80, "weight": weight} for name, weight in shares], **more}
+
+
+class Shop:
+    """A namespace with the application, bound to its waypoint."""
+
+    def __init__(self, mesh: Mesh, namespace: str) -> None:
+        self.mesh = mesh
+        self.namespace = namespace
+
+    def apply(self, *given: dict[str, Any]) -> None:
+        self.mesh.kubectl("apply", "-n", self.namespace, "-f", "-", stdin=yaml.safe_dump_all(given))
+
+    def route(self, *rules: dict[str, Any]) -> None:
+        self.apply(_route(*rules))
+
+    def ask(self, path: str = "/", *headers: str, service: str = "web") -> str:
+        """The answer, `status` before it; what curl says when there is none."""
+        words = [word for header in headers for word in ("-H", header)]
+        command = ["curl", "-sS", "-m", "10", "-w", "\n%{http_code}", *words, f"http://{service}{path}"]
+        done = self.mesh.exec(self.namespace, "client", *command, check=False)
+        if done.returncode:
+            return done.stderr.strip()
+        body, _, status = done.stdout.rpartition("\n")
+        return f"{status} {body}"
+
+    def server(self, path: str = "/", *headers: str) -> str:
+        """Who answered; the status when it was nobody."""
+        status, _, said = self.ask(path, *headers).partition(" ")
+        return said.partition(" ")[0] or status
+
+    def servers(self, count: int, **headers: str) -> Counter[str]:
+        """Who answered how many of so many requests; `_` in names of headers stands for `-`."""
+        named = json.dumps({key.replace("_", "-"): value for key, value in headers.items()})
+        words = ("python3", "-uc", _MANY, str(count), named)
+        return Counter(json.loads(self.mesh.exec(self.namespace, "client", *words).stdout))
+
+    def follows(self, what: str, wanted: str, *headers: str) -> None:
+        """Waits until requests go there."""
+        self.mesh.wait(what, lambda: self.server("/", *headers) == wanted)
+
+
+@contextlib.contextmanager
+def make_shop(mesh: Mesh, of_class: str, takes: str) -> Iterator[Shop]:
+    """Whose namespace is bound to a waypoint of this class."""
+    with make_namespace(mesh) as namespace:
+        mesh.kubectl("label", "namespace", namespace, "istio.io/use-waypoint=way")
+        apply_in(mesh, namespace, [waypoint(of_class, takes), *APPLICATION])
+        mesh.kubectl("wait", "-n", namespace, "--for=condition=Programmed", "gateway/way", "--timeout=60s")
+        yield Shop(mesh, namespace)

@@ -1,0 +1,294 @@
+"""A gateway at the edge: who is outside the mesh comes in by it, and by mutual TLS from there on."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from ambit.testing.mesh import Mesh
+from tests.ingest.gateway.pairs import Authority, Pair, https, secret
+from tests.mesh.pods import apply_in, make_namespace, pod, web_and_client
+
+pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
+
+MANIFESTS = Path(__file__).parents[2] / "examples" / "istio"
+SAMPLES = ("bookinfo-gateway",)
+ASK = """
+import http.client, sys
+client = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=5)
+client.request("GET", sys.argv[3], headers={"host": sys.argv[4]})
+answer = client.getresponse()
+print(answer.status, answer.read().decode())
+"""
+
+
+def gateway(**spec: Any) -> dict[str, Any]:
+    """Without a load balancer, which not every cluster has."""
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "Gateway",
+        "metadata": {"name": "front", "annotations": {"networking.istio.io/service-type": "ClusterIP"}},
+        "spec": {
+            "gatewayClassName": "ambit",
+            "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}],
+            **spec,
+        },
+    }
+
+
+def route(*rules: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": {"name": "web"},
+        "spec": {"parentRefs": [{"name": "front"}], "rules": list(rules), **spec},
+    }
+
+
+class Shop:
+    """A namespace of the mesh, and a client that is not of the mesh."""
+
+    def __init__(self, mesh: Mesh, namespace: str, outside: str) -> None:
+        self.mesh = mesh
+        self.namespace = namespace
+        self.outside = outside
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+        self.mesh.kubectl("apply", "-n", self.namespace, "-f", "-", stdin=text)
+
+    def address(self, name: str = "front") -> str:
+        """When it is programmed."""
+        wait = (
+            "wait",
+            "-n",
+            self.namespace,
+            f"gateway/{name}",
+            "--for=condition=Programmed",
+            "--timeout=60s",
+        )
+        done = self.mesh.kubectl(*wait, timeout=90, check=False)
+        if done.returncode:
+            told = self.mesh.kubectl("get", "-n", self.namespace, "gateways,pods", "-o", "yaml").stdout
+            raise AssertionError(f"gateway {name} is not programmed: {told[-9000:]}")
+        path = "jsonpath={.status.addresses[0].value}"
+        return self.mesh.kubectl("get", "gateway", name, "-n", self.namespace, "-o", path).stdout
+
+    def get(self, address: str, path: str = "/", host: str = "shop.example.com") -> str:
+        """Status and body, asked from outside the mesh."""
+        asked = ("python3", "-c", ASK, address, "80", path, host)
+        return self.mesh.exec(self.outside, "client", *asked, check=False).stdout.strip()
+
+    def status_of(self, address: str, **asked: str) -> str:
+        return self.get(address, **asked).partition(" ")[0]
+
+    def until(self, address: str, status: str, **asked: str) -> None:
+        self.mesh.wait(f"{status} from {address}", lambda: self.status_of(address, **asked) == status)
+
+
+@pytest.fixture(scope="module")
+def shop(mesh: Mesh) -> Iterator[Shop]:
+    with make_namespace(mesh) as inside, make_namespace(mesh, enrolled=False) as outside:
+        apply_in(mesh, inside, web_and_client())
+        apply_in(mesh, outside, [pod("client", mesh.nodes[0], ["sleep", "3600"])])
+        yield Shop(mesh, inside, outside)
+
+
+@pytest.mark.feature("F116")
+def test_a_gateway_brings_the_outside_in_by_mutual_tls_and_goes(shop: Shop) -> None:
+    """Its pods call as their own account: STRICT lets them in."""
+    strict = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "PeerAuthentication",
+        "metadata": {"name": "strict"},
+        "spec": {"mtls": {"mode": "STRICT"}},
+    }
+    only = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": "gateway-only"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "web"}},
+            "rules": [
+                {"from": [{"source": {"principals": [f"cluster.local/ns/{shop.namespace}/sa/front-ambit"]}}]}
+            ],
+        },
+    }
+    shop.apply(strict, only, gateway(), route({"backendRefs": [{"name": "web", "port": 80}]}))
+    address = shop.address()
+    shop.until(address, "200")
+    assert "Directory listing" in shop.get(address)
+    shop.apply(route({"backendRefs": [{"name": "web", "port": 80}]}, hostnames=["other.example.com"]))
+    shop.until(address, "404")
+    assert shop.status_of(address, host="other.example.com") == "200"
+    for kind, name in (("gateway", "front"), ("httproute", "web")):
+        shop.mesh.kubectl("delete", "-n", shop.namespace, kind, name)
+    for kind in ("deployment", "service", "serviceaccount"):
+        args = ("wait", "-n", shop.namespace, f"{kind}/front-ambit", "--for=delete", "--timeout=60s")
+        shop.mesh.kubectl(*args, timeout=90)
+
+
+def test_istios_bookinfo_is_served_by_its_gateway_unchanged(mesh: Mesh) -> None:
+    with make_namespace(mesh) as inside, make_namespace(mesh, enrolled=False) as outside:
+        files = [word for name in ("bookinfo", *SAMPLES) for word in ("-f", str(MANIFESTS / f"{name}.yaml"))]
+        mesh.kubectl("apply", "-n", inside, *files)
+        apply_in(mesh, outside, [pod("client", mesh.nodes[0], ["sleep", "3600"])])
+        mesh.kubectl(
+            "wait", "-n", inside, "--for=condition=Available", "deployment", "--all", "--timeout=60s"
+        )
+        shop = Shop(mesh, inside, outside)
+        address = shop.address("bookinfo-gateway")
+        shop.until(address, "200", path="/productpage")
+        assert "<title>Simple Bookstore App</title>" in shop.get(address, "/productpage")
+        assert shop.status_of(address, path="/other") == "404"
+
+
+# Which certificate is shown for this name (SHA-256), verified against the authority of the test, and the status.
+_BY_TLS = """
+import hashlib, http.client, ssl, sys
+context = ssl.create_default_context(cadata=sys.argv[3])
+context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+client = http.client.HTTPSConnection(sys.argv[1], 443, timeout=5, context=context)
+import socket
+client.sock = context.wrap_socket(socket.create_connection((sys.argv[1], 443), 5), server_hostname=sys.argv[2])
+shown = hashlib.sha256(client.sock.getpeercert(True)).hexdigest()
+client.request("GET", "/", headers={"host": sys.argv[2]})
+print(client.getresponse().status, shown)
+"""
+
+
+@pytest.mark.feature("F117")
+def test_a_certificate_is_shown_and_followed_and_needs_a_grant(shop: Shop) -> None:
+    authority = Authority()
+    pairs = [authority.pair("shop.example.com") for _ in range(2)]
+
+    def tls(pair: Pair) -> dict[str, Any]:
+        return {"apiVersion": "v1", "kind": "Secret", **secret("shown", pair, namespace=shop.namespace)[1]}
+
+    def fingerprint(pair: Pair) -> str:
+        return x509.load_pem_x509_certificate(pair.chain.encode()).fingerprint(hashes.SHA256()).hex()
+
+    def told() -> list[str]:
+        asked = ("python3", "-c", _BY_TLS, address, "shop.example.com", authority.root)
+        return shop.mesh.exec(shop.outside, "client", *asked, check=False).stdout.split()
+
+    shop.apply(
+        tls(pairs[0]),
+        gateway(listeners=[https("https", "shown", hostname="shop.example.com")]),
+        route({"backendRefs": [{"name": "web", "port": 80}]}),
+    )
+    address = shop.address()
+    for pair in pairs:
+        shop.apply(tls(pair))
+        shop.mesh.wait("the certificate is shown", lambda pair=pair: told() == ["200", fingerprint(pair)])
+    listener = https("https", f"{shop.outside}/shown", hostname="shop.example.com")
+    shop.apply(gateway(listeners=[listener]))
+    path = "jsonpath={.status.listeners[0].conditions[?(@.type=='ResolvedRefs')].reason}"
+    get = ("get", "gateway", "front", "-n", shop.namespace, "-o", path)
+    shop.mesh.wait("it is refused", lambda: shop.mesh.kubectl(*get).stdout == "RefNotPermitted")
+    shop.mesh.kubectl("delete", "-n", shop.namespace, "gateway/front", "httproute/web")
+
+
+# Says who called it, as the proxy before it tells.
+_CALLED_BY = """
+import http.server
+class Tell(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        said = (self.headers.get("x-forwarded-client-cert") or "nobody told").encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+http.server.ThreadingHTTPServer(("", 8080), Tell).serve_forever()
+"""
+
+
+@pytest.mark.feature("F124")
+def test_a_gateway_goes_through_a_waypoint_when_a_label_says_so(shop: Shop) -> None:
+    way = {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "Gateway",
+        "metadata": {"name": "way"},
+        "spec": {
+            "gatewayClassName": "ambit-waypoint",
+            "listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}],
+        },
+    }
+
+    def service(**labels: str) -> dict[str, Any]:
+        return {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "tell", "labels": {"istio.io/use-waypoint": "way", **labels}},
+            "spec": {
+                "selector": {"app": "tell"},
+                "ports": [{"name": "http", "port": 80, "targetPort": 8080}],
+            },
+        }
+
+    ready = {"readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1}}
+    server = pod("tell", shop.mesh.nodes[0], ["python3", "-uc", _CALLED_BY], labels={"app": "tell"}, **ready)
+    shop.apply(way, service(), server, gateway(), route({"backendRefs": [{"name": "tell", "port": 80}]}))
+    address = shop.address()
+    shop.address("way")
+    shop.mesh.wait("it is called directly", lambda: shop.get(address) == "200 nobody told")
+    shop.apply(service(**{"istio.io/ingress-use-waypoint": "true"}))
+    own = f"spiffe://cluster.local/ns/{shop.namespace}/sa"
+    through = f"200 By={own}/way;URI={own}/front-ambit"
+    shop.mesh.wait("it is called through its waypoint", lambda: shop.get(address) == through)
+    shop.mesh.kubectl("delete", "-n", shop.namespace, "gateway/front", "gateway/way", "httproute/web")
+
+
+# Asks all the time, on a connection that is kept and on new ones; tells what failed, or how often it went well.
+_REQUESTS = """
+import http.client, select, sys
+kept, well = http.client.HTTPConnection(sys.argv[1], 80, timeout=30), 0
+while not select.select([sys.stdin], [], [], 0.02)[0]:
+    once = http.client.HTTPConnection(sys.argv[1], 80, timeout=30)
+    for each in (kept, once):
+        try:
+            each.request("GET", "/")
+            answer = each.getresponse()
+            answer.read()
+            assert answer.status == 200, answer.status
+        except (OSError, AssertionError, http.client.HTTPException) as problem:
+            print("failed", "kept" if each is kept else "new", repr(problem), "after", well, flush=True)
+            raise SystemExit
+    once.close()
+    well += 1
+    if well == 1:
+        print("open", flush=True)
+print("well", flush=True)
+"""
+
+
+def test_a_rolling_restart_fails_no_request(shop: Shop) -> None:
+    shop.apply(gateway(), route({"backendRefs": [{"name": "web", "port": 80}]}))
+    address = shop.address()
+    shop.until(address, "200")
+    command = ("exec", "-i", "-n", shop.outside, "client", "--", "python3", "-uc", _REQUESTS, address)
+    asking = shop.mesh.popen(*command, stdin=subprocess.PIPE)
+    assert asking.stdin is not None and asking.stdout is not None
+    assert asking.stdout.readline() == "open\n"
+    named = ("-n", shop.namespace, "deployment/front-ambit")
+    shop.mesh.kubectl("rollout", "restart", *named)
+    shop.mesh.kubectl("rollout", "status", *named, "--timeout=90s", timeout=120)
+    pods = (
+        "get",
+        "pods",
+        "-n",
+        shop.namespace,
+        "-o",
+        "name",
+        "-l",
+        "gateway.networking.k8s.io/gateway-name=front",
+    )
+    shop.mesh.wait("one pod is left", lambda: len(shop.mesh.kubectl(*pods).stdout.split()) == 1)
+    told, _ = asking.communicate("stop\n", timeout=60)
+    assert told == "well\n"
+    shop.mesh.kubectl("delete", "-n", shop.namespace, "gateway/front", "httproute/web")

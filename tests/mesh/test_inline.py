@@ -1,0 +1,178 @@
+"""A waypoint without pods: requests are routed by the node proxy that they come from."""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ambit.testing.mesh import Mesh
+from tests.mesh.pods import apply_in, pod
+from tests.mesh.shop import REQUESTS, Shop, make_shop, to
+
+pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
+
+# Says its first word before it has heard any.
+_GREETS = """
+import socket
+server = socket.create_server(("::", 7000), family=socket.AF_INET6, dualstack_ipv6=True)
+while True:
+    connection, _ = server.accept()
+    connection.sendall(b"welcome")
+    connection.close()
+"""
+_LISTENS = "import socket; print(socket.create_connection(('web', 7000), 10).recv(9).decode())"
+
+
+@pytest.fixture(scope="module")
+def shop(mesh: Mesh) -> Iterator[Shop]:
+    with make_shop(mesh, "ambit-inline", "service") as made:
+        yield made
+
+
+def _flows(shop: Shop, reporter: str) -> list[dict[str, Any]]:
+    words = ("flows", "--last", "500", "--to", shop.namespace, "-o", "json")
+    found = map(json.loads, shop.mesh.ambit(*words).stdout.splitlines())
+    return [each for each in found if each["reporter"] == reporter]
+
+
+def test_there_is_no_waypoint_between(shop: Shop) -> None:
+    """Its Gateway has no pods, and servers know their callers by their own identities."""
+    selector = ("-n", shop.namespace, "-l", "gateway.networking.k8s.io/gateway-name=way")
+    assert shop.mesh.kubectl("get", "pods,services", *selector, "-o", "name").stdout == ""
+    shop.route(to(("web-v1", 1)))
+    shop.follows("the route", "v1")
+    shop.ask("/once")
+    # The connection to the server is kept as long as requests may go there, and told of at its end.
+    shop.route(to(("web-v2", 1)))
+    shop.follows("the other route", "v2")
+    own = f"spiffe://cluster.local/ns/{shop.namespace}/sa/default"
+    shop.mesh.wait(
+        "the record",
+        lambda: any(
+            (each["source"].get("identity"), each["destination"].get("workload")) == (own, "v1")
+            for each in _flows(shop, "destination")
+        ),
+    )
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_requests_are_routed_on_the_way_to_this_node_and_to_others(shop: Shop, place: int) -> None:
+    """With the server's policy in force: who may not call it is refused there."""
+    node = shop.mesh.nodes[place]
+    name = f"caller-{place}"
+    shop.route(to(("web-v1", 1), matches=[{"path": {"value": "/one"}}]), to(("web-v2", 1)))
+    apply_in(shop.mesh, shop.namespace, [pod(name, node, ["sleep", "3600"])])
+
+    def asked(path: str) -> str:
+        words = ("curl", "-sS", "-m", "10", f"http://web{path}")
+        return shop.mesh.exec(shop.namespace, name, *words, check=False).stdout.partition(" ")[0]
+
+    shop.mesh.wait("both versions", lambda: (asked("/one"), asked("/two")) == ("v1", "v2"))
+    denied = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": "closed"},
+        "spec": {"selector": {"matchLabels": {"version": "v2"}}, "action": "DENY", "rules": [{}]},
+    }
+    shop.apply(denied)
+    try:
+        shop.mesh.wait("the refusal", lambda: asked("/two") not in {"v2", ""})
+        assert asked("/one") == "v1"
+    finally:
+        shop.mesh.kubectl("delete", "-n", shop.namespace, "authorizationpolicy", "closed")
+    shop.mesh.wait("the way again", lambda: asked("/two") == "v2")
+
+
+def test_ports_that_are_no_http_go_on_as_bytes(shop: Shop) -> None:
+    """Also of the same service: a server that speaks first is heard."""
+    ports = [{"name": "http", "port": 80, "targetPort": 8080}, {"name": "tcp", "port": 7000}]
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}}
+    shop.apply({**service, "spec": {"selector": {"app": "web"}, "ports": ports}})
+    greeting = pod("greets", shop.mesh.nodes[1], ["python3", "-uc", _GREETS], labels={"app": "web"})
+    apply_in(shop.mesh, shop.namespace, [greeting])
+    try:
+
+        def heard() -> str:
+            words = ("python3", "-c", _LISTENS)
+            return shop.mesh.exec(shop.namespace, "client", *words, check=False).stdout.strip()
+
+        shop.mesh.wait("the greeting", lambda: heard() == "welcome")
+    finally:
+        shop.mesh.kubectl("delete", "pod", "-n", shop.namespace, "greets")
+        shop.apply({**service, "spec": {"selector": {"app": "web"}, "ports": ports[:1]}})
+
+
+@pytest.mark.parametrize(
+    "event", ["the agent is killed", "Envoy is replaced", "the route changes", "endpoints change"]
+)
+def test_no_request_fails_while(shop: Shop, event: str) -> None:
+    """Neither on a connection that is kept nor on a new one."""
+    mesh, namespace = shop.mesh, shop.namespace
+    shop.route(to(("web-v1", 1)))
+    shop.follows("the route", "v1")
+    words = ("exec", "-i", "-n", namespace, "client", "--", "python3", "-uc", REQUESTS)
+    asking = mesh.popen(*words, stdin=subprocess.PIPE)
+    assert asking.stdout is not None
+    assert asking.stdout.readline() == "open\n"
+    _EVENTS[event](shop)
+    shop.follows("the route afterwards", "v1")
+    said, _ = asking.communicate("end")
+    assert said.startswith("well"), said
+
+
+def _node(shop: Shop) -> str:
+    """The client's."""
+    path = "jsonpath={.spec.nodeName}"
+    return shop.mesh.kubectl("get", "pod", "-n", shop.namespace, "client", "-o", path).stdout
+
+
+def _kill_the_agent(shop: Shop) -> None:
+    shop.mesh.kill("node agent", _node(shop))
+
+
+def _replace_envoy(shop: Shop) -> None:
+    shop.mesh.ambit("node", "restart", _node(shop), "--force")
+
+
+def _change_the_route(shop: Shop) -> None:
+    for version in ("v2", "v1", "v2", "v1"):
+        shop.route(to((f"web-{version}", 1)))
+        shop.follows("the change", version)
+
+
+def _change_endpoints(shop: Shop) -> None:
+    more = pod("more", shop.mesh.nodes[0], ["sleep", "3600"], labels={"app": "web", "version": "v2"})
+    apply_in(shop.mesh, shop.namespace, [more])
+    shop.mesh.kubectl("delete", "pod", "-n", shop.namespace, "more")
+
+
+_EVENTS: dict[str, Callable[[Shop], None]] = {
+    "the agent is killed": _kill_the_agent,
+    "Envoy is replaced": _replace_envoy,
+    "the route changes": _change_the_route,
+    "endpoints change": _change_endpoints,
+}
+
+
+def test_a_policy_about_requests_closes_the_service(shop: Shop) -> None:
+    """Nobody there enforces it: so nobody comes in, and who asks why is told."""
+    shop.route(to(("web-v1", 1)))
+    shop.follows("the route", "v1")
+    policy = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": "no-writing"},
+        "spec": {
+            "targetRefs": [{"kind": "Service", "group": "", "name": "web"}],
+            "action": "DENY",
+            "rules": [{"to": [{"operation": {"methods": ["POST"]}}]}],
+        },
+    }
+    shop.apply(policy)
+    try:
+        shop.mesh.wait("the refusal", lambda: shop.ask().startswith("curl:"))
+    finally:
+        shop.mesh.kubectl("delete", "-n", shop.namespace, "authorizationpolicy", "no-writing")
+    shop.follows("the way again", "v1")

@@ -1,0 +1,237 @@
+"""What waypoints let through: policy about requests, by who calls, as its owners and the mesh's write it."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import yaml
+
+from ambit.testing.mesh import Mesh
+from tests.mesh.pods import apply_in, make_namespace
+
+pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
+
+_SERVER = """
+import http.server, socket
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+    do_POST = do_GET
+    def log_message(self, *_):
+        pass
+class Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+Server(("::", 8080), Handler).serve_forever()
+"""
+GATEWAY, ROOT = "gateway.networking.k8s.io", "istio-system"
+
+
+def _gateway(name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": f"{GATEWAY}/v1",
+        "kind": "Gateway",
+        "metadata": {"name": name},
+        "spec": {
+            "gatewayClassName": "istio-waypoint",
+            "listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}],
+        },
+    }
+
+
+def _service(name: str, waypoint: str, pod: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "labels": {"istio.io/use-waypoint": waypoint}},
+        "spec": {
+            "selector": {"app": pod},
+            "ports": [
+                {"name": "http", "port": 80, "targetPort": 8080},
+                {"name": "tcp", "port": 81, "targetPort": 8080},
+            ],
+        },
+    }
+
+
+def _pod(name: str, *command: str, **more: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {
+            "serviceAccountName": name,
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "main", "image": "python:3", "command": list(command), **more}],
+        },
+    }
+
+
+_LISTENS = {"readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1}}
+PODS = ("web", "lone", "friend", "stranger")
+APPLICATION = [
+    _gateway("way"),
+    _gateway("other-way"),
+    *({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}} for name in PODS),
+    _service("web", "way", "web"),
+    _service("second", "way", "web"),
+    _service("third", "other-way", "lone"),
+    _service("bare", "none", "lone"),
+    *(_pod(name, "python3", "-uc", _SERVER, **_LISTENS) for name in ("web", "lone")),
+    *(_pod(name, "sleep", "3600") for name in ("friend", "stranger")),
+]
+
+
+class Shop:
+    """Services `web` and `second` behind one waypoint, `third` behind another, `bare` behind none."""
+
+    def __init__(self, mesh: Mesh, namespace: str) -> None:
+        self.mesh = mesh
+        self.namespace = namespace
+
+    @contextmanager
+    def policy(
+        self,
+        action: str,
+        *rules: Any,
+        namespace: str = "",
+        target: tuple[str, str, str] = ("", "Service", "web"),
+    ) -> Iterator[str]:
+        """While it is there; its name."""
+        namespace, (group, kind, name) = namespace or self.namespace, target
+        given = {
+            "apiVersion": "security.istio.io/v1",
+            "kind": "AuthorizationPolicy",
+            "metadata": {"name": f"{action.lower()}-{kind.lower()}"},
+            "spec": {
+                "action": action,
+                "targetRefs": [{"group": group, "kind": kind, "name": name}],
+                "rules": list(rules),
+            },
+        }
+        self.mesh.kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump(given))
+        named = f"authorizationpolicy/{given['metadata']['name']}"
+        try:
+            yield named
+        finally:
+            self.mesh.kubectl("delete", "-n", namespace, named)
+
+    def asks(self, who: str, url: str, method: str = "GET", *words: str) -> str:
+        """The status; `refused` when there is no answer."""
+        command = [
+            "curl",
+            "-sS",
+            "-m",
+            "10",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "--path-as-is",
+            "-X",
+            method,
+        ]
+        done = self.mesh.exec(self.namespace, who, *command, *words, f"http://{url}", check=False)
+        return done.stdout.strip() if done.returncode == 0 else "refused"
+
+    def answers(self, wanted: str, *asked: str) -> None:
+        """Waits for this answer."""
+        self.mesh.wait(f"{wanted} for {asked}", lambda: self.asks(*asked) == wanted)
+
+    def condition(self, policy: str, namespace: str = "") -> tuple[str, str]:
+        """Status and reason of WaypointAccepted."""
+        text = self.mesh.kubectl("get", "-n", namespace or self.namespace, policy, "-o", "json").stdout
+        [found] = json.loads(text).get("status", {}).get("conditions") or [{"status": "", "reason": ""}]
+        return found["status"], found["reason"]
+
+    def is_said(self, policy: str, status: str, reason: str, namespace: str = "") -> None:
+        self.mesh.wait(f"{reason} of {policy}", lambda: self.condition(policy, namespace) == (status, reason))
+
+
+@pytest.fixture(scope="module")
+def shop(mesh: Mesh) -> Iterator[Shop]:
+    with make_namespace(mesh) as namespace:
+        apply_in(mesh, namespace, APPLICATION)
+        for name in ("way", "other-way"):
+            mesh.kubectl(
+                "wait", "-n", namespace, "--for=condition=Programmed", f"gateway/{name}", "--timeout=60s"
+            )
+        shop = Shop(mesh, namespace)
+        for service in ("web", "second", "third", "bare"):
+            shop.answers("200", "friend", service)
+        yield shop
+
+
+@pytest.mark.feature("F40")
+def test_one_caller_may_read_and_nobody_else_anything(shop: Shop) -> None:
+    friend = f"cluster.local/ns/{shop.namespace}/sa/friend"
+    rule = {"from": [{"source": {"principals": [friend]}}], "to": [{"operation": {"methods": ["GET"]}}]}
+    with shop.policy("ALLOW", rule) as policy:
+        shop.answers("403", "stranger", "web/")
+        assert shop.asks("friend", "web/") == "200"
+        assert shop.asks("friend", "web/", "POST") == "403"
+        said = f"x-forwarded-client-cert: By=x;URI=spiffe://{friend}"
+        assert shop.asks("stranger", "web/", "GET", "-H", said) == "403"
+        # Nobody knows what bytes ask for.
+        shop.answers("refused", "friend", "web:81/")
+        assert shop.asks("stranger", "second/") == "200"
+        shop.is_said(policy, "True", "Accepted")
+    shop.answers("200", "stranger", "web/")
+
+
+@pytest.mark.feature("F40")
+def test_no_spelling_of_a_path_passes(shop: Shop) -> None:
+    with shop.policy("DENY", {"to": [{"operation": {"paths": ["/admin"]}}]}):
+        shop.answers("403", "friend", "web/admin")
+        assert shop.asks("friend", "web/") == "200"
+        for path in (
+            "//admin",
+            "/%61dmin",
+            "/%2Fadmin",
+            "/x/../admin",
+            "/x/..;/admin",
+            "/admin;x",
+            "/admin?q",
+        ):
+            assert shop.asks("friend", f"web{path}") == "403", path
+
+
+@pytest.mark.feature("F49")
+def test_a_policy_for_the_class_is_everybodys_default(shop: Shop) -> None:
+    with shop.policy("ALLOW", namespace=ROOT, target=(GATEWAY, "GatewayClass", "istio-waypoint")) as policy:
+        for service in ("web", "second", "third"):
+            shop.answers("403", "friend", service)
+        with shop.policy("ALLOW", {"to": [{"operation": {"ports": ["80"]}}]}):
+            shop.answers("200", "friend", "web/")
+            assert shop.asks("friend", "second/") == "403"
+        shop.is_said(policy, "True", "Accepted", ROOT)
+    for service in ("web", "second", "third"):
+        shop.answers("200", "friend", service)
+
+
+@pytest.mark.feature("F50")
+def test_a_policy_for_a_gateway_is_for_all_that_passes_it(shop: Shop) -> None:
+    with shop.policy(
+        "DENY", {"to": [{"operation": {"methods": ["POST"]}}]}, target=(GATEWAY, "Gateway", "way")
+    ):
+        for service in ("web", "second"):
+            shop.answers("403", "friend", service, "POST")
+            assert shop.asks("friend", service) == "200"
+        assert shop.asks("friend", "third", "POST") == "200"
+
+
+@pytest.mark.feature("F40")
+def test_what_nobody_would_protect_is_closed_and_said(shop: Shop) -> None:
+    with shop.policy(
+        "DENY", {"to": [{"operation": {"methods": ["POST"]}}]}, target=("", "Service", "bare")
+    ) as policy:
+        shop.answers("refused", "friend", "bare")
+        shop.is_said(policy, "False", "AncestorNotBound")
+    shop.answers("200", "friend", "bare")
+    with shop.policy("DENY", {}, target=("", "Service", "nothing")) as policy:
+        shop.is_said(policy, "False", "TargetNotFound")

@@ -1,0 +1,89 @@
+"""Certificates of clients at a gateway: by port, and what happens to those who have none."""
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ingest.build import Given
+from tests.ingest.gateway.build import edge as gateway
+from tests.ingest.gateway.build import roots, to, to_edge
+from tests.ingest.gateway.pairs import Authority, https, secret
+from tests.plan.gateway.conftest import Edge
+from tests.plan.gateway.test_https import AUTHORITY, ask, client_context, connect
+
+pytestmark = [pytest.mark.envoy, pytest.mark.netns]
+
+NAME = "shop.example.com"
+FRIENDS, STRANGERS = Authority("friends"), Authority("strangers")
+
+
+def objects(*more: Given, **frontend: Any) -> list[Given]:
+    return [
+        roots("friends", FRIENDS.root),
+        roots("strangers", STRANGERS.root),
+        secret("a", AUTHORITY.pair(NAME)),
+        gateway(https("https", "a", hostname=NAME), tls={"frontend": frontend}),
+        to_edge({"backendRefs": [to("one")]}),
+        *more,
+    ]
+
+
+def believing(*names: str, mode: str = "AllowValidOnly") -> dict[str, Any]:
+    references = [{"group": "", "kind": "ConfigMap", "name": each} for each in names]
+    return {"validation": {"caCertificateRefs": references, "mode": mode}}
+
+
+def showing(directory: Path, authority: Authority | None) -> ssl.SSLContext:
+    context = client_context()
+    if authority is not None:
+        pair = authority.pair("client")
+        (directory / "client.pem").write_text(pair.chain + pair.key)
+        context.load_cert_chain(directory / "client.pem")
+    return context
+
+
+def answer(edge: Edge, directory: Path, authority: Authority | None) -> str:
+    """The server that answers a client with a certificate of this authority, or that nobody does."""
+    try:
+        return ask(connect(edge, NAME, showing(directory, authority))).server
+    except (OSError, ssl.SSLError):
+        return "refused"
+
+
+def test_only_clients_of_the_roots_come_in(edge: Edge, tmp_path: Path) -> None:
+    edge.apply(*objects(default=believing("friends")))
+    assert answer(edge, tmp_path, FRIENDS) == "one"
+    assert answer(edge, tmp_path, STRANGERS) == "refused"
+    assert answer(edge, tmp_path, None) == "refused"
+
+
+def test_a_port_can_have_roots_of_its_own(edge: Edge, tmp_path: Path) -> None:
+    own = [{"port": 443, "tls": believing("strangers")}, {"port": 8443, "tls": believing("friends")}]
+    edge.apply(*objects(default=believing("friends"), perPort=own))
+    assert [answer(edge, tmp_path, each) for each in (STRANGERS, FRIENDS)] == ["one", "refused"]
+
+
+def test_a_port_can_ask_for_nothing(edge: Edge, tmp_path: Path) -> None:
+    edge.apply(*objects(default=believing("friends"), perPort=[{"port": 443, "tls": {}}]))
+    assert answer(edge, tmp_path, None) == "one"
+
+
+def test_the_fallback_lets_everybody_in(edge: Edge, tmp_path: Path) -> None:
+    edge.apply(*objects(default=believing("friends", mode="AllowInsecureFallback")))
+    assert [answer(edge, tmp_path, each) for each in (FRIENDS, STRANGERS, None)] == ["one"] * 3
+
+
+def test_roots_that_change_are_followed(edge: Edge, tmp_path: Path) -> None:
+    edge.apply(*objects(default=believing("friends")))
+    kept = connect(edge, NAME, showing(tmp_path, FRIENDS))
+    assert ask(kept).server == "one"
+    edge.apply(*objects(roots("friends", STRANGERS.root), default=believing("friends")))
+    assert [answer(edge, tmp_path, each) for each in (STRANGERS, FRIENDS)] == ["one", "refused"]
+    assert ask(kept).server == "one", "a connection that is open goes on"
+
+
+def test_without_any_root_nobody_comes_in(edge: Edge, tmp_path: Path) -> None:
+    edge.apply(*objects(default=believing("gone")))
+    assert [answer(edge, tmp_path, each) for each in (FRIENDS, None)] == ["refused"] * 2

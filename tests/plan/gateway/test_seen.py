@@ -1,0 +1,59 @@
+"""What a gateway tells of requests."""
+
+import pytest
+
+from ambit.agent.record import Flow, Reporter
+from ambit.proxy.flows import metrics
+from tests.ingest.gateway.build import edge as gateway
+from tests.ingest.gateway.build import to, to_edge
+from tests.plan.dataplane.served import until
+from tests.plan.gateway.conftest import IDENTITY, TARGET, Edge
+
+pytestmark = [pytest.mark.envoy, pytest.mark.netns]
+
+
+def told(edge: Edge, path: str) -> Flow:
+    found: list[Flow] = []
+
+    def came() -> bool:
+        with edge.lock:
+            records = list(edge.requests.newest())
+        found[:] = [each for each in records if each.request is not None and each.request.path == path]
+        return bool(found)
+
+    until(came, f"record of {path}")
+    (one,) = found
+    return one
+
+
+def test_a_request_and_what_it_is_counted_under(edge: Edge) -> None:
+    edge.apply(gateway(), to_edge({"backendRefs": [to("one")]}))
+    edge.get("shop.example.com", "/told?x=y")
+    flow = told(edge, "/told")
+    assert (flow.reporter, flow.hop, flow.proxy) == (Reporter.GATEWAY, "direct", "default/edge")
+    assert flow.source.address.rpartition(":")[0] == str(edge.client.four)
+    assert flow.source.identity == ""
+    assert flow.destination.service == "default/one.default.svc.cluster.local"
+    assert flow.destination.address == f"{edge.servers['one'].four}:{TARGET}"
+    assert flow.request is not None
+    assert (flow.request.host, flow.request.code) == ("shop.example.com", 200)
+    with edge.lock:
+        lines = "".join(metrics.render(edge.requests.series)).splitlines()
+    counted = [
+        each
+        for each in lines
+        if each.startswith("istio_requests_total{")
+        and 'destination_service_name="one"' in each
+        and 'response_code="200"' in each
+    ]
+    assert counted
+    assert all('reporter="source",source_workload="edge"' in each for each in counted)
+    assert all(f'source_principal="{IDENTITY.uri}"' in each for each in counted)
+
+
+def test_what_no_route_takes(edge: Edge) -> None:
+    edge.apply(gateway())
+    edge.get("shop.example.com", "/nowhere")
+    flow = told(edge, "/nowhere")
+    assert (flow.hop, flow.error, flow.destination.service) == ("answered", "no route found", "")
+    assert flow.destination.address == "listener:80"

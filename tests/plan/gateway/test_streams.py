@@ -1,0 +1,190 @@
+"""Connections at a gateway that nobody reads requests in: TLS passed through or ended, and TCP."""
+
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ingest.build import Given, authorization_policy, service
+from tests.ingest.gateway.build import edge as gateway
+from tests.ingest.gateway.build import listener, route, to, to_edge
+from tests.ingest.gateway.pairs import Authority, https, secret
+from tests.plan.dataplane.network import REFUSED, read_all
+from tests.plan.gateway.conftest import Edge
+from tests.plan.gateway.test_https import AUTHORITY, client_context
+
+pytestmark = [pytest.mark.envoy, pytest.mark.netns]
+
+PLAIN, SECURE = 9000, 9443
+SERVERS = Authority("servers")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def servers(edge: Edge, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Each server says its name, in plain text and by TLS with a certificate of its own."""
+    listening = []
+    for name, host in edge.servers.items():
+        directory = tmp_path_factory.mktemp(name)
+        context = _server_context(directory)
+
+        def say(connection: socket.socket, _: str, name: str = name) -> None:
+            connection.sendall(name.encode() + b":" + connection.recv(100))
+
+        def say_by_tls(
+            connection: socket.socket, _: str, name: str = name, context: ssl.SSLContext = context
+        ) -> None:
+            with context.wrap_socket(connection, server_side=True) as secure:
+                secure.sendall(name.encode() + b":" + secure.recv(100))
+
+        listening += [host.listen(PLAIN, say), host.listen(SECURE, say_by_tls)]
+    yield
+    for each in listening:
+        each.close()
+
+
+def _server_context(directory: Path) -> ssl.SSLContext:
+    pair = SERVERS.pair("a.example.com", "b.example.com")
+    (directory / "pair.pem").write_text(pair.chain + pair.key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / "pair.pem")
+    return context
+
+
+def services() -> list[Given]:
+    return [
+        service(f"{name}-{kind}", {"app": name}, ip=f"10.96.7.{number}{port % 10}", port=port, target=port)
+        for number, name in enumerate(("one", "two"), 1)
+        for kind, port in (("tcp", PLAIN), ("tls", SECURE))
+    ]
+
+
+def tls_route(
+    backend: str, *hostnames: str, name: str = "tls", port: int = SECURE, section: str = ""
+) -> Given:
+    rule = {"backendRefs": [to(backend, port)]}
+    parents = ({"name": "edge", **({"sectionName": section} if section else {})},)
+    return route(rule, name=name, parents=parents, kind="tlsroutes", hostnames=list(hostnames))
+
+
+def tcp_route(*backends: str, created: str = "2026-01-01T00:00:00Z", name: str = "tcp") -> Given:
+    rule = {"backendRefs": [to(each, PLAIN) for each in backends]}
+    return route(rule, name=name, parents=({"name": "edge"},), kind="tcproutes", created=created)
+
+
+def passthrough(name: str = "pass", **more: str) -> dict[str, object]:
+    return listener(name, 443, "TLS", tls={"mode": "Passthrough"}, **more)
+
+
+def say(edge: Edge, name: str, authority: Authority) -> str:
+    """What the server says that this name leads to, by TLS of this authority; or that nobody does."""
+    try:
+        plain = edge.client.connect(edge.host.four, 443)
+        with client_context(authority).wrap_socket(plain, server_hostname=name) as connection:
+            connection.sendall(b"hi")
+            return connection.recv(100).decode()
+    except (ssl.SSLCertVerificationError, ssl.SSLEOFError, ConnectionError) as problem:
+        return "another" if isinstance(problem, ssl.SSLCertVerificationError) else REFUSED
+
+
+def test_tls_is_passed_through_by_the_name_in_the_hello(edge: Edge) -> None:
+    edge.apply(
+        *services(),
+        gateway(passthrough(hostname="*.example.com")),
+        tls_route("one-tls", "a.example.com"),
+        tls_route("two-tls", "b.example.com", "c.other.org", name="second"),
+    )
+    assert say(edge, "a.example.com", SERVERS) == "one:hi"
+    assert say(edge, "b.example.com", SERVERS) == "two:hi"
+    assert say(edge, "c.example.com", SERVERS) == REFUSED
+    assert say(edge, "c.other.org", SERVERS) == REFUSED
+
+
+def test_tls_is_ended_and_bytes_go_on_plainly(edge: Edge) -> None:
+    ending = {**https("end", "a", hostname="a.example.com"), "protocol": "TLS"}
+    edge.apply(
+        *services(),
+        secret("a", AUTHORITY.pair("a.example.com")),
+        gateway(ending),
+        tls_route("one-tcp", "a.example.com", port=PLAIN),
+    )
+    assert say(edge, "a.example.com", AUTHORITY) == "one:hi"
+
+
+def test_requests_and_streams_share_a_port_by_name(edge: Edge) -> None:
+    """A more specific listener keeps its names, whatever routes of others say."""
+    ending = {**https("end", "a", hostname="a.example.com"), "protocol": "TLS"}
+    edge.apply(
+        *services(),
+        secret("a", AUTHORITY.pair("a.example.com", "b.example.com")),
+        gateway(ending, https("https", "a", hostname="b.example.com"), passthrough(hostname="*.example.com")),
+        tls_route("one-tcp", "a.example.com", port=PLAIN, section="end"),
+        tls_route("two-tls", "a.example.com", "b.example.com", "*.example.com", name="p", section="pass"),
+        to_edge({"backendRefs": [to("one")]}),
+    )
+    assert say(edge, "a.example.com", AUTHORITY) == "one:hi"
+    assert say(edge, "b.example.com", SERVERS) == "another"
+    assert say(edge, "c.example.com", SERVERS) == "another", "the server has no such name: it was reached"
+
+
+def test_a_backend_that_does_not_exist_refuses(edge: Edge) -> None:
+    edge.apply(*services(), gateway(passthrough()), tls_route("gone", "a.example.com"))
+    assert say(edge, "a.example.com", SERVERS) == REFUSED
+
+
+def test_tcp_goes_where_the_oldest_route_says(edge: Edge) -> None:
+    edge.apply(
+        *services(),
+        gateway(listener("tcp", PLAIN, "TCP")),
+        tcp_route("one-tcp", name="z"),
+        tcp_route("two-tcp", created="2026-02-01T00:00:00Z", name="a"),
+    )
+    assert {edge.client.ask(edge.host.four, PLAIN) for _ in range(5)} == {"one:hi"}
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {},
+        {"selector": {"gateway.networking.k8s.io/gateway-name": "edge"}},
+        {
+            "namespace": "istio-system",
+            "selector": {"gateway.istio.io/managed": "istio.io-gateway-controller"},
+        },
+    ],
+)
+def test_a_policy_for_the_gateways_pods_refuses_requests_and_connections(
+    edge: Edge, where: dict[str, Any]
+) -> None:
+    objects = [
+        *services(),
+        gateway(listener(), listener("tcp", PLAIN, "TCP")),
+        to_edge({"backendRefs": [to("one")]}, parents=({"sectionName": "http"},)),
+        tcp_route("one-tcp"),
+    ]
+
+    def seen(*policies: Given) -> tuple[int, str]:
+        edge.apply(*objects, *policies)
+        return edge.get().status, edge.client.ask(edge.host.four, PLAIN)
+
+    assert seen() == (200, "one:hi")
+    assert seen(authorization_policy("p", **where)) == (403, REFUSED)
+    assert seen(authorization_policy("p", selector={"app": "one"})) == (200, "one:hi")
+
+
+def test_shares_change_without_a_cut(edge: Edge) -> None:
+    tcp = gateway(listener("tcp", PLAIN, "TCP"))
+    edge.apply(*services(), tcp, tcp_route("one-tcp"))
+    with edge.client.connect(edge.host.four, PLAIN) as kept:
+        edge.apply(*services(), tcp, tcp_route("two-tcp"))
+        assert edge.client.ask(edge.host.four, PLAIN) == "two:hi"
+        kept.sendall(b"old")
+        kept.shutdown(socket.SHUT_WR)
+        assert read_all(kept) == b"one:old"
+
+
+def test_a_tcp_listener_without_a_route_refuses(edge: Edge) -> None:
+    edge.apply(gateway(listener("tcp", PLAIN, "TCP")))
+    assert edge.client.ask(edge.host.four, PLAIN) == REFUSED

@@ -1,0 +1,158 @@
+"""From Envoy's access-log messages about requests to records and counters."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ambit.agent.record import Flow, Reporter
+from ambit.envoy import request_log
+from ambit.envoy.access_log import BAGGAGE, HOST, IDENTITY, POD, POLICY, SERVICE
+from ambit.proxy.flows import metrics
+from ambit.proxy.flows.collector import RequestCollector
+from ambit.proxy.flows.entry import read, read_asked, requests
+from tests.node.flows.envoy_lines import STARTED, message
+
+CLIENT = "spiffe://cluster.local/ns/shop/sa/web"
+USUAL = {
+    SERVICE: "shop/cart.shop.svc.cluster.local",
+    "port": "80",
+    "client": "10.0.0.1",
+    IDENTITY: CLIENT,
+    BAGGAGE: "k8s.namespace.name=shop,k8s.deployment.name=web,service.name=web,service.version=v1",
+    "protocol": "HTTP/1.1",
+    "code": "200",
+    "route": "shop/cart/0",
+    HOST + POD: "cart-1",
+    HOST + IDENTITY: "spiffe://cluster.local/ns/shop/sa/cart",
+    HOST + request_log.AUTHORITY: "10.0.0.2:8080",
+    HOST + BAGGAGE: "k8s.namespace.name=shop,k8s.deployment.name=cart",
+    "details": "via_upstream",
+}
+
+
+def text(asked: str = "GET cart /", numbers: str = "10\t20\t1\t-", **fields: str) -> str:
+    """One request; `fields` by the keys of the layout."""
+    known = {**USUAL, **fields}
+    assert set(known) <= set(request_log.ABOUT), known
+    about = "\t".join(known.get(key) or "-" for key in request_log.ABOUT)
+    return f"{STARTED}.012000\t4711\t{numbers}\n{about}\n{asked}\n-\n-\n-\n-"
+
+
+def collector(*texts: str) -> RequestCollector:
+    made = RequestCollector(proxy="shop/way", node="node1")
+    made.take(message(*texts))
+    return made
+
+
+def flow(**fields: str) -> Flow:
+    (found,) = collector(text(**fields)).newest()
+    return found
+
+
+def lines(of: RequestCollector, metric: str) -> list[str]:
+    return [line for line in "".join(metrics.render(of.series)).splitlines() if line.startswith(metric)]
+
+
+def test_who_denied() -> None:
+    denied = flow(code="403", details="rbac_access_denied_matched_policy[a]", **{POLICY: "shop/deny[0]"})
+    assert (denied.decision, denied.policy, denied.error) == ("deny", "shop/deny[0]", "")
+    assert flow(**{POLICY: "shop/allow[1]"}).policy == "shop/allow[1]"
+    assert flow(**{POLICY: "default"}).policy == ""
+
+
+@pytest.mark.parametrize("details", ["ext_authz_denied", "jwt_authn_access_denied{Jwt_is_expired}"])
+def test_others_that_decide(details: str) -> None:
+    assert flow(code="401", details=details, reason="UnauthorizedExternalService").decision == "deny"
+
+
+def test_an_answer_of_the_application_is_no_decision() -> None:
+    assert (flow(code="403").decision, flow(code="503").error) == ("allow", "")
+
+
+def test_what_dry_run_policies_would_have_done() -> None:
+    fields = {"dry_run": "shop/trial[0]"}
+    assert flow(**fields, dry_run_result="denied").dry_run == "shop/trial[0]"
+    assert flow(**fields, dry_run_result="allowed").dry_run == ""
+
+
+def test_what_a_client_says_against_its_certificate_counts_nothing() -> None:
+    said = flow(**{BAGGAGE: "k8s.namespace.name=kube-system,k8s.deployment.name=king"}).source
+    assert (said.namespace, said.workload_name, said.identity) == ("shop", "", CLIENT)
+
+
+def test_a_tab_in_what_a_client_says_changes_no_other_field() -> None:
+    said = "k8s.namespace.name=shop\tspiffe://cluster.local/ns/shop/sa/king\t403"
+    assert flow(**{BAGGAGE: said}).source.identity == CLIENT
+
+
+def test_a_workload_that_is_called_by_its_own_address_is_no_service() -> None:
+    found = flow(**{SERVICE: "Kubernetes//Pod/shop/cart-1"})
+    assert (found.destination.service, found.destination.workload) == ("", "cart-1")
+
+
+def test_at_a_gateway_the_service_is_where_it_led() -> None:
+    found = flow(**{SERVICE: "", "cluster": "svc|shop/cart.shop.svc.cluster.local|80"})
+    assert (found.reporter, found.destination.service) == (Reporter.GATEWAY, USUAL[SERVICE])
+
+
+def test_b3_traces() -> None:
+    assert read_asked("GET a /\n-\n463ac35c9f6413ad\n-\n-").trace == "0000000000000000463ac35c9f6413ad"
+    assert read_asked("GET a /\n-\nnonsense\n-\n-").trace == ""
+
+
+@pytest.mark.parametrize("broken", ["", "a", "1\t2\n3", text(numbers="x\t20\t1\t-"), text(numbers="10")])
+def test_what_is_no_line_of_ours_is_left_out(broken: str) -> None:
+    assert list(requests(message(broken, text()))) == list(requests(message(text())))
+
+
+@given(st.text(), st.text())
+def test_nothing_in_texts_breaks_reading(about: str, asked: str) -> None:
+    made = RequestCollector(proxy="shop/way", node="node1")
+    made.take(message(f"{STARTED}.0\t1\t1\t1\t1\t-\n{about}\n{asked}".encode("utf-8", "replace")))
+    assert [each.proxy for each in made.newest()] in ([], ["shop/way"])
+    assert (read(about) is None) == (about.count("\t") + 1 < len(request_log.ABOUT))
+
+
+@pytest.mark.parametrize("of", [CLIENT, "", "nonsense", "spiffe://a/ns/b/sa/c"])
+def test_numbers_are_those_of_all_requests(of: str) -> None:
+    made = collector(*(text(**{IDENTITY: of}) for _ in range(5)))
+    (total,) = lines(made, "istio_requests_total")
+    assert f'source_principal="{of or "unknown"}"' in total
+    assert total.endswith(" 5")
+
+
+def test_messages_of_grpc_are_counted() -> None:
+    made = collector(text(numbers="10\t20\t1\t3,4", grpc="0"), text(numbers="1\t1\t1\t-", grpc="0"))
+    (asked,) = lines(made, "istio_request_messages_total{")
+    (told,) = lines(made, "istio_response_messages_total{")
+    assert (asked.rpartition(" ")[2], told.rpartition(" ")[2]) == ("3", "4")
+
+
+def test_label_sets_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "MAX_SERIES", 2)
+    made = collector(*(text(code=str(200 + number)) for number in range(10)))
+    assert len(made.series) == 3
+    assert sum(int(each.rpartition(" ")[2]) for each in lines(made, "istio_requests_total{")) == 10
+
+
+def test_buckets_grow() -> None:
+    counts = [
+        int(each.rpartition(" ")[2])
+        for each in lines(
+            collector(text(numbers="30\t1\t1\t-"), text(numbers="5\t1\t1\t-")), "istio_request_bytes_bucket"
+        )
+    ]
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (0, 2)
+
+
+async def test_followers_are_told() -> None:
+    made = RequestCollector(proxy="shop/way", node="node1")
+    with made.follow() as to_come:
+        made.take(message(text("GET cart /x")))
+        async with asyncio.timeout(5):
+            found = await to_come.get()
+    assert found.request is not None
+    assert found.request.path == "/x"
