@@ -261,7 +261,7 @@ class _Served:
             while self._turn():
                 pass
         finally:
-            for connection in self._beyond.values():
+            for connection in (self._socket, *self._beyond.values()):
                 connection.close()
 
     def _turn(self) -> bool:
@@ -294,8 +294,7 @@ class _Served:
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
+            self._socket.shutdown(socket.SHUT_RDWR)  # `run` hears of it, and closes
 
     def _flush(self) -> None:
         self._socket.sendall(self._http.data_to_send())

@@ -177,7 +177,8 @@ def _launch(state: StateDirectory, config: ClusterConfig, listener: socket.socke
     """Fork a launcher that makes the namespaces, whose child becomes PID 1. Returns PID 1 as the host sees it.
 
     PID 1 waits until something can be read from `allowed`, and ends when its other side is closed instead: an
-    instance that nobody wrote down never runs.
+    instance that nobody wrote down never runs. Its program has begun when this returns or is interrupted, so that
+    `end_supervisors` knows it by its command line.
     """
     log = os.open(state.logs / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     told, tell = os.pipe()
@@ -192,7 +193,7 @@ def _launch(state: StateDirectory, config: ClusterConfig, listener: socket.socke
         os.close(log)
         os.close(tell)
         with os.fdopen(told) as answer:
-            text = answer.read()
+            text = answer.read()  # until PID 1, the last that holds the other end, has begun its program
         os.waitpid(launcher, 0)
     if not text.isdigit():
         raise EnvironmentProblem(
@@ -219,7 +220,6 @@ def _be_launcher(program: tuple[str, list[str], dict[str, str]], log: int, tell:
             kernel.unshare(flags)
         supervisor = os.fork()
         if supervisor == 0:
-            os.close(tell)
             os.chdir("/")
             os.execve(*program)
         os.write(tell, str(supervisor).encode())
