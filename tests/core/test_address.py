@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ambit.core.address import INNER_NETWORKS, host_port, is_host, outer_network, parse_host_port
+from ambit.core.address import INNER_NETWORKS, host_port, outer_network, parse_host_port
 
 
 @given(st.ip_addresses(), st.integers(0, 65535))
@@ -41,31 +41,3 @@ def test_blocks(address: str, prefix: int | None, block: str | None) -> None:
     assert outer_network(ipaddress.ip_address(address), prefix) == (
         ipaddress.ip_network(block) if block else None
     )
-
-
-@pytest.mark.parametrize(
-    "text", ["a", "db.example.com", "*.example.com", "*", "_sip._tcp.example", "a-b.c.", "EXAMPLE.com"]
-)
-def test_hosts(text: str) -> None:
-    assert is_host(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "a\nb.example",
-        "a\x00b",
-        "240.240.0.5",
-        "fd00::1",
-        "a/b",
-        "-a.b",
-        "a..b",
-        "a.*",
-        "ä.example",
-        "a" * 64,
-        "a b",
-    ],
-)
-def test_what_is_no_host(text: str) -> None:
-    assert not is_host(text)

@@ -1,7 +1,6 @@
 """IP addresses and networks as the workload API carries them (4 or 16 bytes)."""
 
 import ipaddress
-import re
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -80,16 +79,3 @@ def _is_inner(version: int, block: int) -> bool:
 def sorted_networks(networks: Iterable[Network]) -> tuple[Network, ...]:
     """IPv4 before IPv6, then by address."""
     return tuple(sorted(networks, key=lambda each: (each.version, int(each.network_address), each.prefixlen)))
-
-
-_LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
-_HOST = re.compile(rf"\*|(\*\.)?{_LABEL}(\.{_LABEL})*\.?", re.IGNORECASE)
-
-
-def is_host(text: str) -> bool:
-    """Whether this can be a host's name (RFC 1123, and `_`), perhaps with `*` as its first label; no IP address."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return len(text) <= 253 and _HOST.fullmatch(text) is not None
-    return False

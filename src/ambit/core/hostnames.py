@@ -1,9 +1,24 @@
-"""Host names with wildcards, as listeners and routes have them: `*` is any, `*.example.com` any number of labels before
-`.example.com` (Gateway API `Hostname`)."""
+"""What a host name is, and host names with wildcards, as listeners and routes have them: `*` is any, `*.example.com` any
+number of labels before `.example.com` (Gateway API `Hostname`)."""
 
+import re
 from collections.abc import Iterator
 
 ANY = "*"
+_LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_LAST = rf"(?!([0-9]+|0x[0-9a-f]*)\.?\Z){_LABEL}"
+"""Not a number: resolvers read `127.1` and `0x7f000001` as addresses (WHATWG URL, "ends in a number")."""
+_NAME = re.compile(rf"({_LABEL}\.)*{_LAST}\.?", re.IGNORECASE)
+
+
+def is_name(text: str) -> bool:
+    """Whether this can be the name of one host (RFC 1123, and `_`): no wildcard, no IP address in any spelling."""
+    return len(text) <= 253 and _NAME.fullmatch(text) is not None
+
+
+def is_pattern(text: str) -> bool:
+    """Whether this is such a name, perhaps with `*` as its first label, or `*` alone."""
+    return text == ANY or is_name(text.removeprefix("*."))
 
 
 def covers(pattern: str, name: str) -> bool:

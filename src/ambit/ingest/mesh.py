@@ -159,7 +159,7 @@ class MeshCompiler:
             binds,
             settings,
         )
-        workloads = graph.join("all workloads", [kube.workloads, entries.workloads, outside])
+        workloads = graph.join("all workloads", [kube.workloads, entries.workloads, outside.workloads])
         opened = graph.join("all services", [kube.services, entries.services])
         ingress = Ingress(
             namespaces, self._sources["services"], self._sources["serviceentries.networking.istio.io"]
@@ -227,7 +227,12 @@ class MeshCompiler:
             lambda _, status: findings_of(status) or None,
             key=lambda findings: f"{findings[0].origin} (status)",
         )
-        said: list[Collection[tuple[Finding, ...]]] = [policies.findings, entries.findings, about_status]
+        said: list[Collection[tuple[Finding, ...]]] = [
+            policies.findings,
+            entries.findings,
+            outside.findings,
+            about_status,
+        ]
         self._findings = graph.join("all findings", said)
 
     @property

@@ -14,7 +14,8 @@ from ipaddress import ip_network
 
 import msgspec
 
-from ambit.core.address import host_port, is_host
+from ambit.core import hostnames
+from ambit.core.address import host_port
 from ambit.core.memo import Memo
 from ambit.core.names import HBONE_PORT
 from ambit.envoy import bootstrap as envoy_bootstrap
@@ -182,7 +183,7 @@ def _ways(bound: Bound, proxy: Proxy, view: MeshView) -> dict[str, list[str]]:
     ):
         for port in sorted({each.service for each in service.ports}):
             hosts = [host_port(each.address, port) for each in service.addresses if each.prefix is None]
-            if is_host(service.hostname) and not service.hostname.startswith("*"):
+            if hostnames.is_name(service.hostname):
                 hosts.append(f"{service.hostname}:{port}")
             free = [each for each in dict.fromkeys(hosts) if each not in taken]
             taken.update(free)

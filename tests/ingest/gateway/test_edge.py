@@ -110,8 +110,13 @@ def test_one_good_listener_is_enough_and_none_is_not() -> None:
     assert said(status(made).conditions)["Accepted"] == ("True", "ListenersNotValid")
     assert listeners(made)["bad"]["Accepted"] == ("False", "UnsupportedProtocol")
     assert [each.name for each in made.proxies["default/edge"].listeners] == ["http"]
-    made = compiler(edge(listener("own", 15021), listener()))
+
+
+@pytest.mark.parametrize("port", [15000, 15020, 15021])
+def test_ports_of_the_proxy_itself_are_not_to_be_had(port: int) -> None:
+    made = compiler(edge(listener("own", port), listener()))
     assert listeners(made)["own"]["Accepted"] == ("False", "PortUnavailable")
+    assert [each.name for each in made.proxies["default/edge"].listeners] == ["http"]
 
 
 @pytest.mark.parametrize(

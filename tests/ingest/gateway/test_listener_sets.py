@@ -113,6 +113,19 @@ def test_a_parent_means_its_own_listeners_alone() -> None:
     assert status_of(made).listeners[0].attached == 1
 
 
+@pytest.mark.parametrize("port", [15000, 15020, 15021])
+def test_a_set_has_no_port_of_the_proxy_itself(port: int) -> None:
+    made = compiler(edge(**FROM_ALL), listener_set(listener("own", port)))
+    assert taken(made) == ["http"]
+    assert said(status_of(made).listeners[0].conditions)["Accepted"] == ("False", "PortUnavailable")
+
+
+def test_the_more_specific_host_of_a_set_goes_before_a_gateways_catch_all() -> None:
+    """Gateway API `Listener.hostname`: the most specific one alone answers, whoever's it is."""
+    made = compiler(edge(**FROM_ALL), listener_set(listener("shop", 80, hostname="shop.example")))
+    assert taken(made) == ["http", "default/more/shop"]
+
+
 def test_a_listener_lets_in_its_own_sets_namespace() -> None:
     """`Same` is the namespace of the set, not of the Gateway."""
     parent = {"kind": "ListenerSet", "name": "more", "namespace": "theirs"}

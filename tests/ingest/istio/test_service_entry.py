@@ -104,6 +104,9 @@ def test_dns_without_endpoints_resolves_the_host_but_not_instead_of_a_selector()
         ("fd00::1", False, True),
         ("db.test", False, False),
         ("db.test", True, True),
+        ("db test", True, False),
+        ("127.1", True, False),
+        ("*.test", True, False),
         ("unix:///run/x", True, False),
         ("", True, False),
     ],
@@ -166,3 +169,12 @@ def test_what_is_no_name_is_left_out_with_an_error_and_the_other_hosts_count(hos
     compiler = compiled(entry("a", host, "good.example"))
     assert [each.hostname for each in compiler.services.values()] == ["good.example"]
     assert ("AMB0301", "spec.hosts[0]") in [(each.code, each.path) for each in compiler.findings]
+
+
+@pytest.mark.parametrize(("address", "works"), [("db.test", True), ("a/../b", False), ("", False)])
+def test_a_workload_entry_that_nobody_can_be_sent_to_is_told(address: str, works: bool) -> None:
+    given = {"metadata": {"name": "db", "namespace": "shop"}, "spec": {"address": address}}
+    made = compiled(change(("workloadentries.networking.istio.io", given)))
+    said = [(each.code, str(each.origin), each.path) for each in made.findings]
+    assert bool(made.workloads) is works
+    assert said == ([] if works else [("AMB0304", "WorkloadEntry shop/db", "spec.address")])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from ambit.core.names import METRICS_PORT, READINESS_PORT
+from ambit.core.names import METRICS_PORT, NODE_ADMIN_PORT, READINESS_PORT
 from ambit.core.selector import Selector
 from ambit.ingest.gateway.conditions import ACCEPTED, CONFLICTED, RESOLVED, no, yes
 from ambit.ingest.gateway.key_pairs import Secrets, Unusable, resolve
@@ -29,7 +29,7 @@ KINDS_REFUSED = "InvalidRouteKinds"
 _TERMINATE = "Terminate"
 _BY_NAME = frozenset({Protocol.HTTPS, Protocol.TLS})
 """Can share a port: the name in a client's hello tells them apart."""
-_OWN_PORTS = frozenset({METRICS_PORT, READINESS_PORT})
+_OWN_PORTS = frozenset({NODE_ADMIN_PORT, METRICS_PORT, READINESS_PORT})
 
 
 class Admission(msgspec.Struct, frozen=True):

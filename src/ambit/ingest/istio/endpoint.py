@@ -8,6 +8,7 @@
 import ipaddress
 from collections.abc import Iterable, Mapping
 
+from ambit.core import hostnames
 from ambit.core.address import Address
 from ambit.core.identity import Identity
 from ambit.core.names import CANONICAL_NAME_LABEL, CANONICAL_REVISION_LABEL, TUNNEL_LABEL
@@ -74,9 +75,11 @@ def problem(given: EntryEndpoint, *, names: bool) -> str:
         return "an endpoint without an address is behind a gateway of its network, which this version does not use"
     if address.startswith("unix://"):
         return f"{address} is a socket of one machine"
-    if names or _address(address) is not None:
+    if _address(address) is not None:
         return ""
-    return f"{address!r} is no IP address; names need resolution: DNS"
+    if not hostnames.is_name(address):
+        return f"{address!r} is neither an IP address nor a DNS name"
+    return "" if names else f"{address!r} is no IP address; names need resolution: DNS"
 
 
 def _address(text: str) -> Address | None:

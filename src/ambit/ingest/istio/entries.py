@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from ambit.core.finding import Finding
+from ambit.core.finding import Finding, Level
 from ambit.graph.collection import Collection, Index
 from ambit.graph.engine import Context, Graph
 from ambit.ingest.binds import Binds
@@ -32,6 +32,13 @@ class EntryCollections(msgspec.Struct, frozen=True):
 
     services: Collection[Service]
     targets: Collection[ServiceTarget]
+    workloads: Collection[Workload]
+    findings: Collection[tuple[Finding, ...]]
+
+
+class WorkloadCollections(msgspec.Struct, frozen=True):
+    """Workloads by uid, findings by their object."""
+
     workloads: Collection[Workload]
     findings: Collection[tuple[Finding, ...]]
 
@@ -118,7 +125,7 @@ def compile_workload_entries(
     attach: Attach,
     binds: Binds,
     settings: MeshSettings,
-) -> Collection[Workload]:
+) -> WorkloadCollections:
     """Adds the workloads of WorkloadEntries to a graph; `targets` has the services of all kinds that select."""
 
     def workload(context: Context, given: WorkloadEntry) -> Workload | None:
@@ -136,7 +143,20 @@ def compile_workload_entries(
         waypoint = binds.workload(context, meta.namespace, meta.labels)
         return msgspec.structs.replace(made, waypoint=waypoint)
 
-    return graph.derive("workload entries", source, workload, key=lambda made: made.uid)
+    def findings(_: Context, given: WorkloadEntry) -> tuple[Finding, ...] | None:
+        text = problem(given.spec, names=True)
+        origin = given.metadata.reference(WORKLOAD)
+        return (Finding("AMB0304", Level.WARNING, origin, "spec.address", text),) if text else None
+
+    return WorkloadCollections(
+        workloads=graph.derive("workload entries", source, workload, key=lambda made: made.uid),
+        findings=graph.derive(
+            "findings of workload entries",
+            source,
+            findings,
+            key=lambda said: str(said[0].origin),
+        ),
+    )
 
 
 class _Owned:

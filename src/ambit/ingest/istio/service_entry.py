@@ -20,7 +20,7 @@ from typing import Protocol
 
 import msgspec
 
-from ambit.core.address import is_host
+from ambit.core import hostnames
 from ambit.core.finding import Finding, Level
 from ambit.ingest.istio.endpoint import problem
 from ambit.ingest.preference import DISTRIBUTION_ANNOTATION, preference
@@ -113,7 +113,7 @@ def service_entry(
             continue
         if host in spec.hosts[:index]:
             continue
-        if not is_host(host):
+        if not hostnames.is_pattern(host):
             say("AMB0301", Level.ERROR, path, f"{host!r} is no DNS name")
             continue
         owner = owners.of_host(host.lower())
