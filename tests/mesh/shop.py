@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ambit.testing.mesh import Mesh
-from tests.mesh.pods import apply_in, make_namespace
+from tests.mesh.pods import apply_in, make_namespace, pod
 
 _SERVER = """
 import http.server, socket, sys
@@ -79,27 +79,25 @@ def service(name: str, **labels: str) -> dict[str, Any]:
     }
 
 
-def server_or_client(name: str, *command: str, **more: Any) -> dict[str, Any]:
-    labels = {"app": "web", "version": name} if command[0] == "python3" else {"app": name}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "labels": labels},
-        "spec": {
-            "terminationGracePeriodSeconds": 0,
-            "containers": [{"name": "main", "image": "python:3", "command": list(command), **more}],
-        },
-    }
-
-
 _LISTENS = {"readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1}}
-APPLICATION = [
-    service("web"),
-    service("web-v1", version="v1"),
-    service("web-v2", version="v2"),
-    *(server_or_client(name, "python3", "-uc", _SERVER, name, **_LISTENS) for name in ("v1", "v2")),
-    server_or_client("client", "sleep", "3600"),
-]
+
+
+def _application(*nodes: str) -> list[dict[str, Any]]:
+    """The client and `v2` are on one node, `v1` is on the other."""
+    here, there = nodes
+
+    def server(name: str, node: str) -> dict[str, Any]:
+        labels = {"app": "web", "version": name}
+        return pod(name, node, ["python3", "-uc", _SERVER, name], labels=labels, **_LISTENS)
+
+    return [
+        service("web"),
+        service("web-v1", version="v1"),
+        service("web-v2", version="v2"),
+        server("v1", there),
+        server("v2", here),
+        pod("client", here, ["sleep", "3600"]),
+    ]
 
 
 def waypoint(of_class: str, takes: str) -> dict[str, Any]:
@@ -175,6 +173,6 @@ def make_shop(mesh: Mesh, of_class: str, takes: str) -> Iterator[Shop]:
     """Whose namespace is bound to a waypoint of this class."""
     with make_namespace(mesh) as namespace:
         mesh.kubectl("label", "namespace", namespace, "istio.io/use-waypoint=way")
-        apply_in(mesh, namespace, [waypoint(of_class, takes), *APPLICATION])
+        apply_in(mesh, namespace, [waypoint(of_class, takes), *_application(*mesh.nodes)])
         mesh.kubectl("wait", "-n", namespace, "--for=condition=Programmed", "gateway/way", "--timeout=60s")
         yield Shop(mesh, namespace)
