@@ -287,8 +287,8 @@ _ALL = (
     Code(
         "AMB0304",
         "Endpoint that cannot be reached",
-        "Nobody is sent to this endpoint of a ServiceEntry, or to this WorkloadEntry; the others count. What is neither an "
-        "IP address nor a DNS name (`127.1` is neither) can never be reached.",
+        "Nobody is sent to this endpoint of a ServiceEntry, or to this WorkloadEntry; the others count. What is "
+        "neither an IP address nor a DNS name (`127.1` is neither) can never be reached.",
         "resolution: STATIC\nendpoints: [{address: db.example.com}]",
         "Use resolution DNS for names, and an IP address otherwise.",
     ),

@@ -1,5 +1,5 @@
-"""What a host name is, and host names with wildcards, as listeners and routes have them: `*` is any, `*.example.com` any
-number of labels before `.example.com` (Gateway API `Hostname`)."""
+"""What a host name is, and host names with wildcards, as listeners and routes have them: `*` is any, `*.example.com`
+any number of labels before `.example.com` (Gateway API `Hostname`)."""
 
 import re
 from collections.abc import Iterator
