@@ -33,6 +33,11 @@ class Protocol(Enum):
     TCP = "TCP"
     UDP = "UDP"
 
+    @property
+    def is_of_requests(self) -> bool:
+        """Whether requests are read in it, by routes of requests."""
+        return self in (Protocol.HTTP, Protocol.HTTPS)
+
 
 class ClientTrust(msgspec.Struct, frozen=True):
     """Roots (PEM) of certificates that clients are asked for; without `must_verify` anybody comes in."""

@@ -327,10 +327,21 @@ def test_listeners_of_bytes_take_their_own_kinds_of_routes() -> None:
         WEB,
         to_edge(RULE),
     )
-    assert [each.kinds for each in status(made).listeners] == [("TLSRoute",), ("TLSRoute",), ()]
+    kinds = [each.kinds for each in status(made).listeners]
+    assert kinds == [("TLSRoute",), ("TLSRoute", "TCPRoute"), ()]
     assert [each.certificates for each in made.proxies["default/edge"].listeners] == [(), ("default/a",), ()]
     assert listeners(made)["tcp"]["ResolvedRefs"] == ("False", "InvalidRouteKinds")
     assert route_said(made) == [("False", "NotAllowedByListeners")]
+
+
+def test_tls_that_is_passed_through_takes_no_tcp_routes() -> None:
+    kinds = {"kinds": [{"kind": "TCPRoute"}, {"kind": "TLSRoute"}]}
+    tls = {"mode": "Passthrough"}
+    made = compiler(edge(listener("pass", 443, "TLS", tls=tls, allowedRoutes=kinds)))
+    (found,) = status(made).listeners
+    (said,) = (each for each in found.conditions if each.type == "ResolvedRefs")
+    assert (found.kinds, said.reason) == (("TLSRoute",), "InvalidRouteKinds")
+    assert said.message == "allowedRoutes.kinds: TLS of mode Passthrough carries no TCPRoute"
 
 
 def test_requests_and_other_tls_share_a_port_and_tcp_does_not() -> None:

@@ -78,11 +78,14 @@ def passthrough(name: str = "pass", **more: str) -> dict[str, object]:
     return listener(name, 443, "TLS", tls={"mode": "Passthrough"}, **more)
 
 
-def say(edge: Edge, name: str, authority: Authority) -> str:
-    """What the server says that this name leads to, by TLS of this authority; or that nobody does."""
+def say(edge: Edge, name: str | None, authority: Authority) -> str:
+    """What the server says that this name leads to, by TLS of this authority; or that nobody does. Without a name its
+    certificate's is not looked at."""
+    context = client_context(authority)
+    context.check_hostname = name is not None
     try:
         plain = edge.client.connect(edge.host.four, 443)
-        with client_context(authority).wrap_socket(plain, server_hostname=name) as connection:
+        with context.wrap_socket(plain, server_hostname=name) as connection:
             connection.sendall(b"hi")
             return connection.recv(100).decode()
     except (ssl.SSLCertVerificationError, ssl.SSLEOFError, ConnectionError) as problem:
@@ -111,6 +114,38 @@ def test_tls_is_ended_and_bytes_go_on_plainly(edge: Edge) -> None:
         tls_route("one-tcp", "a.example.com", port=PLAIN),
     )
     assert say(edge, "a.example.com", AUTHORITY) == "one:hi"
+
+
+def test_a_tcp_route_has_the_names_of_a_tls_listener_that_no_tls_route_has(edge: Edge) -> None:
+    hosts = ("a.example.com", "b.example.com")
+    ending = {**https("end", "a", hostname="*.example.com"), "protocol": "TLS"}
+    edge.apply(
+        *services(),
+        secret("a", AUTHORITY.pair(*hosts)),
+        gateway(ending),
+        tcp_route("one-tcp", name="oldest"),
+        tcp_route("gone", created="2026-02-01T00:00:00Z", name="next"),
+        route(
+            {"backendRefs": [to("two-tcp", PLAIN)]},
+            name="newest",
+            parents=({"name": "edge"},),
+            kind="tlsroutes",
+            hostnames=["b.example.com"],
+            created="2026-03-01T00:00:00Z",
+        ),
+    )
+    assert [say(edge, each, AUTHORITY) for each in hosts] == ["one:hi", "two:hi"]
+    assert say(edge, "other.org", AUTHORITY) == REFUSED
+
+
+def test_a_tls_listener_for_any_name_takes_all_connections_to_a_tcp_route(edge: Edge) -> None:
+    edge.apply(
+        *services(),
+        secret("a", AUTHORITY.pair("a.example.com")),
+        gateway({**https("end", "a"), "protocol": "TLS"}),
+        tcp_route("one-tcp"),
+    )
+    assert say(edge, "a.example.com", AUTHORITY) == say(edge, None, AUTHORITY) == "one:hi"
 
 
 def test_requests_and_streams_share_a_port_by_name(edge: Edge) -> None:

@@ -86,13 +86,13 @@ class Attachment(msgspec.Struct, frozen=True):
 
 
 class ListenerAttachment(msgspec.Struct, frozen=True):
-    """Rules on a listener of a gateway (by its key), for requests to these host names."""
+    """Rules of a route of this kind on a listener of a gateway (by its key), for these host names."""
 
+    kind: str
     gateway: str
     listener: str
     hostnames: tuple[str, ...]
     entries: tuple[RankedEntry, ...]
-    is_grpc: bool = False
     streams: tuple[Stream, ...] = ()
 
 
@@ -170,11 +170,11 @@ def _on_gateway(
         return [], conditions
     attached = [
         ListenerAttachment(
+            guest.kind,
             gateway.key,
             each.listener.id,
             each.hostnames,
             rules.entries,
-            is_grpc=guest.kind == "GRPCRoute",
             streams=rules.streams,
         )
         for each in chosen

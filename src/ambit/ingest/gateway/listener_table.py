@@ -11,13 +11,13 @@ import msgspec
 from ambit.core import hostnames
 from ambit.ingest.gateway.attachment import CompiledRoute, ListenerAttachment
 from ambit.ingest.gateway.edge import EdgeGateway
-from ambit.ingest.gateway.listeners import KINDS, REQUESTS
 from ambit.ingest.gateway.rules import RankedEntry
 from ambit.model.http import Action, Entry, Host, RequestMatch
-from ambit.model.proxy import Listener, ListenerRoutes, Protocol, Proxy
+from ambit.model.proxy import Listener, ListenerRoutes, Proxy
 from ambit.model.streams import Stream
 
 _FORBIDDEN = 403
+_GRPC = "GRPCRoute"
 _Attached = tuple[tuple[str, str, str], ListenerAttachment]
 """Age of the route, and where it is."""
 
@@ -32,7 +32,7 @@ def listener_routes(gateway: EdgeGateway, attached: Iterable[CompiledRoute]) -> 
     for listener in proxy.listeners:
         on_it = [(age, each) for age, each in here if each.listener == listener.name]
         own = listener.hostname or hostnames.ANY
-        if KINDS[listener.protocol] == REQUESTS:
+        if listener.protocol.is_of_requests:
             table = ListenerRoutes(proxy.key, listener.name, _hosts(own, on_it))
         else:
             table = ListenerRoutes(proxy.key, listener.name, streams=tuple(_streams(listener, on_it)))
@@ -46,17 +46,20 @@ def closed(proxy: Proxy) -> dict[str, ListenerRoutes]:
     tables = {}
     for each in proxy.listeners:
         table = ListenerRoutes(proxy.key, each.name, (Host((each.hostname or hostnames.ANY,), (refuse,)),))
-        if KINDS[each.protocol] != REQUESTS:
+        if not each.protocol.is_of_requests:
             table = ListenerRoutes(proxy.key, each.name, streams=tuple(_streams(each, [])))
         tables[table.key] = table
     return tables
 
 
 def _streams(listener: Listener, attached: list[_Attached]) -> Iterator[Stream]:
-    """Of TCP the oldest route has everything (Gateway API `TCPRouteSpec`, "the oldest Route"). Of several for one name
-    in the client's hello the oldest has it; what none has is refused."""
+    """Of TCPRoutes the oldest counts (Gateway API `TCPRouteSpec`, "the oldest Route"). Of several TLSRoutes for one
+    name in the client's hello the oldest has it; a TCPRoute has the names of a TLS listener that no TLSRoute has; what
+    nobody has is refused."""
     ordered = sorted(attached, key=lambda each: each[0])
-    for _, each in ordered if listener.protocol is Protocol.TLS else ordered[:1]:
+    named = [each for each in ordered if each[1].kind == "TLSRoute"]
+    others = [each for each in ordered if each[1].kind != "TLSRoute"]
+    for _, each in (*named, *others[:1]):
         names = tuple(name for name in each.hostnames if name != hostnames.ANY)
         for stream in each.streams:
             yield msgspec.structs.replace(stream, hostnames=names)
@@ -82,7 +85,7 @@ def _entries(name: str, by_pattern: Mapping[str, list[_Attached]]) -> Iterable[E
         for age, each in by_pattern.get(pattern, ()):
             if id(each) not in seen:
                 seen.add(id(each))
-                placed += [(precision, not each.is_grpc, age, entry) for entry in each.entries]
+                placed += [(precision, each.kind != _GRPC, age, entry) for entry in each.entries]
     ordered = sorted(placed, key=lambda each: (each[0], each[1], each[3].rank, each[2], each[3].place))
     return (each[3].entry for each in ordered)
 

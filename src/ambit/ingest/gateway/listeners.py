@@ -21,10 +21,12 @@ REQUESTS = ("HTTPRoute", "GRPCRoute")
 KINDS: dict[Protocol, tuple[str, ...]] = {
     Protocol.HTTP: REQUESTS,
     Protocol.HTTPS: REQUESTS,
-    Protocol.TLS: ("TLSRoute",),
+    Protocol.TLS: ("TLSRoute", "TCPRoute"),
     Protocol.TCP: ("TCPRoute",),
 }
 """What listeners can speak, and the kinds of routes that each carries."""
+_PASSED = ("TLSRoute",)
+"""Of TLS that is passed through: whoever reads none of it knows a connection by nothing but the name in its hello."""
 KINDS_REFUSED = "InvalidRouteKinds"
 _TERMINATE = "Terminate"
 _BY_NAME = frozenset({Protocol.HTTPS, Protocol.TLS})
@@ -169,16 +171,24 @@ def _certificates(
 
 def _kinds(given: gateway.Listener) -> tuple[tuple[str, ...], Condition]:
     """The kinds of routes that it takes, and whether all that it names are known."""
-    carried = KINDS.get(_protocol(given.protocol) or Protocol.HBONE, ())
+    carried = _carried(given)
     named = given.allowed_routes.kinds
     if not named:
         return carried, yes(RESOLVED)
     good = [each.kind for each in named if each.group == gateway.GROUP and each.kind in carried]
     bad = [each.kind for each in named if each.kind not in good]
     if bad:
-        text = f"allowedRoutes.kinds: {given.protocol} carries no {', '.join(bad)}"
+        mode = f" of mode {given.tls.mode}" if given.tls and given.protocol == Protocol.TLS.value else ""
+        text = f"allowedRoutes.kinds: {given.protocol}{mode} carries no {', '.join(bad)}"
         return tuple(good), no(RESOLVED, KINDS_REFUSED, text)
     return tuple(good), yes(RESOLVED)
+
+
+def _carried(given: gateway.Listener) -> tuple[str, ...]:
+    protocol = _protocol(given.protocol)
+    if protocol is Protocol.TLS and given.tls and given.tls.mode != _TERMINATE:
+        return _PASSED
+    return KINDS.get(protocol, ()) if protocol is not None else ()
 
 
 def _conflict(given: gateway.Listener, earlier: Iterable[gateway.Listener]) -> Condition | None:
