@@ -8,6 +8,7 @@ from ambit.model.http import Backend
 from tests.ingest.build import Given, service
 from tests.ingest.gateway.build import bound, grpc_route, parent, route, to, waypoint
 from tests.ingest.gateway.test_routes import WEB, conditions, entries, made
+from tests.ingest.gateway.test_streams import tcp_route
 from tests.ingest.test_mesh import compiler
 
 REFUSED = ("False", "UnsupportedValue")
@@ -101,3 +102,36 @@ def test_no_route_of_the_services_own_namespace_conflicts_with_a_consumers() -> 
     assert [each.name for each in entries(alone)] == [
         each.name for each in entries(beside) if not each.match.source_namespaces
     ]
+
+
+def test_bytes_are_for_the_services_own_namespace() -> None:
+    theirs = tcp_route(to("ab", 5432), namespace="shop", name="theirs", parents=({**OF, "port": 5432},))
+    compiled = compiler(with_ports(DATABASE), waypoint(), theirs)
+    assert not compiled.routes
+    assert conditions(compiled, "TCPRoute shop/theirs")["Accepted"] == REFUSED
+
+
+@pytest.mark.parametrize(("own", "status"), [("shop", None), ("third", 500)])
+def test_hosts_are_those_of_its_own_namespace(own: str, status: int | None) -> None:
+    """Another's would be called by the waypoint, with its identity."""
+    outside = (
+        "serviceentries.networking.istio.io",
+        {
+            "metadata": {"name": "bank", "namespace": own},
+            "spec": {"hosts": ["bank.test"], "ports": [{"number": 80, "name": "http"}], "resolution": "DNS"},
+        },
+    )
+    named = {"group": "networking.istio.io", "kind": "Hostname", "name": "bank.test", "port": 80}
+    compiled = made(outside, consumer({"backendRefs": [named]}))
+    (backend,) = entries(compiled)[0].action.backends
+    assert bool(backend.service) is (status is None)
+
+
+def test_a_mirror_is_another_port_of_the_service_as_well() -> None:
+    mirror = {
+        "type": "RequestMirror",
+        "requestMirror": {"backendRef": to("web", 9090, namespace="default")},
+    }
+    rule = {"filters": [mirror], "backendRefs": [to("ab")]}
+    compiled = compiler(with_ports(HTTP, ADMIN), waypoint(), consumer(rule, parents=({**OF, "port": 80},)))
+    assert not compiled.routes

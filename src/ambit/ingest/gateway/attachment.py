@@ -6,6 +6,7 @@
 - A service without a waypoint has nobody who would apply a route: the route is not accepted.
 - On a port with routes of several kinds one kind counts: GRPCRoute, else HTTPRoute, TLSRoute, TCPRoute (GEP-1426).
 - TLSRoutes and TCPRoutes are for ports that are not said to speak HTTP, and for callers of all namespaces.
+- Routes of another namespace than their Service's: `ambit.ingest.gateway.consumers`.
 - The mesh carries no UDP, so a UDPRoute has no Service as parent.
 - A waypoint's Gateway as parent takes no routes; a parent that is not ours has nothing of ours in its status.
 - Gateways at the edge: `ambit.ingest.gateway.gateway_parents`.
@@ -17,11 +18,12 @@ from typing import Protocol
 import msgspec
 
 from ambit.core.names import GATEWAY_CONTROLLER, WAYPOINT_CONTROLLER
+from ambit.ingest.gateway import consumers
 from ambit.ingest.gateway.conditions import ACCEPTED, PARTIALLY_INVALID, RESOLVED, no, version, yes
 from ambit.ingest.gateway.edge import SET, EdgeGateway
 from ambit.ingest.gateway.gateway_parents import Guest, choose
 from ambit.ingest.gateway.references import Known, Referrer
-from ambit.ingest.gateway.rules import RankedEntry, Rules, calls_to, rules_of
+from ambit.ingest.gateway.rules import RankedEntry, Rules, rules_of
 from ambit.ingest.gateway.streams import StreamRoute, stream_rules
 from ambit.ingest.settings import MeshSettings
 from ambit.model.service import HTTP, Service
@@ -235,7 +237,7 @@ def _on_services(
         if not isinstance(route, HTTPRoute | GRPCRoute) and parents.is_inline(service):
             text = f"the waypoint of {reference.name} is inline, which is for requests: use one with pods"
             return _refused("UnsupportedValue", text)
-        consumer = referrer.namespace if referrer.is_consumer else ""
+        consumer = referrer.consumer
         ports, refusal = _speaking(route, ports, service, consumer)
         if refusal:
             return _refused("UnsupportedValue", refusal)
@@ -250,11 +252,10 @@ def _on_services(
             return _refused("Conflicted", text)
         rules = rules_for(route, referrer, known, settings)
         if consumer:
-            called = calls_to(service.key, rules.entries)
-            ports = tuple(port for port in ports if called <= {port})
-            if not ports:
-                text = f"a route of another namespace sends on to the port of {service.name} it is for, and no other"
-                return _refused("UnsupportedValue", f"{text}: name that port in parentRefs and backendRefs")
+            actions = (each.entry.action for each in rules.entries)
+            ports, refusal = consumers.called_alone(actions, ports, service)
+            if refusal:
+                return _refused("UnsupportedValue", refusal)
         conditions = _conditions(rules, len(route.spec.rules))
         if conditions[0].holds:
             attachments.append(Attachment(service.key, ports, rules.entries, consumer, rules.streams))
@@ -264,19 +265,10 @@ def _on_services(
 def _speaking(
     route: Route, ports: tuple[int, ...], service: Service, consumer: str
 ) -> tuple[tuple[int, ...], str]:
-    """The ports that a route can be for by what they speak, and why it is for none. A port becomes one of requests for
-    everybody by a route, so that is for its own namespace to say."""
+    """The ports that a route can be for by what they speak, and why it is for none."""
     if not isinstance(route, HTTPRoute | GRPCRoute):
         return tuple(port for port in ports if service.app_protocols.get(port) not in HTTP), ""
-    if not consumer:
-        return ports, ""
-    speaking = tuple(port for port in ports if service.app_protocols.get(port) in HTTP)
-    if speaking:
-        return speaking, ""
-    return (
-        (),
-        f"no port of {service.namespace}/{service.name} is said to speak HTTP (appProtocol, or its name)",
-    )
+    return consumers.speaking(ports, service) if consumer else (ports, "")
 
 
 def _no_stream(route: Route, referrer: Referrer, service: Service, ports: Iterable[int]) -> str:
@@ -287,7 +279,7 @@ def _no_stream(route: Route, referrer: Referrer, service: Service, ports: Iterab
     if isinstance(route, UDPRoute):
         return "the mesh carries no UDP: a UDPRoute needs a Gateway as parent"
     if referrer.is_consumer:
-        return f"a {kind} must be in the namespace of its Service, {service.namespace}"
+        return consumers.no_bytes(kind, service)
     protocols = service.app_protocols
     if all(protocols.get(port) in HTTP for port in ports):
         return (

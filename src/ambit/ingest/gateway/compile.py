@@ -18,6 +18,7 @@ from ambit.ingest.gateway.attachment import KINDS, CompiledRoute, Frontend, Rout
 from ambit.ingest.gateway.binding import Binding, Traffic, Wish, bind, lets_past, wish
 from ambit.ingest.gateway.compile_edge import Edges
 from ambit.ingest.gateway.conditions import version
+from ambit.ingest.gateway.consumers import concerns
 from ambit.ingest.gateway.edge import EdgeGateway, gateway_of
 from ambit.ingest.gateway.gateways import (
     CompiledGateway,
@@ -401,7 +402,7 @@ class _Parents:
                 return ""
             for route in self._context.lookup(index, service):
                 if any(
-                    each.service == service and port in each.ports and each.consumer in ("", consumer)
+                    each.service == service and port in each.ports and concerns(each.consumer, consumer)
                     for each in route.attachments
                 ):
                     return before

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from ambit.ingest.gateway import consumers
 from ambit.ingest.settings import MeshSettings
 from ambit.model.service import Service
 from ambit.objects.gateway import GROUP, ReferenceGrant
@@ -49,7 +50,12 @@ class Referrer(msgspec.Struct, frozen=True):
     @property
     def is_consumer(self) -> bool:
         """Whether the route changes only what its own namespace sends (GEP-1426, "Namespace boundaries")."""
-        return self.parent is not None and self.namespace != self.parent.namespace
+        return bool(self.consumer)
+
+    @property
+    def consumer(self) -> str:
+        """The namespace whose requests alone the route concerns, or empty."""
+        return consumers.consumer(self.namespace, self.parent)
 
 
 def resolve(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from ambit.core.finding import ObjectRef
+from ambit.ingest.gateway import consumers
 from ambit.ingest.gateway.filters import BadFilter, Filters, filters_of
 from ambit.ingest.gateway.matches import BadMatch, Rank, Ranked, grpc_match, http_match
 from ambit.ingest.gateway.patterns import milliseconds
@@ -81,27 +82,12 @@ def rules_of(route: Route, referrer: Referrer, known: Known, settings: MeshSetti
     return Rules(tuple(entries), tuple(refused), tuple(dict.fromkeys(unresolved)), valid)
 
 
-def calls_to(service: str, entries: Iterable[RankedEntry]) -> set[int]:
-    """The ports of a service that these entries send requests to."""
-    actions = [each.entry.action for each in entries]
-    called = {(each.service, each.port) for action in actions for each in action.backends}
-    called |= {(each.service, each.port) for action in actions for each in action.mirrors}
-    return {port for key, port in called if key == service}
-
-
 def _as_a_consumer(action: Action, referrer: Referrer) -> None:
-    """The Service's own rules have decided about the request as its caller wrote it, so a route of another namespace
-    must not change it on its way there. Raises BadValue."""
-    if not referrer.is_consumer or referrer.parent is None:
-        return
-    backends = [each for each in action.backends if each.service == referrer.parent.key]
-    mirrors = [each for each in action.mirrors if each.service == referrer.parent.key]
-    changed = action.rewrite is not None or bool(action.request_headers)
-    if (changed and (backends or mirrors)) or any(each.rewrite or each.request_headers for each in backends):
-        raise BadValue(
-            f"filters: a route of namespace {referrer.namespace} must not change requests for the Service of namespace "
-            f"{referrer.parent.namespace} (URLRewrite, RequestHeaderModifier)"
-        )
+    """Raises BadValue for what the route of another namespace must not do."""
+    if referrer.parent is not None and referrer.is_consumer:
+        text = consumers.changes(action, referrer.consumer, referrer.parent)
+        if text:
+            raise BadValue(text)
 
 
 class BadValue(ValueError):
