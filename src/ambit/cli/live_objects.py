@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from ambit.cli.mesh import CONTROL_PLANES, system_pods
 from ambit.core import names
 from ambit.ingest.mesh_config import mesh_config
@@ -44,10 +42,7 @@ async def mesh_settings(client: Client) -> MeshSettings:
         for container in pod["spec"].get("containers") or ():
             words = [*(container.get("command") or ()), *(container.get("args") or ())]
             if "control" in words:
-                given = mesh_config(*await _mesh_config(client, pod))
-                return msgspec.structs.replace(
-                    settings_of(words), entry_visibility=given.entry_visibility, logs=given.logs
-                )
+                return mesh_config(*await _mesh_config(client, pod)).applied(settings_of(words))
     return MeshSettings()
 
 

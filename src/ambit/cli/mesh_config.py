@@ -12,7 +12,8 @@ mesh_config_option = click.option(
     "mesh_config_file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Settings of the mesh, with the fields of Istio's MeshConfig (serviceEntryVisibility).",
+    help="Settings of the mesh, with the fields of Istio's MeshConfig (serviceEntryVisibility, accessLogFile,"
+    " extensionProviders).",
 )
 
 

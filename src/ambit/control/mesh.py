@@ -57,6 +57,7 @@ class MeshFeed:
                 trust_domain_aliases=settings.trust_domain_aliases,
                 entry_visibility=settings.entry_visibility,
                 logs=settings.logs,
+                authorizers=settings.authorizers,
             )
         )
         self._publish: Callable[[Sequence[Update]], None] = lambda _: None

@@ -22,6 +22,7 @@ from ambit.core.names import (
     SYSTEM_NAMESPACE,
 )
 from ambit.ingest.visibility import EntryVisibility
+from ambit.model.provider import Authorizer
 from ambit.model.telemetry import MeshLogs
 
 NODE_ACCOUNTS = ((SYSTEM_NAMESPACE, "ztunnel"), (SYSTEM_NAMESPACE, "ambit-node"), (ROOT_NAMESPACE, "ztunnel"))
@@ -39,6 +40,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     root_namespace: str = ROOT_NAMESPACE
     entry_visibility: EntryVisibility | None = None
     logs: MeshLogs = MeshLogs()
+    authorizers: tuple[Authorizer, ...] = ()
     system_namespace: str = SYSTEM_NAMESPACE
     node_accounts: frozenset[tuple[str, str]] = frozenset(NODE_ACCOUNTS)
     instance: str = "ambit-control"

@@ -9,15 +9,20 @@ import msgspec
 
 from ambit.core.errors import BadInput
 from ambit.core.selector import Requirement, Selector
+from ambit.ingest import authorizers
 from ambit.ingest.log_format import mesh_logs
+from ambit.ingest.providers import FIELD as PROVIDERS
+from ambit.ingest.providers import providers
+from ambit.ingest.settings import MeshSettings
 from ambit.ingest.visibility import EntryVisibility, VisibilityPolicy
+from ambit.model.provider import Authorizer
 from ambit.model.service import Visibility
 from ambit.model.telemetry import MeshLogs
 from ambit.objects.documents import Malformed, read_yaml
 
 KNOWN = "serviceEntryVisibility"
 LOG_FIELDS = ("accessLogFile", "accessLogFormat", "accessLogEncoding")
-_FIELDS = (KNOWN, *LOG_FIELDS)
+_FIELDS = (KNOWN, *LOG_FIELDS, PROVIDERS)
 OPTIONS = {
     "trustDomain": "--trust-domain",
     "trustDomainAliases": "--trust-domain-alias",
@@ -34,6 +39,16 @@ class MeshConfig(msgspec.Struct, frozen=True):
     entry_visibility: EntryVisibility | None = None
     ignored: tuple[str, ...] = ()
     logs: MeshLogs = MeshLogs()
+    authorizers: tuple[Authorizer, ...] = ()
+
+    def applied(self, settings: MeshSettings) -> MeshSettings:
+        """The settings with what the file says."""
+        return msgspec.structs.replace(
+            settings,
+            entry_visibility=self.entry_visibility,
+            logs=self.logs,
+            authorizers=self.authorizers,
+        )
 
 
 class _Requirement(Requirement, frozen=True, forbid_unknown_fields=True):
@@ -70,6 +85,7 @@ class _File(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=T
     access_log_file: str = ""
     access_log_format: str = ""
     access_log_encoding: Literal["TEXT", "JSON"] = "TEXT"
+    extension_providers: tuple[dict[str, Any], ...] = ()
 
 
 def mesh_config(text: str, name: str) -> MeshConfig:
@@ -78,9 +94,20 @@ def mesh_config(text: str, name: str) -> MeshConfig:
     logs = mesh_logs(
         file.access_log_file, file.access_log_format, is_json=file.access_log_encoding == "JSON", name=name
     )
-    given = file.service_entry_visibility
+    made = MeshConfig(logs=logs)
+    for each in providers(file.extension_providers, name):
+        if each.kind in authorizers.KINDS:
+            found = authorizers.authorizer(each)
+            made = msgspec.structs.replace(made, authorizers=(*made.authorizers, found))
+        else:
+            ignored = f"{PROVIDERS}: nothing uses {each.name}, which is of the kind {each.kind}"
+            made = msgspec.structs.replace(made, ignored=(*made.ignored, ignored))
+    return _with_visibility(made, file.service_entry_visibility, name)
+
+
+def _with_visibility(made: MeshConfig, given: _Visibility | None, name: str) -> MeshConfig:
     if given is None:
-        return MeshConfig(logs=logs)
+        return made
     for index, policy in enumerate(given.policies):
         for number, rule in enumerate(policy.matching_rules):
             _check(rule.selector, f"{name}: {KNOWN}.policies[{index}].matchingRules[{number}]")
@@ -89,7 +116,11 @@ def mesh_config(text: str, name: str) -> MeshConfig:
         for each in given.policies
     )
     ignored = (f"{KNOWN}.applyToSidecars: there are no sidecars",) if given.apply_to_sidecars else ()
-    return MeshConfig(EntryVisibility(_visibility(given.default_visibility), policies), ignored, logs)
+    return msgspec.structs.replace(
+        made,
+        entry_visibility=EntryVisibility(_visibility(given.default_visibility), policies),
+        ignored=(*ignored, *made.ignored),
+    )
 
 
 def _value(text: str, name: str) -> dict[str, Any]:

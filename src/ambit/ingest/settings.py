@@ -5,6 +5,7 @@ import msgspec
 from ambit.core.identity import TrustDomains
 from ambit.core.names import CLUSTER_DOMAIN, DEFAULT_CLUSTER_ID, DEFAULT_TRUST_DOMAIN, ROOT_NAMESPACE
 from ambit.ingest.visibility import EntryVisibility
+from ambit.model.provider import Authorizer
 from ambit.model.telemetry import MeshLogs
 
 
@@ -19,6 +20,7 @@ class MeshSettings(msgspec.Struct, frozen=True):
     trust_domain_aliases: tuple[str, ...] = ()
     entry_visibility: EntryVisibility | None = None
     logs: MeshLogs = MeshLogs()
+    authorizers: tuple[Authorizer, ...] = ()
 
     @property
     def trust_domains(self) -> TrustDomains:

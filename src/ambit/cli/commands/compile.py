@@ -95,8 +95,8 @@ def command(
         cluster_id=cluster_id,
         root_namespace=root_namespace,
         network=network,
-        entry_visibility=read_mesh_config(mesh_config_file).entry_visibility,
     )
+    settings = read_mesh_config(mesh_config_file).applied(settings)
     given = list(read_manifests((*files, *more)))
     if not given:
         click.echo(f"note: no object is in {', '.join((*files, *more))}", err=True)

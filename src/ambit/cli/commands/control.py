@@ -151,6 +151,7 @@ def run(
         root_namespace=root_namespace,
         entry_visibility=mesh_config.entry_visibility,
         logs=mesh_config.logs,
+        authorizers=mesh_config.authorizers,
         system_namespace=system_namespace,
         cluster_id=cluster_id,
         network=network,

@@ -116,8 +116,8 @@ def command(
             trust_domain=trust_domain,
             trust_domain_aliases=trust_domain_aliases,
             root_namespace=root_namespace,
-            entry_visibility=read_mesh_config(mesh_config_file).entry_visibility,
         )
+        settings = read_mesh_config(mesh_config_file).applied(settings)
         compiled = compile_objects(read_manifests(files), settings, namespace)
         answer = answered(compiled)
     else:
