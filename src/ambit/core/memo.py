@@ -21,13 +21,9 @@ class Memo:
     def of(self, name: Hashable, given: tuple[object, ...], make: Callable[[], T]) -> T:
         """What `make` returned for these arguments, which must be all that it depends on."""
         found = self._now.get(name) or self._before.get(name)
-        if found is None or not _same(found[0], given):
+        # Tuples compare what is not the very same object only, and most is.
+        if found is None or found[0] != given:
             found = given, make()
         self._now[name] = found
         result: T = found[1]
         return result
-
-
-def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
-    """Most are the very same objects, which are not compared."""
-    return len(one) == len(other) and all(a is b or a == b for a, b in zip(one, other, strict=True))

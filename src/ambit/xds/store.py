@@ -119,7 +119,7 @@ class Store:
                 before[name] = current.pop(name)
         for name, resource in changed.items():
             known = current.get(name)
-            if known != resource:
+            if known is not resource and known != resource:
                 before[name] = known
                 current[name] = resource
         if before:
