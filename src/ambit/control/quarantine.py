@@ -68,6 +68,8 @@ class Quarantine:
 
     def keep(self, names: Iterable[Name]) -> None:
         """Whatever is none of these is gone."""
+        if not self._good and not self.refused:
+            return
         wanted = set(names)
         self._good = {name: each for name, each in self._good.items() if name in wanted}
         self.refused = {name: each for name, each in self.refused.items() if name in wanted}

@@ -101,18 +101,22 @@ def resources(
     memo = memo or Memo()
     memo.turn()
     secret = names.server_secret(proxy.identity)
-    ports = dict(_ports(bound))
+    kinds = tuple((key, bool(each.streams)) for key, each in bound.routes.items())
+    ports = memo.of("ports", (bound.services, kinds), lambda: dict(_ports(bound)))
     services = {each.key: each for each in bound.services}
     # All that is said beside services, routes and workloads; the very same as long as it is equal.
     others = msgspec.structs.replace(bound, services=(), routes={}, workloads=())
     policies = memo.of("policies", (others,), lambda: others)
+    ways = memo.of(
+        "ways", (proxy, bound.services, _seen(bound.workloads, view)), partial(_ways, bound, proxy, view)
+    )
     made = [
         planned(CLUSTER, names.REFUSED, clusters.refused(names.REFUSED, {})),
         planned(LISTENER, names.CONNECT_ORIGINATE, listeners.own_originate()),
         planned(LISTENER, names.HBONE, waypoint_tunnels.listener(secret=secret, families=backends.FAMILIES)),
         memo.of(
-            "ways",
-            (ways := _ways(bound, proxy, view), proxy, policies, bound.services, bound.workloads, ports),
+            "table of ways",
+            (ways, proxy, policies, bound.services, bound.workloads, ports),
             lambda: planned(ROUTES, names.HBONE, waypoint_tunnels.table(ways, _judged(bound, proxy, ports))),
         ),
     ]
@@ -138,7 +142,7 @@ def resources(
                 tunnels.add(names.Tunnel(workload.identity))
     wanted = {
         each: _speaks(view.service(each[0]), each[1], is_http=each not in ports or ports[each])
-        for each in _backends(bound, memo)
+        for each in _all_backends(bound, memo)
     }
     made += backends.resources(wanted, proxy, view, settings, memo, tunnels)
     return tuple(made)
@@ -148,7 +152,7 @@ def depends_on(bound: Bound, memo: Memo | None = None) -> frozenset[str]:
     """Keys of the services, and uids of the workloads, that the waypoint's resources are made of."""
     called = {each.uid for each in bound.workloads}
     called.update(key for each in bound.workloads for key in each.services)
-    return frozenset({*called, *(service for service, _ in _backends(bound, memo or Memo()))})
+    return frozenset({*called, *(service for service, _ in _all_backends(bound, memo or Memo()))})
 
 
 def refused_policy(name: str) -> PlannedResource:
@@ -240,6 +244,16 @@ def _workload(
     allowed = pins.of_tunnel(workload.identity, "", view, settings)
     secret = names.server_secret(proxy.identity)
     yield planned(CLUSTER, name, clusters.own_hbone(name, allowed, secret, to_port=HBONE_PORT))
+
+
+def _seen(workloads: Sequence[Workload], view: MeshView) -> tuple[object, ...]:
+    """These, and all that is asked of `view` about them."""
+    return tuple((each, tuple(map(view.service, each.services))) for each in workloads)
+
+
+def _all_backends(bound: Bound, memo: Memo) -> set[Backend]:
+    given = (bound.services, tuple(bound.routes.values()))
+    return memo.of("backends", given, partial(_backends, bound, memo))
 
 
 def _backends(bound: Bound, memo: Memo) -> set[Backend]:
