@@ -7,7 +7,7 @@ import pytest
 
 from ambit.cli import checks
 from ambit.cli.checks import without_proxy
-from ambit.cli.commands.check import failed
+from ambit.cli.commands.check import exit_code, failed
 from ambit.core.errors import Unreachable
 from ambit.kube.client import Client
 
@@ -101,6 +101,42 @@ def test_waiting_ends_when_only_warnings_are_left() -> None:
 
     assert not failed([outcome("success"), outcome("warning")])
     assert failed([outcome("warning"), outcome("error")])
+
+
+@pytest.mark.parametrize(
+    ("found", "at_error", "at_warning"),
+    [
+        ([], 0, 0),
+        ([("workloads", "warning")], 0, 0),
+        ([("workloads", "error"), ("objects", "error")], 1, 1),
+        ([("objects", "warning")], 0, 79),
+        ([("objects", "error"), ("workloads", "warning")], 79, 79),
+    ],
+)
+def test_what_is_wrong_with_objects_has_an_exit_code_of_its_own(
+    found: list[tuple[str, checks.Result]], at_error: int, at_warning: int
+) -> None:
+    outcomes = [checks.Outcome(category, "i", "d", result) for category, result in found]
+    assert (exit_code(outcomes), exit_code(outcomes, "warning")) == (at_error, at_warning)
+    assert failed(outcomes) is (at_error == 1)
+
+
+def test_findings_are_told_by_their_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    def finding(code: str, level: str) -> dict[str, Any]:
+        origin = {"kind": "HTTPRoute", "namespace": "shop", "name": "web"}
+        return {"code": code, "level": level, "path": "spec", "text": "is bad", "origin": origin}
+
+    async def answer(*_: Any) -> Any:
+        found = [finding("AMB0401", "error"), finding("AMB0409", "warning"), finding("AMB0204", "info")]
+        return {"findings": found, "undecodable": {"pods shop/web": "no number"}}
+
+    monkeypatch.setattr(checks, "ask", answer)
+    chosen = [each for each in checks.CHECKS if each.id in ("objects-in-force", "objects-understood")]
+    told = asyncio.run(checks.run_checks(cast(Client, _Mesh()), chosen))
+    assert [(each.result, each.error) for each in told] == [
+        ("error", "AMB0401 HTTPRoute shop/web spec: is bad\npods shop/web cannot be read: no number"),
+        ("warning", "AMB0409 HTTPRoute shop/web spec: is bad"),
+    ]
 
 
 LABEL = "type `kubectl label --overwrite namespace NAME istio.io/dataplane-mode=ambient`"

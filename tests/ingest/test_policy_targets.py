@@ -45,6 +45,7 @@ def said(*given: Given, key: str = KEY) -> Condition:
         ([tokens(WEB), BOUND, INLINE], "False", "NotEnforced"),
         ([tokens(GATEWAY), INLINE], "False", "NotEnforced"),
         ([tokens({**GATEWAY, "name": "edge"}), edge()], "True", "Accepted"),
+        ([tokens({**GATEWAY, "name": "nobody"}), edge()], "False", "NoWaypoint"),
         ([tokens()], "False", "NoTarget"),
         ([tokens({"kind": "Pod", "name": "web"})], "False", "Invalid"),
         ([tokens(WEB, issuer="nobody"), BOUND, waypoint()], "False", "Invalid"),
@@ -60,6 +61,8 @@ def test_a_target_that_nobody_serves_is_named() -> None:
     assert said(
         tokens(CLASS, namespace="istio-system"), key="RequestAuthentication istio-system/tokens"
     ).holds
+    misspelt = tokens({**CLASS, "name": "ambit-waypiont"}, namespace="istio-system")
+    assert not said(misspelt, key="RequestAuthentication istio-system/tokens").holds
 
 
 def test_it_follows_the_label() -> None:

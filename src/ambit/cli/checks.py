@@ -22,6 +22,7 @@ from ambit.cli.mesh import CONTROL_PLANES, NODE_PROXIES, ask, in_charge, node_of
 from ambit.cli.policy_references import Surroundings, unknown_references
 from ambit.cli.proxies import connected_proxies
 from ambit.core.errors import AmbitError
+from ambit.core.finding import Level
 from ambit.core.identity import Identity
 from ambit.core.names import (
     CONTROL_DEBUG_PORT,
@@ -45,6 +46,8 @@ from ambit.kube.resource import (
 from ambit.objects.decoding import PROJECTIONS
 
 Result = Literal["success", "warning", "error"]
+OBJECTS = "objects"
+"""The category of checks of what users have written; the others are of the mesh itself."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -195,15 +198,26 @@ async def _objects_seen(client: Client) -> list[str]:
     return problems
 
 
+async def _objects_in_force(client: Client) -> list[str]:
+    told = await _told(client)
+    unread = sorted(told["undecodable"].items())
+    return [*_of_level(told, Level.ERROR), *(f"{key} cannot be read: {problem}" for key, problem in unread)]
+
+
 async def _objects_understood(client: Client) -> list[str]:
-    """As the first control plane sees them: each of them sees the same objects."""
+    return _of_level(await _told(client), Level.WARNING)
+
+
+async def _told(client: Client) -> dict[str, Any]:
+    """The findings of the first control plane: each of them sees the same objects."""
     for pod in (await system_pods(client, CONTROL_PLANES))[:1]:
-        told = await ask(client, pod, "/debug/findings", CONTROL_DEBUG_PORT)
-        return [
-            *(_finding(each) for each in told["findings"] if each["level"] != "info"),
-            *(f"{key} cannot be read: {problem}" for key, problem in sorted(told["undecodable"].items())),
-        ]
-    return []
+        told: dict[str, Any] = await ask(client, pod, "/debug/findings", CONTROL_DEBUG_PORT)
+        return told
+    return {"findings": [], "undecodable": {}}
+
+
+def _of_level(told: dict[str, Any], level: Level) -> list[str]:
+    return [_finding(each) for each in told["findings"] if each["level"] == level]
 
 
 async def _objects_effective(client: Client) -> list[str]:
@@ -372,15 +386,19 @@ CHECKS = (
         "it begins anew once an hour; `kubectl delete pod` does so at once", _destinations_served, is_warning=True,
     ),
     Check(
-        "objects", "objects-understood", "every object of the mesh is understood as written",
+        OBJECTS, "objects-in-force", "every object of the mesh is in force",
+        "type `ambit explain CODE`", _objects_in_force,
+    ),
+    Check(
+        OBJECTS, "objects-understood", "every object of the mesh is understood as written",
         "type `ambit explain CODE`", _objects_understood, is_warning=True,
     ),
     Check(
-        "objects", "objects-effective", "no object is of a kind without effect",
+        OBJECTS, "objects-effective", "no object is of a kind without effect",
         "do not rely on them; see docs/limits.md", _objects_effective, is_warning=True,
     ),
     Check(
-        "objects", "policies-fit", "every policy and every name in it fits something",
+        OBJECTS, "policies-fit", "every policy and every name in it fits something",
         "type `kubectl edit`, or create what is named; see docs/policy.md", _policies_fit, is_warning=True,
     ),
     NO_OTHER_MESH,

@@ -238,6 +238,15 @@ _ALL = (
         "when the control plane's option --jwks-network allows them.",
     ),
     Code(
+        "AMB0236",
+        "Policy that no proxy enforces",
+        "None of the targets of an AuthorizationPolicy exists, or none has a waypoint. What does not exist protects "
+        "nothing; what has no waypoint refuses connections, so that nobody gets past the policy.",
+        "targetRefs: [{kind: Service, group: '', name: wbe}]   # web was meant",
+        "Correct the name, or create a Gateway of class ambit-waypoint and label the Service or its namespace "
+        "istio.io/use-waypoint.",
+    ),
+    Code(
         "AMB0240",
         "Telemetry that is for nobody",
         "A Telemetry object with a selector changes nothing: nodes print what they always print, and waypoints and "
@@ -313,7 +322,8 @@ _ALL = (
         "AMB0401",
         "Route that is not in force",
         "The route is not applied for this parent: the parent does not exist, has no waypoint, has routes of another "
-        "kind, or no rule of the route can be carried out. Requests go where they would go without it.",
+        "kind, or no rule of the route can be carried out. Requests go where they would go without it. A Service as "
+        "parent needs group: ''.",
         "parentRefs: [{group: '', kind: Service, name: web}]   # web has no waypoint",
         "Do what the text says. For a waypoint: create a Gateway of class ambit-waypoint, and label the Service or its "
         "namespace istio.io/use-waypoint.",
@@ -371,6 +381,24 @@ _ALL = (
         "kind: AuthorizationPolicy\nmetadata: {namespace: shop}   # where the Gateway is\nspec: {}",
         "Give the policy a selector that the pods behind the gateway have and its own have not, or keep the Gateway in "
         "a namespace of its own. A dry run (istio.io/dry-run) closes nothing.",
+    ),
+    Code(
+        "AMB0408",
+        "Listener without what it refers to",
+        "A listener names a Secret or ConfigMap that does not exist, cannot be used, or is in a namespace that does "
+        "not permit it; or kinds of routes that its protocol does not carry. Without a certificate it takes no "
+        "connections.",
+        "tls: {certificateRefs: [{name: shop-example-com}]}   # no such Secret",
+        "Create the Secret (type kubernetes.io/tls) with a chain and its key, or a ReferenceGrant for Gateway in its "
+        "namespace; correct what the text names.",
+    ),
+    Code(
+        "AMB0409",
+        "Gateway that goes past a waypoint",
+        "Gateways call services directly (as in Istio), also those that have a waypoint. Its routes do not count for "
+        "such requests; where a policy for the waypoint protects the service they are refused.",
+        "metadata: {labels: {istio.io/use-waypoint: waypoint}}   # of a Service that a Gateway's route leads to",
+        "Label the Service or its namespace istio.io/ingress-use-waypoint=true. If it is meant, write =false.",
     ),
 )
 

@@ -25,8 +25,11 @@ class Ingress:
 
     def service(self, context: Context, given: Service) -> Service:
         """The service with its own or its namespace's wish; without a waypoint there is nothing to wish."""
-        if given.waypoint is None:
-            return given
+        wish = self.wish(context, given) if given.waypoint is not None else ""
+        return msgspec.structs.replace(given, ingress_use_waypoint=wish == "true") if wish else given
+
+    def wish(self, context: Context, given: Service) -> str:
+        """The label's value at a service, else at its namespace; empty where there is none."""
         key = f"{given.namespace}/{given.name}"
         found: kube.Service | networking.ServiceEntry | None
         found = context.get(self._services, key) if given.is_kubernetes else context.get(self._entries, key)
@@ -34,5 +37,5 @@ class Ingress:
         for each in (found, namespace):
             wish = each.metadata.labels.get(INGRESS_USE_WAYPOINT_LABEL, "") if each is not None else ""
             if wish:
-                return msgspec.structs.replace(given, ingress_use_waypoint=wish == "true")
-        return given
+                return wish
+        return ""

@@ -27,6 +27,7 @@ from ambit.ingest.gateway.backend_tls import BackendPolicies, PolicySources
 from ambit.ingest.gateway.compile import RouteSources, Waypoints, WaypointSources, compile_routes
 from ambit.ingest.gateway.compile_edge import Edges, EdgeSources
 from ambit.ingest.gateway.findings import findings_of
+from ambit.ingest.gateway.missing_parents import ParentSources, missing_parents
 from ambit.ingest.ingress import Ingress
 from ambit.ingest.inline import Inline
 from ambit.ingest.istio.compile import IstioSources, compile_istio
@@ -34,6 +35,7 @@ from ambit.ingest.istio.entries import compile_entries, compile_workload_entries
 from ambit.ingest.kube.compile import KubeSources, compile_kube
 from ambit.ingest.only_by_waypoint import OnlyByWaypoint
 from ambit.ingest.owners import Owners
+from ambit.ingest.past_waypoints import past_waypoints
 from ambit.ingest.policy_statuses import policy_statuses
 from ambit.ingest.policy_targets import Served, token_statuses
 from ambit.ingest.preference import DISTRIBUTION_ANNOTATION
@@ -232,6 +234,8 @@ class MeshCompiler:
             entries.findings,
             outside.findings,
             about_status,
+            missing_parents(graph, self._parent_sources()),
+            past_waypoints(graph, routes.compiled, bound, self._proxies, ingress),
         ]
         self._findings = graph.join("all findings", said)
 
@@ -360,6 +364,14 @@ class MeshCompiler:
             udp=given["udproutes.gateway.networking.k8s.io"],
             grants=given["referencegrants.gateway.networking.k8s.io"],
             services=given["services"],
+        )
+
+    def _parent_sources(self) -> ParentSources:
+        given, routes = self._sources, self._route_sources()
+        return ParentSources(
+            routes=(routes.grpc, routes.http, routes.tls, routes.tcp, routes.udp),
+            gateways=given["gateways.gateway.networking.k8s.io"],
+            sets=given["listenersets.gateway.networking.k8s.io"],
         )
 
     def _policy_sources(self) -> PolicySources:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 
 from ambit.core.finding import Finding, Level
-from ambit.core.names import INLINE_CLASS
+from ambit.core.names import GATEWAY_CLASS_NAMES, INLINE_CLASS, WAYPOINT_CLASSES
 from ambit.graph.collection import Collection
 from ambit.graph.engine import Context, Graph
 from ambit.ingest.gateway.conditions import WAYPOINT_ACCEPTED, no, version, yes
@@ -41,7 +41,10 @@ class Served:
     def care(self, context: Context, target: Target) -> Care:
         match target.kind:
             case "GatewayClass":
-                return Care.CLOSED if target.name == INLINE_CLASS else Care.TAKEN
+                if target.name == INLINE_CLASS:
+                    return Care.CLOSED
+                known_class = target.name in (*WAYPOINT_CLASSES, *GATEWAY_CLASS_NAMES)
+                return Care.TAKEN if known_class else Care.NOBODY
             case "Gateway":
                 proxy = context.get(self._proxies, f"{target.namespace}/{target.name}")
                 return _of([proxy] if proxy is not None else [])

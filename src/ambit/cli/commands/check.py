@@ -8,12 +8,14 @@ from collections.abc import Iterable
 import click
 
 from ambit.cli.access import cluster_options, open_client, run, with_client
-from ambit.cli.checks import CHECKS, Check, Outcome, run_checks
+from ambit.cli.checks import CHECKS, OBJECTS, Check, Outcome, Result, run_checks
 from ambit.cli.render.outcomes import print_outcomes
 from ambit.cli.render.output import emit_data
 from ambit.kube.client import Client
 
 LOOK_AGAIN = 0.5
+BAD_OBJECTS = 79
+"""As `istioctl analyze`."""
 
 
 @click.command("check")
@@ -24,7 +26,15 @@ LOOK_AGAIN = 0.5
     default=0.0,
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="Try again this long until nothing fails; warnings are not waited for.",
+    help="Try again this long until nothing fails; objects and warnings are not waited for.",
+)
+@click.option(
+    "--failure-threshold",
+    "threshold",
+    type=click.Choice(("warning", "error"), case_sensitive=False),
+    default="error",
+    show_default=True,
+    help="Of what is wrong with objects: from which level on the exit code is 79.",
 )
 @click.option(
     "-o",
@@ -35,9 +45,19 @@ LOOK_AGAIN = 0.5
     help="Output format; short: only what does not hold.",
 )
 def command(
-    name: str | None, kubeconfig: str | None, context: str | None, pre: bool, wait: float, output: str
+    name: str | None,
+    kubeconfig: str | None,
+    context: str | None,
+    pre: bool,
+    wait: float,
+    threshold: Result,
+    output: str,
 ) -> None:
-    """Is everything healthy, and what to type if not. Exits with 1 when something is not."""
+    """Is everything healthy, and what to type if not.
+
+    Exits with 1 when something of the mesh is not. When only objects are wrong that somebody has applied it exits
+    with 79, as `istioctl analyze` does.
+    """
     checks: tuple[Check, ...] = CHECKS
     if pre:
         from ambit.cli.helm import kubeconfig_file
@@ -56,15 +76,25 @@ def command(
             await asyncio.sleep(LOOK_AGAIN)
 
     outcomes = run(with_client(open_client(name, kubeconfig, context), work))
-    has_failed = failed(outcomes)
+    code = exit_code(outcomes, threshold)
     if output in ("json", "yaml"):
-        emit_data({"success": not has_failed, "checks": outcomes}, output)
+        emit_data({"success": not code, "checks": outcomes}, output)
     else:
         print_outcomes(outcomes, only_trouble=output == "short")
-        click.echo(f"\nStatus check results are {'×' if has_failed else '√'}")
-    sys.exit(1 if has_failed else 0)
+        click.echo(f"\nStatus check results are {'×' if code else '√'}")
+    sys.exit(code)
 
 
 def failed(outcomes: Iterable[Outcome]) -> bool:
-    """Whether something does not hold; a warning may last, so it neither fails nor is waited for."""
-    return any(outcome.result == "error" for outcome in outcomes)
+    """Whether something of the mesh does not hold. A warning may last and so may what is wrong with objects, so they
+    are not waited for."""
+    return any(outcome.result == "error" and outcome.category != OBJECTS for outcome in outcomes)
+
+
+def exit_code(outcomes: Iterable[Outcome], threshold: Result = "error") -> int:
+    """What the command exits with; `threshold` is for objects alone."""
+    found = list(outcomes)
+    if failed(found):
+        return 1
+    bad: tuple[Result, ...] = ("error",) if threshold == "error" else ("warning", "error")
+    return BAD_OBJECTS if any(each.category == OBJECTS and each.result in bad for each in found) else 0

@@ -11,6 +11,7 @@ from ambit.ingest.gateway.conditions import (
     WAYPOINT_ACCEPTED,
     WAYPOINT_BOUND,
 )
+from ambit.ingest.gateway.listeners import KINDS_REFUSED
 from ambit.model.status import (
     Condition,
     GatewayStatus,
@@ -23,6 +24,8 @@ from ambit.model.status import (
 
 NO_WAYPOINT = "NoWaypoint"
 """Reason of a policy whose targets no waypoint serves."""
+UNATTACHED = frozenset({"AncestorNotBound", "TargetNotFound"})
+"""Reasons of a policy none of whose targets has a proxy that enforces it (istiod: `ambient/policies.go`)."""
 
 
 def findings_of(status: Status) -> tuple[Finding, ...]:
@@ -47,8 +50,16 @@ def _findings(status: Status, origin: ObjectRef) -> Iterator[Finding]:
             for condition in status.conditions:
                 if condition.type == WAYPOINT_BOUND and not condition.holds:
                     yield _finding("AMB0405", Level.ERROR, origin, "metadata.labels", condition)
-                if (condition.type, condition.reason) == (WAYPOINT_ACCEPTED, NO_WAYPOINT):
-                    yield _finding("AMB0234", Level.WARNING, origin, "spec.targetRefs", condition)
+                if condition.type == WAYPOINT_ACCEPTED and not condition.holds:
+                    yield from _of_policy(condition, origin)
+
+
+def _of_policy(condition: Condition, origin: ObjectRef) -> Iterator[Finding]:
+    """What is `Invalid` has findings of its own."""
+    if condition.reason == NO_WAYPOINT:
+        yield _finding("AMB0234", Level.WARNING, origin, "spec.targetRefs", condition)
+    if condition.reason in UNATTACHED:
+        yield _finding("AMB0236", Level.WARNING, origin, "spec.targetRefs", condition)
 
 
 def _of_gateway(status: GatewayStatus | ListenerSetStatus, origin: ObjectRef) -> Iterator[Finding]:
@@ -60,6 +71,9 @@ def _of_gateway(status: GatewayStatus | ListenerSetStatus, origin: ObjectRef) ->
                 yield _finding("AMB0404", Level.ERROR, origin, path, condition)
             if condition.type == CLOSED and condition.holds:
                 yield _finding("AMB0407", Level.ERROR, origin, path, condition)
+            if condition.type == RESOLVED and not condition.holds:
+                level = Level.WARNING if condition.reason == KINDS_REFUSED else Level.ERROR
+                yield _finding("AMB0408", level, origin, path, condition)
 
 
 def _of_route(condition: Condition, origin: ObjectRef, parent: str) -> Iterator[Finding]:
