@@ -7,7 +7,9 @@ import msgspec
 import pytest
 
 from ambit.control.gateway_objects import gateway_objects
+from ambit.control.gateway_patches import patched
 from ambit.core.names import NOT_CAPTURED_ANNOTATION, REDIRECTION_ANNOTATION, TRUST_ANNOTATION
+from ambit.model.proxy import Parameters, Patch
 from tests.charts.rendered import golden_objects
 from tests.control.test_gateway_objects import PODS, gateway, proxy_of
 
@@ -50,9 +52,10 @@ def test_an_agent_writes_its_own_annotations_only(
 
 IMAGE = "localhost/ambit:dev"
 OWNED, RUNS = "a Gateway controls", "nothing but proxies"
+SCALED, KEPT = "scaled but proxies", "from being evicted"
 
 
-def permitted(message: str, new: dict[str, Any], old: dict[str, Any] | None = None) -> bool:
+def permitted(message: str, new: dict[str, Any] | None, old: dict[str, Any] | None = None) -> bool:
     """Whether a rule about the control plane's writes holds."""
     given = {"object": new, "oldObject": old}
     of = "ambit-control-pods" if message == RUNS else "ambit-control"
@@ -67,18 +70,25 @@ def permitted(message: str, new: dict[str, Any], old: dict[str, Any] | None = No
 def written(kind: str, **spec: Any) -> dict[str, Any]:
     """What the control plane writes for a Gateway; `spec` is another pod specification."""
     pods, given = msgspec.structs.replace(PODS, image=IMAGE), gateway()
-    [value] = [each for of, each in gateway_objects(given, proxy_of(given), pods) if of.kind == kind]
+    optional = (Patch("HorizontalPodAutoscaler", "{}"), Patch("PodDisruptionBudget", "{}"))
+    proxy = msgspec.structs.replace(proxy_of(given), parameters=Parameters(optional))
+    made = patched(gateway_objects(given, proxy, pods), given, proxy)
+    [value] = [each for of, each in made if of.kind == kind]
     value = {"kind": kind, **value}
     if spec:
         value["spec"]["template"]["spec"] |= spec
     return value
 
 
-@pytest.mark.parametrize("kind", ["ServiceAccount", "Service", "Deployment"])
+OPTIONAL = ["HorizontalPodAutoscaler", "PodDisruptionBudget"]
+
+
+@pytest.mark.parametrize("kind", ["ServiceAccount", "Service", "Deployment", *OPTIONAL])
 def test_the_control_plane_writes_what_a_gateway_controls(kind: str) -> None:
     ours = written(kind)
     assert permitted(OWNED, ours) and permitted(OWNED, ours, ours)
     assert kind != "Deployment" or permitted(RUNS, ours)
+    assert permitted(SCALED, ours) and permitted(KEPT, ours)
     foreign = {**ours, "metadata": {"name": "waypoint"}}
     assert not permitted(OWNED, foreign), "nobody's"
     assert not permitted(OWNED, ours, foreign), "taken over"
@@ -86,6 +96,21 @@ def test_the_control_plane_writes_what_a_gateway_controls(kind: str) -> None:
     assert not permitted(OWNED, ours, {**ours, "metadata": {**ours["metadata"], "ownerReferences": [other]}})
     of_set = {**other, "kind": "ReplicaSet"}
     assert not permitted(OWNED, {**ours, "metadata": {**ours["metadata"], "ownerReferences": [of_set]}})
+
+
+@pytest.mark.parametrize("kind", OPTIONAL)
+def test_the_control_plane_takes_away_what_a_gateway_controls(kind: str) -> None:
+    ours = written(kind)
+    assert all(permitted(each, None, ours) for each in (OWNED, SCALED, KEPT))
+    assert not permitted(OWNED, None, {**ours, "metadata": {"name": "waypoint"}})
+
+
+def test_the_control_plane_scales_and_keeps_proxies_only() -> None:
+    scaler, budget = (written(each) for each in OPTIONAL)
+    for target in ({"kind": "Deployment", "name": "web"}, {"kind": "StatefulSet", "name": "waypoint"}):
+        assert not permitted(SCALED, {**scaler, "spec": {"scaleTargetRef": target}})
+    for spec in ({}, {"selector": {}}, {"selector": {"matchLabels": {"app": "web"}}}):
+        assert not permitted(KEPT, {**budget, "spec": spec})
 
 
 @pytest.mark.parametrize(
@@ -100,6 +125,7 @@ def test_the_control_plane_writes_what_a_gateway_controls(kind: str) -> None:
         {"volumes": [{"name": "x", "secret": {"secretName": "x"}}]},
         {"containers": [{"name": "x", "image": "other"}]},
         {"containers": [{"name": "x", "image": IMAGE, "command": ["sh"]}]},
+        {"containers": [{"name": "x", "image": IMAGE, "lifecycle": {"postStart": {"exec": {}}}}]},
         {"containers": [{"name": "x", "image": IMAGE, "securityContext": {"privileged": True}}]},
     ],
 )

@@ -158,6 +158,13 @@ async def test_what_the_control_plane_is_granted_is_what_it_uses(
             each["metadata"]["name"] == "waypoint" for each in await admin.list(kinds.DEPLOYMENTS, "shop")
         )
 
+    async def autoscaled() -> bool:
+        several = [
+            await admin.list(kind, "shop")
+            for kind in (kinds.HORIZONTAL_POD_AUTOSCALERS, kinds.POD_DISRUPTION_BUDGETS)
+        ]
+        return all(several)
+
     async def has_report() -> bool:
         found = await admin.list(
             kinds.CONFIG_MAPS, "ambit-system", field_selector="metadata.name=ambit-acknowledgements"
@@ -192,10 +199,15 @@ async def test_what_the_control_plane_is_granted_is_what_it_uses(
         await eventually(has_report)
         for kind, value in waypoint_and_bound():
             await admin.create(kind, {**value, "metadata": {"namespace": "shop", **value["metadata"]}})
-            await eventually(lambda kind=kind, value=value: has_said(kind, value["metadata"]["name"]))  # type: ignore[misc]
+            if kind != kinds.CONFIG_MAPS:
+                await eventually(lambda kind=kind, value=value: has_said(kind, value["metadata"]["name"]))  # type: ignore[misc]
         await eventually(lambda: has_said(kinds.GATEWAY_CLASSES, "ambit-waypoint"))
         await admin.delete(kinds.DEPLOYMENTS, "waypoint", "shop")
         await eventually(has_deployment)
+        await eventually(autoscaled)
+        no_more = {"data": {"horizontalPodAutoscaler": None, "podDisruptionBudget": None}}
+        await admin.patch(kinds.CONFIG_MAPS, "wanted", no_more, "shop")
+        await eventually(autoscaled, lambda found: not found)
         # What the watch does not know is looked up: pods of an identity, and the caller's own.
         with pytest.raises(grpc.aio.AioRpcError):
             await plane.certificate(signing_request("spiffe://cluster.local/ns/shop/sa/nobody"), token)
@@ -236,12 +248,19 @@ async def test_what_a_node_agent_is_granted_is_what_it_uses(
 
 def waypoint_and_bound() -> Iterator[tuple[kinds.Resource, dict[str, Any]]]:
     """A waypoint, what is bound to it, routes, and rules about tokens."""
+    patches = {
+        "deployment": "spec: {replicas: 2}",
+        "horizontalPodAutoscaler": "spec: {maxReplicas: 3}",
+        "podDisruptionBudget": "spec: {minAvailable: 1}",
+    }
+    yield kinds.CONFIG_MAPS, {"metadata": {"name": "wanted"}, "data": patches}
     yield (
         kinds.GATEWAYS,
         {
             "metadata": {"name": "waypoint"},
             "spec": {
                 "gatewayClassName": "ambit-waypoint",
+                "infrastructure": {"parametersRef": {"group": "", "kind": "ConfigMap", "name": "wanted"}},
                 "listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}],
             },
         },

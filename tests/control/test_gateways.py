@@ -106,6 +106,95 @@ async def test_what_changes_in_the_gateway_changes_its_objects(client: Client) -
         assert found["spec"]["replicas"] == 3, "whoever scales it keeps it"
 
 
+WANTED = {"metadata": {"name": "wanted", "namespace": "shop"}}
+WITH_PARAMETERS: dict[str, Any] = {
+    **GATEWAY,
+    "spec": {
+        **GATEWAY["spec"],
+        "infrastructure": {"parametersRef": {"group": "", "kind": "ConfigMap", "name": "wanted"}},
+    },
+}
+SCALERS = (kinds.HORIZONTAL_POD_AUTOSCALERS, kinds.POD_DISRUPTION_BUDGETS)
+
+
+async def replicas(client: Client) -> int:
+    return int((await client.get(kinds.DEPLOYMENTS, "waypoint", "shop"))["spec"]["replicas"])
+
+
+async def say(client: Client, **patches: str | None) -> None:
+    names = {"autoscaler": "horizontalPodAutoscaler", "budget": "podDisruptionBudget"}
+    said = {names.get(key, key): text for key, text in patches.items()}
+    await client.patch(kinds.CONFIG_MAPS, "wanted", {"data": said}, "shop")
+
+
+@pytest.mark.feature("F61")
+async def test_what_a_config_map_wants_is_made_and_follows_it(client: Client) -> None:
+    scaler, budget = "spec: {minReplicas: 2, maxReplicas: 5}", "spec: {minAvailable: 1}"
+    data = {"deployment": "spec: {replicas: 3}", "service": "spec: {type: NodePort}"}
+    data |= {"horizontalPodAutoscaler": scaler, "podDisruptionBudget": budget}
+    await client.create(kinds.CONFIG_MAPS, {**WANTED, "data": data})
+    async with running(client):
+        await client.create(kinds.GATEWAYS, WITH_PARAMETERS)
+        for kind in (*OBJECTS, *SCALERS):
+            await eventually(lambda kind=kind: exists(client, kind))
+        assert await replicas(client) == 3
+        assert (await client.get(kinds.SERVICES, "waypoint", "shop"))["spec"]["type"] == "NodePort"
+        made, kept = [await client.get(kind, "waypoint", "shop") for kind in SCALERS]
+        assert made["spec"]["scaleTargetRef"]["name"] == "waypoint" and made["spec"]["maxReplicas"] == 5
+        assert kept["spec"]["selector"]["matchLabels"] == {
+            "gateway.networking.k8s.io/gateway-name": "waypoint"
+        }
+        assert kept["metadata"]["ownerReferences"][0]["kind"] == "Gateway"
+        # The autoscaler scales, and what it has scaled to stays when something else changes.
+        await client.patch(kinds.DEPLOYMENTS, "waypoint", {"spec": {"replicas": 4}}, "shop")
+        await say(client, autoscaler="spec: {minReplicas: 2, maxReplicas: 9}")
+
+        async def most() -> Any:
+            return (await client.get(SCALERS[0], "waypoint", "shop"))["spec"]["maxReplicas"]
+
+        await eventually(most, lambda found: found == 9)
+        assert await replicas(client) == 4
+        # Somebody takes them away: they come back. Nobody wants them any more: they go.
+        for kind in SCALERS:
+            await client.delete(kind, "waypoint", "shop")
+            await eventually(lambda kind=kind: exists(client, kind))
+        await say(client, autoscaler=None, budget=None)
+        for kind in SCALERS:
+            await eventually(lambda kind=kind: exists(client, kind), lambda found: not found)
+        await eventually(lambda: replicas(client), lambda found: found == 3)
+        await say(client, deployment="spec: {replicas: 2}")
+        await eventually(lambda: replicas(client), lambda found: found == 2)
+
+
+async def test_parameters_that_cannot_be_had_leave_what_there_is(client: Client) -> None:
+    await client.create(kinds.CONFIG_MAPS, {**WANTED, "data": {"deployment": "spec: {replicas: 3}"}})
+
+    async def accepted() -> Any:
+        return (await conditions(client, kinds.GATEWAYS, "waypoint")).get("Accepted")
+
+    async with running(client):
+        await client.create(kinds.GATEWAYS, WITH_PARAMETERS)
+        await eventually(accepted, lambda found: found == ("True", "Accepted"))
+        await eventually(lambda: exists(client, kinds.DEPLOYMENTS))
+        await say(client, deployment="{metadata: {name: other}, spec: {replicas: 1}}")
+        await eventually(accepted, lambda found: found == ("False", "InvalidParameters"))
+        await say(client, deployment="spec: {replicas: -1}")
+
+        async def message() -> str:
+            gateway = await client.get(kinds.GATEWAYS, "waypoint", "shop")
+            return " ".join(each["message"] for each in gateway["status"]["conditions"])
+
+        refused = "with its parameters Deployment shop/waypoint is refused"
+        await eventually(message, lambda found: refused in found)
+        assert await accepted() == ("False", "InvalidParameters") and await replicas(client) == 3
+        await client.delete(kinds.CONFIG_MAPS, "wanted", "shop")
+        await eventually(message, lambda found: "ConfigMap shop/wanted does not exist" in found)
+        assert await replicas(client) == 3 and await exists(client, kinds.SERVICES)
+        await client.create(kinds.CONFIG_MAPS, {**WANTED, "data": {"deployment": "spec: {replicas: 2}"}})
+        await eventually(accepted, lambda found: found == ("True", "Accepted"))
+        await eventually(lambda: replicas(client), lambda found: found == 2)
+
+
 async def test_an_object_of_somebody_else_is_left_alone(client: Client) -> None:
     mine = {"metadata": {"name": "waypoint", "namespace": "shop", "labels": {"mine": "yes"}}}
     await client.create(kinds.SERVICE_ACCOUNTS, mine)

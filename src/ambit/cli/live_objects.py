@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from ambit.cli.mesh import CONTROL_PLANES, system_pods
 from ambit.core import names
 from ambit.ingest.mesh_config import mesh_config
@@ -42,7 +44,8 @@ async def mesh_settings(client: Client) -> MeshSettings:
         for container in pod["spec"].get("containers") or ():
             words = [*(container.get("command") or ()), *(container.get("args") or ())]
             if "control" in words:
-                return mesh_config(*await _mesh_config(client, pod)).applied(settings_of(words))
+                found = mesh_config(*await _mesh_config(client, pod)).applied(settings_of(words))
+                return msgspec.structs.replace(found, system_namespace=pod["metadata"]["namespace"])
     return MeshSettings()
 
 

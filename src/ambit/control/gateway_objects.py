@@ -1,8 +1,8 @@
 """The objects that make a Gateway's proxy run: ServiceAccount, Service and Deployment, named as its identity. Pure.
 
 Names, labels and requests are those of Istio's waypoints and gateways, so that its tools and dashboards find them.
-Nothing but the Gateway decides what is in them: labels and annotations of `spec.infrastructure`, which never replace
-ours. The number of pods is left to whoever scales.
+What is in them is of the Gateway: labels and annotations of `spec.infrastructure`, which never replace ours. The number
+of pods is left to whoever scales. What people change beyond that: `ambit.control.gateway_patches`.
 """
 
 from typing import Any
@@ -46,7 +46,7 @@ class ProxyPods(msgspec.Struct, frozen=True):
 def gateway_objects(gateway: Gateway, proxy: Proxy, pods: ProxyPods) -> tuple[tuple[Resource, Object], ...]:
     """In the order in which they are needed. `proxy` is what was compiled of the Gateway."""
     return (
-        (SERVICE_ACCOUNTS, {"metadata": _metadata(gateway, proxy)}),
+        (SERVICE_ACCOUNTS, {"metadata": metadata_of(gateway, proxy)}),
         (SERVICES, _service(gateway, proxy)),
         (DEPLOYMENTS, _deployment(gateway, proxy, pods)),
     )
@@ -69,7 +69,8 @@ def owner_of(gateway: Gateway) -> Object:
     }
 
 
-def _metadata(gateway: Gateway, proxy: Proxy, **annotations: str) -> Object:
+def metadata_of(gateway: Gateway, proxy: Proxy, **annotations: str) -> Object:
+    """Of an object of a proxy."""
     said = {**gateway.spec.infrastructure.annotations, **annotations}
     return {
         "name": objects_name(proxy),
@@ -87,7 +88,7 @@ def _service(gateway: Gateway, proxy: Proxy) -> Object:
     asked = gateway.spec.wanted_addresses if kind == "LoadBalancer" else ()
     near = {} if proxy.kind is ProxyKind.GATEWAY else {DISTRIBUTION_ANNOTATION: "PreferClose"}
     return {
-        "metadata": _metadata(gateway, proxy, **near),
+        "metadata": metadata_of(gateway, proxy, **near),
         "spec": {
             "type": kind,
             **({"loadBalancerIP": asked[0]} if asked else {}),
@@ -124,7 +125,7 @@ def _deployment(gateway: Gateway, proxy: Proxy, pods: ProxyPods) -> Object:
         **gateway.spec.infrastructure.annotations,
     }
     return {
-        "metadata": _metadata(gateway, proxy),
+        "metadata": metadata_of(gateway, proxy),
         "spec": {
             "selector": {"matchLabels": pods_selector(gateway)},
             "template": {

@@ -5,13 +5,15 @@ owner reference. An object of such a name that is not the Gateway's own is left 
 acts as the service account of its name, so taking over another's would give its identity away.
 """
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from ambit.control.gateway_objects import Object, ProxyPods, gateway_objects, objects_name
+from ambit.control.gateway_patches import OPTIONAL, patched, scaled
 from ambit.core.finding import ObjectRef
 from ambit.core.names import (
     GATEWAY_CLASS_NAMES,
@@ -27,7 +29,7 @@ from ambit.core.names import (
 from ambit.daemon.logs import event
 from ambit.ingest.mesh import Change, MeshDelta
 from ambit.kube.client import Client
-from ambit.kube.errors import AlreadyExists, NotFound
+from ambit.kube.errors import AlreadyExists, Forbidden, Invalid, NotFound
 from ambit.kube.informer import EventKind, Informer
 from ambit.kube.resource import DEPLOYMENTS, GATEWAY_CLASSES, GATEWAYS, SERVICE_ACCOUNTS, Resource
 from ambit.kube.workqueue import WorkQueue
@@ -36,6 +38,7 @@ from ambit.model.status import Condition, GatewayStatus, Status
 from ambit.objects.gateway import Gateway
 from ambit.objects.kube import Service
 from ambit.objects.meta import ObjectMeta
+from ambit.objects.strategic import PatchError
 
 log = logging.getLogger("ambit.control.gateways")
 
@@ -52,12 +55,12 @@ CLASSES = "/classes"
 CLASSES_AGAIN = 10.0
 """Seconds until the classes are tried again where the Gateway API is not installed."""
 
-FOREIGN_AGAIN = 10.0
+BLOCKED_AGAIN = 10.0
 """Seconds until it is looked again whether what was in the way is gone."""
 
 
 class Managed(msgspec.Struct, frozen=True):
-    """A Deployment or ServiceAccount of a Gateway's proxy, as far as we read it."""
+    """An object of a Gateway's proxy, as far as we read it."""
 
     metadata: ObjectMeta
 
@@ -79,11 +82,15 @@ class GatewayKeeper:
         self._proxies = proxies
         self._leading = leading
         self._queue: WorkQueue[str] = WorkQueue("gateways")
-        self._foreign: dict[str, str] = {}
-        """What is in the way of a Gateway, in words."""
+        self._blocked: dict[str, Condition] = {}
+        """What is in the way of a Gateway."""
         self.on_blocked: Callable[[ObjectRef], None] = lambda _: None
         """Called when something comes into a Gateway's way, or goes."""
-        self.informers = [self._informer(each) for each in (DEPLOYMENTS, SERVICE_ACCOUNTS)]
+        self._optional = {each: self._informer(each) for each in OPTIONAL}
+        self.informers = [
+            *(self._informer(each) for each in (DEPLOYMENTS, SERVICE_ACCOUNTS)),
+            *self._optional.values(),
+        ]
 
     def compiled(self, changes: Iterable[Change], delta: MeshDelta) -> None:
         """A batch was compiled."""
@@ -110,10 +117,9 @@ class GatewayKeeper:
     def amended(self, status: Status) -> Status:
         """What a Gateway's status says when something is in its way."""
         origin = status.version.origin
-        text = self._foreign.get(f"{origin.namespace}/{origin.name}")
-        if text is None or not isinstance(status, GatewayStatus):
+        blocked = self._blocked.get(f"{origin.namespace}/{origin.name}")
+        if blocked is None or not isinstance(status, GatewayStatus):
             return status
-        blocked = Condition("Programmed", "False", "NoResources", text)
         conditions = tuple(each for each in status.conditions if each.type != blocked.type)
         return msgspec.structs.replace(status, conditions=(*conditions, blocked))
 
@@ -156,40 +162,68 @@ class GatewayKeeper:
         if proxy is None or proxy.kind is ProxyKind.INLINE:
             gateway = None
         if gateway is None or proxy is None or gateway.metadata.deletion_timestamp is not None:
-            self._set_foreign(key, "")
+            self._set_blocked(key, None)
             return
-        wanted = gateway_objects(gateway, proxy, self._pods)
-        own = objects_name(proxy)
+        if proxy.parameters.problem:  # the status says so, and what there is goes on as it is
+            self._set_blocked(key, None)
+            return
+        blocked = await self._made(gateway, proxy)
+        self._set_blocked(key, blocked)
+        if blocked is not None:
+            self._queue.add_after(key, BLOCKED_AGAIN)
+
+    async def _made(self, gateway: Gateway, proxy: Proxy) -> Condition | None:
+        """Makes the objects of a Gateway as they should be, unless something is in the way, which it returns."""
+        namespace, own = gateway.metadata.namespace, objects_name(proxy)
+        try:
+            wanted = patched(gateway_objects(gateway, proxy, self._pods), gateway, proxy)
+        except PatchError as error:
+            return _refused(str(error))
+        live = {resource: await self._live(resource, own, namespace) for resource, _ in wanted}
         foreign = [
             f"{resource.kind} {namespace}/{own}"
-            for resource, _ in wanted
-            if await self._is_foreign(resource, own, gateway)
+            for resource, found in live.items()
+            if found is not None and not _is_owned(found, gateway.metadata.uid)
         ]
         if foreign:
-            self._set_foreign(key, f"{' and '.join(foreign)} exists already and is not this Gateway's")
-            self._queue.add_after(key, FOREIGN_AGAIN)
-            return
-        for resource, value in wanted:
-            await self._client.apply(resource, value, namespace, field_manager="ambit", force=True)
-        self._set_foreign(key, "")
+            text = f"{' and '.join(foreign)} exists already and is not this Gateway's"
+            return Condition("Programmed", "False", "NoResources", text)
+        for resource, value in scaled(wanted, live[DEPLOYMENTS]):
+            try:
+                await self._client.apply(resource, value, namespace, field_manager="ambit", force=True)
+            except (Invalid, Forbidden) as error:
+                if not proxy.parameters.patches:
+                    raise
+                return _refused(f"with its parameters {resource.kind} {namespace}/{own} is refused: {error}")
+        await self._removed(gateway, own, {resource for resource, _ in wanted})
+        return None
 
-    async def _is_foreign(self, resource: Resource, name: str, gateway: Gateway) -> bool:
-        meta = gateway.metadata
+    async def _removed(self, gateway: Gateway, name: str, wanted: Collection[Resource]) -> None:
+        """Takes away what nobody wants any more."""
+        namespace = gateway.metadata.namespace
+        for resource, informer in self._optional.items():
+            if resource in wanted or (namespace, name) not in informer.items:
+                continue
+            found = await self._live(resource, name, namespace)
+            if found is not None and _is_owned(found, gateway.metadata.uid):
+                uid = found["metadata"]["uid"]
+                with contextlib.suppress(NotFound):
+                    await self._client.delete(resource, name, namespace, uid=uid)
+
+    async def _live(self, resource: Resource, name: str, namespace: str) -> Object | None:
         try:
-            live = await self._client.get(resource, name, meta.namespace)
+            return await self._client.get(resource, name, namespace)
         except NotFound:
-            return False
-        return not _is_owned(live, meta.uid)
+            return None
 
-    def _set_foreign(self, key: str, text: str) -> None:
-        former = self._foreign.get(key, "")
-        if text == former:
+    def _set_blocked(self, key: str, blocked: Condition | None) -> None:
+        if blocked == self._blocked.get(key):
             return
-        if text:
-            self._foreign[key] = text
-            event(log, logging.WARNING, "a proxy cannot be made", gateway=key, reason=text)
+        if blocked is not None:
+            self._blocked[key] = blocked
+            event(log, logging.WARNING, "a proxy cannot be made", gateway=key, reason=blocked.message)
         else:
-            del self._foreign[key]
+            del self._blocked[key]
         namespace, _, name = key.partition("/")
         self.on_blocked(ObjectRef("Gateway", namespace, name))
 
@@ -204,6 +238,11 @@ class GatewayKeeper:
                 self._queue.add_after(CLASSES, CLASSES_AGAIN)
                 return
             event(log, logging.INFO, "made a GatewayClass", name=name)
+
+
+def _refused(text: str) -> Condition:
+    """Of a Gateway whose parameters fit, and what comes of them does not."""
+    return Condition("Accepted", "False", "InvalidParameters", text)
 
 
 def _is_owned(live: Mapping[str, Any], uid: str) -> bool:

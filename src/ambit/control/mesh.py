@@ -52,6 +52,7 @@ class MeshFeed:
                 trust_domain=settings.trust_domain,
                 cluster_id=settings.cluster_id,
                 root_namespace=settings.root_namespace,
+                system_namespace=settings.system_namespace,
                 network=settings.network,
                 cluster_domain=settings.cluster_domain,
                 trust_domain_aliases=settings.trust_domain_aliases,

@@ -28,6 +28,7 @@ from ambit.ingest.gateway.compile import RouteSources, Waypoints, WaypointSource
 from ambit.ingest.gateway.compile_edge import Edges, EdgeSources
 from ambit.ingest.gateway.findings import findings_of
 from ambit.ingest.gateway.missing_parents import ParentSources, missing_parents
+from ambit.ingest.gateway.parameters import ParameterMaps
 from ambit.ingest.ingress import Ingress
 from ambit.ingest.inline import Inline
 from ambit.ingest.istio.compile import IstioSources, compile_istio
@@ -115,7 +116,8 @@ class MeshCompiler:
         )
         namespaces: Collection[Namespace] = self._sources["namespaces"]
         visibilities = Visibilities(namespaces, settings.entry_visibility)
-        waypoints = Waypoints(graph, self._waypoint_sources(), visibilities, settings)
+        parameters = ParameterMaps(self._sources["configmaps"], settings)
+        waypoints = Waypoints(graph, self._waypoint_sources(), parameters, visibilities, settings)
         self._request_policies = graph.derive(
             "policies for requests",
             policies.requests,
@@ -190,7 +192,7 @@ class MeshCompiler:
         )
         self._tokens = policies.tokens
         self._logs = policies.logs
-        edges = Edges(graph, self._edge_sources(), settings)
+        edges = Edges(graph, self._edge_sources(), parameters, settings)
         self._proxies = graph.join("all proxies", [waypoints.proxies, edges.proxies])
         routes = compile_routes(graph, self._route_sources(), secured, waypoints, edges, settings)
         inline = Inline(bound, waypoints.proxies, routes.tables, policies.tokens, self._request_policies)

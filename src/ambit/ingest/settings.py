@@ -3,7 +3,13 @@
 import msgspec
 
 from ambit.core.identity import TrustDomains
-from ambit.core.names import CLUSTER_DOMAIN, DEFAULT_CLUSTER_ID, DEFAULT_TRUST_DOMAIN, ROOT_NAMESPACE
+from ambit.core.names import (
+    CLUSTER_DOMAIN,
+    DEFAULT_CLUSTER_ID,
+    DEFAULT_TRUST_DOMAIN,
+    ROOT_NAMESPACE,
+    SYSTEM_NAMESPACE,
+)
 from ambit.ingest.visibility import EntryVisibility
 from ambit.model.provider import Authorizer
 from ambit.model.telemetry import MeshLogs
@@ -15,6 +21,7 @@ class MeshSettings(msgspec.Struct, frozen=True):
     trust_domain: str = DEFAULT_TRUST_DOMAIN
     cluster_id: str = DEFAULT_CLUSTER_ID
     root_namespace: str = ROOT_NAMESPACE
+    system_namespace: str = SYSTEM_NAMESPACE
     network: str = ""
     cluster_domain: str = CLUSTER_DOMAIN
     trust_domain_aliases: tuple[str, ...] = ()

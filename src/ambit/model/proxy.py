@@ -58,6 +58,22 @@ class Listener(msgspec.Struct, frozen=True):
     clients: ClientTrust | None = None
 
 
+class Patch(msgspec.Struct, frozen=True):
+    """A strategic merge patch (JSON) to the object of this kind that is made of a Gateway. It is known to change
+    nothing but what people may."""
+
+    kind: str
+    json: str
+
+
+class Parameters(msgspec.Struct, frozen=True):
+    """What people want of the objects that are made of a Gateway, in the order in which it counts. With a `problem`
+    (one sentence) these stay as they are."""
+
+    patches: tuple[Patch, ...] = ()
+    problem: str = ""
+
+
 class Proxy(msgspec.Struct, frozen=True):
     """One Gateway that has a proxy. `key` is `<namespace>/<name>` of the Gateway; `service` the hostname of the
     Service in front of its pods."""
@@ -69,6 +85,7 @@ class Proxy(msgspec.Struct, frozen=True):
     origin: ObjectRef
     takes: WaypointFor = WaypointFor.SERVICE
     listeners: tuple[Listener, ...] = ()
+    parameters: Parameters = Parameters()
 
 
 class ListenerRoutes(msgspec.Struct, frozen=True):

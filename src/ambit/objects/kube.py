@@ -201,15 +201,22 @@ class Node(msgspec.Struct, frozen=True):
     metadata: ObjectMeta
 
 
-class RootsData(msgspec.Struct, frozen=True):
+class ConfigData(msgspec.Struct, frozen=True, rename="camel"):
+    """Certificates; patches (YAML) to what is made of Gateways."""
+
     roots: str = msgspec.field(default="", name="ca.crt")
+    deployment: str = ""
+    service: str = ""
+    service_account: str = ""
+    horizontal_pod_autoscaler: str = ""
+    pod_disruption_budget: str = ""
 
 
 class ConfigMap(msgspec.Struct, frozen=True):
-    """Of its data only certificates."""
+    """As far as it is read."""
 
     metadata: ObjectMeta
-    data: RootsData | None = None
+    data: ConfigData | None = None
 
     @property
     def roots(self) -> str:

@@ -109,3 +109,17 @@ def to_edge(*rules: dict[str, Any], parents: tuple[dict[str, Any], ...] = ({},),
 def roots(name: str, pem: str, *, namespace: str = "default") -> Given:
     """A ConfigMap with roots of trust."""
     return "configmaps", {"metadata": {"name": name, "namespace": namespace}, "data": {"ca.crt": pem}}
+
+
+def patches(name: str, *, namespace: str = "default", of_class: str = "", **texts: str) -> Given:
+    """A ConfigMap with patches to what is made of Gateways; `of_class`: of all of that class."""
+    labels = {"gateway.istio.io/defaults-for-class": of_class} if of_class else {}
+    names = {"service_account": "serviceAccount", "autoscaler": "horizontalPodAutoscaler"}
+    names["budget"] = "podDisruptionBudget"
+    data = {names.get(key, key): text for key, text in texts.items()}
+    return "configmaps", {"metadata": {"name": name, "namespace": namespace, "labels": labels}, "data": data}
+
+
+def parameters(name: str, kind: str = "ConfigMap", group: str = "") -> dict[str, Any]:
+    """`infrastructure` of a Gateway that refers to them."""
+    return {"parametersRef": {"group": group, "kind": kind, "name": name}}

@@ -122,10 +122,6 @@ def test_ports_of_the_proxy_itself_are_not_to_be_had(port: int) -> None:
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [
-        (
-            {"infrastructure": {"parametersRef": {"group": "", "kind": "ConfigMap", "name": "mine"}}},
-            "InvalidParameters",
-        ),
         ({"addresses": [{"type": "Hostname", "value": "a.example.com"}]}, "UnsupportedAddress"),
     ],
 )

@@ -66,10 +66,6 @@ def test_it_is_programmed_when_its_service_has_an_address_and_a_pod_is_ready() -
         ({"listeners": ({**HBONE, "port": 15009},)}, "ListenersNotValid"),
         ({"takes": "everything"}, "Invalid"),
         ({"addresses": [{"type": "Hostname", "value": "my.own"}]}, "UnsupportedAddress"),
-        (
-            {"infrastructure": {"parametersRef": {"group": "", "kind": "ConfigMap", "name": "mine"}}},
-            "InvalidParameters",
-        ),
     ],
 )
 def test_what_cannot_be_had_is_refused(given: dict[str, Any], reason: str) -> None:

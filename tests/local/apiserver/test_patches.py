@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ambit.local.apiserver.patch_json import PatchError, json_patch, merge_patch
-from ambit.local.apiserver.patch_strategic import strategic_patch
+from ambit.local.apiserver.patch_json import json_patch, merge_patch
 from ambit.objects import builtin
+from ambit.objects.strategic import PatchError, strategic_patch
 from tests.local.apiserver.conftest import Client
 from tests.local.apiserver.test_objects import DEPLOYMENTS, deployment
 

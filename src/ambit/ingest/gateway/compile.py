@@ -27,6 +27,7 @@ from ambit.ingest.gateway.gateways import (
     gateway_status,
     waypoint_kind,
 )
+from ambit.ingest.gateway.parameters import ParameterMaps
 from ambit.ingest.gateway.table import service_routes
 from ambit.ingest.settings import MeshSettings
 from ambit.ingest.visibility import VISIBILITY_APPLIED, Visibilities
@@ -72,9 +73,15 @@ class Waypoints:
     text of their object."""
 
     def __init__(
-        self, graph: Graph, sources: WaypointSources, visibilities: Visibilities, settings: MeshSettings
+        self,
+        graph: Graph,
+        sources: WaypointSources,
+        parameters: ParameterMaps,
+        visibilities: Visibilities,
+        settings: MeshSettings,
     ) -> None:
         self._sources = sources
+        self._parameters = parameters
         self._visibilities = visibilities
         self._settings = settings
         self._gateways: Derived[gateway.Gateway, CompiledGateway] = graph.derive(
@@ -190,7 +197,10 @@ class Waypoints:
     def _compiled(self, context: Context, given: gateway.Gateway) -> CompiledGateway | None:
         of_class = self._class(context, given)
         kind = waypoint_kind(given.spec.gateway_class_name, of_class)
-        return compiled_waypoint(given, of_class, kind, self._settings) if kind is not None else None
+        if kind is None:
+            return None
+        compiled = compiled_waypoint(given, of_class, kind, self._settings)
+        return self._parameters.applied(context, given, compiled)
 
     def _gateway_status(self, context: Context, given: gateway.Gateway) -> Status | None:
         key = given.metadata.key

@@ -16,6 +16,7 @@ from ambit.ingest.gateway.edge import EdgeGateway, compiled_edge, gateway_of, is
 from ambit.ingest.gateway.gateways import gateway_status, listener_set_status
 from ambit.ingest.gateway.listener_table import closed, listener_routes
 from ambit.ingest.gateway.listeners import Admission, EdgeListener
+from ambit.ingest.gateway.parameters import ParameterMaps
 from ambit.ingest.settings import MeshSettings
 from ambit.model.proxy import GatewayCertificates, ListenerRoutes, Proxy
 from ambit.model.status import GatewayStatus, ListenerStatus, Status
@@ -47,8 +48,11 @@ class EdgeRoutes(msgspec.Struct, frozen=True):
 class Edges:
     """Gateways of classes at the edge. Proxies are keyed `<namespace>/<name>`."""
 
-    def __init__(self, graph: Graph, sources: EdgeSources, settings: MeshSettings) -> None:
+    def __init__(
+        self, graph: Graph, sources: EdgeSources, parameters: ParameterMaps, settings: MeshSettings
+    ) -> None:
         self._sources = sources
+        self._parameters = parameters
         self._settings = settings
         self._grants = sources.grants.index(lambda each: [each.metadata.namespace])
         self._sets = sources.sets.index(lambda each: [each.gateway] if each.gateway else [])
@@ -134,7 +138,7 @@ class Edges:
             (each, self._allows(context, given, each))
             for each in context.lookup(self._sets, given.metadata.key)
         ]
-        return compiled_edge(given, known, self._settings, sets)
+        return self._parameters.applied(context, given, compiled_edge(given, known, self._settings, sets))
 
     def _allows(self, context: Context, given: gateway.Gateway, one: gateway.ListenerSet) -> bool:
         allowed = given.spec.allowed_listeners.namespaces

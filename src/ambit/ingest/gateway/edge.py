@@ -155,10 +155,6 @@ def _sets(
 
 
 def _refusal(given: gateway.Gateway) -> Condition | None:
-    parameters = given.spec.infrastructure.parameters_ref
-    if parameters is not None:
-        text = f"spec.infrastructure.parametersRef: {parameters.kind} {parameters.name} cannot be used"
-        return no(ACCEPTED, "InvalidParameters", text)
     for address in given.spec.addresses:
         if address.type != "IPAddress":
             text = f"spec.addresses: type {address.type} is not supported, only IPAddress"

@@ -3,7 +3,7 @@
 - A class is ours by its `controllerName`. The two that the control plane makes are known without their objects, too.
 - A waypoint has one listener or more of protocol HBONE on port 15008; each other listener is refused.
 - What it takes: `istio.io/waypoint-for` of the Gateway, else of its class, else services.
-- Its address, parameters and name of the Service are ours to choose: `spec.addresses` and `parametersRef` are refused.
+- Its address and the name of its Service are ours to choose: `spec.addresses` is refused.
 - It is programmed when its Service has an address and one of its pods is ready.
 - One of the inline class has no pods and no address: it is programmed when it is accepted, and takes services only.
 """
@@ -89,7 +89,7 @@ def compiled_waypoint(
             f"label {WAYPOINT_FOR_LABEL}: requests to services are routed inline, those to workloads are not"
         )
         problem = no(ACCEPTED, "Invalid", text)
-    refusal = problem or _refusal(given) or (_no_listener() if not good else None)
+    refusal = problem or _refusal(given, kind) or (_no_listener() if not good else None)
     conditions: list[Condition] = [refusal or yes(ACCEPTED)]
     if refusal is None and len(good) < len(listeners):
         conditions = [yes(ACCEPTED, "ListenersNotValid", "some listeners are refused, see theirs")]
@@ -124,6 +124,9 @@ def gateway_status(
         known = tuple(each for each in known if each in wanted)
     if compiled.proxy is None:
         programmed = no(PROGRAMMED, "Invalid", "it is not accepted")
+    elif compiled.proxy.parameters.problem:
+        text = "its parameters cannot be used: what was made of it before goes on as it is"
+        programmed = no(PROGRAMMED, "Invalid", text)
     elif compiled.proxy.kind is ProxyKind.INLINE:
         programmed, known = yes(PROGRAMMED), ()
     elif missing:
@@ -220,10 +223,9 @@ def _takes(
         return WaypointFor.NONE, problem
 
 
-def _refusal(given: gateway.Gateway) -> Condition | None:
-    parameters = given.spec.infrastructure.parameters_ref
-    if parameters is not None:
-        text = f"spec.infrastructure.parametersRef: {parameters.kind} {parameters.name} cannot be used"
+def _refusal(given: gateway.Gateway, kind: ProxyKind) -> Condition | None:
+    if kind is ProxyKind.INLINE and given.spec.infrastructure.parameters_ref is not None:
+        text = "spec.infrastructure.parametersRef: nothing is made of an inline waypoint"
         return no(ACCEPTED, "InvalidParameters", text)
     if given.spec.addresses:
         return no(ACCEPTED, "UnsupportedAddress", "spec.addresses: a waypoint has the address of its Service")

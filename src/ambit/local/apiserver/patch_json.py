@@ -5,16 +5,13 @@ import re
 from typing import Any
 
 from ambit.objects.documents import DEPTH, too_deep
+from ambit.objects.strategic import PatchError
 
 MOST_OPERATIONS = 10_000
 MOST_COPIED = 100_000
 """Values that `copy` operations of one patch may make: each can double what the one before it made."""
 
 OPERATIONS = frozenset({"add", "remove", "replace", "move", "copy", "test"})
-
-
-class PatchError(Exception):
-    """The patch is malformed, does not fit the document, or a `test` failed."""
 
 
 def _tokens(pointer: Any) -> list[str]:

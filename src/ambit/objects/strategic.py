@@ -1,4 +1,4 @@
-"""Strategic merge patch of built-in kinds, guided by the merge keys in their OpenAPI schemas. Pure.
+"""Strategic merge patch of built-in kinds, guided by the merge keys in their schemas. Pure.
 
 Spec: "Strategic Merge Patch" (sig-api-machinery): directives `$patch`, `$retainKeys`,
 `$deleteFromPrimitiveList/...`, `$setElementOrder/...`. A null deletes.
@@ -7,8 +7,12 @@ Spec: "Strategic Merge Patch" (sig-api-machinery): directives `$patch`, `$retain
 import copy
 from typing import Any
 
-from ambit.local.apiserver.patch_json import PatchError
 from ambit.objects.structural import PRESERVE, Resolve, Schema, field_schema
+
+
+class PatchError(Exception):
+    """A patch is malformed, does not fit the document, or asks for a value that is not there."""
+
 
 _DELETE_FROM = "$deleteFromPrimitiveList/"
 _ORDER = "$setElementOrder/"
@@ -41,12 +45,14 @@ def _merge_map(document: dict[str, Any], patch: dict[str, Any], schema: Schema, 
     for key, value in patch.items():
         if key.startswith(_DELETE_FROM):
             name = key.removeprefix(_DELETE_FROM)
+            value = _list(key, value)
             merged[name] = [one for one in merged.get(name) or [] if one not in value]
         elif not key.startswith("$"):
             _merge_member(merged, key, value, field_schema(schema, key) or _ANY, resolve)
     for key, order in patch.items():
         if key.startswith(_ORDER):
             name = key.removeprefix(_ORDER)
+            order = _list(key, order)
             if isinstance(merged.get(name), list):
                 member = resolve(field_schema(schema, name) or _ANY)
                 merged[name] = _ordered(merged[name], order, member.get("x-kubernetes-patch-merge-key"))
@@ -70,12 +76,15 @@ def _merge_list(current: list[Any], patch: list[Any], schema: Schema, resolve: R
     merge_key = schema.get("x-kubernetes-patch-merge-key")
     if merge_key is None:
         return [*current, *(one for one in patch if one not in current)]
-    if any(isinstance(one, dict) and one.get("$patch") == "replace" for one in patch):
+    for item in patch:
+        if not isinstance(item, dict):
+            raise PatchError(f"{item!r} is no object")
+    if any(one.get("$patch") == "replace" for one in patch):
         return [_plain(one) for one in patch if one.get("$patch") != "replace"]
     merged = [copy.deepcopy(one) for one in current]
     items = schema.get("items", _ANY)
     for item in patch:
-        if not isinstance(item, dict) or merge_key not in item:
+        if merge_key not in item:
             raise PatchError(f"map: {item!r} does not contain declared merge key: {merge_key}")
         found = [index for index, one in enumerate(merged) if one.get(merge_key) == item[merge_key]]
         if item.get("$patch") == "delete":
@@ -86,6 +95,12 @@ def _merge_list(current: list[Any], patch: list[Any], schema: Schema, resolve: R
         else:
             merged.append(_merge_map({}, item, items, resolve))
     return merged
+
+
+def _list(name: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise PatchError(f"{name} is a list")
+    return value
 
 
 def _ordered(items: list[Any], order: list[Any], merge_key: str | None) -> list[Any]:

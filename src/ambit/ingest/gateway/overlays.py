@@ -1,0 +1,170 @@
+"""What a patch to the objects of a Gateway may say (Istio: `infrastructure.parametersRef`).
+
+Whoever may write a ConfigMap of a namespace need not be one who may make pods there, and must not become one: a patch
+chooses how many pods run where and with how much, and how they are reached. What runs in them, with which rights, as
+whom and what it mounts is ours, and so is what objects are found by: names, owners, selectors, the mesh's labels.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+MOST = 64 * 1024
+"""Characters of one patch."""
+CONTAINER = "istio-proxy"
+"""The name of a proxy's only container."""
+DEPLOYMENT, SERVICE, SERVICE_ACCOUNT = "Deployment", "Service", "ServiceAccount"
+AUTOSCALER, BUDGET = "HorizontalPodAutoscaler", "PodDisruptionBudget"
+
+_MESH_DOMAINS = ("istio.io", "ambit.io", "gateway.networking.k8s.io")
+_POD_DOMAINS = (*_MESH_DOMAINS, "apparmor.security.beta.kubernetes.io", "cni.cncf.io")
+"""Of annotations that say what becomes of a pod's traffic and of its rights."""
+_PORTS = "ports"
+"""In place of the values that the Gateway's ports are."""
+
+
+class Unfit(ValueError):
+    """A patch that cannot be used: which field, and why."""
+
+
+class _Any(msgspec.Struct, frozen=True):
+    """Whatever is below."""
+
+
+class _OneOf(msgspec.Struct, frozen=True):
+    values: tuple[str, ...]
+
+
+class _Names(msgspec.Struct, frozen=True):
+    """Labels or annotations, but those of these domains."""
+
+    domains: tuple[str, ...] = _MESH_DOMAINS
+
+
+class _Items(msgspec.Struct, frozen=True):
+    """A list whose items are known by a key, with what may be said of those that are there."""
+
+    key: str
+    values: tuple[str, ...] | str
+    members: Mapping[str, Any]
+
+
+_ANY = _Any()
+
+
+def _any(*names: str) -> dict[str, Any]:
+    return dict.fromkeys(names, _ANY)
+
+
+def _object(version: str, kind: str, **members: Any) -> dict[str, Any]:
+    metadata = {"labels": _Names(), "annotations": _Names(())}
+    return {"apiVersion": _OneOf((version,)), "kind": _OneOf((kind,)), "metadata": metadata, **members}
+
+
+_PROBE = _any(
+    "initialDelaySeconds", "periodSeconds", "timeoutSeconds", "failureThreshold", "successThreshold"
+)
+_POD = {
+    **_any("nodeSelector", "tolerations", "affinity", "topologySpreadConstraints", "imagePullSecrets"),
+    **_any("priorityClassName", "schedulerName", "terminationGracePeriodSeconds"),
+    "securityContext": _any("runAsUser", "runAsGroup", "fsGroup"),
+    "containers": _Items(
+        "name", (CONTAINER,), {"resources": _ANY, "readinessProbe": _PROBE, "startupProbe": _PROBE}
+    ),
+}
+_REPLICAS = _any("replicas", "strategy", "minReadySeconds", "progressDeadlineSeconds", "revisionHistoryLimit")
+_REACHED = _any(
+    *("externalTrafficPolicy", "internalTrafficPolicy", "trafficDistribution", "healthCheckNodePort"),
+    *("loadBalancerClass", "loadBalancerSourceRanges", "allocateLoadBalancerNodePorts"),
+    *("ipFamilies", "ipFamilyPolicy", "sessionAffinity", "sessionAffinityConfig"),
+)
+_ALLOWED: Mapping[str, Mapping[str, Any]] = {
+    DEPLOYMENT: _object(
+        "apps/v1",
+        DEPLOYMENT,
+        spec={**_REPLICAS, "template": {"metadata": {"annotations": _Names(_POD_DOMAINS)}, "spec": _POD}},
+    ),
+    SERVICE: _object(
+        "v1",
+        SERVICE,
+        spec={
+            **_REACHED,
+            "type": _OneOf(("ClusterIP", "NodePort", "LoadBalancer")),
+            "ports": _Items("port", _PORTS, _any("nodePort", "name")),
+        },
+    ),
+    SERVICE_ACCOUNT: _object("v1", SERVICE_ACCOUNT, **_any("imagePullSecrets")),
+    AUTOSCALER: _object(
+        "autoscaling/v2", AUTOSCALER, spec=_any("minReplicas", "maxReplicas", "metrics", "behavior")
+    ),
+    BUDGET: _object(
+        "policy/v1", BUDGET, spec=_any("minAvailable", "maxUnavailable", "unhealthyPodEvictionPolicy")
+    ),
+}
+
+
+def read_patch(kind: str, text: str, ports: Collection[int]) -> str:
+    """The patch as JSON; `ports` are those of the Gateway's Service. Raises Unfit."""
+    from ambit.objects.documents import Malformed, read_value  # a YAML reader is for those who use patches
+
+    if len(text) > MOST:
+        raise Unfit(f"longer than {MOST} characters")
+    try:
+        value = read_value(text)
+    except Malformed as error:
+        raise Unfit(str(error)) from error
+    if not isinstance(value, dict):
+        raise Unfit("it is no mapping")
+    wrong = next(_wrong(value, _ALLOWED[kind], "", ports), "")
+    if wrong:
+        raise Unfit(wrong)
+    return msgspec.json.encode(value, order="deterministic").decode()
+
+
+def _wrong(value: Any, allowed: Any, path: str, ports: Collection[int]) -> Iterator[str]:
+    match allowed:
+        case _Any():
+            return
+        case _OneOf(values):
+            if value not in values:
+                yield f"{path} is one of {', '.join(values)}"
+        case _Names(domains):
+            yield from _wrong_names(value, domains, path)
+        case _Items():
+            yield from _wrong_items(value, allowed, path, ports)
+        case _ if not isinstance(value, dict):
+            yield f"{path} is a mapping"
+        case _:
+            for name, below in value.items():
+                where = f"{path}.{name}" if path else name
+                if name in allowed:
+                    yield from _wrong(below, allowed[name], where, ports)
+                else:
+                    yield f"{where} is not for a patch to change"
+
+
+def _wrong_names(value: Any, domains: Collection[str], path: str) -> Iterator[str]:
+    if not isinstance(value, dict):
+        yield f"{path} is a mapping"
+        return
+    for name, text in value.items():
+        domain = name.partition("/")[0] if "/" in name else ""
+        if name.startswith("$") or any(domain == each or domain.endswith(f".{each}") for each in domains):
+            yield f"{path}[{name}] is not for a patch to change"
+        elif text is not None and not isinstance(text, str):
+            yield f"{path}[{name}] is a text: put it in quotes"
+
+
+def _wrong_items(value: Any, allowed: _Items, path: str, ports: Collection[int]) -> Iterator[str]:
+    if not isinstance(value, list):
+        yield f"{path} is a list"
+        return
+    known: Collection[Any] = ports if allowed.values == _PORTS else allowed.values
+    for index, each in enumerate(value):
+        where = f"{path}[{index}]"
+        if not isinstance(each, dict) or each.get(allowed.key) not in known:
+            names = ", ".join(str(one) for one in sorted(known))
+            yield f"{where}: items are known by their {allowed.key}, here {names}"
+        else:
+            yield from _wrong(each, {allowed.key: _ANY, **allowed.members}, where, ports)
