@@ -26,6 +26,7 @@ from bench import (
     routes,
     startup,
     upgrade,
+    waypoint,
 )
 from bench.control import measure as control
 from bench.datapath import measure as datapath
@@ -42,7 +43,12 @@ SUBJECTS = (
         datapath.measure,
         datapath.show,
     ),
-    Subject("inline", "requests through a waypoint in pods, and through one that is inline", inline.measure),
+    Subject(
+        "inline",
+        "requests through a waypoint in pods, an inline one, a chain of plain Envoys",
+        inline.measure,
+    ),
+    Subject("waypoint", "a waypoint's memory, and routes that change on all of its pods", waypoint.measure),
     Subject("crowd", "250 pods on one node join and leave, and what an idle one costs", crowd.measure),
     Subject("memory", "what open connections, and a large mesh, cost a node", memory.measure),
     Subject("flows", "the agent's work for one connection", flows.measure),

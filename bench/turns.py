@@ -1,0 +1,62 @@
+"""Runs in a pod: asks the same on many kept connections all the time, and tells when answers became others.
+
+    turns.py HOST PORT CONNECTIONS SECONDS HEADER
+
+Prints one JSON list of [monotonic seconds, connection, value of HEADER in the answer], one for each change.
+"""
+
+import json
+import selectors
+import socket
+import sys
+import time
+
+Seen = list[tuple[float, int, str]]
+
+
+class Asking:
+    """One connection that asks again as soon as it has its answer."""
+
+    def __init__(self, number: int, target: tuple[str, int], header: str) -> None:
+        self.number, self.target, self.header = number, target, header.lower()
+        self.socket = socket.create_connection(target, 10)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.answer, self.value = b"", ""
+        self.ask()
+
+    def ask(self) -> None:
+        self.answer = b""
+        self.socket.sendall(f"GET / HTTP/1.1\r\nHost: {self.target[0]}\r\n\r\n".encode())
+
+    def read(self, seen: Seen) -> None:
+        data = self.socket.recv(65536)
+        if not data:
+            raise SystemExit(f"connection {self.number} was closed")
+        self.answer += data
+        head, found, body = self.answer.partition(b"\r\n\r\n")
+        lines = (each.partition(":") for each in head.decode().split("\r\n"))
+        fields = {name.lower(): value.strip() for name, _, value in lines}
+        if not found or len(body) < int(fields.get("content-length", 0)):
+            return
+        value = fields.get(self.header, "")
+        if value != self.value:
+            self.value = value
+            seen.append((time.monotonic(), self.number, value))
+        self.ask()
+
+
+def main(host: str, port: str, connections: str, seconds: str, header: str) -> None:
+    seen: Seen = []
+    end = time.monotonic() + float(seconds)
+    with selectors.DefaultSelector() as selector:
+        for number in range(int(connections)):
+            asking = Asking(number, (host, int(port)), header)
+            selector.register(asking.socket, selectors.EVENT_READ, asking)
+        while time.monotonic() < end:
+            for key, _ in selector.select(timeout=0.5):
+                key.data.read(seen)
+    print(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
