@@ -39,9 +39,14 @@ asyncio.run(main())
 """
 
 
+def _serves(mesh: Mesh, node: str) -> bool:
+    return [each["envoy"]["state"] for each in mesh.dump("node", "status", node)] == ["serving"]
+
+
 @pytest.mark.feature("F146")
 def test_a_thousand_open_connections_fit_into_what_the_chart_asks_for(mesh: Mesh, namespace: str) -> None:
     near, far = mesh.nodes[:2]
+    mesh.wait("nobody is being replaced any more", lambda: all(_serves(mesh, each) for each in (near, far)))
     service = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -57,7 +62,6 @@ def test_a_thousand_open_connections_fit_into_what_the_chart_asks_for(mesh: Mesh
         lambda: mesh.kubectl("logs", "-n", namespace, "holder").stdout.split()[1:] != [],
     )
     for node in (near, far):
-        (status,) = mesh.dump("node", "status", node)
-        assert status["envoy"]["state"] == "serving"
+        assert _serves(mesh, node)
         held = {part: mesh.anonymous_memory(part, node) for part in ("envoy", "node agent")}
         assert sum(held.values()) < MOST, held

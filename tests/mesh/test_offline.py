@@ -66,7 +66,8 @@ def compiled(mesh: Mesh, *words: str) -> list[dict[str, Any]]:
 
 def test_compile_says_from_files_what_nodes_were_told(mesh: Mesh, web: str) -> None:
     documents = compiled(mesh)
-    workloads = {each["workload"]["name"]: each["workload"] for each in documents if "workload" in each}
+    found = [each["workload"] for each in documents if "workload" in each]
+    workloads = {each["name"]: each for each in found if each["namespace"] == web}
     told = {each["name"]: each for each in mesh.dump("workloads") if each["namespace"] == web}
     assert set(told) == {"web", "client"}
     for name, each in told.items():
