@@ -16,10 +16,10 @@ from ambit.ingest.mesh import MeshDelta
 from ambit.model.backend_tls import BackendTls
 from ambit.model.http import Action, Backend, Entry, Host, RequestMatch
 from ambit.model.jwt import KeySource, Target, TokenPolicy, TokenRule
-from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
+from ambit.model.proxy import Listener, ListenerRoutes, Protocol, Proxy, ProxyKind, ServiceRoutes
 from ambit.model.request_policy import RequestAction, RequestPolicy
 from ambit.model.service import AppProtocol, Service, VirtualAddress
-from ambit.model.streams import Stream
+from ambit.model.streams import Datagrams, Stream
 from ambit.model.workload import GatewayAddress, Port, TunnelProtocol, Workload
 from ambit.plan import authority, waypoint
 from ambit.plan.values import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES, SECRET, NodeSettings
@@ -67,7 +67,14 @@ ROUTE = ServiceRoutes(
 
 
 def delta(
-    *values: Proxy | Service | Workload | ServiceRoutes | TokenPolicy | RequestPolicy,
+    *values: Proxy
+    | Service
+    | Workload
+    | ServiceRoutes
+    | TokenPolicy
+    | RequestPolicy
+    | ListenerRoutes
+    | Datagrams,
     gone: tuple[str, ...] = (),
 ) -> MeshDelta:
     """These are new or others; the keys in `gone` are of whatever kind they are."""
@@ -80,6 +87,8 @@ def delta(
         services=of(Service),
         proxies=of(Proxy),
         routes=of(ServiceRoutes),
+        listener_routes=of(ListenerRoutes),
+        datagrams=of(Datagrams),
         tokens=of(TokenPolicy),
         request_policies=of(RequestPolicy),
     )
@@ -134,6 +143,32 @@ def test_a_route_brings_its_backends(plans: Plans) -> None:
     assert plans.take(delta(gone=(ROUTE.key,)))
     assert names.service_cluster(NEXT.key, 80) not in held(plans, CLUSTER)
     assert not plans.take(delta(workload("next", NEXT, address="10.244.1.3")))
+
+
+def test_endpoints_of_a_udp_port_are_told_to_gateways_that_send_there_and_change_no_listener(
+    plans: Plans,
+) -> None:
+    udp = Listener("udp", 53, Protocol.UDP)
+    edge = msgspec.structs.replace(PROXY, key="shop/edge", kind=ProxyKind.GATEWAY, listeners=(udp,))
+    one = Datagrams(DB.key, 53, ((ipaddress.ip_address("10.244.1.2"), 53),))
+    plans.take(delta(edge, one))
+    plans.open(edge)
+    routed = ListenerRoutes(edge.key, "udp", streams=(Stream("r", (Backend(DB.key, 53),)),))
+    assert set(plans.take(delta(routed))) == {edge.key}
+    assert held(plans, LISTENER, edge) >= {names.gateway_udp_port(53)}
+    assert names.service_cluster(DB.key, 53) not in held(plans, CLUSTER, edge)
+
+    def told(address: str) -> bool:
+        assigned = plans.open(edge).resources(ENDPOINTS)[names.gateway_udp_port(53)].body
+        return address.encode() in Packed.FromString(assigned).value
+
+    assert told("10.244.1.2")
+    moved = msgspec.structs.replace(one, endpoints=((ipaddress.ip_address("10.244.1.9"), 53),))
+    found = plans.take(delta(moved))
+    assert [part.type_url for part in found[edge.key].parts] == [ENDPOINTS] and told("10.244.1.9")
+    assert not plans.take(delta(msgspec.structs.replace(one, port=54)))
+    plans.take(delta(gone=(one.key,)))
+    assert not told("10.244.1.9")
 
 
 def test_binding_and_unbinding(plans: Plans) -> None:

@@ -81,6 +81,28 @@ def endpoint_slice(service_name: str, ip: str, port: int, *, pod_name: str = "")
     }
 
 
+def udp_service(
+    name: str, *endpoints: tuple[str, int], port: int = 53, namespace: str = "default", ready: bool = True
+) -> list[Given]:
+    """A service with one port, of UDP, and its slice, as a controller of Kubernetes writes it."""
+    named = {"name": "dgram", "protocol": "UDP"}
+    slice_ = {
+        "metadata": {
+            "name": f"{name}-1",
+            "namespace": namespace,
+            "labels": {"kubernetes.io/service-name": name},
+        },
+        "addressType": "IPv6" if endpoints and ":" in endpoints[0][0] else "IPv4",
+        "endpoints": [{"addresses": [address], "conditions": {"ready": ready}} for address, _ in endpoints],
+        "ports": [{**named, "port": number} for number in {number for _, number in endpoints}],
+    }
+    spec = {"selector": {"app": name}, "clusterIP": "10.96.9.9", "ports": [{**named, "port": port}]}
+    return [
+        ("services", {"metadata": {"name": name, "namespace": namespace}, "spec": spec}),
+        ("endpointslices.discovery.k8s.io", slice_),
+    ]
+
+
 def node(name: str, region: str = "", zone: str = "") -> Given:
     labels = {"topology.kubernetes.io/region": region, "topology.kubernetes.io/zone": zone}
     return "nodes", {"metadata": {"name": name, "labels": labels}}

@@ -292,3 +292,53 @@ def test_a_rolling_restart_fails_no_request(shop: Shop) -> None:
     told, _ = asking.communicate("stop\n", timeout=60)
     assert told == "well\n"
     shop.mesh.kubectl("delete", "-n", shop.namespace, "gateway/front", "httproute/web")
+
+
+_ECHO_UDP = """
+import socket
+server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+server.bind(("::", 5353))
+while True:
+    asked, peer = server.recvfrom(65536)
+    server.sendto(b"heard " + asked, peer)
+"""
+_ASK_UDP = """
+import socket, sys
+sending = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+sending.settimeout(1)
+sending.sendto(b"hi", (sys.argv[1], 5300))
+print(sending.recv(100).decode())
+"""
+
+
+@pytest.mark.feature("F121")
+def test_datagrams_go_where_a_udp_route_says(shop: Shop) -> None:
+    """By the address of the gateway's Service to a pod of the mesh, which takes them in plain text, STRICT or not."""
+    of_udp = {"name": "dgram", "port": 53, "protocol": "UDP", "targetPort": 5353}
+    server = pod("udp", shop.mesh.nodes[1], ["python3", "-c", _ECHO_UDP], labels={"app": "udp"})
+    backend = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "udp"},
+        "spec": {"selector": {"app": "udp"}, "ports": [of_udp]},
+    }
+    udp_route = {
+        **route({"backendRefs": [{"name": "udp", "port": 53}]}),
+        "kind": "UDPRoute",
+        "metadata": {"name": "udp"},
+    }
+    shop.apply(
+        server, backend, gateway(listeners=[{"name": "udp", "port": 5300, "protocol": "UDP"}]), udp_route
+    )
+    asked = ("python3", "-c", _ASK_UDP, shop.address())
+
+    def answer() -> str:
+        return shop.mesh.exec(shop.outside, "client", *asked, check=False).stdout.strip()
+
+    shop.mesh.wait("an answer by UDP", lambda: answer() == "heard hi")
+    accepted = "jsonpath={.status.parents[*].conditions[?(@.type=='Accepted')].status}"
+    found = shop.mesh.kubectl("get", "udproute", "udp", "-n", shop.namespace, "-o", accepted)
+    assert found.stdout == "True"
+    shop.mesh.kubectl(
+        "delete", "-n", shop.namespace, "gateway/front", "udproute/udp", "service/udp", "pod/udp"
+    )

@@ -21,6 +21,7 @@ from ambit.model.jwt import KeySource, Target, TokenPolicy
 from ambit.model.proxy import KeyPair, ListenerRoutes, Proxy, ProxyKind, ServiceRoutes
 from ambit.model.request_policy import RequestPolicy
 from ambit.model.service import Service
+from ambit.model.streams import Datagrams
 from ambit.model.telemetry import LogPolicy
 from ambit.model.workload import Workload
 from ambit.plan import targets
@@ -72,6 +73,7 @@ class Plans:
         """By gateway, and name of the listener."""
         self._certificates: dict[str, tuple[KeyPair, ...]] = {}
         """Of gateways, by their keys."""
+        self._datagrams: dict[str, Datagrams] = {}
         self._authorization: dict[str, RequestPolicy] = {}
         self._authorization_of: dict[Target, set[str]] = {}
         """Keys of policies by whom they are for."""
@@ -113,6 +115,7 @@ class Plans:
         for key in delta.proxies.removals:
             self._proxies.pop(key, None)
         touched.update(self._take_routes(delta))
+        touched.update(self._take_datagrams(delta))
         concerned.update(self._take_listeners(delta))
         concerned.update(self._take_tokens(delta))
         concerned.update(self._take_logs(delta))
@@ -209,6 +212,12 @@ class Plans:
             self._routes[key] = routes
             touched.add(routes.service)
         return touched
+
+    def _take_datagrams(self, delta: MeshDelta) -> set[str]:
+        """Keys of the services behind whose UDP ports are others now."""
+        gone = [each for key in delta.datagrams.removals if (each := self._datagrams.pop(key, None))]
+        self._datagrams.update(delta.datagrams.upserts)
+        return {each.service for each in (*gone, *delta.datagrams.upserts.values())}
 
     def _take_listeners(self, delta: MeshDelta) -> set[str]:
         """Keys of the gateways whose listeners have other routes or certificates now."""
@@ -316,6 +325,7 @@ class Plans:
             self._keys,
             self._certificates.get(key, ()),
             tuple(self._logs.values()),
+            self._datagrams,
         )
         plan.depends_on = gateway.depends_on(plan.proxy, attached, self._view)
         return gateway.resources(plan.proxy, attached, self._view, self._settings, plan.memo)

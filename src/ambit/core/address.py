@@ -76,6 +76,12 @@ def _is_inner(version: int, block: int) -> bool:
     return False
 
 
+def is_of_the_machine(address: Address) -> bool:
+    """Whether it leads to whoever calls it, or no further than his own link: loopback, link-local, unspecified."""
+    plain = getattr(address, "ipv4_mapped", None) or address
+    return bool(plain.is_loopback or plain.is_link_local or plain.is_unspecified)
+
+
 def sorted_networks(networks: Iterable[Network]) -> tuple[Network, ...]:
     """IPv4 before IPv6, then by address."""
     return tuple(sorted(networks, key=lambda each: (each.version, int(each.network_address), each.prefixlen)))

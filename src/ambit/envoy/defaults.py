@@ -21,6 +21,13 @@ EDGE_IDLE_TIMEOUT = 3600.0
 """A client's connection to a gateway without requests is closed after this time; Envoy's and Istio's number."""
 EDGE_STREAMS = 100
 """Requests at once on one connection of a client whom nobody knows (Envoy: "configuring Envoy as an edge proxy")."""
+DATAGRAM_IDLE = 60.0
+"""A client's datagrams go to one endpoint until it and the client have been silent for so long; Envoy's number."""
+DATAGRAM_CLIENTS = 10_000
+"""At once on one UDP port of a gateway: each takes a socket, and anybody can write any sender's address into a
+datagram."""
+DATAGRAM_SIZE = (1 << 16) - 1
+"""The largest that there is. Envoy's own limit, 1500 bytes, drops what is larger."""
 CONNECT_TIMEOUT = 10.0
 """TCP and TLS set-up; ztunnel's number."""
 LOCAL_CONNECT_TIMEOUT = 10.0

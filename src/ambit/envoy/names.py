@@ -20,6 +20,7 @@
 | `into\\|SERVICE\\|PORT` | at a waypoint: cluster that leads into that internal listener |
 | `tokens\\|SERVICE` | at a waypoint: extension (ECDS): which tokens requests to a service may carry |
 | `port\\|PORT` | at a gateway: listener of a port, and table of its requests in plain text |
+| `udp\\|PORT` | at a gateway: listener of a UDP port, cluster of what its datagrams go to, and its endpoints |
 | `port\\|PORT\\|LISTENER` | at a gateway: table of requests to a listener by TLS |
 | `cert\\|SECRET` | at a gateway: secret: what it shows its clients |
 | `cert\\|clients\\|PORT` | at a gateway: secret: roots of what clients show |
@@ -237,6 +238,10 @@ def tokens(subject: str) -> str:
 
 def gateway_port(port: int) -> str:
     return f"port|{port}"
+
+
+def gateway_udp_port(port: int) -> str:
+    return f"udp|{port}"
 
 
 def gateway_listener(port: int, listener: str) -> str:

@@ -34,6 +34,7 @@ from ambit.ingest.inline import Inline
 from ambit.ingest.istio.compile import IstioSources, compile_istio
 from ambit.ingest.istio.entries import compile_entries, compile_workload_entries
 from ambit.ingest.kube.compile import KubeSources, compile_kube
+from ambit.ingest.kube.datagrams import compile_datagrams
 from ambit.ingest.only_by_waypoint import OnlyByWaypoint
 from ambit.ingest.owners import Owners
 from ambit.ingest.past_waypoints import past_waypoints
@@ -49,6 +50,7 @@ from ambit.model.proxy import GatewayCertificates, ListenerRoutes, Proxy, Servic
 from ambit.model.request_policy import RequestPolicy
 from ambit.model.service import Service
 from ambit.model.status import Status
+from ambit.model.streams import Datagrams
 from ambit.model.telemetry import LogPolicy
 from ambit.model.workload import Workload
 from ambit.objects.decoding import PROJECTIONS
@@ -83,6 +85,7 @@ class MeshDelta(msgspec.Struct, frozen=True):
     routes: Delta[ServiceRoutes] = Delta()
     listener_routes: Delta[ListenerRoutes] = Delta()
     certificates: Delta[GatewayCertificates] = Delta()
+    datagrams: Delta[Datagrams] = Delta()
     request_policies: Delta[RequestPolicy] = Delta()
     statuses: Delta[Status] = Delta()
     tokens: Delta[TokenPolicy] = Delta()
@@ -194,6 +197,9 @@ class MeshCompiler:
         self._logs = policies.logs
         edges = Edges(graph, self._edge_sources(), parameters, settings)
         self._proxies = graph.join("all proxies", [waypoints.proxies, edges.proxies])
+        self._datagrams = compile_datagrams(
+            graph, self._sources["services"], self._sources["endpointslices.discovery.k8s.io"], settings
+        )
         routes = compile_routes(graph, self._route_sources(), secured, waypoints, edges, settings)
         inline = Inline(bound, waypoints.proxies, routes.tables, policies.tokens, self._request_policies)
         self._services = graph.derive("services with inline routes", bound, inline.service)
@@ -287,6 +293,11 @@ class MeshCompiler:
         return self._certificates.values()
 
     @property
+    def datagrams(self) -> Mapping[str, Datagrams]:
+        """UDP ports of services and what is behind them, by `Datagrams.key`, as of the last `apply`."""
+        return self._datagrams.values()
+
+    @property
     def request_policies(self) -> Mapping[str, RequestPolicy]:
         """All policies for requests by `<namespace>/<name>`, as of the last `apply`."""
         return self._request_policies.values()
@@ -320,6 +331,7 @@ class MeshCompiler:
             routes=self._routes.delta(),
             listener_routes=self._listener_routes.delta(),
             certificates=self._certificates.delta(),
+            datagrams=self._datagrams.delta(),
             request_policies=self._request_policies.delta(),
             statuses=self._statuses.delta(),
             tokens=self._tokens.delta(),
@@ -366,6 +378,7 @@ class MeshCompiler:
             udp=given["udproutes.gateway.networking.k8s.io"],
             grants=given["referencegrants.gateway.networking.k8s.io"],
             services=given["services"],
+            datagrams=self._datagrams,
         )
 
     def _parent_sources(self) -> ParentSources:

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from ambit.core.address import Address
 from ambit.core.finding import ObjectRef
 from ambit.model.http import Backend
 
@@ -15,3 +16,21 @@ class Stream(msgspec.Struct, frozen=True):
     backends: tuple[Backend, ...]
     hostnames: tuple[str, ...] = ()
     origin: ObjectRef | None = None
+
+
+class Datagrams(msgspec.Struct, frozen=True):
+    """Where datagrams (UDP) to a port of a service (by its key) go: address and port of each of its ready endpoints.
+    A service's own `ports` are those of TCP, and no node carries these."""
+
+    service: str
+    port: int
+    endpoints: tuple[tuple[Address, int], ...] = ()
+
+    @property
+    def key(self) -> str:
+        return datagrams_key(self.service, self.port)
+
+
+def datagrams_key(service: str, port: int) -> str:
+    """Under what `Datagrams` are kept."""
+    return f"{service}:{port}"

@@ -8,7 +8,7 @@ from functools import partial
 
 import msgspec
 
-from ambit.core.address import host_port
+from ambit.core.address import host_port, is_of_the_machine
 from ambit.core.identity import Identity
 from ambit.core.memo import Memo
 from ambit.core.names import HBONE_PORT, NODE_ADMIN_PORT
@@ -137,8 +137,7 @@ def _is_the_proxy_itself(choice: Choice | NamedChoice) -> bool:
     about everybody's requests."""
     if isinstance(choice, NamedChoice):
         return choice.port == NODE_ADMIN_PORT
-    address = getattr(choice.address, "ipv4_mapped", None) or choice.address
-    return bool(address.is_loopback or address.is_link_local or address.is_unspecified)
+    return is_of_the_machine(choice.address)
 
 
 def waypoint_of(service: Service, proxy: Proxy) -> str | None:

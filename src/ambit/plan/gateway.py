@@ -26,10 +26,10 @@ from ambit.envoy.waypoint_services import Speaks
 from ambit.model.http import Action, Entry, Host, RequestMatch
 from ambit.model.jwt import KeySource, TokenPolicy
 from ambit.model.proxy import KeyPair, Listener, ListenerRoutes, Protocol, Proxy
-from ambit.model.streams import Stream
+from ambit.model.streams import Datagrams, Stream
 from ambit.model.telemetry import LogPolicy
 from ambit.model.view import MeshView
-from ambit.plan import backends, targets
+from ambit.plan import backends, datagrams, targets
 from ambit.plan.backends import Backend
 from ambit.plan.request_logs import logs_of
 from ambit.plan.values import (
@@ -58,6 +58,8 @@ class Attached(msgspec.Struct, frozen=True):
     certificates: tuple[KeyPair, ...] = ()
     logs: tuple[LogPolicy, ...] = ()
     """What is to be printed anywhere."""
+    datagrams: Mapping[str, Datagrams] = {}
+    """UDP ports of services, by their keys."""
 
 
 def resources(
@@ -75,7 +77,10 @@ def resources(
     ]
     by_port: dict[int, list[Listener]] = defaultdict(list)
     for each in proxy.listeners:
-        by_port[each.port].append(each)
+        if each.protocol is Protocol.UDP:
+            made += datagrams.resources(each, attached.routes.get(each.name), attached.datagrams)
+        else:
+            by_port[each.port].append(each)
     for port, on_port in sorted(by_port.items()):
         if on_port[0].protocol is Protocol.HTTP:
             made += _http(port, on_port, proxy, attached, memo)
@@ -86,7 +91,7 @@ def resources(
     for pair in attached.certificates:
         name = names.shown_certificate(pair.name)
         made.append(planned(SECRET, name, tls.certificate(name, chain_pem=pair.chain, key_pem=pair.key)))
-    made += backends.resources(_speaks(attached, view), proxy, view, settings, memo)
+    made += backends.resources(_speaks(proxy, attached, view), proxy, view, settings, memo)
     return tuple(made)
 
 
@@ -205,7 +210,7 @@ def _misdirected(listener: Listener, own: Sequence[Listener]) -> Iterator[Host]:
         yield Host((hostnames.ANY,), answer)
 
 
-def _speaks(attached: Attached, view: MeshView) -> dict[Backend, Speaks]:
+def _speaks(proxy: Proxy, attached: Attached, view: MeshView) -> dict[Backend, Speaks]:
     """What clients speak says nothing about backends: what is not said to speak HTTP/2 only, and is no backend of
     gRPC, is spoken to in HTTP/1.1."""
     hosts = [host for each in attached.routes.values() for host in each.hosts]
@@ -220,8 +225,9 @@ def _speaks(attached: Attached, view: MeshView) -> dict[Backend, Speaks]:
             found[backend] = Speaks.HTTP1
         else:
             found[backend] = Speaks.AS_CLIENT if backend in requests else Speaks.HTTP2
+    udp = {each.name for each in proxy.listeners if each.protocol is Protocol.UDP}
     for each in attached.routes.values():
-        for backend in backends.of_streams(each.streams):
+        for backend in backends.of_streams(each.streams) if each.listener not in udp else ():
             found.setdefault(backend, Speaks.BYTES)
     return found
 

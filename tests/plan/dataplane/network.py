@@ -135,6 +135,24 @@ class Host:
             return REFUSED
         return answer.decode() or REFUSED
 
+    def datagrams(self, address: Address | str, port: int, *, timeout: float = TIMEOUT) -> socket.socket:
+        """A socket of UDP here that sends there, and hears nobody else."""
+
+        def made() -> socket.socket:
+            family = socket.AF_INET6 if ":" in str(address) else socket.AF_INET
+            sending = socket.socket(family, socket.SOCK_DGRAM)
+            sending.settimeout(timeout)
+            sending.connect((str(address), port))
+            return sending
+
+        return in_namespace(self.netns, made)
+
+    def listen_udp(self, port: int, answer: Callable[[bytes], bytes]) -> socket.socket:
+        """Answers datagrams on `port` in both families until the returned socket is closed."""
+        server = in_namespace(self.netns, lambda: udp_listener(port))
+        threading.Thread(target=_answer, args=(server, answer), daemon=True).start()
+        return server
+
     def listen(self, port: int, serve: Callable[[socket.socket, str], None] | None = None) -> socket.socket:
         """Serves both families on `port` until the returned socket is closed."""
         server = in_namespace(self.netns, lambda: listener(port))
@@ -172,6 +190,25 @@ def listener(port: int) -> socket.socket:
     server.bind(("::", port))
     server.listen(256)
     return server
+
+
+def udp_listener(port: int) -> socket.socket:
+    """A socket that hears datagrams to all addresses of both families."""
+    server = Listener(socket.AF_INET6, socket.SOCK_DGRAM)
+    server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    server.bind(("::", port))
+    return server
+
+
+def _answer(server: socket.socket, answer: Callable[[bytes], bytes]) -> None:
+    while True:
+        try:
+            asked, peer = server.recvfrom(65536)
+            if not peer:
+                return
+            server.sendto(answer(asked), peer)
+        except OSError:
+            return
 
 
 def _accept(server: socket.socket, serve: Callable[[socket.socket, str], None]) -> None:

@@ -72,7 +72,10 @@ class Edge(ServedEnvoy):
             view = Snapshot(made.workloads.values(), made.services.values())
             shown = made.certificates.get(proxy.key)
             attached = gateway.Attached(
-                routes, tuple(made.tokens.values()), certificates=shown.pairs if shown is not None else ()
+                routes,
+                tuple(made.tokens.values()),
+                certificates=shown.pairs if shown is not None else (),
+                datagrams=made.datagrams,
             )
             wanted += gateway.resources(proxy, attached, view, NodeSettings(node=""))
         with self.lock:

@@ -34,6 +34,7 @@ from ambit.ingest.visibility import VISIBILITY_APPLIED, Visibilities
 from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
 from ambit.model.service import Service, Visibility
 from ambit.model.status import ObjectStatus, Status
+from ambit.model.streams import Datagrams, datagrams_key
 from ambit.model.workload import GatewayAddress, Workload
 from ambit.objects import gateway, kube, networking, routes, stream_routes
 from ambit.objects.meta import ObjectMeta
@@ -59,6 +60,7 @@ class RouteSources(msgspec.Struct, frozen=True):
     udp: Collection[stream_routes.UDPRoute]
     grants: Collection[gateway.ReferenceGrant]
     services: Collection[kube.Service]
+    datagrams: Collection[Datagrams]
 
 
 class _Bound(Protocol):
@@ -254,7 +256,9 @@ def compile_routes(
     settings: MeshSettings,
 ) -> RouteCollections:
     """Adds the collections of routes to a graph. `services` are those of all kinds."""
-    known = _Index(sources, services, waypoints, edges, settings)
+    # Of its own, so that other endpoints make no route anew.
+    udp: Collection[bool] = graph.derive("udp ports", sources.datagrams, lambda _, __: True)
+    known = _Index(sources, services, udp, waypoints, edges, settings)
     compiled = _compile_kinds(graph, sources, known, settings)
 
     def tables(context: Context, service: Service) -> Mapping[str, ServiceRoutes]:
@@ -342,12 +346,14 @@ class _Index:
         self,
         sources: RouteSources,
         services: Collection[Service],
+        udp: Collection[bool],
         waypoints: Waypoints,
         edges: Edges,
         settings: MeshSettings,
     ) -> None:
         self.sources = sources
         self.services = services
+        self.udp = udp
         self.waypoints = waypoints
         self.edges = edges
         self.settings = settings
@@ -369,6 +375,9 @@ class _Known:
 
     def service(self, key: str) -> Service | None:
         return self._context.get(self._index.services, key)
+
+    def has_datagrams(self, key: str, port: int) -> bool:
+        return self._context.get(self._index.udp, datagrams_key(key, port)) is not None
 
     def hosts(self, hostname: str) -> list[Service]:
         return self._context.lookup(self._index.by_host, hostname)

@@ -40,7 +40,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature("GRPCRoute", _BOTH),
     Feature("TLSRoute", _BOTH, "by the name in the client's hello; the bytes go on as they are"),
     Feature("TCPRoute", _BOTH),
-    Feature("UDPRoute", note="needs gateways: the mesh carries no UDP"),
+    Feature("UDPRoute", _GATEWAY, "the mesh carries no UDP: datagrams go to pods as they are"),
     Feature("GatewayPort8080", _GATEWAY),
     Feature("GatewayStaticAddresses", _GATEWAY, "`IPAddress`, asked of the load balancer"),
     Feature("GatewayHTTPListenerIsolation", _GATEWAY),

@@ -23,6 +23,7 @@ KINDS: dict[Protocol, tuple[str, ...]] = {
     Protocol.HTTPS: REQUESTS,
     Protocol.TLS: ("TLSRoute", "TCPRoute"),
     Protocol.TCP: ("TCPRoute",),
+    Protocol.UDP: ("UDPRoute",),
 }
 """What listeners can speak, and the kinds of routes that each carries."""
 _PASSED = ("TLSRoute",)
@@ -198,6 +199,8 @@ def _conflict(given: gateway.Listener, earlier: Iterable[gateway.Listener]) -> C
         other = _protocol(each.protocol)
         if each.port != given.port or protocol not in KINDS or other not in KINDS:
             continue
+        if (protocol is Protocol.UDP) is not (other is Protocol.UDP):
+            continue  # ports of UDP and of TCP are two things
         if other is not protocol and not {other, protocol} <= _BY_NAME:
             text = f"port {given.port} speaks {each.protocol} already, for listener {each.name}"
             return Condition(CONFLICTED, "True", "ProtocolConflict", text)

@@ -17,6 +17,8 @@ from ambit.model.service import Service
 from ambit.objects.gateway import GROUP, ReferenceGrant
 from ambit.objects.routes import BackendObject
 
+_UDP_ROUTE = "UDPRoute"
+"""Its backends are other ports than those of all other kinds: those of UDP, which services of Kubernetes alone have."""
 Reason = Literal["BackendNotFound", "InvalidKind", "RefNotPermitted"]
 
 
@@ -32,6 +34,9 @@ class Known(Protocol):
 
     def service(self, key: str) -> Service | None:
         """By `<namespace>/<hostname>`."""
+
+    def has_datagrams(self, key: str, port: int) -> bool:
+        """Whether a service has this port of UDP."""
 
     def hosts(self, hostname: str) -> list[Service]:
         """Services of all namespaces with this hostname."""
@@ -65,7 +70,7 @@ def resolve(
     match (given.group, given.kind):
         case ("", "Service"):
             return _service(given, referrer, known, settings)
-        case ("networking.istio.io", "Hostname"):
+        case ("networking.istio.io", "Hostname") if referrer.kind != _UDP_ROUTE:
             return _hostname(given, referrer, known)
         case _:
             kind = f"{given.kind}.{given.group}" if given.group else given.kind
@@ -106,6 +111,10 @@ def _service(
     service = known.service(key)
     if service is None:
         return Unresolved("BackendNotFound", f"{named} does not exist, or is an ExternalName")
+    if referrer.kind == _UDP_ROUTE:
+        if given.port and known.has_datagrams(key, given.port):
+            return key, given.port
+        return Unresolved("BackendNotFound", f"{named} has no port {given.port} of UDP")
     return _with_port(service, given, named)
 
 

@@ -1,0 +1,29 @@
+"""A UDP listener of a gateway: the first of its rules has all datagrams. Shares of services that do not exist, or
+have no endpoint, go nowhere, as connections of theirs would be refused.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from ambit.envoy import datagrams, names
+from ambit.model.http import Backend
+from ambit.model.proxy import Listener, ListenerRoutes
+from ambit.model.streams import Datagrams, datagrams_key
+from ambit.plan import backends
+from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, PlannedResource, planned
+
+
+def resources(
+    listener: Listener, routes: ListenerRoutes | None, known: Mapping[str, Datagrams]
+) -> Iterator[PlannedResource]:
+    """Its Envoy listener, and what that sends to. `known` are the UDP ports of services, by their keys."""
+    name = names.gateway_udp_port(listener.port)
+    rules = routes.streams if routes is not None else ()
+    shares = [_share(each, known) for each in (rules[0].backends if rules else ()) if each.weight]
+    yield planned(CLUSTER, name, datagrams.cluster(listener.port))
+    yield planned(ENDPOINTS, name, datagrams.endpoints(listener.port, shares))
+    yield planned(LISTENER, name, datagrams.listener(listener.port, families=backends.FAMILIES))
+
+
+def _share(backend: Backend, known: Mapping[str, Datagrams]) -> datagrams.Share:
+    found = known.get(datagrams_key(backend.service, backend.port))
+    return datagrams.Share(backend.weight, found.endpoints if found is not None else ())

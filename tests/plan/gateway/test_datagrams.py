@@ -1,0 +1,135 @@
+"""Datagrams (UDP) at a gateway."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.ingest.build import Given, authorization_policy, udp_service
+from tests.ingest.gateway.build import edge as gateway
+from tests.ingest.gateway.build import listener, route, to
+from tests.plan.dataplane.network import REFUSED
+from tests.plan.gateway.conftest import Edge
+
+pytestmark = [pytest.mark.envoy, pytest.mark.netns]
+
+PORT, TARGET = 5300, 7000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def servers(edge: Edge) -> Iterator[None]:
+    """Each server says its name, and how many bytes it was sent."""
+    listening = [
+        host.listen_udp(TARGET, lambda asked, name=name: f"{name} {len(asked)}".encode())
+        for name, host in edge.servers.items()
+    ]
+    yield
+    for each in listening:
+        each.close()
+
+
+def services(edge: Edge) -> list[Given]:
+    return [
+        each
+        for name, host in edge.servers.items()
+        for each in udp_service(f"{name}-udp", (str(host.four), TARGET))
+    ]
+
+
+def udp_route(*backends: dict[str, Any], **more: Any) -> Given:
+    parents = ({"name": "edge", "sectionName": "udp"},)
+    return route({"backendRefs": list(backends)}, parents=parents, kind="udproutes", **more)
+
+
+def to_udp(name: str, weight: int = 1) -> dict[str, Any]:
+    return to(f"{name}-udp", 53, weight=weight)
+
+
+def ask(edge: Edge, question: bytes = b"hi", *, timeout: float = 5.0, family: int = 4) -> str:
+    """The answer to one datagram from a socket of its own, or REFUSED when there is none in time."""
+    address = edge.host.four if family == 4 else edge.host.six
+    with edge.client.datagrams(address, PORT, timeout=timeout) as sending:
+        sending.send(question)
+        try:
+            return sending.recv(100).decode()
+        except (TimeoutError, ConnectionError):
+            return REFUSED
+
+
+def silent(edge: Edge) -> bool:
+    return ask(edge, timeout=0.3) == REFUSED
+
+
+UDP = gateway(listener("udp", PORT, "UDP"))
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_datagram_of_any_size_is_answered(edge: Edge, family: int) -> None:
+    edge.apply(*services(edge), UDP, udp_route(to_udp("one")))
+    assert ask(edge, family=family) == "one 2"
+    assert ask(edge, b"x" * 60_000, family=family) == "one 60000"
+
+
+def test_clients_are_shared_by_weight_and_stay_where_they_are(edge: Edge) -> None:
+    edge.apply(*services(edge), UDP, udp_route(to_udp("one", 7), to_udp("two", 3), to_udp("gone", 0)))
+    found = Counter(ask(edge).split()[0] for _ in range(100))
+    assert abs(found["one"] - 70) <= 5 and sum(found.values()) == 100, found
+    with edge.client.datagrams(edge.host.four, PORT) as kept:
+
+        def said() -> bytes:
+            kept.send(b"x")
+            return kept.recv(100)
+
+        first = said()
+        assert {said() for _ in range(10)} == {first}
+        edge.apply(*services(edge), UDP, udp_route(to_udp("one", 1), to_udp("two", 9)))
+        assert said() == first, "other weights move no client"
+        other = "two" if first.startswith(b"one") else "one"
+        edge.apply(*services(edge), UDP, udp_route(to_udp(other)))
+        assert said().decode().startswith(other), "a service that is none any more has no clients"
+
+
+def test_the_share_of_a_service_that_is_not_there_is_nobodys(edge: Edge) -> None:
+    edge.apply(*services(edge), UDP, udp_route(to_udp("one"), to_udp("gone")))
+    found = Counter(ask(edge, timeout=0.3) for _ in range(20))
+    assert found["one 2"] == found[REFUSED] == 10
+    edge.apply(*services(edge), UDP, udp_route(to_udp("one", 0)))
+    assert silent(edge)
+
+
+def test_only_ready_endpoints_are_sent_to(edge: Edge) -> None:
+    one = (str(edge.servers["one"].four), TARGET)
+    edge.apply(*udp_service("one-udp", one, ready=False), UDP, udp_route(to_udp("one")))
+    assert silent(edge)
+    edge.apply(*udp_service("one-udp", one), UDP, udp_route(to_udp("one")))
+    assert ask(edge) == "one 2"
+
+
+def test_the_oldest_route_has_all(edge: Edge) -> None:
+    edge.apply(
+        *services(edge),
+        UDP,
+        udp_route(to_udp("one"), name="z"),
+        udp_route(to_udp("two"), name="a", created="2026-02-01T00:00:00Z"),
+    )
+    assert {ask(edge) for _ in range(5)} == {"one 2"}
+
+
+def test_tcp_has_the_same_port_for_itself(edge: Edge) -> None:
+    both = gateway(listener("http", PORT, "HTTP"), listener("udp", PORT, "UDP"))
+    web = route({"backendRefs": [to("two")]}, name="web", parents=({"name": "edge", "sectionName": "http"},))
+    edge.apply(*services(edge), both, udp_route(to_udp("one")), web)
+    assert ask(edge) == "one 2"
+    assert edge.said("a.example.com", port=PORT) == "two"
+
+
+def test_a_listener_without_a_route_is_silent_and_so_is_one_that_a_policy_closes(edge: Edge) -> None:
+    edge.apply(UDP)
+    assert silent(edge)
+    edge.apply(*services(edge), UDP, udp_route(to_udp("one")))
+    assert ask(edge) == "one 2"
+    edge.apply(*services(edge), UDP, udp_route(to_udp("one")), authorization_policy("p"))
+    assert silent(edge)
+    edge.apply(*services(edge), UDP, udp_route(to_udp("one")))
+    assert ask(edge) == "one 2"
