@@ -319,6 +319,7 @@ class Plans:
         from ambit.plan import gateway
 
         key = plan.proxy.key
+        plan.targets = frozenset(targets.of(plan.proxy, ()))
         attached = gateway.Attached(
             dict(self._listeners.get(key, {})),
             tuple(self._tokens_of(plan.proxy)),
@@ -326,6 +327,7 @@ class Plans:
             self._certificates.get(key, ()),
             tuple(self._logs.values()),
             self._datagrams,
+            self._authorization_for(plan.targets),
         )
         plan.depends_on = gateway.depends_on(plan.proxy, attached, self._view)
         return gateway.resources(plan.proxy, attached, self._view, self._settings, plan.memo)

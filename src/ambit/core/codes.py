@@ -206,9 +206,9 @@ _ALL = (
     Code(
         "AMB0232",
         "Tokens that nobody looks at",
-        "A RequestAuthentication without targetRefs is for nobody: node proxies see no requests, and waypoints heed no "
-        "selector (as in Istio). Whoever relies on it must not be let in by it: rules about request.auth allow nothing "
-        "at nodes.",
+        "A RequestAuthentication without targetRefs is for the gateways whose pods it selects, and this one selects "
+        "none: node proxies see no requests, and waypoints heed no selector (as in Istio). Whoever relies on it must "
+        "not be let in by it: rules about request.auth allow nothing at nodes.",
         "selector: {matchLabels: {app: web}}\njwtRules: [{issuer: 'https://issuer.example'}]",
         "Name the Service, or the Gateway of its waypoint, in targetRefs instead.",
     ),
@@ -375,12 +375,12 @@ _ALL = (
     Code(
         "AMB0407",
         "Gateway that lets nobody in",
-        "An AuthorizationPolicy is for the gateway: it names the Gateway or its class, selects labels of its pods, or "
-        "is for all pods of its namespace or of the mesh. Gateways enforce no such policies yet, so every request is "
-        "answered with 403, and every other connection is ended.",
-        "kind: AuthorizationPolicy\nmetadata: {namespace: shop}   # where the Gateway is\nspec: {}",
-        "Give the policy a selector that the pods behind the gateway have and its own have not, or keep the Gateway in "
-        "a namespace of its own. A dry run (istio.io/dry-run) closes nothing.",
+        "An AuthorizationPolicy that gateways cannot enforce, with the action CUSTOM, is for the gateway: it names the "
+        "Gateway or its class, selects labels of its pods, or is for all pods of its namespace or of the mesh. Every "
+        "request is answered with 403, and every other connection is ended.",
+        "kind: AuthorizationPolicy\nmetadata: {namespace: shop}   # where the Gateway is\nspec: {action: CUSTOM}",
+        "Write what it says as ALLOW or DENY, or give it a selector that the pods behind the gateway have and its own "
+        "have not. A dry run (istio.io/dry-run) closes nothing.",
     ),
     Code(
         "AMB0408",

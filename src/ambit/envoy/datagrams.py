@@ -16,12 +16,11 @@ from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2, udp_listener_config_pb2
 from envoy.extensions.filters.udp.udp_proxy.v3 import route_pb2, udp_proxy_pb2
 from envoy.type.v3 import percent_pb2
-from xds.core.v3 import extension_pb2 as xds_extension_pb2
-from xds.type.matcher.v3 import matcher_pb2
 
 from ambit.core.address import Address
 from ambit.core.names import READINESS_PORT
-from ambit.envoy import clusters, defaults, names
+from ambit.envoy import clusters, defaults, matchers, names
+from ambit.envoy.admission import ANYBODY, Admission
 from ambit.envoy.words import ANY_V4, ANY_V6, from_ads, pack, seconds, socket_address, uint32
 
 Place = tuple[Address, int]
@@ -37,12 +36,12 @@ class Share(msgspec.Struct, frozen=True):
     places: tuple[Place, ...] = ()
 
 
-def listener(port: int, *, families: Iterable[int]) -> Any:
-    """Datagrams of whoever sends them, to the cluster of the same name."""
+def listener(port: int, *, families: Iterable[int], admission: Admission = ANYBODY) -> Any:
+    """Datagrams of whoever sends them and may, to the cluster of the same name."""
     name = names.gateway_udp_port(port)
     hosts = [host for version, host in ((4, ANY_V4), (6, ANY_V6)) if version in set(families)]
     proxy = listener_components_pb2.ListenerFilter(
-        name="envoy.filters.udp_listener.udp_proxy", typed_config=pack(_proxy(name))
+        name="envoy.filters.udp_listener.udp_proxy", typed_config=pack(_proxy(name, admission))
     )
     return listener_pb2.Listener(
         name=name,
@@ -86,12 +85,13 @@ def _locality(index: int, share: Share) -> Any:
     )
 
 
-def _proxy(cluster: str) -> Any:
-    route = route_pb2.Route(cluster=cluster)
-    action = xds_extension_pb2.TypedExtensionConfig(name="route", typed_config=pack(route))
+def _proxy(cluster: str, admission: Admission) -> Any:
+    taken, denied = (
+        matchers.action("route", route_pb2.Route(cluster=each)) for each in (cluster, names.REFUSED)
+    )
     return udp_proxy_pb2.UdpProxyConfig(
         stat_prefix=_STATISTICS,
-        matcher=matcher_pb2.Matcher(on_no_match=matcher_pb2.Matcher.OnMatch(action=action)),
+        matcher=admission.matcher(taken, denied),
         idle_timeout=seconds(defaults.DATAGRAM_IDLE),
         upstream_socket_config=_whole(),
     )

@@ -95,6 +95,16 @@ def own_caller(identity: str) -> Any:
     return _value(CALLER, HASHABLE, _literal(identity), _SHARE.NONE)
 
 
+def caller_at_the_edge() -> Any:
+    """As `caller`, for the request itself: what is in the client's own certificate, several names joined by commas."""
+    return _value(CALLER, HASHABLE, "%DOWNSTREAM_PEER_URI_SAN%", _SHARE.NONE)
+
+
+def client_at_the_edge() -> Any:
+    """As `client`, for the request itself: who opened the connection, whatever its headers say."""
+    return _value(CLIENT, _PLAIN, "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%", _SHARE.NONE)
+
+
 def client() -> Any:
     """Inside of this tunnel its client's address is known, whatever a request's headers say."""
     return _value(CLIENT, "envoy.string", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", _SHARE.ONCE)

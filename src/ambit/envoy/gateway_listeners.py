@@ -1,6 +1,7 @@
 """Listeners of a gateway at the edge: whoever can reach the pod can connect."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -8,29 +9,44 @@ from envoy.config.core.v3 import base_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 
+from ambit.core import hostnames
 from ambit.envoy import (
     defaults,
+    matchers,
     names,
     request_log,
     request_manager,
     sockets,
     streams,
+    tcp_proxy,
     tls,
     waypoint_services,
 )
+from ambit.envoy.admission import ANYBODY, Admission
 from ambit.envoy.words import ANY_V4, ANY_V6, pack, seconds, socket_address, uint32
 from ambit.model.streams import Stream
 from ambit.model.telemetry import RequestLog
 
+DENIED = "denied"
+"""Filter chain of connections that a policy denies."""
 
-def http(port: int, *, subject: str, families: Iterable[int], logs: Iterable[RequestLog] = ()) -> Any:
-    """Requests in plain text, answered by the table of the port's name as the policies of `subject` permit."""
+
+class Edge(msgspec.Struct, frozen=True):
+    """What all listeners of a gateway have in common: `subject` is whom policies are for (`names.tokens`)."""
+
+    subject: str
+    families: tuple[int, ...]
+    logs: tuple[RequestLog, ...] = ()
+    trusted_proxies: int = 0
+    """Before it, whose word about a request's way counts."""
+
+
+def http(port: int, *, edge: Edge) -> Any:
+    """Requests in plain text, answered by the table of the port's name as the policies permit."""
     name = names.gateway_port(port)
-    manager = request_manager.at_the_edge(
-        stat=waypoint_services.REQUESTS, table=name, subject=subject, logs=logs
-    )
+    manager = _requests(name, port, edge, are_verified=False)
     chain = listener_components_pb2.FilterChain(name=name, filters=[manager])
-    return _listener(port, families, filter_chains=[chain])
+    return _listener(port, edge.families, filter_chains=[chain])
 
 
 _REQUESTS = ("h2", "http/1.1")
@@ -50,38 +66,64 @@ class Secured(msgspec.Struct, frozen=True):
     streams: tuple[Stream, ...] | None = None
 
 
-def secured(
-    port: int,
-    own: Iterable[Secured],
-    *,
-    subject: str,
-    families: Iterable[int],
-    logs: Sequence[RequestLog] = (),
-) -> Any:
+def secured(port: int, own: Iterable[Secured], *, edge: Edge, admission: Admission = ANYBODY) -> Any:
     """What comes by TLS. The name in the client's hello chooses the listener; a name that none has ends the
-    connection. A change of one listener drains no other's connections."""
-    chains = [chain for each in own for chain in _chains(each, subject, logs)]
+    connection. A change of one listener, or of the `admission` to bytes, drains no other's connections."""
+    found = [(each, chain) for each in own for chain in _chains(each, port, edge)]
     inspector = listener_components_pb2.ListenerFilter(
         name="envoy.filters.listener.tls_inspector", typed_config=pack(tls_inspector_pb2.TlsInspector())
     )
-    return _listener(port, families, filter_chains=chains, listener_filters=[inspector])
+    made = _listener(
+        port, edge.families, filter_chains=[chain for _, chain in found], listener_filters=[inspector]
+    )
+    if not admission.is_open and any(each.streams is not None for each, _ in found):
+        judged = {chain.name for each, chain in found if each.streams is not None}
+        _judge(made, admission, judged)
+    return made
 
 
-def tcp(port: int, given: Iterable[Stream], *, families: Iterable[int]) -> Any:
-    """Bytes of whoever connects."""
-    return _listener(port, families, filter_chains=streams.filter_chains(names.gateway_port(port), given))
+def tcp(port: int, given: Iterable[Stream], *, edge: Edge, admission: Admission = ANYBODY) -> Any:
+    """Bytes of whoever connects and may."""
+    chains = streams.filter_chains(names.gateway_port(port), given)
+    made = _listener(port, edge.families, filter_chains=chains)
+    if not admission.is_open:
+        _judge(made, admission, {each.name for each in chains})
+    return made
 
 
-def _chains(given: Secured, subject: str, logs: Iterable[RequestLog]) -> Iterator[Any]:
+def _judge(listener: Any, admission: Admission, judged: Collection[str]) -> None:
+    """Has a matcher choose the chains, as the names in them would, and in front of the `judged` who may."""
+    by_name = [(name, chain) for chain in listener.filter_chains for name in _server_names(chain)]
+    rows = []
+    for name, chain in sorted(by_name, key=lambda each: hostnames.by_precision(each[0] or hostnames.ANY)):
+        taken = matchers.filter_chain(chain.name)
+        if chain.name in judged:
+            taken = matchers.nested(admission.matcher(taken, matchers.filter_chain(DENIED)))
+        rows.append((matchers.server_name(_pattern(name)) if name else True, taken))
+    listener.filter_chains.add(name=DENIED, filters=[tcp_proxy.fixed(names.REFUSED)])
+    listener.filter_chain_matcher.CopyFrom(matchers.first_match(rows, matchers.filter_chain(DENIED)))
+
+
+def _server_names(chain: Any) -> Sequence[str]:
+    return list(chain.filter_chain_match.server_names) or [""]
+
+
+def _pattern(name: str) -> str:
+    """Names are compared as Envoy compares those of chains: `*.` stands for any number of labels."""
+    if name.startswith("*."):
+        return rf"(?i)\C+{re.escape(name[1:])}"
+    return f"(?i){re.escape(name)}"
+
+
+def _chains(given: Secured, port: int, edge: Edge) -> Iterator[Any]:
     if given.streams is not None:
         for chain in streams.filter_chains(given.name, given.streams):
             if given.secrets:
                 _end_tls(chain, tls.public_server_socket(given.secrets))
             yield chain
         return
-    manager = request_manager.at_the_edge(
-        stat=waypoint_services.REQUESTS, table=given.name, subject=subject, logs=logs
-    )
+    are_verified = bool(given.client_roots) and given.must_verify
+    manager = _requests(given.name, port, edge, are_verified=are_verified)
     chain = listener_components_pb2.FilterChain(name=given.name, filters=[manager])
     if given.hostname:
         chain.filter_chain_match.server_names.append(given.hostname)
@@ -92,6 +134,18 @@ def _chains(given: Secured, subject: str, logs: Iterable[RequestLog]) -> Iterato
         )
     _end_tls(chain, socket)
     yield chain
+
+
+def _requests(table: str, port: int, edge: Edge, *, are_verified: bool) -> Any:
+    return request_manager.at_the_edge(
+        stat=waypoint_services.REQUESTS,
+        table=table,
+        subject=edge.subject,
+        port=port,
+        logs=edge.logs,
+        trusted_proxies=edge.trusted_proxies,
+        are_verified=are_verified,
+    )
 
 
 def _end_tls(chain: Any, socket: Any) -> None:

@@ -20,6 +20,7 @@ from ambit.model.policy import Exact, Prefix, Presence, ServiceAccountMatch, Str
 from ambit.model.request_policy import Attribute, Clause, Condition, Match, RequestAction, Rule, Value
 
 _ANY = r"\C*"
+_NO_COMMA = "[^,]*"
 _PART = "[^/]+"
 _QUERY = rf"(?:\?{_ANY})?"
 _PORT = "(?::[0-9]*)?"
@@ -29,11 +30,15 @@ _LONGEST = 16_384
 
 class Place(msgspec.Struct, frozen=True):
     """Where a rule is enforced: what was dialled to come there (port 0: any), and whether requests are read. Where they
-    are not, that is where the tunnel is opened."""
+    are not, that is where the tunnel is opened, or at the edge, where there are no tunnels, the listener's matcher."""
 
     port: int
-    destinations: tuple[Network, ...]
+    destinations: tuple[Network, ...] = ()
+    """Not at the edge, where it is the connection's own."""
     is_http: bool = True
+    is_edge: bool = False
+    by_tls: bool = False
+    """At the edge: clients may say a name in their hello."""
 
 
 def predicate(rule: Rule, action: RequestAction, place: Place) -> Predicate:
@@ -70,14 +75,16 @@ class _Reader:
         texts = [each for each in values if isinstance(each, StringMatch)]
         match condition.attribute:
             case Attribute.PRINCIPAL:
-                return self._caller(_text(each, _ANY) for each in texts)
+                free = self._free(is_lax=is_lax)
+                return self._caller((_text(each, free) for each in texts), is_lax=is_lax)
             case Attribute.NAMESPACE:
-                return self._caller(_namespace(each) for each in texts)
+                return self._caller(map(_namespace, texts), is_lax=is_lax)
             case Attribute.TRUST_DOMAIN:
-                return self._caller(f"{_text(each, '[^/]*')}/{_ANY}" for each in texts)
+                free = self._free(is_lax=is_lax)
+                return self._caller((f"{_text(each, '[^/]*')}/{free}" for each in texts), is_lax=is_lax)
             case Attribute.SERVICE_ACCOUNT:
                 accounts = (each for each in values if isinstance(each, ServiceAccountMatch))
-                return self._caller(map(_account, accounts))
+                return self._caller(map(_account, accounts), is_lax=is_lax)
             case Attribute.SOURCE_IP:
                 if self._place.is_http:
                     return matchers.filter_state_in(filter_state.CLIENT, networks)
@@ -86,7 +93,10 @@ class _Reader:
                 return self._destination(networks, is_lax=is_lax)
             case Attribute.PORT:
                 return self._port([each for each in values if isinstance(each, int)])
-            case Attribute.UNSEEN:
+            case Attribute.SNI if self._place.is_edge:
+                names_said = map(matchers.server_name, _gathered(map(_server_name, texts)))
+                return matchers.any_of(names_said) if self._place.by_tls else False
+            case Attribute.UNSEEN | Attribute.SNI:
                 return is_lax
             case _:
                 return _of_request(condition, values, is_lax=is_lax) if self._place.is_http else is_lax
@@ -98,6 +108,8 @@ class _Reader:
 
     def _destination(self, networks: Sequence[Network], *, is_lax: bool) -> Predicate:
         """Known before where all that may be dialled is inside, or outside."""
+        if self._place.is_edge:
+            return matchers.destination_in(networks)
         own = self._place.destinations
         if not any(each.overlaps(network) for each in own for network in networks):
             return False
@@ -110,12 +122,23 @@ class _Reader:
             return is_lax
         return matchers.any_of(_dialled(each.network_address) for each in inside)
 
-    def _caller(self, patterns: Iterable[str]) -> Predicate:
+    def _free(self, *, is_lax: bool) -> str:
+        """Free text in an identity: within a single name, where several may be joined."""
+        return _NO_COMMA if self._place.is_edge and not is_lax else _ANY
+
+    def _caller(self, patterns: Iterable[str], *, is_lax: bool) -> Predicate:
         """The caller's identity, without its scheme, is one of these."""
         whole = (f"spiffe://(?:{each})" for each in _gathered(patterns))
-        if self._place.is_http:
-            return matchers.any_of(matchers.filter_state(filter_state.CALLER, each) for each in whole)
-        return matchers.any_of(map(matchers.peer_identity, whole))
+        if not self._place.is_edge:
+            if self._place.is_http:
+                return matchers.any_of(matchers.filter_state(filter_state.CALLER, each) for each in whole)
+            return matchers.any_of(map(matchers.peer_identity, whole))
+        if not self._place.is_http:
+            return False  # nobody is asked for a certificate there
+        if is_lax:
+            # Others' authorities may write several names into a certificate; Envoy joins them by commas.
+            whole = (rf"(?:{_ANY},)?{each}(?:,{_ANY})?" for each in whole)
+        return matchers.any_of(matchers.filter_state(filter_state.CALLER, each) for each in whole)
 
 
 def _is_within(inner: Network, outer: Network) -> bool:
@@ -209,6 +232,10 @@ def _strict_paths(values: Iterable[request_paths.PathValue]) -> Predicate:
         )
         for unless, paths in groups.items()
     )
+
+
+def _server_name(value: StringMatch) -> str:
+    return f"(?i){_text(value, _ANY)}"
 
 
 def _host(value: StringMatch) -> str:

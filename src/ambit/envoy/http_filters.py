@@ -34,16 +34,14 @@ _ROUTER = "envoy.filters.http.router"
 _ANY = "*"
 
 
-def chain(subject: str, port: int | None) -> list[Any]:
+def chain(subject: str, port: int) -> list[Any]:
     """The filters of a connection manager whose routes are `ambit.envoy.http_routes`', and whose policies are for
-    `port` of `subject` (`names.tokens`; without a port only those about tokens)."""
-    policies = [http_jwt.filter_of(subject)]
-    if port is not None:
-        policies.append(http_rbac.filter_of(names.allowed(subject, port)))
+    `port` of `subject` (`names.tokens`)."""
     return [
         request_log.asked_filter(),
         _filter(request_log.GRPC, grpc_stats_pb2.FilterConfig(emit_filter_state=True)),
-        *policies,
+        http_jwt.filter_of(subject),
+        http_rbac.filter_of(names.allowed(subject, port)),
         *of_routes(),
     ]
 

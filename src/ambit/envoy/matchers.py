@@ -68,6 +68,11 @@ def peer_identity(pattern: str) -> Predicate:
     return _single(ssl_inputs_pb2.UriSanInput(), value_match=_regex(pattern))
 
 
+def server_name(pattern: str) -> Predicate:
+    """The whole name in the client's hello matches this RE2 pattern; false without a name."""
+    return _single(network_inputs_pb2.ServerNameInput(), value_match=_regex(pattern))
+
+
 def filter_state(key: str, pattern: str) -> Predicate:
     """The whole object of this key on the connection matches this RE2 pattern."""
     return _single(network_inputs_pb2.FilterStateInput(key=key), value_match=_regex(pattern))
@@ -166,6 +171,11 @@ def action(name: str, message: Any) -> Any:
     return matcher_pb2.Matcher.OnMatch(
         action=extension_pb2.TypedExtensionConfig(name=name, typed_config=pack(message))
     )
+
+
+def nested(matcher: Any) -> Any:
+    """What this matcher takes."""
+    return matcher_pb2.Matcher.OnMatch(matcher=matcher)
 
 
 def filter_chain(name: str) -> Any:

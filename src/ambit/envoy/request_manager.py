@@ -13,7 +13,7 @@ from envoy.config.listener.v3 import listener_components_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
 
-from ambit.envoy import defaults, http_filters, request_log
+from ambit.envoy import defaults, filter_state, http_filters, request_log
 from ambit.envoy.words import boolean, from_ads, pack, seconds, uint32
 from ambit.model.telemetry import RequestLog
 
@@ -63,13 +63,28 @@ def _inside(manager: Any, default_host: str) -> Any:
     return _filter(manager)
 
 
-def at_the_edge(*, stat: str, table: str, subject: str, logs: Iterable[RequestLog] = ()) -> Any:
+def at_the_edge(
+    *,
+    stat: str,
+    table: str,
+    subject: str,
+    port: int,
+    logs: Iterable[RequestLog] = (),
+    trusted_proxies: int = 0,
+    are_verified: bool = False,
+) -> Any:
     """The same for clients whom nobody knows: what they say of the way that a request has come is replaced by what
-    the gateway sees (`x-forwarded-for`, `x-forwarded-proto`)."""
-    manager = _manager(stat, table, http_filters.chain(subject, None), _logs(logs))
+    the gateway sees (`x-forwarded-for`, `x-forwarded-proto`), but for what the last `trusted_proxies` before it have
+    added. Names in clients' certificates count where those `are_verified`."""
+    seen = [filter_state.client_at_the_edge()]
+    if are_verified:
+        seen.append(filter_state.caller_at_the_edge())
+    filters = [filter_state.http_filter(*seen), *http_filters.chain(subject, port)]
+    manager = _manager(stat, table, filters, _logs(logs))
     manager.http2_protocol_options.max_concurrent_streams.value = defaults.EDGE_STREAMS
     manager.common_http_protocol_options.idle_timeout.CopyFrom(seconds(defaults.EDGE_IDLE_TIMEOUT))
     manager.use_remote_address.value = True
+    manager.xff_num_trusted_hops = trusted_proxies
     return _filter(manager)
 
 

@@ -3,8 +3,8 @@
     services, serviceentries ──> targets ─┐   (namespaces: who may see a ServiceEntry)
     nodes ─> localities ──────────────────┼──> workloads
     pods, workloadentries ────────────────┘       ↑ names of policies
-    authorizationpolicies, peerauthentications ──> authorizations, policies for requests, findings
-    requestauthentications ──> rules about tokens, findings
+    authorizationpolicies, peerauthentications ──> authorizations, findings
+    authorizationpolicies, requestauthentications, gateways ──> policies for requests, rules about tokens, findings
     telemetries ──> what is printed of requests, findings
     gateways, namespaces ──> proxies, waypoints of services and workloads (closed by policies for them)
     routes of all kinds, services, gateways ──> service routes, listener routes
@@ -29,6 +29,7 @@ from ambit.ingest.gateway.compile_edge import Edges, EdgeSources
 from ambit.ingest.gateway.findings import findings_of
 from ambit.ingest.gateway.missing_parents import ParentSources, missing_parents
 from ambit.ingest.gateway.parameters import ParameterMaps
+from ambit.ingest.gateway_pods import GatewayPods
 from ambit.ingest.ingress import Ingress
 from ambit.ingest.inline import Inline
 from ambit.ingest.istio.compile import IstioSources, compile_istio
@@ -107,6 +108,12 @@ class MeshCompiler:
         self._sources: dict[str, Source[Any]] = {
             resource: graph.source(resource, projection.type) for resource, projection in PROJECTIONS.items()
         }
+        edge_pods = GatewayPods(
+            graph,
+            self._sources["gateways.gateway.networking.k8s.io"],
+            self._sources["gatewayclasses.gateway.networking.k8s.io"],
+            settings.root_namespace,
+        )
         policies = compile_istio(
             graph,
             IstioSources(
@@ -115,6 +122,7 @@ class MeshCompiler:
                 self._sources["requestauthentications.security.istio.io"],
                 self._sources["telemetries.telemetry.istio.io"],
             ),
+            edge_pods,
             settings,
         )
         namespaces: Collection[Namespace] = self._sources["namespaces"]
@@ -129,7 +137,6 @@ class MeshCompiler:
         )
         unenforced = Unenforced(
             self._request_policies,
-            self._sources["authorizationpolicies.security.istio.io"],
             waypoints.lets_past,
             settings,
         )

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 import msgspec
 
 from ambit.core.finding import Finding, Level
-from ambit.core.names import WAYPOINT_CLASSES
+from ambit.core.names import GATEWAY_CLASS_NAMES, WAYPOINT_CLASSES
 from ambit.graph.collection import Collection
 from ambit.graph.engine import Context, Graph
 from ambit.ingest.gateway.conditions import WAYPOINT_ACCEPTED, no, version, yes
 from ambit.ingest.istio.requests import CompiledRequestPolicy
 from ambit.model.jwt import Target
-from ambit.model.proxy import Proxy, ProxyKind
+from ambit.model.proxy import Proxy
 from ambit.model.request_policy import RequestAction
 from ambit.model.service import Service
 from ambit.model.status import Condition, ObjectStatus, Status
@@ -44,7 +44,7 @@ def policy_statuses(
         name = f"{target.namespace}/{target.name}" if target.namespace else target.name
         what = f"{target.kind} {name}"
         if target.kind == "GatewayClass":
-            known = target.name in WAYPOINT_CLASSES
+            known = target.name in (*WAYPOINT_CLASSES, *GATEWAY_CLASS_NAMES)
             return (
                 Attached(f"bound to {what}")
                 if known
@@ -54,10 +54,6 @@ def policy_statuses(
             proxy = context.get(proxies, name)
             if proxy is None:
                 return Attached(f"{what} has no proxy", "TargetNotFound")
-            if proxy.kind is ProxyKind.GATEWAY:
-                return Attached(
-                    f"{what} lets nobody in: gateways enforce no policies yet", "AncestorNotBound"
-                )
             return Attached(f"bound to {what}")
         found = context.lookup(by_object, what)
         if not found:

@@ -5,8 +5,7 @@ waypoint, or by one that waypoints cannot enforce (CUSTOM), is given the name of
 nodes refuse what is to go there: a policy that is not enforced must not let anybody in. AUDIT and dry runs forbid
 nothing and close nothing.
 
-Gateways at the edge enforce no policies yet, and no node does for them. They are closed by those for them and, as Istio
-has it (`WorkloadPolicyMatcher`), by those that choose their pods by labels, their namespace or the mesh.
+Gateways at the edge are closed by those that are for them and that they cannot enforce.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -17,19 +16,12 @@ from ambit.core.names import GATEWAY_CLASS_NAMES, HBONE_PORT
 from ambit.graph.collection import Collection
 from ambit.graph.engine import Context
 from ambit.ingest.binds import Bind, Binds
-from ambit.ingest.gateway.edge import objects_name
-from ambit.ingest.gateway.pod_labels import labels_of_pods
-from ambit.ingest.istio.authorization import is_for_requests
-from ambit.ingest.selection import label_entries, selector_entry, selects
 from ambit.ingest.settings import MeshSettings
-from ambit.ingest.targeted import is_tried
 from ambit.model.jwt import Target
-from ambit.model.proxy import ProxyKind
 from ambit.model.request_policy import RequestAction, RequestPolicy
 from ambit.model.service import Service
 from ambit.model.workload import GatewayAddress
 from ambit.objects.gateway import Gateway
-from ambit.objects.istio import AuthorizationPolicy
 
 NOT_ENFORCED, NO_WAYPOINT = "not-enforced.invalid", "no-waypoint.invalid"
 """Ends of hostnames that nobody has (RFC 6761)."""
@@ -43,13 +35,8 @@ class Unenforced:
     """Which objects such policies are about."""
 
     def __init__(
-        self,
-        policies: Collection[RequestPolicy],
-        given: Collection[AuthorizationPolicy],
-        lets_past: LetsPast,
-        settings: MeshSettings,
+        self, policies: Collection[RequestPolicy], lets_past: LetsPast, settings: MeshSettings
     ) -> None:
-        self._by_labels = given.index(_filed)
         self._settings = settings
         self._lets_past = lets_past
         self._forbidding = policies.index(lambda given: self._targets(given) if forbids(given) else [])
@@ -89,14 +76,8 @@ class Unenforced:
             f"waypoint {self._settings.hostname(meta.name, meta.namespace)}",
             f"class {given.spec.gateway_class_name}",
         )
-        keys = {policy.key for each in named for policy in context.lookup(self._forbidding, each)}
-        account = objects_name(meta.name, given.spec.gateway_class_name)
-        labels = labels_of_pods(given, ProxyKind.GATEWAY, account)
-        for namespace in {meta.namespace, self._settings.root_namespace}:
-            for entry in (namespace, *label_entries(namespace, labels)):
-                found = context.lookup(self._by_labels, entry)
-                keys |= {each.metadata.key for each in found if selects(_selector(each), labels)}
-        return tuple(sorted(keys))
+        found = (policy for each in named for policy in context.lookup(self._impossible, each))
+        return tuple(sorted({policy.key for policy in found}))
 
     def _closing(self, bind: Bind) -> Bind:
         def closing(context: Context, namespace: str, labels: Mapping[str, str]) -> GatewayAddress | None:
@@ -128,18 +109,6 @@ class Unenforced:
 def forbids(policy: RequestPolicy) -> bool:
     """Whether it may refuse something: AUDIT and dry runs do not."""
     return policy.action is not RequestAction.AUDIT and not policy.dry_run
-
-
-def _filed(given: AuthorizationPolicy) -> list[str]:
-    """Where one that chooses by labels is looked for; without labels it is its namespace, or the mesh."""
-    if is_for_requests(given) or given.spec.action == "AUDIT" or is_tried(given):
-        return []
-    namespace, selector = given.metadata.namespace, _selector(given)
-    return [selector_entry(namespace, selector) if selector else namespace]
-
-
-def _selector(given: AuthorizationPolicy) -> dict[str, str]:
-    return given.spec.selector.match_labels if given.spec.selector else {}
 
 
 def _is_impossible(policy: RequestPolicy) -> bool:

@@ -86,6 +86,8 @@ class Proxy(msgspec.Struct, frozen=True):
     takes: WaypointFor = WaypointFor.SERVICE
     listeners: tuple[Listener, ...] = ()
     parameters: Parameters = Parameters()
+    trusted_proxies: int = 0
+    """Of a gateway: how many proxies are before it whose word about a request's way counts."""
 
 
 class ListenerRoutes(msgspec.Struct, frozen=True):

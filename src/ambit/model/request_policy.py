@@ -1,4 +1,4 @@
-"""Authorization of requests as waypoints and gateways enforce it (Istio: AuthorizationPolicy with `targetRefs`).
+"""Authorization of requests as waypoints and gateways enforce it (Istio: AuthorizationPolicy).
 
 What it means is in `ambit.policy.requests` and nowhere else. Structure: rules OR; the clauses of a rule AND; the
 matches of a clause OR; the conditions of a match AND; the values of a condition OR; none of `unwanted` may hit.
@@ -40,6 +40,8 @@ class Attribute(StrEnum):
     HEADER = "request.headers"
     REQUEST_PRINCIPAL = "requestPrincipals"
     CLAIM = "request.auth.claims"
+    SNI = "connection.sni"
+    """The name in the client's hello: gateways at the edge see it, nobody else does."""
     UNSEEN = "unseen"
     """Nobody here can see it: it counts as it harms most."""
 

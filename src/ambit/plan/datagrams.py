@@ -5,6 +5,7 @@ have no endpoint, go nowhere, as connections of theirs would be refused.
 from collections.abc import Iterator, Mapping
 
 from ambit.envoy import datagrams, names
+from ambit.envoy.admission import ANYBODY, Admission
 from ambit.model.http import Backend
 from ambit.model.proxy import Listener, ListenerRoutes
 from ambit.model.streams import Datagrams, datagrams_key
@@ -13,7 +14,10 @@ from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, PlannedResource, pla
 
 
 def resources(
-    listener: Listener, routes: ListenerRoutes | None, known: Mapping[str, Datagrams]
+    listener: Listener,
+    routes: ListenerRoutes | None,
+    known: Mapping[str, Datagrams],
+    admission: Admission = ANYBODY,
 ) -> Iterator[PlannedResource]:
     """Its Envoy listener, and what that sends to. `known` are the UDP ports of services, by their keys."""
     name = names.gateway_udp_port(listener.port)
@@ -21,7 +25,8 @@ def resources(
     shares = [_share(each, known) for each in (rules[0].backends if rules else ()) if each.weight]
     yield planned(CLUSTER, name, datagrams.cluster(listener.port))
     yield planned(ENDPOINTS, name, datagrams.endpoints(listener.port, shares))
-    yield planned(LISTENER, name, datagrams.listener(listener.port, families=backends.FAMILIES))
+    message = datagrams.listener(listener.port, families=backends.FAMILIES, admission=admission)
+    yield planned(LISTENER, name, message)
 
 
 def _share(backend: Backend, known: Mapping[str, Datagrams]) -> datagrams.Share:

@@ -22,14 +22,17 @@ from ambit.envoy import (
     streams,
     tls,
 )
+from ambit.envoy.admission import Admission
+from ambit.envoy.http_authorization import Place
 from ambit.envoy.waypoint_services import Speaks
 from ambit.model.http import Action, Entry, Host, RequestMatch
 from ambit.model.jwt import KeySource, TokenPolicy
 from ambit.model.proxy import KeyPair, Listener, ListenerRoutes, Protocol, Proxy
+from ambit.model.request_policy import RequestPolicy
 from ambit.model.streams import Datagrams, Stream
 from ambit.model.telemetry import LogPolicy
 from ambit.model.view import MeshView
-from ambit.plan import backends, datagrams, targets
+from ambit.plan import backends, datagrams, request_authorization, targets
 from ambit.plan.backends import Backend
 from ambit.plan.request_logs import logs_of
 from ambit.plan.values import (
@@ -45,6 +48,7 @@ from ambit.plan.values import (
 
 _GRPC_ROUTE = "GRPCRoute"
 _MISDIRECTED = 421
+_IN_PLAIN_TEXT = (Protocol.HTTP, Protocol.TCP)
 
 
 class Attached(msgspec.Struct, frozen=True):
@@ -60,6 +64,8 @@ class Attached(msgspec.Struct, frozen=True):
     """What is to be printed anywhere."""
     datagrams: Mapping[str, Datagrams] = {}
     """UDP ports of services, by their keys."""
+    authorization: tuple[RequestPolicy, ...] = ()
+    """As `tokens`."""
 
 
 def resources(
@@ -75,19 +81,30 @@ def resources(
         planned(LISTENER, names.CONNECT_ORIGINATE, listeners.own_originate()),
         planned(EXTENSION, names.tokens(proxy.key), http_jwt.tokens(proxy.key, tokens, attached.keys)),
     ]
+    edge = gateway_listeners.Edge(
+        proxy.key, backends.FAMILIES, logs_of(attached.logs, proxy), proxy.trusted_proxies
+    )
+    policies = [each for each in attached.authorization if targets.concern(each.targets, proxy)]
     by_port: dict[int, list[Listener]] = defaultdict(list)
     for each in proxy.listeners:
         if each.protocol is Protocol.UDP:
-            made += datagrams.resources(each, attached.routes.get(each.name), attached.datagrams)
+            admission = _admission(policies, each.port)
+            made += datagrams.resources(each, attached.routes.get(each.name), attached.datagrams, admission)
         else:
             by_port[each.port].append(each)
     for port, on_port in sorted(by_port.items()):
+        by_tls = on_port[0].protocol not in _IN_PLAIN_TEXT
+        if any(each.protocol.is_of_requests for each in on_port):
+            name = names.allowed(proxy.key, port)
+            place = Place(port, is_edge=True, by_tls=by_tls)
+            made.append(planned(EXTENSION, name, request_authorization.extension(name, policies, place)))
         if on_port[0].protocol is Protocol.HTTP:
-            made += _http(port, on_port, proxy, attached, memo)
-        elif on_port[0].protocol is Protocol.TCP:
-            made += _tcp(port, on_port[0], attached)
+            made += _http(port, on_port, attached, edge, memo)
+        elif by_tls:
+            admission = _admission(policies, port, by_tls=True)
+            made += _secured(port, on_port, attached, edge, admission, memo)
         else:
-            made += _secured(port, on_port, proxy, attached, memo)
+            made += _tcp(port, on_port[0], attached, edge, _admission(policies, port))
     for pair in attached.certificates:
         name = names.shown_certificate(pair.name)
         made.append(planned(SECRET, name, tls.certificate(name, chain_pem=pair.chain, key_pem=pair.key)))
@@ -130,25 +147,41 @@ def _within(listener: Listener, on_port: Sequence[Listener]) -> Iterator[str]:
             yield other
 
 
+def _admission(policies: Sequence[RequestPolicy], port: int, *, by_tls: bool = False) -> Admission:
+    """Who may connect where nobody reads requests."""
+    place = Place(port, is_http=False, is_edge=True, by_tls=by_tls)
+    rows, otherwise = request_authorization.of_connections(policies, place)
+    return Admission(tuple(rows), otherwise)
+
+
 def _http(
-    port: int, own: Sequence[Listener], proxy: Proxy, attached: Attached, memo: Memo
+    port: int, own: Sequence[Listener], attached: Attached, edge: gateway_listeners.Edge, memo: Memo
 ) -> Iterator[PlannedResource]:
     name = names.gateway_port(port)
-    logs = logs_of(attached.logs, proxy)
-    listener = gateway_listeners.http(port, subject=proxy.key, families=backends.FAMILIES, logs=logs)
-    yield planned(LISTENER, name, listener)
+    yield planned(LISTENER, name, gateway_listeners.http(port, edge=edge))
     yield planned(ROUTES, name, http_routes.table(name, isolated(own, attached), port=port, memo=memo))
 
 
-def _tcp(port: int, listener: Listener, attached: Attached) -> Iterator[PlannedResource]:
+def _tcp(
+    port: int,
+    listener: Listener,
+    attached: Attached,
+    edge: gateway_listeners.Edge,
+    admission: Admission,
+) -> Iterator[PlannedResource]:
     given = _streams(listener, (), attached)
     name = names.gateway_port(port)
-    yield planned(LISTENER, name, gateway_listeners.tcp(port, given, families=backends.FAMILIES))
+    yield planned(LISTENER, name, gateway_listeners.tcp(port, given, edge=edge, admission=admission))
     yield from _extensions(name, given)
 
 
 def _secured(
-    port: int, own: Sequence[Listener], proxy: Proxy, attached: Attached, memo: Memo
+    port: int,
+    own: Sequence[Listener],
+    attached: Attached,
+    edge: gateway_listeners.Edge,
+    admission: Admission,
+    memo: Memo,
 ) -> Iterator[PlannedResource]:
     found = []
     for each in own:
@@ -167,9 +200,7 @@ def _secured(
     if asking is not None:
         name = names.client_roots(port)
         yield planned(SECRET, name, tls.client_roots(name, asking.roots, must=asking.must_verify))
-    message = gateway_listeners.secured(
-        port, found, subject=proxy.key, families=backends.FAMILIES, logs=logs_of(attached.logs, proxy)
-    )
+    message = gateway_listeners.secured(port, found, edge=edge, admission=admission)
     yield planned(LISTENER, names.gateway_port(port), message)
 
 

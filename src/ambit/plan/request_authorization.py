@@ -2,7 +2,8 @@
 
 Semantics are those of `ambit.policy.requests`. Where requests are read the rows are an extension (RBAC, by ECDS, so
 that a change drains nothing); where they are not, they are asked when the tunnel is opened, before anybody is dialled:
-what is for requests hits there as it harms most.
+what is for requests hits there as it harms most. At the edge, where there are no tunnels, the listener's matcher asks:
+Envoy's network filter would ask after it has dialled, and let through what a server says first.
 """
 
 from collections.abc import Sequence
@@ -31,6 +32,13 @@ def refused(name: str) -> AnyMessage:
 def of_bytes(host: AnyMessage, policies: Sequence[RequestPolicy], place: Place) -> None:
     """Adds to a virtual host of tunnels who may pass."""
     http_rbac.of_host(host, *_decisions(policies, place))
+
+
+def of_connections(policies: Sequence[RequestPolicy], place: Place) -> tuple[list[Row], bool]:
+    """Rows about connections that nobody reads requests in, and whether the others may pass. Dry runs take no part:
+    nobody tells of such connections."""
+    rows, (allowed, _) = _rows([policy for policy in policies if not policy.dry_run], place)
+    return rows, allowed
 
 
 def _decisions(

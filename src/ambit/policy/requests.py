@@ -48,7 +48,9 @@ class Request(msgspec.Struct, frozen=True):
 
 class RequestFacts(msgspec.Struct, frozen=True):
     """What a proxy sees of a request; of bytes that it does not read, `request` is None. `source` is the client's
-    address, `remote` the one that a trusted proxy before it told of; `port` the port that was dialled."""
+    address, `remote` the one that a trusted proxy before it told of; `port` the port that was dialled. `principal` is
+    what a client proved that is no workload's identity, without the scheme; `server_name` the one in its hello, where
+    that is seen."""
 
     source: Address
     port: int
@@ -56,6 +58,8 @@ class RequestFacts(msgspec.Struct, frozen=True):
     identity: Identity | None = None
     remote: Address | None = None
     request: Request | None = None
+    principal: str = ""
+    server_name: str | None = None
 
 
 class RequestDecision(msgspec.Struct, frozen=True):
@@ -140,13 +144,18 @@ def _hit(condition: Condition, value: Value, facts: RequestFacts, *, is_lax: boo
         case Attribute.SERVICE_ACCOUNT, ServiceAccountMatch(namespace, account):
             return peer is not None and (namespace, account) == (peer.namespace, peer.service_account)
         case Attribute.PRINCIPAL, Exact() | Prefix() | Suffix() | Presence():
-            return peer is not None and _text(value, peer.principal)
+            principal = peer.principal if peer is not None else facts.principal
+            return bool(principal) and _text(value, principal)
         case Attribute.NAMESPACE, Exact() | Prefix() | Suffix() | Presence():
             return peer is not None and _text(value, peer.namespace)
         case Attribute.TRUST_DOMAIN, Exact() | Prefix() | Suffix() | Presence():
-            return peer is not None and _text(value, peer.trust_domain)
+            domain = peer.trust_domain if peer is not None else facts.principal.partition("/")[0]
+            return bool(domain) and _text(value, domain)
         case Attribute.UNSEEN, _:
             return is_lax
+        case Attribute.SNI, Exact() | Prefix() | Suffix() | Presence():
+            name = facts.server_name
+            return is_lax if name is None else _text(_each(value, str.lower), name.lower())
         case _:
             pass
     if facts.request is None:

@@ -2,6 +2,7 @@
 
 import base64
 import datetime as dt
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -32,10 +33,13 @@ class Authority:
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         self.root = builder.sign(self._key, hashes.SHA256()).public_bytes(_PEM).decode()
 
-    def pair(self, *hosts: str, key: CertificateIssuerPrivateKeyTypes | None = None) -> Pair:
+    def pair(
+        self, *hosts: str, key: CertificateIssuerPrivateKeyTypes | None = None, uris: Iterable[str] = ()
+    ) -> Pair:
         private = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, hosts[0][:60])])
-        names = x509.SubjectAlternativeName([x509.DNSName(each) for each in hosts])
+        said = [*map(x509.DNSName, hosts), *map(x509.UniformResourceIdentifier, uris)]
+        names = x509.SubjectAlternativeName(said)
         builder = self._builder(private.public_key(), subject).add_extension(names, critical=False)
         chain = builder.sign(self._key, hashes.SHA256()).public_bytes(_PEM).decode()
         return Pair(chain, private.private_bytes(_PEM, _PKCS8, serialization.NoEncryption()).decode())

@@ -12,7 +12,7 @@ from ambit.ingest.gateway.features import Place, supported
 from ambit.ingest.mesh import MeshCompiler
 from ambit.model.proxy import Listener, Protocol, ProxyKind
 from ambit.model.status import GatewayStatus, ObjectStatus, RouteStatus
-from tests.ingest.build import Given, authorization_policy, pod, service
+from tests.ingest.build import Given, pod, service
 from tests.ingest.gateway.build import GROUP, edge, gateway_class, grant, listener, namespace, to, to_edge
 from tests.ingest.gateway.pairs import Authority, Pair, https, secret
 from tests.ingest.gateway.test_gateways import said
@@ -215,23 +215,6 @@ def test_listeners_in_each_others_way() -> None:
     assert found["http"]["Conflicted"] == found["narrow"]["Conflicted"] == ("False", "NoConflicts")
     assert found["again"]["Conflicted"] == ("True", "HostnameConflict")
     assert found["again"]["Accepted"] == ("False", "HostnameConflict")
-
-
-def test_a_policy_for_the_gateway_or_its_class_closes_it() -> None:
-    def closed(*given: Given) -> bool:
-        made = compiler(edge(), WEB, to_edge(RULE), *given)
-        (host,) = made.listener_routes["default/edge#http"].hosts
-        return [each.action.status for each in host.entries] == [403]
-
-    def policy(kind: str, name: str, namespace: str = "default") -> Given:
-        target = {"group": GROUP, "kind": kind, "name": name}
-        return authorization_policy("p", namespace=namespace, targetRefs=[target], rules=[{}])
-
-    assert closed(policy("Gateway", "edge"))
-    assert closed(policy("GatewayClass", "ambit", "istio-system"))
-    assert not closed(policy("Gateway", "other"))
-    assert not closed(policy("GatewayClass", "ambit"))
-    assert not closed(policy("GatewayClass", "ambit-waypoint", "istio-system"))
 
 
 def test_names_of_objects_fit_whatever_the_gateways_name_is() -> None:

@@ -133,10 +133,15 @@ def test_targets(reference: dict[str, str], namespace: str, target: Target | Non
 
 
 @pytest.mark.parametrize("spec", [{}, {"selector": {"matchLabels": {"app": "web"}}}])
-def test_without_targets_it_is_for_nobody(spec: dict[str, Any]) -> None:
-    found = compiled(jwtRules=[{"issuer": ISSUER}], **spec)
+def test_without_targets_it_is_for_gateways_or_nobody(spec: dict[str, Any]) -> None:
+    given = decoded(jwtRules=[{"issuer": ISSUER}], **spec)
+    found = token_policy(given, MeshSettings())
     assert found.policy is None
     assert [(each.code, each.level) for each in found.findings] == [("AMB0232", Level.WARNING)]
+    chosen = (Target("Gateway", "shop", "edge"),)
+    found = token_policy(given, MeshSettings(), chosen)
+    assert found.policy is not None
+    assert (found.policy.targets, found.findings) == (chosen, ())
 
 
 def test_what_does_not_decode_closes_its_targets() -> None:

@@ -76,6 +76,7 @@ class Edge(ServedEnvoy):
                 tuple(made.tokens.values()),
                 certificates=shown.pairs if shown is not None else (),
                 datagrams=made.datagrams,
+                authorization=tuple(made.request_policies.values()),
             )
             wanted += gateway.resources(proxy, attached, view, NodeSettings(node=""))
         with self.lock:

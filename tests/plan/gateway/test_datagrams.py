@@ -133,3 +133,19 @@ def test_a_listener_without_a_route_is_silent_and_so_is_one_that_a_policy_closes
     assert silent(edge)
     edge.apply(*services(edge), UDP, udp_route(to_udp("one")))
     assert ask(edge) == "one 2"
+
+
+def test_policies_say_who_may_send(edge: Edge) -> None:
+    def reached(action: str, *addresses: str, **more: Any) -> bool:
+        rule = {"from": [{"source": {"ipBlocks": list(addresses)}}], **more}
+        policy = authorization_policy("p", action=action, rules=[rule])
+        edge.apply(*services(edge), UDP, udp_route(to_udp("one")), policy)
+        return not silent(edge)
+
+    mine, others = f"{edge.client.four}/32", "203.0.113.0/24"
+    assert [reached("ALLOW", each) for each in (mine, others)] == [True, False]
+    assert [reached("DENY", each) for each in (mine, others)] == [False, True]
+    hello = [{"key": "connection.sni", "values": ["*"]}]
+    assert [reached(each, mine, when=hello) for each in ("ALLOW", "DENY")] == [False, True]
+    here = [{"key": "destination.ip", "values": [str(edge.host.four)]}]
+    assert [reached(each, mine, when=here) for each in ("ALLOW", "DENY")] == [True, False]

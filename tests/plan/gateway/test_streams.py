@@ -1,5 +1,6 @@
 """Connections at a gateway that nobody reads requests in: TLS passed through or ended, and TCP."""
 
+import contextlib
 import socket
 import ssl
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from tests.ingest.gateway.build import listener, route, to, to_edge
 from tests.ingest.gateway.pairs import Authority, https, secret
 from tests.plan.dataplane.network import REFUSED, read_all
 from tests.plan.gateway.conftest import Edge
-from tests.plan.gateway.test_https import AUTHORITY, client_context
+from tests.plan.gateway.test_https import AUTHORITY, ask, client_context, connect
 
 pytestmark = [pytest.mark.envoy, pytest.mark.netns]
 
@@ -179,34 +180,95 @@ def test_tcp_goes_where_the_oldest_route_says(edge: Edge) -> None:
     assert {edge.client.ask(edge.host.four, PLAIN) for _ in range(5)} == {"one:hi"}
 
 
-@pytest.mark.parametrize(
-    "where",
-    [
-        {},
-        {"selector": {"gateway.networking.k8s.io/gateway-name": "edge"}},
-        {
-            "namespace": "istio-system",
-            "selector": {"gateway.istio.io/managed": "istio.io-gateway-controller"},
-        },
-    ],
-)
-def test_a_policy_for_the_gateways_pods_refuses_requests_and_connections(
-    edge: Edge, where: dict[str, Any]
-) -> None:
+def said(edge: Edge, port: int) -> str:
+    """What a server says that speaks first; nothing when nobody may hear it."""
+    try:
+        with edge.client.connect(edge.host.four, port) as client:
+            return client.recv(100).decode()
+    except OSError:
+        return ""
+
+
+def test_who_may_not_connect_hears_nothing(edge: Edge) -> None:
+    """Not even of a server that speaks first; which rule it is that denies counts, and open connections go on."""
+    first = 9100
+    listening = edge.servers["one"].listen(first, lambda connection, _: connection.sendall(b"hello"))
     objects = [
+        service("first", {"app": "one"}, ip="10.96.7.99", port=first, target=first),
         *services(),
-        gateway(listener(), listener("tcp", PLAIN, "TCP")),
-        to_edge({"backendRefs": [to("one")]}, parents=({"sectionName": "http"},)),
+        gateway(listener("first", first, "TCP"), listener("tcp", PLAIN, "TCP")),
+        route(
+            {"backendRefs": [to("first", first)]},
+            parents=({"name": "edge", "sectionName": "first"},),
+            kind="tcproutes",
+        ),
         tcp_route("one-tcp"),
     ]
+    mine, others = [f"{edge.client.four}/32"], ["203.0.113.0/24"]
 
-    def seen(*policies: Given) -> tuple[int, str]:
+    def rule(**source: Any) -> dict[str, Any]:
+        return {"from": [{"source": source}]}
+
+    def reached(action: str, *rules: dict[str, Any], **more: Any) -> tuple[str, str]:
+        edge.apply(*objects, authorization_policy("p", action=action, rules=list(rules), **more))
+        return said(edge, first), edge.client.ask(edge.host.four, PLAIN)
+
+    free, shut = ("hello", "one:hi"), ("", REFUSED)
+    edge.apply(*objects)
+    with edge.client.connect(edge.host.four, PLAIN) as kept:
+        assert reached("ALLOW") == shut
+        assert reached("ALLOW", selector={"app": "one"}) == free
+        assert reached("ALLOW", rule(ipBlocks=mine)) == free
+        assert reached("ALLOW", rule(ipBlocks=others)) == shut
+        assert reached("DENY", rule(ipBlocks=mine)) == shut
+        assert reached("DENY", rule(ipBlocks=others)) == free
+        assert reached("DENY", rule(notIpBlocks=mine)) == free
+        assert reached("DENY", {"to": [{"operation": {"ports": [str(first)]}}]}) == ("", "one:hi")
+        assert reached("DENY", {"when": [{"key": "destination.ip", "values": [f"{edge.host.four}"]}]}) == shut
+        # What nobody sees of bytes counts as it is stricter.
+        assert reached("ALLOW", {"to": [{"operation": {"paths": ["/a"]}}]}) == shut
+        assert reached("DENY", {"to": [{"operation": {"paths": ["/a"]}}]}) == shut
+        assert reached("DENY", {"to": [{"operation": {"ports": [str(first)], "methods": ["GET"]}}]}) == (
+            "",
+            "one:hi",
+        )
+        assert reached("ALLOW", rule(namespaces=["default"])) == shut
+        assert reached("DENY", rule(notPrincipals=["a/ns/b/sa/c"])) == shut
+        assert reached("DENY", {}, annotations={"istio.io/dry-run": "true"}) == free
+        kept.sendall(b"old")
+        kept.shutdown(socket.SHUT_WR)
+        assert read_all(kept) == b"one:old"
+    listening.close()
+
+
+def test_names_in_the_hello_are_judged_and_chosen_as_without_policies(edge: Edge) -> None:
+    ending = {**https("end", "a", hostname="*.b.example.com"), "protocol": "TLS"}
+    objects = [
+        *services(),
+        secret("a", AUTHORITY.pair("x.b.example.com", "web.example.com")),
+        gateway(
+            passthrough(hostname="*.example.com"), ending, https("https", "a", hostname="web.example.com")
+        ),
+        tls_route("two-tls", "*.example.com", name="p", section="pass"),
+        tls_route("one-tcp", "*.b.example.com", port=PLAIN, section="end"),
+        to_edge({"backendRefs": [to("one")]}),
+    ]
+
+    def reached(*policies: Given) -> list[str]:
         edge.apply(*objects, *policies)
-        return edge.get().status, edge.client.ask(edge.host.four, PLAIN)
+        with contextlib.closing(connect(edge, "web.example.com")) as connection:
+            status = str(ask(connection, "web.example.com").status)
+        return [say(edge, "a.example.com", SERVERS), say(edge, "x.b.example.com", AUTHORITY), status]
 
-    assert seen() == (200, "one:hi")
-    assert seen(authorization_policy("p", **where)) == (403, REFUSED)
-    assert seen(authorization_policy("p", selector={"app": "one"})) == (200, "one:hi")
+    def hello(action: str, *names: str) -> Given:
+        rules = [{"when": [{"key": "connection.sni", "values": list(names)}]}]
+        return authorization_policy("p", action=action, rules=rules)
+
+    assert reached() == ["two:hi", "one:hi", "200"]
+    assert reached(hello("ALLOW", "*")) == ["two:hi", "one:hi", "200"]
+    assert reached(hello("DENY", "*.b.example.com")) == ["two:hi", REFUSED, "200"]
+    assert reached(hello("DENY", "A.example.com", "web*")) == [REFUSED, "one:hi", "403"]
+    assert reached(hello("ALLOW", "a.example.com")) == ["two:hi", REFUSED, "403"]
 
 
 def test_shares_change_without_a_cut(edge: Edge) -> None:

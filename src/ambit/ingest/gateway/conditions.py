@@ -34,7 +34,7 @@ def closed_by(policies: Sequence[str]) -> Condition:
     """What a gateway says that policies are for which it cannot enforce."""
     names = ", ".join(policies[:_MOST_NAMED])
     more = f" and {len(policies) - _MOST_NAMED} more" if len(policies) > _MOST_NAMED else ""
-    text = f"it lets nobody in: gateways enforce no AuthorizationPolicy yet, and for it are {names}{more}"
+    text = f"it lets nobody in: nobody enforces CUSTOM, and for it are {names}{more}"
     return yes(CLOSED, "PolicyNotEnforced", text)
 
 

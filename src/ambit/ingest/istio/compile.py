@@ -8,6 +8,7 @@ from ambit.core.finding import Finding, Level
 from ambit.graph.collection import Collection
 from ambit.graph.engine import Context, Graph
 from ambit.ingest.istio.authorization import CompiledPolicy, authorization, closed_authorization
+from ambit.ingest.istio.compile_requests import EdgePods, compile_requests
 from ambit.ingest.istio.peer import (
     Mode,
     PeerPolicy,
@@ -18,13 +19,8 @@ from ambit.ingest.istio.peer import (
     static_strict,
     static_strict_key,
 )
-from ambit.ingest.istio.requests import (
-    CompiledRequestPolicy,
-    closed_request_policy,
-    request_policy,
-)
+from ambit.ingest.istio.requests import CompiledRequestPolicy
 from ambit.ingest.istio.telemetry import CompiledTelemetry, default_logs, telemetry
-from ambit.ingest.istio.tokens import CompiledTokens, closed_tokens, token_policy
 from ambit.ingest.selection import selects
 from ambit.ingest.settings import MeshSettings
 from ambit.model.jwt import TokenPolicy
@@ -35,6 +31,8 @@ from ambit.objects.telemetry import Telemetry
 
 Attach = Callable[[Context, str, Mapping[str, str]], tuple[str, ...]]
 Findings = tuple[Finding, ...]
+_OF_REQUESTS = ("AMB0201", "AMB0202")
+"""Codes that say what nodes do not see."""
 
 
 class IstioSources(msgspec.Struct, frozen=True):
@@ -102,7 +100,9 @@ class _Levels:
         return _Level(first.namespace, first.mode) if first else None
 
 
-def compile_istio(graph: Graph, sources: IstioSources, settings: MeshSettings) -> IstioCollections:
+def compile_istio(
+    graph: Graph, sources: IstioSources, edges: EdgePods, settings: MeshSettings
+) -> IstioCollections:
     """Adds the collections to a graph. Authorizations are keyed `<namespace>/<name>`."""
     compiled = graph.derive(
         "compiled policies",
@@ -150,46 +150,35 @@ def compile_istio(graph: Graph, sources: IstioSources, settings: MeshSettings) -
     )
     from_peers = graph.derive_many("converted peer policies", peers, converted)
     sent: list[Collection[Authorization]] = [from_policies, from_peers]
+
+    def about_policy(context: Context, given: AuthorizationPolicy) -> Findings | None:
+        policy = context.get(compiled, given.metadata.key)
+        selector = given.spec.selector
+        findings = policy.findings if policy is not None else ()
+        if selector is not None and edges.chosen(context, given.metadata.namespace, selector.match_labels):
+            # It is meant for gateways, which see requests.
+            findings = tuple(each for each in findings if each.code not in _OF_REQUESTS)
+        return findings or None
+
     about_policies = graph.derive(
-        "policy findings", compiled, lambda context, policy: policy.findings or None, key=_object
+        "policy findings", sources.authorization_policies, about_policy, key=_object
     )
     about_peers = graph.derive(
         "peer findings", peers, lambda context, policy: _peer_findings(context, policy, levels), key=_object
     )
-    requests = graph.derive(
-        "compiled policies for requests",
-        sources.authorization_policies,
-        lambda context, given: request_policy(given, settings),
-        on_failure=lambda context, given: closed_request_policy(given, settings),
+    requests = compile_requests(
+        graph, sources.authorization_policies, sources.request_authentications, edges, settings
     )
-    about_requests = graph.derive(
-        "findings of policies for requests",
-        requests,
-        lambda context, policy: policy.findings or None,
-        key=_object,
-    )
-    about_tokens, tokens = _compile_tokens(graph, sources, settings)
     about_logs, logs = _compile_logs(graph, sources, settings)
-    said: list[Collection[Findings]] = [about_policies, about_requests, about_peers, about_tokens, about_logs]
+    said: list[Collection[Findings]] = [about_policies, requests.findings, about_peers, about_logs]
     return IstioCollections(
-        graph.join("authorizations", sent), tokens, logs, graph.join("findings", said), attach, requests
+        authorizations=graph.join("authorizations", sent),
+        tokens=requests.tokens,
+        logs=logs,
+        findings=graph.join("findings", said),
+        attach=attach,
+        requests=requests.policies,
     )
-
-
-def _compile_tokens(
-    graph: Graph, sources: IstioSources, settings: MeshSettings
-) -> tuple[Collection[Findings], Collection[TokenPolicy]]:
-    """What is wrong with rules about tokens, and the rules, keyed `<namespace>/<name>`."""
-    compiled: Collection[CompiledTokens] = graph.derive(
-        "compiled rules about tokens",
-        sources.request_authentications,
-        lambda _, given: token_policy(given, settings),
-        on_failure=lambda _, given: closed_tokens(given, settings),
-    )
-    findings = graph.derive(
-        "findings about tokens", compiled, lambda _, each: each.findings or None, key=_object
-    )
-    return findings, graph.derive("rules about tokens", compiled, lambda _, each: each.policy)
 
 
 def _compile_logs(

@@ -1,12 +1,15 @@
-"""AuthorizationPolicy with `targetRefs` as policy for requests (Istio: `security/authz/model`).
+"""AuthorizationPolicy as policy for requests, where it has `targetRefs` or chooses gateways (Istio:
+`security/authz/model`).
 
-- Targets are of the policy's own namespace; a GatewayClass only for policies of the root namespace.
+- Targets are of the policy's own namespace; a GatewayClass only for policies of the root namespace. Without
+  `targetRefs` it is for the gateways at the edge whose pods it selects, and for nodes.
 - A malformed value closes its rule: ALLOW allows nothing, every other action takes hold always. istiod drops the value.
 - What a waypoint cannot see of a request (`connection.sni`, `experimental.…`) hits where it denies, and is said.
+  Gateways see `connection.sni`.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar, cast
 
 import msgspec
@@ -55,7 +58,8 @@ _KINDS = "Service, ServiceEntry, Gateway or GatewayClass"
 _TEMPLATE = re.compile(r"(?:/(?:[^/{}*]+|\{\*\}))*/?(?:/\{\*\*\}(?:/[^/{}*]+)*/?)?")
 _HEADER = re.compile(r"request\.headers\[([!#$%&'*+.^_`|~0-9A-Za-z-]+)\]")
 _CLAIM = re.compile(r"request\.auth\.claims((?:\[[^\[\]]+\])+)")
-_UNSEEN = re.compile(r"connection\.sni|experimental\.envoy\.filters\..+")
+_UNSEEN = re.compile(r"experimental\.envoy\.filters\..+")
+_SNI = "connection.sni"
 
 
 class CompiledRequestPolicy(msgspec.Struct, frozen=True):
@@ -63,25 +67,45 @@ class CompiledRequestPolicy(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...] = ()
 
 
-def request_policy(given: istio.AuthorizationPolicy, settings: MeshSettings) -> CompiledRequestPolicy | None:
-    """The policy for requests of an object, or None for one that is for nodes."""
-    if not is_for_requests(given):
+class Gateways(msgspec.Struct, frozen=True):
+    """What is known about gateways at the edge: those that a policy without `targetRefs` `chosen`, those of classes by
+    their names, and the targets that are (or name) nothing else (`edges`)."""
+
+    chosen: tuple[Target, ...] = ()
+    classes: Mapping[str, tuple[Target, ...]] = {}
+    edges: frozenset[Target] = frozenset()
+
+
+NO_GATEWAYS = Gateways()
+
+
+def request_policy(
+    given: istio.AuthorizationPolicy, settings: MeshSettings, gateways: Gateways = NO_GATEWAYS
+) -> CompiledRequestPolicy | None:
+    """The policy for requests of an object, or None for one that is for nodes only."""
+    is_named = is_for_requests(given)
+    if not is_named and not gateways.chosen:
         return None
     report = Report(given.metadata.reference(KIND))
     spec = given.spec
-    targets = tuple(_targets(given, report, settings))
+    targets = tuple(_targets(given, report, settings, gateways)) if is_named else gateways.chosen
+    is_edge = not is_named or all(each in gateways.edges for each in targets)
     action = RequestAction[spec.action] if spec.action in RequestAction.__members__ else RequestAction.ALLOW
     closed = (NEVER,) if action is RequestAction.ALLOW else (Rule(),)
     rules: tuple[Rule, ...]
     if given.problem:
         report.say("AMB0002", Level.ERROR, "spec", f"{given.problem}; it is closed")
         rules = closed
+    elif not is_named and (spec.target_ref or spec.target_refs):
+        text = "only one of selector, targetRef and targetRefs may be given; it is closed"
+        report.say("AMB0205", Level.ERROR, "spec", text)
+        rules = closed
     elif spec.action not in RequestAction.__members__:
         text = f"{spec.action!r} is none of ALLOW, DENY, CUSTOM and AUDIT; the policy allows nothing"
         report.say("AMB0215", Level.ERROR, "spec.action", text)
         rules = closed
     else:
-        read = _Reader(action, settings.trust_domains, report)
+        read = _Reader(action, settings.trust_domains, report, is_edge=is_edge)
         rules = tuple(read.rule(each, f"spec.rules[{i}]") for i, each in enumerate(spec.rules))
         if (count := sum(map(_size, rules))) > MOST_VALUES:
             text = f"{count} values are more than the {MOST_VALUES} that one policy may have; it is closed"
@@ -101,14 +125,16 @@ def request_policy(given: istio.AuthorizationPolicy, settings: MeshSettings) -> 
 
 
 def closed_request_policy(
-    given: istio.AuthorizationPolicy, settings: MeshSettings
+    given: istio.AuthorizationPolicy, settings: MeshSettings, gateways: Gateways = NO_GATEWAYS
 ) -> CompiledRequestPolicy | None:
     """What stands for a policy that could not be compiled at all."""
     broken = msgspec.structs.replace(given, problem="it could not be compiled")
-    return request_policy(broken, settings)
+    return request_policy(broken, settings, gateways)
 
 
-def _targets(given: istio.AuthorizationPolicy, report: Report, settings: MeshSettings) -> Iterable[Target]:
+def _targets(
+    given: istio.AuthorizationPolicy, report: Report, settings: MeshSettings, gateways: Gateways
+) -> Iterable[Target]:
     spec, namespace = given.spec, given.metadata.namespace
     single = ("spec.targetRef", spec.target_ref)
     several = ((f"spec.targetRefs[{i}]", each) for i, each in enumerate(spec.target_refs))
@@ -120,6 +146,7 @@ def _targets(given: istio.AuthorizationPolicy, report: Report, settings: MeshSet
             report.say("AMB0206", Level.ERROR, path, problem)
         elif target.kind == "GatewayClass":
             yield Target("GatewayClass", "", target.name)
+            yield from gateways.classes.get(target.name, ())
         else:
             yield Target(cast(TargetKind, target.kind), namespace, target.name)
 
@@ -152,8 +179,11 @@ _Field = tuple[str, Attribute, "_Parse[Value]"]
 class _Reader:
     """Reads the rules of one policy."""
 
-    def __init__(self, action: RequestAction, domains: TrustDomains, report: Report) -> None:
+    def __init__(
+        self, action: RequestAction, domains: TrustDomains, report: Report, *, is_edge: bool
+    ) -> None:
         self._action = action
+        self._is_edge = is_edge
         self._domains = domains
         self._report = report
 
@@ -209,10 +239,12 @@ class _Reader:
         if found := _CLAIM.fullmatch(given.key):
             way = tuple(found[1][1:-1].split("]["))
             return self._condition(Attribute.CLAIM, given_values, places, string, way)
-        if _UNSEEN.fullmatch(given.key):
-            text = f"nobody sees {given.key} here, so the rule counts as it is stricter"
-            self._report.say("AMB0207", Level.WARNING, f"{path}.key", text)
-            return self._condition(Attribute.UNSEEN, given_values, places, string, (given.key,))
+        if _UNSEEN.fullmatch(given.key) or given.key == _SNI:
+            if given.key != _SNI or not self._is_edge:
+                text = f"nobody sees {given.key} here, so the rule counts as it is stricter"
+                self._report.say("AMB0207", Level.WARNING, f"{path}.key", text)
+            attribute = Attribute.SNI if given.key == _SNI else Attribute.UNSEEN
+            return self._condition(attribute, given_values, places, string, (given.key,))
         self._report.refuse("AMB0216", f"{path}.key", f"{given.key!r} is no condition of Istio")
         return Condition(Attribute.UNSEEN)
 

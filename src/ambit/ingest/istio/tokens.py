@@ -1,7 +1,8 @@
 """RequestAuthentication as rules about tokens for L7 proxies (Istio: `RequestAuthentication`, `JWTRule`).
 
-- With `targetRefs` it is for the waypoints (or gateways) of its targets. With a selector, or with neither, it is for
-  nobody: nodes see no tokens, and waypoints heed no selector (istiod: `policyattachment.go`). That is said.
+- With `targetRefs` it is for the waypoints (or gateways) of its targets. Without, it is for the gateways at the edge
+  whose pods it selects, all of its namespace, or of the mesh; where there is none it is for nobody, which is said:
+  nodes see no tokens, and waypoints heed no selector (istiod: `policyattachment.go`).
 - What cannot be read takes no token: a rule with a malformed value has no keys; an object that does not decode closes
   its targets.
 - A rule with neither `jwks` nor `jwksUri` has its keys from where OpenID discovery of the issuer says.
@@ -46,22 +47,27 @@ class CompiledTokens(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...] = ()
 
 
-def token_policy(given: istio.RequestAuthentication, settings: MeshSettings) -> CompiledTokens:
-    """The rules of an object, or none for one that is for no L7 proxy."""
+def token_policy(
+    given: istio.RequestAuthentication, settings: MeshSettings, chosen: tuple[Target, ...] = ()
+) -> CompiledTokens:
+    """The rules of an object, or none for one that is for no L7 proxy. `chosen` are the gateways at the edge that it is
+    for if it names no target."""
     report = Report(given.metadata.reference(KIND))
     spec = given.spec
     targets = targets_of(
         spec.target_ref, spec.target_refs, given.metadata.namespace, settings.root_namespace, report
     )
+    if not spec.target_ref and not spec.target_refs:
+        targets = chosen
     if given.problem:
         report.say("AMB0002", Level.ERROR, "spec", f"{given.problem}; no request to its targets passes")
         return _compiled(targets, (), report, is_closed=True)
-    if not spec.target_ref and not spec.target_refs:
+    if not spec.target_ref and not spec.target_refs and not chosen:
         report.say(
             "AMB0232",
             Level.WARNING,
             "spec",
-            "nobody looks at tokens for it: name a Service or the Gateway of a waypoint in targetRefs",
+            "nobody looks at tokens for it, because it chooses no gateway: name a Service or a Gateway in targetRefs",
         )
     if len(spec.jwt_rules) > MOST_RULES:
         text = f"{len(spec.jwt_rules)} rules are more than {MOST_RULES}; no request to its targets passes"
@@ -71,9 +77,11 @@ def token_policy(given: istio.RequestAuthentication, settings: MeshSettings) -> 
     return _compiled(targets, rules, report)
 
 
-def closed_tokens(given: istio.RequestAuthentication, settings: MeshSettings) -> CompiledTokens:
+def closed_tokens(
+    given: istio.RequestAuthentication, settings: MeshSettings, chosen: tuple[Target, ...] = ()
+) -> CompiledTokens:
     """What stands for an object that could not be compiled at all."""
-    return token_policy(msgspec.structs.replace(given, problem="it could not be compiled"), settings)
+    return token_policy(msgspec.structs.replace(given, problem="it could not be compiled"), settings, chosen)
 
 
 def _compiled(
