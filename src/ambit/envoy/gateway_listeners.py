@@ -24,6 +24,7 @@ from ambit.envoy import (
 )
 from ambit.envoy.admission import ANYBODY, Admission
 from ambit.envoy.words import ANY_V4, ANY_V6, pack, seconds, socket_address, uint32
+from ambit.model.proxy import TlsTerms
 from ambit.model.streams import Stream
 from ambit.model.telemetry import RequestLog
 
@@ -63,6 +64,7 @@ class Secured(msgspec.Struct, frozen=True):
     client_roots: str = ""
     """The secret with the roots of what clients are asked for."""
     must_verify: bool = True
+    terms: TlsTerms = TlsTerms()
     streams: tuple[Stream, ...] | None = None
 
 
@@ -119,7 +121,7 @@ def _chains(given: Secured, port: int, edge: Edge) -> Iterator[Any]:
     if given.streams is not None:
         for chain in streams.filter_chains(given.name, given.streams):
             if given.secrets:
-                _end_tls(chain, tls.public_server_socket(given.secrets))
+                _end_tls(chain, tls.public_server_socket(given.secrets, terms=given.terms))
             yield chain
         return
     are_verified = bool(given.client_roots) and given.must_verify
@@ -127,10 +129,10 @@ def _chains(given: Secured, port: int, edge: Edge) -> Iterator[Any]:
     chain = listener_components_pb2.FilterChain(name=given.name, filters=[manager])
     if given.hostname:
         chain.filter_chain_match.server_names.append(given.hostname)
-    socket = tls.public_server_socket(given.secrets, _REQUESTS)
+    socket = tls.public_server_socket(given.secrets, _REQUESTS, given.terms)
     if given.client_roots:
         socket = tls.asking_server_socket(
-            given.secrets, _REQUESTS, given.client_roots, must=given.must_verify
+            given.secrets, _REQUESTS, given.client_roots, must=given.must_verify, terms=given.terms
         )
     _end_tls(chain, socket)
     yield chain

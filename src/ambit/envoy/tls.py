@@ -16,9 +16,11 @@ from google.protobuf import message
 
 from ambit.envoy import names
 from ambit.envoy.words import boolean, extension, from_ads, pack, pack_untyped
+from ambit.model.proxy import TlsTerms
 
 _PACKAGE = "envoy.extensions.transport_sockets.tls"
 _TLS_1_3 = common_pb2.TlsParameters.TLSv1_3
+_USUAL = TlsTerms()
 _SAN_URI = common_pb2.SubjectAltNameMatcher.URI
 
 
@@ -65,23 +67,35 @@ def server_socket(secret: str) -> Any:
     )
 
 
-def public_server_socket(secrets: Iterable[str], protocols: Iterable[str] = ()) -> Any:
+def public_server_socket(
+    secrets: Iterable[str], protocols: Iterable[str] = (), terms: TlsTerms = _USUAL
+) -> Any:
     """The transport socket of a gateway's listener for whoever comes: the first of the certificates `secrets` that
     fits the client, TLS 1.2 or newer. `protocols` are those that may follow (ALPN)."""
     context = tls_pb2.CommonTlsContext(
         alpn_protocols=protocols,
-        tls_params=common_pb2.TlsParameters(tls_minimum_protocol_version=common_pb2.TlsParameters.TLSv1_2),
+        tls_params=common_pb2.TlsParameters(
+            tls_minimum_protocol_version=_TLS_1_3 if terms.newest_only else common_pb2.TlsParameters.TLSv1_2,
+            cipher_suites=terms.suites,
+        ),
     )
     for secret in secrets:
         context.tls_certificate_sds_secret_configs.add(name=secret, sds_config=from_ads())
     return _socket(tls_pb2.DownstreamTlsContext(common_tls_context=context))
 
 
-def asking_server_socket(secrets: Iterable[str], protocols: Iterable[str], roots: str, *, must: bool) -> Any:
+def asking_server_socket(
+    secrets: Iterable[str],
+    protocols: Iterable[str],
+    roots: str,
+    *,
+    must: bool,
+    terms: TlsTerms = _USUAL,
+) -> Any:
     """As `public_server_socket`, asking clients for a certificate of the roots in the secret `roots`; with `must`
     nobody comes in without. No session is resumed: its certificate would not be looked at again."""
     context = tls_pb2.DownstreamTlsContext.FromString(
-        public_server_socket(secrets, protocols).typed_config.value
+        public_server_socket(secrets, protocols, terms).typed_config.value
     )
     context.common_tls_context.validation_context_sds_secret_config.CopyFrom(
         secret_pb2.SdsSecretConfig(name=roots, sds_config=from_ads())

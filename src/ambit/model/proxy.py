@@ -46,6 +46,14 @@ class ClientTrust(msgspec.Struct, frozen=True):
     must_verify: bool = True
 
 
+class TlsTerms(msgspec.Struct, frozen=True):
+    """What a listener that ends TLS takes: `suites` are those of TLS 1.2 in order of preference, by OpenSSL's names,
+    empty for the usual ones; with `newest_only` nothing before TLS 1.3."""
+
+    suites: tuple[str, ...] = ()
+    newest_only: bool = False
+
+
 class Listener(msgspec.Struct, frozen=True):
     """One listener of a gateway, accepted. `hostname` is empty for any. Its routes: `ListenerRoutes`."""
 
@@ -56,6 +64,7 @@ class Listener(msgspec.Struct, frozen=True):
     certificates: tuple[str, ...] = ()
     """Names of `KeyPair`s, where it ends TLS; one of protocol TLS without any passes it through."""
     clients: ClientTrust | None = None
+    terms: TlsTerms = TlsTerms()
 
 
 class Patch(msgspec.Struct, frozen=True):

@@ -50,6 +50,7 @@ class SecretReference(msgspec.Struct, frozen=True):
 class ListenerTls(msgspec.Struct, frozen=True, rename="camel"):
     mode: str = "Terminate"
     certificate_refs: tuple[SecretReference, ...] = ()
+    options: dict[str, str] = {}
 
 
 class Listener(msgspec.Struct, frozen=True, rename="camel"):

@@ -194,7 +194,7 @@ def _secured(
             yield planned(ROUTES, name, table)
         else:
             given = _streams(each, list(_within(each, own)), attached)
-            found.append(gateway_listeners.Secured(name, secrets, streams=given))
+            found.append(gateway_listeners.Secured(name, secrets, terms=each.terms, streams=given))
             yield from _extensions(name, given)
     asking = next((each.clients for each in own if each.clients is not None), None)
     if asking is not None:
@@ -205,11 +205,12 @@ def _secured(
 
 
 def _of_requests(name: str, secrets: tuple[str, ...], listener: Listener) -> gateway_listeners.Secured:
+    made = gateway_listeners.Secured(name, secrets, listener.hostname, terms=listener.terms)
     clients = listener.clients
     if clients is None:
-        return gateway_listeners.Secured(name, secrets, listener.hostname)
+        return made
     roots = names.client_roots(listener.port)
-    return gateway_listeners.Secured(name, secrets, listener.hostname, roots, clients.must_verify)
+    return msgspec.structs.replace(made, client_roots=roots, must_verify=clients.must_verify)
 
 
 def _extensions(listener: str, given: Iterable[Stream]) -> Iterator[PlannedResource]:

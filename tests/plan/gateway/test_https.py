@@ -143,3 +143,34 @@ def test_a_listener_without_a_certificate_takes_no_connection(edge: Edge) -> Non
     assert ask(connect(edge, "a.example.com")).server == "one"
     with pytest.raises((ssl.SSLError, ConnectionError)):
         connect(edge, "b.example.com")
+
+
+def agreed(edge: Edge, **limits: ssl.TLSVersion) -> tuple[str, str]:
+    """Version and suite of a client with these limits, or why there is none."""
+    context = client_context()
+    for name, version in limits.items():
+        setattr(context, name, version)
+    try:
+        connection = connect(edge, "shop.example.com", context)
+    except (ssl.SSLError, ConnectionError):
+        return "refused", ""
+    assert isinstance(connection.sock, ssl.SSLSocket)
+    cipher = connection.sock.cipher()
+    assert cipher is not None
+    return connection.sock.version() or "", cipher[0]
+
+
+def test_options_say_which_suites_and_versions_are_taken(edge: Edge) -> None:
+    given = https("https", "a", hostname="shop.example.com")
+
+    def with_option(name: str, value: str) -> None:
+        listener = {**given, "tls": {**given["tls"], "options": {name: value}}}
+        edge.apply(secret("a", AUTHORITY.pair("shop.example.com")), gateway(listener), to_edge(ONE))
+
+    older = {"maximum_version": ssl.TLSVersion.TLSv1_2}
+    for suite in ("ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305"):
+        with_option("gateway.istio.io/tls-cipher-suites", suite)
+        assert agreed(edge, **older) == ("TLSv1.2", suite)
+        assert agreed(edge)[0] == "TLSv1.3"
+    with_option("ambit.io/tls-min-version", "1.3")
+    assert agreed(edge, **older)[0] == "refused" and agreed(edge)[0] == "TLSv1.3"

@@ -13,6 +13,7 @@ from ambit.core.names import METRICS_PORT, NODE_ADMIN_PORT, READINESS_PORT
 from ambit.core.selector import Selector
 from ambit.ingest.gateway.conditions import ACCEPTED, CONFLICTED, RESOLVED, no, yes
 from ambit.ingest.gateway.key_pairs import Secrets, Unusable, resolve
+from ambit.ingest.gateway.tls_options import terms_of
 from ambit.model.proxy import ClientTrust, KeyPair, Listener, Protocol
 from ambit.model.status import Condition, ListenerStatus
 from ambit.objects import gateway
@@ -103,6 +104,7 @@ class EdgeListener(msgspec.Struct, frozen=True):
             given.hostname.lower(),
             certificates,
             self.clients,
+            terms_of(_options(given))[0],
         )
 
     @property
@@ -218,7 +220,14 @@ def _refusal(given: gateway.Listener) -> Condition | None:
         return no(ACCEPTED, "UnsupportedValue", f"tls.mode: {given.tls.mode} is not for requests")
     if given.port in _OWN_PORTS:
         return no(ACCEPTED, "PortUnavailable", f"port {given.port} is the proxy's own")
-    return None
+    if given.tls and given.tls.mode != _TERMINATE and given.tls.options:
+        return no(ACCEPTED, "UnsupportedValue", f"tls.options: TLS of mode {given.tls.mode} ends elsewhere")
+    _, problem = terms_of(_options(given))
+    return no(ACCEPTED, "UnsupportedValue", f"tls.options: {problem}") if problem else None
+
+
+def _options(given: gateway.Listener) -> dict[str, str]:
+    return given.tls.options if given.tls else {}
 
 
 def _protocol(text: str) -> Protocol | None:
