@@ -28,6 +28,8 @@ class MeshSettings(msgspec.Struct, frozen=True):
     entry_visibility: EntryVisibility | None = None
     logs: MeshLogs = MeshLogs()
     authorizers: tuple[Authorizer, ...] = ()
+    trusted_proxies: int = 0
+    """In front of gateways, where their own Gateways say nothing about it."""
 
     @property
     def trust_domains(self) -> TrustDomains:

@@ -15,6 +15,7 @@ from tests.plan.gateway.conftest import Edge
 from tests.plan.gateway.test_clients import believing
 from tests.plan.gateway.test_https import AUTHORITY, ask, client_context, connect
 from tests.plan.gateway.test_seen import told
+from tests.plan.waypoint.echo import connection
 from tests.tokens import Issuer
 
 pytestmark = [pytest.mark.envoy, pytest.mark.netns]
@@ -124,6 +125,27 @@ def test_who_connects_is_nobody_else_by_saying_so(edge: Edge) -> None:
     assert edge.get(NAME, x_forwarded_client_cert=spoofed).status == 403
 
 
+def test_proxies_in_front_are_believed_as_many_as_there_are(edge: Edge) -> None:
+    """Of addresses in `x-forwarded-for` that one counts which the first of them has added, whatever is before it."""
+    config = "gatewayTopology: {numTrustedProxies: 2}"
+    behind = {"infrastructure": {"annotations": {"proxy.istio.io/config": config}}}
+    told_of = "203.0.113.9, 198.51.100.1"
+
+    def status(given: Given, said: str) -> int:
+        serve(edge, given, **behind)
+        return edge.get(NAME, x_forwarded_for=said).status
+
+    client = policy("ALLOW", source(remoteIpBlocks=["203.0.113.9"]))
+    assert status(client, told_of) == 200
+    assert status(client, f"192.0.2.1, {told_of}") == 200
+    assert status(policy("DENY", source(remoteIpBlocks=["203.0.113.9"])), f"192.0.2.1, {told_of}") == 403
+    assert status(policy("ALLOW", source(remoteIpBlocks=["192.0.2.1"])), f"192.0.2.1, {told_of}") == 403
+    # Who came past them has added too little.
+    assert status(client, "203.0.113.9") == 403
+    assert status(policy("ALLOW", source(ipBlocks=["203.0.113.9"])), told_of) == 403
+    assert status(policy("ALLOW", source(ipBlocks=[f"{edge.client.four}"])), told_of) == 200
+
+
 def test_tokens_say_who_may(edge: Edge) -> None:
     issuer = Issuer()
     tokens = (
@@ -157,11 +179,11 @@ def test_records_name_the_rule(edge: Edge) -> None:
 
 def test_a_change_ends_no_connection_and_counts_at_once(edge: Edge) -> None:
     serve(edge)
-    with edge.client.connect(edge.host.four, 80) as kept:
+    plain = edge.client.connect(edge.host.four, 80)
+    with connection(plain, NAME) as kept:
         for given, status in (((), 200), ((policy("DENY", {}),), 403), ((), 200)):
             serve(edge, *given)
-            kept.sendall(f"GET / HTTP/1.1\r\nhost: {NAME}\r\n\r\n".encode())
-            assert int(kept.recv(65536).split()[1]) == status
+            assert (ask(kept, NAME).status, kept.sock) == (status, plain)
 
 
 FRIENDS = Authority("friends")

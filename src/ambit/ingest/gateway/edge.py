@@ -18,6 +18,7 @@ from ambit.ingest.gateway.client_certificates import insecure, with_client_trust
 from ambit.ingest.gateway.conditions import ACCEPTED, no, yes
 from ambit.ingest.gateway.key_pairs import Secrets
 from ambit.ingest.gateway.listeners import EdgeListener, compiled_listeners
+from ambit.ingest.gateway.topology import trusted_proxies
 from ambit.ingest.settings import MeshSettings
 from ambit.model.proxy import GatewayCertificates, Proxy, ProxyKind
 from ambit.model.status import Condition
@@ -108,12 +109,13 @@ def compiled_edge(
     listeners = compiled_listeners(given.spec.listeners, KIND, meta.namespace, known)
     listeners = with_client_trust(listeners, given, known)
     good = [each for each in listeners if each.accepted]
-    accepted = _refusal(given) or (_no_listener() if not good else yes(ACCEPTED))
+    trusted = trusted_proxies(given, settings.trusted_proxies)
+    accepted = _refusal(given, trusted) or (_no_listener() if not good else yes(ACCEPTED))
     if accepted.holds and len(good) < len(listeners):
         accepted = yes(ACCEPTED, "ListenersNotValid", "some listeners are refused, see theirs")
     with_sets = _sets(given, listeners, known, sets)
     proxy = None
-    if accepted.holds:
+    if accepted.holds and isinstance(trusted, int):
         name = objects_name(meta.name, given.spec.gateway_class_name)
         proxy = Proxy(
             key=meta.key,
@@ -126,6 +128,7 @@ def compiled_edge(
                 for each in (*good, *(each for one in with_sets for each in one.listeners))
                 if each.usable
             ),
+            trusted_proxies=trusted,
         )
     insecurity = insecure(given)
     conditions = (accepted, *((insecurity,) if insecurity else ()))
@@ -154,7 +157,9 @@ def _sets(
     return tuple(found)
 
 
-def _refusal(given: gateway.Gateway) -> Condition | None:
+def _refusal(given: gateway.Gateway, trusted: int | Condition) -> Condition | None:
+    if isinstance(trusted, Condition):
+        return trusted
     for address in given.spec.addresses:
         if address.type != "IPAddress":
             text = f"spec.addresses: type {address.type} is not supported, only IPAddress"
