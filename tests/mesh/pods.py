@@ -75,4 +75,4 @@ def web_and_client(port_name: str = "http") -> list[dict[str, Any]]:
 def apply_in(mesh: Mesh, namespace: str, objects: Sequence[Mapping[str, Any]]) -> None:
     """Apply objects that name no namespace, and wait until every pod there is ready."""
     mesh.kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump_all(objects))
-    mesh.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+    mesh.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod", "--all", "--timeout=110s")

@@ -85,7 +85,7 @@ class Shop:
     def ask(self, token: str = "", *words: str, service: str = "web/") -> tuple[int, dict[str, str]]:
         """Status, and the headers that the server saw."""
         sent = ("-H", f"Authorization: Bearer {token}") if token else ()
-        command = ["curl", "-sS", "-m", "10", "-w", "\n%{http_code}", *sent, *words, f"http://{service}"]
+        command = ["curl", "-sS", "-m", "30", "-w", "\n%{http_code}", *sent, *words, f"http://{service}"]
         done = self.mesh.exec(self.namespace, "client", *command)
         body, _, status = done.stdout.rpartition("\n")
         return int(status), json.loads(body) if body.startswith("{") else {}
@@ -116,7 +116,7 @@ class Shop:
 
     def condition(self, kind: str, status: str) -> None:
         """Waits until the object says so."""
-        where = ("-n", self.namespace, f"--for=condition={kind}={status}", "--timeout=60s")
+        where = ("-n", self.namespace, f"--for=condition={kind}={status}", "--timeout=110s")
         self.mesh.kubectl("wait", *where, "requestauthentication/tokens")
 
 
@@ -124,7 +124,7 @@ class Shop:
 def shop(mesh: Mesh) -> Iterator[Shop]:
     with make_namespace(mesh) as namespace:
         apply_in(mesh, namespace, APPLICATION)
-        mesh.kubectl("wait", "-n", namespace, "--for=condition=Programmed", "gateway/way", "--timeout=60s")
+        mesh.kubectl("wait", "-n", namespace, "--for=condition=Programmed", "gateway/way", "--timeout=110s")
         made = Shop(mesh, namespace)
         mesh.wait("an answer", lambda: made.ask()[0] == 200)
         yield made

@@ -23,10 +23,10 @@ class Tell(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(("", 8080), Tell).serve_forever()
 """
 ASK = """
-import sys, urllib.request
+import http.client, sys, urllib.request
 try:
-    print(urllib.request.urlopen(f"http://{sys.argv[1]}", timeout=5).read().decode())
-except OSError as problem:
+    print(urllib.request.urlopen(f"http://{sys.argv[1]}", timeout=30).read().decode())
+except (OSError, http.client.HTTPException):
     print("refused")
 """
 OBJECTS = ("deployment", "service", "serviceaccount")
@@ -80,8 +80,8 @@ def waypoint(takes: str = "service") -> dict[str, Any]:
 def make_waypoint(mesh: Mesh, namespace: str, takes: str = "service") -> None:
     """Until it is programmed."""
     mesh.kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(waypoint(takes)))
-    wait = ("wait", "-n", namespace, "gateway/waypoint", "--for=condition=Programmed", "--timeout=60s")
-    mesh.kubectl(*wait, timeout=90)
+    wait = ("wait", "-n", namespace, "gateway/waypoint", "--for=condition=Programmed", "--timeout=110s")
+    mesh.kubectl(*wait)
 
 
 def pass_by(mesh: Mesh, namespace: str, expected: dict[str, str]) -> None:

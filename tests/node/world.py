@@ -39,7 +39,7 @@ from tests.plan.dataplane.network import Host, Network
 REDIRECTION = "ambient.istio.io/redirection"
 
 
-async def until(condition: Callable[[], bool], seconds: float = 15) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - others of this loop change it
             await asyncio.sleep(0.01)

@@ -19,7 +19,8 @@ import yaml
 
 from ambit.kube.client import Client
 
-PATIENCE = 60.0
+PATIENCE = 120.0
+"""Seconds: nothing takes as long, but on a machine that is busy with something else."""
 LOOK_AGAIN = 0.1
 Result = TypeVar("Result")
 

@@ -18,7 +18,7 @@ from ambit.testing.aftermath import after_death
 from ambit.testing.kubernetes import KubernetesMesh
 from ambit.testing.laptop import LaptopMesh
 from ambit.testing.leftovers import leftovers, pid_namespace
-from ambit.testing.mesh import Mesh
+from ambit.testing.mesh import PATIENCE, Mesh
 
 DRIVERS = ("laptop", "kubernetes")
 
@@ -74,7 +74,7 @@ def start_mesh(root: Path, kubectl_program: str | None, *flags: str) -> LaptopMe
     after_death("rmdir", os.fspath(root))
     down = (sys.executable, "-m", "ambit", "down", "--name", mesh.name)
     after_death("env", f"AMBIT_STATE={root}", *down)
-    mesh.ambit("up", *flags, timeout=120)
+    mesh.ambit("up", *flags, f"--timeout={PATIENCE:.0f}", timeout=2 * PATIENCE)
     record = read_record(mesh.state)
     assert record is not None
     _started[root] = pid_namespace(record)

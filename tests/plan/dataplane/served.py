@@ -22,7 +22,8 @@ from ambit.xds.session import ServerSession
 from ambit.xds.store import Store
 
 ENVOY = Path(sys.prefix) / f"lib/python3.{sys.version_info.minor}/site-packages/envoy/_bin/envoy"
-DEADLINE = 20.0
+DEADLINE = 60.0
+"""Seconds: nothing takes as long, but a start on a machine that is busy with something else."""
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -134,6 +135,15 @@ class ServedEnvoy:
             return ""
 
     # Resources
+
+    def has_all(self) -> bool:
+        """Whether Envoy has answered everything, and has what it asked for on that account: what it has read of a
+        listener, or of a cluster, is in force when it has its tables, extensions, certificates and endpoints."""
+        if not self.is_settled() or not any(self.generations):
+            return self.is_settled()
+        told = self.admin("/stats?filter=warming")
+        warm = ("cluster_manager.warming_clusters: 0", "listener_manager.total_listeners_warming: 0")
+        return all(each in told for each in warm) and self.is_settled()
 
     def is_settled(self) -> bool:
         """Whether Envoy has answered everything."""

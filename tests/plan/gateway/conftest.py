@@ -81,14 +81,8 @@ class Edge(ServedEnvoy):
             wanted += gateway.resources(proxy, attached, view, NodeSettings(node=""))
         with self.lock:
             self.replace(wanted)
-        until(self.is_settled, "acknowledgements of the gateway")
-        if self.generations:
-            until(self._is_warm, "listeners that have all they need")
+        until(self.has_all, "a gateway that has all it needs")
         assert not self.rejections, self.rejections
-
-    def _is_warm(self) -> bool:
-        told = self.admin("/stats?filter=^listener_manager.total_listeners_warming$")
-        return "total_listeners_warming: 0" in told
 
     def get(
         self, host: str = "shop.example.com", path: str = "/", *, port: int = 80, **headers: str

@@ -123,7 +123,7 @@ class Waypoint(ServedEnvoy):
         ]
         with self.lock:
             self.replace(wanted)
-        until(self.is_settled, "acknowledgements of the waypoint")
+        until(self.has_all, "a waypoint that has all it needs")
         assert not self.rejections, self.rejections
 
 
