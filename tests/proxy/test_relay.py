@@ -36,7 +36,12 @@ class Between:
         node = Node("proxy~shop/way~way-0")
         self.notes: list[AuthorityNote] = []
         place = ControlPlane(f"127.0.0.1:{control.port}", token=token)
-        self.relay = Relay(place, node, self.server, self.notes.append)
+        self.warm = asyncio.Event()
+        self.warm.set()
+        self.relay = Relay(place, node, self.server, self.notes.append, self._in_force)
+
+    async def _in_force(self) -> None:
+        await self.warm.wait()
 
     @asynccontextmanager
     async def envoy(self) -> AsyncIterator[Envoy]:
@@ -76,6 +81,19 @@ async def test_an_answer_goes_up_when_envoy_has_answered(between: Between) -> No
             await envoy.begin()
             await until(lambda: _answered(between, CLUSTER))
             assert between.relay.complete.is_set()
+
+
+async def test_an_answer_goes_up_when_what_envoy_has_taken_is_in_force(between: Between) -> None:
+    """What waits for more holds up neither other types nor what it waits for."""
+    between.put(CLUSTER, resource("svc"))
+    between.put(ENDPOINTS, resource("svc"))
+    between.warm.clear()
+    async with relaying(between), between.envoy() as envoy:
+        await envoy.begin()
+        await until(lambda: _answered(between, ENDPOINTS))
+        assert not _answered(between, CLUSTER)
+        between.warm.set()
+        await until(lambda: _answered(between, CLUSTER))
 
 
 async def test_what_envoy_rejects_is_rejected(between: Between) -> None:

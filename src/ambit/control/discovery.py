@@ -130,6 +130,14 @@ class Discovery:
             key=lambda status: (status.node, status.caller),
         )
 
+    def has_acknowledged(self, type_url: str, revision: int) -> bool:
+        """Whether every connected node has."""
+        return all(
+            stream.session.status(type_url).acknowledged >= revision
+            for stream in self._streams
+            if type_url in stream.session.types
+        )
+
     def revisions(self) -> dict[str, int]:
         """Of what is served now, by type."""
         return {each: self.store.revision(each) for each in TYPES}

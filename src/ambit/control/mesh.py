@@ -63,6 +63,7 @@ class MeshFeed:
         )
         self._publish: Callable[[Sequence[Update]], None] = lambda _: None
         self._compiled: Callable[[Sequence[Change], MeshDelta], None] = lambda *_: None
+        self._at_once: Callable[[MeshDelta], MeshDelta] = lambda delta: delta
         self._counters = counters
         self.failed: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         """Gets the exception of a batch that could not be compiled; nothing is right after that."""
@@ -80,8 +81,10 @@ class MeshFeed:
         self,
         publish: Callable[[Sequence[Update]], None],
         compiled: Callable[[Sequence[Change], MeshDelta], None],
+        at_once: Callable[[MeshDelta], MeshDelta] = lambda delta: delta,
     ) -> None:
-        """Who gets what each batch changed: nodes first, then whoever writes about it."""
+        """Who gets what each batch changed: nodes first, of `at_once`, then whoever writes about it."""
+        self._at_once = at_once
         self._publish = publish
         self._compiled = compiled
 
@@ -161,7 +164,7 @@ class MeshFeed:
     def _compile(self, changes: list[Change]) -> None:
         begin = time.perf_counter()
         delta = self._compiler.apply(changes)
-        updates = updates_of(delta)
+        updates = updates_of(self._at_once(delta))
         if updates:
             self._publish(updates)
         self._compiled(changes, delta)

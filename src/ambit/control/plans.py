@@ -5,7 +5,7 @@ control plane without proxies needs.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ambit.ca.revocation import BadRevocation, revoked_in
@@ -63,7 +63,11 @@ class Plan:
 class Plans:
     """`trust` is what the mesh trusts now, None while that is not known."""
 
+    kept: Callable[[tuple[str, str]], Collection[str]]
+
     def __init__(self, settings: NodeSettings, trust: Callable[[], Trust | None]) -> None:
+        self.kept = lambda _: ()
+        """Keys of what a waypoint serves although it is not bound to it any more; by its Service, as `_bound`."""
         self._settings = settings
         self._trust = trust
         self._view = LiveView()
@@ -127,6 +131,20 @@ class Plans:
     def retrust(self) -> dict[str, Publication]:
         """What other roots change."""
         return self._publications(self._plans)
+
+    def release(self, places: Collection[tuple[str, str]]) -> dict[str, Publication]:
+        """What waypoints are told that `kept` has less for."""
+        return self._publications(
+            [key for key, plan in self._plans.items() if _place(plan.proxy) in places] if places else ()
+        )
+
+    def revisions(self, place: tuple[str, str]) -> dict[str, dict[str, int]]:
+        """How new the resources of the connected waypoint at this Service are, by its key and by type."""
+        return {
+            key: {each: plan.store.revision(each) for each in ORDER}
+            for key, plan in self._plans.items()
+            if _place(plan.proxy) == place
+        }
 
     def rekey(self, keys: Mapping[KeySource, str]) -> dict[str, Publication]:
         """What keys of tokens change that have been fetched; `keys` are all there are."""
@@ -196,7 +214,7 @@ class Plans:
 
     def _concerns(self, policy: TokenPolicy, proxy: Proxy) -> bool:
         """Whether the policy is for the proxy as a whole, or for a service that is bound to it."""
-        bound = (self._view.service(key) for key in self._bound.get(_place(proxy), ()))
+        bound = (self._view.service(key) for key in self._served(proxy))
         return targets.concern(policy.targets, proxy) or any(
             targets.concern(policy.targets, proxy, service) for service in bound if service is not None
         )
@@ -338,7 +356,7 @@ class Plans:
 
         if proxy.key not in self._proxies:
             return waypoint.Bound()
-        keys = sorted(self._bound.get(_place(proxy), ()))
+        keys = self._served(proxy)
         services = tuple(each for key in keys if (each := self._view.service(key)) is not None)
         workloads = tuple(found for key in keys if (found := self._view.workload(key)) is not None)
         return waypoint.Bound(
@@ -350,6 +368,11 @@ class Plans:
             self._keys,
             tuple(self._logs.values()),
         )
+
+    def _served(self, proxy: Proxy) -> list[str]:
+        """Keys of what is bound to it, or was a moment ago."""
+        place = _place(proxy)
+        return sorted({*self._bound.get(place, ()), *self.kept(place)})
 
     def _authorization_for(self, named: Iterable[Target]) -> tuple[RequestPolicy, ...]:
         keys = {key for target in named for key in self._authorization_of.get(target, ())}

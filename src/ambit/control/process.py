@@ -26,6 +26,7 @@ from ambit.control.certificates import CertificateService
 from ambit.control.discovery import Discovery
 from ambit.control.gateways import GatewayKeeper
 from ambit.control.guard import ConnectionGuard
+from ambit.control.handing_over import HandingOver
 from ambit.control.key_fetch import KeyFetcher
 from ambit.control.key_places import Places
 from ambit.control.keys import KeyKeeper
@@ -140,7 +141,9 @@ class ControlPlane:
         self._status.others = self._reporter.answers
         self._discovery.on_gone = self._gone
         self._discovery.on_answer = self._answered
-        self._feed.publish_to(self._discovery.publish, self._compiled)
+        self._handing_over = HandingOver(plans.view, self._discovery, self._proxies)
+        plans.kept = self._handing_over.kept
+        self._feed.publish_to(self._discovery.publish, self._compiled, self._handing_over.at_once)
         self._ready = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -317,6 +320,7 @@ class ControlPlane:
 
     def _compiled(self, changes: Sequence[Change], delta: MeshDelta) -> None:
         self._proxies.take(delta)
+        self._handing_over.compiled()
         self._keys.compiled(delta.tokens)
         self._reporter.compiled(changes)
         self._status.compiled(changes, delta)

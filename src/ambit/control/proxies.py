@@ -6,7 +6,7 @@ of that Gateway's service account. A Gateway that is not known (yet) refuses, an
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -70,6 +70,22 @@ class ProxyDiscovery:
         """What a batch of changes means for connected proxies."""
         self._publish(self._plans.take(delta))
         self._tell()
+
+    def release(self, places: Collection[tuple[str, str]]) -> None:
+        """Waypoints at these Services keep less than before."""
+        self._publish(self._plans.release(places))
+
+    def mark(self, place: tuple[str, str]) -> Mapping[str, int]:
+        """How new what the pods of a waypoint here are told is; nothing while none is connected."""
+        return next(iter(self._plans.revisions(place).values()), {})
+
+    def has_taken(self, place: tuple[str, str], mark: Mapping[str, int], pods: Collection[str]) -> bool:
+        """Whether these pods of a waypoint are connected here and have acknowledged all of `mark`."""
+        keys = self._plans.revisions(place)
+        streams = {pod: stream for stream, (key, pod) in self._streams.items() if key in keys}
+        return bool(mark) and all(
+            pod in streams and _has_taken(streams[pod].session, mark) for pod in {*pods, *streams}
+        )
 
     def rekey(self, keys: Mapping[KeySource, str]) -> None:
         """These are the keys of tokens now."""
@@ -215,6 +231,13 @@ class ProxyDiscovery:
                 response = stream.outbox.popleft()
                 self._counters.count(PUSHED, type=response.type_url)
                 await context.write(wire.encode_response(response))
+
+
+def _has_taken(session: ServerSession, mark: Mapping[str, int]) -> bool:
+    """A type of which nothing was ever sent has nothing to be acknowledged."""
+    return all(
+        session.status(type_url).acknowledged >= revision for type_url, revision in mark.items() if revision
+    )
 
 
 async def _first(requests: AsyncIterator[bytes], caller: Caller) -> Request:

@@ -25,6 +25,9 @@ _FIRST_PAUSE, _LAST_PAUSE, _STEADY = 0.1, 10.0, 30.0
 _SERVERS = ("hbone", "requests")
 """Of Envoy's HTTP connection managers, their names in statistics."""
 _LOOK = 0.1
+_WARM_LOOK, _WARM_MOST = 0.02, 2.0
+"""Seconds; what lacks something for longer, a certificate say, holds up nobody else."""
+_WARMING = ("listener_manager.total_listeners_warming", "cluster_manager.warming_clusters")
 _KILL_AFTER = 5.0
 
 
@@ -79,6 +82,14 @@ class Envoy:
         with contextlib.suppress(Unreachable):
             return (await self.admin.server_info()).state == "LIVE"
         return False
+
+    async def warm(self) -> None:
+        """Returns when no listener and no cluster waits for what it names, or they have done so for long."""
+        with contextlib.suppress(Unreachable, TimeoutError):
+            async with asyncio.timeout(_WARM_MOST):
+                for each in _WARMING:
+                    while await self.admin.stat(each):  # noqa: ASYNC110 - it is another process
+                        await asyncio.sleep(_WARM_LOOK)
 
     async def drain(self, seconds: float, least: float = 0.0) -> None:
         """Clients are told to go; returns when requests under way have ended, not before `least` seconds, and at the

@@ -50,11 +50,11 @@ class ProxyAgent:
         )
         self._logs = LogServer(settings.run / "logs.sock", self.requests.take)
         node = Node(id=settings.node, cluster=settings.gateway, metadata={"VERSION": __version__})
-        self._relay = Relay(control, node, self._server, self._noted)
         self._envoy = Envoy(
             Command(envoy_binary(), settings.run / "bootstrap.pb", settings.concurrency),
             settings.run / "admin.sock",
         )
+        self._relay = Relay(control, node, self._server, self._noted, self._envoy.warm)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set and requests under way have ended. Raises AmbitError when it cannot work."""

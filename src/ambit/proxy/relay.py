@@ -2,10 +2,12 @@
 
 Rules:
 1. All types are wildcards: the control plane knows what the proxy needs, and sends nothing else.
-2. Nothing is forgotten when the stream ends; the next one begins with the versions held.
-3. Policies, clusters and endpoints that are gone stay with Envoy until the listeners that used them have drained:
+2. What Envoy has acknowledged may still wait for what it names. It is in force, and acknowledged to the control plane,
+   when nothing does any more: others are sent here on that account.
+3. Nothing is forgotten when the stream ends; the next one begins with the versions held.
+4. Policies, clusters and endpoints that are gone stay with Envoy until the listeners that used them have drained:
    requests on connections that are kept would be answered with 500 or 503.
-4. Of secrets only the trust counts, what a gateway shows its clients, and the note about the authority, which is for
+5. Of secrets only the trust counts, what a gateway shows its clients, and the note about the authority, which is for
    the agent. The key of the proxy's own identity is made here, and nobody else gives this Envoy one.
 """
 
@@ -13,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc
 
@@ -31,11 +33,17 @@ from ambit.xds.wire import METHOD, decode_response, encode_request
 _log = logging.getLogger("ambit.relay")
 TYPES = (SECRET, CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES)
 """In the order in which they are asked for."""
+_WARMED = frozenset({CLUSTER, LISTENER, ROUTES})
+"""What others are sent here for."""
 _DRAINING = frozenset({CLUSTER, ENDPOINTS, EXTENSION})
 LINGER = 10.0
 """Seconds; twice as long as Envoy lets connections of a listener go on that is gone (`ambit.proxy.envoy`)."""
 _FIRST_DELAY, _LAST_DELAY = 0.05, 15.0
 """Seconds between two streams."""
+
+
+async def _at_once() -> None:
+    """What was acknowledged is in force."""
 
 
 class Relay:
@@ -47,11 +55,13 @@ class Relay:
         node: Node,
         server: EnvoyServer,
         noted: Callable[[AuthorityNote], None] = lambda _: None,
+        in_force: Callable[[], Awaitable[None]] = _at_once,
     ) -> None:
-        """`noted` is told what is said about the authority."""
+        """`noted` is told what is said about the authority; `in_force` returns when Envoy uses what it has."""
         self._control = control
         self._server = server
         self._noted = noted
+        self._in_force = in_force
         self._held: dict[str, dict[str, str]] = {each: {} for each in TYPES}
         self._session = ClientSession(TYPES, node, self._held.__getitem__)
         self._told: set[str] = set()
@@ -139,6 +149,8 @@ class Relay:
         if self._told.issuperset(TYPES):
             self.complete.set()
         error = await publication.settled()
+        if not error and update.type_url in _WARMED:
+            await self._in_force()
         if foreign:
             error = f"secrets that nobody asked for: {', '.join(foreign[:3])}"
         answer = self._session.reject(update, error) if error else self._session.accept(update)

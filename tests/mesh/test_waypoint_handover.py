@@ -1,0 +1,210 @@
+"""Waypoints that come, go, grow and shrink under traffic: no request fails, on kept connections and on new ones."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import yaml
+
+from ambit.testing.mesh import Mesh
+from tests.mesh.pods import make_namespace
+from tests.mesh.traffic import LOAD, POD, attempts
+
+pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
+
+SERVER = """
+import http.server
+class Tell(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        body = self.client_address[0].removeprefix("::ffff:").encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *words):
+        pass
+http.server.ThreadingHTTPServer(("", 8080), Tell).serve_forever()
+"""
+OBJECTS = """
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web}
+spec:
+  parentRefs: [{group: "", kind: Service, name: web}]
+  rules:
+  - filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: x-routed, value: "yes"}]}}]
+    backendRefs: [{name: web, port: 80}]
+---
+"""
+GATEWAY = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: {name}}}
+spec: {{gatewayClassName: {kind}, listeners: [{{name: mesh, port: 15008, protocol: HBONE}}]}}
+---
+"""
+DENIED = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: closed}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: one}]
+  action: DENY
+  rules: [{to: [{operation: {paths: ["/closed"]}}]}]
+"""
+AFTER = 12.0
+"""Seconds in which a waypoint forgets what has left it, and its listeners end."""
+
+
+class Busy:
+    """`client` asks `web` all the time; waypoints `one`, `two` and `inline` are there."""
+
+    def __init__(self, mesh: Mesh, namespace: str) -> None:
+        self.mesh = mesh
+        self.namespace = namespace
+
+    def kubectl(self, *words: str, stdin: str | None = None) -> str:
+        return self.mesh.kubectl("-n", self.namespace, *words, stdin=stdin).stdout
+
+    def bind(self, waypoint: str) -> None:
+        """`web` to this waypoint; to none when that is empty."""
+        wanted = f"istio.io/use-waypoint={waypoint}" if waypoint else "istio.io/use-waypoint-"
+        self.kubectl("label", "--overwrite", "service", "web", wanted)
+
+    def asked(self, path: str = "/") -> tuple[str, bool, str]:
+        """The pod that the server sees (without what makes its name its own), whether a route was met, and the
+        status."""
+        words = ("curl", "-sS", "-m", "30", "-w", "\n%header{x-routed} %{http_code}", f"http://web{path}")
+        said = self.mesh.exec(self.namespace, "client", *words).stdout
+        address, _, end = said.rpartition("\n")
+        listed = json.loads(self.kubectl("get", "pods", "-o", "json"))["items"]
+        names = {each["status"].get("podIP"): each["metadata"]["name"].partition("-")[0] for each in listed}
+        routed, _, status = end.rpartition(" ")
+        return names.get(address, address), routed == "yes", status
+
+    def passes(self, server_sees: str, *, routed: bool) -> None:
+        self.mesh.wait(
+            f"requests come by {server_sees}", lambda: self.asked() == (server_sees, routed, "200")
+        )
+
+    def failed(self, since: float, *kinds: str) -> list[object]:
+        """What went wrong since then, up to AFTER from now on, for clients of these kinds."""
+        end = time.time() + AFTER
+        self.mesh.wait("traffic afterwards", lambda: attempts(self.mesh, self.namespace)[-1].at > end)
+        found = attempts(self.mesh, self.namespace, since=since)
+        assert {each.kind for each in found if each.result == 200} == {"fresh", "kept"}
+        return [each for each in found if each.result != 200 and each.kind in (kinds or ("fresh", "kept"))]
+
+
+@pytest.fixture(scope="module")
+def busy(mesh: Mesh) -> Iterator[Busy]:
+    near, far = mesh.nodes[:2]
+    text = OBJECTS
+    for name, kind in (("one", "ambit-waypoint"), ("two", "ambit-waypoint"), ("inline", "ambit-inline")):
+        text += GATEWAY.format(name=name, kind=kind)
+    probe = "readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}"
+    for name, node, script, ready in (("web", far, SERVER, probe), ("client", near, LOAD, "")):
+        text += POD.format(name=name, node=node, account="default", script=json.dumps(script), probe=ready)
+    with make_namespace(mesh) as namespace:
+        made = Busy(mesh, namespace)
+        made.kubectl("apply", "-f", "-", stdin=text)
+        made.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=110s")
+        made.kubectl("wait", "--for=condition=Programmed", "gateway", "--all", "--timeout=110s")
+        made.passes("client", routed=False)
+        yield made
+
+
+@pytest.mark.feature("F21")
+def test_a_service_goes_from_waypoint_to_waypoint(busy: Busy) -> None:
+    """To one with pods, to another, to one without pods, and to none."""
+    since = time.time()
+    for waypoint, seen in (
+        ("one", "one"),
+        ("two", "two"),
+        ("", "client"),
+        ("inline", "client"),
+        ("two", "two"),
+        ("inline", "client"),
+        ("", "client"),
+    ):
+        busy.bind(waypoint)
+        busy.passes(seen, routed=waypoint != "")
+    assert busy.failed(since) == []
+
+
+@pytest.mark.feature("F21")
+def test_a_policy_of_a_waypoint_holds_while_a_service_is_bound_to_it(busy: Busy) -> None:
+    """Also for connections that went past it before: they are cut. New ones find their way all the time."""
+    since = time.time()
+    busy.kubectl("apply", "-f", "-", stdin=DENIED)
+    busy.kubectl("wait", "--for=condition=WaypointAccepted", "authorizationpolicy/closed", "--timeout=110s")
+    assert busy.asked("/closed")[2] == "200"
+    busy.bind("one")
+    busy.passes("one", routed=True)
+    assert busy.asked("/closed")[2] == "403"
+    busy.bind("")
+    busy.passes("client", routed=False)
+    assert busy.asked("/closed")[2] == "200"
+    assert busy.failed(since, "fresh") == []
+
+
+@pytest.mark.feature("F30")
+def test_a_waypoint_grows_and_shrinks(busy: Busy) -> None:
+    """Also pod by pod: each is replaced before the last one is gone."""
+    busy.bind("two")
+    busy.passes("two", routed=True)
+    since = time.time()
+
+    def scale(replicas: int) -> None:
+        busy.kubectl("scale", "deployment", "two", f"--replicas={replicas}")
+        busy.kubectl("rollout", "status", "deployment", "two", "--timeout=110s")
+
+    scale(3)
+    selector = ("-l", "gateway.networking.k8s.io/gateway-name=two")
+    for name in busy.kubectl("get", "pods", *selector, "-o", "name").split():
+        busy.kubectl("delete", name, "--wait=false")
+        busy.kubectl("rollout", "status", "deployment", "two", "--timeout=110s")
+    scale(1)
+    assert busy.failed(since) == []
+    busy.bind("")
+
+
+def waypoints_of(busy: Busy, services: int) -> Callable[[], object]:
+    """How many of these services answer, and the waypoint's pods that the server has seen."""
+
+    def count() -> object:
+        urls = [f"http://web{number}" for number in range(services)] * 3
+        command = ["curl", "-sS", "-m", "30", "--no-keepalive", "-w", "\n", *urls]
+        said = busy.mesh.exec(busy.namespace, "client", *command).stdout.split()
+        return len(said), len(set(said))
+
+    return count
+
+
+@pytest.mark.feature("F30")
+def test_many_services_share_one_waypoint_with_several_pods(busy: Busy) -> None:
+    """Bound all at once by a label of the namespace, under traffic to one of them."""
+    many = 20
+    specification = {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}
+    services = [
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": f"web{number}"}, "spec": specification}
+        for number in range(many)
+    ]
+    busy.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(services))
+    busy.kubectl("scale", "deployment", "two", "--replicas=3")
+    busy.kubectl("rollout", "status", "deployment", "two", "--timeout=110s")
+    since = time.time()
+    busy.kubectl("label", "namespace", busy.namespace, "istio.io/use-waypoint=two")
+    busy.passes("two", routed=True)
+    count = waypoints_of(busy, many)
+    busy.mesh.wait("all are served, by all pods", lambda: count() == (3 * many, 3))
+    busy.kubectl("label", "namespace", busy.namespace, "istio.io/use-waypoint-")
+    busy.passes("client", routed=False)
+    assert busy.failed(since) == []
