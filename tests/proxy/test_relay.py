@@ -68,8 +68,10 @@ async def between(tmp_path: Path) -> AsyncIterator[Between]:
 @asynccontextmanager
 async def relaying(between: Between) -> AsyncIterator[asyncio.Task[None]]:
     task = asyncio.create_task(between.relay.run())
-    yield task
-    task.cancel()
+    try:
+        yield task
+    finally:
+        task.cancel()
 
 
 async def test_an_answer_goes_up_when_envoy_has_answered(between: Between) -> None:
@@ -88,12 +90,14 @@ async def test_an_answer_goes_up_when_what_envoy_has_taken_is_in_force(between: 
     between.put(CLUSTER, resource("svc"))
     between.put(ENDPOINTS, resource("svc"))
     between.warm.clear()
-    async with relaying(between), between.envoy() as envoy:
-        await envoy.begin()
-        await until(lambda: _answered(between, ENDPOINTS))
-        assert not _answered(between, CLUSTER)
-        between.warm.set()
-        await until(lambda: _answered(between, CLUSTER))
+    async with relaying(between):
+        await until(lambda: between.server.store.get(CLUSTER, "svc"))
+        async with between.envoy() as envoy:
+            await envoy.begin()
+            await until(lambda: _answered(between, ENDPOINTS))
+            assert not _answered(between, CLUSTER)
+            between.warm.set()
+            await until(lambda: _answered(between, CLUSTER))
 
 
 async def test_what_envoy_rejects_is_rejected(between: Between) -> None:
