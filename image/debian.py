@@ -28,7 +28,7 @@ LISTS_AGE = 24 * 3600
 """Seconds for which downloaded package lists are used without asking again."""
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
-LEFT_OUT = frozenset({"awk", "debconf", "dpkg", "mawk", "perl-base", "libnsl2", "libtirpc3"})
+LEFT_OUT = frozenset({"awk", "debconf", "dpkg", "mawk", "openssl", "perl-base", "libnsl2", "libtirpc3"})
 """Not followed: needed by maintainer scripts only, or (the last two) by Python's removed `nis` module."""
 
 _UNUSED = (

@@ -16,13 +16,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ambit.core.errors import EnvironmentProblem
+from ambit.core.names import SYSTEM_ROOTS
 from image.debian import Package, unpack
 from image.interpreter import PACKAGES, PYTHON, STANDARD_LIBRARY, VERSION, compile_byte_code
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "image/requirements.lock"
 USER = 1337
-BASE_PACKAGES = ("base-files", f"python{VERSION}", "libstdc++6", "nftables")
+BASE_PACKAGES = ("base-files", f"python{VERSION}", "libstdc++6", "nftables", "ca-certificates")
 TOOL_PACKAGES = ("busybox-static", "curl")
 
 _ACCOUNTS = {
@@ -39,14 +40,30 @@ _INSTALLER = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.j
 
 
 def base(root: Path, archives: Mapping[Package, Path]) -> None:
-    """Python, nft and the libraries that the wheels link to; no shell, no package manager."""
+    """Python, nft, the libraries that the wheels link to and the public authorities; no shell, no package manager."""
     unpack(archives, root)
+    public_roots(root)
     for name, text in _ACCOUNTS.items():
         (root / name).write_text(text)
     (root / "usr/bin/python3").symlink_to(Path(PYTHON).name)
     for name in ("tmp", "var/tmp", "run", "proc", "sys", "dev", "root"):
         (root / name).mkdir(parents=True, exist_ok=True)
     compile_byte_code(root, root, STANDARD_LIBRARY)
+
+
+def public_roots(root: Path) -> None:
+    """One file of all authorities that Debian trusts, where OpenSSL and proxies look for it; Debian's own script makes
+    it of the single ones, which nobody needs then."""
+    single = root / "usr/share/ca-certificates"
+    texts = [each.read_text().strip() for each in sorted(single.rglob("*.crt"))]
+    file = root / SYSTEM_ROOTS.lstrip("/")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(f"{each}\n" for each in texts))
+    default = root / "usr/lib/ssl/cert.pem"
+    default.parent.mkdir(parents=True, exist_ok=True)
+    default.symlink_to(SYSTEM_ROOTS)
+    shutil.rmtree(single)
+    (root / "usr/sbin/update-ca-certificates").unlink(missing_ok=True)
 
 
 def wheels(root: Path, base_root: Path) -> None:

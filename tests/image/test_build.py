@@ -14,6 +14,7 @@ from image.interpreter import PACKAGES, PYTHON
 from image.samples import entries
 
 from ambit import __version__
+from ambit.core.names import SYSTEM_ROOTS
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(900)]
 NAME = "localhost/ambit:dev"
@@ -74,6 +75,14 @@ def test_every_module_can_be_imported(ambit_image: Run) -> None:
 def test_envoy_and_nft_find_their_libraries(ambit_image: Run) -> None:
     assert "/1.40.0/" in ambit_image([f"{PACKAGES}/envoy/_bin/envoy", "--version"])
     assert "nftables" in ambit_image(["nft", "--version"])
+
+
+def test_public_authorities_are_known(ambit_image: Run) -> None:
+    """To the control plane, which fetches keys by https, and to proxies."""
+    program = "import ssl; print(len(ssl.create_default_context().get_ca_certs()))"
+    assert int(ambit_image([PYTHON, "-c", program])) > 100
+    count = f"print(open({SYSTEM_ROOTS!r}).read().count('BEGIN CERTIFICATE'))"
+    assert int(ambit_image([PYTHON, "-c", count])) > 100
 
 
 def test_byte_code_is_used_and_complete(ambit_image: Run) -> None:

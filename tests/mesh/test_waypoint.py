@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from ambit.testing.mesh import Mesh
-from tests.mesh.pods import apply_in
+from tests.ingest.gateway.pairs import Authority
+from tests.mesh.pods import apply_in, pod
 from tests.mesh.shop import REQUESTS, Shop, make_shop, to
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
@@ -187,6 +188,87 @@ def test_connections_go_where_a_tcp_route_says(dedicated: Shop) -> None:
     dedicated.mesh.wait("the refusal", lambda: dedicated.ask(service="web:81").startswith("curl:"))
     dedicated.mesh.kubectl("delete", "-n", dedicated.namespace, "tcproute/web")
     dedicated.mesh.wait("no route", lambda: dedicated.ask(service="web:81").startswith("200"))
+
+
+# Serves by TLS, with the chain and key of its environment, and says by which name it was asked for.
+_SECURED = """
+import http.server, os, ssl, tempfile
+names = []
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        said = f"secured {names[-1]}".encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+server = http.server.HTTPServer(("0.0.0.0", 8443), Handler)
+with tempfile.NamedTemporaryFile("w") as file:
+    file.write(os.environ["PAIR"])
+    file.flush()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file.name)
+context.sni_callback = lambda socket, name, _: names.append(name)
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
+
+
+def _tls_policy(hostname: str) -> dict[str, Any]:
+    roots = [{"group": "", "kind": "ConfigMap", "name": "roots"}]
+    target = {
+        "group": "networking.istio.io",
+        "kind": "ServiceEntry",
+        "name": "secured",
+        "sectionName": "http",
+    }
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "BackendTLSPolicy",
+        "metadata": {"name": "secured"},
+        "spec": {"targetRefs": [target], "validation": {"hostname": hostname, "caCertificateRefs": roots}},
+    }
+
+
+@pytest.mark.feature("F93", "F94")
+def test_what_goes_to_a_service_entry_leaves_the_waypoint_as_tls(dedicated: Shop) -> None:
+    mesh, authority = dedicated.mesh, Authority()
+    pair = authority.pair("secured.example.com")
+    env = [{"name": "PAIR", "value": pair.chain + pair.key}]
+    labels = {"istio.io/dataplane-mode": "none"}
+    probe = {"tcpSocket": {"port": 8443}, "periodSeconds": 1}
+    server = pod(
+        "secured", mesh.nodes[0], ["python3", "-uc", _SECURED], labels=labels, env=env, readinessProbe=probe
+    )
+    apply_in(mesh, dedicated.namespace, [server])
+    address = mesh.pod_addresses(dedicated.namespace, "secured")[0]
+    entry = {
+        "hosts": ["secured.test"],
+        "ports": [{"number": 80, "name": "http", "protocol": "HTTP", "targetPort": 8443}],
+        "resolution": "STATIC",
+        "endpoints": [{"address": address}],
+    }
+    dedicated.apply(
+        {
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "ServiceEntry",
+            "metadata": {"name": "secured"},
+            "spec": entry,
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "roots"},
+            "data": {"ca.crt": authority.root},
+        },
+        _tls_policy("secured.example.com"),
+    )
+    well = "200 secured secured.example.com"
+    mesh.wait("TLS to the server", lambda: dedicated.ask(service="secured.test") == well)
+    dedicated.apply(_tls_policy("other.example.com"))
+    mesh.wait("a server of another name", lambda: dedicated.ask(service="secured.test").startswith("503"))
+    found = mesh.kubectl("get", "backendtlspolicy/secured", "-n", dedicated.namespace, "-o", "json").stdout
+    (ancestor,) = json.loads(found)["status"]["ancestors"]
+    assert ancestor["ancestorRef"]["name"] == "way"
 
 
 def test_why_tells_what_a_request_meets(dedicated: Shop) -> None:

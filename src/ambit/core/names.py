@@ -62,6 +62,8 @@ MANAGED_GATEWAY = "istio.io-gateway-controller"
 MANAGED_EAST_WEST = "istio.io-eastwest-controller"
 GATEWAY_NAME_LABEL = "gateway.networking.k8s.io/gateway-name"
 GATEWAY_CLASS_LABEL = "gateway.networking.k8s.io/gateway-class-name"
+SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
+"""Certificates of public authorities, where Debian and most others have them: our image's, on a laptop the host's."""
 CLASS_DEFAULTS_LABEL = "gateway.istio.io/defaults-for-class"
 """On a ConfigMap: patches to what is made of all Gateways of that class."""
 WAYPOINT_CLASSES = ("ambit-waypoint", "istio-waypoint")

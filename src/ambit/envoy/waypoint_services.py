@@ -30,7 +30,6 @@ from ambit.envoy import (
     tcp_proxy,
 )
 from ambit.envoy.words import boolean, from_ads, internal_address, pack, seconds, socket_address, uint32
-from ambit.model.backend_tls import BackendTls
 from ambit.model.streams import Stream
 from ambit.model.telemetry import RequestLog
 
@@ -126,7 +125,7 @@ def workload_listener(workload: str, *, tunnelled: bool) -> Any:
     return _listener(name, tcp_proxy.fixed(name))
 
 
-def cluster(service: str, port: int, speaks: Speaks, tls: BackendTls | None = None) -> Any:
+def cluster(service: str, port: int, speaks: Speaks, tls: backend_tls.Spoken | None = None) -> Any:
     """The endpoints of a service's port, which come separately. With `tls` it is spoken to them."""
     made = _cluster(service, port, cluster_pb2.Cluster.EDS, tls, speaks)
     made.eds_cluster_config.eds_config.CopyFrom(from_ads())
@@ -146,7 +145,11 @@ def cluster_with(
 
 
 def cluster_by_names(
-    service: str, port: int, endpoints: Iterable[Endpoint], speaks: Speaks, tls: BackendTls | None = None
+    service: str,
+    port: int,
+    endpoints: Iterable[Endpoint],
+    speaks: Speaks,
+    tls: backend_tls.Spoken | None = None,
 ) -> Any:
     """As `cluster`, with endpoints that have to be resolved among them: they come with the cluster."""
     made = _cluster(service, port, cluster_pb2.Cluster.STRICT_DNS, tls, speaks)
@@ -184,7 +187,7 @@ def _endpoint(endpoint: Endpoint) -> Any:
     return made
 
 
-def _cluster(service: str, port: int, kind: int, tls: BackendTls | None, speaks: Speaks) -> Any:
+def _cluster(service: str, port: int, kind: int, tls: backend_tls.Spoken | None, speaks: Speaks) -> Any:
     inner = clusters.plain_socket() if tls is None else backend_tls.socket(tls, _ALPN[speaks])
     made = clusters.new_cluster(names.service_cluster(service, port), kind, {})
     made.connect_timeout.CopyFrom(seconds(defaults.CONNECT_TIMEOUT))
@@ -202,7 +205,7 @@ def _cluster(service: str, port: int, kind: int, tls: BackendTls | None, speaks:
     return made
 
 
-def _speak(made: Any, speaks: Speaks, tls: BackendTls | None) -> None:
+def _speak(made: Any, speaks: Speaks, tls: backend_tls.Spoken | None) -> None:
     if speaks is Speaks.BYTES:
         return
     http1 = protocol_pb2.Http1ProtocolOptions()

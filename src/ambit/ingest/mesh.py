@@ -178,7 +178,7 @@ class MeshCompiler:
         ingress = Ingress(
             namespaces, self._sources["services"], self._sources["serviceentries.networking.istio.io"]
         )
-        backend_policies = BackendPolicies(graph, self._policy_sources(), settings)
+        backend_policies = BackendPolicies(graph, self._policy_sources())
         secured = graph.derive("services with their backends' tls", opened, backend_policies.service)
         bound = graph.derive(
             "services with their waypoints",
@@ -402,6 +402,7 @@ class MeshCompiler:
             policies=given["backendtlspolicies.gateway.networking.k8s.io"],
             config_maps=given["configmaps"],
             services=given["services"],
+            entries=given["serviceentries.networking.istio.io"],
         )
 
     def statistics(self) -> tuple[Statistics, ...]:

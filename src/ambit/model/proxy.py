@@ -94,6 +94,8 @@ class Proxy(msgspec.Struct, frozen=True):
     origin: ObjectRef
     takes: WaypointFor = WaypointFor.SERVICE
     listeners: tuple[Listener, ...] = ()
+    client_certificate: str = ""
+    """Name of the `KeyPair` that it shows to servers that a policy has it speak TLS to."""
     parameters: Parameters = Parameters()
     trusted_proxies: int = 0
     """Of a gateway: how many proxies are before it whose word about a request's way counts."""
@@ -126,7 +128,8 @@ class KeyPair(msgspec.Struct, frozen=True):
 
 
 class GatewayCertificates(msgspec.Struct, frozen=True):
-    """What the listeners of a gateway (by its key) show their clients. For nobody but its own proxies."""
+    """What the listeners of a gateway (by its key) show their clients, and it its servers. For nobody but its own
+    proxies."""
 
     gateway: str
     pairs: tuple[KeyPair, ...]

@@ -113,8 +113,15 @@ class Frontend(msgspec.Struct, frozen=True, rename="camel"):
     per_port: tuple[PortTls, ...] = ()
 
 
+class BackendConnections(msgspec.Struct, frozen=True, rename="camel"):
+    client_certificate_ref: SecretReference | None = None
+
+
 class GatewayTls(msgspec.Struct, frozen=True):
+    """`frontend` is about clients, `backend` about servers."""
+
     frontend: Frontend | None = None
+    backend: BackendConnections = BackendConnections()
 
 
 class AllowedListeners(msgspec.Struct, frozen=True):

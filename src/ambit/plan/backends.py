@@ -13,6 +13,7 @@ from ambit.core.identity import Identity
 from ambit.core.memo import Memo
 from ambit.core.names import HBONE_PORT, NODE_ADMIN_PORT
 from ambit.envoy import clusters, names, waypoint_services
+from ambit.envoy.backend_tls import Spoken
 from ambit.envoy.waypoint_services import Endpoint, PlainEndpoint, Speaks
 from ambit.model.http import Action, Host
 from ambit.model.proxy import Proxy, ProxyKind
@@ -43,20 +44,24 @@ def resources(
 ) -> Iterator[PlannedResource]:
     """Everything behind these backends, and further `tunnels`. What does not exist has nothing."""
     needed = set(tunnels)
+    shown = names.shown_certificate(proxy.client_certificate) if proxy.client_certificate else ""
     for (key, port), speaks in sorted(wanted.items()):
         service = view.service(key)
         if service is None or not _has_port(service, port):
             continue
         tls = service.backend_tls.get(port)
-        if tls is not None and not tls.roots:
+        if tls is not None and not tls.trusts:
             # Not by leaving endpoints out: those come by themselves, and may be there a moment longer.
             name = names.service_cluster(key, port)
             yield planned(CLUSTER, name, clusters.refused(name, {}))
             continue
         endpoints = tuple(_endpoints(service, port, proxy, view, settings))
         needed |= {each for each in map(_tunnel, endpoints) if each is not None}
-        given = (service, endpoints, speaks)
-        yield from memo.of(("backend", key, port), given, partial(_cluster, service, port, endpoints, speaks))
+        spoken = Spoken(tls, shown) if tls is not None else None
+        given = (service, endpoints, speaks, spoken)
+        yield from memo.of(
+            ("backend", key, port), given, partial(_cluster, service, port, endpoints, speaks, spoken)
+        )
     secret = names.server_secret(proxy.identity)
     for tunnel in sorted(needed, key=lambda each: (each.identity, each.service)):
         name = names.tunnel(tunnel.identity, tunnel.service)
@@ -91,10 +96,9 @@ def _hbone(name: str, allowed: Sequence[str], secret: str) -> PlannedResource:
 
 
 def _cluster(
-    service: Service, port: int, endpoints: Sequence[Endpoint], speaks: Speaks
+    service: Service, port: int, endpoints: Sequence[Endpoint], speaks: Speaks, tls: Spoken | None
 ) -> tuple[PlannedResource, ...]:
     name = names.service_cluster(service.key, port)
-    tls = service.backend_tls.get(port)
     if any(isinstance(each, PlainEndpoint) and each.hostname for each in endpoints):
         message = waypoint_services.cluster_by_names(service.key, port, endpoints, speaks, tls)
         return (planned(CLUSTER, name, message),)

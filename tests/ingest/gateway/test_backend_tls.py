@@ -1,9 +1,11 @@
 """BackendTLSPolicies: what becomes of each, and how the ports of services are called."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from ambit.core.names import SYSTEM_ROOTS
 from ambit.ingest.mesh import Change, MeshCompiler
 from ambit.model.backend_tls import BackendTls
 from ambit.model.status import Parent, PolicyStatus
@@ -20,6 +22,14 @@ REF = {"group": "", "kind": "ConfigMap", "name": "roots"}
 
 def roots(text: str = ROOT, name: str = "roots", namespace: str = "default") -> Given:
     return "configmaps", {"metadata": {"name": name, "namespace": namespace}, "data": {"ca.crt": text}}
+
+
+def service_entry(name: str, *hosts: str, ports: Sequence[dict[str, Any]] = ()) -> Given:
+    http = {"name": "http", "number": 80, "protocol": "HTTP"}
+    return "serviceentries.networking.istio.io", {
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"hosts": list(hosts), "ports": list(ports) or [http], "resolution": "DNS"},
+    }
 
 
 def policy(
@@ -48,6 +58,11 @@ def made(*given: Given) -> MeshCompiler:
 
 def tls(compiled: MeshCompiler) -> dict[int, BackendTls]:
     return compiled.services[WEB].backend_tls
+
+
+def called_with_tls(compiled: MeshCompiler) -> dict[str, set[int]]:
+    """Hosts and ports."""
+    return {each.hostname: {*each.backend_tls} for each in compiled.services.values() if each.backend_tls}
 
 
 def conditions(compiled: MeshCompiler, name: str = "tls") -> dict[str, tuple[str, str]]:
@@ -140,7 +155,8 @@ def test_one_good_root_of_several_will_do() -> None:
 @pytest.mark.parametrize(
     "validation",
     [
-        {"caCertificateRefs": [], "wellKnownCACertificates": "System"},
+        {"caCertificateRefs": [], "wellKnownCACertificates": "example.com/mine"},
+        {"wellKnownCACertificates": "System"},
         {"hostname": ""},
         {"subjectAltNames": [{"type": "URI"}]},
         {"subjectAltNames": [{"type": "IPAddress", "hostname": "a"}]},
@@ -149,7 +165,38 @@ def test_one_good_root_of_several_will_do() -> None:
 def test_what_is_not_known_here_is_closed(validation: dict[str, Any]) -> None:
     compiled = made(policy(**validation), roots())
     assert conditions(compiled)["Accepted"] == ("False", "Invalid")
-    assert {each.roots for each in tls(compiled).values()} == {""}
+    assert not any(each.trusts for each in tls(compiled).values())
+
+
+def test_public_authorities_can_be_trusted() -> None:
+    compiled = made(policy(caCertificateRefs=[], wellKnownCACertificates="System"))
+    assert conditions(compiled) == FINE and not compiled.findings
+    expected = BackendTls("db.example.com", "", ("db.example.com",), roots_file=SYSTEM_ROOTS)
+    assert tls(compiled)[443] == expected and expected.trusts
+
+
+ENTRY = {"group": "networking.istio.io", "kind": "ServiceEntry", "name": "outside"}
+
+
+def test_service_entries_are_called_with_tls_by_their_waypoint() -> None:
+    ports = [
+        {"name": "http", "number": 80, "protocol": "HTTP"},
+        {"name": "alt", "number": 81, "protocol": "HTTP"},
+    ]
+    hosts = ["a.example.com", "b.example.com"]
+    entry = bound(service_entry("outside", *hosts, ports=ports), "waypoint")
+    compiled = made(entry, policy(target=ENTRY, section="alt"), roots())
+    assert called_with_tls(compiled) == {each: {81} for each in hosts}
+    assert conditions(compiled) == FINE
+    compiled.apply([change(policy(target=ENTRY))])
+    assert called_with_tls(compiled) == {each: {80, 81} for each in hosts}
+    compiled.apply([change(policy(target={**ENTRY, "group": ""}))])
+    assert called_with_tls(compiled) == {}
+
+
+def test_a_service_and_an_entry_of_one_name_are_told_apart() -> None:
+    compiled = made(service_entry("web", "a.example.com"), policy(), roots())
+    assert called_with_tls(compiled) == {"web.default.svc.cluster.local": {443, 8443}}
 
 
 @pytest.mark.parametrize("target", [{"name": "other"}, {"kind": "Other"}, {"group": "example.com"}])

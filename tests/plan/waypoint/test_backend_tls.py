@@ -144,6 +144,16 @@ def test_a_server_without_tls_gets_nothing(scene: Scene, servers: Servers, serve
     assert all(not echo.seen for echo in scene.echoes.values())
 
 
+def test_roots_may_be_in_a_file_of_the_proxy(servers: Servers, server: str, tmp_path: Path) -> None:
+    file = tmp_path / "roots.crt"
+    file.write_text(f"{Authority().root}\n{servers.root}")
+    wanted = BackendTls(HOST, names=(HOST,), roots_file=str(file))
+    assert servers.get(wanted).server == server
+    assert servers.get(msgspec.structs.replace(wanted, names=("other.example.com",))).status == 503
+    file.write_text(Authority().root)
+    assert servers.get(msgspec.structs.replace(wanted, hostname="again.example.com")).status == 503
+
+
 def test_without_roots_nothing_is_sent(servers: Servers, server: str) -> None:
     assert servers.get(BackendTls(HOST, "", (HOST,))).status == 503
     assert servers.seen == []

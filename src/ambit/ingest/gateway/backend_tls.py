@@ -1,7 +1,8 @@
 """BackendTLSPolicy (Gateway API v1.6): which ports of which services are called with TLS, and whom to trust there.
 
-- It is for Services of its own namespace. One for a port (`sectionName`) goes before one for all of them; of two for
-  the same the older counts, then its name (GEP-713), and the other says `Conflicted`.
+- It is for Services and ServiceEntries of its own namespace. One for a port (`sectionName`) goes before one for all of
+  them; of two for the same the older counts, then its name (GEP-713), and the other says `Conflicted`.
+- `wellKnownCACertificates: System` trusts the public authorities that the proxy's image has.
 - Who has no root that could be trusted sends nothing: never plain text where TLS was asked for.
 - With `subjectAltNames` the server's certificate must say one of these; the hostname is then asked for only.
 - A policy says what became of it for each Gateway through which its services are called: their waypoints, and gateways
@@ -12,13 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
-from ambit.core.names import GATEWAY_CONTROLLER, WAYPOINT_CONTROLLER
+from ambit.core.names import GATEWAY_CONTROLLER, SYSTEM_ROOTS, WAYPOINT_CONTROLLER
 from ambit.graph.collection import Collection
 from ambit.graph.engine import Context, Graph
 from ambit.ingest.gateway.attachment import CompiledRoute
 from ambit.ingest.gateway.certificates import BadReference, roots_of
 from ambit.ingest.gateway.conditions import ACCEPTED, CONFLICTED, RESOLVED, no, version, yes
-from ambit.ingest.settings import MeshSettings
 from ambit.model.backend_tls import BackendTls
 from ambit.model.service import Service
 from ambit.model.status import Condition, Parent, ParentStatus, PolicyStatus, Status
@@ -26,15 +26,18 @@ from ambit.objects.backend_policies import BackendTLSPolicy, PolicyTarget, Valid
 from ambit.objects.gateway import GROUP
 from ambit.objects.kube import ConfigMap
 from ambit.objects.kube import Service as KubeService
+from ambit.objects.networking import ServiceEntry
 
 KIND = "BackendTLSPolicy"
 MOST_ANCESTORS = 16
 """As many as a policy's status can have (GEP-713)."""
 _ANY = ""
+_SYSTEM = "System"
+_TARGETS = frozenset({("", "Service"), ("networking.istio.io", "ServiceEntry")})
 
 
 class CompiledPolicy(msgspec.Struct, frozen=True):
-    """`targets` are services (`<namespace>/<name>`) with the name of a port, or an empty one."""
+    """`targets` are objects (`ServiceEntry <namespace>/<name>`) with the name of a port, or an empty one."""
 
     age: tuple[str, str, str]
     targets: tuple[tuple[str, str], ...]
@@ -48,38 +51,44 @@ class PolicySources(msgspec.Struct, frozen=True):
     policies: Collection[BackendTLSPolicy]
     config_maps: Collection[ConfigMap]
     services: Collection[KubeService]
+    entries: Collection[ServiceEntry]
 
 
 class BackendPolicies:
     """What policies make of services."""
 
-    def __init__(self, graph: Graph, sources: PolicySources, settings: MeshSettings) -> None:
+    def __init__(self, graph: Graph, sources: PolicySources) -> None:
         self._graph = graph
         self._sources = sources
-        self._settings = settings
         self._compiled = graph.derive(
             "backend tls policies",
             sources.policies,
             lambda context, given: _compiled(given, lambda key: context.get(sources.config_maps, key)),
         )
-        self._by_service = self._compiled.index(lambda each: [name for name, _ in each.targets])
+        self._by_target = self._compiled.index(lambda each: [name for name, _ in each.targets])
 
     def service(self, context: Context, given: Service) -> Service:
         """The service with the TLS that its ports are to be called with."""
-        if not given.is_kubernetes:
-            return given
-        name = f"{given.namespace}/{given.name}"
-        found = context.lookup(self._by_service, name)
+        name = _object_of(given)
+        found = context.lookup(self._by_target, name)
         if not found:
             return given
-        object_ = context.get(self._sources.services, name)
-        ports = {port.name: port.port for port in object_.spec.ports or ()} if object_ is not None else {}
-        return msgspec.structs.replace(given, backend_tls=_by_port(name, found, ports))
+        return msgspec.structs.replace(given, backend_tls=_by_port(name, found, self._ports(context, given)))
+
+    def _ports(self, context: Context, given: Service) -> dict[str, int]:
+        """The ports of a service, by their names."""
+        key = f"{given.namespace}/{given.name}"
+        if given.is_kubernetes:
+            object_ = context.get(self._sources.services, key)
+            return {each.name: each.port for each in object_.spec.ports or ()} if object_ is not None else {}
+        entry = context.get(self._sources.entries, key)
+        return {each.name: each.number for each in entry.spec.ports} if entry is not None else {}
 
     def statuses(
         self, services: Collection[Service], routes: Iterable[Collection[CompiledRoute]]
     ) -> Collection[Status]:
         """What is said of each policy; `services` are the finished ones."""
+        of_object = services.index(lambda each: [_object_of(each)])
         called_by = [each.index(_called_at_edge) for each in routes]
 
         def ancestors_of(context: Context, service: Service) -> Iterator[tuple[Parent, str]]:
@@ -101,9 +110,7 @@ class BackendPolicies:
                 return None
             ancestors: dict[tuple[Parent, str], None] = {}
             for name, _ in compiled.targets:
-                key = f"{name.partition('/')[0]}/{self._settings.hostname(*reversed(name.split('/')))}"
-                service = context.get(services, key)
-                if service is not None:
+                for service in context.lookup(of_object, name):
                     ancestors.update(dict.fromkeys(ancestors_of(context, service)))
             conditions = _conditions(compiled, self._losses(context, compiled))
             return PolicyStatus(
@@ -128,7 +135,7 @@ class BackendPolicies:
             for name, section in compiled.targets
             if any(
                 each.age < compiled.age and (name, section) in each.targets
-                for each in context.lookup(self._by_service, name)
+                for each in context.lookup(self._by_target, name)
             )
         ]
 
@@ -146,15 +153,23 @@ def _compiled(given: BackendTLSPolicy, known: Callable[[str], ConfigMap | None])
         tuple(
             dict.fromkeys(_target(each, meta.namespace) for each in given.spec.target_refs if _is_ours(each))
         ),
-        BackendTls(validation.hostname, "" if refused else roots, names, uris),
+        BackendTls(
+            validation.hostname,
+            "" if refused else roots,
+            names,
+            uris,
+            SYSTEM_ROOTS if validation.well_known and not refused else "",
+        ),
         wrong,
         refused,
     )
 
 
 def _refusal(given: Validation) -> str:
-    if given.well_known:
+    if given.well_known and given.well_known != _SYSTEM:
         return f"validation.wellKnownCACertificates: {given.well_known!r} is not known here: name a ConfigMap"
+    if given.well_known and given.ca_certificate_refs:
+        return "validation: of caCertificateRefs and wellKnownCACertificates one is given"
     if not given.hostname:
         return "validation.hostname: it is empty"
     for each in given.subject_alt_names:
@@ -165,11 +180,17 @@ def _refusal(given: Validation) -> str:
 
 
 def _is_ours(given: PolicyTarget) -> bool:
-    return (given.group, given.kind) == ("", "Service")
+    return (given.group, given.kind) in _TARGETS
 
 
 def _target(given: PolicyTarget, namespace: str) -> tuple[str, str]:
-    return f"{namespace}/{given.name}", given.section_name
+    return f"{given.kind} {namespace}/{given.name}", given.section_name
+
+
+def _object_of(given: Service) -> str:
+    """The object that a service is made of."""
+    kind = "Service" if given.is_kubernetes else "ServiceEntry"
+    return f"{kind} {given.namespace}/{given.name}"
 
 
 def _by_port(
@@ -203,10 +224,10 @@ def _conditions(compiled: CompiledPolicy, losses: list[str]) -> tuple[Condition,
     text = "; ".join(each.text for each in compiled.wrong)
     resolved = no(RESOLVED, compiled.wrong[0].reason, text) if compiled.wrong else yes(RESOLVED)
     if losses:
-        accepted = no(ACCEPTED, CONFLICTED, f"an older policy is for Service {', '.join(losses)}")
+        accepted = no(ACCEPTED, CONFLICTED, f"an older policy is for {', '.join(losses)}")
     elif compiled.refused:
         accepted = no(ACCEPTED, "Invalid", f"{compiled.refused} (nothing is sent)")
-    elif not compiled.tls.roots:
+    elif not compiled.tls.trusts:
         why = text or "validation.caCertificateRefs: there is none"
         accepted = no(ACCEPTED, "NoValidCACertificate", f"{why} (nothing is sent)")
     else:

@@ -16,11 +16,11 @@ from ambit.core.identity import Identity
 from ambit.core.names import GATEWAY_CLASS_NAMES, GATEWAY_CONTROLLER, GATEWAY_NAME_LABEL
 from ambit.ingest.gateway.client_certificates import insecure, with_client_trust
 from ambit.ingest.gateway.conditions import ACCEPTED, no, yes
-from ambit.ingest.gateway.key_pairs import Secrets
+from ambit.ingest.gateway.key_pairs import Secrets, shown_to_servers
 from ambit.ingest.gateway.listeners import EdgeListener, compiled_listeners
 from ambit.ingest.gateway.topology import trusted_proxies
 from ambit.ingest.settings import MeshSettings
-from ambit.model.proxy import GatewayCertificates, Proxy, ProxyKind
+from ambit.model.proxy import GatewayCertificates, KeyPair, Proxy, ProxyKind
 from ambit.model.status import Condition
 from ambit.objects import gateway, kube
 
@@ -53,6 +53,8 @@ class EdgeGateway(msgspec.Struct, frozen=True):
     listeners: tuple[EdgeListener, ...]
     conditions: tuple[Condition, ...]
     sets: tuple[EdgeSet, ...] = ()
+    shown: KeyPair | None = None
+    """What servers see of it that ask for a certificate."""
 
     @property
     def all_listeners(self) -> tuple[EdgeListener, ...]:
@@ -61,10 +63,12 @@ class EdgeGateway(msgspec.Struct, frozen=True):
 
     @property
     def certificates(self) -> GatewayCertificates | None:
-        """What its listeners show, each once."""
+        """What its listeners and itself show, each once."""
         if self.proxy is None:
             return None
         pairs = {pair.name: pair for each in self.all_listeners if each.usable for pair in each.certificates}
+        if self.shown is not None:
+            pairs[self.shown.name] = self.shown
         return GatewayCertificates(self.proxy.key, tuple(pairs.values())) if pairs else None
 
 
@@ -114,6 +118,7 @@ def compiled_edge(
     if accepted.holds and len(good) < len(listeners):
         accepted = yes(ACCEPTED, "ListenersNotValid", "some listeners are refused, see theirs")
     with_sets = _sets(given, listeners, known, sets)
+    shown, resolved = shown_to_servers(given, known)
     proxy = None
     if accepted.holds and isinstance(trusted, int):
         name = objects_name(meta.name, given.spec.gateway_class_name)
@@ -129,10 +134,10 @@ def compiled_edge(
                 if each.usable
             ),
             trusted_proxies=trusted,
+            client_certificate=shown.name if shown is not None else "",
         )
-    insecurity = insecure(given)
-    conditions = (accepted, *((insecurity,) if insecurity else ()))
-    return EdgeGateway(meta.key, proxy, listeners, conditions, with_sets)
+    conditions = (accepted, *(each for each in (resolved, insecure(given)) if each is not None))
+    return EdgeGateway(meta.key, proxy, listeners, conditions, with_sets, shown)
 
 
 def _sets(

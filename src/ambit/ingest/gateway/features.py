@@ -29,7 +29,6 @@ class Feature(msgspec.Struct, frozen=True):
 _GATEWAY = (Place.GATEWAY,)
 _MESH = (Place.MESH,)
 _BOTH = (Place.GATEWAY, Place.MESH)
-_NO_GATEWAYS = "needs gateways"
 _RETRY = "with the API's experimental channel, which alone has the field `retry`"
 
 FEATURES: tuple[Feature, ...] = (
@@ -48,7 +47,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature("GatewayInfrastructurePropagation", _GATEWAY),
     Feature("GatewayAddressEmpty", _GATEWAY),
     Feature("ListenerSet", _GATEWAY),
-    Feature("GatewayBackendClientCertificate", note=_NO_GATEWAYS),
+    Feature("GatewayBackendClientCertificate", _GATEWAY),
     Feature("GatewayFrontendClientCertificateValidation", _GATEWAY),
     Feature("GatewayFrontendClientCertificateValidationInsecureFallback", _GATEWAY),
     Feature("HTTPRouteBackendRequestHeaderModification", _BOTH),
@@ -82,7 +81,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature("HTTPRouteRetryBackendTimeout", _BOTH, _RETRY, experimental=True),
     Feature("HTTPRouteRetryConnectionError", _BOTH, _RETRY, experimental=True),
     Feature("GRPCRouteNamedRouteRule", _BOTH, "the name is in telemetry"),
-    Feature("BackendTLSPolicy", _BOTH, "`wellKnownCACertificates` is refused: name a ConfigMap"),
+    Feature("BackendTLSPolicy", _BOTH, "targets are Services and ServiceEntries"),
     Feature("BackendTLSPolicySANValidation", _BOTH),
     Feature("TLSRouteModeTerminate", _GATEWAY),
     Feature("TLSRouteModeMixed", _GATEWAY),

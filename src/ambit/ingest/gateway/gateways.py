@@ -93,6 +93,11 @@ def compiled_waypoint(
     conditions: list[Condition] = [refusal or yes(ACCEPTED)]
     if refusal is None and len(good) < len(listeners):
         conditions = [yes(ACCEPTED, "ListenersNotValid", "some listeners are refused, see theirs")]
+    if given.spec.tls is not None and given.spec.tls.backend.client_certificate_ref is not None:
+        text = (
+            "spec.tls.backend.clientCertificateRef: a waypoint shows servers none but the mesh's certificate"
+        )
+        conditions.append(no(RESOLVED, "InvalidClientCertificateRef", text))
     proxy = None
     if refusal is None:
         proxy = Proxy(

@@ -1,4 +1,5 @@
-"""Certificates that listeners name (Gateway API `ListenerTLSConfig.certificateRefs`): Secrets with a chain and its key.
+"""Certificates that listeners name (Gateway API `ListenerTLSConfig.certificateRefs`), and Gateways for themselves:
+Secrets with a chain and its key.
 
 A pair that Envoy would not take is refused here, with the reason, since it would keep a whole listener from being
 programmed. What another namespace has needs a ReferenceGrant there, before anything is said of it.
@@ -14,9 +15,11 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from ambit.ingest.gateway.conditions import RESOLVED, no, yes
 from ambit.ingest.gateway.references import is_granted_to
 from ambit.model.proxy import KeyPair
-from ambit.objects.gateway import ReferenceGrant, SecretReference
+from ambit.model.status import Condition
+from ambit.objects.gateway import Gateway, ReferenceGrant, SecretReference
 from ambit.objects.kube import Secret
 
 _RSA_BITS = 2048
@@ -62,6 +65,19 @@ def resolve(given: SecretReference, kind: str, namespace: str, known: Secrets) -
         return _pair(key, secret)
     except (ValueError, TypeError, UnsupportedAlgorithm, binascii.Error) as problem:
         return _invalid(f"Secret {key}: {problem}")
+
+
+def shown_to_servers(given: Gateway, known: Secrets) -> tuple[KeyPair | None, Condition | None]:
+    """What a Gateway shows to servers that ask for a certificate (`GatewayBackendTLS`), and what it says of that."""
+    reference = given.spec.tls.backend.client_certificate_ref if given.spec.tls is not None else None
+    if reference is None:
+        return None, None
+    found = resolve(reference, "Gateway", given.metadata.namespace, known)
+    if isinstance(found, KeyPair):
+        return found, yes(RESOLVED)
+    reason = found.reason if found.reason == "RefNotPermitted" else "InvalidClientCertificateRef"
+    text = f"spec.tls.backend.clientCertificateRef: {found.text}; servers are shown none"
+    return None, no(RESOLVED, reason, text)
 
 
 def _invalid(text: str) -> Unusable:
