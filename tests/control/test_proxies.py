@@ -1,7 +1,7 @@
 """Streams of L7 proxies: each gets its own, and only with its Gateway's service account."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import grpc
@@ -64,7 +64,7 @@ class Client:
         async with asyncio.timeout(10):
             return f"{await self._call.code()}: {await self._call.details()}"
 
-    async def next(self, error: str = "", of: str = "") -> Response:
+    async def next(self, error: str | Callable[[Response], str] = "", of: str = "") -> Response:
         """The next response, acknowledged; rejected with an `error`, where one is given only responses `of` a type."""
         async with asyncio.timeout(10):
             data = await self._call.read()
@@ -72,8 +72,9 @@ class Client:
             raise EOFError(f"{await self._call.code()}: {await self._call.details()}")
         response = wire.decode_response(data)
         update = self._session.receive(response)
-        is_bad = error and of in ("", response.type_url)
-        for answer in self._session.reject(update, error) if is_bad else self._session.accept(update):
+        text = error if isinstance(error, str) else error(response)
+        is_bad = text and of in ("", response.type_url)
+        for answer in self._session.reject(update, text) if is_bad else self._session.accept(update):
             await self._call.write(wire.encode_request(answer))
         return response
 

@@ -15,7 +15,7 @@ from tests.control.test_proxies import served as served
 from tests.node.world import until
 
 TABLE = f"svc|{WEB.key}|80"
-ROUTE = ObjectRef("HTTPRoute", "shop", "r")
+ROUTE, OTHER = ObjectRef("HTTPRoute", "shop", "r"), ObjectRef("HTTPRoute", "shop", "other")
 
 
 def resource(name: str, version: str = "1") -> Resource:
@@ -105,13 +105,14 @@ async def begun(client: Client) -> Resource:
 
 
 async def test_a_proxy_that_comes_later_gets_what_was_good(served: Served) -> None:
+    """When it is not for the sake of its routes that the table is refused."""
     told: list[ObjectRef] = []
     served.proxies.on_refused = told.append
     async with served.stream() as first:
         good = await begun(first)
         served.proxies.take(delta(NEXT, routes("bad")))
-        bad = await rejected(first)
-        assert bad.version != good.version
+        versions = {(await rejected(first)).version for _ in ("as written", "closed", "left out", "again")}
+        assert len(versions) == 3 and good.version not in versions
         await until(lambda: told == [ROUTE])
         (status,) = served.proxies.status()
         assert status.types[ROUTES].error == f"{TABLE}: no good"
@@ -123,8 +124,33 @@ async def test_a_proxy_that_comes_later_gets_what_was_good(served: Served) -> No
             "False",
             "Rejected",
         )
-        assert "no good" in condition.message
+        assert condition.message.startswith("Envoy refused the table") and "no good" in condition.message
         served.proxies.take(delta(routes("better")))
         async with served.stream(node="proxy~shop/way~way-1") as second:
-            assert (await begun(second)).version not in (good.version, bad.version)
+            assert (await begun(second)).version not in {good.version, *versions}
         assert told == [ROUTE, ROUTE]
+
+
+async def test_a_route_that_is_refused_takes_no_other_one_along(served: Served) -> None:
+    async with served.stream() as first:
+        await begun(first)
+        good = Entry("good", RequestMatch(method="GET"), Action((Backend(NEXT.key, 80),)), OTHER)
+        bad = Entry("bad", RequestMatch(), Action((Backend("none", 80),)), ROUTE)
+        served.proxies.take(delta(NEXT, ServiceRoutes(WEB.key, 80, (Host(("*",), (good, bad)),))))
+        refusals = 0
+        while (response := await first.next(refusing)).type_url != ROUTES or refusing(response):
+            refusals += response.type_url == ROUTES
+        (taken,) = response.resources
+        assert refusals == 2, "as it is written, and without the other route"
+        assert b"good" in taken.body and b"bad" in taken.body
+        await until(lambda: served.proxies.status()[0].types[ROUTES].error == f"{ROUTE}: {TABLE}: no good")
+        condition = amended(served)
+        assert (condition.reason, condition.status) == ("Rejected", "False")
+        assert condition.message.startswith("Envoy refuses this route")
+        status = RouteStatus(Version(OTHER, "u", 1), ())
+        assert served.proxies.amended(status) is status
+
+
+def refusing(response: Response) -> str:
+    """As an Envoy that can do nothing with the backend of the bad route."""
+    return f"{TABLE}: no good" if any(b"svc|none" in each.body for each in response.resources) else ""

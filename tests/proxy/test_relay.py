@@ -113,6 +113,30 @@ async def test_what_envoy_rejects_is_rejected(between: Between) -> None:
         assert (rejected.response.type_url, "bad listener" in rejected.error) == (LISTENER, True)
 
 
+async def test_a_control_plane_that_was_restarted_is_told_again_what_is_refused(between: Between) -> None:
+    """And Envoy is not asked twice."""
+
+    def refusals() -> list[Rejected]:
+        return [each for each in between.control.events if isinstance(each, Rejected)]
+
+    between.put(LISTENER, resource("in"))
+    async with relaying(between), between.envoy() as envoy:
+        await envoy.send(Request(type_url=CLUSTER))
+        await envoy.ack(await envoy.next())
+        await until(lambda: between.server.store.get(LISTENER, "in"))
+        await envoy.send(Request(type_url=LISTENER))
+        await envoy.ack(await envoy.next(), error="in: bad listener")
+        await until(refusals)
+        port = between.control.port
+        await between.control.stop()
+        between.control.events.clear()
+        await between.control.start(port)
+        await until(refusals)
+        (again,) = refusals()
+        assert "in: bad listener" in again.error
+        assert [each.name for each in again.response.resources] == ["in"]
+
+
 async def test_no_key_comes_from_elsewhere(between: Between) -> None:
     own = resource("spiffe://cluster.local/ns/shop/sa/way")
     between.server.publish([(SECRET, own)])

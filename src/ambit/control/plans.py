@@ -8,17 +8,21 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from ambit.ca.revocation import BadRevocation, revoked_in
 from ambit.ca.trust import Trust
+from ambit.control.held_routes import HeldRoutes
 from ambit.control.quarantine import Quarantine, Refusal
 from ambit.control.view import LiveView
 from ambit.core.finding import ObjectRef
 from ambit.core.memo import Memo
 from ambit.daemon.logs import event
+from ambit.envoy.names import gateway_listener, gateway_port, service_cluster
 from ambit.ingest.mesh import MeshDelta
 from ambit.model.http import Host
 from ambit.model.jwt import KeySource, Target, TokenPolicy
-from ambit.model.proxy import KeyPair, ListenerRoutes, Proxy, ProxyKind, ServiceRoutes
+from ambit.model.proxy import KeyPair, Listener, ListenerRoutes, Protocol, Proxy, ProxyKind, ServiceRoutes
 from ambit.model.request_policy import RequestPolicy
 from ambit.model.service import Service
 from ambit.model.streams import Datagrams
@@ -45,17 +49,23 @@ log = logging.getLogger("ambit.control.plans")
 
 ORDER = (SECRET, CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES)
 """Types in the order in which additions must arrive."""
+_TABLE_REFUSED = "Envoy refused the table of this route, and what was there before stays"
+_ROUTE_REFUSED = (
+    "Envoy refuses this route: what its matches did before stays, requests that are new are answered with 500"
+)
 
 
 class Plan:
     """One proxy's resources, and what they depend on."""
 
-    def __init__(self, proxy: Proxy) -> None:
+    def __init__(self, proxy: Proxy, find: Callable[[Proxy, str], tuple[Host, ...]]) -> None:
+        """`find` has the hosts of a proxy's table as they are written."""
         self.proxy = proxy
         self.store = Store()
         self.memo = Memo()
         self.depends_on: frozenset[str] = frozenset()
         self.quarantine = Quarantine()
+        self.held = HeldRoutes(lambda table: find(self.proxy, table))
         self.targets: frozenset[Target] = frozenset()
         """Whom policies may be for that this proxy enforces."""
 
@@ -101,7 +111,7 @@ class Plans:
         """The resources of a proxy, kept up to date from now on."""
         plan = self._plans.get(proxy.key)
         if plan is None:
-            plan = Plan(proxy)
+            plan = Plan(proxy, self._hosts_of)
             self._renew(plan)
             self._plans[proxy.key] = plan
         return plan.store
@@ -156,36 +166,58 @@ class Plans:
             if any(rule.source in changed for policy in self._tokens_of(plan.proxy) for rule in policy.rules)
         )
 
-    def acknowledged(self, key: str, response: Response) -> None:
-        """An Envoy of this proxy took these resources."""
-        if (plan := self._plans.get(key)) is not None:
-            plan.quarantine.acknowledged(response)
+    def acknowledged(self, key: str, response: Response) -> dict[str, Publication] | None:
+        """An Envoy of this proxy took these resources: what it gets next, None when nothing depended on it."""
+        plan = self._plans.get(key)
+        if plan is None:
+            return None
+        plan.quarantine.acknowledged(response)
+        answers = [plan.held.taken(name) for name in _current(plan, response)]
+        return self._publications([key]) if any(answers) else None
 
     def rejected(self, key: str, response: Response, error: str) -> dict[str, Publication]:
-        """An Envoy of this proxy refused some of these resources: what others get instead."""
+        """An Envoy of this proxy refused some of these resources: what it gets instead, and others."""
         plan = self._plans.get(key)
-        return self._publications([key]) if plan and plan.quarantine.rejected(response, error) else {}
+        refused = plan.quarantine.rejected(response, error) if plan is not None else []
+        if plan is None or not refused:
+            return {}
+        for name in _current(plan, response):
+            if (ROUTES, name) in refused:
+                plan.held.refused(name, error)
+        return self._publications([key])
 
     def refused(self, key: str) -> Mapping[tuple[str, str], Refusal]:
         """What Envoys of this proxy have refused, by type and name, and what it is."""
         plan = self._plans.get(key)
-        return plan.quarantine.refused if plan is not None else {}
+        if plan is None:
+            return {}
+        routes = {(ROUTES, str(each)): Refusal("", error) for each, error in plan.held.errors.items()}
+        return {**plan.quarantine.refused, **routes}
 
     def refused_routes(self) -> dict[ObjectRef, str]:
-        """The routes in tables that waypoints' Envoys have refused, and why."""
-        return {
-            entry.origin: refusal.error
+        """The routes that proxies' Envoys have refused, or in whose table something else is, and what became of
+        them."""
+        found = {
+            entry.origin: f"{_TABLE_REFUSED}: {refusal.error}"
             for plan in self._plans.values()
             for (type_url, name), refusal in plan.quarantine.refused.items()
-            if type_url == ROUTES and name.startswith("svc|")
-            for host in self._hosts_of(name)
+            if type_url == ROUTES and not plan.held.is_searched(name)
+            for host in self._hosts_of(plan.proxy, name)
             for entry in host.entries
             if entry.origin is not None
         }
+        for plan in self._plans.values():
+            found |= {each: f"{_ROUTE_REFUSED}: {error}" for each, error in plan.held.errors.items()}
+        return found
 
-    def _hosts_of(self, table: str) -> tuple[Host, ...]:
-        _, service, port = table.split("|")
-        routes = self._routes.get(f"{service}:{port}")
+    def _hosts_of(self, proxy: Proxy, table: str) -> tuple[Host, ...]:
+        """Those of a table of requests, by its name, as they are written."""
+        if proxy.kind is ProxyKind.GATEWAY:
+            listeners = self._listeners.get(proxy.key, {})
+            here = [each.name for each in proxy.listeners if _table_of(each) == table]
+            return tuple(host for name in here if name in listeners for host in listeners[name].hosts)
+        _, _, port_of = table.partition("|")
+        routes = self._routes.get(":".join(port_of.rsplit("|", 1)))
         return routes.hosts if routes is not None else ()
 
     def _take_tokens(self, delta: MeshDelta) -> set[str]:
@@ -309,6 +341,7 @@ class Plans:
         return found
 
     def _renew(self, plan: Plan) -> list[Changed]:
+        plan.held.renew()
         made = self._of_gateway(plan) if plan.proxy.kind is ProxyKind.GATEWAY else self._of_waypoint(plan)
         wanted: dict[str, dict[str, Resource]] = {each: {} for each in ORDER}
         former = {type_url: plan.store.resources(type_url) for type_url in ORDER}
@@ -328,6 +361,13 @@ class Plans:
         from ambit.plan import waypoint
 
         bound = self._bound_to(plan.proxy)
+        routes = {
+            key: msgspec.structs.replace(
+                each, hosts=plan.held.of(service_cluster(each.service, each.port), each.hosts)
+            )
+            for key, each in bound.routes.items()
+        }
+        bound = msgspec.structs.replace(bound, routes=routes)
         plan.targets = frozenset(targets.of(plan.proxy, bound.services))
         plan.depends_on = waypoint.depends_on(bound, plan.memo) | {each.key for each in bound.services}
         return waypoint.resources(plan.proxy, bound, self._view, self._settings, plan.memo)
@@ -339,7 +379,11 @@ class Plans:
         key = plan.proxy.key
         plan.targets = frozenset(targets.of(plan.proxy, ()))
         attached = gateway.Attached(
-            dict(self._listeners.get(key, {})),
+            {
+                each.name: msgspec.structs.replace(routes, hosts=plan.held.of(_table_of(each), routes.hosts))
+                for each in plan.proxy.listeners
+                if (routes := self._listeners.get(key, {}).get(each.name)) is not None
+            },
             tuple(self._tokens_of(plan.proxy)),
             self._keys,
             self._certificates.get(key, ()),
@@ -404,6 +448,25 @@ def _revoked(trust: Trust) -> set[tuple[bytes, int]]:
         return revoked_in(trust.revoked)
     except BadRevocation:
         return set()
+
+
+def _table_of(listener: Listener) -> str:
+    """The name of the table that requests to a gateway's listener are in: by TLS its own, else its port's."""
+    if listener.protocol is Protocol.HTTP:
+        return gateway_port(listener.port)
+    return gateway_listener(listener.port, listener.name)
+
+
+def _current(plan: Plan, response: Response) -> list[str]:
+    """The tables among these resources that nothing else has been published for meanwhile."""
+    if response.type_url != ROUTES:
+        return []
+    now = plan.store.resources(ROUTES)
+    return [
+        each.name
+        for each in response.resources
+        if each.name in now and now[each.name].version == each.version
+    ]
 
 
 def _waypoint_of(value: Service | Workload | None) -> tuple[str, str] | None:

@@ -182,7 +182,10 @@ class ProxyDiscovery:
                     stream.send(stream.session.refuse(type_url, names))
                 case Acknowledged(response):
                     self._counters.count(ANSWERED, type=response.type_url, answer="ack")
-                    self._plans.acknowledged(key, response)
+                    publications = self._plans.acknowledged(key, response)
+                    if publications is not None:
+                        self._publish(publications)
+                        self._tell()
                 case Rejected(response, error):
                     self._counters.count(ANSWERED, type=response.type_url, answer="nack")
                     event(
@@ -199,11 +202,10 @@ class ProxyDiscovery:
                     pass
 
     def amended(self, status: Status) -> Status:
-        """What a route's status says when Envoys have refused the table that it is in."""
-        error = self._refused.get(status.version.origin)
-        if error is None or not isinstance(status, RouteStatus):
+        """What a route's status says when Envoys have refused it."""
+        text = self._refused.get(status.version.origin)
+        if text is None or not isinstance(status, RouteStatus):
             return status
-        text = f"Envoy refused the table of this route, and what was there before stays: {error}"
         refused = no(ACKNOWLEDGED, "Rejected", text)
         parents = tuple(
             msgspec.structs.replace(each, conditions=(*each.conditions, refused)) for each in status.parents

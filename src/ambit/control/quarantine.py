@@ -3,7 +3,8 @@
 Envoys keep by themselves what they have when they refuse what comes; this is for those that come later, of the same
 Gateway, which have nothing. What no Envoy has ever taken has nothing to stand for it. A name is tried again as soon as
 its resource is another one. Secrets are never kept back, and policies neither: for those agents put ones that let
-nobody in. Other replicas of the control plane, and this one after a restart, know nothing of it.
+nobody in. Other replicas of the control plane, and this one after a restart, know nothing of it until proxies
+come, which tell it again. For whose sake a table is refused: `held_routes`.
 """
 
 from collections.abc import Iterable

@@ -4,7 +4,8 @@ Rules:
 1. All types are wildcards: the control plane knows what the proxy needs, and sends nothing else.
 2. What Envoy has acknowledged may still wait for what it names. It is in force, and acknowledged to the control plane,
    when nothing does any more: others are sent here on that account.
-3. Nothing is forgotten when the stream ends; the next one begins with the versions held.
+3. Nothing is forgotten when the stream ends; the next one begins with the versions held. What Envoy refused is not
+   held, so that a control plane that has been restarted sends it again, and is told why it is refused.
 4. Policies, clusters and endpoints that are gone stay with Envoy until the listeners that used them have drained:
    requests on connections that are kept would be answered with 500 or 503.
 5. Of secrets only the trust counts, what a gateway shows its clients, and the note about the authority, which is for
@@ -15,7 +16,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 import grpc
 
@@ -27,7 +28,7 @@ from ambit.plan import authority
 from ambit.plan.authority import AuthorityNote
 from ambit.plan.values import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES, SECRET
 from ambit.xds.client_session import ClientSession, Update
-from ambit.xds.frames import Node, Request
+from ambit.xds.frames import Node, Request, Resource
 from ambit.xds.wire import METHOD, decode_response, encode_request
 
 _log = logging.getLogger("ambit.relay")
@@ -67,6 +68,8 @@ class Relay:
         self._told: set[str] = set()
         self._leaving: dict[tuple[str, str], asyncio.TimerHandle] = {}
         """What is gone but for Envoy, by type and name."""
+        self._refused: dict[tuple[str, str], tuple[str, str]] = {}
+        """Version and Envoy's words, by type and name."""
         self.complete = asyncio.Event()
         self.connected = False
         self.problem = ""
@@ -148,13 +151,32 @@ class Relay:
         self._told.add(update.type_url)
         if self._told.issuperset(TYPES):
             self.complete.set()
-        error = await publication.settled()
+        known = self._known_refusals(update.type_url, resources)
+        error = await publication.settled() or "; ".join(known)
+        self._note(update.type_url, resources, error)
         if not error and update.type_url in _WARMED:
             await self._in_force()
         if foreign:
             error = f"secrets that nobody asked for: {', '.join(foreign[:3])}"
         answer = self._session.reject(update, error) if error else self._session.accept(update)
         _put(requests, answer)
+
+    def _known_refusals(self, type_url: str, resources: Iterable[Resource]) -> list[str]:
+        """Why Envoy has refused what comes again as it was: it is not asked twice."""
+        found = ((each.version, self._refused.get((type_url, each.name))) for each in resources)
+        return list(dict.fromkeys(known[1] for version, known in found if known and known[0] == version))
+
+    def _note(self, type_url: str, resources: Iterable[Resource], error: str) -> None:
+        """Those that the error names are refused, else all."""
+        given = list(resources)
+        named = [each for each in given if f"{each.name}: " in error] or (given if error else [])
+        held = self._held[type_url]
+        for each in given:
+            self._refused.pop((type_url, each.name), None)
+        for each in named:
+            self._refused[type_url, each.name] = (each.version, error)
+            if held.get(each.name) == each.version:
+                held[each.name] = ""
 
     def _leave(self, type_url: str, name: str) -> None:
         self._stay(type_url, name)
