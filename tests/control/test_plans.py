@@ -17,7 +17,7 @@ from ambit.model.backend_tls import BackendTls
 from ambit.model.http import Action, Backend, Entry, Host, RequestMatch
 from ambit.model.jwt import KeySource, Target, TokenPolicy, TokenRule
 from ambit.model.proxy import Listener, ListenerRoutes, Protocol, Proxy, ProxyKind, ServiceRoutes
-from ambit.model.request_policy import RequestAction, RequestPolicy
+from ambit.model.request_policy import RequestAction, RequestPolicy, Rule
 from ambit.model.service import AppProtocol, Service, VirtualAddress
 from ambit.model.streams import Datagrams, Stream
 from ambit.model.workload import GatewayAddress, Port, TunnelProtocol, Workload
@@ -292,6 +292,32 @@ def test_rules_about_tokens_are_told_to_whom_they_concern(plans: Plans) -> None:
     plans.take(delta(canonical))
     of_service = msgspec.structs.replace(TOKENS, targets=(Target("Service", "shop", "web"),))
     assert set(plans.take(delta(of_service))) == {"shop/way"}
+
+
+def test_policies_are_told_to_the_gateways_that_they_are_for(plans: Plans) -> None:
+    """Requests are judged by an extension, bytes by the listener itself."""
+    listeners = (Listener("http", 80, Protocol.HTTP), Listener("tcp", 90, Protocol.TCP))
+    edge = msgspec.structs.replace(PROXY, key="shop/edge", kind=ProxyKind.GATEWAY, listeners=listeners)
+    plans.take(delta(edge, ListenerRoutes(edge.key, "tcp", streams=(Stream("r", (Backend(DB.key, 90),)),))))
+    plans.open(edge)
+
+    def resources() -> dict[str, bytes]:
+        store = plans.open(edge)
+        found = {**store.resources(EXTENSION), **store.resources(LISTENER)}
+        return {name: each.body for name, each in found.items()}
+
+    before = resources()
+    elsewhere = RequestPolicy(
+        "p", "shop", RequestAction.DENY, (Target("Gateway", "shop", "other"),), (Rule(),)
+    )
+    assert not plans.take(delta(elsewhere))
+    ours = msgspec.structs.replace(elsewhere, targets=(Target("Gateway", "shop", "edge"),))
+    assert set(plans.take(delta(ours))) == {edge.key}
+    after = resources()
+    changed = {name for name, body in after.items() if before[name] != body}
+    assert changed == {names.allowed(edge.key, 80), names.gateway_port(90)}
+    assert set(plans.take(delta(elsewhere))) == {edge.key}
+    assert resources() == before
 
 
 def test_keys_are_told_to_whom_they_concern(plans: Plans) -> None:

@@ -1,6 +1,6 @@
 """A gateway at the edge with a real Envoy, told what is compiled from objects, in front of two servers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,7 @@ import pytest
 from ambit.agent.record import End
 from ambit.core.identity import Identity
 from ambit.envoy import names
+from ambit.model.request_policy import RequestPolicy
 from ambit.model.view import Snapshot
 from ambit.plan import gateway, node_proxy, waypoint
 from ambit.plan.values import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES, SECRET, NodeSettings
@@ -53,8 +54,8 @@ class Edge(ServedEnvoy):
         with self.lock:
             self.requests.take(message)
 
-    def apply(self, *objects: Given) -> None:
-        """Nothing but these; waits until Envoy has taken everything."""
+    def apply(self, *objects: Given, authorization: Sequence[RequestPolicy] = ()) -> None:
+        """Nothing but these, and these policies; waits until Envoy has taken everything."""
         given = [service(name, {"app": name}) for name in self.servers]
         given += [
             pod(name, str(host.four), labels={"app": name}, redirected=False)
@@ -76,7 +77,7 @@ class Edge(ServedEnvoy):
                 tuple(made.tokens.values()),
                 certificates=shown.pairs if shown is not None else (),
                 datagrams=made.datagrams,
-                authorization=tuple(made.request_policies.values()),
+                authorization=(*made.request_policies.values(), *authorization),
             )
             wanted += gateway.resources(proxy, attached, view, NodeSettings(node=""))
         with self.lock:
