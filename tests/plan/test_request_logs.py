@@ -8,7 +8,7 @@ from ambit.core.identity import Identity
 from ambit.model.jwt import Target
 from ambit.model.proxy import Proxy, ProxyKind
 from ambit.model.service import Service
-from ambit.model.telemetry import Level, LogPolicy, LogRule, Printer, RequestLog
+from ambit.model.telemetry import Level, LogRule, Printer, RequestLog, TelemetryPolicy
 from ambit.plan.request_logs import logs_of
 
 PROXY = Proxy(
@@ -20,17 +20,17 @@ PROXY = Proxy(
 )
 WEB = Service("web", "shop", "web.shop.svc.cluster.local", canonical=True)
 ENVOY, OTHER = Printer(), Printer("other")
-MESH = LogPolicy("root/a", Level.MESH, (LogRule((ENVOY,)),), "root")
+MESH = TelemetryPolicy("root/a", Level.MESH, (LogRule((ENVOY,)),), "root")
 OF_WEB = (Target("Service", "shop", "web"),)
 
 
-def policy(level: Level, *rules: LogRule, **more: object) -> LogPolicy:
+def policy(level: Level, *rules: LogRule, **more: object) -> TelemetryPolicy:
     fields: dict[str, object] = {"namespace": "shop", **more}
-    return LogPolicy("shop/b", level, rules, **fields)  # type: ignore[arg-type]
+    return TelemetryPolicy("shop/b", level, rules, **fields)  # type: ignore[arg-type]
 
 
 def printed(
-    *policies: LogPolicy, subject: Service | None = WEB, kind: ProxyKind = ProxyKind.WAYPOINT
+    *policies: TelemetryPolicy, subject: Service | None = WEB, kind: ProxyKind = ProxyKind.WAYPOINT
 ) -> list[str]:
     proxy = msgspec.structs.replace(PROXY, kind=kind)
     return [f"{each.printer.name} {each.filter}".strip() for each in logs_of(policies, proxy, subject)]
@@ -57,7 +57,7 @@ def test_nothing_is_printed_unless_somebody_says_so() -> None:
         (policy(Level.TARGET, LogRule(disabled=True), targets=(Target("Gateway", "shop", "way"),)), []),
     ],
 )
-def test_what_is_nearer_counts(nearer: LogPolicy, wanted: list[str]) -> None:
+def test_what_is_nearer_counts(nearer: TelemetryPolicy, wanted: list[str]) -> None:
     assert printed(nearer, MESH) == wanted
 
 

@@ -59,6 +59,7 @@ class MeshFeed:
                 entry_visibility=settings.entry_visibility,
                 logs=settings.logs,
                 authorizers=settings.authorizers,
+                tracing=settings.tracing,
             )
         )
         self._publish: Callable[[Sequence[Update]], None] = lambda _: None

@@ -26,7 +26,7 @@ from ambit.model.proxy import KeyPair, Listener, ListenerRoutes, Protocol, Proxy
 from ambit.model.request_policy import RequestPolicy
 from ambit.model.service import Service
 from ambit.model.streams import Datagrams
-from ambit.model.telemetry import LogPolicy
+from ambit.model.telemetry import TelemetryPolicy
 from ambit.model.workload import Workload
 from ambit.plan import targets
 from ambit.plan.values import (
@@ -94,7 +94,7 @@ class Plans:
         self._bound: dict[tuple[str, str], set[str]] = {}
         """Keys of services and uids of workloads, by namespace and host name of the waypoint's Service."""
         self._tokens: dict[str, TokenPolicy] = {}
-        self._logs: dict[str, LogPolicy] = {}
+        self._telemetry: dict[str, TelemetryPolicy] = {}
         self._keys: dict[KeySource, str] = {}
         self._plans: dict[str, Plan] = {}
 
@@ -132,7 +132,7 @@ class Plans:
         touched.update(self._take_datagrams(delta))
         concerned.update(self._take_listeners(delta))
         concerned.update(self._take_tokens(delta))
-        concerned.update(self._take_logs(delta))
+        concerned.update(self._take_telemetry(delta))
         concerned.update(key for key, plan in self._plans.items() if plan.depends_on & touched)
         named = self._take_authorization(delta)
         concerned.update(key for key, plan in self._plans.items() if plan.targets & named)
@@ -234,12 +234,12 @@ class Plans:
             if changed and any(self._concerns(policy, plan.proxy) for policy in changed)
         }
 
-    def _take_logs(self, delta: MeshDelta) -> set[str]:
-        """Keys of the proxies that may have others to print: all, for these change seldom."""
-        for key in delta.logs.removals:
-            self._logs.pop(key, None)
-        self._logs.update(delta.logs.upserts)
-        return set(self._plans) if delta.logs else set()
+    def _take_telemetry(self, delta: MeshDelta) -> set[str]:
+        """Keys of the proxies that may have other things to tell: all, for these change seldom."""
+        for key in delta.telemetry.removals:
+            self._telemetry.pop(key, None)
+        self._telemetry.update(delta.telemetry.upserts)
+        return set(self._plans) if delta.telemetry else set()
 
     def _tokens_of(self, proxy: Proxy) -> list[TokenPolicy]:
         return [each for _, each in sorted(self._tokens.items()) if self._concerns(each, proxy)]
@@ -387,7 +387,7 @@ class Plans:
             tuple(self._tokens_of(plan.proxy)),
             self._keys,
             self._certificates.get(key, ()),
-            tuple(self._logs.values()),
+            tuple(self._telemetry.values()),
             self._datagrams,
             self._authorization_for(plan.targets),
         )
@@ -410,7 +410,7 @@ class Plans:
             tuple(self._tokens_of(proxy)),
             self._authorization_for(targets.of(proxy, services)),
             self._keys,
-            tuple(self._logs.values()),
+            tuple(self._telemetry.values()),
         )
 
     def _served(self, proxy: Proxy) -> list[str]:

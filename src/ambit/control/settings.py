@@ -24,6 +24,7 @@ from ambit.core.names import (
 from ambit.ingest.visibility import EntryVisibility
 from ambit.model.provider import Authorizer
 from ambit.model.telemetry import MeshLogs
+from ambit.model.tracing import MeshTracing
 
 NODE_ACCOUNTS = ((SYSTEM_NAMESPACE, "ztunnel"), (SYSTEM_NAMESPACE, "ambit-node"), (ROOT_NAMESPACE, "ztunnel"))
 """Service accounts of node agents, ours and a stock ztunnel's, in their usual namespaces."""
@@ -41,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     entry_visibility: EntryVisibility | None = None
     logs: MeshLogs = MeshLogs()
     authorizers: tuple[Authorizer, ...] = ()
+    tracing: MeshTracing = MeshTracing()
     system_namespace: str = SYSTEM_NAMESPACE
     node_accounts: frozenset[tuple[str, str]] = frozenset(NODE_ACCOUNTS)
     instance: str = "ambit-control"

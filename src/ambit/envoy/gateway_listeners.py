@@ -23,10 +23,10 @@ from ambit.envoy import (
     waypoint_services,
 )
 from ambit.envoy.admission import ANYBODY, Admission
+from ambit.envoy.telling import NOTHING, Told
 from ambit.envoy.words import ANY_V4, ANY_V6, pack, seconds, socket_address, uint32
 from ambit.model.proxy import TlsTerms
 from ambit.model.streams import Stream
-from ambit.model.telemetry import RequestLog
 
 DENIED = "denied"
 """Filter chain of connections that a policy denies."""
@@ -37,7 +37,7 @@ class Edge(msgspec.Struct, frozen=True):
 
     subject: str
     families: tuple[int, ...]
-    logs: tuple[RequestLog, ...] = ()
+    told: Told = NOTHING
     trusted_proxies: int = 0
     """Before it, whose word about a request's way counts."""
 
@@ -144,7 +144,7 @@ def _requests(table: str, port: int, edge: Edge, *, are_verified: bool) -> Any:
         table=table,
         subject=edge.subject,
         port=port,
-        logs=edge.logs,
+        told=edge.told,
         trusted_proxies=edge.trusted_proxies,
         are_verified=are_verified,
     )

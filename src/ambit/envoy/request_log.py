@@ -23,6 +23,7 @@ ASKED = "ambit.asked"
 BAGGAGE_OF_CLIENT = "ambit.baggage"
 """Filter state: method, host and path of the request (without query) as the client wrote them; what a tunnel's client
 says of itself."""
+CLIENT_BAGGAGE = f"%FILTER_STATE({BAGGAGE_OF_CLIENT}:PLAIN)%"
 AUTHORITY = "authority"
 """Metadata of an endpoint: its address and port, however it is reached."""
 PORT = "port"
@@ -57,7 +58,7 @@ ABOUT: Layout = {
     access_log.DRY_RUN: _RULE.format(http_rbac.SHADOW_RULE),
     access_log.DRY_RUN_RESULT: _RULE.format(http_rbac.SHADOW_RESULT),
     "details": "%RESPONSE_CODE_DETAILS%",
-    access_log.BAGGAGE: f"%FILTER_STATE({BAGGAGE_OF_CLIENT}:PLAIN)%",
+    access_log.BAGGAGE: CLIENT_BAGGAGE,
 }
 REQUEST: Layout = {
     "asked": f"%FILTER_STATE({ASKED}:PLAIN)%",

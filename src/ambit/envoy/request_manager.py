@@ -13,7 +13,8 @@ from envoy.config.listener.v3 import listener_components_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
 
-from ambit.envoy import defaults, filter_state, http_filters, request_log
+from ambit.envoy import defaults, filter_state, http_filters, request_log, request_tracing
+from ambit.envoy.telling import NOTHING, Told
 from ambit.envoy.words import boolean, from_ads, pack, seconds, uint32
 from ambit.model.telemetry import RequestLog
 
@@ -40,12 +41,12 @@ _ORDERS_TO_PROXY = (
 
 
 def requests(
-    *, stat: str, table: str, subject: str, port: int, default_host: str, logs: Iterable[RequestLog] = ()
+    *, stat: str, table: str, subject: str, port: int, default_host: str, told: Told = NOTHING
 ) -> Any:
     """HTTP/1.1 and HTTP/2, whichever the client speaks, answered by the RouteConfiguration `table` as the policies of
     this port of `subject` permit. Requests of HTTP/1.0 without a host are for `default_host`."""
     filters = http_filters.chain(subject, port)
-    return _inside(_manager(stat, table, filters, _logs(logs)), default_host)
+    return _inside(_manager(stat, table, filters, told), default_host)
 
 
 def of_caller(*, stat: str, table: str, default_host: str) -> Any:
@@ -69,7 +70,7 @@ def at_the_edge(
     table: str,
     subject: str,
     port: int,
-    logs: Iterable[RequestLog] = (),
+    told: Told = NOTHING,
     trusted_proxies: int = 0,
     are_verified: bool = False,
 ) -> Any:
@@ -80,7 +81,7 @@ def at_the_edge(
     if are_verified:
         seen.append(filter_state.caller_at_the_edge())
     filters = [filter_state.http_filter(*seen), *http_filters.chain(subject, port)]
-    manager = _manager(stat, table, filters, _logs(logs))
+    manager = _manager(stat, table, filters, told)
     manager.http2_protocol_options.max_concurrent_streams.value = defaults.EDGE_STREAMS
     manager.common_http_protocol_options.idle_timeout.CopyFrom(seconds(defaults.EDGE_IDLE_TIMEOUT))
     manager.use_remote_address.value = True
@@ -88,8 +89,8 @@ def at_the_edge(
     return _filter(manager)
 
 
-def _manager(stat: str, table: str, filters: Iterable[Any], log: Iterable[Any] = ()) -> Any:
-    return _Manager(
+def _manager(stat: str, table: str, filters: Iterable[Any], told: Told | None = None) -> Any:
+    manager = _Manager(
         stat_prefix=stat,
         codec_type=_Manager.AUTO,
         http_protocol_options=protocol_pb2.Http1ProtocolOptions(accept_http_10=True),
@@ -114,8 +115,11 @@ def _manager(stat: str, table: str, filters: Iterable[Any], log: Iterable[Any] =
         early_header_mutation_extensions=[_take_away(_ORDERS_TO_PROXY)],
         rds=http_connection_manager_pb2.Rds(config_source=from_ads(), route_config_name=table),
         http_filters=filters,
-        access_log=log,
+        access_log=_logs(told.logs) if told is not None else (),
     )
+    if told is not None and told.spans is not None:
+        request_tracing.configure(manager, told.spans)
+    return manager
 
 
 def _filter(manager: Any) -> Any:

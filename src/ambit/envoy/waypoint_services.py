@@ -29,9 +29,9 @@ from ambit.envoy import (
     streams,
     tcp_proxy,
 )
+from ambit.envoy.telling import NOTHING, Told
 from ambit.envoy.words import boolean, from_ads, internal_address, pack, seconds, socket_address, uint32
 from ambit.model.streams import Stream
-from ambit.model.telemetry import RequestLog
 
 _Options = http_protocol_options_pb2.HttpProtocolOptions
 REQUESTS = "requests"
@@ -84,7 +84,7 @@ def into(service: str, port: int) -> Any:
     return cluster
 
 
-def http_listener(service: str, port: int, *, default_host: str, logs: Iterable[RequestLog] = ()) -> Any:
+def http_listener(service: str, port: int, *, default_host: str, told: Told = NOTHING) -> Any:
     """Requests to a service's port, by the table of its name."""
     name = names.service_cluster(service, port)
     manager = request_manager.requests(
@@ -93,7 +93,7 @@ def http_listener(service: str, port: int, *, default_host: str, logs: Iterable[
         subject=service,
         port=port,
         default_host=default_host,
-        logs=logs,
+        told=told,
     )
     listener = _listener(name, manager)
     listener.metadata.filter_metadata[names.METADATA].update(

@@ -80,13 +80,19 @@ def _members(text: str, name: str) -> tuple[tuple[str, str], ...]:
         ) from problem
 
 
+def unknown_operator(text: str) -> str:
+    """The first operator of a format that Envoy may not know; empty when there is none."""
+    for found in _OPERATOR.finditer(text):
+        if found[0] != "%%" and not (found[1] and _is_known(*found.groups(default=""))):
+            return found[0]
+    return ""
+
+
 def _check(text: str, name: str) -> None:
     """Raises BadInput."""
-    for found in _OPERATOR.finditer(text):
-        if found[0] == "%%" or (found[1] and _is_known(*found.groups(default=""))):
-            continue
+    if operator := unknown_operator(text):
         raise BadInput(
-            f"{name}: accessLogFormat: {found[0]!r} is no operator of Envoy's that is known",
+            f"{name}: accessLogFormat: {operator!r} is no operator of Envoy's that is known",
             "write %% for the sign itself",
         )
 

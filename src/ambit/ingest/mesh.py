@@ -5,7 +5,7 @@
     pods, workloadentries ────────────────┘       ↑ names of policies
     authorizationpolicies, peerauthentications ──> authorizations, findings
     authorizationpolicies, requestauthentications, gateways ──> policies for requests, rules about tokens, findings
-    telemetries ──> what is printed of requests, findings
+    telemetries ──> what is told of requests, findings
     gateways, namespaces ──> proxies, waypoints of services and workloads (closed by policies for them)
     routes of all kinds, services, gateways ──> service routes, listener routes
     service routes, services ──> services with an inline waypoint
@@ -52,7 +52,7 @@ from ambit.model.request_policy import RequestPolicy
 from ambit.model.service import Service
 from ambit.model.status import Status
 from ambit.model.streams import Datagrams
-from ambit.model.telemetry import LogPolicy
+from ambit.model.telemetry import TelemetryPolicy
 from ambit.model.workload import Workload
 from ambit.objects.decoding import PROJECTIONS
 from ambit.objects.kube import Namespace
@@ -90,7 +90,7 @@ class MeshDelta(msgspec.Struct, frozen=True):
     request_policies: Delta[RequestPolicy] = Delta()
     statuses: Delta[Status] = Delta()
     tokens: Delta[TokenPolicy] = Delta()
-    logs: Delta[LogPolicy] = Delta()
+    telemetry: Delta[TelemetryPolicy] = Delta()
 
     def __bool__(self) -> bool:
         return any(getattr(self, name) for name in self.__struct_fields__)
@@ -201,7 +201,7 @@ class MeshCompiler:
             ],
         )
         self._tokens = policies.tokens
-        self._logs = policies.logs
+        self._telemetry = policies.telemetry
         edges = Edges(graph, self._edge_sources(), parameters, settings)
         self._proxies = graph.join("all proxies", [waypoints.proxies, edges.proxies])
         self._datagrams = compile_datagrams(
@@ -275,9 +275,9 @@ class MeshCompiler:
         return self._tokens.values()
 
     @property
-    def logs(self) -> Mapping[str, LogPolicy]:
-        """What L7 proxies are to print, by `<namespace>/<name>`, as of the last `apply`."""
-        return self._logs.values()
+    def telemetry(self) -> Mapping[str, TelemetryPolicy]:
+        """What L7 proxies are to tell of requests, by `<namespace>/<name>`, as of the last `apply`."""
+        return self._telemetry.values()
 
     @property
     def proxies(self) -> Mapping[str, Proxy]:
@@ -342,7 +342,7 @@ class MeshCompiler:
             request_policies=self._request_policies.delta(),
             statuses=self._statuses.delta(),
             tokens=self._tokens.delta(),
-            logs=self._logs.delta(),
+            telemetry=self._telemetry.delta(),
         )
 
     def keys(self, resource: str) -> list[str]:

@@ -9,7 +9,7 @@ import msgspec
 
 from ambit.core.errors import BadInput
 from ambit.core.selector import Requirement, Selector
-from ambit.ingest import authorizers
+from ambit.ingest import authorizers, tracers
 from ambit.ingest.log_format import mesh_logs
 from ambit.ingest.providers import FIELD as PROVIDERS
 from ambit.ingest.providers import providers
@@ -18,11 +18,12 @@ from ambit.ingest.visibility import EntryVisibility, VisibilityPolicy
 from ambit.model.provider import Authorizer
 from ambit.model.service import Visibility
 from ambit.model.telemetry import MeshLogs
+from ambit.model.tracing import MeshTracing, Tracer
 from ambit.objects.documents import Malformed, read_yaml
 
 KNOWN = "serviceEntryVisibility"
 LOG_FIELDS = ("accessLogFile", "accessLogFormat", "accessLogEncoding")
-_FIELDS = (KNOWN, *LOG_FIELDS, PROVIDERS)
+_FIELDS = (KNOWN, *LOG_FIELDS, PROVIDERS, "defaultProviders", tracers.DEFAULT_CONFIG)
 OPTIONS = {
     "trustDomain": "--trust-domain",
     "trustDomainAliases": "--trust-domain-alias",
@@ -40,6 +41,7 @@ class MeshConfig(msgspec.Struct, frozen=True):
     ignored: tuple[str, ...] = ()
     logs: MeshLogs = MeshLogs()
     authorizers: tuple[Authorizer, ...] = ()
+    tracing: MeshTracing = MeshTracing()
 
     def applied(self, settings: MeshSettings) -> MeshSettings:
         """The settings with what the file says."""
@@ -48,6 +50,7 @@ class MeshConfig(msgspec.Struct, frozen=True):
             entry_visibility=self.entry_visibility,
             logs=self.logs,
             authorizers=self.authorizers,
+            tracing=self.tracing,
         )
 
 
@@ -80,12 +83,18 @@ class _Visibility(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fi
     apply_to_sidecars: bool = False
 
 
+class _DefaultProviders(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    tracing: tuple[str, ...] = ()
+
+
 class _File(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     service_entry_visibility: _Visibility | None = None
     access_log_file: str = ""
     access_log_format: str = ""
     access_log_encoding: Literal["TEXT", "JSON"] = "TEXT"
     extension_providers: tuple[dict[str, Any], ...] = ()
+    default_providers: _DefaultProviders = _DefaultProviders()
+    default_config: tracers.GivenConfig = tracers.GivenConfig()
 
 
 def mesh_config(text: str, name: str) -> MeshConfig:
@@ -95,13 +104,20 @@ def mesh_config(text: str, name: str) -> MeshConfig:
         file.access_log_file, file.access_log_format, is_json=file.access_log_encoding == "JSON", name=name
     )
     made = MeshConfig(logs=logs)
+    collectors: list[Tracer] = []
     for each in providers(file.extension_providers, name):
         if each.kind in authorizers.KINDS:
             found = authorizers.authorizer(each)
             made = msgspec.structs.replace(made, authorizers=(*made.authorizers, found))
+        elif each.kind in tracers.KINDS:
+            collectors.append(tracers.tracer(each))
         else:
             ignored = f"{PROVIDERS}: nothing uses {each.name}, which is of the kind {each.kind}"
             made = msgspec.structs.replace(made, ignored=(*made.ignored, ignored))
+    tracing = tracers.mesh_tracing(
+        collectors, file.default_providers.tracing, file.default_config.tracing, name
+    )
+    made = msgspec.structs.replace(made, tracing=tracing)
     return _with_visibility(made, file.service_entry_visibility, name)
 
 

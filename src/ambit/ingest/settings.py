@@ -13,6 +13,7 @@ from ambit.core.names import (
 from ambit.ingest.visibility import EntryVisibility
 from ambit.model.provider import Authorizer
 from ambit.model.telemetry import MeshLogs
+from ambit.model.tracing import MeshTracing
 
 
 class MeshSettings(msgspec.Struct, frozen=True):
@@ -30,6 +31,7 @@ class MeshSettings(msgspec.Struct, frozen=True):
     authorizers: tuple[Authorizer, ...] = ()
     trusted_proxies: int = 0
     """In front of gateways, where their own Gateways say nothing about it."""
+    tracing: MeshTracing = MeshTracing()
 
     @property
     def trust_domains(self) -> TrustDomains:

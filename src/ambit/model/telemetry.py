@@ -1,10 +1,11 @@
-"""Which requests are printed, by which proxies: Istio's Telemetry and MeshConfig, as values."""
+"""What proxies tell of requests, and which proxies: Istio's Telemetry and MeshConfig, as values."""
 
 from enum import IntEnum
 
 import msgspec
 
 from ambit.model.jwt import Target
+from ambit.model.tracing import TracingRule
 
 
 class Level(IntEnum):
@@ -44,16 +45,17 @@ class LogRule(msgspec.Struct, frozen=True):
     at_gateways: bool = True
 
 
-class LogPolicy(msgspec.Struct, frozen=True):
+class TelemetryPolicy(msgspec.Struct, frozen=True):
     """The entries of one object; `namespace` is whose proxies it is for (level NAMESPACE). Of several on one level the
-    oldest counts (`created`, then `key`)."""
+    oldest that has entries of a kind counts for it (`created`, then `key`)."""
 
     key: str
     level: Level
-    rules: tuple[LogRule, ...]
+    logs: tuple[LogRule, ...] = ()
     namespace: str = ""
     targets: tuple[Target, ...] = ()
     created: str = ""
+    tracing: tuple[TracingRule, ...] = ()
 
 
 class RequestLog(msgspec.Struct, frozen=True):

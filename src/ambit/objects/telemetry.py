@@ -26,15 +26,42 @@ class AccessLogging(msgspec.Struct, frozen=True):
     filter: LoggingFilter = LoggingFilter()
 
 
+class TagValue(msgspec.Struct, frozen=True):
+    value: str = ""
+
+
+class TagName(msgspec.Struct, frozen=True, rename="camel"):
+    name: str = ""
+    default_value: str = ""
+
+
+class CustomTag(msgspec.Struct, frozen=True):
+    literal: TagValue | None = None
+    environment: TagName | None = None
+    header: TagName | None = None
+    formatter: TagValue | None = None
+
+
+class Tracing(msgspec.Struct, frozen=True, rename="camel"):
+    match: LoggingMatch = LoggingMatch()
+    providers: tuple[Provider, ...] = ()
+    random_sampling_percentage: float | None = None
+    disable_span_reporting: bool | None = None
+    disable_context_propagation: bool | None = None
+    custom_tags: dict[str, CustomTag] | None = None
+    use_request_id_for_trace_sampling: bool | None = None
+    enable_istio_tags: bool | None = None
+
+
 class TelemetrySpec(msgspec.Struct, frozen=True, rename="camel"):
-    """`metrics` and `tracing` are not read any deeper."""
+    """`metrics` are not read any deeper."""
 
     selector: WorkloadSelector | None = None
     target_ref: TargetRef | None = None
     target_refs: tuple[TargetRef, ...] = ()
     access_logging: tuple[AccessLogging, ...] = ()
     metrics: tuple[Any, ...] = ()
-    tracing: tuple[Any, ...] = ()
+    tracing: tuple[Tracing, ...] = ()
 
 
 class Telemetry(msgspec.Struct, frozen=True):

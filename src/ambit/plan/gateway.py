@@ -30,11 +30,11 @@ from ambit.model.jwt import KeySource, TokenPolicy
 from ambit.model.proxy import KeyPair, Listener, ListenerRoutes, Protocol, Proxy
 from ambit.model.request_policy import RequestPolicy
 from ambit.model.streams import Datagrams, Stream
-from ambit.model.telemetry import LogPolicy
+from ambit.model.telemetry import TelemetryPolicy
 from ambit.model.view import MeshView
 from ambit.plan import backends, datagrams, request_authorization, targets
 from ambit.plan.backends import Backend
-from ambit.plan.request_logs import logs_of
+from ambit.plan.tracing import told_of
 from ambit.plan.values import (
     CLUSTER,
     EXTENSION,
@@ -60,7 +60,7 @@ class Attached(msgspec.Struct, frozen=True):
     keys: Mapping[KeySource, str] = {}
     """The JWKS that were fetched."""
     certificates: tuple[KeyPair, ...] = ()
-    logs: tuple[LogPolicy, ...] = ()
+    telemetry: tuple[TelemetryPolicy, ...] = ()
     """What is to be printed anywhere."""
     datagrams: Mapping[str, Datagrams] = {}
     """UDP ports of services, by their keys."""
@@ -82,7 +82,7 @@ def resources(
         planned(EXTENSION, names.tokens(proxy.key), http_jwt.tokens(proxy.key, tokens, attached.keys)),
     ]
     edge = gateway_listeners.Edge(
-        proxy.key, backends.FAMILIES, logs_of(attached.logs, proxy), proxy.trusted_proxies
+        proxy.key, backends.FAMILIES, told_of(attached.telemetry, proxy, settings), proxy.trusted_proxies
     )
     policies = [each for each in attached.authorization if targets.concern(each.targets, proxy)]
     by_port: dict[int, list[Listener]] = defaultdict(list)

@@ -37,7 +37,7 @@ from ambit.model.jwt import KeySource, TokenPolicy
 from ambit.model.proxy import Proxy, ServiceRoutes
 from ambit.model.request_policy import RequestPolicy
 from ambit.model.service import HTTP, Service
-from ambit.model.telemetry import LogPolicy, RequestLog
+from ambit.model.telemetry import RequestLog, TelemetryPolicy
 from ambit.model.view import MeshView
 from ambit.model.workload import TunnelProtocol, Workload
 from ambit.plan import backends, pins, request_authorization, targets
@@ -74,8 +74,8 @@ class Bound(msgspec.Struct, frozen=True):
     """As `tokens`."""
     keys: Mapping[KeySource, str] = {}
     """The JWKS that were fetched."""
-    logs: tuple[LogPolicy, ...] = ()
-    """What is to be printed anywhere."""
+    telemetry: tuple[TelemetryPolicy, ...] = ()
+    """What is to be told of requests anywhere."""
 
 
 def bootstrap(node: str, *, run: str, max_connections: int = 50_000) -> bytes:
@@ -226,7 +226,7 @@ def _workload(
     for port, is_http2 in http_ports(workload, view).items():
         name = names.service_cluster(uid, port)
         judge = _judge(workload, port, proxy, bound, is_http=True)
-        yield from _inside(uid, port, proxy, None, judge, logs_of(bound.logs, proxy, workload))
+        yield from _inside(uid, port, proxy, None, judge, logs_of(bound.telemetry, proxy, workload))
         message = waypoint_services.cluster(uid, port, Speaks.HTTP2 if is_http2 else Speaks.AS_CLIENT)
         yield planned(CLUSTER, name, message)
         address = preferred_address(workload.addresses, backends.FAMILIES[0])
@@ -353,7 +353,7 @@ def _made_inside(
 ) -> tuple[PlannedResource, ...]:
     judge = _judge(service, port, proxy, bound, is_http=is_http)
     routes = bound.routes.get(f"{service.key}:{port}")
-    logs = logs_of(bound.logs, proxy, service)
+    logs = logs_of(bound.telemetry, proxy, service)
     return tuple(_inside(service.key, port, proxy, routes, judge, logs, memo))
 
 

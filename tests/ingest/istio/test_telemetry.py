@@ -9,7 +9,7 @@ from ambit.ingest.istio.log_filter import LONGEST, Unreadable, check
 from ambit.ingest.mesh import Change, MeshCompiler
 from ambit.ingest.settings import MeshSettings
 from ambit.model.jwt import Target
-from ambit.model.telemetry import Level, LogPolicy, LogRule, MeshLogs, Printer
+from ambit.model.telemetry import Level, LogRule, MeshLogs, Printer, TelemetryPolicy
 from ambit.objects.decoding import PROJECTIONS
 
 READABLE = (
@@ -55,7 +55,7 @@ def test_filters_that_it_does_not_get(text: str) -> None:
 
 def compiled(
     spec: dict[str, Any], namespace: str = "shop", **settings: Any
-) -> tuple[list[LogPolicy], list[str]]:
+) -> tuple[list[TelemetryPolicy], list[str]]:
     """What is printed besides the default, and codes and paths of findings."""
     made = MeshCompiler(MeshSettings(**settings))
     value = PROJECTIONS["telemetries.telemetry.istio.io"].decode(
@@ -63,7 +63,7 @@ def compiled(
     )
     made.apply([Change("telemetries.telemetry.istio.io", f"{namespace}/t", value)])
     findings = [f"{each.code} {each.path}" for each in made.findings]
-    return [each for key, each in made.logs.items() if key], findings
+    return [each for key, each in made.telemetry.items() if key], findings
 
 
 ENVOY = {"providers": [{"name": "envoy"}]}
@@ -88,7 +88,7 @@ def test_entries() -> None:
         }
     )
     assert findings == []
-    assert policy.rules == (
+    assert policy.logs == (
         LogRule((Printer(),), "response.code > 399"),
         LogRule(disabled=True, at_waypoints=False),
     )
@@ -116,9 +116,11 @@ def test_what_does_nothing_is_said(spec: dict[str, Any], code: str) -> None:
 
 def test_one_bad_entry_leaves_the_others() -> None:
     (policy,), findings = compiled({"accessLogging": [ENVOY, {**ENVOY, "filter": {"expression": "x"}}]})
-    assert (policy.rules, len(findings)) == ((LogRule((Printer(),)),), 1)
+    assert (policy.logs, len(findings)) == ((LogRule((Printer(),)),), 1)
 
 
 def test_the_meshs_settings_are_what_holds_without_any_object() -> None:
     made = MeshCompiler(MeshSettings(logs=MeshLogs(default=("envoy",))))
-    assert made.apply([]).logs.upserts == {"": LogPolicy("", Level.DEFAULT, (LogRule((Printer(),)),))}
+    assert made.apply([]).telemetry.upserts == {
+        "": TelemetryPolicy("", Level.DEFAULT, (LogRule((Printer(),)),))
+    }

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ambit.ingest.log_format import mesh_logs
-from ambit.model.telemetry import Level, LogFormat, LogPolicy, LogRule, Printer
+from ambit.model.telemetry import Level, LogFormat, LogRule, Printer, TelemetryPolicy
 from tests.ingest.istio.test_telemetry import READABLE
 from tests.plan.dataplane.served import until
 from tests.plan.waypoint.conftest import Scene
@@ -18,7 +18,7 @@ FORMAT = (
 
 
 def printing(scene: Scene, *rules: LogRule) -> None:
-    scene.bind(logs=(LogPolicy("root/all", Level.MESH, rules),))
+    scene.bind(telemetry=(TelemetryPolicy("root/all", Level.MESH, rules),))
 
 
 def lines(scene: Scene, path: str) -> list[str]:

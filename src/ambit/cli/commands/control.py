@@ -152,6 +152,7 @@ def run(
         entry_visibility=mesh_config.entry_visibility,
         logs=mesh_config.logs,
         authorizers=mesh_config.authorizers,
+        tracing=mesh_config.tracing,
         system_namespace=system_namespace,
         cluster_id=cluster_id,
         network=network,

@@ -20,12 +20,12 @@ from ambit.ingest.istio.peer import (
     static_strict_key,
 )
 from ambit.ingest.istio.requests import CompiledRequestPolicy
-from ambit.ingest.istio.telemetry import CompiledTelemetry, default_logs, telemetry
+from ambit.ingest.istio.telemetry import CompiledTelemetry, default_telemetry, telemetry
 from ambit.ingest.selection import selects
 from ambit.ingest.settings import MeshSettings
 from ambit.model.jwt import TokenPolicy
 from ambit.model.policy import Authorization
-from ambit.model.telemetry import LogPolicy
+from ambit.model.telemetry import TelemetryPolicy
 from ambit.objects.istio import AuthorizationPolicy, PeerAuthentication, RequestAuthentication
 from ambit.objects.telemetry import Telemetry
 
@@ -47,7 +47,7 @@ class IstioCollections(msgspec.Struct, frozen=True):
 
     authorizations: Collection[Authorization]
     tokens: Collection[TokenPolicy]
-    logs: Collection[LogPolicy]
+    telemetry: Collection[TelemetryPolicy]
     findings: Collection[Findings]
     attach: Attach
     requests: Collection[CompiledRequestPolicy]
@@ -169,33 +169,33 @@ def compile_istio(
     requests = compile_requests(
         graph, sources.authorization_policies, sources.request_authentications, edges, settings
     )
-    about_logs, logs = _compile_logs(graph, sources, settings)
-    said: list[Collection[Findings]] = [about_policies, requests.findings, about_peers, about_logs]
+    about_telemetry, told = _compile_telemetry(graph, sources, settings)
+    said: list[Collection[Findings]] = [about_policies, requests.findings, about_peers, about_telemetry]
     return IstioCollections(
         authorizations=graph.join("authorizations", sent),
         tokens=requests.tokens,
-        logs=logs,
+        telemetry=told,
         findings=graph.join("findings", said),
         attach=attach,
         requests=requests.policies,
     )
 
 
-def _compile_logs(
+def _compile_telemetry(
     graph: Graph, sources: IstioSources, settings: MeshSettings
-) -> tuple[Collection[Findings], Collection[LogPolicy]]:
-    """What is wrong with Telemetry objects, and what they and the mesh's settings (key "") have printed."""
+) -> tuple[Collection[Findings], Collection[TelemetryPolicy]]:
+    """What is wrong with Telemetry objects, and what they and the mesh's settings (key "") have told of requests."""
     compiled: Collection[CompiledTelemetry] = graph.derive(
         "compiled telemetry", sources.telemetries, lambda _, given: telemetry(given, settings)
     )
-    default = graph.source("what is printed by default", LogPolicy)
-    if settings.logs.default:
-        default.put("", default_logs(settings))
-    policies = graph.derive("what is printed", compiled, lambda _, each: each.policy)
+    default = graph.source("what is told by default", TelemetryPolicy)
+    if settings.logs.default or settings.tracing.default is not None:
+        default.put("", default_telemetry(settings))
+    policies = graph.derive("what is told of requests", compiled, lambda _, each: each.policy)
     findings = graph.derive(
         "findings of telemetry", compiled, lambda _, each: each.findings or None, key=_object
     )
-    return findings, graph.join("all that is printed", [default, policies])
+    return findings, graph.join("all that is told of requests", [default, policies])
 
 
 def _selecting(policy: CompiledPolicy) -> _Selecting | None:

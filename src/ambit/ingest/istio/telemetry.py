@@ -1,4 +1,4 @@
-"""Telemetry as rules about what L7 proxies print (Istio: `Telemetry`, `AccessLogging`).
+"""Telemetry as rules about what L7 proxies tell of requests (Istio: `Telemetry`, `AccessLogging`, `Tracing`).
 
 - In the root namespace without targets it is for the mesh, else without targets for the waypoints and gateways of its
   namespace; with `targetRefs` for those of its targets. A selector is heeded by nobody, as by Istio's waypoints.
@@ -11,10 +11,11 @@ import msgspec
 from ambit.core.finding import Finding, Level
 from ambit.ingest.istio.log_filter import Unreadable, check
 from ambit.ingest.istio.target_refs import targets_of
+from ambit.ingest.istio.tracing import tracing_rule
 from ambit.ingest.istio.values import Report
 from ambit.ingest.settings import MeshSettings
 from ambit.model import telemetry as model
-from ambit.model.telemetry import LogPolicy, LogRule, Printer
+from ambit.model.telemetry import LogRule, Printer, TelemetryPolicy
 from ambit.objects.telemetry import AccessLogging, Telemetry
 
 KIND = "Telemetry"
@@ -24,7 +25,7 @@ _NOT_CARRIED_OUT = "AMB0242"
 class CompiledTelemetry(msgspec.Struct, frozen=True):
     """What becomes of one object."""
 
-    policy: LogPolicy | None
+    policy: TelemetryPolicy | None
     findings: tuple[Finding, ...] = ()
 
 
@@ -32,10 +33,9 @@ def telemetry(given: Telemetry, settings: MeshSettings) -> CompiledTelemetry:
     """Its rules, or none for one that is for nobody."""
     report = Report(given.metadata.reference(KIND))
     spec, namespace = given.spec, given.metadata.namespace
-    for name, several in (("metrics", spec.metrics), ("tracing", spec.tracing)):
-        if several:
-            text = f"{name} are as they are without it: every metric with all labels, no spans"
-            report.say(_NOT_CARRIED_OUT, Level.WARNING, f"spec.{name}", text)
+    if spec.metrics:
+        text = "metrics are as they are without it: every metric with all labels"
+        report.say(_NOT_CARRIED_OUT, Level.WARNING, "spec.metrics", text)
     if spec.selector is not None and spec.selector.match_labels:
         text = "waypoints and gateways heed no selector: name a Service or Gateway in targetRefs"
         report.say("AMB0240", Level.WARNING, "spec.selector", text)
@@ -46,26 +46,32 @@ def telemetry(given: Telemetry, settings: MeshSettings) -> CompiledTelemetry:
         _rule(each, f"spec.accessLogging[{i}]", settings, report)
         for i, each in enumerate(spec.access_logging)
     ]
+    traced = [
+        tracing_rule(each, f"spec.tracing[{i}]", settings, report) for i, each in enumerate(spec.tracing)
+    ]
     level = model.Level.TARGET if named else model.Level.NAMESPACE
     if not named and namespace == settings.root_namespace:
         level = model.Level.MESH
-    policy = LogPolicy(
+    policy = TelemetryPolicy(
         given.metadata.key,
         level,
         tuple(each for each in rules if each is not None),
         namespace,
         targets,
         given.metadata.creation_timestamp or "9999",
+        tuple(each for each in traced if each is not None),
     )
-    is_for_somebody = policy.rules and (targets or not named)
+    is_for_somebody = (policy.logs or policy.tracing) and (targets or not named)
     return CompiledTelemetry(policy if is_for_somebody else None, tuple(report.findings))
 
 
-def default_logs(settings: MeshSettings) -> LogPolicy:
+def default_telemetry(settings: MeshSettings) -> TelemetryPolicy:
     """What holds where no object says anything."""
     known = (settings.logs.printer(name) for name in settings.logs.default)
     printers = tuple(each for each in known if each is not None)
-    return LogPolicy("", model.Level.DEFAULT, (LogRule(printers),))
+    logs = (LogRule(printers),) if printers else ()
+    traced = (settings.tracing.default,) if settings.tracing.default is not None else ()
+    return TelemetryPolicy("", model.Level.DEFAULT, logs, tracing=traced)
 
 
 def _rule(given: AccessLogging, path: str, settings: MeshSettings, report: Report) -> LogRule | None:

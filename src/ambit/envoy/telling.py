@@ -1,0 +1,16 @@
+"""What a connection manager tells of requests, and whom."""
+
+import msgspec
+
+from ambit.envoy.request_tracing import Spans
+from ambit.model.telemetry import RequestLog
+
+
+class Told(msgspec.Struct, frozen=True):
+    """Besides the records that the agent gets."""
+
+    logs: tuple[RequestLog, ...] = ()
+    spans: Spans | None = None
+
+
+NOTHING = Told()
