@@ -242,8 +242,8 @@ def test_names_are_unique_and_equal_input_gives_equal_resources() -> None:
 def test_only_what_is_bound_or_a_backend_is_there() -> None:
     made = waypoint.resources(PROXY, waypoint.Bound((NAMED,)), VIEW, NodeSettings(node=""))
     assert not [each.name for each in made if WEB.key in each.name or NEXT.key in each.name]
-    assert waypoint.depends_on(BOUND) == {WEB.key, NEXT.key, NAMED.key, POD.uid}
-    assert waypoint.depends_on(waypoint.Bound((NAMED,))) == {NAMED.key}
+    assert waypoint.depends_on(PROXY, BOUND) == {WEB.key, NEXT.key, NAMED.key, POD.uid}
+    assert waypoint.depends_on(PROXY, waypoint.Bound((NAMED,))) == {NAMED.key}
 
 
 def test_of_two_services_with_one_address_one_has_it() -> None:

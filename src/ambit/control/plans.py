@@ -369,7 +369,9 @@ class Plans:
         }
         bound = msgspec.structs.replace(bound, routes=routes)
         plan.targets = frozenset(targets.of(plan.proxy, bound.services))
-        plan.depends_on = waypoint.depends_on(bound, plan.memo) | {each.key for each in bound.services}
+        plan.depends_on = waypoint.depends_on(plan.proxy, bound, plan.memo) | {
+            each.key for each in bound.services
+        }
         return waypoint.resources(plan.proxy, bound, self._view, self._settings, plan.memo)
 
     def _of_gateway(self, plan: Plan) -> tuple[PlannedResource, ...]:

@@ -265,10 +265,18 @@ _ALL = (
     Code(
         "AMB0242",
         "Telemetry that is not carried out",
-        "Metrics have the labels and names that they always have, and no spans are sent, whatever a Telemetry object "
-        "says about it.",
+        "Metrics have the labels and names that they always have, whatever a Telemetry object says about it.",
         "metrics: [{overrides: [{disabled: true}]}]",
         "Drop or rename metrics where they are scraped; take the part out of the object.",
+    ),
+    Code(
+        "AMB0243",
+        "Spans that are not sent",
+        "An entry of a Telemetry object names a provider that takes no spans, or has a tag that Envoy could not read. "
+        "The entry does nothing; other entries count.",
+        "tracing: [{providers: [{name: jaeger}]}]",
+        "Name a provider of the kind `opentelemetry` in extensionProviders of the mesh's settings; correct the tag "
+        "that the text names.",
     ),
     Code(
         "AMB0301",

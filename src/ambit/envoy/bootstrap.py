@@ -31,6 +31,9 @@ _RUNTIME = {
     # is in refused. RE2 knows a bound of its own, by which expressions of routes are judged before.
     "re2.max_program_size.error_level": _UINT32,
     "re2.max_program_size.warn_level": _UINT32,
+    # The defaults are 5 spans or 5 s: with many requests a message for every few of them.
+    "tracing.opentelemetry.min_flush_spans": 200,
+    "tracing.opentelemetry.flush_interval_ms": 1_000,
 }
 
 

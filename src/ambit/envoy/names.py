@@ -78,6 +78,8 @@ CLAIMS = "payload"
 
 ALLOWED = "allowed|"
 """Begins the names of extensions that authorize requests."""
+ASKS = "asks|"
+"""Begins the names of extensions that have somebody else authorize requests."""
 
 METADATA = "ambit"
 """Namespace of our metadata on clusters, endpoints and access-log tags."""
@@ -260,6 +262,16 @@ def shown_certificate(secret: str) -> str:
 def allowed(subject: str, port: int) -> str:
     """`subject` as for `tokens`."""
     return f"{ALLOWED}{subject}|{port}"
+
+
+def asks(subject: str, port: int, place: int = 0) -> str:
+    """`subject` as for `tokens`; `place` counts those whom requests to it may have to be shown to."""
+    return f"{ASKS}{subject}|{port}|{place}"
+
+
+def provider(service: str, port: int, protocol: str) -> str:
+    """Of the cluster by which a proxy itself calls a service, in this protocol."""
+    return f"own|{service}|{port}|{protocol}"
 
 
 def inner(asked: Inner) -> str:

@@ -125,46 +125,40 @@ def workload_listener(workload: str, *, tunnelled: bool) -> Any:
     return _listener(name, tcp_proxy.fixed(name))
 
 
-def cluster(service: str, port: int, speaks: Speaks, tls: backend_tls.Spoken | None = None) -> Any:
+def cluster(name: str, speaks: Speaks, tls: backend_tls.Spoken | None = None) -> Any:
     """The endpoints of a service's port, which come separately. With `tls` it is spoken to them."""
-    made = _cluster(service, port, cluster_pb2.Cluster.EDS, tls, speaks)
+    made = _cluster(name, cluster_pb2.Cluster.EDS, tls, speaks)
     made.eds_cluster_config.eds_config.CopyFrom(from_ads())
     _speak(made, speaks, tls)
     return made
 
 
-def cluster_with(
-    service: str, port: int, endpoints: Iterable[Endpoint], speaks: Speaks, tags: Mapping[str, str]
-) -> Any:
+def cluster_with(name: str, endpoints: Iterable[Endpoint], speaks: Speaks, tags: Mapping[str, str]) -> Any:
     """As `cluster`, with endpoints that come with it."""
-    made = _cluster(service, port, cluster_pb2.Cluster.STATIC, None, speaks)
-    made.load_assignment.CopyFrom(endpoints_of(service, port, endpoints))
+    made = _cluster(name, cluster_pb2.Cluster.STATIC, None, speaks)
+    made.load_assignment.CopyFrom(endpoints_of(name, endpoints))
     made.metadata.filter_metadata[names.METADATA].update(dict(tags))
     _speak(made, speaks, None)
     return made
 
 
 def cluster_by_names(
-    service: str,
-    port: int,
-    endpoints: Iterable[Endpoint],
-    speaks: Speaks,
-    tls: backend_tls.Spoken | None = None,
+    name: str, endpoints: Iterable[Endpoint], speaks: Speaks, tls: backend_tls.Spoken | None = None
 ) -> Any:
     """As `cluster`, with endpoints that have to be resolved among them: they come with the cluster."""
-    made = _cluster(service, port, cluster_pb2.Cluster.STRICT_DNS, tls, speaks)
+    made = _cluster(name, cluster_pb2.Cluster.STRICT_DNS, tls, speaks)
     # A name that nobody answers for would hold up the acknowledgement of all clusters.
     made.wait_for_warm_on_init.CopyFrom(boolean(False))
     made.respect_dns_ttl = True
     made.dns_refresh_rate.CopyFrom(seconds(defaults.RESOLVE_USUAL))
-    made.load_assignment.CopyFrom(endpoints_of(service, port, endpoints))
+    made.load_assignment.CopyFrom(endpoints_of(name, endpoints))
     _speak(made, speaks, tls)
     return made
 
 
-def endpoints_of(service: str, port: int, endpoints: Iterable[Endpoint]) -> Any:
-    """What an EDS resource of a service's port says."""
-    return _assignment(names.service_cluster(service, port), map(_endpoint, endpoints))
+def endpoints_of(cluster: str, endpoints: Iterable[Endpoint]) -> Any:
+    """What an EDS resource of a cluster says."""
+    return _assignment(cluster, map(_endpoint, endpoints))
 
 
 def _endpoint(endpoint: Endpoint) -> Any:
@@ -187,9 +181,9 @@ def _endpoint(endpoint: Endpoint) -> Any:
     return made
 
 
-def _cluster(service: str, port: int, kind: int, tls: backend_tls.Spoken | None, speaks: Speaks) -> Any:
+def _cluster(name: str, kind: int, tls: backend_tls.Spoken | None, speaks: Speaks) -> Any:
     inner = clusters.plain_socket() if tls is None else backend_tls.socket(tls, _ALPN[speaks])
-    made = clusters.new_cluster(names.service_cluster(service, port), kind, {})
+    made = clusters.new_cluster(name, kind, {})
     made.connect_timeout.CopyFrom(seconds(defaults.CONNECT_TIMEOUT))
     made.lb_policy = cluster_pb2.Cluster.LEAST_REQUEST
     made.common_lb_config.healthy_panic_threshold.CopyFrom(percent_pb2.Percent(value=0))

@@ -71,9 +71,17 @@ def parse_baggage(text: str) -> Baggage:
 
 def endpoint_tags(workload: Workload) -> dict[str, str]:
     """What records of requests say of the endpoint that answered: in the same words; its identity only if it proves
-    one."""
+    one. The same in parts is for spans."""
     proven = {access_log.IDENTITY: workload.identity.uri} if workload.tunnel is TunnelProtocol.HBONE else {}
-    return {access_log.POD: workload.name, access_log.BAGGAGE: baggage(workload), **proven}
+    parts = {
+        "cluster_id": workload.cluster_id,
+        "namespace": workload.namespace,
+        "workload": workload.workload_name,
+        "canonical_service": workload.canonical_name,
+        "canonical_revision": workload.canonical_revision,
+    }
+    said = {name: value for name, value in parts.items() if value}
+    return {access_log.POD: workload.name, access_log.BAGGAGE: baggage(workload), **said, **proven}
 
 
 def tags(workload: Workload | None, service: str) -> dict[str, str]:

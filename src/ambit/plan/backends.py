@@ -34,6 +34,18 @@ Backend = tuple[str, int]
 """A service's key and port."""
 
 
+class Provider(msgspec.Struct, frozen=True, order=True):
+    """A service that a proxy calls for itself: whom it asks about requests, or tells of them."""
+
+    service: str
+    port: int
+    is_grpc: bool = False
+
+    @property
+    def cluster(self) -> str:
+        return names.provider(self.service, self.port, "grpc" if self.is_grpc else "http")
+
+
 def resources(
     wanted: Mapping[Backend, Speaks],
     proxy: Proxy,
@@ -41,26 +53,27 @@ def resources(
     settings: NodeSettings,
     memo: Memo,
     tunnels: Iterable[names.Tunnel] = (),
+    providers: Iterable[Provider] = (),
 ) -> Iterator[PlannedResource]:
-    """Everything behind these backends, and further `tunnels`. What does not exist has nothing."""
+    """Everything behind these backends, `providers`, and further `tunnels`. What does not exist has nothing."""
     needed = set(tunnels)
     shown = names.shown_certificate(proxy.client_certificate) if proxy.client_certificate else ""
-    for (key, port), speaks in sorted(wanted.items()):
+    called = [(names.service_cluster(key, port), key, port, how) for (key, port), how in wanted.items()]
+    called += [(each.cluster, each.service, each.port, _speaks(each, view)) for each in set(providers)]
+    for name, key, port, speaks in sorted(called, key=lambda each: each[:3]):
         service = view.service(key)
         if service is None or not _has_port(service, port):
             continue
         tls = service.backend_tls.get(port)
         if tls is not None and not tls.trusts:
             # Not by leaving endpoints out: those come by themselves, and may be there a moment longer.
-            name = names.service_cluster(key, port)
             yield planned(CLUSTER, name, clusters.refused(name, {}))
             continue
         endpoints = tuple(_endpoints(service, port, proxy, view, settings))
         needed |= {each for each in map(_tunnel, endpoints) if each is not None}
         spoken = Spoken(tls, shown) if tls is not None else None
-        given = (service, endpoints, speaks, spoken)
         yield from memo.of(
-            ("backend", key, port), given, partial(_cluster, service, port, endpoints, speaks, spoken)
+            ("backend", name), (endpoints, speaks, spoken), partial(_cluster, name, endpoints, speaks, spoken)
         )
     secret = names.server_secret(proxy.identity)
     for tunnel in sorted(needed, key=lambda each: (each.identity, each.service)):
@@ -95,16 +108,21 @@ def _hbone(name: str, allowed: Sequence[str], secret: str) -> PlannedResource:
     return planned(CLUSTER, name, clusters.own_hbone(name, allowed, secret))
 
 
+def _speaks(provider: Provider, view: MeshView) -> Speaks:
+    service = view.service(provider.service)
+    is_http2 = service is not None and service.app_protocols.get(provider.port) in HTTP2
+    return Speaks.HTTP2 if provider.is_grpc or is_http2 else Speaks.HTTP1
+
+
 def _cluster(
-    service: Service, port: int, endpoints: Sequence[Endpoint], speaks: Speaks, tls: Spoken | None
+    name: str, endpoints: Sequence[Endpoint], speaks: Speaks, tls: Spoken | None
 ) -> tuple[PlannedResource, ...]:
-    name = names.service_cluster(service.key, port)
     if any(isinstance(each, PlainEndpoint) and each.hostname for each in endpoints):
-        message = waypoint_services.cluster_by_names(service.key, port, endpoints, speaks, tls)
+        message = waypoint_services.cluster_by_names(name, endpoints, speaks, tls)
         return (planned(CLUSTER, name, message),)
     return (
-        planned(CLUSTER, name, waypoint_services.cluster(service.key, port, speaks, tls)),
-        planned(ENDPOINTS, name, waypoint_services.endpoints_of(service.key, port, endpoints)),
+        planned(CLUSTER, name, waypoint_services.cluster(name, speaks, tls)),
+        planned(ENDPOINTS, name, waypoint_services.endpoints_of(name, endpoints)),
     )
 
 

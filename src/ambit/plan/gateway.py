@@ -34,7 +34,7 @@ from ambit.model.telemetry import TelemetryPolicy
 from ambit.model.view import MeshView
 from ambit.plan import backends, datagrams, request_authorization, targets
 from ambit.plan.backends import Backend
-from ambit.plan.tracing import told_of
+from ambit.plan.tracing import collectors, told_of
 from ambit.plan.values import (
     CLUSTER,
     EXTENSION,
@@ -108,7 +108,9 @@ def resources(
     for pair in attached.certificates:
         name = names.shown_certificate(pair.name)
         made.append(planned(SECRET, name, tls.certificate(name, chain_pem=pair.chain, key_pem=pair.key)))
-    made += backends.resources(_speaks(proxy, attached, view), proxy, view, settings, memo)
+    told = collectors(attached.telemetry, proxy)
+    wanted = _speaks(proxy, attached, view)
+    made += backends.resources(wanted, proxy, view, settings, memo, providers=told)
     return tuple(made)
 
 
@@ -121,7 +123,8 @@ def depends_on(proxy: Proxy, attached: Attached, view: MeshView) -> frozenset[st
     }
     services = (view.service(each) for each in called)
     waypoints = (backends.waypoint_of(each, proxy) for each in services if each is not None)
-    return frozenset({*called, *(each for each in waypoints if each is not None)})
+    told = (each.service for each in collectors(attached.telemetry, proxy))
+    return frozenset({*called, *(each for each in waypoints if each is not None), *told})
 
 
 def isolated(own: Sequence[Listener], attached: Attached) -> tuple[Host, ...]:

@@ -115,8 +115,9 @@ def _backend(
     is_http2 = service is not None and service.app_protocols.get(port) in backends.HTTP2
     called = names.requests_backend(reader, key)
     speaks = Speaks.HTTP2 if is_http2 else Speaks.AS_CLIENT
-    message = waypoint_services.cluster_with(called, port, endpoints, speaks, {access_log.SERVICE: key})
-    return planned(CLUSTER, names.service_cluster(called, port), message)
+    name = names.service_cluster(called, port)
+    message = waypoint_services.cluster_with(name, endpoints, speaks, {access_log.SERVICE: key})
+    return planned(CLUSTER, name, message)
 
 
 def _address(service: Service, like: Address) -> Address | None:

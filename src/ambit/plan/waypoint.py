@@ -31,19 +31,20 @@ from ambit.envoy import (
     waypoint_tunnels,
 )
 from ambit.envoy.http_authorization import Place
+from ambit.envoy.telling import Told
 from ambit.envoy.waypoint_services import Speaks
 from ambit.envoy.words import AnyMessage
 from ambit.model.jwt import KeySource, TokenPolicy
 from ambit.model.proxy import Proxy, ServiceRoutes
 from ambit.model.request_policy import RequestPolicy
 from ambit.model.service import HTTP, Service
-from ambit.model.telemetry import RequestLog, TelemetryPolicy
+from ambit.model.telemetry import TelemetryPolicy
 from ambit.model.view import MeshView
 from ambit.model.workload import TunnelProtocol, Workload
 from ambit.plan import backends, pins, request_authorization, targets
 from ambit.plan.backends import Backend, plainly, through_tunnel
 from ambit.plan.endpoints import Choice, preferred_address
-from ambit.plan.request_logs import logs_of
+from ambit.plan.tracing import collectors, told_of
 from ambit.plan.values import (
     CLUSTER,
     ENDPOINTS,
@@ -125,7 +126,7 @@ def resources(
         made += memo.of(
             ("inside", key, port),
             (service, proxy, routes, is_http, policies),
-            partial(_made_inside, service, port, proxy, bound, memo, is_http=is_http),
+            partial(_made_inside, service, port, proxy, bound, settings, memo, is_http=is_http),
         )
     read = {key for (key, _), is_http in ports.items() if is_http}
     for service in bound.services:
@@ -144,14 +145,17 @@ def resources(
         each: _speaks(view.service(each[0]), each[1], is_http=each not in ports or ports[each])
         for each in _all_backends(bound, memo)
     }
-    made += backends.resources(wanted, proxy, view, settings, memo, tunnels)
+    told = collectors(bound.telemetry, proxy)
+    made += backends.resources(wanted, proxy, view, settings, memo, tunnels, told)
     return tuple(made)
 
 
-def depends_on(bound: Bound, memo: Memo | None = None) -> frozenset[str]:
+def depends_on(proxy: Proxy, bound: Bound, memo: Memo | None = None) -> frozenset[str]:
     """Keys of the services, and uids of the workloads, that the waypoint's resources are made of."""
     called = {each.uid for each in bound.workloads}
     called.update(key for each in bound.workloads for key in each.services)
+    told = collectors(bound.telemetry, proxy)
+    called.update(each.service for each in told)
     return frozenset({*called, *(service for service, _ in _all_backends(bound, memo or Memo()))})
 
 
@@ -226,14 +230,14 @@ def _workload(
     for port, is_http2 in http_ports(workload, view).items():
         name = names.service_cluster(uid, port)
         judge = _judge(workload, port, proxy, bound, is_http=True)
-        yield from _inside(uid, port, proxy, None, judge, logs_of(bound.telemetry, proxy, workload))
-        message = waypoint_services.cluster(uid, port, Speaks.HTTP2 if is_http2 else Speaks.AS_CLIENT)
+        yield from _inside(uid, port, proxy, None, judge, told_of(bound.telemetry, proxy, settings, workload))
+        message = waypoint_services.cluster(name, Speaks.HTTP2 if is_http2 else Speaks.AS_CLIENT)
         yield planned(CLUSTER, name, message)
         address = preferred_address(workload.addresses, backends.FAMILIES[0])
         assert address is not None, "a workload that is called by its address has one"
         choice = Choice(workload, address, port)
         endpoint = through_tunnel(choice, "") if tunnelled else plainly(choice)
-        yield planned(ENDPOINTS, name, waypoint_services.endpoints_of(uid, port, [endpoint]))
+        yield planned(ENDPOINTS, name, waypoint_services.endpoints_of(name, [endpoint]))
     name = names.service_cluster(uid, waypoint_services.ANY_PORT)
     into = names.into_service(uid, waypoint_services.ANY_PORT)
     yield planned(CLUSTER, into, waypoint_services.into(uid, waypoint_services.ANY_PORT))
@@ -284,7 +288,7 @@ def _inside(
     proxy: Proxy,
     routes: ServiceRoutes | None,
     judge: _Judge,
-    logs: Sequence[RequestLog],
+    told: Told,
     memo: Memo | None = None,
 ) -> Iterator[PlannedResource]:
     name = names.service_cluster(key, port)
@@ -302,7 +306,7 @@ def _inside(
     allowed = names.allowed(key, port)
     yield planned(EXTENSION, allowed, request_authorization.extension(allowed, policies, place))
     host = key.rpartition("/")[2]
-    yield planned(LISTENER, name, waypoint_services.http_listener(key, port, default_host=host, logs=logs))
+    yield planned(LISTENER, name, waypoint_services.http_listener(key, port, default_host=host, told=told))
     hosts = routes.hosts if routes is not None and routes.hosts else http_routes.to_service(key, port)
     yield planned(ROUTES, name, http_routes.table(name, hosts, port=port, by=proxy.identity.uri, memo=memo))
 
@@ -349,12 +353,19 @@ def _policies(subject: Service | Workload, proxy: Proxy, bound: Bound) -> Iterat
 
 
 def _made_inside(
-    service: Service, port: int, proxy: Proxy, bound: Bound, memo: Memo, *, is_http: bool
+    service: Service,
+    port: int,
+    proxy: Proxy,
+    bound: Bound,
+    settings: NodeSettings,
+    memo: Memo,
+    *,
+    is_http: bool,
 ) -> tuple[PlannedResource, ...]:
     judge = _judge(service, port, proxy, bound, is_http=is_http)
     routes = bound.routes.get(f"{service.key}:{port}")
-    logs = logs_of(bound.telemetry, proxy, service)
-    return tuple(_inside(service.key, port, proxy, routes, judge, logs, memo))
+    told = told_of(bound.telemetry, proxy, settings, service)
+    return tuple(_inside(service.key, port, proxy, routes, judge, told, memo))
 
 
 def _made_policies(service: Service, proxy: Proxy, bound: Bound) -> tuple[PlannedResource, ...]:

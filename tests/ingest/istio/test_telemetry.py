@@ -9,7 +9,9 @@ from ambit.ingest.istio.log_filter import LONGEST, Unreadable, check
 from ambit.ingest.mesh import Change, MeshCompiler
 from ambit.ingest.settings import MeshSettings
 from ambit.model.jwt import Target
+from ambit.model.provider import ProviderService
 from ambit.model.telemetry import Level, LogRule, MeshLogs, Printer, TelemetryPolicy
+from ambit.model.tracing import MeshTracing, SpanTag, TagSource, Tracer, TracingRule
 from ambit.objects.decoding import PROJECTIONS
 
 READABLE = (
@@ -107,11 +109,59 @@ def test_entries() -> None:
         ),
         ({"accessLogging": [ENVOY], "selector": {"matchLabels": {"a": "b"}}}, "AMB0240 spec.selector"),
         ({"metrics": [{"overrides": [{"disabled": True}]}]}, "AMB0242 spec.metrics"),
-        ({"tracing": [{"randomSamplingPercentage": 1}]}, "AMB0242 spec.tracing"),
+        ({"tracing": [{"providers": [{"name": "envoy"}]}]}, "AMB0243 spec.tracing[0].providers[0]"),
+        ({"tracing": [{"customTags": {"a": {}}}]}, "AMB0243 spec.tracing[0].customTags.a"),
+        (
+            {"tracing": [{"customTags": {"a": {"formatter": {"value": "%FILE_CONTENT(/x)%"}}}}]},
+            "AMB0243 spec.tracing[0].customTags.a.formatter.value",
+        ),
+        (
+            {"tracing": [{"customTags": {"a": {"header": {"name": "x y"}}}}]},
+            "AMB0243 spec.tracing[0].customTags.a",
+        ),
     ],
 )
 def test_what_does_nothing_is_said(spec: dict[str, Any], code: str) -> None:
     assert compiled(spec) == ([], [code])
+
+
+SPANS = Tracer("spans", ProviderService("otel.obs.svc.cluster.local", 4317), 3000)
+TRACING = MeshTracing((SPANS,), TracingRule(SPANS, 5.0))
+
+
+def test_entries_about_spans() -> None:
+    """What an entry does not say stays open."""
+    entry = {
+        "providers": [{"name": "spans"}],
+        "randomSamplingPercentage": 2.5,
+        "disableContextPropagation": True,
+        "useRequestIdForTraceSampling": False,
+        "customTags": {
+            "b": {"header": {"name": "X-Team", "defaultValue": "none"}},
+            "a": {"literal": {"value": "yes"}},
+            "c": {"environment": {"name": "POD_NAME"}},
+            "d": {"formatter": {"value": "%REQ(:METHOD)%"}},
+        },
+    }
+    off = {"disableSpanReporting": True, "enableIstioTags": False, "match": {"mode": "SERVER"}}
+    (policy,), findings = compiled({"tracing": [entry, off]}, tracing=TRACING)
+    assert findings == []
+    tags = (
+        SpanTag("a", TagSource.LITERAL, "yes"),
+        SpanTag("b", TagSource.HEADER, "x-team", "none"),
+        SpanTag("c", TagSource.ENVIRONMENT, "POD_NAME"),
+        SpanTag("d", TagSource.FORMAT, "%REQ(:METHOD)%"),
+    )
+    assert policy.tracing == (
+        TracingRule(SPANS, 2.5, tags=tags, by_request_id=False, propagated=False),
+        TracingRule(disabled=True, usual_tags=False, at_gateways=False),
+    )
+
+
+def test_spans_go_to_one_provider() -> None:
+    several = {"providers": [{"name": "spans"}, {"name": "other"}]}
+    (policy,), findings = compiled({"tracing": [several]}, tracing=TRACING)
+    assert (policy.tracing, findings) == ((TracingRule(SPANS),), ["AMB0243 spec.tracing[0].providers[1]"])
 
 
 def test_one_bad_entry_leaves_the_others() -> None:
@@ -124,3 +174,9 @@ def test_the_meshs_settings_are_what_holds_without_any_object() -> None:
     assert made.apply([]).telemetry.upserts == {
         "": TelemetryPolicy("", Level.DEFAULT, (LogRule((Printer(),)),))
     }
+
+
+def test_so_it_is_with_spans() -> None:
+    made = MeshCompiler(MeshSettings(tracing=TRACING))
+    wanted = TelemetryPolicy("", Level.DEFAULT, tracing=(TracingRule(SPANS, 5.0),))
+    assert made.apply([]).telemetry.upserts == {"": wanted}

@@ -1,0 +1,123 @@
+"""A collector of OTLP: over gRPC on one port of a host, over HTTP on another."""
+
+import http.server
+import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import msgspec
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
+
+from ambit.node.netns.enter import in_namespace
+from tests.plan.dataplane.network import Host, listener
+from tests.plan.dataplane.served import until
+
+GRPC_PORT, HTTP_PORT = 4317, 4318
+_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+
+
+class Span(msgspec.Struct, frozen=True):
+    """Identifiers in hexadecimal digits; `parent` empty for the first one of a trace. `resource` is who sent it."""
+
+    trace: str
+    id: str
+    parent: str
+    name: str
+    tags: Mapping[str, str]
+    resource: Mapping[str, str]
+
+
+class Collector:
+    """Keeps the spans it is told of, and what came with each message."""
+
+    def __init__(self, host: Host) -> None:
+        self.spans: list[Span] = []
+        self.headers: list[dict[str, str]] = []
+        self._grpc = grpc.server(ThreadPoolExecutor(2))
+        self._grpc.add_generic_rpc_handlers((_Calls(self),))
+        in_namespace(host.netns, lambda: self._grpc.add_insecure_port(f"[::]:{GRPC_PORT}"))
+        self._grpc.start()
+        self._http = _Http(self, host)
+
+    def take(self, message: bytes, headers: Iterable[tuple[str, str]]) -> None:
+        self.headers.append(dict(headers))
+        for each in trace_service_pb2.ExportTraceServiceRequest.FromString(message).resource_spans:
+            resource = _tags(each.resource.attributes)
+            # What is called scope_spans now had another name when xds-protos' messages were made.
+            for scope in each.instrumentation_library_spans:
+                self.spans += (
+                    Span(
+                        span.trace_id.hex(),
+                        span.span_id.hex(),
+                        span.parent_span_id.hex(),
+                        span.name,
+                        _tags(span.attributes),
+                        resource,
+                    )
+                    for span in scope.spans
+                )
+
+    def of(self, path: str) -> list[Span]:
+        """Those of requests for a path."""
+        return [each for each in list(self.spans) if path in each.tags.get("http.url", "")]
+
+    def wait(self, path: str, count: int = 1) -> list[Span]:
+        """As `of`, when there are so many."""
+        until(lambda: len(self.of(path)) >= count, f"{count} spans of {path}")
+        return self.of(path)
+
+    def close(self) -> None:
+        self._grpc.stop(0).wait()
+        self._http.shutdown()
+        self._http.server_close()
+
+
+def _tags(given: Iterable[Any]) -> dict[str, str]:
+    return {each.key: each.value.string_value for each in given}
+
+
+class _Calls(grpc.GenericRpcHandler):
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+
+    def service(self, details: grpc.HandlerCallDetails) -> Any:
+        if details.method != _EXPORT:
+            return None
+
+        def export(message: bytes, context: grpc.ServicerContext) -> bytes:
+            self._collector.take(message, context.invocation_metadata())
+            return b""
+
+        return grpc.unary_unary_rpc_method_handler(export)
+
+
+class _Http(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, collector: Collector, host: Host) -> None:
+        self.collector = collector
+        super().__init__(("::", HTTP_PORT), _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = in_namespace(host.netns, lambda: listener(HTTP_PORT))
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Http
+
+    def do_POST(self) -> None:
+        message = b""
+        while size := int(self.rfile.readline(), 16):
+            message += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        self.server.collector.take(message, [(":path", self.path), *self.headers.items()])
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""

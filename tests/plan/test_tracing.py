@@ -1,0 +1,85 @@
+"""What counts when several things are said about spans."""
+
+import msgspec
+import pytest
+
+from ambit.model.jwt import Target
+from ambit.model.provider import ProviderService
+from ambit.model.proxy import ProxyKind
+from ambit.model.telemetry import Level, TelemetryPolicy
+from ambit.model.tracing import SpanTag, TagSource, Tracer, Tracing, TracingRule
+from ambit.plan.backends import Provider
+from ambit.plan.tracing import collectors, spans_of, tracing_of
+from ambit.plan.values import NodeSettings
+from tests.plan.test_request_logs import PROXY, WEB
+
+ONE = Tracer("one", ProviderService("otel.obs.svc.cluster.local", 4317), 3000)
+TWO = Tracer("two", ProviderService("otel.example.com", 443, "obs"), 3000)
+TAGS = (SpanTag("a", TagSource.LITERAL, "b"),)
+OF_WEB = (Target("Service", "shop", "web"),)
+
+
+def policy(level: Level, *rules: TracingRule, **more: object) -> TelemetryPolicy:
+    fields: dict[str, object] = {"namespace": "shop", "tracing": rules, **more}
+    return TelemetryPolicy("shop/b", level, **fields)  # type: ignore[arg-type]
+
+
+MESH = policy(Level.MESH, TracingRule(ONE, 5.0, tags=TAGS))
+
+
+def test_nobody_is_told_unless_a_provider_is_named() -> None:
+    assert tracing_of([], PROXY, WEB) is None
+    assert tracing_of([policy(Level.MESH, TracingRule(sampling=100.0))], PROXY, WEB) is None
+    assert tracing_of([MESH], PROXY, WEB) == Tracing(ONE, 5.0, TAGS)
+    assert tracing_of([policy(Level.MESH, TracingRule(ONE))], PROXY, WEB) == Tracing(ONE, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("nearer", "wanted"),
+    [
+        (policy(Level.NAMESPACE, TracingRule(sampling=50.0)), Tracing(ONE, 50.0, TAGS)),
+        (policy(Level.NAMESPACE, TracingRule(sampling=0.0, tags=())), Tracing(ONE, 0.0)),
+        (
+            policy(Level.NAMESPACE, TracingRule(TWO, propagated=False)),
+            Tracing(TWO, 5.0, TAGS, propagated=False),
+        ),
+        (policy(Level.NAMESPACE, TracingRule(disabled=True)), None),
+        (
+            policy(Level.NAMESPACE, TracingRule(disabled=True), TracingRule(disabled=False)),
+            Tracing(ONE, 5.0, TAGS),
+        ),
+        (policy(Level.NAMESPACE, TracingRule(disabled=True), namespace="else"), Tracing(ONE, 5.0, TAGS)),
+        (policy(Level.NAMESPACE, TracingRule(disabled=True, at_waypoints=False)), Tracing(ONE, 5.0, TAGS)),
+        (
+            policy(Level.TARGET, TracingRule(by_request_id=False), targets=OF_WEB),
+            Tracing(ONE, 5.0, TAGS, False),
+        ),
+    ],
+)
+def test_what_is_nearer_replaces_what_it_says(nearer: TelemetryPolicy, wanted: Tracing | None) -> None:
+    assert tracing_of([nearer, MESH], PROXY, WEB) == wanted
+
+
+def test_of_one_level_the_oldest_counts_that_says_anything_of_spans() -> None:
+    silent = policy(Level.NAMESPACE, created="2024")
+    old = policy(Level.NAMESPACE, TracingRule(sampling=1.0), created="2025")
+    new = policy(Level.NAMESPACE, TracingRule(sampling=2.0), created="2026")
+    found = tracing_of([new, old, silent, MESH], PROXY, WEB)
+    assert found is not None and found.sampling == 1.0
+
+
+def test_gateways_are_clients_of_what_they_lead_to() -> None:
+    edge = msgspec.structs.replace(PROXY, kind=ProxyKind.GATEWAY)
+    served = policy(Level.NAMESPACE, TracingRule(disabled=True, at_gateways=False))
+    assert tracing_of([served, MESH], edge) is not None
+    spans = spans_of([MESH], edge, NodeSettings(node="", cluster_id="east"))
+    assert spans is not None and spans.is_edge
+    assert (spans.service, dict(spans.about)["istio.cluster_id"]) == ("way.shop", "east")
+
+
+def test_collectors_are_services_of_some_namespace() -> None:
+    elsewhere = policy(Level.NAMESPACE, TracingRule(ONE), namespace="else")
+    own = policy(Level.TARGET, TracingRule(TWO), targets=OF_WEB)
+    grpc = Provider("obs/otel.obs.svc.cluster.local", 4317, is_grpc=True)
+    assert collectors([MESH, own], PROXY) == {grpc, Provider("obs/otel.example.com", 443, is_grpc=True)}
+    assert collectors([elsewhere], PROXY) == frozenset()
