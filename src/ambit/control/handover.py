@@ -2,16 +2,16 @@
 
 Callers' nodes, waypoints and servers' nodes hear of a change some milliseconds apart. So that nobody is refused:
 
-1. A waypoint learns first. Callers keep the former way until its pods have taken all that they need, and MARGIN longer
-   for Envoy's own last steps.
+1. A waypoint learns first. Callers keep the former way until its pods have taken all that they need.
 2. A waypoint that is left keeps what has left it until LINGER after the callers were told.
 3. A pod that takes connections from its waypoint only (`ambit.ingest.only_by_waypoint`) takes them from everybody
    before callers are told to come directly, and from its waypoint only after they were told to go there: each step when
    all nodes have acknowledged the one before.
-4. Nothing waits longer than HOLD, whoever does not answer, or answers another replica.
-5. What closes waits for nothing: a waypoint that nobody has or that has no pods, and every change of policies and rules
+4. Who has answered has MARGIN more: workers of Envoy learn after the thread that answers.
+5. Nothing waits longer than HOLD, whoever does not answer, or answers another replica.
+6. What closes waits for nothing: a waypoint that nobody has or that has no pods, and every change of policies and rules
    about tokens, with all that it may concern.
-6. Nor does what is new: callers that know nothing of a service would go past its waypoint.
+7. Nor does what is new: callers that know nothing of a service would go past its waypoint.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,8 +27,8 @@ from ambit.model.proxy import ServiceRoutes
 from ambit.model.service import Service, WeightedWaypoint
 from ambit.model.workload import GatewayAddress, Workload
 
-HOLD = 2.0
-MARGIN = 0.2
+HOLD = 5.0
+MARGIN = 0.5
 LINGER = 5.0
 """Seconds."""
 
@@ -96,6 +96,7 @@ class _Open(msgspec.Struct):
     guards: frozenset[str]
     revision: int | None = None
     until: float = 0.0
+    ready: bool = False
 
 
 class Handovers:
@@ -176,7 +177,7 @@ class Handovers:
         workloads: dict[str, Workload] = {}
         for key, turn in list(self._turns.items()):
             if not turn.ready and _is_ready(turn, prepared, acknowledged):
-                turn.ready, turn.until = True, min(turn.until, now + (MARGIN if turn.awaited else 0.0))
+                turn.ready, turn.until = True, min(turn.until, now + MARGIN)
             if now < turn.until:
                 continue
             del self._turns[key]
@@ -188,7 +189,11 @@ class Handovers:
         for uid, pod in list(self._open.items()):
             if uid in workloads:
                 workloads[uid] = _with_guards(pod.wanted, pod.guards)
-            elif pod.revision is not None and (now >= pod.until or acknowledged(pod.revision)):
+            elif pod.revision is not None:
+                if not pod.ready and acknowledged(pod.revision):
+                    pod.ready, pod.until = True, min(pod.until, now + MARGIN)
+                if now < pod.until:
+                    continue
                 del self._open[uid]
                 turn_of_it = self._turns.get(uid)
                 workloads[uid] = turn_of_it.former.given(pod.wanted) if turn_of_it is not None else pod.wanted
