@@ -5,12 +5,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import grpc
+import msgspec
 import pytest
 
 from ambit.ca.trust import Trust
 from ambit.control.plans import Plans
 from ambit.control.proxies import ProxyDiscovery
+from ambit.core.finding import ObjectRef
 from ambit.envoy import names
+from ambit.model.request_policy import RequestAction, RequestPolicy
+from ambit.model.status import Condition, ObjectStatus, Version
 from ambit.plan.values import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES, SECRET, NodeSettings
 from ambit.xds import wire
 from ambit.xds.client_session import ClientSession
@@ -117,6 +121,44 @@ async def test_what_a_proxy_has_and_rejects_is_known(served: Served) -> None:
             return status.types[ENDPOINTS].error
 
         await until(lambda: told() == "no good")
+
+
+async def test_a_policy_is_acknowledged_when_its_proxies_have_it(served: Served) -> None:
+    """And stays so: later pods have it before anybody's requests."""
+    origin = ObjectRef("AuthorizationPolicy", "shop", "deny")
+    looked: list[ObjectRef] = []
+    served.proxies.on_refused = looked.append
+
+    def said(holds: str = "True") -> tuple[str, str, str] | None:
+        accepted = Condition("WaypointAccepted", holds, "Accepted")  # type: ignore[arg-type]
+        status = served.proxies.amended(ObjectStatus(Version(origin, "u", 1), (accepted,)))
+        assert isinstance(status, ObjectStatus)
+        first, *more = status.conditions
+        assert first == accepted
+        return (more[0].type, more[0].status, more[0].message) if more else None
+
+    kind = "ambit.io/Acknowledged"
+    deny = RequestPolicy("deny", "shop", RequestAction.DENY, TOKENS.targets, origin=origin)
+    served.proxies.take(delta(deny))
+    assert said() is None, "nobody enforces it"
+    async with served.stream() as first:
+        await first.begin()
+        assert EXTENSION in [(await first.next()).type_url for _ in TYPES]
+        await until(lambda: looked)
+        await until(lambda: said() == (kind, "True", "acknowledged by 1 proxy"))
+        async with served.stream(node="proxy~shop/way~way-1") as second:
+            await second.begin()
+            assert said() == (kind, "True", "acknowledged by 1 proxy")
+            for _ in TYPES:
+                await second.next()
+            served.proxies.take(delta(msgspec.structs.replace(deny, action=RequestAction.ALLOW)))
+            assert said() == (kind, "False", "waiting for way-0, way-1")
+            assert said("False") is None, "what is not accepted is enforced by nobody"
+            assert said() == (kind, "False", "waiting for way-0, way-1")
+            await first.next()
+            await until(lambda: said() == (kind, "False", "waiting for way-1"))
+            await second.next(error="no good", of=EXTENSION)
+            await until(lambda: said() == (kind, "False", "rejected by way-1 (no good)"))
 
 
 async def test_another_account_gets_nothing(served: Served) -> None:

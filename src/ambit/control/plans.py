@@ -19,6 +19,7 @@ from ambit.core.finding import ObjectRef
 from ambit.core.memo import Memo
 from ambit.daemon.logs import event
 from ambit.envoy.names import gateway_listener, gateway_port, service_cluster
+from ambit.ingest.istio.tokens import KIND as TOKEN_KIND
 from ambit.ingest.mesh import MeshDelta
 from ambit.model.http import Host
 from ambit.model.jwt import KeySource, Target, TokenPolicy
@@ -156,6 +157,11 @@ class Plans:
             if _place(plan.proxy) == place
         }
 
+    def revision(self, key: str, type_url: str) -> int:
+        """How new the resources of this connected proxy are; 0 while it has none of the type."""
+        plan = self._plans.get(key)
+        return plan.store.revision(type_url) if plan is not None else 0
+
     def rekey(self, keys: Mapping[KeySource, str]) -> dict[str, Publication]:
         """What keys of tokens change that have been fetched; `keys` are all there are."""
         changed = {each for each in {*keys, *self._keys} if keys.get(each) != self._keys.get(each)}
@@ -165,6 +171,18 @@ class Plans:
             for key, plan in self._plans.items()
             if any(rule.source in changed for policy in self._tokens_of(plan.proxy) for rule in policy.rules)
         )
+
+    def enforcing(self, origin: ObjectRef) -> set[str]:
+        """Keys of the connected proxies that a policy or rule about tokens is for."""
+        key = f"{origin.namespace}/{origin.name}"
+        is_about_tokens = origin.kind == TOKEN_KIND
+        policy = self._tokens.get(key) if is_about_tokens else self._authorization.get(key)
+        named = frozenset(policy.targets) if policy is not None else frozenset()
+        return {
+            key
+            for key, plan in self._plans.items()
+            if named & (plan.targets or frozenset(targets.of(plan.proxy, ())))
+        }
 
     def acknowledged(self, key: str, response: Response) -> dict[str, Publication] | None:
         """An Envoy of this proxy took these resources: what it gets next, None when nothing depended on it."""

@@ -6,7 +6,7 @@ of that Gateway's service account. A Gateway that is not known (yet) refuses, an
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -14,18 +14,22 @@ import grpc
 import msgspec
 
 from ambit.ca.issuance import Caller
+from ambit.control.answers import Answer
 from ambit.control.callers import Refused
 from ambit.control.metrics import Counters
 from ambit.control.plans import Plans
+from ambit.control.policy_answers import PolicyAnswers
 from ambit.control.status_fields import ACKNOWLEDGED
 from ambit.control.stream import ANSWERED, PUSHED, STOPPING, Stream
 from ambit.core.finding import ObjectRef
 from ambit.daemon.logs import event
 from ambit.ingest.gateway.conditions import no
+from ambit.ingest.istio.tokens import KIND as TOKEN_KIND
 from ambit.ingest.mesh import MeshDelta
+from ambit.ingest.policy_statuses import KIND as POLICY_KIND
 from ambit.model.jwt import KeySource
 from ambit.model.status import RouteStatus, Status
-from ambit.plan.values import CLUSTER, LISTENER
+from ambit.plan.values import CLUSTER, EXTENSION, LISTENER
 from ambit.xds import wire
 from ambit.xds.events import Acknowledged, Asked, Rejected, TypeStatus
 from ambit.xds.frames import Request
@@ -61,14 +65,19 @@ class ProxyDiscovery:
         self.before: Callable[[], Awaitable[None]] = _nothing
         """Awaited before a stream begins."""
         self._refused: dict[ObjectRef, str] = {}
+        self._policies = PolicyAnswers(self._answers)
         self.on_refused: Callable[[ObjectRef], None] = lambda _: None
-        """Called with routes whose status `amended` may see otherwise now."""
+        """Called with routes and policies whose status `amended` may see otherwise now."""
         self.on_caller: Callable[[str], None] = lambda _: None
         """Called with the other end of a connection whose caller is a proxy."""
 
     def take(self, delta: MeshDelta) -> None:
         """What a batch of changes means for connected proxies."""
         self._publish(self._plans.take(delta))
+        self._policies.changed(
+            POLICY_KIND, {*delta.request_policies.upserts, *delta.request_policies.removals}
+        )
+        self._policies.changed(TOKEN_KIND, {*delta.tokens.upserts, *delta.tokens.removals})
         self._tell()
 
     def release(self, places: Collection[tuple[str, str]]) -> None:
@@ -136,6 +145,7 @@ class ProxyDiscovery:
         finally:
             reader.cancel()
             del self._streams[stream]
+            self._policies_taken(EXTENSION)
             if key not in {each for each, _ in self._streams.values()}:
                 self._plans.close(key)
             event(log, logging.INFO, "proxy disconnected", gateway=key, caller=caller)
@@ -181,6 +191,7 @@ class ProxyDiscovery:
                     # All there is for this proxy is in the store.
                     stream.send(stream.session.refuse(type_url, names))
                 case Acknowledged(response):
+                    self._policies_taken(response.type_url)
                     self._counters.count(ANSWERED, type=response.type_url, answer="ack")
                     publications = self._plans.acknowledged(key, response)
                     if publications is not None:
@@ -197,12 +208,14 @@ class ProxyDiscovery:
                         error=error,
                     )
                     self._publish(self._plans.rejected(key, response, error))
+                    self._policies_taken(response.type_url)
                     self._tell()
                 case _:
                     pass
 
     def amended(self, status: Status) -> Status:
-        """What a route's status says when Envoys have refused it."""
+        """What a route's status says when Envoys have refused it, and a policy's of the proxies that enforce it."""
+        status = self._policies.amended(status)
         text = self._refused.get(status.version.origin)
         if text is None or not isinstance(status, RouteStatus):
             return status
@@ -211,6 +224,23 @@ class ProxyDiscovery:
             msgspec.structs.replace(each, conditions=(*each.conditions, refused)) for each in status.parents
         )
         return msgspec.structs.replace(status, parents=parents)
+
+    def _answers(self, origin: ObjectRef) -> Iterator[Answer]:
+        """Of each proxy that enforces this policy: whether it has its policies as they are now."""
+        keys = self._plans.enforcing(origin)
+        for stream, (key, pod) in self._streams.items():
+            if key in keys:
+                session = stream.session
+                wanted = self._plans.revision(key, EXTENSION)
+                errors = session.rejections(EXTENSION).values()
+                yield Answer(
+                    pod, bool(wanted and session.status(EXTENSION).acknowledged < wanted), "; ".join(errors)
+                )
+
+    def _policies_taken(self, type_url: str) -> None:
+        """Statuses of policies that wait for such answers are looked at again."""
+        for each in self._policies.waiting if type_url == EXTENSION else ():
+            self.on_refused(each)
 
     def _tell(self) -> None:
         """Statuses of routes whose table is refused, or is not any more, are looked at again."""

@@ -55,15 +55,15 @@ def accepted(findings: Iterable[Finding], progress: Progress | None = None) -> C
     return Condition(ACCEPTED, "True", "Accepted", "attached to ztunnel")
 
 
-def acknowledged(progress: Progress) -> Condition:
-    """How far the nodes are, as a condition."""
+def acknowledged(progress: Progress, *, one: str = "node", several: str = "nodes") -> Condition:
+    """How far the nodes, or whoever is called so, are, as a condition."""
     if progress.rejected:
         return Condition(ACKNOWLEDGED, "False", "Rejected", f"rejected by {_names(progress.rejected)}")
     if progress.behind:
         return Condition(ACKNOWLEDGED, "False", "Pending", f"waiting for {_names(progress.behind)}")
     if progress.nodes == 0:
         return Condition(ACKNOWLEDGED, "Unknown", "NoNodes", "no node is connected")
-    count = "1 node" if progress.nodes == 1 else f"all {progress.nodes} nodes"
+    count = f"1 {one}" if progress.nodes == 1 else f"all {progress.nodes} {several}"
     return Condition(ACKNOWLEDGED, "True", "Acknowledged", f"acknowledged by {count}")
 
 
