@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from ambit.testing.mesh import Mesh
 from tests.ingest.gateway.pairs import Authority, Pair, https, secret
 from tests.mesh.pods import apply_in, make_namespace, pod, web_and_client
+from tests.tokens import Issuer
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
@@ -21,7 +22,8 @@ SAMPLES = ("bookinfo-gateway",)
 ASK = """
 import http.client, sys
 client = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=5)
-client.request("GET", sys.argv[3], headers={"host": sys.argv[4]})
+headers = dict(each.split(": ", 1) for each in sys.argv[5:])
+client.request("GET", sys.argv[3], headers={"host": sys.argv[4], **headers})
 answer = client.getresponse()
 print(answer.status, answer.read().decode())
 """
@@ -79,9 +81,10 @@ class Shop:
         path = "jsonpath={.status.addresses[0].value}"
         return self.mesh.kubectl("get", "gateway", name, "-n", self.namespace, "-o", path).stdout
 
-    def get(self, address: str, path: str = "/", host: str = "shop.example.com") -> str:
+    def get(self, address: str, path: str = "/", host: str = "shop.example.com", token: str = "") -> str:
         """Status and body, asked from outside the mesh."""
-        asked = ("python3", "-c", ASK, address, "80", path, host)
+        bearer = (f"authorization: Bearer {token}",) if token else ()
+        asked = ("python3", "-c", ASK, address, "80", path, host, *bearer)
         return self.mesh.exec(self.outside, "client", *asked, check=False).stdout.strip()
 
     def status_of(self, address: str, **asked: str) -> str:
@@ -309,6 +312,53 @@ sending.settimeout(1)
 sending.sendto(b"hi", (sys.argv[1], 5300))
 print(sending.recv(100).decode())
 """
+
+
+@pytest.mark.feature("F40")
+@pytest.mark.feature("F87")
+def test_policies_and_tokens_for_its_pods_are_enforced_and_told(shop: Shop) -> None:
+    """Those that select them, as for Istio's ingress gateways, by who connects, what is asked for and who signed."""
+    issuer = Issuer()
+    chosen = {"matchLabels": {"gateway.networking.k8s.io/gateway-name": "front"}}
+
+    def policy(*rules: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "apiVersion": "security.istio.io/v1",
+            "kind": "AuthorizationPolicy",
+            "metadata": {"name": "edge"},
+            "spec": {"selector": chosen, "action": "DENY", "rules": list(rules)},
+        }
+
+    tokens = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "RequestAuthentication",
+        "metadata": {"name": "edge"},
+        "spec": {"selector": chosen, "jwtRules": [{"issuer": issuer.name, "jwks": issuer.jwks}]},
+    }
+    private = {"to": [{"operation": {"paths": ["/private*"]}}]}
+    shop.apply(gateway(), route({"backendRefs": [{"name": "web", "port": 80}]}), policy(private))
+    address = shop.address()
+    shop.until(address, "200")
+    shop.until(address, "403", path="/private")
+    assert shop.status_of(address, path="/x/../private/a") == "403"
+    wait = ("wait", "-n", shop.namespace, "--for=condition=WaypointAccepted", "--timeout=60s")
+    shop.mesh.kubectl(*wait, "authorizationpolicy/edge", timeout=90)
+
+    def is_told() -> bool:
+        told = shop.mesh.ambit("flows", "--requests", "--denied", "-o", "json", "-n", shop.namespace).stdout
+        return f'"{shop.namespace}/edge[0]"' in told
+
+    shop.mesh.wait("a record of the denied request", is_told)
+    anonymous = {"from": [{"source": {"notRequestPrincipals": ["*"]}}]}
+    shop.apply(tokens, policy(anonymous))
+    shop.until(address, "403")
+    shop.until(address, "200", token=issuer.token())
+    assert shop.status_of(address, token=Issuer().token()) == "401"
+    everybody = {"from": [{"source": {"ipBlocks": ["0.0.0.0/0", "::/0"]}}]}
+    shop.apply(policy(everybody))
+    shop.until(address, "403", token=issuer.token())
+    for each in ("gateway/front", "httproute/web", "authorizationpolicy/edge", "requestauthentication/edge"):
+        shop.mesh.kubectl("delete", "-n", shop.namespace, each)
 
 
 @pytest.mark.feature("F121")
