@@ -2,7 +2,7 @@
 
 import http.server
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -43,21 +43,7 @@ class Collector:
 
     def take(self, message: bytes, headers: Iterable[tuple[str, str]]) -> None:
         self.headers.append(dict(headers))
-        for each in trace_service_pb2.ExportTraceServiceRequest.FromString(message).resource_spans:
-            resource = _tags(each.resource.attributes)
-            # What is called scope_spans now had another name when xds-protos' messages were made.
-            for scope in each.instrumentation_library_spans:
-                self.spans += (
-                    Span(
-                        span.trace_id.hex(),
-                        span.span_id.hex(),
-                        span.parent_span_id.hex(),
-                        span.name,
-                        _tags(span.attributes),
-                        resource,
-                    )
-                    for span in scope.spans
-                )
+        self.spans += spans_in(message)
 
     def of(self, path: str) -> list[Span]:
         """Those of requests for a path."""
@@ -72,6 +58,23 @@ class Collector:
         self._grpc.stop(0).wait()
         self._http.shutdown()
         self._http.server_close()
+
+
+def spans_in(message: bytes) -> Iterator[Span]:
+    """The spans of a message to a collector."""
+    for each in trace_service_pb2.ExportTraceServiceRequest.FromString(message).resource_spans:
+        resource = _tags(each.resource.attributes)
+        # What is called scope_spans now had another name when xds-protos' messages were made.
+        for scope in each.instrumentation_library_spans:
+            for span in scope.spans:
+                yield Span(
+                    span.trace_id.hex(),
+                    span.span_id.hex(),
+                    span.parent_span_id.hex(),
+                    span.name,
+                    _tags(span.attributes),
+                    resource,
+                )
 
 
 def _tags(given: Iterable[Any]) -> dict[str, str]:
