@@ -36,6 +36,7 @@ CASES: dict[str, tuple[str, ...]] = {
         "global.meshConfig.extensionProviders[1].opentelemetry.port=4317",
         "global.meshConfig.defaultProviders.tracing={spans}",
         "global.meshConfig.defaultConfig.tracing.sampling=10",
+        "global.meshConfig.defaultConfig.gatewayTopology.numTrustedProxies=1",
         "global.multiCluster.clusterName=east",
         "global.network=net1",
         "global.logging.level=debug",

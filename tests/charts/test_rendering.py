@@ -98,6 +98,7 @@ def test_helm_lint_finds_nothing(helm: str, chart: Path) -> None:
         ("global.meshConfig.serviceEntryVisibility.defaultVisibility=HIDDEN", "defaultVisibility"),
         ("global.meshConfig.serviceEntryVisibility.default=NONE", "serviceEntryVisibility"),
         ("global.meshConfig.accessLogFile=/var/log/requests", "accessLogFile"),
+        ("global.meshConfig.defaultConfig.gatewayTopology.numTrustedProxies=-1", "numTrustedProxies"),
         ("global.meshConfig.extensionProviders[0].names=x", "extensionProviders"),
         ("control.podLabels.app=mine", "podLabels"),
         (r"node.podLabels.istio\.io/dataplane-mode=ambient", "podLabels"),

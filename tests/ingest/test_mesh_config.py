@@ -5,6 +5,7 @@ import pytest
 from ambit.core.errors import BadInput
 from ambit.core.selector import Requirement, Selector
 from ambit.ingest.mesh_config import MeshConfig, mesh_config
+from ambit.ingest.settings import MeshSettings
 from ambit.ingest.visibility import EntryVisibility, VisibilityPolicy
 from ambit.model.service import Visibility
 from ambit.model.telemetry import LogFormat, MeshLogs, Printer
@@ -50,6 +51,11 @@ def test_what_proxies_print() -> None:
     assert json == MeshLogs((Printer(format=LogFormat("", (("a", "%PROTOCOL%"),), is_json=True)),), ())
 
 
+def test_how_many_proxies_are_in_front_of_gateways() -> None:
+    found = mesh_config("defaultConfig: {gatewayTopology: {numTrustedProxies: 2}}", "f")
+    assert found.applied(MeshSettings()).trusted_proxies == 2
+
+
 def within(policy: str) -> str:
     return f"serviceEntryVisibility: {{policies: [{policy}]}}"
 
@@ -58,6 +64,8 @@ def within(policy: str) -> str:
     ("text", "said"),
     [
         ("serviceEntryVisibilty: {}", "serviceEntryVisibilty"),
+        ("defaultConfig: {gatewayTopology: {numTrustedProxies: -1}}", "numTrustedProxies"),
+        ("defaultConfig: {gatewayTopology: {proxyProtocol: {}}}", "proxyProtocol"),
         ("accessLogService: x", "accessLogService"),
         ("accessLogFile: /var/log/x", "/dev/stdout"),
         ("accessLogFormat: '%REQ(:METHOD)% 100%'", "'%'"),

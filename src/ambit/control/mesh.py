@@ -60,6 +60,7 @@ class MeshFeed:
                 logs=settings.logs,
                 authorizers=settings.authorizers,
                 tracing=settings.tracing,
+                trusted_proxies=settings.trusted_proxies,
             )
         )
         self._publish: Callable[[Sequence[Update]], None] = lambda _: None

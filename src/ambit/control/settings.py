@@ -43,6 +43,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     logs: MeshLogs = MeshLogs()
     authorizers: tuple[Authorizer, ...] = ()
     tracing: MeshTracing = MeshTracing()
+    trusted_proxies: int = 0
+    """In front of gateways."""
     system_namespace: str = SYSTEM_NAMESPACE
     node_accounts: frozenset[tuple[str, str]] = frozenset(NODE_ACCOUNTS)
     instance: str = "ambit-control"

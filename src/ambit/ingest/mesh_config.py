@@ -10,6 +10,7 @@ import msgspec
 from ambit.core.errors import BadInput
 from ambit.core.selector import Requirement, Selector
 from ambit.ingest import authorizers, tracers
+from ambit.ingest.gateway.topology import GatewayTopology
 from ambit.ingest.log_format import mesh_logs
 from ambit.ingest.providers import FIELD as PROVIDERS
 from ambit.ingest.providers import providers
@@ -42,6 +43,7 @@ class MeshConfig(msgspec.Struct, frozen=True):
     logs: MeshLogs = MeshLogs()
     authorizers: tuple[Authorizer, ...] = ()
     tracing: MeshTracing = MeshTracing()
+    trusted_proxies: int = 0
 
     def applied(self, settings: MeshSettings) -> MeshSettings:
         """The settings with what the file says."""
@@ -51,6 +53,7 @@ class MeshConfig(msgspec.Struct, frozen=True):
             logs=self.logs,
             authorizers=self.authorizers,
             tracing=self.tracing,
+            trusted_proxies=self.trusted_proxies,
         )
 
 
@@ -87,6 +90,11 @@ class _DefaultProviders(msgspec.Struct, frozen=True, rename="camel", forbid_unkn
     tracing: tuple[str, ...] = ()
 
 
+class _Config(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    tracing: tracers.GivenTracing = tracers.GivenTracing()
+    gateway_topology: GatewayTopology = GatewayTopology()
+
+
 class _File(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     service_entry_visibility: _Visibility | None = None
     access_log_file: str = ""
@@ -94,7 +102,7 @@ class _File(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=T
     access_log_encoding: Literal["TEXT", "JSON"] = "TEXT"
     extension_providers: tuple[dict[str, Any], ...] = ()
     default_providers: _DefaultProviders = _DefaultProviders()
-    default_config: tracers.GivenConfig = tracers.GivenConfig()
+    default_config: _Config = _Config()
 
 
 def mesh_config(text: str, name: str) -> MeshConfig:
@@ -117,7 +125,8 @@ def mesh_config(text: str, name: str) -> MeshConfig:
     tracing = tracers.mesh_tracing(
         collectors, file.default_providers.tracing, file.default_config.tracing, name
     )
-    made = msgspec.structs.replace(made, tracing=tracing)
+    trusted = file.default_config.gateway_topology.num_trusted_proxies
+    made = msgspec.structs.replace(made, tracing=tracing, trusted_proxies=trusted)
     return _with_visibility(made, file.service_entry_visibility, name)
 
 

@@ -58,12 +58,6 @@ class GivenTracing(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_f
     enable_istio_tags: bool | None = None
 
 
-class GivenConfig(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """MeshConfig's `defaultConfig`, as far as it is read."""
-
-    tracing: GivenTracing = GivenTracing()
-
-
 def tracer(given: Provider) -> Tracer:
     """The provider of one of these KINDS. Raises BadInput, which names the field."""
     fields = convert(given, _OpenTelemetry)

@@ -153,6 +153,7 @@ def run(
         logs=mesh_config.logs,
         authorizers=mesh_config.authorizers,
         tracing=mesh_config.tracing,
+        trusted_proxies=mesh_config.trusted_proxies,
         system_namespace=system_namespace,
         cluster_id=cluster_id,
         network=network,
