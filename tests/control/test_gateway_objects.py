@@ -16,7 +16,7 @@ from ambit.ingest.gateway.edge import compiled_edge
 from ambit.ingest.gateway.gateways import compiled_waypoint
 from ambit.ingest.settings import MeshSettings
 from ambit.ingest.visibility import VISIBILITY_APPLIED
-from ambit.model.proxy import Proxy, ProxyKind
+from ambit.model.proxy import Listener, Protocol, Proxy, ProxyKind, TlsTerms
 from ambit.model.status import (
     Condition,
     GatewayStatus,
@@ -257,6 +257,23 @@ def test_the_service_of_a_gateway_has_the_ports_of_its_listeners() -> None:
     assert service["spec"]["type"] == "LoadBalancer"
     ports = [(each["name"], each["port"], each["protocol"]) for each in service["spec"]["ports"]]
     assert ports == [("status-port", 15021, "TCP"), ("http-80", 80, "TCP"), ("http-8080", 8080, "TCP")]
+
+
+def test_datagrams_and_http3_are_ports_of_udp() -> None:
+    given = at_the_edge()
+    listeners = (
+        Listener("dns", 53, Protocol.UDP),
+        Listener("dns-tcp", 53, Protocol.TCP),
+        Listener("https", 443, Protocol.HTTPS, terms=TlsTerms(http3=True)),
+    )
+    proxy = msgspec.structs.replace(proxy_of(given), listeners=listeners)
+    _, (_, service), *_ = gateway_objects(given, proxy, PODS)
+    assert [(each["name"], each["port"], each["protocol"]) for each in service["spec"]["ports"][1:]] == [
+        ("tcp-53", 53, "TCP"),
+        ("udp-53", 53, "UDP"),
+        ("https-443", 443, "TCP"),
+        ("http3-443", 443, "UDP"),
+    ]
 
 
 def test_a_name_that_no_label_can_have_is_cut() -> None:

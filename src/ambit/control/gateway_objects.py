@@ -103,10 +103,11 @@ def _service(gateway: Gateway, proxy: Proxy) -> Object:
 
 
 def _ports(proxy: Proxy) -> list[Object]:
-    """Of several listeners on one port, one."""
+    """Of several listeners on one port, one. HTTP/3 is a port of its own."""
     if proxy.kind is not ProxyKind.GATEWAY:
         return [{"name": "mesh", "port": HBONE_PORT, "protocol": "TCP", "appProtocol": "hbone"}]
-    ports = {(each.port, _transport(each.protocol)): each.protocol.value.lower() for each in proxy.listeners}
+    ports = {(each.port, "UDP"): "http3" for each in proxy.listeners if each.terms.http3}
+    ports |= {(each.port, _transport(each.protocol)): each.protocol.value.lower() for each in proxy.listeners}
     return [
         {"name": f"{protocol}-{port}", "port": port, "protocol": transport, "appProtocol": protocol}
         for (port, transport), protocol in sorted(ports.items())

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 from envoy.config.cluster.v3 import cluster_pb2
-from envoy.config.core.v3 import address_pb2, base_pb2, udp_socket_config_pb2
+from envoy.config.core.v3 import base_pb2, udp_socket_config_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2, udp_listener_config_pb2
 from envoy.extensions.filters.udp.udp_proxy.v3 import route_pb2, udp_proxy_pb2
@@ -21,7 +21,7 @@ from ambit.core.address import Address
 from ambit.core.names import READINESS_PORT
 from ambit.envoy import clusters, defaults, matchers, names
 from ambit.envoy.admission import ANYBODY, Admission
-from ambit.envoy.words import ANY_V4, ANY_V6, from_ads, pack, seconds, socket_address, uint32
+from ambit.envoy.words import ANY_V4, ANY_V6, from_ads, pack, seconds, udp_address, uint32
 
 Place = tuple[Address, int]
 NOWHERE: Place = (IPv4Address("127.0.0.1"), READINESS_PORT)
@@ -45,8 +45,10 @@ def listener(port: int, *, families: Iterable[int], admission: Admission = ANYBO
     )
     return listener_pb2.Listener(
         name=name,
-        address=_udp(hosts[0], port),
-        additional_addresses=[listener_pb2.AdditionalAddress(address=_udp(host, port)) for host in hosts[1:]],
+        address=udp_address(hosts[0], port),
+        additional_addresses=[
+            listener_pb2.AdditionalAddress(address=udp_address(host, port)) for host in hosts[1:]
+        ],
         udp_listener_config=udp_listener_config_pb2.UdpListenerConfig(downstream_socket_config=_whole()),
         listener_filters=[proxy],
         traffic_direction="OUTBOUND",
@@ -78,7 +80,7 @@ def _locality(index: int, share: Share) -> Any:
         load_balancing_weight=uint32(share.weight),
         lb_endpoints=[
             endpoint_components_pb2.LbEndpoint(
-                endpoint=endpoint_components_pb2.Endpoint(address=_udp(str(address), port))
+                endpoint=endpoint_components_pb2.Endpoint(address=udp_address(address, port))
             )
             for address, port in share.places or (NOWHERE,)
         ],
@@ -99,9 +101,3 @@ def _proxy(cluster: str, admission: Admission) -> Any:
 
 def _whole() -> Any:
     return udp_socket_config_pb2.UdpSocketConfig(max_rx_datagram_size={"value": defaults.DATAGRAM_SIZE})
-
-
-def _udp(host: str, port: int) -> Any:
-    made = socket_address(host, port)
-    made.socket_address.protocol = address_pb2.SocketAddress.UDP
-    return made

@@ -5,8 +5,13 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
-from envoy.config.core.v3 import base_pb2
-from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
+from envoy.config.core.v3 import base_pb2, udp_socket_config_pb2
+from envoy.config.listener.v3 import (
+    listener_components_pb2,
+    listener_pb2,
+    quic_config_pb2,
+    udp_listener_config_pb2,
+)
 from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 
 from ambit.core import hostnames
@@ -24,7 +29,7 @@ from ambit.envoy import (
 )
 from ambit.envoy.admission import ANYBODY, Admission
 from ambit.envoy.telling import NOTHING, Told
-from ambit.envoy.words import ANY_V4, ANY_V6, pack, seconds, socket_address, uint32
+from ambit.envoy.words import ANY_V4, ANY_V6, boolean, pack, seconds, socket_address, udp_address, uint32
 from ambit.model.proxy import TlsTerms
 from ambit.model.streams import Stream
 
@@ -93,6 +98,33 @@ def tcp(port: int, given: Iterable[Stream], *, edge: Edge, admission: Admission 
     return made
 
 
+def quic(port: int, own: Iterable[Secured], *, edge: Edge) -> Any:
+    """What comes by QUIC: requests of HTTP/3, for those listeners of the port's that take them."""
+    return _listener(
+        port,
+        edge.families,
+        name=names.gateway_quic_port(port),
+        is_udp=True,
+        filter_chains=[_quic_chain(each, port, edge) for each in own],
+        udp_listener_config=udp_listener_config_pb2.UdpListenerConfig(
+            downstream_socket_config=udp_socket_config_pb2.UdpSocketConfig(prefer_gro=boolean(True)),
+            quic_options=quic_config_pb2.QuicProtocolOptions(
+                quic_protocol_options=request_manager.quic_options(),
+                crypto_handshake_timeout=seconds(defaults.HEADERS_TIMEOUT),
+            ),
+        ),
+    )
+
+
+def _quic_chain(given: Secured, port: int, edge: Edge) -> Any:
+    manager = _requests(given.name, port, edge, are_verified=False, by_quic=True)
+    chain = listener_components_pb2.FilterChain(name=given.name, filters=[manager])
+    if given.hostname:
+        chain.filter_chain_match.server_names.append(given.hostname)
+    chain.transport_socket.CopyFrom(tls.public_quic_socket(given.secrets))
+    return chain
+
+
 def _judge(listener: Any, admission: Admission, judged: Collection[str]) -> None:
     """Has a matcher choose the chains, as the names in them would, and in front of the `judged` who may."""
     by_name = [(name, chain) for chain in listener.filter_chains for name in _server_names(chain)]
@@ -138,7 +170,7 @@ def _chains(given: Secured, port: int, edge: Edge) -> Iterator[Any]:
     yield chain
 
 
-def _requests(table: str, port: int, edge: Edge, *, are_verified: bool) -> Any:
+def _requests(table: str, port: int, edge: Edge, *, are_verified: bool, by_quic: bool = False) -> Any:
     return request_manager.at_the_edge(
         stat=waypoint_services.REQUESTS,
         table=table,
@@ -147,6 +179,7 @@ def _requests(table: str, port: int, edge: Edge, *, are_verified: bool) -> Any:
         told=edge.told,
         trusted_proxies=edge.trusted_proxies,
         are_verified=are_verified,
+        by_quic=by_quic,
     )
 
 
@@ -155,19 +188,20 @@ def _end_tls(chain: Any, socket: Any) -> None:
     chain.transport_socket_connect_timeout.CopyFrom(seconds(defaults.HEADERS_TIMEOUT))
 
 
-def _listener(port: int, families: Iterable[int], **more: Any) -> Any:
+def _listener(
+    port: int, families: Iterable[int], *, name: str = "", is_udp: bool = False, **more: Any
+) -> Any:
     metadata = base_pb2.Metadata()
     metadata.filter_metadata[names.METADATA].update({request_log.PORT: str(port)})
     hosts = [host for version, host in ((4, ANY_V4), (6, ANY_V6)) if version in set(families)]
+    places = [udp_address(host, port) if is_udp else socket_address(host, port) for host in hosts]
     return listener_pb2.Listener(
-        name=names.gateway_port(port),
-        address=socket_address(hosts[0], port),
-        additional_addresses=[
-            listener_pb2.AdditionalAddress(address=socket_address(host, port)) for host in hosts[1:]
-        ],
+        name=name or names.gateway_port(port),
+        address=places[0],
+        additional_addresses=[listener_pb2.AdditionalAddress(address=each) for each in places[1:]],
         metadata=metadata,
         traffic_direction="OUTBOUND",
         per_connection_buffer_limit_bytes=uint32(defaults.BUFFER_LIMIT),
-        socket_options=sockets.keepalive(),
+        socket_options=() if is_udp else sockets.keepalive(),
         **more,
     )

@@ -25,6 +25,8 @@ from ambit.model.http import Action, Backend, Entry, Host, Mirror, RequestMatch,
 _MILLION = 1_000_000
 _UNDOABLE = 500
 _CLIENT_CERTIFICATE = "x-forwarded-client-cert"
+_ALTERNATIVE, _A_DAY = "alt-svc", 86_400
+"""RFC 7838; 24 hours are what holds when nothing is said."""
 _UNSENT = "connect-failure,refused-stream,reset-before-request"
 """A request that no backend has seen is always tried again: it costs nobody anything."""
 _FAILED = f"{_UNSENT},reset,retriable-status-codes"
@@ -38,10 +40,12 @@ def table(
     port: int,
     scheme: str = "http",
     by: str = "",
+    quic_port: int = 0,
     memo: Memo | None = None,
 ) -> Any:
     """The RouteConfiguration `name` for requests that came to `port`. With `by`, the identity of this proxy, backends
-    are told who called (`x-forwarded-client-cert`); what the request says of that itself never counts."""
+    are told who called (`x-forwarded-client-cert`); what the request says of that itself never counts. With
+    `quic_port` clients are told that this takes HTTP/3."""
     made = route_pb2.RouteConfiguration(
         name=name,
         virtual_hosts=[_virtual_host(name, host, scheme, port, memo or Memo()) for host in hosts],
@@ -51,6 +55,10 @@ def table(
     if by:
         said = f"By={by};URI={filter_state.CALLER_FORMAT}"
         made.request_headers_to_add.append(http_headers.option(_CLIENT_CERTIFICATE, said))
+    if quic_port:
+        made.response_headers_to_add.append(
+            http_headers.option(_ALTERNATIVE, f'h3=":{quic_port}"; ma={_A_DAY}')
+        )
     return made
 
 

@@ -21,6 +21,7 @@
 | `tokens\\|SERVICE` | at a waypoint: extension (ECDS): which tokens requests to a service may carry |
 | `port\\|PORT` | at a gateway: listener of a port, and table of its requests in plain text |
 | `udp\\|PORT` | at a gateway: listener of a UDP port, cluster of what its datagrams go to, and its endpoints |
+| `quic\\|PORT` | at a gateway: listener of HTTP/3 on the port of its listeners by TLS |
 | `port\\|PORT\\|LISTENER` | at a gateway: table of requests to a listener by TLS |
 | `cert\\|SECRET` | at a gateway: secret: what it shows its clients |
 | `cert\\|clients\\|PORT` | at a gateway: secret: roots of what clients show |
@@ -240,6 +241,10 @@ def tokens(subject: str) -> str:
 
 def gateway_port(port: int) -> str:
     return f"port|{port}"
+
+
+def gateway_quic_port(port: int) -> str:
+    return f"quic|{port}"
 
 
 def gateway_udp_port(port: int) -> str:

@@ -73,10 +73,11 @@ def at_the_edge(
     told: Told = NOTHING,
     trusted_proxies: int = 0,
     are_verified: bool = False,
+    by_quic: bool = False,
 ) -> Any:
     """The same for clients whom nobody knows: what they say of the way that a request has come is replaced by what
     the gateway sees (`x-forwarded-for`, `x-forwarded-proto`), but for what the last `trusted_proxies` before it have
-    added. Names in clients' certificates count where those `are_verified`."""
+    added. Names in clients' certificates count where those `are_verified`. Over QUIC it is HTTP/3."""
     seen = [filter_state.client_at_the_edge()]
     if are_verified:
         seen.append(filter_state.caller_at_the_edge())
@@ -86,7 +87,20 @@ def at_the_edge(
     manager.common_http_protocol_options.idle_timeout.CopyFrom(seconds(defaults.EDGE_IDLE_TIMEOUT))
     manager.use_remote_address.value = True
     manager.xff_num_trusted_hops = trusted_proxies
+    if by_quic:
+        manager.codec_type = _Manager.HTTP3
+        manager.http3_protocol_options.allow_extended_connect = True
+        manager.http3_protocol_options.quic_protocol_options.CopyFrom(quic_options())
     return _filter(manager)
+
+
+def quic_options() -> Any:
+    """Of connections of clients whom nobody knows, as far as HTTP/2 has the same bounds."""
+    return protocol_pb2.QuicProtocolOptions(
+        max_concurrent_streams=uint32(defaults.EDGE_STREAMS),
+        initial_stream_window_size=uint32(defaults.STREAM_WINDOW),
+        initial_connection_window_size=uint32(defaults.CONNECTION_WINDOW),
+    )
 
 
 def _manager(stat: str, table: str, filters: Iterable[Any], told: Told | None = None) -> Any:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from envoy.config.core.v3 import base_pb2
+from envoy.extensions.transport_sockets.quic.v3 import quic_transport_pb2
 from envoy.extensions.transport_sockets.tls.v3 import (
     common_pb2,
     secret_pb2,
@@ -82,6 +83,18 @@ def public_server_socket(
     for secret in secrets:
         context.tls_certificate_sds_secret_configs.add(name=secret, sds_config=from_ads())
     return _socket(tls_pb2.DownstreamTlsContext(common_tls_context=context))
+
+
+def public_quic_socket(secrets: Iterable[str]) -> Any:
+    """As `public_server_socket`, for QUIC, whose TLS is 1.3. What a client sends before the handshake is done is not
+    taken: whoever has seen it could send it again."""
+    inner = tls_pb2.DownstreamTlsContext.FromString(
+        public_server_socket(secrets, terms=TlsTerms(newest_only=True)).typed_config.value
+    )
+    context = quic_transport_pb2.QuicDownstreamTransport(
+        downstream_tls_context=inner, enable_early_data=boolean(False)
+    )
+    return base_pb2.TransportSocket(name="envoy.transport_sockets.quic", typed_config=pack(context))
 
 
 def asking_server_socket(

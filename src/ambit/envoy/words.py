@@ -57,6 +57,13 @@ def socket(address: Address | str, port: int, netns: str = "") -> AnyMessage:
     )
 
 
+def udp_address(address: Address | str, port: int) -> AnyMessage:
+    """The same for datagrams."""
+    made = socket_address(address, port)
+    made.socket_address.protocol = address_pb2.SocketAddress.UDP
+    return made
+
+
 def pipe(path: str) -> AnyMessage:
     return address_pb2.Address(pipe=address_pb2.Pipe(path=path))
 

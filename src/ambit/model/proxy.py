@@ -48,10 +48,12 @@ class ClientTrust(msgspec.Struct, frozen=True):
 
 class TlsTerms(msgspec.Struct, frozen=True):
     """What a listener that ends TLS takes: `suites` are those of TLS 1.2 in order of preference, by OpenSSL's names,
-    empty for the usual ones; with `newest_only` nothing before TLS 1.3."""
+    empty for the usual ones; with `newest_only` nothing before TLS 1.3. With `http3` requests come by QUIC as well, on
+    the port of UDP with its number."""
 
     suites: tuple[str, ...] = ()
     newest_only: bool = False
+    http3: bool = False
 
 
 class Listener(msgspec.Struct, frozen=True):

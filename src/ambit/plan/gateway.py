@@ -193,7 +193,8 @@ def _secured(
         if each.protocol is Protocol.HTTPS:
             found.append(_of_requests(name, secrets, each))
             hosts = (*_own(each, own, attached), *_misdirected(each, own))
-            table = http_routes.table(name, hosts, port=port, scheme="https", memo=memo)
+            quic = port if each.terms.http3 else 0
+            table = http_routes.table(name, hosts, port=port, scheme="https", quic_port=quic, memo=memo)
             yield planned(ROUTES, name, table)
         else:
             given = _streams(each, list(_within(each, own)), attached)
@@ -205,6 +206,10 @@ def _secured(
         yield planned(SECRET, name, tls.client_roots(name, asking.roots, must=asking.must_verify))
     message = gateway_listeners.secured(port, found, edge=edge, admission=admission)
     yield planned(LISTENER, names.gateway_port(port), message)
+    by_quic = [each for each in found if each.terms.http3]
+    if by_quic:
+        name = names.gateway_quic_port(port)
+        yield planned(LISTENER, name, gateway_listeners.quic(port, by_quic, edge=edge))
 
 
 def _of_requests(name: str, secrets: tuple[str, ...], listener: Listener) -> gateway_listeners.Secured:

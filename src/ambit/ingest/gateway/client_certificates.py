@@ -14,6 +14,7 @@ from ambit.ingest.gateway.conditions import ACCEPTED, RESOLVED, no
 from ambit.ingest.gateway.key_pairs import Secrets
 from ambit.ingest.gateway.listeners import EdgeListener
 from ambit.ingest.gateway.references import is_granted_to
+from ambit.ingest.gateway.tls_options import HTTP3
 from ambit.model.proxy import ClientTrust
 from ambit.model.status import Condition
 from ambit.objects import gateway
@@ -54,6 +55,10 @@ def _with_trust(listener: EdgeListener, given: gateway.Gateway, known: Secrets) 
         else:
             roots.append(found)
     conditions = {each.type: each for each in listener.conditions}
+    if listener.terms.http3:
+        text = f"tls.options: {HTTP3}: QUIC asks nobody for a certificate, and spec.tls.frontend does on this port"
+        conditions[ACCEPTED] = no(ACCEPTED, "UnsupportedValue", text)
+        return msgspec.structs.replace(listener, conditions=tuple(conditions.values()))
     if problems:
         text = "; ".join(each.message for each in problems)
         conditions[RESOLVED] = no(RESOLVED, problems[0].reason, text)

@@ -13,8 +13,8 @@ from ambit.core.names import METRICS_PORT, NODE_ADMIN_PORT, READINESS_PORT
 from ambit.core.selector import Selector
 from ambit.ingest.gateway.conditions import ACCEPTED, CONFLICTED, RESOLVED, no, yes
 from ambit.ingest.gateway.key_pairs import Secrets, Unusable, resolve
-from ambit.ingest.gateway.tls_options import terms_of
-from ambit.model.proxy import ClientTrust, KeyPair, Listener, Protocol
+from ambit.ingest.gateway.tls_options import HTTP3, terms_of
+from ambit.model.proxy import ClientTrust, KeyPair, Listener, Protocol, TlsTerms
 from ambit.model.status import Condition, ListenerStatus
 from ambit.objects import gateway
 
@@ -104,8 +104,12 @@ class EdgeListener(msgspec.Struct, frozen=True):
             given.hostname.lower(),
             certificates,
             self.clients,
-            terms_of(_options(given))[0],
+            self.terms,
         )
+
+    @property
+    def terms(self) -> TlsTerms:
+        return terms_of(_options(self.given))[0]
 
     @property
     def status(self) -> ListenerStatus:
@@ -202,6 +206,9 @@ def _conflict(given: gateway.Listener, earlier: Iterable[gateway.Listener]) -> C
         if each.port != given.port or protocol not in KINDS or other not in KINDS:
             continue
         if (protocol is Protocol.UDP) is not (other is Protocol.UDP):
+            if terms_of(_options(given))[0].http3 or terms_of(_options(each))[0].http3:
+                text = f"{HTTP3} needs port {given.port} of UDP as well, and listener {each.name} is on that number"
+                return Condition(CONFLICTED, "True", "ProtocolConflict", text)
             continue  # ports of UDP and of TCP are two things
         if other is not protocol and not {other, protocol} <= _BY_NAME:
             text = f"port {given.port} speaks {each.protocol} already, for listener {each.name}"
@@ -222,7 +229,9 @@ def _refusal(given: gateway.Listener) -> Condition | None:
         return no(ACCEPTED, "PortUnavailable", f"port {given.port} is the proxy's own")
     if given.tls and given.tls.mode != _TERMINATE and given.tls.options:
         return no(ACCEPTED, "UnsupportedValue", f"tls.options: TLS of mode {given.tls.mode} ends elsewhere")
-    _, problem = terms_of(_options(given))
+    terms, problem = terms_of(_options(given))
+    if terms.http3 and given.protocol != Protocol.HTTPS.value:
+        problem = f"{HTTP3}: {given.protocol} carries no requests"
     return no(ACCEPTED, "UnsupportedValue", f"tls.options: {problem}") if problem else None
 
 

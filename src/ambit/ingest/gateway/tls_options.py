@@ -5,6 +5,7 @@
 - `gateway.istio.io/tls-terminate-mode`: `SIMPLE`, as without it. Clients' certificates are asked for by
   `spec.tls.frontend` of the Gateway.
 - `ambit.io/tls-min-version`: `1.2`, as without it, or `1.3`.
+- `ambit.io/http3`: with `true` an HTTPS listener takes HTTP/3, too.
 
 An option that is not known, or not with this value, refuses the listener: it may have been meant to keep somebody out.
 Istio leaves out what it does not know.
@@ -38,6 +39,7 @@ SUITES = frozenset(
     }
 )
 """Of TLS 1.2, by the names that OpenSSL has for them."""
+HTTP3 = "ambit.io/http3"
 _SIMPLE = "SIMPLE"
 _VERSIONS = {"1.2": False, "1.3": True}
 """Values of `MIN_VERSION`, and whether TLS 1.3 alone is left."""
@@ -48,11 +50,12 @@ def terms_of(options: Mapping[str, str]) -> tuple[TlsTerms, str]:
     suites = tuple(dict.fromkeys(each.strip() for each in options.get(CIPHER_SUITES, "").split(",")))
     newest = _VERSIONS.get(options.get(MIN_VERSION, "1.2"), False)
     refusals = chain(_unknown(options), _suites(options, suites, newest), _values(options))
-    return TlsTerms(suites if CIPHER_SUITES in options else (), newest), "; ".join(refusals)
+    http3 = options.get(HTTP3) == "true"
+    return TlsTerms(suites if CIPHER_SUITES in options else (), newest, http3), "; ".join(refusals)
 
 
 def _unknown(options: Mapping[str, str]) -> list[str]:
-    known = (CIPHER_SUITES, TERMINATE_MODE, MIN_VERSION)
+    known = (CIPHER_SUITES, TERMINATE_MODE, MIN_VERSION, HTTP3)
     return [f"{each} is not known, only {', '.join(known)}" for each in options if each not in known]
 
 
@@ -75,4 +78,6 @@ def _values(options: Mapping[str, str]) -> list[str]:
         )
     if version not in _VERSIONS:
         found.append(f"{MIN_VERSION}: {version!r} is none of {', '.join(_VERSIONS)}")
+    if options.get(HTTP3, "true") not in ("true", "false"):
+        found.append(f"{HTTP3}: {options[HTTP3]!r} is neither true nor false")
     return found
