@@ -13,7 +13,7 @@ from envoy.config.listener.v3 import listener_components_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
 
-from ambit.envoy import defaults, filter_state, http_filters, request_log, request_tracing
+from ambit.envoy import defaults, filter_state, http_filters, refusals, request_log, request_tracing
 from ambit.envoy.telling import NOTHING, Told
 from ambit.envoy.words import boolean, from_ads, pack, seconds, uint32
 from ambit.model.telemetry import RequestLog
@@ -61,6 +61,7 @@ def _inside(manager: Any, default_host: str) -> Any:
     manager.common_http_protocol_options.idle_timeout.CopyFrom(seconds(0))
     manager.use_remote_address.value = False
     manager.skip_xff_append = True
+    manager.local_reply_config.CopyFrom(refusals.reasons())
     return _filter(manager)
 
 
