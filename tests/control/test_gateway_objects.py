@@ -214,6 +214,18 @@ def test_a_condition_that_is_not_said_any_more_is_taken_back() -> None:
     assert to_withdraw({}, bound) is None
 
 
+def test_what_nodes_say_of_a_policy_stays_beside_what_is_said_of_gateways() -> None:
+    of_nodes = [condition(each) for each in ("ZtunnelAccepted", "ambit.io/Acknowledged")]
+    live = {"status": {"conditions": [*of_nodes, condition("WaypointAccepted")]}}
+    said = (Condition("WaypointAccepted", "True", "x"),)
+    for_both = ObjectStatus(version("AuthorizationPolicy"), said, by_nodes=True)
+    written = to_write(live, for_both, NOW)
+    assert written is not None and written["conditions"][:2] == of_nodes
+    assert to_withdraw(live, for_both) == {"conditions": of_nodes}
+    only = to_write(live, ObjectStatus(version("AuthorizationPolicy"), said), NOW)
+    assert only is not None and [each["type"] for each in only["conditions"]] == ["WaypointAccepted"]
+
+
 def test_a_gateway_that_is_open_again_does_not_say_that_it_is_closed() -> None:
     live = {"status": {"conditions": [condition(each) for each in ("Accepted", CLOSED, "other.io/Seen")]}}
     written = to_write(live, GatewayStatus(version("Gateway"), (ACCEPTED,), ()), NOW)

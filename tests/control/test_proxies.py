@@ -129,9 +129,10 @@ async def test_a_policy_is_acknowledged_when_its_proxies_have_it(served: Served)
     looked: list[ObjectRef] = []
     served.proxies.on_refused = looked.append
 
-    def said(holds: str = "True") -> tuple[str, str, str] | None:
+    def said(holds: str = "True", *, by_nodes: bool = False) -> tuple[str, str, str] | None:
         accepted = Condition("WaypointAccepted", holds, "Accepted")  # type: ignore[arg-type]
-        status = served.proxies.amended(ObjectStatus(Version(origin, "u", 1), (accepted,)))
+        given = ObjectStatus(Version(origin, "u", 1), (accepted,), by_nodes=by_nodes)
+        status = served.proxies.amended(given)
         assert isinstance(status, ObjectStatus)
         first, *more = status.conditions
         assert first == accepted
@@ -146,6 +147,7 @@ async def test_a_policy_is_acknowledged_when_its_proxies_have_it(served: Served)
         assert EXTENSION in [(await first.next()).type_url for _ in TYPES]
         await until(lambda: looked)
         await until(lambda: said() == (kind, "True", "acknowledged by 1 proxy"))
+        assert said(by_nodes=True) is None, "the condition tells of nodes"
         async with served.stream(node="proxy~shop/way~way-1") as second:
             await second.begin()
             assert said() == (kind, "True", "acknowledged by 1 proxy")

@@ -207,6 +207,11 @@ def test_its_status_names_the_gateway() -> None:
     (condition,) = status.conditions
     assert (condition.type, condition.status, condition.reason) == ("WaypointAccepted", "True", "Accepted")
     assert condition.message == "bound to Gateway default/edge"
+    assert status.by_nodes
+    status = made_of(policy(action="DENY", **target("Gateway", "edge"))).statuses[
+        "AuthorizationPolicy default/p"
+    ]
+    assert isinstance(status, ObjectStatus) and not status.by_nodes
 
 
 def test_labels_of_infrastructure_are_looked_at_and_are_those_of_the_pods() -> None:

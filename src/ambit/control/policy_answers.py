@@ -42,6 +42,8 @@ class PolicyAnswers:
         origin = status.version.origin
         if origin.kind not in (POLICY_KIND, TOKEN_KIND) or not isinstance(status, ObjectStatus):
             return status
+        if status.by_nodes:
+            return status  # the condition tells of nodes then
         if not any(each.type == WAYPOINT_ACCEPTED and each.holds for each in status.conditions):
             self._forget(origin)
             return status

@@ -86,6 +86,8 @@ def _wanted(existing: Mapping[str, Any], status: Status, now: dt.datetime) -> Fi
     match status:
         case ObjectStatus():
             gone = _OWN - {each.type for each in status.conditions}
+            if status.by_nodes:
+                gone -= {ACCEPTED, ACKNOWLEDGED}
             kept = [each for each in existing.get("conditions") or () if each.get("type") not in gone]
             conditions = _conditions({"conditions": kept}, status.conditions, generation, now)
             features = [{"name": each} for each in status.features]

@@ -10,6 +10,7 @@ from ambit.core.names import GATEWAY_CLASS_NAMES, WAYPOINT_CLASSES
 from ambit.graph.collection import Collection
 from ambit.graph.engine import Context, Graph
 from ambit.ingest.gateway.conditions import WAYPOINT_ACCEPTED, no, version, yes
+from ambit.ingest.istio.authorization import is_for_requests
 from ambit.ingest.istio.requests import CompiledRequestPolicy
 from ambit.model.jwt import Target
 from ambit.model.proxy import Proxy
@@ -67,7 +68,8 @@ def policy_statuses(
         if made is None:
             return None
         found = [attached(context, each) for each in made.policy.targets]
-        return ObjectStatus(version(given.metadata, KIND), (_condition(made, found),))
+        by_nodes = not is_for_requests(given)
+        return ObjectStatus(version(given.metadata, KIND), (_condition(made, found),), by_nodes=by_nodes)
 
     return graph.derive(
         "statuses of policies for requests", policies, status, key=lambda each: str(each.version.origin)

@@ -35,6 +35,8 @@ class ObjectStatus(msgspec.Struct, frozen=True):
     version: Version
     conditions: tuple[Condition, ...]
     features: tuple[str, ...] = ()
+    by_nodes: bool = False
+    """It is a policy that nodes enforce as well; what they say of it is said by somebody else."""
 
 
 class Parent(msgspec.Struct, frozen=True):
