@@ -11,6 +11,7 @@ from ambit.control.view import LiveView
 from ambit.core.identity import Identity
 from ambit.graph.collection import Delta
 from ambit.ingest.mesh import MeshDelta
+from ambit.model.inline_rules import READ_AT_POD, InlineRules
 from ambit.model.jwt import Target
 from ambit.model.request_policy import RequestAction, RequestPolicy
 from ambit.model.service import Service
@@ -215,6 +216,18 @@ def test_what_a_policy_is_for_waits_for_nothing() -> None:
     world.bind(OPEN)
     world.bind("a", guarded=True, more=(policy(),))
     assert (world.callers, world.is_guarded) == ("a", True)
+
+
+def test_what_pods_themselves_enforce_rules_for_waits_for_nothing() -> None:
+    """With rules and without them: in between nobody would enforce them."""
+    world = World()
+    world.bind("a", guarded=True)
+    closed = pod("server", WEB, f"shop/{READ_AT_POD}_web_8080")
+    ruled = msgspec.structs.replace(service(OPEN), inline=(), rules=InlineRules((policy(),)))
+    world.take(batch(ruled, closed))
+    assert (world.nodes[WEB], world.nodes[closed.uid]) == (ruled, closed)
+    world.bind("a", guarded=True)
+    assert (world.nodes[WEB], world.nodes[closed.uid]) == (service("a"), pod("server", WEB, GUARD))
 
 
 def test_a_policy_ends_all_waiting_for_what_it_may_concern() -> None:

@@ -1,7 +1,7 @@
 """Keys that are wanted are fetched, again and again; the last good ones are kept."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 
 import pytest
 
@@ -11,7 +11,9 @@ from ambit.control.keys import KeyKeeper
 from ambit.control.metrics import Counters
 from ambit.core.finding import Level, ObjectRef
 from ambit.graph.collection import Delta
+from ambit.model.inline_rules import InlineRules
 from ambit.model.jwt import KeySource, Target, TokenPolicy, TokenRule
+from ambit.model.service import Service
 from ambit.model.status import Condition, ObjectStatus, Version
 from tests.node.world import until
 
@@ -50,7 +52,8 @@ class Scene:
         assert found is not None
         return found
 
-    def _changed(self) -> None:
+    def _changed(self, sources: Collection[KeySource]) -> None:
+        assert sources
         self.changes += 1
 
     def want(self, *policies: TokenPolicy, gone: tuple[str, ...] = ()) -> None:
@@ -84,6 +87,18 @@ async def test_keys_follow_their_source(scene: Scene) -> None:
     scene.answers[ONE] = Fetched("second")
     await until(lambda: scene.keeper.keys == {ONE: "second"})
     assert (scene.changes, scene.keeper.findings) == (2, [])
+
+
+async def test_pods_verify_by_keys_that_travel_with_their_service(scene: Scene) -> None:
+    scene.answers |= {ONE: Fetched("first"), TWO: "it is away"}
+    scene.want(both := policy(ONE, TWO))
+    await scene.keeper.ready()
+    given = Service("web", "shop", "web.shop.svc", rules=InlineRules(tokens=(both,)))
+    rules = scene.keeper.keyed(given).rules
+    assert rules is not None
+    assert [each.keys for each in rules.tokens[0].rules] == ["first", ""]
+    plain = Service("web", "shop", "web.shop.svc", rules=InlineRules(tokens=(policy(),)))
+    assert scene.keeper.keyed(plain) is plain
 
 
 async def test_the_last_good_ones_are_kept(scene: Scene) -> None:

@@ -7,7 +7,7 @@ import pytest
 from ambit.ingest.mesh import Change
 from ambit.model.status import Condition, ObjectStatus
 from tests.ingest.build import Given, service
-from tests.ingest.gateway.build import bound, edge, waypoint
+from tests.ingest.gateway.build import bound, edge, route, to, waypoint
 from tests.ingest.test_mesh import compiler
 
 KEY = "RequestAuthentication default/tokens"
@@ -15,6 +15,14 @@ BOUND = bound(service("web", {"app": "web"}), "waypoint")
 WEB, OTHER = ({"kind": "Service", "name": name} for name in ("web", "other"))
 GATEWAY = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "waypoint"}
 INLINE = waypoint(of_class="ambit-inline")
+TAKES_TOKENS_AWAY = route(
+    {
+        "filters": [
+            {"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["Authorization"]}}
+        ],
+        "backendRefs": [to("web")],
+    }
+)
 CLASS = {"group": "gateway.networking.k8s.io", "kind": "GatewayClass", "name": "ambit-waypoint"}
 
 
@@ -42,8 +50,10 @@ def said(*given: Given, key: str = KEY) -> Condition:
         ([tokens(WEB)], "False", "NoWaypoint"),
         ([tokens(GATEWAY)], "False", "NoWaypoint"),
         ([tokens(WEB), BOUND], "False", "NoWaypoint"),
-        ([tokens(WEB), BOUND, INLINE], "False", "NotEnforced"),
-        ([tokens(GATEWAY), INLINE], "False", "NotEnforced"),
+        ([tokens(WEB), BOUND, INLINE], "True", "Accepted"),
+        ([tokens(GATEWAY), INLINE], "True", "Accepted"),
+        ([tokens(WEB), BOUND, INLINE, TAKES_TOKENS_AWAY], "False", "NotEnforced"),
+        ([tokens(GATEWAY), BOUND, INLINE, TAKES_TOKENS_AWAY], "False", "NotEnforced"),
         ([tokens({**GATEWAY, "name": "edge"}), edge()], "True", "Accepted"),
         ([tokens({**GATEWAY, "name": "nobody"}), edge()], "False", "NoWaypoint"),
         ([tokens()], "False", "NoTarget"),

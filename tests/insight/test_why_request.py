@@ -299,16 +299,40 @@ def test_what_custom_names_is_closed(to: tuple[str, str, str]) -> None:
     assert answer.reason == "it is closed: default/p (CUSTOM) is for it, which nobody enforces"
 
 
-def test_a_policy_closes_a_service_without_waypoint_or_with_an_inline_one() -> None:
+def test_a_policy_closes_a_service_without_waypoint() -> None:
     bare = asked("http://second/", *PLAIN, policy("DENY", POSTS, to=("", "Service", "second")))
     assert (bare.verdict, bare.reason) == (
         "refused",
         "it is closed: default/p is for it, and it has no waypoint",
     )
-    inline = asked("http://web/v1", BOUND, OTHER, INLINE, policy("DENY", POSTS))
-    assert (inline.verdict, inline.reason) == (
-        "refused",
-        "it is closed: inline waypoints enforce no policy about requests, and default/p is one",
+
+
+def test_pods_decide_where_there_is_no_proxy_between() -> None:
+    given = (BOUND, OTHER, INLINE, policy("DENY", POSTS))
+    for url in ("http://web/v1", "http://10.244.1.2:8080/v1"):
+        read, written = asked(url, *given), asked(url, *given, method="POST")
+        assert (read.verdict, written.verdict) == ("allowed", "denied"), url
+        rulings = [*written.shares[0].rulings] if written.shares else []
+        [ruling] = rulings or (written.connection.rulings if written.connection else ())
+        assert (ruling.pod, ruling.rule) == ("default/web-1", "default/p[0]")
+
+
+def test_what_routes_change_before_pods_see_it_closes_the_service() -> None:
+    rewrites = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: rewrites}
+spec:
+  parentRefs: [{group: "", kind: Service, name: web}]
+  rules:
+  - filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [x-role]}}]
+    backendRefs: [{name: web, port: 80}]
+"""
+    rule = "{when: [{key: 'request.headers[x-role]', values: [admin]}]}"
+    answer = asked("http://web/v1", BOUND, OTHER, INLINE, rewrites, policy("DENY", rule))
+    assert answer.verdict == "refused"
+    assert answer.reason == (
+        "it is closed: default/p looks at x-role, which a route of the service changes before pods see it"
     )
 
 

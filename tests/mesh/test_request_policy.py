@@ -14,7 +14,7 @@ from tests.mesh.pods import apply_in, make_namespace
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
 _SERVER = """
-import http.server, socket
+import http.server, socket, threading
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
@@ -27,24 +27,26 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 class Server(http.server.ThreadingHTTPServer):
     address_family = socket.AF_INET6
-Server(("::", 8080), Handler).serve_forever()
+servers = [Server(("::", port), Handler) for port in (8081, 8082, 8080)]
+for each in servers:
+    threading.Thread(target=each.serve_forever).start()
 """
 GATEWAY, ROOT = "gateway.networking.k8s.io", "istio-system"
 
 
-def _gateway(name: str) -> dict[str, Any]:
+def _gateway(name: str, of_class: str) -> dict[str, Any]:
     return {
         "apiVersion": f"{GATEWAY}/v1",
         "kind": "Gateway",
         "metadata": {"name": name},
         "spec": {
-            "gatewayClassName": "istio-waypoint",
+            "gatewayClassName": of_class,
             "listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}],
         },
     }
 
 
-def _service(name: str, waypoint: str, pod: str) -> dict[str, Any]:
+def _service(name: str, waypoint: str, pod: str, port: int = 8080) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -52,8 +54,8 @@ def _service(name: str, waypoint: str, pod: str) -> dict[str, Any]:
         "spec": {
             "selector": {"app": pod},
             "ports": [
-                {"name": "http", "port": 80, "targetPort": 8080},
-                {"name": "tcp", "port": 81, "targetPort": 8080},
+                {"name": "http", "port": 80, "targetPort": port},
+                {"name": "tcp", "port": 81, "targetPort": 8081},
             ],
         },
     }
@@ -75,13 +77,11 @@ def _pod(name: str, *command: str, **more: Any) -> dict[str, Any]:
 _LISTENS = {"readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1}}
 PODS = ("web", "lone", "friend", "stranger")
 APPLICATION = [
-    _gateway("way"),
-    _gateway("other-way"),
     *({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}} for name in PODS),
     _service("web", "way", "web"),
-    _service("second", "way", "web"),
+    _service("second", "way", "web", 8082),
     _service("third", "other-way", "lone"),
-    _service("bare", "none", "lone"),
+    _service("bare", "none", "lone", 8082),
     *(_pod(name, "python3", "-uc", _SERVER, **_LISTENS) for name in ("web", "lone")),
     *(_pod(name, "sleep", "3600") for name in ("friend", "stranger")),
 ]
@@ -90,8 +90,9 @@ APPLICATION = [
 class Shop:
     """Services `web` and `second` behind one waypoint, `third` behind another, `bare` behind none."""
 
-    def __init__(self, mesh: Mesh, namespace: str) -> None:
+    def __init__(self, mesh: Mesh, namespace: str, of_class: str) -> None:
         self.mesh = mesh
+        self.of_class = of_class
         self.namespace = namespace
 
     @contextmanager
@@ -153,15 +154,17 @@ class Shop:
         self.mesh.wait(f"{reason} of {policy}", lambda: self.condition(policy, namespace) == (status, reason))
 
 
-@pytest.fixture(scope="module")
-def shop(mesh: Mesh) -> Iterator[Shop]:
+@pytest.fixture(scope="module", params=["istio-waypoint", "ambit-inline"])
+def shop(mesh: Mesh, request: pytest.FixtureRequest) -> Iterator[Shop]:
+    """Wherever policies are enforced."""
     with make_namespace(mesh) as namespace:
-        apply_in(mesh, namespace, APPLICATION)
+        gateways = [_gateway(name, request.param) for name in ("way", "other-way")]
+        apply_in(mesh, namespace, [*gateways, *APPLICATION])
         for name in ("way", "other-way"):
             mesh.kubectl(
                 "wait", "-n", namespace, "--for=condition=Programmed", f"gateway/{name}", "--timeout=60s"
             )
-        shop = Shop(mesh, namespace)
+        shop = Shop(mesh, namespace, request.param)
         for service in ("web", "second", "third", "bare"):
             shop.answers("200", "friend", service)
         yield shop
@@ -203,7 +206,7 @@ def test_no_spelling_of_a_path_passes(shop: Shop) -> None:
 
 @pytest.mark.feature("F49")
 def test_a_policy_for_the_class_is_everybodys_default(shop: Shop) -> None:
-    with shop.policy("ALLOW", namespace=ROOT, target=(GATEWAY, "GatewayClass", "istio-waypoint")) as policy:
+    with shop.policy("ALLOW", namespace=ROOT, target=(GATEWAY, "GatewayClass", shop.of_class)) as policy:
         for service in ("web", "second", "third"):
             shop.answers("403", "friend", service)
         with shop.policy("ALLOW", {"to": [{"operation": {"ports": ["80"]}}]}):

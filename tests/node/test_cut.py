@@ -2,14 +2,18 @@
 
 import ipaddress
 
+import msgspec
 import pytest
 
 from ambit.core.identity import Identity
+from ambit.model import request_policy
+from ambit.model.inline_rules import InlineRules
 from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Presence, Rule, Scope
+from ambit.model.service import AppProtocol, Service
 from ambit.model.view import Snapshot
-from ambit.model.workload import TunnelProtocol, Workload
+from ambit.model.workload import Port, TunnelProtocol, Workload
 from ambit.node.connections import Connection, Open
-from ambit.node.cut import denied
+from ambit.node.cut import NOT_READ, denied, unread
 from ambit.node.netns.sockets import Socket
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings
 
@@ -29,6 +33,18 @@ def workload(name: str, address: object, tunnel: TunnelProtocol, network: str = 
         tunnel=tunnel,
         network=network,
     )
+
+
+def is_cut_at(service: Service, *, port: int = 80, known: bool = True, older: bool = False) -> bool:
+    """Of a connection to a pod that serves it."""
+    server = msgspec.structs.replace(
+        workload("server", SERVER, TunnelProtocol.HBONE), services={service.key: service.ports}
+    )
+    clients = [workload("client", CLIENT, TunnelProtocol.HBONE)] if known else []
+    asked = msgspec.structs.replace(CONNECTION, destination_port=port)
+    found = Open(pre_mesh_inbound=(asked,)) if older else Open(delivered=(asked,))
+    view = Snapshot([server, *clients], [service])
+    return bool(denied(POD, found, view, LocalPods([POD]), NodeSettings(node="n")))
 
 
 def policy(action: Action = Action.DENY, **fields: object) -> Authorization:
@@ -71,3 +87,45 @@ def test_nobody_has_an_identity_in_plain_text() -> None:
     client = workload("client", CLIENT, TunnelProtocol.HBONE)
     assert not is_cut(BY_NAMESPACE, client, plain=True)
     assert is_cut(STRICT, client, plain=True)
+
+
+def ruled(*values: str, protocol: AppProtocol = AppProtocol.TCP) -> Service:
+    """Without a proxy between; only who is of one of these namespaces may."""
+    namespaces = request_policy.Condition(
+        request_policy.Attribute.NAMESPACE, tuple(Exact(each) for each in values)
+    )
+    rule = request_policy.Rule((request_policy.Clause((request_policy.Match((namespaces,)),)),))
+    allow = request_policy.RequestPolicy("p", "server", request_policy.RequestAction.ALLOW, (), (rule,))
+    return Service(
+        "web",
+        "server",
+        "web.server.svc.cluster.local",
+        ports=(Port(8000, 80),),
+        app_protocols={8000: protocol},
+        inline=(),
+        rules=InlineRules((allow,)),
+    )
+
+
+def test_rules_about_requests_hold_for_bytes() -> None:
+    assert not is_cut_at(ruled("client"))
+    assert is_cut_at(ruled("another"))
+    assert not is_cut_at(ruled("another"), port=81)
+    assert is_cut_at(ruled("client"), known=False)
+
+
+def test_where_requests_are_read_each_is_decided_about() -> None:
+    """But not what is older than the enrolment, which nobody reads."""
+    http = ruled("another", protocol=AppProtocol.HTTP11)
+    assert not is_cut_at(http)
+    assert not is_cut_at(http, known=False)
+    assert is_cut_at(http, older=True)
+    assert not is_cut_at(http, older=True, port=81)
+
+
+def test_what_was_opened_before_requests_were_read() -> None:
+    other = msgspec.structs.replace(CONNECTION, destination_port=81)
+    open_now = Open(delivered=(CONNECTION, other), plaintext=(CONNECTION,), outbound=(CONNECTION,))
+    found = unread(open_now, {80})
+    assert [(each.connection, each.plain) for each in found] == [(CONNECTION, False), (CONNECTION, True)]
+    assert {each.policy for each in found} == {NOT_READ}

@@ -4,10 +4,13 @@ import ipaddress
 
 from hypothesis import strategies as st
 
+from ambit.core.finding import ObjectRef
 from ambit.core.identity import Identity
-from ambit.model import http
+from ambit.model import http, request_policy
 from ambit.model import service as svc
 from ambit.model.http import Backend, Entry, Host, NamedMatch, PathKind, PathMatch, RequestMatch
+from ambit.model.inline_rules import InlineRules
+from ambit.model.jwt import ClaimHeader, KeySource, Target, TokenHeader, TokenPolicy, TokenRule
 from ambit.model.policy import (
     Action,
     Authorization,
@@ -125,6 +128,61 @@ service_routes = st.builds(
 )
 
 
+string_matches = (
+    st.builds(Exact, texts) | st.builds(Prefix, texts) | st.builds(Suffix, texts) | st.just(Presence())
+)
+_values = some(
+    string_matches
+    | st.builds(request_policy.PathTemplate, texts)
+    | st.builds(ServiceAccountMatch, names, names)
+    | networks
+    | port_numbers
+)
+_conditions = st.builds(
+    request_policy.Condition, st.sampled_from(request_policy.Attribute), _values, _values, some(texts)
+)
+_targets = some(st.builds(Target, st.sampled_from(["Service", "Gateway", "GatewayClass"]), names, names))
+request_policies = st.builds(
+    request_policy.RequestPolicy,
+    names,
+    names,
+    st.sampled_from(request_policy.RequestAction),
+    _targets,
+    some(
+        st.builds(
+            request_policy.Rule,
+            some(
+                st.builds(
+                    request_policy.Clause, some(st.builds(request_policy.Match, some(_conditions, 2)), 2)
+                ),
+                2,
+            ),
+        ),
+        2,
+    ),
+    dry_run=st.booleans(),
+    provider=texts,
+)
+_origins = st.builds(ObjectRef, names, names, names)
+token_policies = st.builds(
+    TokenPolicy,
+    _origins,
+    _targets,
+    some(
+        st.builds(
+            TokenRule,
+            texts,
+            some(texts),
+            keys=texts,
+            source=st.none() | st.builds(KeySource, texts, st.booleans()),
+            headers=some(st.builds(TokenHeader, texts, texts)),
+            claim_headers=some(st.builds(ClaimHeader, texts, texts)),
+        )
+    ),
+    st.booleans(),
+)
+
+
 @st.composite
 def services(draw):
     served = draw(st.lists(ports, max_size=3, unique_by=lambda port: port.service).map(tuple))
@@ -152,13 +210,11 @@ def services(draw):
         visibility=draw(st.sampled_from(svc.Visibility)),
         session_affinity=draw(st.booleans()),
         inline=draw(st.none() | some(service_routes)),
+        rules=draw(st.none() | st.builds(InlineRules, some(request_policies, 2), some(token_policies, 2))),
         weighted_waypoints=draw(some(st.builds(svc.WeightedWaypoint, gateways, st.integers(0, 2**32 - 1)))),
     )
 
 
-string_matches = (
-    st.builds(Exact, texts) | st.builds(Prefix, texts) | st.builds(Suffix, texts) | st.just(Presence())
-)
 matches = st.builds(
     Match,
     namespaces=some(string_matches),

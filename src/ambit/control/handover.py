@@ -10,7 +10,8 @@ Callers' nodes, waypoints and servers' nodes hear of a change some milliseconds 
 4. Who has answered has MARGIN more: workers of Envoy learn after the thread that answers.
 5. Nothing waits longer than HOLD, whoever does not answer, or answers another replica.
 6. What closes waits for nothing: a waypoint that nobody has or that has no pods, and every change of policies and rules
-   about tokens, with all that it may concern.
+   about tokens, with all that it may concern. Nor does what pods' own nodes enforce rules for, or did
+   (`Service.rules`): in between nobody would.
 7. Nor does what is new: callers that know nothing of a service would go past its waypoint.
 """
 
@@ -23,6 +24,7 @@ from ambit.control.view import LiveView
 from ambit.core.names import ONLY_BY_WAYPOINT
 from ambit.graph.collection import Delta
 from ambit.ingest.mesh import MeshDelta
+from ambit.model.inline_rules import READ_AT_POD
 from ambit.model.proxy import ServiceRoutes
 from ambit.model.service import Service, WeightedWaypoint
 from ambit.model.workload import GatewayAddress, Workload
@@ -216,7 +218,7 @@ class Handovers:
             return value
         former, wanted = turn.former if turn is not None else way(before), way(value)
         awaited, left = wanted.places - former.places, former.places - wanted.places
-        if not all(map(self._is_served, wanted.places)):
+        if not all(map(self._is_served, wanted.places)) or _is_read(before) or _is_read(value):
             self._forget(key)
             return value
         opens = key in opening and bool(left)
@@ -233,7 +235,7 @@ class Handovers:
         """A pod as its node is told of it now."""
         pod = self._open.pop(uid, None)
         before = self._view.workload(uid)
-        if before is None or concerned.by(wanted):
+        if before is None or concerned.by(wanted) or _is_read(before) or _is_read(wanted):
             return given
         had = pod.guards if pod is not None else _guards(before)
         if not had < _guards(wanted) or (pod is None and not self._is_turning(wanted)):
@@ -302,6 +304,13 @@ def _is_ready(
     if turn.marks is None or (turn.opens and not acknowledged(turn.revision)):
         return False
     return all(prepared(place, mark) for place, mark in turn.marks.items())
+
+
+def _is_read(value: Service | Workload) -> bool:
+    """Whether pods' own nodes enforce rules for it."""
+    if isinstance(value, Service):
+        return value.rules is not None
+    return any(each.startswith(f"{value.namespace}/{READ_AT_POD}") for each in value.policies)
 
 
 def _guards(value: Workload) -> frozenset[str]:

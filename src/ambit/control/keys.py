@@ -6,7 +6,7 @@ a control plane that starts takes no key away from proxies that have it.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 
 import msgspec
 
@@ -17,7 +17,8 @@ from ambit.daemon.logs import event
 from ambit.graph.collection import Delta
 from ambit.ingest.gateway.conditions import KEYS_FETCHED
 from ambit.kube.workqueue import WorkQueue
-from ambit.model.jwt import KeySource, TokenPolicy
+from ambit.model.jwt import KeySource, TokenPolicy, sources_of, with_keys
+from ambit.model.service import Service
 from ambit.model.status import Condition, ObjectStatus, Status
 
 log = logging.getLogger("ambit.control.keys")
@@ -34,15 +35,15 @@ FETCHES = "ambit_token_key_fetches_total"
 
 
 class KeyKeeper:
-    """`fetch` raises NotFetched; `random` is between 0 and 1; `changed` is called when `keys` are others, and `noted`
-    with an object that has something else to say in its status."""
+    """`fetch` raises NotFetched; `random` is between 0 and 1; `changed` is called with the sources
+    whose `keys` are others, and `noted` with an object that has something else to say in its status."""
 
     def __init__(
         self,
         fetch: Callable[[KeySource], Awaitable[Fetched]],
         counters: Counters,
         random: Callable[[], float],
-        changed: Callable[[], None],
+        changed: Callable[[Collection[KeySource]], None],
         noted: Callable[[ObjectRef], None],
     ) -> None:
         self._fetch = fetch
@@ -80,7 +81,15 @@ class KeyKeeper:
         self._wanted = wanted
         self._look()
         if lost:
-            self._changed()
+            self._changed(lost)
+
+    def keyed(self, service: Service) -> Service:
+        """With the keys by which nodes verify tokens for its pods."""
+        rules = service.rules
+        if rules is None or not sources_of(rules.tokens):
+            return service
+        tokens = with_keys(rules.tokens, self.keys)
+        return msgspec.structs.replace(service, rules=msgspec.structs.replace(rules, tokens=tokens))
 
     async def ready(self) -> None:
         """Returns when every source was tried, or after WAIT."""
@@ -145,7 +154,7 @@ class KeyKeeper:
             self._say(source, "")
             if before != fetched.keys:
                 event(log, logging.INFO, "keys of tokens fetched", url=source.url)
-                self._changed()
+                self._changed([source])
         lifetime = REFRESH if fetched.lifetime is None else fetched.lifetime
         self._again(source, max(REFRESH_LEAST, min(REFRESH, lifetime)))
 

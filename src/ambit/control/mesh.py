@@ -7,7 +7,7 @@ cost, with the writing to every node, so that many changes become few batches an
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ambit.control.discovery import Update
@@ -20,8 +20,10 @@ from ambit.ingest.settings import MeshSettings
 from ambit.kube.client import Client
 from ambit.kube.informer import EventKind, Informer
 from ambit.kube.resource import Resource as Kind
+from ambit.model.jwt import KeySource, sources_of
 from ambit.model.policy import Action, Authorization, Rule
 from ambit.model.proxy import Proxy
+from ambit.model.service import Service
 from ambit.objects.decoding import PROJECTIONS, Projection
 from ambit.xds.frames import Resource
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, Value, to_resource
@@ -69,6 +71,8 @@ class MeshFeed:
         self._counters = counters
         self.failed: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         """Gets the exception of a batch that could not be compiled; nothing is right after that."""
+        self.keyed: Callable[[Service], Service] = lambda service: service
+        """Gives a service the keys of tokens that were fetched."""
         self._pending: list[Change] = []
         self._started = False
         self._next: asyncio.Handle | None = None
@@ -131,6 +135,22 @@ class MeshFeed:
         """Kinds that the API server does not show us now, and why: what was last seen of them stays in force."""
         return {name: each.refusal for name, each in self.informers.items() if each.refusal}
 
+    @property
+    def verifies_at_pods(self) -> bool:
+        """Whether nodes verify tokens by keys that are fetched."""
+        services = self._compiler.services.values()
+        return any(each.rules is not None and sources_of(each.rules.tokens) for each in services)
+
+    def rekeyed(self, sources: Collection[KeySource]) -> None:
+        """Other keys of tokens were fetched from these: services by whose rules nodes verify tokens go out anew."""
+        found = {
+            key: self.keyed(service)
+            for key, service in self._compiler.services.items()
+            if service.rules is not None and not sources_of(service.rules.tokens).isdisjoint(sources)
+        }
+        if found and self._started:
+            self._publish([Update(ADDRESS_TYPE, _resources(found), ())])
+
     def _collector(self, name: str) -> Callable[[EventKind, Any, Any], None]:
         def collect(kind: EventKind, old: Any, new: Any) -> None:
             metadata = (new if new is not None else old).metadata
@@ -166,7 +186,7 @@ class MeshFeed:
     def _compile(self, changes: list[Change]) -> None:
         begin = time.perf_counter()
         delta = self._compiler.apply(changes)
-        updates = updates_of(self._at_once(delta))
+        updates = updates_of(self._at_once(delta), self.keyed)
         if updates:
             self._publish(updates)
         self._compiled(changes, delta)
@@ -177,16 +197,20 @@ class MeshFeed:
         event(log, logging.DEBUG, "compiled", changes=len(changes), seconds=f"{spent:.4f}")
 
 
-def updates_of(delta: MeshDelta) -> list[Update]:
+def updates_of(
+    delta: MeshDelta, keyed: Callable[[Service], Service] = lambda service: service
+) -> list[Update]:
     """What a compiled batch changes for nodes: new policies, then services and workloads together, then the
-    policies that go. A workload that names an unknown policy is closed, so names go before what they name."""
+    policies that go. A workload that names an unknown policy is closed, so names go before what they name. `keyed`
+    gives a service the keys of tokens that were fetched."""
     updates = []
     policies = delta.authorizations
     if policies.upserts:
         updates.append(Update(AUTHORIZATION_TYPE, _resources(policies.upserts), ()))
     services, workloads = delta.services, delta.workloads
     if services or workloads:
-        changed = _resources(services.upserts) | _resources(workloads.upserts)
+        found = {key: keyed(each) for key, each in services.upserts.items()}
+        changed = _resources(found) | _resources(workloads.upserts)
         updates.append(Update(ADDRESS_TYPE, changed, (*services.removals, *workloads.removals)))
     if policies.removals:
         updates.append(Update(AUTHORIZATION_TYPE, {}, policies.removals))

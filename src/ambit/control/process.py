@@ -10,7 +10,7 @@ import gc
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
@@ -52,6 +52,7 @@ from ambit.ingest.mesh import Change, MeshDelta
 from ambit.kube.client import Client
 from ambit.kube.errors import ApiError
 from ambit.kube.resource import GATEWAYS
+from ambit.model.jwt import KeySource
 from ambit.model.status import Status
 from ambit.objects.kube import Pod
 from ambit.plan.values import NodeSettings
@@ -126,10 +127,11 @@ class ControlPlane:
             KeyFetcher(places.why_not).fetch,
             counters,
             random.random,
-            lambda: self._proxies.rekey(self._keys.keys),
+            self._rekeyed,
             lambda origin: self._objects.look_again(origin),
         )
         self._proxies.before = self._keys.ready
+        self._feed.keyed = self._keys.keyed
         self._objects = ObjectStatusWriter(client, self._leading, self._amended, wall)
         self._proxies.on_refused = self._objects.look_again
         self._waypoints.on_blocked = self._objects.look_again
@@ -213,6 +215,9 @@ class ControlPlane:
             background.append(group.create_task(self._waypoints.run()))
             background.append(group.create_task(leadership.run()))
             background.append(group.create_task(self._reporter.run()))
+            if self._feed.verifies_at_pods:
+                # Else nodes would take keys away that the replica before had given them.
+                await self._keys.ready()
             # What was loaded lives as long as the process: the collector need not look at it again.
             gc.collect()
             gc.freeze()
@@ -326,6 +331,10 @@ class ControlPlane:
         self._status.compiled(changes, delta)
         self._objects.compiled(delta)
         self._waypoints.compiled(changes, delta)
+
+    def _rekeyed(self, sources: Collection[KeySource]) -> None:
+        self._proxies.rekey(self._keys.keys)
+        self._feed.rekeyed(sources)
 
     def _amended(self, status: Status) -> Status:
         return self._keys.amended(self._proxies.amended(self._waypoints.amended(status)))

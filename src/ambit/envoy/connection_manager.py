@@ -18,8 +18,16 @@ from envoy.type.matcher.v3 import regex_pb2, string_pb2
 
 from ambit.core.address import Address
 from ambit.core.names import RESERVED_PORTS
-from ambit.envoy import access_log, defaults, filter_state, host_names, http_rbac, names, tunnel_server
-from ambit.envoy.words import boolean, pack, seconds, uint32
+from ambit.envoy import (
+    access_log,
+    defaults,
+    filter_state,
+    host_names,
+    http_rbac,
+    names,
+    tunnel_server,
+)
+from ambit.envoy.words import boolean, from_ads, pack, seconds, uint32
 
 _Manager = http_connection_manager_pb2.HttpConnectionManager
 _ANY_ADDRESS = r"[0-9.]+|\[[0-9a-f:.]+\]"
@@ -27,14 +35,51 @@ _NAME = "[a-z0-9.-]*[a-z][a-z0-9.-]*:[1-9][0-9]*"
 _DENIED, _UNAUTHORIZED, _BAD_REQUEST, _UNAVAILABLE = 403, 401, 400, 503
 
 
-def hbone(*, pod: str, addresses: Iterable[Address], is_named: bool = False) -> Any:
+def hbone(*, pod: str, addresses: Iterable[Address], is_named: bool = False, is_read: bool = False) -> Any:
     """Filters in the order in which a stream meets them: authorise (policy by ECDS), note the target,
-    route to the pod's addresses. `is_named`: names of the pod's services become its addresses before all that."""
-    own = "|".join(
+    route to the pod's addresses. `is_named`: names of the pod's services become its addresses before all that.
+    `is_read`: routes come separately (`table`)."""
+    target = filter_state.original_destination("%REQ(:authority)%")
+    if not is_read:
+        routes = _routes(_own(addresses), names.local_cluster(pod))
+        return _manager(pod, [target], is_named=is_named, route_config=routes)
+    from ambit.envoy import request_log
+
+    noted = [
+        target,
+        filter_state.dialled_address("%REQ(:authority)%"),
+        filter_state.direct_client_address(),
+        filter_state.caller(),
+        request_log.client_baggage(),
+        filter_state.trace("%REQ(TRACEPARENT)%"),
+    ]
+    source = http_connection_manager_pb2.Rds(
+        config_source=from_ads(), route_config_name=names.hbone_listener(pod)
+    )
+    return _manager(pod, noted, is_named=is_named, rds=source)
+
+
+def table(*, pod: str, addresses: Iterable[Address], read: Iterable[int]) -> Any:
+    """The table of a pod's listener: streams for the ports in `read` go where their requests are read."""
+    own, subject = _own(addresses), names.pod_requests(pod)
+    made = _routes(own, names.local_cluster(pod))
+    made.name = names.hbone_listener(pod)
+    made.validate_clusters.CopyFrom(boolean(False))
+    [host] = made.virtual_hosts
+    others = list(host.routes)
+    del host.routes[:]
+    host.routes.append(others[0])
+    host.routes.extend(
+        _delivery(f"({own}):{port}", names.into_service(subject, port)) for port in sorted(read)
+    )
+    host.routes.extend(others[1:])
+    return made
+
+
+def _own(addresses: Iterable[Address]) -> str:
+    return "|".join(
         re.escape(f"[{address}]" if address.version == 6 else str(address)) for address in addresses
     )
-    target = filter_state.original_destination("%REQ(:authority)%")
-    return _manager(pod, _routes(own, names.local_cluster(pod)), [target], is_named=is_named)
 
 
 def handed_on(*, pod: str, is_named: bool = False) -> Any:
@@ -44,14 +89,15 @@ def handed_on(*, pod: str, is_named: bool = False) -> Any:
         filter_state.direct_client_address(),
         filter_state.caller(),
     ]
-    return _manager(pod, _routes(_ANY_ADDRESS, names.handed(pod)), noted, is_named=is_named)
+    routes = _routes(_ANY_ADDRESS, names.handed(pod))
+    return _manager(pod, noted, is_named=is_named, route_config=routes)
 
 
-def _manager(pod: str, routes: Any, noted: list[Any], *, is_named: bool) -> Any:
+def _manager(pod: str, noted: list[Any], *, is_named: bool, **routes: Any) -> Any:
     manager = tunnel_server.manager(
         "hbone",
         local_reply_config=_local_replies(),
-        route_config=routes,
+        **routes,
         http_filters=[
             *([host_names.filter_of(pod)] if is_named else []),
             http_rbac.filter_of(names.policy(pod)),
@@ -85,25 +131,29 @@ def _routes(own: str, cluster: str) -> Any:
                 domains=["*"],
                 routes=[
                     _answer(_connect(f"({own}):({reserved})"), _UNAVAILABLE),
-                    route_components_pb2.Route(
-                        match=_connect(f"({own}):[1-9][0-9]*"),
-                        route=route_components_pb2.RouteAction(
-                            cluster=cluster,
-                            timeout=seconds(0),
-                            upgrade_configs=[
-                                route_components_pb2.RouteAction.UpgradeConfig(
-                                    upgrade_type="CONNECT",
-                                    connect_config=route_components_pb2.RouteAction.UpgradeConfig.ConnectConfig(),
-                                )
-                            ],
-                        ),
-                    ),
+                    _delivery(f"({own}):[1-9][0-9]*", cluster),
                     _answer(_connect(_NAME), _UNAVAILABLE),
                     _answer(_connect(), _BAD_REQUEST),
                     _answer(route_components_pb2.RouteMatch(prefix=""), _BAD_REQUEST),
                 ],
             )
         ],
+    )
+
+
+def _delivery(authority: str, cluster: str) -> Any:
+    return route_components_pb2.Route(
+        match=_connect(authority),
+        route=route_components_pb2.RouteAction(
+            cluster=cluster,
+            timeout=seconds(0),
+            upgrade_configs=[
+                route_components_pb2.RouteAction.UpgradeConfig(
+                    upgrade_type="CONNECT",
+                    connect_config=route_components_pb2.RouteAction.UpgradeConfig.ConnectConfig(),
+                )
+            ],
+        ),
     )
 
 

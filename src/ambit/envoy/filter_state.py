@@ -105,6 +105,18 @@ def client_at_the_edge() -> Any:
     return _value(CLIENT, _PLAIN, "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%", _SHARE.NONE)
 
 
+def told_caller(template: str) -> Any:
+    """As `caller`, as `template` (an access-log format) says; if it says nothing, as is known already."""
+    made = _value(CALLER, HASHABLE, template, _SHARE.NONE)
+    made.skip_if_empty = True
+    return made
+
+
+def own_client() -> Any:
+    """As `client`, of who opened this connection, before any request is read."""
+    return _value(CLIENT, _PLAIN, "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", _SHARE.NONE)
+
+
 def client() -> Any:
     """Inside of this tunnel its client's address is known, whatever a request's headers say."""
     return _value(CLIENT, "envoy.string", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", _SHARE.ONCE)

@@ -39,6 +39,8 @@ class Place(msgspec.Struct, frozen=True):
     is_edge: bool = False
     by_tls: bool = False
     """At the edge: clients may say a name in their hello."""
+    is_plain: bool = False
+    """Whether connections are accepted as they come, by a listener that knows nobody's identity."""
 
 
 def predicate(rule: Rule, action: RequestAction, place: Place) -> Predicate:
@@ -128,6 +130,8 @@ class _Reader:
 
     def _caller(self, patterns: Iterable[str], *, is_lax: bool) -> Predicate:
         """The caller's identity, without its scheme, is one of these."""
+        if self._place.is_plain:
+            return False
         whole = (f"spiffe://(?:{each})" for each in _gathered(patterns))
         if not self._place.is_edge:
             if self._place.is_http:

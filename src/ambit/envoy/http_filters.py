@@ -46,6 +46,17 @@ def chain(subject: str, port: int) -> list[Any]:
     ]
 
 
+def of_pod(subject: str, port: int) -> list[Any]:
+    """Those of the chain that decide, of a port whose requests are read where the server is."""
+    return [
+        request_log.asked_filter(),
+        _filter(request_log.GRPC, grpc_stats_pb2.FilterConfig(emit_filter_state=True)),
+        http_jwt.filter_of(f"{subject}|{port}"),
+        http_rbac.filter_of(names.allowed(subject, port)),
+        router(),
+    ]
+
+
 def of_routes() -> list[Any]:
     """Those of the chain that do what routes say."""
     return [

@@ -153,14 +153,16 @@ def hbone(
     transparent: bool = False,
     is_handed_on: bool = False,
     is_named: bool = False,
+    is_read: bool = False,
 ) -> Any:
     """15008: mutual TLS, then one CONNECT stream per connection, authorised one by one, delivered from the
     client's address to an address of the pod; or whatever it is for handed on to the application
-    (`ambit.envoy.application_tunnel`). `is_named`: also by names (`ambit.envoy.host_names`)."""
+    (`ambit.envoy.application_tunnel`). `is_named`: also by names (`ambit.envoy.host_names`). `is_read`: where it goes
+    says a table of the listener's name, because there are ports whose requests may come to be read."""
     if is_handed_on:
         manager = connection_manager.handed_on(pod=pod, is_named=is_named)
     else:
-        manager = connection_manager.hbone(pod=pod, addresses=addresses, is_named=is_named)
+        manager = connection_manager.hbone(pod=pod, addresses=addresses, is_named=is_named, is_read=is_read)
     chain = _chain("hbone", manager)
     chain.transport_socket.CopyFrom(tls.server_socket(server_secret))
     return _pod_listener(
@@ -177,10 +179,16 @@ def hbone(
 
 
 def plaintext(
-    *, pod: str, netns: str, addresses: Collection[Address], matcher: Any, transparent: bool = False
+    *,
+    pod: str,
+    netns: str,
+    addresses: Collection[Address],
+    matcher: Any,
+    transparent: bool = False,
+    read: Iterable[int] = (),
 ) -> Any:
     """15006: what arrives without HBONE. `matcher` picks ACCEPTED or DENIED before any byte flows, so a
-    denied client never sees what a server says first."""
+    denied client never sees what a server says first; or `read_chain` of a port in `read`, whose requests are read."""
     log = access_log.every(names.LOG_PLAINTEXT)
     listener = _pod_listener(
         names.plaintext_listener(pod),
@@ -194,10 +202,26 @@ def plaintext(
         filter_chains=[
             _chain(ACCEPTED, tcp_proxy.fixed(names.local_cluster(pod), log)),
             _chain(DENIED, tcp_proxy.fixed(names.REFUSED, log)),
+            *(
+                _chain(
+                    read_chain(port),
+                    filter_state.network_filter(
+                        filter_state.client_address(),
+                        filter_state.dialled_address("%DOWNSTREAM_LOCAL_ADDRESS%"),
+                    ),
+                    tcp_proxy.fixed(names.into_service(names.pod_requests(pod), port), log),
+                )
+                for port in read
+            ),
         ],
     )
     listener.filter_chain_matcher.CopyFrom(matcher)
     return listener
+
+
+def read_chain(port: int) -> str:
+    """The plaintext listener's filter chain for requests to this port."""
+    return f"read.{port}"
 
 
 def connect_originate() -> Any:
@@ -246,8 +270,10 @@ def direct_originate() -> Any:
     """Internal: goes on without a tunnel, for endpoints on this node and endpoints outside the mesh."""
     return _internal_listener(
         names.DIRECT_ORIGINATE,
-        [_original_destination(), _original_source()],
+        original_addresses(),
         tcp_proxy.on_demand(access_log.failures(names.LOG_TUNNEL)),
+        # For who reads requests to a pod of this node.
+        filter_state.client_address(),
     )
 
 
@@ -259,6 +285,11 @@ def outside_originate() -> Any:
         [_original_destination()],
         tcp_proxy.on_demand(access_log.failures(names.LOG_TUNNEL), attempts=defaults.RESOLVED_ATTEMPTS),
     )
+
+
+def original_addresses() -> list[Any]:
+    """Of an internal listener whose connections go on to the address that was dialled, from the client's."""
+    return [_original_destination(), _original_source()]
 
 
 def _internal_listener(name: str, listener_filters: Iterable[Any], proxy: Any, *passed_on: Any) -> Any:

@@ -11,6 +11,9 @@
 | `tun\\|POD\\|ADDRESS:PORT` | on-demand cluster: the endpoints of this destination that are reached through a tunnel |
 | `req\\|POD\\|ADDRESS:PORT` | listener, and table, of requests to this destination, where they are routed inline |
 | `svc\\|req\\|POD\\|ADDRESS:PORT\\|SERVICE\\|PORT` | cluster: a backend of that table |
+| `in\\|POD` | also: table (RDS) of a pod some of whose requests are read where it is |
+| `into\\|pod\\|POD\\|PORT`, `svc\\|pod\\|POD\\|PORT` | of such a port: the way in, and listener and cluster of it |
+| `tokens\\|pod\\|POD\\|PORT`, `allowed\\|pod\\|POD\\|PORT` | extensions (ECDS): what its requests have to meet |
 | `dns\\|POD\\|NAME:PORT` | on-demand cluster: what this name resolves to, dialled as the pod would |
 | `hbone\\|IDENTITY`, `hbone\\|SERVICE\\|IDENTITY` | on-demand cluster: tunnels to one identity |
 | `net\\|FAMILY\\|HOST:PORT\\|SERVICE\\|GATEWAY` | on-demand cluster: tunnels through a gateway's tunnels |
@@ -213,6 +216,11 @@ def forms(name: str) -> frozenset[str]:
 
 def tunnel(identity: Identity, service: str = "") -> str:
     return f"hbone|{service}|{identity.uri}" if service else f"hbone|{identity.uri}"
+
+
+def pod_requests(pod: str) -> str:
+    """Stands for a service in the names of what reads requests to the pod where it is."""
+    return f"pod|{pod}"
 
 
 def service_cluster(service: str, port: int) -> str:

@@ -55,6 +55,13 @@ def of_caller(*, stat: str, table: str, default_host: str) -> Any:
     return _inside(manager, default_host)
 
 
+def of_pod(*, stat: str, table: Any, subject: str, port: int, default_host: str) -> Any:
+    """As `requests`, where the server is: `table` is the RouteConfiguration itself, because it never changes."""
+    manager = _manager(stat, "", http_filters.of_pod(subject, port), NOTHING)
+    manager.route_config.CopyFrom(table)
+    return _inside(manager, default_host)
+
+
 def _inside(manager: Any, default_host: str) -> Any:
     manager.http_protocol_options.default_host_for_http_10 = default_host
     manager.http2_protocol_options.max_concurrent_streams.value = defaults.CONCURRENT_STREAMS_IN

@@ -80,7 +80,7 @@ def into(service: str, port: int) -> Any:
         _assignment(cluster.name, [endpoint_components_pb2.LbEndpoint(endpoint=inside)])
     )
     cluster.transport_socket.CopyFrom(clusters.hop_socket(clusters.plain_socket()))
-    _without_limits(cluster)
+    without_limits(cluster)
     return cluster
 
 
@@ -129,7 +129,7 @@ def cluster(name: str, speaks: Speaks, tls: backend_tls.Spoken | None = None) ->
     """The endpoints of a service's port, which come separately. With `tls` it is spoken to them."""
     made = _cluster(name, cluster_pb2.Cluster.EDS, tls, speaks)
     made.eds_cluster_config.eds_config.CopyFrom(from_ads())
-    _speak(made, speaks, tls)
+    speak(made, speaks, tls)
     return made
 
 
@@ -138,7 +138,7 @@ def cluster_with(name: str, endpoints: Iterable[Endpoint], speaks: Speaks, tags:
     made = _cluster(name, cluster_pb2.Cluster.STATIC, None, speaks)
     made.load_assignment.CopyFrom(endpoints_of(name, endpoints))
     made.metadata.filter_metadata[names.METADATA].update(dict(tags))
-    _speak(made, speaks, None)
+    speak(made, speaks)
     return made
 
 
@@ -152,7 +152,7 @@ def cluster_by_names(
     made.respect_dns_ttl = True
     made.dns_refresh_rate.CopyFrom(seconds(defaults.RESOLVE_USUAL))
     made.load_assignment.CopyFrom(endpoints_of(name, endpoints))
-    _speak(made, speaks, tls)
+    speak(made, speaks, tls)
     return made
 
 
@@ -195,11 +195,12 @@ def _cluster(name: str, kind: int, tls: backend_tls.Spoken | None, speaks: Speak
         # Envoy asks for ALPN only where every socket of the cluster can.
         made.transport_socket.CopyFrom(inner)
     clusters.keep_alive(made)
-    _without_limits(made)
+    without_limits(made)
     return made
 
 
-def _speak(made: Any, speaks: Speaks, tls: backend_tls.Spoken | None) -> None:
+def speak(made: Any, speaks: Speaks, tls: backend_tls.Spoken | None = None) -> None:
+    """Says to a cluster in which protocol it speaks."""
     if speaks is Speaks.BYTES:
         return
     http1 = protocol_pb2.Http1ProtocolOptions()
@@ -228,7 +229,7 @@ def _speak(made: Any, speaks: Speaks, tls: backend_tls.Spoken | None) -> None:
     made.typed_extension_protocol_options[clusters.HTTP_OPTIONS].CopyFrom(pack(options))
 
 
-def _without_limits(made: Any) -> None:
+def without_limits(made: Any) -> None:
     """Envoy's own limit of 1024 at once is for another place than between two workloads."""
     made.circuit_breakers.thresholds.add(
         max_connections=uint32(_UNLIMITED),

@@ -1,25 +1,38 @@
-"""Services that are bound to a waypoint without pods: callers' own nodes route requests to them.
+"""Services that are bound to a waypoint without pods: callers' own nodes route requests to them, and the nodes of their
+pods enforce policies and rules about tokens.
 
-Last of all that is done to a service: what closes its waypoint, or is not known to, leaves a waypoint that nobody has,
-and nodes refuse what is to go there. So it is with policies and rules about tokens, which no node enforces, and with
-TLS to backends, which no node speaks.
+Last of all that is done to a service. What nobody would enforce or speak leaves a waypoint that nobody has, and nodes
+refuse what is to go there:
+
+1. CUSTOM: no node asks others.
+2. Rules about what a route changes on the way (a path, a host, a header): pods see requests as they arrive, so such a
+   rule would let in what it refuses at a waypoint.
+3. Rules for a ServiceEntry: its endpoints need not be in the mesh.
+4. TLS to backends, which no node speaks.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from ambit.core.names import GATEWAY_CLASS_NAMES, WAYPOINT_CLASSES
 from ambit.graph.collection import Collection
 from ambit.graph.engine import Context
 from ambit.ingest.unenforced import forbids
-from ambit.model.jwt import TokenPolicy
+from ambit.model.http import Action, HeaderChanges
+from ambit.model.inline_rules import InlineRules
+from ambit.model.jwt import Target, TokenPolicy
 from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
-from ambit.model.request_policy import RequestPolicy
+from ambit.model.request_policy import Attribute, RequestAction, RequestPolicy
 from ambit.model.service import Service
+
+PATH, HOST = ":path", ":authority"
+_USUAL_TOKEN = "authorization"  # noqa: S105 - the name of a header
+_READ = {Attribute.PATH: PATH, Attribute.HOST: HOST, Attribute.REMOTE_IP: "x-forwarded-for"}
 
 
 class Inline:
-    """Which waypoints are inline, the tables of what is bound to them, and what they cannot do."""
+    """Which waypoints are inline, the tables of what is bound to them, the rules for it, and what they cannot do."""
 
     def __init__(
         self,
@@ -30,56 +43,169 @@ class Inline:
         policies: Collection[RequestPolicy],
     ) -> None:
         self._services = services
+        self._bound = services.index(lambda each: [_place(each)] if each.waypoint is not None else [])
         self._by_host = proxies.index(_host)
         self._tables = tables
-        self._by_target = tokens.index(_targets)
-        self._policies = policies.index(lambda each: _targets(each) if forbids(each) else [])
+        self._tokens = tokens.index(_targets)
+        self._policies = policies.index(_targets)
 
     def service(self, context: Context, given: Service) -> Service:
-        """The service with its tables instead of its waypoint, when that is inline."""
-        waypoint = given.waypoint
-        if waypoint is None:
+        """The service with its tables and rules instead of its waypoint, when that is inline."""
+        proxy = self._proxy(context, given)
+        if proxy is None or self._problem(context, given, proxy):
             return given
-        found = context.lookup(self._by_host, f"{waypoint.namespace}/{waypoint.hostname}")
-        if not found or self._has_rules(context, given, found[0]):
-            return given
-        found_tables = (
+        rules = self._rules(context, given, proxy)
+        return msgspec.structs.replace(
+            given,
+            waypoint=None,
+            inline=self._tables_of(context, given),
+            rules=rules if rules.forbid else None,
+        )
+
+    def why_closed(self, context: Context, given: Service) -> tuple[str, str] | None:
+        """The key of a service that nobody reaches, and why."""
+        proxy = self._proxy(context, given)
+        text = self._problem(context, given, proxy) if proxy is not None else ""
+        return (given.key, text) if text else None
+
+    def closed(self, context: Context, place: str) -> dict[str, str]:
+        """Of the services that are bound to the inline waypoint at `<namespace>/<hostname>` those that nobody reaches,
+        by their keys, and why."""
+        found = {}
+        for each in context.lookup(self._bound, place):
+            proxy = self._proxy(context, each)
+            if proxy is not None and (text := self._problem(context, each, proxy)):
+                found[each.key] = text
+        return found
+
+    def _proxy(self, context: Context, given: Service) -> Proxy | None:
+        found = context.lookup(self._by_host, _place(given)) if given.waypoint is not None else ()
+        return found[0] if found else None
+
+    def _tables_of(self, context: Context, given: Service) -> tuple[ServiceRoutes, ...]:
+        found = (
             context.get(self._tables, f"{given.key}:{port}")
             for port in sorted({each.service for each in given.ports})
         )
-        tables = tuple(each for each in found_tables if each is not None)
+        return tuple(each for each in found if each is not None)
+
+    def _problem(self, context: Context, given: Service, proxy: Proxy) -> str:
+        tables = self._tables_of(context, given)
         if given.backend_tls or any(self._speaks_tls(context, key, port) for key, port in _backends(tables)):
-            return given
-        return msgspec.structs.replace(given, waypoint=None, inline=tables)
+            return NO_TLS
+        return problem(given, tables, self._rules(context, given, proxy))
 
     def _speaks_tls(self, context: Context, key: str, port: int) -> bool:
         found = context.get(self._services, key)
         return found is not None and port in found.backend_tls
 
-    def _has_rules(self, context: Context, given: Service, proxy: Proxy) -> bool:
+    def _rules(self, context: Context, given: Service, proxy: Proxy) -> InlineRules:
+        """AUDIT decides nothing."""
         kind = "Service" if given.is_kubernetes else "ServiceEntry"
-        named = (f"{kind} {given.namespace}/{given.name}", f"Gateway {proxy.key}", _CLASSES)
-        return any(
-            context.lookup(self._by_target, each) or context.lookup(self._policies, each) for each in named
+        named = (f"{kind} {given.namespace}/{given.name}", f"Gateway {proxy.key}", _CLASS)
+        policies = {
+            each.key: each
+            for name in named
+            for each in context.lookup(self._policies, name)
+            if each.action is not RequestAction.AUDIT
+        }
+        tokens = {each.key: each for name in named for each in context.lookup(self._tokens, name)}
+        return InlineRules(
+            tuple(policies[key] for key in sorted(policies)), tuple(tokens[key] for key in sorted(tokens))
         )
 
 
-_CLASSES = "GatewayClass"
+_CLASS = "GatewayClass"
+_OTHER_CLASSES = frozenset((*WAYPOINT_CLASSES, *GATEWAY_CLASS_NAMES))
+NO_TLS = "a BackendTLSPolicy asks for TLS to backends, which nodes do not speak"
+
+
+def problem(service: Service, tables: Iterable[ServiceRoutes], rules: InlineRules) -> str:
+    """Why nobody could enforce these rules for the service; empty when its pods' nodes do."""
+    if not rules.forbid:
+        return ""
+    forbidding = [each for each in rules.policies if forbids(each)]
+    custom = [each.key for each in forbidding if each.action is RequestAction.CUSTOM]
+    if custom:
+        return f"{', '.join(custom)} is CUSTOM, and nodes ask nobody"
+    if not service.is_kubernetes:
+        named = (*(each.key for each in forbidding), *(each.key for each in rules.tokens))
+        return f"{', '.join(named)} is for a ServiceEntry, whose endpoints enforce nothing"
+    changed = set(_changed(tables))
+    for key, looked_at in _looked_at(forbidding, rules.tokens):
+        if looked_at in changed:
+            return f"{key} looks at {looked_at}, which a route of the service changes before pods see it"
+    return ""
+
+
+def _looked_at(policies: Iterable[RequestPolicy], tokens: Iterable[TokenPolicy]) -> Iterator[tuple[str, str]]:
+    """Names of headers that rules look at, with those of HTTP/2 for path and host, each by the rules' key."""
+    for policy in policies:
+        for rule in policy.rules:
+            for match in (match for clause in rule.clauses for match in clause.matches):
+                for each in match.conditions:
+                    name = each.name[0] if each.attribute is Attribute.HEADER else _READ.get(each.attribute)
+                    if name:
+                        yield policy.key, name
+    for given in tokens:
+        for token in given.rules:
+            yield from ((given.key, header.name.lower()) for header in token.headers)
+            if token.cookies:
+                yield given.key, "cookie"
+            if not (token.headers or token.params or token.cookies):
+                yield given.key, _USUAL_TOKEN
+
+
+def _changed(tables: Iterable[ServiceRoutes]) -> Iterator[str]:
+    """What routes change of requests, named as in `_looked_at`."""
+    for action in _actions(tables):
+        rewrites = (action.rewrite, *(each.rewrite for each in action.backends))
+        for rewrite in rewrites:
+            if rewrite is not None and rewrite.path is not None:
+                yield PATH
+            if rewrite is not None and rewrite.hostname:
+                yield HOST
+        for changes in (action.request_headers, *(each.request_headers for each in action.backends)):
+            yield from _headers(changes)
+
+
+def _headers(changes: HeaderChanges) -> Iterator[str]:
+    """`host` as well is the authority."""
+    for name in (*(each for each, _ in (*changes.set, *changes.add)), *changes.remove):
+        yield HOST if name.lower() == "host" else name.lower()
+
+
+def host_of(proxy: Proxy) -> str:
+    """`<namespace>/<hostname>` of the proxy's Service, by which what is bound to it names it."""
+    return f"{proxy.key.partition('/')[0]}/{proxy.service}"
 
 
 def _host(proxy: Proxy) -> list[str]:
-    return [f"{proxy.key.partition('/')[0]}/{proxy.service}"] if proxy.kind is ProxyKind.INLINE else []
+    return [host_of(proxy)] if proxy.kind is ProxyKind.INLINE else []
+
+
+def _place(service: Service) -> str:
+    """Of its waypoint, which it has."""
+    assert service.waypoint is not None
+    return f"{service.waypoint.namespace}/{service.waypoint.hostname}"
+
+
+def _actions(tables: Iterable[ServiceRoutes]) -> Iterator[Action]:
+    return (entry.action for table in tables for host in table.hosts for entry in host.entries)
 
 
 def _backends(tables: Iterable[ServiceRoutes]) -> set[tuple[str, int]]:
-    actions = [entry.action for table in tables for host in table.hosts for entry in host.entries]
+    actions = list(_actions(tables))
     called = {(each.service, each.port) for action in actions for each in action.backends}
     return called | {(each.service, each.port) for action in actions for each in action.mirrors}
 
 
 def _targets(policy: TokenPolicy | RequestPolicy) -> list[str]:
-    """Of a GatewayClass all: more rather than fewer."""
-    return [
-        _CLASSES if each.kind == _CLASSES else f"{each.kind} {each.namespace}/{each.name}"
-        for each in policy.targets
-    ]
+    return [name for each in policy.targets if (name := _named(each))]
+
+
+def _named(target: Target) -> str:
+    """Of a GatewayClass all that are not known to be others': more rather than fewer."""
+    if target.kind != _CLASS:
+        return f"{target.kind} {target.namespace}/{target.name}"
+    return _CLASS if target.name not in _OTHER_CLASSES else ""

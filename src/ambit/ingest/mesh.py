@@ -8,7 +8,7 @@
     telemetries ──> what is told of requests, findings
     gateways, namespaces ──> proxies, waypoints of services and workloads (closed by policies for them)
     routes of all kinds, services, gateways ──> service routes, listener routes
-    service routes, services ──> services with an inline waypoint
+    service routes, rules, services ──> services with an inline waypoint (their pods closed where nobody enforces)
 
 `MeshCompiler.apply` takes what changed since the last call and returns what that changed in the model. It
 is pure computation: no clock, no I/O, never an exception for what an object says.
@@ -42,6 +42,7 @@ from ambit.ingest.past_waypoints import past_waypoints
 from ambit.ingest.policy_statuses import policy_statuses
 from ambit.ingest.policy_targets import Served, token_statuses
 from ambit.ingest.preference import DISTRIBUTION_ANNOTATION
+from ambit.ingest.read_at_pods import ReadAtPods
 from ambit.ingest.settings import MeshSettings
 from ambit.ingest.unenforced import Unenforced
 from ambit.ingest.visibility import Visibilities
@@ -185,21 +186,6 @@ class MeshCompiler:
             secured,
             lambda context, given: ingress.service(context, unenforced.service(context, given)),
         )
-        only = OnlyByWaypoint(
-            graph,
-            self._sources["authorizationpolicies.security.istio.io"],
-            bound,
-            waypoints.lets_past,
-            settings,
-        )
-        self._workloads = graph.derive("workloads behind waypoints", workloads, only.workload)
-        self._authorizations = graph.join(
-            "all authorizations",
-            [
-                policies.authorizations,
-                graph.derive_many("only by waypoints", self._workloads, only.authorizations),
-            ],
-        )
         self._tokens = policies.tokens
         self._telemetry = policies.telemetry
         edges = Edges(graph, self._edge_sources(), parameters, settings)
@@ -210,6 +196,30 @@ class MeshCompiler:
         routes = compile_routes(graph, self._route_sources(), secured, waypoints, edges, settings)
         inline = Inline(bound, waypoints.proxies, routes.tables, policies.tokens, self._request_policies)
         self._services = graph.derive("services with inline routes", bound, inline.service)
+        only = OnlyByWaypoint(
+            graph,
+            self._sources["authorizationpolicies.security.istio.io"],
+            self._services,
+            waypoints.lets_past,
+            settings,
+        )
+        at_pods = ReadAtPods(graph, self._services)
+        self._workloads = graph.derive(
+            "workloads behind waypoints",
+            workloads,
+            lambda context, given: at_pods.workload(context, only.workload(context, given)),
+        )
+        self._authorizations = graph.join(
+            "all authorizations",
+            [
+                policies.authorizations,
+                graph.derive_many("only by waypoints", self._workloads, only.authorizations),
+                graph.derive_many("read at pods", self._workloads, at_pods.authorizations),
+            ],
+        )
+        self._closed = graph.derive(
+            "services that nobody could serve inline", bound, inline.why_closed, key=lambda found: found[0]
+        )
         self._routes = routes.tables
         at_edge = edges.routed(graph, routes.compiled, unenforced.gateway)
         self._listener_routes = at_edge.tables
@@ -219,7 +229,7 @@ class MeshCompiler:
             self._sources["requestauthentications.security.istio.io"],
             policies.tokens,
             policies.findings,
-            Served(graph, self._proxies, self._services),
+            Served(graph, self._proxies, bound, inline),
         )
         about_requests = policy_statuses(
             graph,
@@ -227,6 +237,7 @@ class MeshCompiler:
             policies.requests,
             opened,
             self._proxies,
+            inline,
         )
         about_policies = backend_policies.statuses(self._services, routes.compiled)
         statuses = [
@@ -263,6 +274,11 @@ class MeshCompiler:
     def services(self) -> Mapping[str, Service]:
         """All services by `<namespace>/<hostname>`, as of the last `apply`."""
         return self._services.values()
+
+    @property
+    def closed(self) -> Mapping[str, str]:
+        """Why nobody reaches services with an inline waypoint, by their keys, as of the last `apply`."""
+        return dict(self._closed.values().values())
 
     @property
     def authorizations(self) -> Mapping[str, Authorization]:

@@ -1,15 +1,16 @@
 """What became of policies for requests, for their status: which of their targets a waypoint enforces them for (istiod
 writes the same condition: `ambient/policies.go`)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from ambit.core.finding import Finding, Level
-from ambit.core.names import GATEWAY_CLASS_NAMES, WAYPOINT_CLASSES
+from ambit.core.names import GATEWAY_CLASS_NAMES, INLINE_CLASS, WAYPOINT_CLASSES
 from ambit.graph.collection import Collection
 from ambit.graph.engine import Context, Graph
 from ambit.ingest.gateway.conditions import WAYPOINT_ACCEPTED, no, version, yes
+from ambit.ingest.inline import Inline, host_of
 from ambit.ingest.istio.authorization import is_for_requests
 from ambit.ingest.istio.requests import CompiledRequestPolicy
 from ambit.model.jwt import Target
@@ -35,6 +36,7 @@ def policy_statuses(
     compiled: Collection[CompiledRequestPolicy],
     services: Collection[Service],
     proxies: Collection[Proxy],
+    inline: Inline,
 ) -> Collection[Status]:
     """A status for each policy for requests. `services` are those with the waypoints that they asked for."""
     by_object = services.index(
@@ -45,7 +47,7 @@ def policy_statuses(
         name = f"{target.namespace}/{target.name}" if target.namespace else target.name
         what = f"{target.kind} {name}"
         if target.kind == "GatewayClass":
-            known = target.name in (*WAYPOINT_CLASSES, *GATEWAY_CLASS_NAMES)
+            known = target.name in (*WAYPOINT_CLASSES, *GATEWAY_CLASS_NAMES, INLINE_CLASS)
             return (
                 Attached(f"bound to {what}")
                 if known
@@ -55,13 +57,18 @@ def policy_statuses(
             proxy = context.get(proxies, name)
             if proxy is None:
                 return Attached(f"{what} has no proxy", "TargetNotFound")
-            return Attached(f"bound to {what}")
+            return _closed(inline.closed(context, host_of(proxy))) or Attached(f"bound to {what}")
         found = context.lookup(by_object, what)
         if not found:
             return Attached(f"{what} does not exist", "TargetNotFound")
         if not all(each.has_waypoint for each in found):
             return Attached(f"{what} has no waypoint: connections to it are refused", "AncestorNotBound")
-        return Attached(f"bound to {what}")
+        places = sorted(
+            {f"{each.waypoint.namespace}/{each.waypoint.hostname}" for each in found if each.waypoint}
+        )
+        closed = {key: text for each in places for key, text in inline.closed(context, each).items()}
+        own = {each.key: closed[each.key] for each in found if each.key in closed}
+        return _closed(own) or Attached(f"bound to {what}")
 
     def status(context: Context, given: AuthorizationPolicy) -> Status | None:
         made = context.get(compiled, given.metadata.key)
@@ -74,6 +81,12 @@ def policy_statuses(
     return graph.derive(
         "statuses of policies for requests", policies, status, key=lambda each: str(each.version.origin)
     )
+
+
+def _closed(services: Mapping[str, str]) -> Attached | None:
+    """Services that nobody reaches, and why."""
+    text = "; ".join(f"connections to {key} are refused: {why}" for key, why in sorted(services.items()))
+    return Attached(text, "NotEnforced") if services else None
 
 
 def _condition(made: CompiledRequestPolicy, found: Iterable[Attached]) -> Condition:

@@ -9,9 +9,10 @@ from ambit.graph.collection import Collection
 from ambit.graph.engine import Context, Graph
 from ambit.ingest.gateway.conditions import WAYPOINT_ACCEPTED, no, version, yes
 from ambit.ingest.gateway.findings import NO_WAYPOINT
+from ambit.ingest.inline import Inline, host_of
 from ambit.ingest.istio.tokens import KIND
 from ambit.model.jwt import Target, TokenPolicy
-from ambit.model.proxy import Proxy, ProxyKind
+from ambit.model.proxy import Proxy
 from ambit.model.service import Service
 from ambit.model.status import Condition, ObjectStatus, Status
 from ambit.objects.istio import RequestAuthentication
@@ -23,16 +24,20 @@ class Care(Enum):
     """What becomes of a target."""
 
     TAKEN = "a proxy carries the rules out"
-    CLOSED = "its proxy cannot, so nobody reaches it"
+    CLOSED = "nobody can, so nobody reaches it"
     NOBODY = "there is no proxy"
 
 
 class Served:
-    """Who takes care of targets. Inline waypoints verify no tokens (`ambit.ingest.inline` closes what they serve)."""
+    """Who takes care of targets. `services` are those with the waypoints that they are bound to; what is bound to an
+    inline one may be closed (`ambit.ingest.inline`)."""
 
-    def __init__(self, graph: Graph, proxies: Collection[Proxy], services: Collection[Service]) -> None:
+    def __init__(
+        self, graph: Graph, proxies: Collection[Proxy], services: Collection[Service], inline: Inline
+    ) -> None:
         self._proxies = proxies
-        self._by_host = proxies.index(lambda each: [f"{each.key.partition('/')[0]}/{each.service}"])
+        self._inline = inline
+        self._by_host = proxies.index(lambda each: [host_of(each)])
         behind = graph.derive(
             "services behind waypoints", services, lambda _, each: each if each.waypoint is not None else None
         )
@@ -41,20 +46,23 @@ class Served:
     def care(self, context: Context, target: Target) -> Care:
         match target.kind:
             case "GatewayClass":
-                if target.name == INLINE_CLASS:
-                    return Care.CLOSED
-                known_class = target.name in (*WAYPOINT_CLASSES, *GATEWAY_CLASS_NAMES)
+                known_class = target.name in (*WAYPOINT_CLASSES, *GATEWAY_CLASS_NAMES, INLINE_CLASS)
                 return Care.TAKEN if known_class else Care.NOBODY
             case "Gateway":
                 proxy = context.get(self._proxies, f"{target.namespace}/{target.name}")
-                return _of([proxy] if proxy is not None else [])
+                if proxy is None:
+                    return Care.NOBODY
+                return Care.CLOSED if self._inline.closed(context, host_of(proxy)) else Care.TAKEN
             case kind:
                 found = context.lookup(self._by_object, f"{kind} {target.namespace}/{target.name}")
                 hosts = {
                     f"{each.waypoint.namespace}/{each.waypoint.hostname}" for each in found if each.waypoint
                 }
+                closed = {key for host in sorted(hosts) for key in self._inline.closed(context, host)}
+                if any(each.key in closed for each in found):
+                    return Care.CLOSED
                 known = [proxy for host in sorted(hosts) for proxy in context.lookup(self._by_host, host)]
-                return _of(known)
+                return Care.TAKEN if known else Care.NOBODY
 
 
 def token_statuses(
@@ -87,22 +95,21 @@ def accepted(care: Mapping[Target, Care], findings: Iterable[Finding]) -> Condit
     if not care:
         return no(WAYPOINT_ACCEPTED, "NoTarget", text)
     if closed := _names(care, Care.CLOSED):
-        text = f"an inline waypoint verifies no tokens: every connection to {closed} is refused"
+        text = (
+            f"no node can carry it out for {closed}, where every connection is refused (ambit why says why)"
+        )
         return no(WAYPOINT_ACCEPTED, "NotEnforced", text)
     missing = _names(care, Care.NOBODY)
     if Care.TAKEN not in care.values():
         return no(
             WAYPOINT_ACCEPTED, NO_WAYPOINT, f"no waypoint serves {missing}, so nobody looks at requests"
         )
-    text = f"no waypoint serves {missing}" if missing else "carried out by the waypoints of its targets"
+    text = (
+        f"no waypoint serves {missing}"
+        if missing
+        else "carried out by the waypoints of its targets, or by the nodes of their pods"
+    )
     return yes(WAYPOINT_ACCEPTED, "Accepted", text)
-
-
-def _of(proxies: Iterable[Proxy]) -> Care:
-    kinds = {each.kind for each in proxies}
-    if ProxyKind.INLINE in kinds:
-        return Care.CLOSED
-    return Care.TAKEN if kinds else Care.NOBODY
 
 
 def _names(care: Mapping[Target, Care], wanted: Care) -> str:

@@ -51,7 +51,7 @@ def at_waypoint(given: Passage, compiled: Compiled, request: Request | None = No
     policies = [
         each for each in compiled.request_policies if targets.concern(each.targets, given.proxy, given.bound)
     ]
-    return _ruling(policies, _facts(given, request))
+    return ruling_of(policies, _facts(given, request))
 
 
 def _facts(given: Passage, request: Request | None) -> RequestFacts:
@@ -67,12 +67,12 @@ def _facts(given: Passage, request: Request | None) -> RequestFacts:
         port=given.port,
         destination=address,
         identity=given.client.identity,
-        remote=_forwarded(request),
+        remote=forwarded(request),
         request=request,
     )
 
 
-def _forwarded(request: Request | None) -> Address | None:
+def forwarded(request: Request | None) -> Address | None:
     """The address that waypoints take for the first client's: the last one of the header."""
     said = request.headers.get("x-forwarded-for", "") if request is not None else ""
     try:
@@ -81,7 +81,8 @@ def _forwarded(request: Request | None) -> Address | None:
         return None
 
 
-def _ruling(policies: Sequence[RequestPolicy], facts: RequestFacts) -> Ruling:
+def ruling_of(policies: Sequence[RequestPolicy], facts: RequestFacts) -> Ruling:
+    """What these say."""
     decision = decide_request(policies, facts).decision
     without = _without(policies, decision, facts)
     return Ruling(

@@ -55,6 +55,8 @@ class Compiled(msgspec.Struct, frozen=True):
     peers: tuple[PeerPolicy, ...] = ()
     labels: dict[str, dict[str, str]] = {}
     """Of pods, by `<namespace>/<name>`."""
+    closed: dict[str, str] = {}
+    """Why services with an inline waypoint are, by their keys."""
 
     def view(self) -> Snapshot:
         """For questions about it."""
@@ -101,6 +103,7 @@ def compile_objects(objects: Iterable[Given], settings: MeshSettings, namespace:
             peer_policy(each.value, settings) for each in changes.values() if each.resource == _PEERS
         ),
         labels={each.key: each.value.metadata.labels for each in changes.values() if each.resource == "pods"},
+        closed=dict(compiler.closed),
     )
 
 

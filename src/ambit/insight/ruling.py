@@ -43,6 +43,8 @@ class Ruling(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """Of mutual TLS at this port, when asked in plain text: STRICT or PERMISSIVE."""
     mode_by: str = ""
     """The PeerAuthentication that says so; empty when none does."""
+    source: str = ""
+    """The address that a pod is asked from."""
 
 
 def verdict_of(rulings: Sequence[Ruling]) -> str:

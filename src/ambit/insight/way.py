@@ -52,7 +52,7 @@ def waypoint_between(
     proxy = found[0]
     if proxy.kind is ProxyKind.INLINE:
         # A service that callers' own proxies route has no waypoint any more.
-        return Way(proxy.key, proxy, refused=f"it is closed: {_inline(proxy, bound, compiled)}")
+        return Way(proxy.key, proxy, refused=f"it is closed: {_inline(bound, compiled)}")
     key = f"{address.namespace}/{address.hostname}"
     pods = [
         each
@@ -86,13 +86,10 @@ def _without_proxy(bound: Service | Workload, compiled: Compiled) -> str:
     return ", ".join(each.key for each in found) or "a policy"
 
 
-def _inline(proxy: Proxy, bound: Service | Workload, compiled: Compiled) -> str:
-    policies = [each for each in compiled.request_policies if forbids(each)]
-    found = [each.key for each in policies if _is_for(each, proxy, bound)]
-    found += [each.key for each in compiled.tokens if _is_for(each, proxy, bound)]
-    if not found:
-        return "a BackendTLSPolicy asks for TLS to backends, which inline waypoints do not speak"
-    return f"inline waypoints enforce no policy about requests, and {', '.join(found)} is one"
+def _inline(bound: Service | Workload, compiled: Compiled) -> str:
+    """The compiler says of what nobody would enforce or speak why it is so."""
+    key = bound.key if isinstance(bound, Service) else bound.uid
+    return compiled.closed.get(key, "nobody can do what is written for it")
 
 
 def _is_for(policy: RequestPolicy | TokenPolicy, proxy: Proxy, bound: Service | Workload) -> bool:

@@ -33,6 +33,7 @@ from ambit.insight.way import Way, waypoint_between
 from ambit.model.policy import Action, Authorization
 from ambit.model.service import LoadBalancing, Service
 from ambit.model.workload import TunnelProtocol, Workload
+from ambit.plan import at_pod
 from ambit.plan.destinations import rule_name
 from ambit.plan.endpoints import Choice, all_choices, choices, for_client, preferred_address
 from ambit.plan.values import at
@@ -134,14 +135,17 @@ def _by_way(name: str, title: str, way: Way, rulings: tuple[Ruling, ...], compil
 
 def _ruling(client: Workload | Address, choice: Choice, compiled: Compiled) -> Ruling:
     server = choice.workload
-    at = Ruling("", "", _pod(server), str(choice.address), choice.port, is_pod=server.is_pod)
+    source = _source_address(client, choice.address.version)
+    at = Ruling(
+        "", "", _pod(server), str(choice.address), choice.port, is_pod=server.is_pod, source=str(source)
+    )
     captured = isinstance(client, Workload) and client.tunnel is TunnelProtocol.HBONE
     if choice.port in RESERVED_PORTS and (captured or server.tunnel is TunnelProtocol.HBONE):
         return _said(at, REFUSED, f"port {choice.port} belongs to the mesh")
     if server.tunnel is not TunnelProtocol.HBONE:
         return _said(at, ALLOWED, NOT_CAPTURED)
     facts = ConnectionFacts(
-        source=_source_address(client, choice.address.version),
+        source=source,
         destination=choice.address,
         destination_port=choice.port,
         identity=client.identity if captured and isinstance(client, Workload) else None,
@@ -155,8 +159,21 @@ def _ruling(client: Workload | Address, choice: Choice, compiled: Compiled) -> R
             compiled.settings,
         )
         at = msgspec.structs.replace(at, mode=mode.value, mode_by=str(peer.origin) if peer else "")
-    policies, missing = compiled.view().policies_for(server)
+    view = compiled.view()
+    policies, missing = at_pod.policies_for(server, view)
     decision = decide(policies, facts, missing)
+    ruled = at_pod.ports_of(server, view).get(choice.port)
+    of_bytes = at_pod.decide_connection(ruled, source, facts.identity) if ruled is not None else None
+    if decision.allowed and of_bytes is not None and not of_bytes.allowed:
+        # What rules about requests say of bytes, which nobody knows to be requests.
+        return msgspec.structs.replace(
+            at,
+            verdict=verdict_name(of_bytes),
+            reason=of_bytes.reason.value,
+            identity=facts.identity.uri if facts.identity else "",
+            rule=rule_name(of_bytes),
+            policies=(*(policy.key for policy in policies), of_bytes.policy),
+        )
     without = decide_without(policies, decision, facts)
     return msgspec.structs.replace(
         at,

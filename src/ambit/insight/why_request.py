@@ -9,6 +9,7 @@ import msgspec
 
 from ambit.core.address import Address
 from ambit.core.errors import BadInput
+from ambit.insight import at_pods
 from ambit.insight.at_waypoint import Passage, at_waypoint, reads
 from ambit.insight.ends import find_destination, find_source
 from ambit.insight.manifests import Compiled
@@ -27,6 +28,7 @@ _PORTS = {"http": 80, "https": 443}
 NO_WAYPOINT = "no waypoint reads it: what is decided is decided about the connection"
 NO_REQUESTS = "the waypoint reads no requests on this port: what is decided is decided about the connection"
 
+AT_POD = "its server's node reads it"
 TO_POD = "no route: requests go to the pod that was asked"
 
 
@@ -80,12 +82,22 @@ def why_request(
     service = target.service
     table = service.inline_routes(port) if service is not None else None
     if service is not None and table is not None and _is_enrolled(client):
+        asked = _asked(method, host, path, headers, where)
+        request = Request(method, _authority(url, asked), path, asked.headers)
 
         def as_client(backend: Service, port: int) -> tuple[Ruling, ...]:
-            return why(source, f"{backend.hostname}:{port}", compiled, namespace).rulings
+            found = why(source, f"{backend.hostname}:{port}", compiled, namespace).rulings
+            held = (at_pods.held_to(each, service, compiled) for each in found)
+            return tuple(at_pods.judged(each, request, compiled) for each in held)
 
-        asked = _asked(method, host, path, headers, where)
         return _met(answer, table, asked, as_client, compiled)
+    if way is None and any(at_pods.is_read(each, compiled) for each in connection.rulings):
+        asked = _asked(method, host, path, headers, where)
+        request = Request(method, _authority(url, asked), path, asked.headers)
+        rulings = tuple(at_pods.judged(each, request, compiled) for each in connection.rulings)
+        verdict = verdict_of(rulings)
+        connection = msgspec.structs.replace(connection, verdict=verdict, rulings=rulings)
+        return msgspec.structs.replace(answer, verdict=verdict, reason=AT_POD, connection=connection)
     if way is None or way.pod is None:
         reason = NO_WAYPOINT if way is None else way.refused
         return msgspec.structs.replace(answer, reason=reason, connection=connection)

@@ -4,6 +4,7 @@ A request passes when it has a token that one of the rules for its destination f
 one of them looks. Who must have one is for policies to say.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import msgspec
@@ -73,3 +74,24 @@ class TokenPolicy(msgspec.Struct, frozen=True):
     @property
     def key(self) -> str:
         return f"{self.origin.namespace}/{self.origin.name}"
+
+
+def sources_of(policies: Iterable[TokenPolicy]) -> frozenset[KeySource]:
+    """Where their keys are fetched."""
+    return frozenset(rule.source for policy in policies for rule in policy.rules if rule.source is not None)
+
+
+def with_keys(policies: Iterable[TokenPolicy], keys: Mapping[KeySource, str]) -> tuple[TokenPolicy, ...]:
+    """The same with keys that were fetched written down; without those that were not."""
+    return tuple(
+        msgspec.structs.replace(
+            policy,
+            rules=tuple(
+                msgspec.structs.replace(rule, keys=keys.get(rule.source, ""))
+                if rule.source is not None and not rule.keys
+                else rule
+                for rule in policy.rules
+            ),
+        )
+        for policy in policies
+    )

@@ -6,8 +6,10 @@ import msgspec
 
 from ambit.core.address import Address
 from ambit.model.backend_tls import BackendTls
+from ambit.model.inline_rules import InlineRules, closing
+from ambit.model.policy import Authorization
 from ambit.model.proxy import ServiceRoutes
-from ambit.model.workload import GatewayAddress, Port
+from ambit.model.workload import GatewayAddress, Port, Workload
 
 
 class IpFamilies(IntEnum):
@@ -85,7 +87,8 @@ class Service(msgspec.Struct, frozen=True):
     """`hostname` is fully qualified. `app_protocols` maps service port to protocol, `backend_tls` to the TLS that L7
     proxies speak to its servers. With `session_affinity` all connections of one client address go to one endpoint.
     With `ingress_use_waypoint` gateways go through the waypoint as well.
-    `inline`: requests are routed where they come from, by these tables of its ports; None where they are not."""
+    `inline`: requests are routed where they come from, by these tables of its ports; None where they are not. With
+    `rules` its pods' own nodes read them and enforce these."""
 
     name: str
     namespace: str
@@ -104,6 +107,7 @@ class Service(msgspec.Struct, frozen=True):
     ingress_use_waypoint: bool = False
     backend_tls: dict[int, BackendTls] = {}
     inline: tuple[ServiceRoutes, ...] | None = None
+    rules: InlineRules | None = None
 
     @property
     def key(self) -> str:
@@ -136,6 +140,13 @@ class Service(msgspec.Struct, frozen=True):
         found = next((each for each in self.inline if each.port == port), None)
         is_http = self.app_protocols.get(port) in HTTP
         return found or (ServiceRoutes(self.key, port) if is_http else None)
+
+    def closing(self, workload: Workload) -> Authorization | None:
+        """What stands for `rules` at a pod where nobody enforces them; None when there is nothing to enforce."""
+        ports = sorted({each.target for each in workload.services.get(self.key, ()) if each.target})
+        return (
+            closing(self.name, workload.namespace, tuple(ports)) if ports and self.rules is not None else None
+        )
 
     @property
     def lets_pass(self) -> bool:

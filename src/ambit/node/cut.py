@@ -10,7 +10,7 @@ older than the pod's enrolment.
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import msgspec
 
@@ -19,13 +19,16 @@ from ambit.core.identity import Identity
 from ambit.model.view import MeshView
 from ambit.node.connections import Connection, Open, look
 from ambit.node.netns import sockets
-from ambit.plan import node_proxy
+from ambit.plan import at_pod, node_proxy
 from ambit.plan.destinations import rule_name
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings
 from ambit.policy.decide import ConnectionFacts, decide
 from ambit.policy.unidentified import decide_unidentified
 
 _log = logging.getLogger("ambit.policy")
+NOT_READ = "opened before requests were read"
+UNIDENTIFIED = "of nobody known"
+"""Stand for rules in records."""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -43,7 +46,9 @@ def denied(
     workload = node_proxy.workload_of(pod, view, settings)
     if workload is None:
         return []
-    policies, unknown = view.policies_for(workload)
+    policies, unknown = at_pod.policies_for(workload, view)
+    ports = at_pod.ports_of(workload, view)
+    older = frozenset(open_now.pre_mesh_inbound)
     found: list[Refused] = []
     delivered = [(each, False) for each in open_now.delivered]
     plain = [(each, True) for each in (*open_now.plaintext, *open_now.pre_mesh_inbound)]
@@ -57,9 +62,29 @@ def denied(
         )
         ask = decide if is_plain or identity is not None else decide_unidentified
         decision = ask(policies, facts, unknown)
+        ruled = ports.get(connection.destination_port)
+        if decision.allowed and ruled is not None:
+            if ruled.is_read and connection in older:
+                found.append(Refused(connection, NOT_READ, is_plain))
+                continue
+            decision = at_pod.decide_connection(ruled, connection.client, identity)
+            if decision.allowed and not is_plain and identity is None and ruled.of_connections:
+                found.append(Refused(connection, UNIDENTIFIED, is_plain))
+                continue
         if not decision.allowed:
             found.append(Refused(connection, rule_name(decision), is_plain))
     return found
+
+
+def unread(open_now: Open, ports: Collection[int]) -> list[Refused]:
+    """The connections to these ports, which were opened before anybody read what comes there."""
+    tunnelled = [(each, False) for each in open_now.delivered]
+    plain = [(each, True) for each in (*open_now.plaintext, *open_now.pre_mesh_inbound)]
+    return [
+        Refused(each, NOT_READ, is_plain)
+        for each, is_plain in (*tunnelled, *plain)
+        if each.destination_port in ports
+    ]
 
 
 async def cut_denied(
@@ -72,11 +97,33 @@ async def cut_denied(
 ) -> int:
     """Ends what is denied now in these pods; how many connections that were. `before`: see `connections.look`; `note`
     is told of each connection before it ends."""
+    return await _cut(
+        concerned, lambda pod, open_now: denied(pod, open_now, view, pods, settings), before, note
+    )
+
+
+async def cut_unread(
+    ports: Mapping[str, Collection[int]],
+    pods: LocalPods,
+    before: Callable[[LocalPod], Collection[int]] = lambda _: (),
+    note: Callable[[Refused], object] = lambda _: None,
+) -> int:
+    """As `cut_denied`, of all that is open to these ports (by the keys of pods)."""
+    there = [pod for key in sorted(ports) if (pod := pods.by_key(key)) is not None]
+    return await _cut(there, lambda pod, open_now: unread(open_now, ports[pod.key]), before, note)
+
+
+async def _cut(
+    concerned: Iterable[LocalPod],
+    doom: Callable[[LocalPod, Open], list[Refused]],
+    before: Callable[[LocalPod], Collection[int]],
+    note: Callable[[Refused], object],
+) -> int:
     ended = 0
     for pod in concerned:
         try:
             open_now = await asyncio.to_thread(look, pod, before(pod))
-            refused = denied(pod, open_now, view, pods, settings)
+            refused = doom(pod, open_now)
             for each in refused:
                 note(each)
             doomed = [each.connection.socket for each in refused]

@@ -34,7 +34,7 @@ from ambit.node.cni.installer import Installer, is_deleted
 from ambit.node.cni.server import CniServer
 from ambit.node.configuration.configuration import Configuration
 from ambit.node.configuration.secrets import Secrets
-from ambit.node.cut import Refused, cut_denied, cut_short
+from ambit.node.cut import Refused, cut_denied, cut_short, cut_unread
 from ambit.node.departure import Departures
 from ambit.node.dns.answer import Settings as DnsSettings
 from ambit.node.enrol.enroller import Enroller, RuleSettings
@@ -233,6 +233,7 @@ class NodeAgent:
                         self.pre_mesh.run(),
                         self.trust.run(),
                         self._renew_tunnels(),
+                        self._end_unread(),
                         self.configuration.turnover.run(),
                         self.configuration.detours.run(),
                         self.reconciler.run(),
@@ -335,6 +336,13 @@ class NodeAgent:
         table, before = self.configuration.table, self.pre_mesh.of
         ended = await cut_denied(concerned, self.state, table, self.planned, before, self._note_cut)
         self.cut += ended
+
+    async def _end_unread(self) -> None:
+        """What was opened before its requests were read ends when Envoy reads."""
+        while True:
+            ports, publication = await self.configuration.read_ports.published.get()
+            await publication.settled()
+            self.cut += await cut_unread(ports, self.configuration.table, self.pre_mesh.of, self._note_cut)
 
     def _note_cut(self, refused: Refused) -> None:
         found = refused.connection

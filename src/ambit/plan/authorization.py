@@ -114,28 +114,54 @@ def hbone(
     policies: Sequence[Authorization],
     unknown: Sequence[str],
     handed_on: ApplicationTunnel | None = None,
+    before: Sequence[Row] = (),
 ) -> AnyMessage:
-    """The RBAC extension of one pod. Dry-run policies are decided beside, as if they were enforced."""
+    """The RBAC extension of one pod. Dry-run policies are decided beside, as if they were enforced. The rows `before`
+    come first."""
     facts = _Hbone(addresses) if handed_on is None else _Handed(addresses, handed_on.port)
     enforced = [policy for policy in policies if not policy.dry_run]
     rows, otherwise = _rows(enforced, unknown, facts)
+    rows = [*before, *rows]
     dry_run: Iterable[Row] = ()
     if len(enforced) != len(policies):
         dry_run, fallback = _rows(policies, unknown, facts)
-        dry_run = [*dry_run, (True, *fallback)]
+        dry_run = [*before, *dry_run, (True, *fallback)]
     return http_rbac.extension(names.policy(pod), rows, otherwise, dry_run)
 
 
 def plaintext(
-    addresses: Sequence[Address], policies: Sequence[Authorization], unknown: Sequence[str]
+    addresses: Sequence[Address],
+    policies: Sequence[Authorization],
+    unknown: Sequence[str],
+    before: Sequence[Row] = (),
+    read: Sequence[int] = (),
 ) -> AnyMessage:
-    """The matcher of a pod's plaintext listener. Ports of the mesh are denied before policy is asked."""
+    """The matcher of a pod's plaintext listener. Ports of the mesh are denied before policy is asked; the rows `before`
+    come next. What is accepted for one of the ports `read` goes to who reads it."""
     rows, otherwise = _rows([each for each in policies if not each.dry_run], unknown, _Plaintext(addresses))
+    rows = [*before, *rows]
     reserved = matchers.any_of(matchers.destination_port(port) for port in sorted(RESERVED_PORTS))
     return matchers.first_match(
-        [(reserved, _chain(False)), *((predicate, _chain(allow)) for predicate, allow, _ in rows)],
+        [
+            (reserved, _chain(False)),
+            *(row for predicate, allow, _ in rows for row in _led(predicate, read, allow=allow)),
+            *(_reading(True, read) if otherwise[0] else ()),
+        ],
         _chain(otherwise[0]),
     )
+
+
+def _led(predicate: Predicate, read: Sequence[int], *, allow: bool) -> Iterator[tuple[Predicate, AnyMessage]]:
+    """Where what matches goes."""
+    if allow:
+        yield from _reading(predicate, read)
+    yield predicate, _chain(allow)
+
+
+def _reading(predicate: Predicate, read: Sequence[int]) -> Iterator[tuple[Predicate, AnyMessage]]:
+    for port in read:
+        is_it = matchers.all_of([predicate, matchers.destination_port(port)])
+        yield is_it, matchers.filter_chain(listeners.read_chain(port))
 
 
 def refused(extension: str) -> AnyMessage:

@@ -24,7 +24,7 @@ from ambit.envoy.words import AnyMessage
 from ambit.model.service import BalancingMode, LoadBalancing, Service, WeightedWaypoint
 from ambit.model.view import MeshView, holder
 from ambit.model.workload import GatewayAddress, TunnelProtocol, Workload
-from ambit.plan import announcement, gateways, networks, pins
+from ambit.plan import announcement, at_pod, gateways, networks, pins
 from ambit.plan.endpoints import (
     AnyChoice,
     Choice,
@@ -41,7 +41,6 @@ from ambit.policy.decide import (
     ConnectionFacts,
     Decision,
     Reason,
-    decide,
 )
 
 
@@ -184,9 +183,13 @@ def backend(
     view: MeshView,
     pods: LocalPods,
     settings: NodeSettings,
+    held_to: Service | None = None,
 ) -> "Balanced | AnyMessage":
-    """Where bytes for a service go on: its waypoints or its endpoints, whether or not requests to it are read."""
+    """Where bytes for a service go on: its waypoints or its endpoints, whether or not requests to it are read. With
+    rules, or for another service that has them (`held_to`), to endpoints that enforce them only."""
     tags = {access_log.SERVICE: service.key}
+    if service.has_waypoint and held_to is not None and held_to.rules is not None:
+        return _refused(name, f"a waypoint does not enforce the rules for {held_to.key}", tags)
     if service.has_waypoint:
         return _waypoint(name, asked, service.waypoints, service, tags, view, settings)
     balancing = service.load_balancing or LoadBalancing()
@@ -199,6 +202,7 @@ def backend(
     found = (
         (choice.workload, _endpoint(source, asked, choice, service, view, pods, settings))
         for choice in all_choices(service, asked.port, family, view, place)
+        if is_protected(choice, held_to or service)
     )
     ways = [_Way(workload, endpoint) for workload, endpoint in found if endpoint is not None]
     endpoints = [each.endpoint for each in for_client(service, source.addresses, ways)]
@@ -207,6 +211,13 @@ def backend(
     if balancing.mode == BalancingMode.PASSTHROUGH:
         return clusters.passthrough(name, {**tags, access_log.ROUTE: DIRECT})
     return _refused(name, f"service {service.key} has no healthy endpoint for port {asked.port}", tags)
+
+
+def is_protected(choice: AnyChoice, service: Service) -> bool:
+    """Whether an endpoint enforces the service's rules, if it has any. What is no pod of the mesh enforces nothing."""
+    return service.rules is None or (
+        isinstance(choice, Choice) and at_pod.enforces(choice.workload, service, choice.port)
+    )
 
 
 def _workload(
@@ -247,6 +258,12 @@ def _same_node(
     }
     if tags[access_log.ROUTE] == REFUSED:
         return clusters.refused(name, tags)
+    ruled = at_pod.ports_of(workload, view).get(asked.port)
+    if ruled is not None and ruled.is_read:
+        from ambit.envoy import pod_requests
+
+        reader = pod_requests.endpoint(local.key, asked.address, asked.port, source.identity.uri, tags)
+        return clusters.balanced(name, [reader], tags)
     return clusters.inside(name, local.netns, tags)
 
 
@@ -272,13 +289,12 @@ def decide_same_node(
     source: LocalPod, address: Address, port: int, workload: Workload, view: MeshView
 ) -> Decision:
     """Whether `source` may connect to `port` of `workload` on the same node."""
-    policies, unknown = view.policies_for(workload)
     client = preferred_address(source.addresses, address.version)
     assert client is not None, "a pod has an address"
     facts = ConnectionFacts(
         source=client, destination=address, destination_port=port, identity=source.identity
     )
-    return decide(policies, facts, unknown)
+    return at_pod.decide_here(workload, facts, view)
 
 
 def rule_name(decision: Decision) -> str:

@@ -63,7 +63,7 @@ def resources(
     table = http_routes.table(reader, own, port=asked.port, by=source.identity.uri)
     return (
         *(
-            _backend(reader, source, asked, *each, view, pods, settings)
+            _backend(reader, source, asked, *each, service, view, pods, settings)
             for each in sorted(backends.of_hosts(hosts))
         ),
         planned(LISTENER, reader, listener),
@@ -97,25 +97,27 @@ def _backend(
     asked: names.Destination,
     key: str,
     port: int,
+    called: Service,
     view: MeshView,
     pods: LocalPods,
     settings: NodeSettings,
 ) -> PlannedResource:
-    """Without endpoints when there is no way: requests are answered with 503."""
+    """Without endpoints when there is no way: requests are answered with 503. So it is where nobody would enforce the
+    rules of the service that was called, because the backend's pods are not that service's."""
     service = view.service(key)
     found: object = None
     if service is not None:
         place = _address(service, asked.address)
         if place is not None or not service.has_waypoint:
             to = msgspec.structs.replace(asked, address=place or asked.address, port=port)
-            found = destinations.backend("", source, to, service, view, pods, settings)
+            found = destinations.backend("", source, to, service, view, pods, settings, called)
     endpoints: tuple[clusters.Endpoint, ...] = ()
     if isinstance(found, destinations.Balanced):
         endpoints = found.announcing(announcement.tags(workload_of(source, view, settings), key))
     is_http2 = service is not None and service.app_protocols.get(port) in backends.HTTP2
-    called = names.requests_backend(reader, key)
+    stands_for = names.requests_backend(reader, key)
     speaks = Speaks.HTTP2 if is_http2 else Speaks.AS_CLIENT
-    name = names.service_cluster(called, port)
+    name = names.service_cluster(stands_for, port)
     message = waypoint_services.cluster_with(name, endpoints, speaks, {access_log.SERVICE: key})
     return planned(CLUSTER, name, message)
 

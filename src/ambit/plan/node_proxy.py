@@ -6,7 +6,7 @@ clusters with `destination` and for secrets with `secret`, and sends again whate
 mesh changed. Extensions (ECDS), secrets and on-demand clusters go only to who asked for their name.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ambit.core.address import Address
 from ambit.core.identity import Identity
@@ -16,7 +16,7 @@ from ambit.envoy import bootstrap as envoy_bootstrap
 from ambit.envoy.words import AnyMessage
 from ambit.model.view import MeshView
 from ambit.model.workload import ApplicationTunnel, TunnelledAs, Workload
-from ambit.plan import authorization, destinations
+from ambit.plan import at_pod, authorization, destinations
 from ambit.plan.names_served import host_targets
 from ambit.plan.values import (
     CLUSTER,
@@ -42,6 +42,7 @@ __all__ = [
     "inline_resources",
     "outbound_resources",
     "pod_resources",
+    "read_ports",
     "refused_policy",
     "required_secrets",
     "secret",
@@ -98,7 +99,9 @@ def pod_resources(
     """The three listeners, local cluster and policy of one pod. A pod whose workload is not known, or that
     names an unknown policy, accepts nothing. One with `only` can reach no other destination in the mesh."""
     workload = workload_of(pod, view, settings)
-    policies, unknown = view.policies_for(workload) if workload else ((), (pod.key,))
+    policies, unknown = at_pod.policies_for(workload, view) if workload else ((), (pod.key,))
+    ports = at_pod.ports_of(workload, view)
+    read = [port for port, each in ports.items() if each.is_read]
     handed_on = workload.application_tunnel if workload else None
     hbone = listeners.hbone(
         pod=pod.key,
@@ -108,25 +111,53 @@ def pod_resources(
         transparent=pod.transparent,
         is_handed_on=handed_on is not None,
         is_named=bool(settings.network),
+        is_read=bool(ports),
     )
     plaintext = listeners.plaintext(
         pod=pod.key,
         netns=pod.netns,
         addresses=pod.addresses,
-        matcher=authorization.plaintext(pod.addresses, policies, unknown),
+        matcher=authorization.plaintext(
+            pod.addresses, policies, unknown, _denials(ports, is_plain=True), read
+        ),
         transparent=pod.transparent,
+        read=read,
     )
-    policy = authorization.hbone(pod.key, pod.addresses, policies, unknown, handed_on)
+    policy = authorization.hbone(
+        pod.key, pod.addresses, policies, unknown, handed_on, _denials(ports, is_plain=False)
+    )
     local = clusters.inside(names.local_cluster(pod.key), pod.netns, {})
     return (
         planned(CLUSTER, names.local_cluster(pod.key), local),
         planned(EXTENSION, names.policy(pod.key), policy, on_demand=True),
         *(_named(pod, workload, view, settings) if settings.network else ()),
         *(_handed_on(pod, handed_on) if handed_on is not None else ()),
+        *(_read(pod, ports) if ports else ()),
         *outbound_resources(pod, view, settings, only, tunnelled),
         planned(LISTENER, names.hbone_listener(pod.key), hbone),
         planned(LISTENER, names.plaintext_listener(pod.key), plaintext),
     )
+
+
+def _read(pod: LocalPod, ports: at_pod.Ports) -> Iterable[PlannedResource]:
+    """What requests to the pod meet. What it is made with is imported then."""
+    from ambit.plan import pod_requests
+
+    return pod_requests.resources(pod, ports)
+
+
+def read_ports(pod: LocalPod, view: MeshView, settings: NodeSettings) -> frozenset[int]:
+    """The pod's ports whose requests are read, as `pod_resources` has it."""
+    ports = at_pod.ports_of(workload_of(pod, view, settings), view)
+    return frozenset(port for port, each in ports.items() if each.is_read)
+
+
+def _denials(ports: at_pod.Ports, *, is_plain: bool) -> Sequence[authorization.Row]:
+    if not ports:
+        return ()
+    from ambit.plan import pod_requests
+
+    return pod_requests.denials(ports, is_plain=is_plain)
 
 
 def _named(
@@ -152,7 +183,12 @@ def _handed_on(pod: LocalPod, tunnel: ApplicationTunnel) -> Iterable[PlannedReso
 
 
 def refused_policy(name: str) -> PlannedResource:
-    """Takes the place of the policy `name` (of `names.policy`) that Envoy refused: it denies everything."""
+    """Takes the place of the policy `name` (of `names.policy`, or of a pod's requests) that Envoy refused: it denies
+    everything."""
+    if name.startswith(names.tokens("")):
+        from ambit.envoy import http_jwt
+
+        return planned(EXTENSION, name, http_jwt.closed(name), on_demand=True)
     return planned(EXTENSION, name, authorization.refused(name), on_demand=True)
 
 

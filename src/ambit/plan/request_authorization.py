@@ -8,7 +8,7 @@ Envoy's network filter would ask after it has dialled, and let through what a se
 
 from collections.abc import Sequence
 
-from ambit.envoy import http_authorization, http_rbac
+from ambit.envoy import http_authorization, http_rbac, matchers
 from ambit.envoy.http_authorization import Place
 from ambit.envoy.matchers import Predicate
 from ambit.envoy.words import AnyMessage
@@ -22,6 +22,24 @@ Row = tuple[Predicate, bool, str]
 def extension(name: str, policies: Sequence[RequestPolicy], place: Place) -> AnyMessage:
     """The RBAC extension `name`. Dry-run policies are decided beside, as if they were enforced."""
     return http_rbac.extension(name, *_decisions(policies, place))
+
+
+def of_all(name: str, judges: Sequence[tuple[Sequence[RequestPolicy], Place]]) -> AnyMessage:
+    """As `extension`, where what one of `judges` denies is denied."""
+    *others, (policies, place) = judges
+    rows, otherwise, dry_run = _decisions(policies, place)
+    before = [row for each in others for row in denials(*each)]
+    return http_rbac.extension(name, [*before, *rows], otherwise, [*before, *dry_run] if dry_run else [])
+
+
+def denials(policies: Sequence[RequestPolicy], place: Place) -> list[Row]:
+    """Rows of what the policies deny, and of nothing else."""
+    rows, (is_allowed, name) = _rows([policy for policy in policies if not policy.dry_run], place)
+    denying = [row for row in rows if not row[1]]
+    if is_allowed:
+        return denying
+    allowing = matchers.any_of(predicate for predicate, allow, _ in rows if allow)
+    return [*denying, (matchers.negated(allowing), False, name)]
 
 
 def refused(name: str) -> AnyMessage:

@@ -12,6 +12,7 @@ from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 from ambit.core.identity import Identity
 from ambit.core.names import DEFAULT_CLUSTER_ID, DEFAULT_TRUST_DOMAIN
 from ambit.model import service as services
+from ambit.model.inline_rules import InlineRules
 from ambit.model.proxy import ServiceRoutes
 from ambit.model.service import (
     AppProtocol,
@@ -34,13 +35,15 @@ from ambit.model.workload import (
     WorkloadStatus,
     WorkloadType,
 )
-from ambit.xds import fields
+from ambit.xds import fields, rules
 from ambit.xds.protos import workload_pb2 as pb
 
 _AFFINITY, _BY_CLIENT = "ambit.session-affinity", "ClientIP"
 """An extension of a service, and its one value: that of the Kubernetes Service's field."""
 _INLINE = "ambit.inline-routes"
 """An extension of a service whose callers' nodes route requests: its tables, as JSON."""
+_RULES = "ambit.inline-rules"
+"""And one of a service whose pods' nodes enforce rules about requests (`ambit.xds.rules`)."""
 
 
 def encode_workload(workload: Workload) -> bytes:
@@ -114,6 +117,8 @@ def encode_service(service: Service) -> bytes:
     if service.inline is not None:
         tables = BytesValue(value=msgspec.json.encode(service.inline))
         encoded.extensions.add(name=_INLINE).config.Pack(tables)
+    if service.rules is not None:
+        encoded.extensions.add(name=_RULES).config.Pack(BytesValue(value=rules.encode(service.rules)))
     return pb.Address(service=encoded).SerializeToString(deterministic=True)
 
 
@@ -203,6 +208,7 @@ def _read_service(service: pb.Service) -> Service:
         ),
         ingress_use_waypoint=service.ingress_use_waypoint,
         inline=_read_inline(service),
+        rules=_read_rules(service),
     )
 
 
@@ -214,6 +220,17 @@ def _read_inline(service: pb.Service) -> tuple[ServiceRoutes, ...] | None:
                 return msgspec.json.decode(value.value, type=tuple[ServiceRoutes, ...])
             except msgspec.MsgspecError as problem:
                 raise ValueError(f"extensions: {_INLINE}: {problem}") from None
+    return None
+
+
+def _read_rules(service: pb.Service) -> InlineRules | None:
+    value = BytesValue()
+    for each in service.extensions:
+        if each.name == _RULES and each.config.Unpack(value):
+            try:
+                return rules.decode(value.value)
+            except ValueError as problem:
+                raise ValueError(f"extensions: {_RULES}: {problem}") from None
     return None
 
 

@@ -1,14 +1,18 @@
 """Waypoints without pods: `ambit.ingest.inline`, and what their Gateways say."""
 
+from typing import Any
+
 import pytest
 
-from ambit.ingest.mesh import Change
+from ambit.ingest.mesh import Change, MeshCompiler
+from ambit.model.policy import Action
 from ambit.model.proxy import ProxyKind
-from ambit.model.status import GatewayStatus, RouteStatus
-from tests.ingest.build import pod, service
+from ambit.model.status import Condition, GatewayStatus, ObjectStatus, RouteStatus
+from tests.ingest.build import Given, pod, service
 from tests.ingest.gateway import test_backend_tls as backend_tls
 from tests.ingest.gateway.build import bound, gateway_class, route, to, waypoint
 from tests.ingest.test_mesh import compiler
+from tests.ingest.test_policy_targets import tokens
 from tests.ingest.test_unenforced import WEB_SERVICE, policy
 
 KEY = "default/web.default.svc.cluster.local"
@@ -74,32 +78,102 @@ def test_routes_of_bytes_are_not_for_it() -> None:
     assert not made.routes
 
 
-def test_a_policy_for_the_service_closes_it() -> None:
-    """Nodes do not enforce policies about requests."""
-    made = compiler(BOUND, INLINE, pod("web", "10.1.0.1", labels={"app": "web"}), policy(WEB_SERVICE))
+WEB_POD = pod("web", "10.1.0.1", labels={"app": "web"})
+ADMIN = {"to": [{"operation": {"paths": ["/admin"], "methods": ["GET"]}}]}
+GATEWAY = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "waypoint"}
+CLASS = {"group": "gateway.networking.k8s.io", "kind": "GatewayClass", "name": "ambit-inline"}
+
+
+def test_policies_go_with_the_service_and_close_its_pods_to_who_does_not_know_of_them() -> None:
+    made = compiler(BOUND, INLINE, WEB_POD, policy(WEB_SERVICE))
     found = made.services[KEY]
-    assert found.inline is None
-    assert found.waypoint is not None
+    assert found.waypoint is None and found.inline == ()
+    assert found.rules is not None and [each.key for each in found.rules.policies] == ["default/p"]
+    (workload,) = (each for each in made.workloads.values() if each.name == "web")
+    assert workload.policies == ("default/read_at_pod_web_8080",)
+    closing = made.authorizations["default/read_at_pod_web_8080"]
+    assert closing == found.closing(workload)
+    assert closing.action is Action.DENY
+    made.apply([Change("authorizationpolicies.security.istio.io", "default/p")])
+    assert made.services[KEY].rules is None
+    assert not made.authorizations
+    assert made.workloads[workload.uid].policies == ()
+
+
+@pytest.mark.parametrize("target", [WEB_SERVICE, GATEWAY])
+def test_so_do_rules_about_tokens(target: dict[str, str]) -> None:
+    made = compiler(BOUND, INLINE, tokens(target))
+    rules = made.services[KEY].rules
+    assert rules is not None and [each.key for each in rules.tokens] == ["default/tokens"]
+
+
+def test_a_policy_for_the_class_is_for_all_that_is_inline() -> None:
+    made = compiler(BOUND, INLINE, policy(CLASS, namespace="istio-system"))
+    assert made.services[KEY].rules is not None
+    other = {**CLASS, "name": "ambit-waypoint"}
+    assert compiler(BOUND, INLINE, policy(other, namespace="istio-system")).services[KEY].rules is None
+
+
+@pytest.mark.parametrize("how", [{"action": "AUDIT"}, {"annotations": {"istio.io/dry-run": "true"}}])
+def test_what_forbids_nothing_closes_no_pods(how: dict[str, Any]) -> None:
+    made = compiler(BOUND, INLINE, WEB_POD, policy(WEB_SERVICE, **how))
+    assert made.services[KEY].rules is None
+    assert made.services[KEY].inline == ()
+    assert not made.authorizations
+
+
+def _changing(**said: Any) -> Given:
+    return route({"filters": [said], "backendRefs": [to("web")]})
+
+
+_REWRITES = _changing(
+    type="URLRewrite", urlRewrite={"path": {"type": "ReplaceFullPath", "replaceFullPath": "/"}}
+)
+_RENAMES = _changing(type="URLRewrite", urlRewrite={"hostname": "other"})
+_SETS = _changing(
+    type="RequestHeaderModifier", requestHeaderModifier={"set": [{"name": "X-Role", "value": "admin"}]}
+)
+_ABOUT_HOST = {"to": [{"operation": {"hosts": ["web"]}}]}
+_ABOUT_ROLE = {"when": [{"key": "request.headers[x-role]", "values": ["admin"]}]}
 
 
 @pytest.mark.parametrize(
-    "target",
-    [
-        {"kind": "Service", "name": "web"},
-        {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "waypoint"},
-    ],
+    ("rule", "changing", "word"),
+    [(ADMIN, _REWRITES, ":path"), (_ABOUT_HOST, _RENAMES, ":authority"), (_ABOUT_ROLE, _SETS, "x-role")],
 )
-def test_rules_about_tokens_close_it(target: dict[str, str]) -> None:
-    spec = {"targetRefs": [target], "jwtRules": [{"issuer": "me", "jwks": '{"keys": []}'}]}
-    rules = (
-        "requestauthentications.security.istio.io",
-        {
-            "metadata": {"name": "tokens", "namespace": "default"},
-            "spec": spec,
-        },
-    )
-    found = compiler(BOUND, INLINE, rules).services[KEY]
+def test_what_looks_at_what_routes_change_closes_the_service(
+    rule: dict[str, Any], changing: Given, word: str
+) -> None:
+    """Its pods would see another request than a waypoint does."""
+    made = compiler(BOUND, INLINE, changing, policy(WEB_SERVICE, rules=[rule]))
+    found = made.services[KEY]
+    assert found.inline is None and found.rules is None and found.waypoint is not None
+    (condition,) = _conditions(made, "AuthorizationPolicy default/p")
+    assert (condition.status, condition.reason) == ("False", "NotEnforced")
+    assert word in condition.message
+
+
+@pytest.mark.parametrize(
+    ("rule", "changing"),
+    [(ADMIN, _RENAMES), (ADMIN, _SETS), (_ABOUT_HOST, _REWRITES), (_ABOUT_ROLE, _REWRITES)],
+)
+def test_other_changes_are_nothing_to_it(rule: dict[str, Any], changing: Given) -> None:
+    made = compiler(BOUND, INLINE, changing, policy(WEB_SERVICE, rules=[rule]))
+    assert made.services[KEY].rules is not None
+    (condition,) = _conditions(made, "AuthorizationPolicy default/p")
+    assert (condition.status, condition.reason) == ("True", "Accepted")
+
+
+def test_a_policy_that_asks_somebody_closes_the_service() -> None:
+    made = compiler(BOUND, INLINE, policy(WEB_SERVICE, action="CUSTOM"))
+    found = made.services[KEY]
     assert found.inline is None and found.waypoint is not None
+
+
+def _conditions(made: MeshCompiler, name: str) -> tuple[Condition, ...]:
+    status = made.statuses[name]
+    assert isinstance(status, ObjectStatus)
+    return status.conditions
 
 
 @pytest.mark.parametrize(("backend", "port"), [("web", 80), ("db", 5432)])

@@ -8,15 +8,16 @@ from pathlib import Path
 from ambit.agent.logs import parse
 from ambit.core.address import Address
 from ambit.envoy import names
+from ambit.envoy.request_log import LINE
 from ambit.model.view import MeshView, Snapshot
 from ambit.node.cut import cut_short
 from ambit.node.flows.entry import About, Line, lines, read
 from ambit.plan import node_proxy
 from ambit.plan.node_proxy import LocalPod, LocalPods, NodeSettings, PlannedResource
-from ambit.plan.values import CLUSTER, EXTENSION, LISTENER, SECRET
+from ambit.plan.values import CLUSTER, EXTENSION, LISTENER, ROUTES, SECRET
 from tests.plan.dataplane.served import ServedEnvoy, until
 
-_ORDER = (SECRET, EXTENSION, CLUSTER, LISTENER)
+_ORDER = (SECRET, EXTENSION, CLUSTER, LISTENER, ROUTES)
 Certificates = Callable[[str], tuple[str, str]]
 
 
@@ -92,7 +93,7 @@ class Agent(ServedEnvoy):
             )
             wanted += [self._secret(name) for name in node_proxy.required_secrets(pod.identity)]
         with self.lock:
-            wanted += [self._answer(name) for name in self._asked_clusters()]
+            wanted += [each for name in self._asked_clusters() for each in self._answer(name)]
             self.replace(wanted)
         until(self.is_settled, f"acknowledgements of {self.settings.node}")
 
@@ -118,11 +119,11 @@ class Agent(ServedEnvoy):
         kinds = ("dst|", "tun|", "hbone|", "net|")
         return [name for name in known if name.startswith(kinds) and name not in self._forgotten]
 
-    def _answer(self, name: str) -> PlannedResource:
+    def _answer(self, name: str) -> list[PlannedResource]:
         pods = LocalPods(self.pods.values())
-        return node_proxy.destination(
-            name, self.view, pods, self.settings, is_divided=name.startswith("dst|") and not self.is_hopping
-        )
+        is_divided = name.startswith("dst|") and not self.is_hopping
+        answer = node_proxy.destination(name, self.view, pods, self.settings, is_divided=is_divided)
+        return [*node_proxy.inline_resources(name, self.view, pods, self.settings), answer]
 
     def _tunnelled(self, pod: LocalPod) -> dict[tuple[Address, int], tuple[int, int]]:
         """What the pod asked for and reaches through tunnels."""
@@ -155,12 +156,14 @@ class Agent(ServedEnvoy):
 
     def answer(self, type_url: str, asked: Sequence[str]) -> None:
         if type_url == CLUSTER:
-            self.add([self._answer(name) for name in asked])
+            self.add([each for name in asked for each in self._answer(name)])
             for key in {names.pod_of(name) for name in asked} & self.pods.keys():
                 self.add(self._outbound(self.pods[key or ""]))
 
     def _access_log(self, message: bytes) -> None:
         for line in lines(message):
+            if LINE in line[-1]:
+                continue  # about a request
             about = read(line[-1])
             assert about is not None, line
             self.log.append((about, line))

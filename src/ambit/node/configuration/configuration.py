@@ -24,6 +24,7 @@ from ambit.core.errors import AmbitError
 from ambit.envoy import names
 from ambit.model.view import MeshView
 from ambit.node.configuration.detours import Detours
+from ambit.node.configuration.read_ports import ReadPorts
 from ambit.node.configuration.requests import Requests
 from ambit.node.configuration.shares import Shares
 from ambit.node.configuration.tracking import (
@@ -79,6 +80,7 @@ class Configuration:
         self._complete = complete
         self._noted = noted
         self._requests = Requests(partial(server.is_asked_for, ROUTES), keep, kept)
+        self.read_ports = ReadPorts(keep, kept)
         self.turnover = Turnover(self._pods_by_key, self._change_generations, self._forget, self._renew)
         self.detours = Detours(self._answer_again)
         self._moved: set[str] = set()
@@ -191,6 +193,7 @@ class Configuration:
         """What looked for this pod, and what is to be removed from Envoy."""
         pod = self._pods.pop(key, None)
         self._shares.drop(key)
+        self.read_ports.forget(key)
         self._moved = {name for name in self._moved if names.pod_of(name) != key}
         if pod is not None:
             workload = node_proxy.workload_of(pod, self._view, self._settings)
@@ -448,6 +451,7 @@ class Configuration:
         shares = self._shares.of(pod.key)
         if self._complete():
             resources = node_proxy.pod_resources(pod, view, self._settings, self._only(pod.key), shares)
+            self.read_ports.look(pod.key, node_proxy.read_ports(pod, view, self._settings))
         else:
             resources = node_proxy.outbound_resources(pod, view, self._settings, self._only(pod.key), shares)
         self._dependencies.record(Answer("pod", pod.key), view.read)
@@ -469,6 +473,7 @@ class Configuration:
         changed, gone = self._requests.take()
         resources = [*changed, *(each for each in resources if not self._requests.waits(each.name))]
         publication = self._server.publish(map(framed, _ordered(resources)), {*removed, *gone})
+        self.read_ports.sent(publication)
         if overtaken:
             self.detours.wait(overtaken, publication)
         return publication

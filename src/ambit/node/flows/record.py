@@ -16,7 +16,7 @@ from ambit.envoy import names
 from ambit.model.view import MeshView
 from ambit.model.workload import TunnelProtocol, Workload
 from ambit.node.flows.entry import SAME_NODE, TUNNEL, About
-from ambit.plan import node_proxy
+from ambit.plan import at_pod, node_proxy
 from ambit.plan.destinations import rule_name
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings
 from ambit.policy.decide import ConnectionFacts, decide
@@ -91,8 +91,7 @@ def denied_now(about: About, view: MeshView, pods: LocalPods) -> str | None:
         address, port = parse_host_port(about.target or about.destination)
     except ValueError:
         return None
-    policies, unknown = view.policies_for(workload)
-    decision = decide(policies, ConnectionFacts(client, address, port, pod.identity), unknown)
+    decision = at_pod.decide_here(workload, ConnectionFacts(client, address, port, pod.identity), view)
     return None if decision.allowed else rule_name(decision)
 
 
@@ -125,8 +124,9 @@ def _decided(about: About, pod: LocalPod | None, view: MeshView, settings: NodeS
         address, port = parse_host_port(about.destination)
     except ValueError:
         return about
-    policies, unknown = view.policies_for(workload) if workload is not None else ((), (pod.key,))
-    decision = decide(policies, ConnectionFacts(client, address, port), unknown)
+    facts = ConnectionFacts(client, address, port)
+    here = at_pod.decide_here
+    decision = here(workload, facts, view) if workload is not None else decide((), facts, (pod.key,))
     if decision.allowed:
         return about
     return msgspec.structs.replace(
@@ -140,7 +140,7 @@ def _dry_run(
     """The rule of dry-run policies that would have denied a connection which was allowed, where Envoy does not tell."""
     if workload is None or about.denied or about.failure:
         return ""
-    policies, unknown = view.policies_for(workload)
+    policies, unknown = at_pod.policies_for(workload, view)
     if not any(policy.dry_run for policy in policies):
         return ""
     try:

@@ -1,0 +1,93 @@
+"""What rules about requests make of a request where its server is, as that node reads it (`ambit.plan.at_pod`); from
+configuration alone. Tokens cannot be tried: it is asked without one. Pure."""
+
+import ipaddress
+
+import msgspec
+
+from ambit.core.identity import Identity
+from ambit.insight.at_waypoint import forwarded, ruling_of
+from ambit.insight.manifests import Compiled
+from ambit.insight.ruling import ALLOWED, DENIED, REFUSED, Ruling
+from ambit.model.service import Service
+from ambit.model.workload import Workload
+from ambit.plan import at_pod
+from ambit.policy.requests import Request, RequestFacts
+
+OTHER_TOKENS = "services that share the port have other rules about tokens, so no request passes"
+
+
+def judged(connection: Ruling, request: Request, compiled: Compiled) -> Ruling:
+    """The ruling of a pod about a connection, when it is this request that comes by it."""
+    workload = _workload(connection, compiled)
+    port = at_pod.ports_of(workload, compiled.view()).get(connection.port)
+    if connection.verdict != ALLOWED or port is None or not port.is_read:
+        return connection
+    if port.is_closed:
+        return _said(connection, Ruling(DENIED, OTHER_TOKENS, identity=connection.identity))
+    for each in port.tokens:
+        if each.is_closed:
+            reason = f"{each.origin} cannot be read, so no request passes"
+            return _said(connection, Ruling(DENIED, reason, identity=connection.identity))
+    found = connection
+    source = ipaddress.ip_address(connection.source) if connection.source else None
+    for ruled in port.ruled:
+        assert source is not None, "a pod is asked from somewhere"
+        facts = RequestFacts(
+            source=source,
+            port=ruled.port,
+            destination=next(iter(ruled.addresses), None),
+            identity=Identity.parse(connection.identity) if connection.identity else None,
+            remote=forwarded(request),
+            request=request,
+        )
+        found = _said(connection, ruling_of(ruled.policies, facts))
+        if found.verdict == DENIED:
+            break
+    return found
+
+
+def is_read(connection: Ruling, compiled: Compiled) -> bool:
+    """Whether the pod's node reads what comes by this connection."""
+    port = at_pod.ports_of(_workload(connection, compiled), compiled.view()).get(connection.port)
+    return port is not None and port.is_read
+
+
+def held_to(connection: Ruling, service: Service, compiled: Compiled) -> Ruling:
+    """The ruling of a backend's pod about what was called by the name of `service`, which nobody sends where its rules
+    are not enforced."""
+    workload = _workload(connection, compiled)
+    if service.rules is None or (workload and at_pod.enforces(workload, service, connection.port)):
+        return connection
+    called = f"{service.namespace}/{service.name}"
+    reason = (
+        f"it is no pod of {called}, so nobody would enforce the rules for that, and nothing is sent there"
+    )
+    return msgspec.structs.replace(connection, verdict=REFUSED, reason=reason)
+
+
+def _said(connection: Ruling, found: Ruling) -> Ruling:
+    """`found` at the same pod."""
+    return msgspec.structs.replace(
+        found,
+        pod=connection.pod,
+        address=connection.address,
+        port=connection.port,
+        source=connection.source,
+        is_pod=connection.is_pod,
+        mode=connection.mode,
+        mode_by=connection.mode_by,
+        policies=tuple(sorted({*connection.policies, *found.policies})),
+    )
+
+
+def _workload(connection: Ruling, compiled: Compiled) -> Workload | None:
+    return next(
+        (
+            each
+            for each in compiled.workloads
+            if f"{each.namespace}/{each.name}" == connection.pod
+            and connection.address in map(str, each.addresses)
+        ),
+        None,
+    )

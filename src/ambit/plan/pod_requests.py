@@ -1,0 +1,72 @@
+"""Requests that a pod's own node reads: the resources of its ports of HTTP that have rules, or may come to have some
+(`ambit.plan.at_pod`): so a port is led there, and past it again, without a connection that fails."""
+
+from collections.abc import Iterator, Mapping
+
+from ambit.envoy import connection_manager, http_jwt, matchers, names, pod_requests
+from ambit.envoy.http_authorization import Place
+from ambit.envoy.matchers import Predicate
+from ambit.model.jwt import KeySource
+from ambit.plan import request_authorization
+from ambit.plan.at_pod import PodPort, Ports, networks_of
+from ambit.plan.authorization import Row
+from ambit.plan.values import CLUSTER, EXTENSION, LISTENER, ROUTES, LocalPod, PlannedResource, planned
+
+_FETCHED: Mapping[KeySource, str] = {}
+"""Keys come with the rules."""
+
+
+def resources(pod: LocalPod, ports: Ports) -> Iterator[PlannedResource]:
+    """Clusters first, the table of tunnels last."""
+    read = {port: each for port, each in ports.items() if each.is_http}
+    for port, each in read.items():
+        server = pod_requests.server(pod.key, pod.netns, port, is_http2=each.is_http2)
+        yield planned(CLUSTER, server.name, server)
+        into = pod_requests.into(pod.key, port)
+        yield planned(CLUSTER, into.name, into)
+    for port, each in read.items():
+        yield from _port(pod, port, each)
+    table = connection_manager.table(
+        pod=pod.key, addresses=pod.addresses, read=[port for port, each in ports.items() if each.is_read]
+    )
+    yield planned(ROUTES, table.name, table, on_demand=True)
+
+
+def denials(ports: Ports, *, is_plain: bool) -> list[Row]:
+    """What is denied of connections, by rules for ports whose requests are not read: in tunnels, or as they come."""
+    return [
+        (matchers.all_of([_is_for(port, is_plain=is_plain), predicate]), False, name)
+        for port, each in ports.items()
+        for ruled in each.of_connections
+        for predicate, _, name in request_authorization.denials(
+            ruled.policies, Place(ruled.port, networks_of(ruled.addresses), is_http=False, is_plain=is_plain)
+        )
+    ]
+
+
+def _is_for(port: int, *, is_plain: bool) -> Predicate:
+    return matchers.destination_port(port) if is_plain else matchers.authority(f".*:{port}")
+
+
+def _port(pod: LocalPod, port: int, given: PodPort) -> Iterator[PlannedResource]:
+    subject = names.pod_requests(pod.key)
+    first = next(each for each in given.ruled or given.services if each.is_http)
+    made = pod_requests.listener(
+        pod.key,
+        port,
+        identity=pod.identity.uri,
+        service=first.service,
+        service_port=first.port,
+        default_host=first.hostname,
+    )
+    yield planned(LISTENER, made.name, made)
+    tokens = f"{subject}|{port}"
+    name = names.tokens(tokens)
+    message = http_jwt.closed(name) if given.is_closed else http_jwt.tokens(tokens, given.tokens, _FETCHED)
+    yield planned(EXTENSION, name, message, on_demand=True)
+    judges = [
+        (each.policies, Place(each.port, networks_of(each.addresses)))
+        for each in given.ruled or given.services
+    ]
+    allowed = names.allowed(subject, port)
+    yield planned(EXTENSION, allowed, request_authorization.of_all(allowed, judges), on_demand=True)
