@@ -295,6 +295,8 @@ def waypoint_and_bound() -> Iterator[tuple[kinds.Resource, dict[str, Any]]]:
     validation = {"hostname": "bound.example", "caCertificateRefs": roots}
     wanted = {"targetRefs": [target], "validation": validation}
     yield kinds.BACKEND_TLS_POLICIES, {"metadata": {"name": "bound"}, "spec": wanted}
+    bounded = {"targetRefs": [target], "retryConstraint": {"budget": {"percent": 20}}}
+    yield kinds.BACKEND_TRAFFIC_POLICIES, {"metadata": {"name": "bound"}, "spec": bounded}
 
 
 async def refuses(plane: Any, token: str) -> bool:

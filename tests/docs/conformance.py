@@ -34,6 +34,7 @@ KINDS: dict[str, type[Any]] = {
     "TCPRoute": stream_routes.TCPRoute,
     "UDPRoute": stream_routes.UDPRoute,
     "BackendTLSPolicy": backend_policies.BackendTLSPolicy,
+    "XBackendTrafficPolicy": backend_policies.XBackendTrafficPolicy,
     "ReferenceGrant": gateway.ReferenceGrant,
     "AuthorizationPolicy": istio.AuthorizationPolicy,
     "PeerAuthentication": istio.PeerAuthentication,
@@ -43,9 +44,6 @@ KINDS: dict[str, type[Any]] = {
     "WorkloadEntry": networking.WorkloadEntry,
 }
 """The projection of each kind that is read."""
-NOT_READ = ("XBackendTrafficPolicy",)
-"""Kinds that this version does not read."""
-
 HEAD = """\
 # What of the APIs is there
 
@@ -115,7 +113,7 @@ def unlisted() -> Iterator[Unlisted]:
 
 def render() -> str:
     """The whole page."""
-    return "".join([HEAD, _features(), FIELDS, *(_kind(kind) for kind in KINDS), _not_read()])
+    return "".join([HEAD, _features(), FIELDS, *(_kind(kind) for kind in KINDS)])
 
 
 def _features() -> str:
@@ -145,10 +143,6 @@ def _kind(kind: str) -> str:
 
 def _is_within(path: str, above: str) -> bool:
     return path == above or path.startswith((f"{above}.", f"{above}["))
-
-
-def _not_read() -> str:
-    return f"### Not read\n\nObjects of these kinds do nothing yet: {', '.join(NOT_READ)}.\n"
 
 
 def _schema(kind: str) -> Mapping[str, Any]:

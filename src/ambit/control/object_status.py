@@ -28,6 +28,7 @@ KINDS = {
         kinds.TCP_ROUTES,
         kinds.UDP_ROUTES,
         kinds.BACKEND_TLS_POLICIES,
+        kinds.BACKEND_TRAFFIC_POLICIES,
         kinds.SERVICES,
         kinds.SERVICE_ENTRIES,
         kinds.WORKLOAD_ENTRIES,

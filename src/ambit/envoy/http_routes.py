@@ -20,7 +20,17 @@ from ambit.core.memo import Memo
 from ambit.envoy import defaults, filter_state, http_filters, http_headers, http_match, http_paths, names
 from ambit.envoy.words import boolean, pack, seconds, uint32
 from ambit.model import http_bounds
-from ambit.model.http import Action, Backend, Entry, Host, Mirror, RequestMatch, Retry, Rewrite
+from ambit.model.http import (
+    Action,
+    Backend,
+    Entry,
+    Host,
+    Mirror,
+    RequestMatch,
+    Retry,
+    Rewrite,
+    SessionPersistence,
+)
 
 _MILLION = 1_000_000
 _UNDOABLE = 500
@@ -75,9 +85,9 @@ def _virtual_host(table: str, host: Host, scheme: str, port: int, memo: Memo) ->
     return memo.of((table, host.domains), (host, scheme, port), make)
 
 
-def to_service(service: str, port: int) -> tuple[Host, ...]:
+def to_service(service: str, port: int, session: SessionPersistence | None = None) -> tuple[Host, ...]:
     """The table of a service without routes: every request goes to its endpoints."""
-    action = Action(backends=(Backend(service, port),))
+    action = Action(backends=(Backend(service, port),), session=session)
     return (Host(("*",), (Entry(f"{service}:{port}", RequestMatch(), action),)),)
 
 

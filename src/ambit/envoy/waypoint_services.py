@@ -31,6 +31,7 @@ from ambit.envoy import (
 )
 from ambit.envoy.telling import NOTHING, Told
 from ambit.envoy.words import boolean, from_ads, internal_address, pack, seconds, socket_address, uint32
+from ambit.model.service import RetryBudget
 from ambit.model.streams import Stream
 
 _Options = http_protocol_options_pb2.HttpProtocolOptions
@@ -154,6 +155,15 @@ def cluster_by_names(
     made.load_assignment.CopyFrom(endpoints_of(name, endpoints))
     speak(made, speaks, tls)
     return made
+
+
+def budgeted(cluster: Any, budget: RetryBudget | None) -> Any:
+    """The cluster, with no more retries than that."""
+    if budget is not None:
+        (limits,) = cluster.circuit_breakers.thresholds
+        limits.retry_budget.budget_percent.value = budget.percent
+        limits.retry_budget.min_retry_concurrency.CopyFrom(uint32(budget.at_least))
+    return cluster
 
 
 def endpoints_of(cluster: str, endpoints: Iterable[Endpoint]) -> Any:

@@ -24,6 +24,7 @@ from ambit.graph.collection import Collection, Delta, Source, Statistics
 from ambit.graph.engine import Failure, Graph
 from ambit.ingest.binds import Binds
 from ambit.ingest.gateway.backend_tls import BackendPolicies, PolicySources
+from ambit.ingest.gateway.backend_traffic import TrafficPolicies
 from ambit.ingest.gateway.compile import RouteSources, Waypoints, WaypointSources, compile_routes
 from ambit.ingest.gateway.compile_edge import Edges, EdgeSources
 from ambit.ingest.gateway.findings import findings_of
@@ -180,7 +181,16 @@ class MeshCompiler:
             namespaces, self._sources["services"], self._sources["serviceentries.networking.istio.io"]
         )
         backend_policies = BackendPolicies(graph, self._policy_sources())
-        secured = graph.derive("services with their backends' tls", opened, backend_policies.service)
+        traffic_policies = TrafficPolicies(
+            graph, self._sources["xbackendtrafficpolicies.gateway.networking.x-k8s.io"]
+        )
+        secured = graph.derive(
+            "services as policies have them called",
+            opened,
+            lambda context, given: traffic_policies.service(
+                context, backend_policies.service(context, given)
+            ),
+        )
         bound = graph.derive(
             "services with their waypoints",
             secured,
@@ -240,12 +250,14 @@ class MeshCompiler:
             inline,
         )
         about_policies = backend_policies.statuses(self._services, routes.compiled)
+        about_traffic = traffic_policies.statuses(self._services, routes.compiled)
         statuses = [
             waypoints.statuses,
             routes.statuses,
             at_edge.statuses,
             about_tokens,
             about_policies,
+            about_traffic,
             about_requests,
         ]
         self._statuses = graph.join("all statuses", statuses)

@@ -91,6 +91,9 @@ TLS_ROUTES = Resource("gateway.networking.k8s.io", "v1", "tlsroutes", "TLSRoute"
 TCP_ROUTES = Resource("gateway.networking.k8s.io", "v1", "tcproutes", "TCPRoute")
 UDP_ROUTES = Resource("gateway.networking.k8s.io", "v1", "udproutes", "UDPRoute")
 BACKEND_TLS_POLICIES = Resource("gateway.networking.k8s.io", "v1", "backendtlspolicies", "BackendTLSPolicy")
+BACKEND_TRAFFIC_POLICIES = Resource(
+    "gateway.networking.x-k8s.io", "v1alpha1", "xbackendtrafficpolicies", "XBackendTrafficPolicy"
+)
 REFERENCE_GRANTS = Resource("gateway.networking.k8s.io", "v1beta1", "referencegrants", "ReferenceGrant")
 
 AUTHORIZATION_POLICIES = Resource("security.istio.io", "v1", "authorizationpolicies", "AuthorizationPolicy")

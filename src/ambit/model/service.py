@@ -6,6 +6,7 @@ import msgspec
 
 from ambit.core.address import Address
 from ambit.model.backend_tls import BackendTls
+from ambit.model.http import SessionPersistence
 from ambit.model.inline_rules import InlineRules, closing
 from ambit.model.policy import Authorization
 from ambit.model.proxy import ServiceRoutes
@@ -83,6 +84,14 @@ class VirtualAddress(msgspec.Struct, frozen=True, order=True):
     prefix: int | None = None
 
 
+class RetryBudget(msgspec.Struct, frozen=True):
+    """Of the requests to a service that one proxy has under way, `percent` may be retries; `at_least` so many may be in
+    any case."""
+
+    percent: int
+    at_least: int
+
+
 class Service(msgspec.Struct, frozen=True):
     """`hostname` is fully qualified. `app_protocols` maps service port to protocol, `backend_tls` to the TLS that L7
     proxies speak to its servers. With `session_affinity` all connections of one client address go to one endpoint.
@@ -106,6 +115,9 @@ class Service(msgspec.Struct, frozen=True):
     weighted_waypoints: tuple[WeightedWaypoint, ...] = ()
     ingress_use_waypoint: bool = False
     backend_tls: dict[int, BackendTls] = {}
+    retry_budget: RetryBudget | None = None
+    session: SessionPersistence | None = None
+    """Of requests for which no route says another."""
     inline: tuple[ServiceRoutes, ...] | None = None
     rules: InlineRules | None = None
 

@@ -1,8 +1,9 @@
-"""Typed projections of the Gateway API's policies about backends (v1.6): BackendTLSPolicy."""
+"""Typed projections of the Gateway API's policies about backends (v1.6): BackendTLSPolicy, XBackendTrafficPolicy."""
 
 import msgspec
 
 from ambit.objects.meta import ObjectMeta
+from ambit.objects.routes import Persistence
 
 
 class PolicyTarget(msgspec.Struct, frozen=True, rename="camel"):
@@ -44,3 +45,36 @@ class BackendTLSPolicySpec(msgspec.Struct, frozen=True, rename="camel"):
 class BackendTLSPolicy(msgspec.Struct, frozen=True):
     metadata: ObjectMeta
     spec: BackendTLSPolicySpec = BackendTLSPolicySpec()
+
+
+class RetryBudget(msgspec.Struct, frozen=True):
+    percent: int = 20
+
+
+class RetryRate(msgspec.Struct, frozen=True):
+    count: int = 10
+    interval: str = "1s"
+
+
+class RetryConstraint(msgspec.Struct, frozen=True, rename="camel"):
+    budget: RetryBudget = RetryBudget()
+    min_retry_rate: RetryRate = RetryRate()
+
+
+class TrafficTarget(msgspec.Struct, frozen=True):
+    kind: str
+    name: str
+    group: str = ""
+
+
+class XBackendTrafficPolicySpec(msgspec.Struct, frozen=True, rename="camel"):
+    target_refs: tuple[TrafficTarget, ...] = ()
+    retry_constraint: RetryConstraint | None = None
+    session_persistence: Persistence | None = None
+
+
+class XBackendTrafficPolicy(msgspec.Struct, frozen=True):
+    """Experimental: of the group `gateway.networking.x-k8s.io`."""
+
+    metadata: ObjectMeta
+    spec: XBackendTrafficPolicySpec = XBackendTrafficPolicySpec()

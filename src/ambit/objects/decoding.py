@@ -89,6 +89,12 @@ _ALL = (
     _plain("tcproutes", stream_routes.TCPRoute, gateway.GROUP),
     _plain("udproutes", stream_routes.UDPRoute, gateway.GROUP),
     _plain("backendtlspolicies", backend_policies.BackendTLSPolicy, gateway.GROUP),
+    _plain(
+        "xbackendtrafficpolicies",
+        backend_policies.XBackendTrafficPolicy,
+        gateway.EXPERIMENTAL_GROUP,
+        version="v1alpha1",
+    ),
     _plain("secrets", kube.Secret, field_selector="type=kubernetes.io/tls"),
     # The version in which API servers store grants, and the only one that those before v1.5 serve.
     _plain("referencegrants", gateway.ReferenceGrant, gateway.GROUP, version="v1beta1"),

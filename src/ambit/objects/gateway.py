@@ -10,6 +10,7 @@ from ambit.core.selector import Selector
 from ambit.objects.meta import ObjectMeta
 
 GROUP = "gateway.networking.k8s.io"
+EXPERIMENTAL_GROUP = "gateway.networking.x-k8s.io"
 
 
 class GatewayClassSpec(msgspec.Struct, frozen=True, rename="camel"):

@@ -17,7 +17,7 @@ from ambit.envoy.backend_tls import Spoken
 from ambit.envoy.waypoint_services import Endpoint, PlainEndpoint, Speaks
 from ambit.model.http import Action, Host
 from ambit.model.proxy import Proxy, ProxyKind
-from ambit.model.service import AppProtocol, LoadBalancing, Service
+from ambit.model.service import AppProtocol, LoadBalancing, RetryBudget, Service
 from ambit.model.streams import Stream
 from ambit.model.view import MeshView
 from ambit.model.workload import TunnelProtocol
@@ -72,9 +72,8 @@ def resources(
         endpoints = tuple(_endpoints(service, port, proxy, view, settings))
         needed |= {each for each in map(_tunnel, endpoints) if each is not None}
         spoken = Spoken(tls, shown) if tls is not None else None
-        yield from memo.of(
-            ("backend", name), (endpoints, speaks, spoken), partial(_cluster, name, endpoints, speaks, spoken)
-        )
+        given = (endpoints, speaks, spoken, service.retry_budget)
+        yield from memo.of(("backend", name), given, partial(_cluster, name, *given))
     secret = names.server_secret(proxy.identity)
     for tunnel in sorted(needed, key=lambda each: (each.identity, each.service)):
         name = names.tunnel(tunnel.identity, tunnel.service)
@@ -115,13 +114,14 @@ def _speaks(provider: Provider, view: MeshView) -> Speaks:
 
 
 def _cluster(
-    name: str, endpoints: Sequence[Endpoint], speaks: Speaks, tls: Spoken | None
+    name: str, endpoints: Sequence[Endpoint], speaks: Speaks, tls: Spoken | None, budget: RetryBudget | None
 ) -> tuple[PlannedResource, ...]:
     if any(isinstance(each, PlainEndpoint) and each.hostname for each in endpoints):
         message = waypoint_services.cluster_by_names(name, endpoints, speaks, tls)
-        return (planned(CLUSTER, name, message),)
+        return (planned(CLUSTER, name, waypoint_services.budgeted(message, budget)),)
+    message = waypoint_services.cluster(name, speaks, tls)
     return (
-        planned(CLUSTER, name, waypoint_services.cluster(name, speaks, tls)),
+        planned(CLUSTER, name, waypoint_services.budgeted(message, budget)),
         planned(ENDPOINTS, name, waypoint_services.endpoints_of(name, endpoints)),
     )
 

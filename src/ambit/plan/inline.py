@@ -47,7 +47,7 @@ def resources(
     routes = service.inline_routes(asked.port) if isinstance(service, Service) else None
     if not isinstance(service, Service) or routes is None:
         return ()
-    hosts = routes.hosts or http_routes.to_service(service.key, asked.port)
+    hosts = routes.hosts or http_routes.to_service(service.key, asked.port, service.session)
     reader = names.requests(asked)
     client = preferred_address(source.addresses, asked.address.version)
     assert client is not None, "a pod has an address"

@@ -34,6 +34,7 @@ from ambit.envoy.http_authorization import Place
 from ambit.envoy.telling import Told
 from ambit.envoy.waypoint_services import Speaks
 from ambit.envoy.words import AnyMessage
+from ambit.model.http import SessionPersistence
 from ambit.model.jwt import KeySource, TokenPolicy
 from ambit.model.proxy import Proxy, ServiceRoutes
 from ambit.model.request_policy import RequestPolicy
@@ -290,6 +291,7 @@ def _inside(
     judge: _Judge,
     told: Told,
     memo: Memo | None = None,
+    session: SessionPersistence | None = None,
 ) -> Iterator[PlannedResource]:
     name = names.service_cluster(key, port)
     into = names.into_service(key, port)
@@ -307,7 +309,8 @@ def _inside(
     yield planned(EXTENSION, allowed, request_authorization.extension(allowed, policies, place))
     host = key.rpartition("/")[2]
     yield planned(LISTENER, name, waypoint_services.http_listener(key, port, default_host=host, told=told))
-    hosts = routes.hosts if routes is not None and routes.hosts else http_routes.to_service(key, port)
+    given = routes.hosts if routes is not None else ()
+    hosts = given or http_routes.to_service(key, port, session)
     yield planned(ROUTES, name, http_routes.table(name, hosts, port=port, by=proxy.identity.uri, memo=memo))
 
 
@@ -365,7 +368,7 @@ def _made_inside(
     judge = _judge(service, port, proxy, bound, is_http=is_http)
     routes = bound.routes.get(f"{service.key}:{port}")
     told = told_of(bound.telemetry, proxy, settings, service)
-    return tuple(_inside(service.key, port, proxy, routes, judge, told, memo))
+    return tuple(_inside(service.key, port, proxy, routes, judge, told, memo, service.session))
 
 
 def _made_policies(service: Service, proxy: Proxy, bound: Bound) -> tuple[PlannedResource, ...]:

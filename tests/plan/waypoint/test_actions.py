@@ -1,6 +1,7 @@
 """Each thing that a route can do with a request."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
@@ -21,6 +22,7 @@ from ambit.model.http import (
     Rewrite,
     SessionPersistence,
 )
+from ambit.model.service import RetryBudget
 from ambit.model.workload import Port
 from tests.plan.dataplane.network import read_all
 from tests.plan.dataplane.served import until
@@ -264,6 +266,23 @@ def test_failed_requests_are_tried_again(scene: Scene) -> None:
     assert len(scene.echoes["v1"].seen) == 3
     assert scene.get("/a", x_want_status="500").status == 500
     assert len(scene.echoes["v1"].seen) == 4
+
+
+@pytest.mark.feature("F64")
+def test_a_budget_bounds_retries(scene: Scene) -> None:
+    """Of 20 requests at once that all fail one in five is tried again, where without a budget it were all, three
+    times."""
+    before = list(scene.mesh.services)
+    budget = msgspec.structs.replace(V1, retry_budget=RetryBudget(percent=20, at_least=1))
+    scene.mesh.services = [budget if each.key == V1.key else each for each in before]
+    try:
+        do(scene, TO_V1, retry=Retry(attempts=3, codes=(503,), backoff=5))
+        with ThreadPoolExecutor(20) as pool:
+            asked = [pool.submit(scene.get, "/a", x_want_status="503", x_want_delay="0.5") for _ in range(20)]
+            assert {each.result().status for each in asked} == {503}
+        assert 20 < len(scene.echoes["v1"].seen) <= 30
+    finally:
+        scene.mesh.services = before
 
 
 @pytest.mark.feature("F33")

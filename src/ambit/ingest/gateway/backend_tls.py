@@ -9,31 +9,28 @@
   with routes to them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from ambit.core.names import GATEWAY_CONTROLLER, SYSTEM_ROOTS, WAYPOINT_CONTROLLER
+from ambit.core.names import SYSTEM_ROOTS
 from ambit.graph.collection import Collection
 from ambit.graph.engine import Context, Graph
 from ambit.ingest.gateway.attachment import CompiledRoute
+from ambit.ingest.gateway.backend_targets import Ancestors, is_target, object_of, target_of
 from ambit.ingest.gateway.certificates import BadReference, roots_of
 from ambit.ingest.gateway.conditions import ACCEPTED, CONFLICTED, RESOLVED, no, version, yes
 from ambit.model.backend_tls import BackendTls
 from ambit.model.service import Service
-from ambit.model.status import Condition, Parent, ParentStatus, PolicyStatus, Status
-from ambit.objects.backend_policies import BackendTLSPolicy, PolicyTarget, Validation
-from ambit.objects.gateway import GROUP
+from ambit.model.status import Condition, Status
+from ambit.objects.backend_policies import BackendTLSPolicy, Validation
 from ambit.objects.kube import ConfigMap
 from ambit.objects.kube import Service as KubeService
 from ambit.objects.networking import ServiceEntry
 
 KIND = "BackendTLSPolicy"
-MOST_ANCESTORS = 16
-"""As many as a policy's status can have (GEP-713)."""
 _ANY = ""
 _SYSTEM = "System"
-_TARGETS = frozenset({("", "Service"), ("networking.istio.io", "ServiceEntry")})
 
 
 class CompiledPolicy(msgspec.Struct, frozen=True):
@@ -69,7 +66,7 @@ class BackendPolicies:
 
     def service(self, context: Context, given: Service) -> Service:
         """The service with the TLS that its ports are to be called with."""
-        name = _object_of(given)
+        name = object_of(given)
         found = context.lookup(self._by_target, name)
         if not found:
             return given
@@ -88,37 +85,15 @@ class BackendPolicies:
         self, services: Collection[Service], routes: Iterable[Collection[CompiledRoute]]
     ) -> Collection[Status]:
         """What is said of each policy; `services` are the finished ones."""
-        of_object = services.index(lambda each: [_object_of(each)])
-        called_by = [each.index(_called_at_edge) for each in routes]
-
-        def ancestors_of(context: Context, service: Service) -> Iterator[tuple[Parent, str]]:
-            """The Gateways through which a service is called, with their controllers."""
-            for each in service.waypoints:
-                where = each.gateway
-                if where.hostname:
-                    name = where.hostname.partition(".")[0]
-                    yield Parent(GROUP, "Gateway", name, where.namespace), WAYPOINT_CONTROLLER
-            for index in called_by:
-                for route in context.lookup(index, service.key):
-                    for attachment in route.listeners:
-                        namespace, _, name = attachment.gateway.partition("/")
-                        yield Parent(GROUP, "Gateway", name, namespace), GATEWAY_CONTROLLER
+        ancestors = Ancestors(services, routes)
 
         def status(context: Context, given: BackendTLSPolicy) -> Status | None:
             compiled = context.get(self._compiled, given.metadata.key)
             if compiled is None:
                 return None
-            ancestors: dict[tuple[Parent, str], None] = {}
-            for name, _ in compiled.targets:
-                for service in context.lookup(of_object, name):
-                    ancestors.update(dict.fromkeys(ancestors_of(context, service)))
             conditions = _conditions(compiled, self._losses(context, compiled))
-            return PolicyStatus(
-                version(given.metadata, KIND),
-                tuple(
-                    ParentStatus(parent, conditions, controller)
-                    for parent, controller in [*ancestors][:MOST_ANCESTORS]
-                ),
+            return ancestors.status(
+                context, version(given.metadata, KIND), [name for name, _ in compiled.targets], conditions
             )
 
         return self._graph.derive(
@@ -151,7 +126,11 @@ def _compiled(given: BackendTLSPolicy, known: Callable[[str], ConfigMap | None])
     return CompiledPolicy(
         meta.age,
         tuple(
-            dict.fromkeys(_target(each, meta.namespace) for each in given.spec.target_refs if _is_ours(each))
+            dict.fromkeys(
+                (target_of(each, meta.namespace), each.section_name)
+                for each in given.spec.target_refs
+                if is_target(each)
+            )
         ),
         BackendTls(
             validation.hostname,
@@ -179,20 +158,6 @@ def _refusal(given: Validation) -> str:
     return ""
 
 
-def _is_ours(given: PolicyTarget) -> bool:
-    return (given.group, given.kind) in _TARGETS
-
-
-def _target(given: PolicyTarget, namespace: str) -> tuple[str, str]:
-    return f"{given.kind} {namespace}/{given.name}", given.section_name
-
-
-def _object_of(given: Service) -> str:
-    """The object that a service is made of."""
-    kind = "Service" if given.is_kubernetes else "ServiceEntry"
-    return f"{kind} {given.namespace}/{given.name}"
-
-
 def _by_port(
     name: str, policies: Iterable[CompiledPolicy], ports: Mapping[str, int]
 ) -> dict[int, BackendTls]:
@@ -206,17 +171,6 @@ def _by_port(
         policy = best.get(section) or best.get(_ANY)
         if policy is not None:
             found[port] = policy.tls
-    return found
-
-
-def _called_at_edge(route: CompiledRoute) -> set[str]:
-    """Services that a route leads to from listeners of gateways."""
-    found: set[str] = set()
-    for attachment in route.listeners:
-        for each in attachment.entries:
-            found.update(backend.service for backend in each.entry.action.backends)
-        for stream in attachment.streams:
-            found.update(backend.service for backend in stream.backends)
     return found
 
 

@@ -71,6 +71,7 @@ def rules_of(route: Route, referrer: Referrer, known: Known, settings: MeshSetti
         try:
             action = _action(rule, service)
             _as_a_consumer(action, referrer)
+            action = _with_session(action, known)
         except (BadFilter, BadValue) as problem:
             said.append(f"{problem} (requests are answered with 500)")
             action = Action(status=500)
@@ -80,6 +81,16 @@ def rules_of(route: Route, referrer: Referrer, known: Known, settings: MeshSetti
         refused += [f"rules[{index}].{each}" for each in said]
         valid += not said
     return Rules(tuple(entries), tuple(refused), tuple(dict.fromkeys(unresolved)), valid)
+
+
+def _with_session(action: Action, known: Known) -> Action:
+    """With what its backends say about sessions, where the route says nothing and they all say the same."""
+    if action.session is not None:
+        return action
+    services = [known.service(each.service) for each in action.backends if each.service]
+    sessions = {each.session if each is not None else None for each in services}
+    found = sessions.pop() if len(sessions) == 1 else None
+    return action if found is None else msgspec.structs.replace(action, session=found)
 
 
 def _as_a_consumer(action: Action, referrer: Referrer) -> None:
@@ -134,7 +145,7 @@ def _action(rule: _Rule, service: Callable[[routes.BackendObject], tuple[str, in
         request_timeout=request,
         backend_timeout=backend,
         retry=retry,
-        session=_session(rule.session_persistence),
+        session=session_of(rule.session_persistence),
     )
     if text := http_bounds.problem(action):
         raise BadValue(text)
@@ -189,7 +200,8 @@ def _limits(rule: routes.HttpRule) -> tuple[int | None, int | None, Retry | None
     )
 
 
-def _session(given: routes.Persistence | None) -> SessionPersistence | None:
+def session_of(given: routes.Persistence | None) -> SessionPersistence | None:
+    """None when it is not given. Raises BadValue."""
     if given is None:
         return None
     if given.type not in ("Cookie", "Header"):

@@ -39,7 +39,7 @@ def service_routes(service: Service, attached: Iterable[CompiledRoute]) -> dict[
             table = ServiceRoutes(service.key, port.service, streams=streams)
             tables[table.key] = table
         elif on_port:
-            hosts = (Host(ANY_HOST, tuple(_entries(service.key, port.service, on_port))),)
+            hosts = (Host(ANY_HOST, tuple(_entries(service, port.service, on_port))),)
             table = ServiceRoutes(service.key, port.service, hosts)
             tables[table.key] = table
     return tables
@@ -54,7 +54,7 @@ def _streams(attached: list[tuple[tuple[str, str, str], Attachment]]) -> Iterato
 
 
 def _entries(
-    service: str, port: int, attached: list[tuple[tuple[str, str, str], Attachment]]
+    service: Service, port: int, attached: list[tuple[tuple[str, str, str], Attachment]]
 ) -> Iterator[Entry]:
     producers: list[_Placed] = []
     consumers: dict[str, list[_Placed]] = {}
@@ -72,7 +72,8 @@ def _entries(
     if any(not attachment.consumer for _, attachment in attached):
         yield from _ordered(producers)
     else:
-        yield Entry(f"{service}/-/itself", RequestMatch(), Action(backends=(Backend(service, port),)))
+        itself = Action(backends=(Backend(service.key, port),), session=service.session)
+        yield Entry(f"{service.key}/-/itself", RequestMatch(), itself)
 
 
 def _ordered(placed: list[_Placed]) -> Iterator[Entry]:
