@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from ambit.cli.commands import waypoint as module
 from ambit.cli.main import ambit
-from ambit.cli.waypoints import condition, enrolled_in
+from ambit.cli.waypoints import condition, enrolled_in, gateway
 from ambit.core.errors import AmbitError, BadInput
 from ambit.kube.client import Client
 from ambit.kube.errors import AlreadyExists
@@ -93,6 +93,29 @@ def test_what_no_waypoint_can_be() -> None:
         CliRunner().invoke(ambit, ["waypoint", "generate", "--name", "none"], catch_exceptions=False)
     assert CliRunner().invoke(ambit, ["waypoint", "generate", "--for", "some"]).exit_code == 2
     assert CliRunner().invoke(ambit, ["x", "authz"]).exit_code == 2
+
+
+@pytest.mark.parametrize("enroll", [[], ["--enroll-namespace"]])
+async def test_a_namespace_that_is_not_there_is_named(client: Client, typed: Run, enroll: list[str]) -> None:
+    with pytest.raises(BadInput, match="there is no namespace nope") as found:
+        await typed("apply", "-n", "nope", *enroll)
+    assert found.value.hint == "type `kubectl create namespace nope`"
+    with pytest.raises(BadInput) as found:
+        await typed("apply", "-n", "shpo", *enroll)
+    assert found.value.hint.startswith("did you mean -n shop? Else type `kubectl")
+    assert await client.list(GATEWAYS) == []
+
+
+async def test_inline_waypoints_are_listed(client: Client, typed: Run) -> None:
+    await typed("apply", "-n", "shop")
+    inline = gateway("light", "shop", "", "")
+    inline["spec"]["gatewayClassName"] = "ambit-inline"
+    await client.create(GATEWAYS, inline, "shop")
+    listed = (await typed("list", "-A")).stdout.splitlines()
+    assert [line.split()[:5] for line in listed[1:]] == [
+        ["shop", "light", "default", "service", "(inline)"],
+        ["shop", "waypoint", "default", "service", "Unknown"],
+    ]
 
 
 async def test_apply_waits_and_labels_only_what_is_ready(client: Client, typed: Run) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ambit.cli.confirmation import AGREES, DIFFERS, NONE, confirm_request
+from ambit.cli.confirmation import AGREES, DIFFERS, NONE, UNCLEAR, confirm_request
 from ambit.cli.render.answer import request_lines
 from ambit.core.errors import BadInput
 from ambit.ingest.settings import MeshSettings
@@ -154,8 +154,11 @@ def record(**more: Any) -> dict[str, Any]:
     [
         ([record()], AGREES),
         ([record(request={**record()["request"], "route": "default/web/0#1"})], AGREES),
-        ([record(time=9.0, request={**record()["request"], "route": "default/web/2"}), record()], DIFFERS),
-        ([record(decision="deny", policy="default/p[0]")], DIFFERS),
+        ([record(time=9.0, request={**record()["request"], "route": "default/web/2"}), record()], AGREES),
+        ([record(request={**record()["request"], "route": "default/web/2"})], UNCLEAR),
+        ([record(decision="deny", policy="default/p[0]")], UNCLEAR),
+        ([record(destination={"service": "default/web.default.svc.cluster.local"})], AGREES),
+        ([record(destination={"service": "default/second.default.svc.cluster.local"})], NONE),
         ([record(proxy="other/way")], NONE),
         ([record(source={"address": "10.0.0.9:1", "namespace": "shop", "workloadName": "client"})], NONE),
         ([record(request={**record()["request"], "method": "PUT"})], NONE),
@@ -163,6 +166,29 @@ def record(**more: Any) -> dict[str, Any]:
 )
 def test_records_confirm_it(records: list[dict[str, Any]], found: str) -> None:
     assert confirm_request(asked("http://web/v1", x_tester="yes"), "/v1", records).records == found
+
+
+def test_records_are_compared_where_no_header_counts() -> None:
+    answer = asked("http://web/v1", *PLAIN)
+    assert not answer.by_headers and asked("http://web/v1").by_headers
+    other = record(time=9.0, decision="deny", policy="default/p[0]")
+    assert confirm_request(answer, "/v1", [other, record()]).records == DIFFERS
+
+
+def test_a_host_that_was_given_is_compared() -> None:
+    answer = asked("http://web/v1", x_tester="yes")
+    named = record(request={**record()["request"], "host": "shop.example"})
+    assert confirm_request(answer, "/v1", [named], "Shop.Example").records == AGREES
+    assert confirm_request(answer, "/v1", [named], "web").records == NONE
+
+
+def test_that_it_is_unclear_is_said() -> None:
+    answer = asked("http://web/v1", x_tester="yes")
+    unclear = confirm_request(
+        answer, "/v1", [record(request={**record()["request"], "route": "default/web/2"})]
+    )
+    (line,) = (each for each in request_lines(answer, [unclear]) if each.startswith("records"))
+    assert "records have no headers" in line and "DIFFERENT" not in line
 
 
 INLINE = WAYPOINT.replace("ambit-waypoint", "ambit-inline")

@@ -12,6 +12,8 @@ Flow = dict[str, Any]
 SAME_CONNECTION = 1.0
 """Seconds between what both ends report of one connection, at most."""
 AGREES, DIFFERS, NONE = "agrees", "differs", "none"
+UNCLEAR = "unclear"
+"""It may have been a request with other headers, which records do not have."""
 
 
 class Confirmation(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -39,8 +41,9 @@ def confirm(source: str, ruling: Ruling, flows: Iterable[Flow]) -> Confirmation:
     return Confirmation(AGREES if same else DIFFERS, verdict, rule, float(flow["time"]), str(flow["node"]))
 
 
-def confirm_request(answer: RequestAnswer, path: str, flows: Iterable[Flow]) -> Confirmation:
-    """The newest record of such a request, of this path: whether it met the same rule, with the same outcome."""
+def confirm_request(answer: RequestAnswer, path: str, flows: Iterable[Flow], host: str = "") -> Confirmation:
+    """The newest record of such a request, to this service, of this path, and for `host` where that is given: whether
+    it met the same rule, with the same outcome. Where headers count, the newest that did, else it is unclear."""
     method = answer.request.partition(" ")[0]
     about = [
         flow
@@ -48,10 +51,19 @@ def confirm_request(answer: RequestAnswer, path: str, flows: Iterable[Flow]) -> 
         if flow.get("proxy") == answer.waypoint
         and (flow["request"].get("method"), flow["request"].get("path")) == (method, path)
         and _is_from(flow["source"], answer.source)
+        and _is_to(flow.get("destination", {}), answer.service)
+        and (not host or str(flow["request"].get("host", "")).lower() == host.lower())
     ]
     if not about:
         return Confirmation(NONE)
-    flow = max(about, key=lambda each: float(each["time"]))
+    found = [_compared(answer, each) for each in sorted(about, key=lambda each: -float(each["time"]))]
+    if not answer.by_headers:
+        return found[0]
+    same = next((each for each in found if each.records == AGREES), None)
+    return same or msgspec.structs.replace(found[0], records=UNCLEAR)
+
+
+def _compared(answer: RequestAnswer, flow: Flow) -> Confirmation:
     request = flow["request"]
     verdict = DENIED if flow.get("decision") == "deny" else f"{request.get('code', 0)}"
     route = str(request.get("route", ""))
@@ -61,6 +73,11 @@ def confirm_request(answer: RequestAnswer, path: str, flows: Iterable[Flow]) -> 
     if verdict == DENIED and answer.policy is not None and answer.policy.verdict == DENIED and rule:
         same = same and rule == answer.policy.rule
     return Confirmation(AGREES if same else DIFFERS, verdict, rule, float(flow["time"]), answer.waypoint)
+
+
+def _is_to(server: dict[str, Any], service: str) -> bool:
+    """What was answered by the waypoint itself, and what was asked by a pod's address, may have no service."""
+    return not service or str(server.get("service", "")) in ("", service)
 
 
 def _is_from(client: dict[str, Any], source: str) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 from ambit.core.errors import BadInput
 from ambit.core.names import (
     HBONE_PORT,
+    INLINE_CLASS,
     USE_WAYPOINT_LABEL,
     USE_WAYPOINT_NAMESPACE_LABEL,
     WAYPOINT_CLASSES,
@@ -48,7 +49,7 @@ def waypoints_of(gateways: Iterable[Object], revision: str = "") -> list[Object]
     found = [
         each
         for each in gateways
-        if each["spec"].get("gatewayClassName") in WAYPOINT_CLASSES
+        if each["spec"].get("gatewayClassName") in (*WAYPOINT_CLASSES, INLINE_CLASS)
         and revision in ("", _labels(each).get(REVISION_LABEL, ""))
     ]
     return sorted(found, key=lambda each: (each["metadata"]["namespace"], each["metadata"]["name"]))
@@ -68,14 +69,16 @@ def is_programmed(waypoint: Object) -> bool:
 
 
 def row(waypoint: Object, classes: Mapping[str, Object]) -> list[str]:
-    """NAMESPACE, NAME, REVISION, TRAFFIC TYPE and PROGRAMMED. `classes` are GatewayClasses by name."""
+    """NAMESPACE, NAME, REVISION, TRAFFIC TYPE (which says what is inline) and PROGRAMMED. `classes` are GatewayClasses
+    by name."""
     labels, of_class = _labels(waypoint), classes.get(waypoint["spec"]["gatewayClassName"], {})
     traffic = labels.get(WAYPOINT_FOR_LABEL) or _labels(of_class).get(WAYPOINT_FOR_LABEL)
+    is_inline = waypoint["spec"]["gatewayClassName"] == INLINE_CLASS
     return [
         waypoint["metadata"]["namespace"],
         waypoint["metadata"]["name"],
         labels.get(REVISION_LABEL) or "default",
-        traffic or WaypointFor.SERVICE.value,
+        (traffic or WaypointFor.SERVICE.value) + (" (inline)" if is_inline else ""),
         condition(waypoint)["status"],
     ]
 

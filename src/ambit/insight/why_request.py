@@ -18,6 +18,7 @@ from ambit.insight.way import waypoint_between
 from ambit.insight.why import Answer, through, why
 from ambit.model.http import Action, Entry, Host, PathKind, RequestMatch
 from ambit.model.proxy import ServiceRoutes
+from ambit.model.request_policy import Attribute
 from ambit.model.service import Service
 from ambit.model.workload import TunnelProtocol, Workload
 from ambit.policy.requests import Request
@@ -25,6 +26,7 @@ from ambit.policy.route import Asked, met
 
 ANSWERED = "answered"
 _PORTS = {"http": 80, "https": 443}
+_NOT_RECORDED = frozenset({Attribute.HEADER, Attribute.REQUEST_PRINCIPAL, Attribute.CLAIM})
 NO_WAYPOINT = "no waypoint reads it: what is decided is decided about the connection"
 NO_REQUESTS = "the waypoint reads no requests on this port: what is decided is decided about the connection"
 
@@ -48,7 +50,8 @@ class RequestAnswer(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     """`verdict`: allowed, denied, refused, mixed, or answered by the waypoint itself (a redirect, an error). `route`
     names the rule that it meets as records do, `met` by what; `reason` says what else there is to say. Of a request
     that nobody reads `connection` has the answer; one that the client's own node proxy reads has neither. `policy` is
-    what policies for requests say at the waypoint; what they deny goes nowhere, and has no route."""
+    what policies for requests say at the waypoint; what they deny goes nowhere, and has no route. `service` is
+    the key of the service that was asked; `by_headers`: something that decides looks at headers or tokens."""
 
     source: str
     request: str
@@ -61,6 +64,8 @@ class RequestAnswer(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     policy: Ruling | None = None
     shares: tuple[Share, ...] = ()
     connection: Answer | None = None
+    service: str = ""
+    by_headers: bool = False
 
 
 def why_request(
@@ -80,6 +85,11 @@ def why_request(
     answer = RequestAnswer(connection.source, f"{method} {url}", connection.verdict, connection.waypoint)
     way = waypoint_between(client, target.service or target.workload, compiled)
     service = target.service
+    answer = msgspec.structs.replace(
+        answer,
+        service=service.key if service is not None else "",
+        by_headers=service is not None and _by_headers(service, port, compiled),
+    )
     table = service.inline_routes(port) if service is not None else None
     if service is not None and table is not None and _is_enrolled(client):
         asked = _asked(method, host, path, headers, where)
@@ -209,6 +219,24 @@ def _parts(url: str) -> tuple[str, int, str]:
         raise BadInput(f"{url!r} is no URL of HTTP", "give it as http://web/path or http://web.shop:8080/")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return host, port, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+
+def _by_headers(service: Service, port: int, compiled: Compiled) -> bool:
+    """Whether anything looks at what records do not have: rules of this port, or any policy."""
+    tables = [each for each in compiled.routes if isinstance(each, ServiceRoutes)]
+    inline = service.inline_routes(port)
+    hosts = [each.hosts for each in tables if (each.service, each.port) == (service.key, port)]
+    hosts += [inline.hosts] if inline is not None else []
+    if any(entry.match.headers for each in hosts for host in each for entry in host.entries):
+        return True
+    return any(
+        condition.attribute in _NOT_RECORDED
+        for policy in compiled.request_policies
+        for rule in policy.rules
+        for clause in rule.clauses
+        for match in clause.matches
+        for condition in match.conditions
+    )
 
 
 def _is_enrolled(client: Workload | Address) -> bool:

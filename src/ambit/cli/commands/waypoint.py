@@ -1,6 +1,7 @@
 """`ambit waypoint …`: Gateways of the class of waypoints, with the options and columns of `istioctl waypoint`."""
 
 import asyncio
+import difflib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -129,8 +130,9 @@ def apply(
         place = namespace or client.namespace
         made = gateway(waypoint, place, traffic or "", revision)
         name = made["metadata"]["name"]
+        found = await _namespace(client, place)
         if enroll:
-            await _check_namespace(client, place, name, overwrite=overwrite)
+            _check_namespace(found, name, overwrite=overwrite)
         await _apply(client, made)
         click.echo(f"waypoint {place}/{name} applied")
         if wait or enroll:
@@ -144,9 +146,22 @@ def apply(
     run(with_client(open_client(instance, kubeconfig, context), work))
 
 
-async def _check_namespace(client: Client, namespace: str, name: str, *, overwrite: bool) -> None:
+async def _namespace(client: Client, name: str) -> Object:
+    """Raises BadInput when there is none of this name."""
+    try:
+        return await client.get(NAMESPACES, name)
+    except NotFound as problem:
+        known = [each["metadata"]["name"] for each in await client.list(NAMESPACES)]
+        close = difflib.get_close_matches(name, known, 1)
+        meant = f"did you mean -n {close[0]}? Else " if close else ""
+        raise BadInput(
+            f"there is no namespace {name}", f"{meant}type `kubectl create namespace {name}`"
+        ) from problem
+
+
+def _check_namespace(found: Object, name: str, *, overwrite: bool) -> None:
     """Raises BadInput when it has another waypoint."""
-    found = await client.get(NAMESPACES, namespace)
+    namespace = found["metadata"]["name"]
     labels = found["metadata"].get("labels") or {}
     former = enrolled_in(labels, namespace)
     if former not in ("", f"{namespace}/{name}") and not overwrite:

@@ -125,7 +125,7 @@ def command(
         async def work(client: Client) -> tuple[Answer | RequestAnswer, list[Confirmation]]:
             answer = answered(await compile_cluster(client))
             if isinstance(answer, RequestAnswer):
-                return answer, await _confirmation(client, answer)
+                return answer, await _confirmation(client, answer, given.get("host", ""))
             return answer, await _confirmations(client, answer)
 
         answer, confirmations = run(with_client(open_client(name, kubeconfig, context), work))
@@ -162,7 +162,7 @@ async def _confirmations(client: Client, answer: Answer) -> list[Confirmation]:
     return [confirm(answer.source, ruling, flows) for ruling in answer.rulings if ruling.pod]
 
 
-async def _confirmation(client: Client, answer: RequestAnswer) -> list[Confirmation]:
+async def _confirmation(client: Client, answer: RequestAnswer, host: str) -> list[Confirmation]:
     """What the newest record of such a request says; none, with a note, when the waypoint cannot be asked."""
     if not answer.waypoint or answer.connection is not None:
         return []
@@ -174,7 +174,7 @@ async def _confirmation(client: Client, answer: RequestAnswer) -> list[Confirmat
     except TimeoutError:
         click.echo("note: no records: the waypoint did not answer in time", err=True)
         return []
-    return [confirm_request(answer, path, flows)]
+    return [confirm_request(answer, path, flows, host)]
 
 
 def _headers(given: tuple[str, ...]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import click
 
-from ambit.cli.confirmation import AGREES, NONE, Confirmation
+from ambit.cli.confirmation import AGREES, NONE, UNCLEAR, Confirmation
 from ambit.cli.render.output import printable
 from ambit.core.identity import Identity
 from ambit.core.names import CONVERTED_STRICT_POLICY, ONLY_BY_WAYPOINT
@@ -143,4 +143,6 @@ def _confirmation(found: Confirmation, what: str = "connection") -> str:
     said = f"{found.verdict}{by} at {time} on {found.node}"
     if found.records == AGREES:
         return f"records: the same, {said}"
+    if found.records == UNCLEAR:
+        return f"records: {said}; records have no headers, so that may have been another request"
     return f"records: DIFFERENT, {said}; the configuration may have changed since"
