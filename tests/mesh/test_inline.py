@@ -25,6 +25,22 @@ while True:
 _LISTENS = "import socket; print(socket.create_connection(('web', 7000), 10).recv(9).decode())"
 
 
+# Keeps one connection to an address; for each line asks for what it says, and tells the status, or that it has ended.
+_KEEPS = """
+import http.client, sys
+kept = http.client.HTTPConnection(sys.argv[1], 8080, timeout=30)
+for line in sys.stdin:
+    try:
+        kept.request("GET", line.strip())
+        answer = kept.getresponse()
+        answer.read()
+        print(answer.status, flush=True)
+    except (OSError, http.client.HTTPException):
+        print("ended", flush=True)
+        break
+"""
+
+
 @pytest.fixture(scope="module")
 def shop(mesh: Mesh) -> Iterator[Shop]:
     with make_shop(mesh, "ambit-inline", "service") as made:
@@ -102,6 +118,59 @@ def test_ports_that_are_no_http_go_on_as_bytes(shop: Shop) -> None:
     finally:
         shop.mesh.kubectl("delete", "pod", "-n", shop.namespace, "greets")
         shop.apply({**service, "spec": {"selector": {"app": "web"}, "ports": ports[:1]}})
+
+
+@pytest.mark.feature("F40")
+def test_pods_enforce_policies_whichever_way_a_request_comes(shop: Shop) -> None:
+    """And end what was open before anybody read it."""
+    mesh, namespace = shop.mesh, shop.namespace
+    shop.route(to(("web", 1)))
+    shop.follows("the route", "v1")
+    denied = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": "no-admin"},
+        "spec": {
+            "targetRefs": [{"group": "", "kind": "Service", "name": "web"}],
+            "action": "DENY",
+            "rules": [{"to": [{"operation": {"paths": ["/admin"]}}]}],
+        },
+    }
+    found = mesh.kubectl("get", "pods", "-n", namespace, "-l", "app=web", "-o", "json").stdout
+    addresses = [each["status"]["podIP"] for each in json.loads(found)["items"]]
+    kept = {
+        address: mesh.popen(
+            *("exec", "-i", "-n", namespace, "client", "--", "python3", "-uc", _KEEPS, address),
+            stdin=subprocess.PIPE,
+        )
+        for address in addresses
+    }
+
+    def on_kept(address: str, path: str) -> str:
+        process = kept[address]
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(f"{path}\n")
+        process.stdin.flush()
+        return process.stdout.readline().strip()
+
+    def status(host: str, path: str) -> str:
+        words = ("curl", "-sS", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", f"http://{host}{path}")
+        return mesh.exec(namespace, "client", *words, check=False).stdout.strip()
+
+    assert {on_kept(each, "/admin") for each in addresses} == {"200"}
+    shop.apply(denied)
+    try:
+        for host in ("web", *(f"{each}:8080" for each in addresses)):
+            mesh.wait(f"the policy at {host}", lambda host=host: status(host, "/admin") == "403")  # type: ignore[misc]
+            assert status(host, "/") == "200"
+        assert {on_kept(each, "/admin") for each in addresses} == {"ended"}
+        why = mesh.ambit("why", f"{namespace}/client", "GET", f"http://web.{namespace}/admin", check=False)
+        assert "DENIED" in why.stdout and "no-admin[0]" in why.stdout
+    finally:
+        mesh.kubectl("delete", "-n", namespace, "authorizationpolicy", "no-admin")
+        for each in kept.values():
+            each.communicate()
+    mesh.wait("no policy", lambda: status("web", "/admin") == "200")
 
 
 @pytest.mark.parametrize(

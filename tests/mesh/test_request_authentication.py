@@ -1,4 +1,4 @@
-"""Tokens at a waypoint: keys that an issuer in the mesh serves, and requests with and without a token."""
+"""Tokens at a waypoint, or where pods are: an issuer of the mesh serves keys, requests come with and without tokens."""
 
 import json
 from collections.abc import Iterator
@@ -65,16 +65,19 @@ APPLICATION = [
     *(_service(name) for name in ("web", "issuer")),
     *(_pod(name, "python3", "-uc", _SERVER, **_LISTENS) for name in ("web", "issuer")),
     _pod("client", "sleep", "3600"),
-    {
+]
+
+
+def _gateway(of_class: str) -> dict[str, Any]:
+    return {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "Gateway",
         "metadata": {"name": "way"},
         "spec": {
-            "gatewayClassName": "ambit-waypoint",
+            "gatewayClassName": of_class,
             "listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}],
         },
-    },
-]
+    }
 
 
 class Shop:
@@ -83,10 +86,10 @@ class Shop:
         self.namespace = namespace
 
     def ask(self, token: str = "", *words: str, service: str = "web/") -> tuple[int, dict[str, str]]:
-        """Status, and the headers that the server saw."""
+        """Status (0 without an answer), and the headers that the server saw."""
         sent = ("-H", f"Authorization: Bearer {token}") if token else ()
         command = ["curl", "-sS", "-m", "30", "-w", "\n%{http_code}", *sent, *words, f"http://{service}"]
-        done = self.mesh.exec(self.namespace, "client", *command)
+        done = self.mesh.exec(self.namespace, "client", *command, check=False)
         body, _, status = done.stdout.rpartition("\n")
         return int(status), json.loads(body) if body.startswith("{") else {}
 
@@ -120,10 +123,11 @@ class Shop:
         self.mesh.kubectl("wait", *where, "requestauthentication/tokens")
 
 
-@pytest.fixture(scope="module")
-def shop(mesh: Mesh) -> Iterator[Shop]:
+@pytest.fixture(scope="module", params=["ambit-waypoint", "ambit-inline"])
+def shop(mesh: Mesh, request: pytest.FixtureRequest) -> Iterator[Shop]:
+    """Wherever tokens are verified."""
     with make_namespace(mesh) as namespace:
-        apply_in(mesh, namespace, APPLICATION)
+        apply_in(mesh, namespace, [*APPLICATION, _gateway(request.param)])
         mesh.kubectl("wait", "-n", namespace, "--for=condition=Programmed", "gateway/way", "--timeout=110s")
         made = Shop(mesh, namespace)
         mesh.wait("an answer", lambda: made.ask()[0] == 200)
