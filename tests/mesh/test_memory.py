@@ -48,7 +48,10 @@ def test_a_thousand_open_connections_fit_into_what_the_chart_asks_for(mesh: Mesh
     near, far = mesh.nodes[:2]
     for node in (near, far):
         # Whatever tests before used is gone with it, and so is an older one that still carries something of theirs.
-        mesh.ambit("node", "restart", node, "--force")
+        former = mesh.processes("envoy", node)
+        for pid in former:
+            mesh.end_process(node, pid)
+        mesh.wait("another Envoy", lambda: not set(former) & set(mesh.processes("envoy", node)))  # noqa: B023
     mesh.wait("Envoys started anew", lambda: all(_serves(mesh, each) for each in (near, far)))
     service = {
         "apiVersion": "v1",
