@@ -18,7 +18,7 @@ from ambit.model.http import Action, Backend, Entry, Host, RequestMatch
 from ambit.model.jwt import KeySource, Target, TokenPolicy, TokenRule
 from ambit.model.proxy import Listener, ListenerRoutes, Protocol, Proxy, ProxyKind, ServiceRoutes
 from ambit.model.request_policy import RequestAction, RequestPolicy, Rule
-from ambit.model.service import AppProtocol, Service, VirtualAddress
+from ambit.model.service import AppProtocol, Service, VirtualAddress, WeightedWaypoint
 from ambit.model.streams import Datagrams, Stream
 from ambit.model.workload import GatewayAddress, Port, TunnelProtocol, Workload
 from ambit.plan import authority, waypoint
@@ -350,3 +350,30 @@ def test_what_was_made_before_is_as_if_it_were_made_anew(plans: Plans) -> None:
         expected = anew.open(PROXY)
         for type_url in ORDER:
             assert dict(plans.open(PROXY).resources(type_url)) == dict(expected.resources(type_url))
+
+
+def test_a_service_with_a_canary_is_served_by_both(plans: Plans) -> None:
+    other = GatewayAddress(15008, namespace="shop", hostname=OTHER.service)
+    name = names.service_cluster(WEB.key, 80)
+    assert name not in held(plans, LISTENER, OTHER)
+    shared = msgspec.structs.replace(
+        WEB, weighted_waypoints=(WeightedWaypoint(WAY, 90), WeightedWaypoint(other, 10))
+    )
+    plans.take(delta(shared))
+    assert name in held(plans, LISTENER)
+    assert name in held(plans, LISTENER, OTHER)
+    plans.take(delta(WEB))
+    assert name in held(plans, LISTENER)
+    assert name not in held(plans, LISTENER, OTHER)
+
+
+def test_what_has_left_a_waypoint_is_served_as_long_as_it_is_kept(plans: Plans) -> None:
+    kept = {WEB.key}
+    plans.kept = lambda place: kept if place == ("shop", PROXY.service) else ()
+    plans.open(PROXY)
+    plans.take(delta(service("web", None)))
+    assert names.service_cluster(WEB.key, 80) in held(plans, LISTENER)
+    kept.clear()
+    assert not plans.release([("shop", OTHER.service)])
+    assert set(plans.release([("shop", PROXY.service)])) == {PROXY.key}
+    assert names.service_cluster(WEB.key, 80) not in held(plans, LISTENER)

@@ -155,6 +155,27 @@ def test_a_policy_of_a_waypoint_holds_while_a_service_is_bound_to_it(busy: Busy)
     assert busy.failed(since, "fresh") == []
 
 
+@pytest.mark.feature("N46")
+def test_a_second_waypoint_takes_its_part(busy: Busy) -> None:
+    busy.bind("one")
+    busy.passes("one", routed=True)
+    since = time.time()
+    weight, label = "istio.io/use-waypoint-canary-weight", "istio.io/use-waypoint-canary"
+    busy.kubectl("annotate", "--overwrite", "service", "web", f"{weight}=50")
+    busy.kubectl("label", "service", "web", f"{label}=two")
+    busy.mesh.wait("both are seen", lambda: {busy.asked()[0] for _ in range(8)} == {"one", "two"})
+    busy.kubectl("annotate", "--overwrite", "service", "web", f"{weight}=100")
+    busy.mesh.wait("only the second is seen", lambda: {busy.asked()[0] for _ in range(4)} == {"two"})
+    busy.kubectl("annotate", "--overwrite", "service", "web", f"{weight}=much")
+    said = "jsonpath={.status.conditions[?(@.type=='istio.io/WaypointBound')].reason}"
+    told = ("get", "service", "web", "-o", said)
+    busy.mesh.wait("it is said", lambda: busy.kubectl(*told) == "CanaryInvalidWeight")
+    busy.mesh.wait("only the first is seen", lambda: {busy.asked()[0] for _ in range(4)} == {"one"})
+    busy.kubectl("label", "service", "web", f"{label}-")
+    busy.bind("")
+    assert busy.failed(since) == []
+
+
 @pytest.mark.feature("F30")
 def test_a_waypoint_grows_and_shrinks(busy: Busy) -> None:
     """Also pod by pod: each is replaced before the last one is gone."""

@@ -248,7 +248,7 @@ class Handovers:
         """Keys of all that pods serve, and are, that take connections from more callers than before."""
         for uid, value in workloads.items():
             before = self._view.workload(uid)
-            if before is not None and _guards(before) - _guards(value):
+            if before is not None and _guards(before) > _guards(value):
                 yield from (uid, *before.services)
 
     def _is_turning(self, pod: Workload) -> bool:

@@ -327,15 +327,12 @@ class Plans:
         moved: set[tuple[str, str]] = set()
         for changes, find in ((delta.services, self._view.service), (delta.workloads, self._view.workload)):
             for key in (*changes.removals, *changes.upserts):
-                former, now = _waypoint_of(find(key)), _waypoint_of(changes.upserts.get(key))
-                if former == now:
-                    continue
-                if former is not None:
-                    self._bound.get(former, set()).discard(key)
-                    moved.add(former)
-                if now is not None:
-                    self._bound.setdefault(now, set()).add(key)
-                    moved.add(now)
+                former, now = _waypoints_of(find(key)), _waypoints_of(changes.upserts.get(key))
+                for place in former - now:
+                    self._bound.get(place, set()).discard(key)
+                for place in now - former:
+                    self._bound.setdefault(place, set()).add(key)
+                moved |= former ^ now
         return {plan.proxy.key for plan in self._plans.values() if _place(plan.proxy) in moved}
 
     def _publications(self, concerned: Iterable[str]) -> dict[str, Publication]:
@@ -489,9 +486,13 @@ def _current(plan: Plan, response: Response) -> list[str]:
     ]
 
 
-def _waypoint_of(value: Service | Workload | None) -> tuple[str, str] | None:
-    address = value.waypoint if value is not None else None
-    return (address.namespace, address.hostname) if address is not None else None
+def _waypoints_of(value: Service | Workload | None) -> frozenset[tuple[str, str]]:
+    """The waypoint, and its canary if there is one."""
+    if value is None:
+        return frozenset()
+    found = [each.gateway for each in value.weighted_waypoints] if isinstance(value, Service) else []
+    found += [value.waypoint] if value.waypoint is not None else []
+    return frozenset((each.namespace, each.hostname) for each in found)
 
 
 def _place(proxy: Proxy) -> tuple[str, str]:

@@ -23,6 +23,7 @@ from ambit.core.finding import Finding, Level, ObjectRef
 from ambit.graph.collection import Collection, Delta, Source, Statistics
 from ambit.graph.engine import Failure, Graph
 from ambit.ingest.binds import Binds
+from ambit.ingest.canaries import Canaries
 from ambit.ingest.gateway.backend_tls import BackendPolicies, PolicySources
 from ambit.ingest.gateway.backend_traffic import TrafficPolicies
 from ambit.ingest.gateway.compile import RouteSources, Waypoints, WaypointSources, compile_routes
@@ -177,6 +178,7 @@ class MeshCompiler:
         )
         workloads = graph.join("all workloads", [kube.workloads, entries.workloads, outside.workloads])
         opened = graph.join("all services", [kube.services, entries.services])
+        canaries = Canaries(waypoints, unenforced, settings)
         ingress = Ingress(
             namespaces, self._sources["services"], self._sources["serviceentries.networking.istio.io"]
         )
@@ -194,7 +196,9 @@ class MeshCompiler:
         bound = graph.derive(
             "services with their waypoints",
             secured,
-            lambda context, given: ingress.service(context, unenforced.service(context, given)),
+            lambda context, given: canaries.service(
+                context, ingress.service(context, unenforced.service(context, given))
+            ),
         )
         self._tokens = policies.tokens
         self._telemetry = policies.telemetry

@@ -36,11 +36,11 @@ LetsPast = Callable[[Context, Service | Workload], bool]
 
 
 class _Guard(msgspec.Struct, frozen=True):
-    """A service whose pods are called by `caller` only, by nobody when that is empty."""
+    """A service whose pods are called by `callers` only: its waypoints, empty for one that is nobody."""
 
     service: str
     namespace: str
-    caller: str
+    callers: tuple[str, ...]
 
 
 class _Ports(msgspec.Struct, frozen=True):
@@ -102,7 +102,7 @@ class OnlyByWaypoint:
         for guard in guards:
             for port in given.services.get(guard.service, ()):
                 if port.target:
-                    callers[port.target].add(guard.caller)
+                    callers[port.target].update(guard.callers)
         if self._is_guarded_whole(context, given):
             assert given.waypoint is not None
             everybody = {
@@ -125,11 +125,13 @@ class OnlyByWaypoint:
             return None
         kind = "Service" if given.is_kubernetes else "ServiceEntry"
         own = f"{kind} {given.namespace}/{given.name}"
-        if not self._is_named(context, (own, *_targets_of(given.waypoint))):
+        gateways = dict.fromkeys((given.waypoint, *(each.gateway for each in given.weighted_waypoints)))
+        named = (target for each in gateways for target in _targets_of(each))
+        if not self._is_named(context, (own, *named)):
             return None
         if self._lets_past(context, given):
             return None
-        return _Guard(given.key, given.namespace, self._caller(given.waypoint))
+        return _Guard(given.key, given.namespace, tuple(map(self._caller, gateways)))
 
     def _is_named(self, context: Context, targets: Iterable[str]) -> bool:
         return any(context.lookup(self._by_target, each) for each in targets)

@@ -56,7 +56,9 @@ class Served:
             case kind:
                 found = context.lookup(self._by_object, f"{kind} {target.namespace}/{target.name}")
                 hosts = {
-                    f"{each.waypoint.namespace}/{each.waypoint.hostname}" for each in found if each.waypoint
+                    f"{part.gateway.namespace}/{part.gateway.hostname}"
+                    for each in found
+                    for part in each.waypoints
                 }
                 closed = {key for host in sorted(hosts) for key in self._inline.closed(context, host)}
                 if any(each.key in closed for each in found):

@@ -50,6 +50,11 @@ class Unenforced:
             *(self._closing(each) for each in (open_binds.service, open_binds.entry, open_binds.workload))
         )
 
+    def closes(self, context: Context, waypoint: GatewayAddress) -> bool:
+        """Whether a policy is for all that passes through a waypoint which it cannot enforce."""
+        named = (f"waypoint {waypoint.hostname}", "waypoints")
+        return any(context.lookup(self._impossible, each) for each in named)
+
     def service(self, context: Context, given: Service) -> Service:
         """The service with its waypoint closed when a policy is for the service and nobody enforces it."""
         kind = "Service" if given.is_kubernetes else "ServiceEntry"
@@ -84,8 +89,7 @@ class Unenforced:
             found = bind(context, namespace, labels)
             if found is None:
                 return None
-            named = (f"waypoint {found.hostname}", "waypoints")
-            return _closed(found) if any(context.lookup(self._impossible, each) for each in named) else found
+            return _closed(found) if self.closes(context, found) else found
 
         return closing
 

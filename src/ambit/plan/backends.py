@@ -4,6 +4,7 @@ tunnel whose server is pinned to the workload's identity, or plainly where there
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from functools import partial
 
 import msgspec
@@ -17,13 +18,14 @@ from ambit.envoy.backend_tls import Spoken
 from ambit.envoy.waypoint_services import Endpoint, PlainEndpoint, Speaks
 from ambit.model.http import Action, Host
 from ambit.model.proxy import Proxy, ProxyKind
-from ambit.model.service import AppProtocol, LoadBalancing, RetryBudget, Service
+from ambit.model.service import AppProtocol, LoadBalancing, RetryBudget, Service, WeightedWaypoint
 from ambit.model.streams import Stream
 from ambit.model.view import MeshView
-from ambit.model.workload import TunnelProtocol
+from ambit.model.workload import GatewayAddress, TunnelProtocol
 from ambit.plan import pins
 from ambit.plan.announcement import endpoint_tags
 from ambit.plan.endpoints import Choice, NamedChoice, RemoteChoice, Sought, all_choices
+from ambit.plan.gateways import whole
 from ambit.plan.values import CLUSTER, ENDPOINTS, NodeSettings, PlannedResource, planned
 
 FAMILIES = (4, 6)
@@ -132,8 +134,8 @@ def _endpoints(
     """In whatever place: requests of all callers come here, so nearness to this proxy means nothing. What another
     namespace puts behind its service is called only as far as it is that namespace's own. A gateway goes through the
     waypoint of a service that says so."""
-    if (key := waypoint_of(service, proxy)) is not None:
-        yield from _through_waypoint(key, service, port, view, settings)
+    if through := waypoints_of(service, proxy):
+        yield from _through_waypoints(through, service, port, view, settings)
         return
     health = (service.load_balancing or LoadBalancing()).health_policy
     anywhere = msgspec.structs.replace(service, load_balancing=LoadBalancing(health_policy=health))
@@ -162,29 +164,43 @@ def _is_the_proxy_itself(choice: Choice | NamedChoice) -> bool:
     return is_of_the_machine(choice.address)
 
 
-def waypoint_of(service: Service, proxy: Proxy) -> str | None:
-    """Key of the waypoint's Service through which this proxy calls a service; None for directly."""
-    waypoint = service.waypoint
-    if proxy.kind is not ProxyKind.GATEWAY or not service.ingress_use_waypoint or waypoint is None:
-        return None
-    return f"{waypoint.namespace}/{waypoint.hostname}"
+def waypoints_of(service: Service, proxy: Proxy) -> tuple[WeightedWaypoint, ...]:
+    """The waypoints through which this proxy calls a service, each with its part; none for directly."""
+    if proxy.kind is not ProxyKind.GATEWAY or not service.ingress_use_waypoint:
+        return ()
+    return service.waypoints
 
 
-def _through_waypoint(
-    key: str, service: Service, port: int, view: MeshView, settings: NodeSettings
+def _through_waypoints(
+    waypoints: tuple[WeightedWaypoint, ...],
+    service: Service,
+    port: int,
+    view: MeshView,
+    settings: NodeSettings,
 ) -> Iterator[Endpoint]:
-    """The pods of a waypoint, asked for the service by its name, or by an address when it has a wildcard. A waypoint
+    """The pods of waypoints, asked for the service by its name, or by an address when it has a wildcard. A waypoint
     that is not there, or lets nobody in, is nobody."""
-    waypoint = view.service(key)
-    if waypoint is None:
-        return
     authority = f"{service.hostname}:{port}"
     if service.hostname.startswith("*") and service.addresses:
         authority = host_port(service.addresses[0].address, port)
+    found: list[tuple[Choice, Fraction]] = []
+    for each in waypoints:
+        choices = list(_pods(each.gateway, view, settings))
+        capacity = sum(choice.workload.capacity for choice in choices)
+        found += [(choice, Fraction(each.weight * choice.workload.capacity, capacity)) for choice in choices]
+    for (choice, _), weight in zip(found, whole([part for _, part in found]), strict=True):
+        yield msgspec.structs.replace(through_tunnel(choice, ""), authority=authority, weight=weight)
+
+
+def _pods(gateway: GatewayAddress, view: MeshView, settings: NodeSettings) -> Iterator[Choice]:
+    """Those of a waypoint that can be dialled from here, in whatever place."""
+    waypoint = view.service(f"{gateway.namespace}/{gateway.hostname}")
+    if waypoint is None:
+        return
     anywhere = msgspec.structs.replace(waypoint, load_balancing=None)
     for choice in all_choices(anywhere, HBONE_PORT, FAMILIES[0], view, settings, Sought.WAYPOINT):
         if isinstance(choice, Choice):
-            yield msgspec.structs.replace(through_tunnel(choice, ""), authority=authority)
+            yield choice
 
 
 def _servers(tunnel: names.Tunnel, proxy: Proxy, view: MeshView, settings: NodeSettings) -> list[str]:

@@ -121,10 +121,10 @@ def depends_on(proxy: Proxy, attached: Attached, view: MeshView) -> frozenset[st
         for each in attached.routes.values()
         for key, _ in backends.of_hosts(each.hosts) | backends.of_streams(each.streams)
     }
-    services = (view.service(each) for each in called)
-    waypoints = (backends.waypoint_of(each, proxy) for each in services if each is not None)
+    services = [found for each in called if (found := view.service(each)) is not None]
+    waypoints = {part.gateway for each in services for part in backends.waypoints_of(each, proxy)}
     told = (each.service for each in collectors(attached.telemetry, proxy))
-    return frozenset({*called, *(each for each in waypoints if each is not None), *told})
+    return frozenset({*called, *(f"{each.namespace}/{each.hostname}" for each in waypoints), *told})
 
 
 def isolated(own: Sequence[Listener], attached: Attached) -> tuple[Host, ...]:

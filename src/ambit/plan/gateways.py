@@ -50,12 +50,14 @@ def parts(
     found: list[tuple[Stand, Fraction]] = []
     for each in waypoints:
         stands = waypoint(each.gateway, family, view, settings)
-        whole = sum(stand.choice.workload.capacity for stand in stands)
-        found += [(stand, Fraction(each.weight * stand.choice.workload.capacity, whole)) for stand in stands]
-    return tuple(zip((stand for stand, _ in found), _whole([part for _, part in found]), strict=True))
+        all_of_it = sum(stand.choice.workload.capacity for stand in stands)
+        found += [
+            (stand, Fraction(each.weight * stand.choice.workload.capacity, all_of_it)) for stand in stands
+        ]
+    return tuple(zip((stand for stand, _ in found), whole([part for _, part in found]), strict=True))
 
 
-def _whole(fractions: list[Fraction]) -> list[int]:
+def whole(fractions: list[Fraction]) -> list[int]:
     """Whole numbers in the same proportion; rounded where that takes too large ones."""
     if not fractions:
         return []

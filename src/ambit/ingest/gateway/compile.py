@@ -16,6 +16,7 @@ from ambit.graph.collection import Collection, Index
 from ambit.graph.engine import Context, Derived, Graph
 from ambit.ingest.gateway.attachment import KINDS, CompiledRoute, Frontend, Route, attach
 from ambit.ingest.gateway.binding import Binding, Traffic, Wish, bind, lets_past, wish
+from ambit.ingest.gateway.canary import Canary, asked_by, canary
 from ambit.ingest.gateway.compile_edge import Edges
 from ambit.ingest.gateway.conditions import version
 from ambit.ingest.gateway.consumers import concerns
@@ -33,7 +34,7 @@ from ambit.ingest.settings import MeshSettings
 from ambit.ingest.visibility import VISIBILITY_APPLIED, Visibilities
 from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
 from ambit.model.service import Service, Visibility
-from ambit.model.status import ObjectStatus, Status
+from ambit.model.status import Condition, ObjectStatus, Status
 from ambit.model.streams import Datagrams, datagrams_key
 from ambit.model.workload import GatewayAddress, Workload
 from ambit.objects import gateway, kube, networking, routes, stream_routes
@@ -154,6 +155,26 @@ class Waypoints:
         """The waypoint of a workload with these labels."""
         return self.bind(context, labels, namespace, Traffic.WORKLOAD).waypoint
 
+    def canary(self, context: Context, own: ObjectMeta, *, confined: bool = False) -> Canary | None:
+        """What is said about the canary of a Service or ServiceEntry that is bound to a waypoint."""
+        namespace = context.get(self._sources.namespaces, own.namespace)
+        asked = asked_by(own, namespace.metadata if namespace is not None else None)
+        primary = wish(own.labels, own.namespace) or self.wish(context, own.namespace)
+        if asked is None or primary is None:
+            return None
+        known = _Namespaces(context, self)
+        return canary(asked, primary, own.namespace, known, self._settings, confined=confined)
+
+    def canary_of(self, context: Context, bound: Service) -> Canary | None:
+        """The same of a compiled service."""
+        key = f"{bound.namespace}/{bound.name}"
+        if bound.is_kubernetes:
+            service = context.get(self._sources.services, key)
+            return self.canary(context, service.metadata) if service is not None else None
+        entry = context.get(self._sources.entries, key)
+        confined = self._is_confined(context, bound.namespace)
+        return self.canary(context, entry.metadata, confined=confined) if entry is not None else None
+
     def wish(self, context: Context, namespace: str) -> Wish | None:
         """What a namespace asks for."""
         return context.get(self._wishes, namespace)
@@ -216,13 +237,26 @@ class Waypoints:
         )
 
     def _of_entry(self, context: Context, namespace: str, labels: Mapping[str, str]) -> Binding:
-        confined = self._visibilities.allowed(context, namespace) is Visibility.NAMESPACE
+        confined = self._is_confined(context, namespace)
         return self.bind(context, labels, namespace, Traffic.SERVICE, confined=confined)
+
+    def _is_confined(self, context: Context, namespace: str) -> bool:
+        return self._visibilities.allowed(context, namespace) is Visibility.NAMESPACE
+
+    def _condition(
+        self, context: Context, meta: ObjectMeta, bound: Condition | None, *, confined: bool = False
+    ) -> Condition | None:
+        """What is said of a binding: what is wrong with its canary, when nothing else is."""
+        if bound is None or not bound.holds:
+            return bound
+        found = self.canary(context, meta, confined=confined)
+        return found.problem if found is not None and found.problem is not None else bound
 
     def _entry_status(self, context: Context, given: networking.ServiceEntry) -> Status | None:
         """Said also to take a condition back that is there and holds no more: the settings may be gone."""
         meta = given.metadata
         bound = self._of_entry(context, meta.namespace, meta.labels).condition
+        bound = self._condition(context, meta, bound, confined=self._is_confined(context, meta.namespace))
         visible = self._visibilities.condition(context, given)
         said = tuple(each for each in (bound, visible) if each is not None)
         is_stale = visible is None and any(
@@ -234,6 +268,8 @@ class Waypoints:
         def status(context: Context, given: _Bound) -> Status | None:
             meta = given.metadata
             condition = self.bind(context, meta.labels, meta.namespace, traffic).condition
+            if traffic is Traffic.SERVICE:
+                condition = self._condition(context, meta, condition)
             return ObjectStatus(version(meta, kind), (condition,)) if condition is not None else None
 
         return status
