@@ -48,7 +48,7 @@ def confirm_request(answer: RequestAnswer, path: str, flows: Iterable[Flow], hos
     about = [
         flow
         for flow in flows
-        if flow.get("proxy") == answer.waypoint
+        if flow.get("proxy") == answer.reader
         and (flow["request"].get("method"), flow["request"].get("path")) == (method, path)
         and _is_from(flow["source"], answer.source)
         and _is_to(flow.get("destination", {}), answer.service)
@@ -72,7 +72,7 @@ def _compared(answer: RequestAnswer, flow: Flow) -> Confirmation:
     rule = str(flow.get("policy", "")) if verdict == DENIED else route
     if verdict == DENIED and answer.policy is not None and answer.policy.verdict == DENIED and rule:
         same = same and rule == answer.policy.rule
-    return Confirmation(AGREES if same else DIFFERS, verdict, rule, float(flow["time"]), answer.waypoint)
+    return Confirmation(AGREES if same else DIFFERS, verdict, rule, float(flow["time"]), answer.reader)
 
 
 def _is_to(server: dict[str, Any], service: str) -> bool:

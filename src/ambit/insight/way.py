@@ -61,7 +61,7 @@ def waypoint_between(
     ]
     if not pods and key not in {each.key for each in compiled.services}:
         # Files do not have what the control plane makes of a Gateway.
-        pods = [_imagined(proxy)]
+        pods = [imagined(proxy)]
     if not pods:
         return Way(proxy.key, proxy, refused=f"waypoint {proxy.key} has no pod that is ready")
     pod = msgspec.structs.replace(pods[0], identity=proxy.identity, tunnel=TunnelProtocol.HBONE)
@@ -98,7 +98,8 @@ def _is_for(policy: RequestPolicy | TokenPolicy, proxy: Proxy, bound: Service | 
     return of_class or targets.concern(policy.targets, proxy, bound)
 
 
-def _imagined(proxy: Proxy) -> Workload:
+def imagined(proxy: Proxy) -> Workload:
+    """A pod of a proxy, as far as its Gateway says how it is."""
     namespace, _, name = proxy.key.partition("/")
     return Workload(
         uid=proxy.key,

@@ -10,6 +10,7 @@ import msgspec
 from ambit.core.address import Address
 from ambit.core.errors import BadInput
 from ambit.insight import at_pods
+from ambit.insight.at_gateway import Arrival, at_gateway, find_gateway, gateway_of, hosts_for, leading
 from ambit.insight.at_waypoint import Passage, at_waypoint, reads
 from ambit.insight.ends import find_destination, find_source
 from ambit.insight.manifests import Compiled
@@ -17,7 +18,7 @@ from ambit.insight.ruling import DENIED, MIXED, Ruling, verdict_of
 from ambit.insight.way import waypoint_between
 from ambit.insight.why import Answer, through, why
 from ambit.model.http import Action, Entry, Host, PathKind, RequestMatch
-from ambit.model.proxy import ServiceRoutes
+from ambit.model.proxy import Proxy, ServiceRoutes
 from ambit.model.request_policy import Attribute
 from ambit.model.service import Service
 from ambit.model.workload import TunnelProtocol, Workload
@@ -57,6 +58,8 @@ class RequestAnswer(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     request: str
     verdict: str
     waypoint: str = ""
+    gateway: str = ""
+    """The one at the edge that it came to; then there is no waypoint."""
     route: str = ""
     met: str = ""
     origin: str = ""
@@ -66,6 +69,11 @@ class RequestAnswer(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     connection: Answer | None = None
     service: str = ""
     by_headers: bool = False
+
+    @property
+    def reader(self) -> str:
+        """The Gateway whose proxy reads it."""
+        return self.waypoint or self.gateway
 
 
 def why_request(
@@ -81,6 +89,8 @@ def why_request(
     client = find_source(source, compiled, namespace)
     where = client.namespace if isinstance(client, Workload) else namespace
     target = find_destination(f"{host}:{port}", compiled, where)
+    if (edge := gateway_of(target.service, compiled)) is not None:
+        return _at_gateway(edge, source, method, url, compiled, namespace, headers)
     connection = why(source, f"{host}:{port}", compiled, namespace)
     answer = RequestAnswer(connection.source, f"{method} {url}", connection.verdict, connection.waypoint)
     way = waypoint_between(client, target.service or target.workload, compiled)
@@ -88,7 +98,7 @@ def why_request(
     answer = msgspec.structs.replace(
         answer,
         service=service.key if service is not None else "",
-        by_headers=service is not None and _by_headers(service, port, compiled),
+        by_headers=service is not None and _by_headers(_all_hosts(service, port, compiled), compiled),
     )
     table = service.inline_routes(port) if service is not None else None
     if service is not None and table is not None and _is_enrolled(client):
@@ -100,7 +110,7 @@ def why_request(
             held = (at_pods.held_to(each, service, compiled) for each in found)
             return tuple(at_pods.judged(each, request, compiled) for each in held)
 
-        return _met(answer, table, asked, as_client, compiled)
+        return _of_service(answer, table, asked, as_client, compiled)
     if way is None and any(at_pods.is_read(each, compiled) for each in connection.rulings):
         asked = _asked(method, host, path, headers, where)
         request = Request(method, _authority(url, asked), path, asked.headers)
@@ -135,7 +145,55 @@ def why_request(
         return through(passed, backend, port, compiled)
 
     table = tables.get(f"{service.key}:{port}") or ServiceRoutes(service.key, port)
-    return _met(answer, table, asked, as_waypoint, compiled)
+    return _of_service(answer, table, asked, as_waypoint, compiled)
+
+
+def why_at_gateway(
+    source: str,
+    method: str,
+    url: str,
+    compiled: Compiled,
+    name: str,
+    namespace: str = "default",
+    headers: Mapping[str, str] | None = None,
+) -> RequestAnswer:
+    """The answer for a request that comes to the gateway of this name at the edge; `url` is as its client writes it.
+    Raises BadInput."""
+    proxy = find_gateway(name, compiled, namespace)
+    return _at_gateway(proxy, source, method, url, compiled, namespace, headers)
+
+
+def _at_gateway(
+    proxy: Proxy,
+    source: str,
+    method: str,
+    url: str,
+    compiled: Compiled,
+    namespace: str,
+    headers: Mapping[str, str] | None,
+) -> RequestAnswer:
+    host, port, path = _parts(url)
+    client = find_source(source, compiled, namespace)
+    # Whoever comes by a gateway has no identity there, a workload of the mesh neither.
+    address = client.addresses[0] if isinstance(client, Workload) else client
+    asked = _asked(method, host, path, headers, "")
+    request = Request(method, _authority(url, asked), path, asked.headers)
+    arrival = Arrival(proxy, address, port, host, request, urlsplit(url).scheme == "https")
+    hosts = hosts_for(arrival, compiled)
+    ruling = at_gateway(arrival, compiled)
+    answer = RequestAnswer(
+        str(address),
+        f"{method} {url}",
+        DENIED,
+        gateway=proxy.key,
+        policy=ruling,
+        by_headers=_by_headers(hosts, compiled),
+    )
+    if ruling.verdict == DENIED:
+        return answer
+    # Of several names in one the port does not matter.
+    asked = msgspec.structs.replace(asked, host=asked.host.partition(":")[0].lower())
+    return _met(answer, hosts, asked, leading(arrival, compiled, through), compiled)
 
 
 _Lead = Callable[[Service, int], tuple[Ruling, ...]]
@@ -154,16 +212,22 @@ def _authority(url: str, asked: Asked) -> str:
     return asked.headers.get("host") or (asked.host if is_implied else f"{asked.host}:{parts.port}")
 
 
-def _met(
+def _of_service(
     answer: RequestAnswer, table: ServiceRoutes, asked: Asked, lead: _Lead, compiled: Compiled
 ) -> RequestAnswer:
     if not table.hosts:
         share = _share(lead, table.service, table.port, 100.0, compiled)
         reason = "no route: requests go to the service's own endpoints"
         return _led(answer, reason, (share,))
-    entry = met(table.hosts, asked)
+    return _met(answer, table.hosts, asked, lead, compiled)
+
+
+def _met(
+    answer: RequestAnswer, hosts: tuple[Host, ...], asked: Asked, lead: _Lead, compiled: Compiled
+) -> RequestAnswer:
+    entry = met(hosts, asked)
     if entry is None:
-        reason = f"none of its rules matches: 404. They are {_rules(table.hosts)}"
+        reason = f"none of its rules matches: 404. They are {_rules(hosts)}"
         return msgspec.structs.replace(answer, verdict=ANSWERED, reason=reason)
     answer = msgspec.structs.replace(
         answer, route=entry.name, met=_in_words(entry.match), origin=str(entry.origin or "")
@@ -221,13 +285,18 @@ def _parts(url: str) -> tuple[str, int, str]:
     return host, port, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
-def _by_headers(service: Service, port: int, compiled: Compiled) -> bool:
-    """Whether anything looks at what records do not have: rules of this port, or any policy."""
+def _all_hosts(service: Service, port: int, compiled: Compiled) -> tuple[Host, ...]:
+    """Of rules of this port, wherever they are followed."""
     tables = [each for each in compiled.routes if isinstance(each, ServiceRoutes)]
     inline = service.inline_routes(port)
-    hosts = [each.hosts for each in tables if (each.service, each.port) == (service.key, port)]
-    hosts += [inline.hosts] if inline is not None else []
-    if any(entry.match.headers for each in hosts for host in each for entry in host.entries):
+    found = [each for each in tables if (each.service, each.port) == (service.key, port)]
+    found += [inline] if inline is not None else []
+    return tuple(host for each in found for host in each.hosts)
+
+
+def _by_headers(hosts: tuple[Host, ...], compiled: Compiled) -> bool:
+    """Whether anything looks at what records do not have: these rules, or any policy."""
+    if any(entry.match.headers for host in hosts for entry in host.entries):
         return True
     return any(
         condition.attribute in _NOT_RECORDED

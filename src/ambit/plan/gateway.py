@@ -129,7 +129,14 @@ def depends_on(proxy: Proxy, attached: Attached, view: MeshView) -> frozenset[st
 
 def isolated(own: Sequence[Listener], attached: Attached) -> tuple[Host, ...]:
     """The hosts of all listeners of a port: of each what no more specific one has."""
-    return tuple(host for listener in own for host in _own(listener, own, attached))
+    return of_listeners(own, own, attached)
+
+
+def of_listeners(
+    own: Sequence[Listener], on_port: Sequence[Listener], attached: Attached
+) -> tuple[Host, ...]:
+    """As `isolated`, of some listeners of a port."""
+    return tuple(host for listener in own for host in _own(listener, on_port, attached))
 
 
 def _own(listener: Listener, on_port: Sequence[Listener], attached: Attached) -> Iterator[Host]:

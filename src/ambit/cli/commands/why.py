@@ -24,7 +24,7 @@ from ambit.ingest.settings import MeshSettings
 from ambit.insight.manifests import Compiled, compile_objects
 from ambit.insight.ruling import ALLOWED
 from ambit.insight.why import Answer, why
-from ambit.insight.why_request import RequestAnswer, why_request
+from ambit.insight.why_request import RequestAnswer, why_at_gateway, why_request
 from ambit.kube.client import Client
 
 NEWEST = 1000
@@ -47,6 +47,12 @@ PATIENCE = 10.0
     multiple=True,
     metavar="NAME:VALUE",
     help="A header of the request; may be repeated.",
+)
+@click.option(
+    "--gateway",
+    metavar="NAME",
+    default="",
+    help="The request comes to this gateway at the edge, with the URL that its client writes.",
 )
 @click.option(
     "-f",
@@ -82,6 +88,7 @@ def command(
     context: str | None,
     namespace: str,
     headers: tuple[str, ...],
+    gateway: str,
     files: tuple[str, ...],
     trust_domain: str,
     trust_domain_aliases: tuple[str, ...],
@@ -96,18 +103,17 @@ def command(
     such a connection says the same. Exits with 0 when it is allowed at every endpoint, with 1 when not.
 
     With METHOD and URL (http://web/path): which waypoint reads the request, what policies say of it there, which rule
-    of which route it meets, and where that leads.
+    of which route it meets, and where that leads. With --gateway the same of a request from outside.
     """
-    if len(asked) > 2:
-        raise BadInput(f"{len(asked) + 1} words are too many", "give SRC DST:PORT, or SRC METHOD URL")
-    if headers and len(asked) == 1:
-        raise BadInput("a connection has no headers", "give SRC METHOD URL with -H")
+    _check(asked, headers, gateway)
     destination, given = asked[-1], _headers(headers)
     confirmations: list[Confirmation] = []
 
     def answered(compiled: Compiled) -> Answer | RequestAnswer:
         if len(asked) == 1:
             return why(source, destination, compiled, namespace)
+        if gateway:
+            return why_at_gateway(source, asked[0].upper(), destination, compiled, gateway, namespace, given)
         return why_request(source, asked[0].upper(), destination, compiled, namespace, given)
 
     answer: Answer | RequestAnswer
@@ -164,17 +170,29 @@ async def _confirmations(client: Client, answer: Answer) -> list[Confirmation]:
 
 async def _confirmation(client: Client, answer: RequestAnswer, host: str) -> list[Confirmation]:
     """What the newest record of such a request says; none, with a note, when the waypoint cannot be asked."""
-    if not answer.waypoint or answer.connection is not None:
+    if not answer.reader or answer.connection is not None:
         return []
-    path = urlsplit(answer.request.partition(" ")[2]).path or "/"
+    url = urlsplit(answer.request.partition(" ")[2])
+    path = url.path or "/"
+    if answer.gateway and not host:
+        host = url.netloc  # many hosts are served by one gateway
     try:
         async with asyncio.timeout(PATIENCE):
-            pods = [pod for pod in await proxy_pods(client) if gateway_of(pod) == answer.waypoint]
+            pods = [pod for pod in await proxy_pods(client) if gateway_of(pod) == answer.reader]
             flows = await proxy_flows(client, pods, NEWEST, "&" + urlencode({"path": path}))
     except TimeoutError:
-        click.echo("note: no records: the waypoint did not answer in time", err=True)
+        click.echo("note: no records: the proxy did not answer in time", err=True)
         return []
     return [confirm_request(answer, path, flows, host)]
+
+
+def _check(asked: tuple[str, ...], headers: tuple[str, ...], gateway: str) -> None:
+    if len(asked) > 2:
+        raise BadInput(f"{len(asked) + 1} words are too many", "give SRC DST:PORT, or SRC METHOD URL")
+    if headers and len(asked) == 1:
+        raise BadInput("a connection has no headers", "give SRC METHOD URL with -H")
+    if gateway and len(asked) == 1:
+        raise BadInput("of connections to gateways nothing is known", "give SRC METHOD URL with --gateway")
 
 
 def _headers(given: tuple[str, ...]) -> dict[str, str]:

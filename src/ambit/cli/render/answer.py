@@ -44,10 +44,12 @@ def request_lines(answer: RequestAnswer, confirmations: Sequence[Confirmation] =
         yield ""
         yield from answer_lines(answer.connection)
         return
-    reader = f"waypoint {answer.waypoint}" if answer.waypoint else "the client's own node proxy (inline)"
+    reader = "the client's own node proxy (inline)"
+    if answer.waypoint or answer.gateway:
+        reader = f"waypoint {answer.waypoint}" if answer.waypoint else f"gateway {answer.gateway}"
     yield f"read by {printable(reader)}"
     if answer.policy is not None:
-        yield f"  asked {_asked(answer.policy)}"
+        yield f"  asked {'without identity' if answer.gateway else _asked(answer.policy)}"
         yield from (f"  {printable(line)}" for line in _ruling(answer.policy))
     if answer.route:
         origin = f" of {answer.origin}" if answer.origin else ""
