@@ -11,7 +11,9 @@ import pytest
 from ambit.agent.channel import ControlPlane
 from ambit.agent.envoy_server import EnvoyServer
 from ambit.envoy import names
-from ambit.plan import authority
+from ambit.model.metrics import MetricsNote, MetricsRule, Override
+from ambit.model.telemetry import Level, TelemetryPolicy
+from ambit.plan import authority, metrics
 from ambit.plan.authority import AuthorityNote
 from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, SECRET
 from ambit.proxy import relay
@@ -22,6 +24,7 @@ from ambit.xds.wire import METHOD, decode_response, encode_request
 from tests.agent.test_envoy_server import Envoy, resource
 from tests.node.upstream.test_subscription import ControlPlaneServer
 from tests.node.world import until
+from tests.plan.test_request_logs import PROXY
 
 
 class Between:
@@ -35,10 +38,11 @@ class Between:
         self._path = directory / "run" / "xds.sock"
         node = Node("proxy~shop/way~way-0")
         self.notes: list[AuthorityNote] = []
+        self.counted: list[MetricsNote] = []
         place = ControlPlane(f"127.0.0.1:{control.port}", token=token)
         self.warm = asyncio.Event()
         self.warm.set()
-        self.relay = Relay(place, node, self.server, self.notes.append, self._in_force)
+        self.relay = Relay(place, node, self.server, self.notes.append, self._in_force, self.counted.append)
 
     async def _in_force(self) -> None:
         await self.warm.wait()
@@ -154,6 +158,21 @@ async def test_what_is_said_of_the_authority_is_for_the_agent(between: Between) 
         await until(lambda: between.server.store.get(SECRET, names.TRUST) is not None)
         assert between.notes == [AuthorityNote("ab12", ("7",))]
         assert between.server.store.get(SECRET, names.AUTHORITY) is None
+
+
+async def test_what_is_said_of_metrics_is_for_the_agent(between: Between) -> None:
+    policy = TelemetryPolicy("root/a", Level.MESH, metrics=(MetricsRule(("istio_requests",), True),))
+    (planned,) = metrics.resources([policy], PROXY)
+    between.put(
+        SECRET, Resource(name=planned.name, version=planned.version, body=planned.body), resource(names.TRUST)
+    )
+    async with relaying(between):
+        await until(lambda: between.server.store.get(SECRET, names.TRUST) is not None)
+        assert between.counted == [MetricsNote({"istio_requests": Override(True)})]
+        assert between.server.store.get(SECRET, names.METRICS) is None
+    between.control.store.update(SECRET, {}, [names.METRICS])
+    async with relaying(between):
+        await until(lambda: between.counted[1:] == [MetricsNote()])
 
 
 async def test_a_new_stream_goes_on_where_the_last_one_ended(

@@ -3,7 +3,7 @@
 Labels are Istio's (ztunnel: `src/proxy/metrics.rs`). A missing value is `unknown`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ambit.agent.record import End
 
@@ -58,12 +58,17 @@ class Series:
     def items(self) -> Iterator[tuple[str, list[int]]]:
         """Label sets as Prometheus writes them between braces, with their numbers."""
         for labels, numbers in self._series.items():
-            yield (
-                ",".join(
-                    f'{name}="{_escaped(value)}"' for name, value in zip(self._names, labels, strict=True)
-                ),
-                numbers,
-            )
+            yield written(zip(self._names, labels, strict=True)), numbers
+
+    def sets(self) -> Iterator[tuple[dict[str, str], list[int]]]:
+        """Label sets, with their numbers."""
+        for labels, numbers in self._series.items():
+            yield dict(zip(self._names, labels, strict=True)), numbers
+
+
+def written(labels: Iterable[tuple[str, str]]) -> str:
+    """As Prometheus writes them between braces."""
+    return ",".join(f'{name}="{_escaped(value)}"' for name, value in labels)
 
 
 def ends(source: End, destination: End) -> Labels:

@@ -265,9 +265,11 @@ _ALL = (
     Code(
         "AMB0242",
         "Telemetry that is not carried out",
-        "Metrics have the labels and names that they always have, whatever a Telemetry object says about it.",
-        "metrics: [{overrides: [{disabled: true}]}]",
-        "Drop or rename metrics where they are scraped; take the part out of the object.",
+        "A Telemetry object says something of metrics that proxies do not count by: an expression as the value of a "
+        "label, a provider other than `prometheus`, a metric of connections. Only that part does nothing.",
+        "metrics: [{overrides: [{tagOverrides: {host: {value: request.host}}}]}]",
+        "Write the value as a text in quotes; change labels where metrics are scraped; take the part out of the "
+        "object.",
     ),
     Code(
         "AMB0243",

@@ -5,6 +5,7 @@ from enum import IntEnum
 import msgspec
 
 from ambit.model.jwt import Target
+from ambit.model.metrics import MetricsRule
 from ambit.model.tracing import TracingRule
 
 
@@ -56,6 +57,7 @@ class TelemetryPolicy(msgspec.Struct, frozen=True):
     targets: tuple[Target, ...] = ()
     created: str = ""
     tracing: tuple[TracingRule, ...] = ()
+    metrics: tuple[MetricsRule, ...] = ()
 
 
 class RequestLog(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
 """Typed projection of Istio's Telemetry: the fields that the compiler reads, and those of which it says that they do
 nothing."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -53,14 +53,34 @@ class Tracing(msgspec.Struct, frozen=True, rename="camel"):
     enable_istio_tags: bool | None = None
 
 
-class TelemetrySpec(msgspec.Struct, frozen=True, rename="camel"):
-    """`metrics` are not read any deeper."""
+class MetricMatch(msgspec.Struct, frozen=True, rename="camel"):
+    metric: str = ""
+    custom_metric: str = ""
+    mode: Mode = "CLIENT_AND_SERVER"
 
+
+class TagOverride(msgspec.Struct, frozen=True):
+    operation: Literal["UPSERT", "REMOVE"] = "UPSERT"
+    value: str = ""
+
+
+class MetricsOverride(msgspec.Struct, frozen=True, rename="camel"):
+    match: MetricMatch = MetricMatch()
+    disabled: bool | None = None
+    tag_overrides: dict[str, TagOverride] = {}
+
+
+class Metrics(msgspec.Struct, frozen=True):
+    providers: tuple[Provider, ...] = ()
+    overrides: tuple[MetricsOverride, ...] = ()
+
+
+class TelemetrySpec(msgspec.Struct, frozen=True, rename="camel"):
     selector: WorkloadSelector | None = None
     target_ref: TargetRef | None = None
     target_refs: tuple[TargetRef, ...] = ()
     access_logging: tuple[AccessLogging, ...] = ()
-    metrics: tuple[Any, ...] = ()
+    metrics: tuple[Metrics, ...] = ()
     tracing: tuple[Tracing, ...] = ()
 
 

@@ -32,7 +32,7 @@ from ambit.model.request_policy import RequestPolicy
 from ambit.model.streams import Datagrams, Stream
 from ambit.model.telemetry import TelemetryPolicy
 from ambit.model.view import MeshView
-from ambit.plan import backends, datagrams, request_authorization, targets
+from ambit.plan import backends, datagrams, metrics, request_authorization, targets
 from ambit.plan.backends import Backend
 from ambit.plan.tracing import collectors, told_of
 from ambit.plan.values import (
@@ -108,6 +108,7 @@ def resources(
     for pair in attached.certificates:
         name = names.shown_certificate(pair.name)
         made.append(planned(SECRET, name, tls.certificate(name, chain_pem=pair.chain, key_pem=pair.key)))
+    made += metrics.resources(attached.telemetry, proxy)
     told = collectors(attached.telemetry, proxy)
     wanted = _speaks(proxy, attached, view)
     made += backends.resources(wanted, proxy, view, settings, memo, providers=told)

@@ -42,7 +42,7 @@ from ambit.model.service import HTTP, Service
 from ambit.model.telemetry import TelemetryPolicy
 from ambit.model.view import MeshView
 from ambit.model.workload import TunnelProtocol, Workload
-from ambit.plan import backends, pins, request_authorization, targets
+from ambit.plan import backends, metrics, pins, request_authorization, targets
 from ambit.plan.backends import Backend, plainly, through_tunnel
 from ambit.plan.endpoints import Choice, preferred_address
 from ambit.plan.tracing import collectors, told_of
@@ -146,6 +146,7 @@ def resources(
         each: _speaks(view.service(each[0]), each[1], is_http=each not in ports or ports[each])
         for each in _all_backends(bound, memo)
     }
+    made += metrics.resources(bound.telemetry, proxy, bound.services)
     told = collectors(bound.telemetry, proxy)
     made += backends.resources(wanted, proxy, view, settings, memo, tunnels, told)
     return tuple(made)

@@ -17,6 +17,7 @@ from ambit.agent.record import End
 from ambit.core.errors import Unreachable, first_failure
 from ambit.daemon.http import PROMETHEUS_TEXT, Handler, Request, Response, json_response, serve
 from ambit.envoy import names
+from ambit.model.metrics import MetricsNote
 from ambit.plan import node_proxy, waypoint
 from ambit.plan.authority import AuthorityNote
 from ambit.plan.values import SECRET
@@ -54,7 +55,8 @@ class ProxyAgent:
             Command(envoy_binary(), settings.run / "bootstrap.pb", settings.concurrency),
             settings.run / "admin.sock",
         )
-        self._relay = Relay(control, node, self._server, self._noted, self._envoy.warm)
+        self._overrides = MetricsNote()
+        self._relay = Relay(control, node, self._server, self._noted, self._envoy.warm, self._counted)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set and requests under way have ended. Raises AmbitError when it cannot work."""
@@ -115,6 +117,9 @@ class ProxyAgent:
         )
         self._server.publish([(SECRET, resource)])
 
+    def _counted(self, note: MetricsNote) -> None:
+        self._overrides = note
+
     def _noted(self, note: AuthorityNote) -> None:
         """The one certificate is renewed at once: nodes stop believing the former authority when they have done so."""
         self._certificates.follow(note.signer)
@@ -144,7 +149,7 @@ class ProxyAgent:
         async def stream() -> AsyncGenerator[bytes, None]:
             for name, kind, value in own:
                 yield f"# TYPE {name} {kind}\n{name} {value}\n".encode()
-            for part in metrics.render(self.requests.series):
+            for part in metrics.render(self.requests.series, self._overrides):
                 yield part.encode()
             yield told
 

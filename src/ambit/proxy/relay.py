@@ -8,8 +8,9 @@ Rules:
    held, so that a control plane that has been restarted sends it again, and is told why it is refused.
 4. Policies, clusters and endpoints that are gone stay with Envoy until the listeners that used them have drained:
    requests on connections that are kept would be answered with 500 or 503.
-5. Of secrets only the trust counts, what a gateway shows its clients, and the note about the authority, which is for
-   the agent. The key of the proxy's own identity is made here, and nobody else gives this Envoy one.
+5. Of secrets only the trust counts, what a gateway shows its clients, and the notes about the authority and about
+   metrics, which are for the agent. The key of the proxy's own identity is made here, and nobody else gives this
+   Envoy one.
 """
 
 import asyncio
@@ -24,7 +25,8 @@ from ambit.agent.channel import ControlPlane, describe
 from ambit.agent.envoy_server import EnvoyServer
 from ambit.core.errors import AmbitError, first_failure
 from ambit.envoy import names
-from ambit.plan import authority
+from ambit.model.metrics import MetricsNote
+from ambit.plan import authority, metrics
 from ambit.plan.authority import AuthorityNote
 from ambit.plan.values import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES, SECRET
 from ambit.xds.client_session import ClientSession, Update
@@ -37,6 +39,8 @@ TYPES = (SECRET, CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES)
 _WARMED = frozenset({CLUSTER, LISTENER, ROUTES})
 """What others are sent here for."""
 _DRAINING = frozenset({CLUSTER, ENDPOINTS, EXTENSION})
+_NOTES = frozenset({names.AUTHORITY, names.METRICS})
+"""Secrets that are for the agent."""
 LINGER = 10.0
 """Seconds; twice as long as Envoy lets connections of a listener go on that is gone (`ambit.proxy.envoy`)."""
 _FIRST_DELAY, _LAST_DELAY = 0.05, 15.0
@@ -57,12 +61,15 @@ class Relay:
         server: EnvoyServer,
         noted: Callable[[AuthorityNote], None] = lambda _: None,
         in_force: Callable[[], Awaitable[None]] = _at_once,
+        counted: Callable[[MetricsNote], None] = lambda _: None,
     ) -> None:
-        """`noted` is told what is said about the authority; `in_force` returns when Envoy uses what it has."""
+        """`noted` is told what is said about the authority, `counted` what about metrics; `in_force` returns when
+        Envoy uses what it has."""
         self._control = control
         self._server = server
         self._noted = noted
         self._in_force = in_force
+        self._counted = counted
         self._held: dict[str, dict[str, str]] = {each: {} for each in TYPES}
         self._session = ClientSession(TYPES, node, self._held.__getitem__)
         self._told: set[str] = set()
@@ -134,12 +141,21 @@ class Relay:
         foreign = [each.name for each in update.resources if not _is_ours(update.type_url, each.name)]
         resources = [each for each in update.resources if _is_ours(update.type_url, each.name)]
         removed = [name for name in update.removed if name in held]
-        notes = [each for each in resources if update.type_url == SECRET and each.name == names.AUTHORITY]
+        notes = [each for each in resources if update.type_url == SECRET and each.name in _NOTES]
         for each in notes:
-            self._noted(authority.parse(each.body))
+            if each.name == names.AUTHORITY:
+                self._noted(authority.parse(each.body))
+            else:
+                self._counted(metrics.parse(each.body))
+        if update.type_url == SECRET and names.METRICS in removed:
+            self._counted(MetricsNote())
         publication = self._server.publish(
             ((update.type_url, each) for each in resources if each not in notes),
-            ((update.type_url, name) for name in removed if update.type_url not in _DRAINING),
+            (
+                (update.type_url, name)
+                for name in removed
+                if update.type_url not in _DRAINING and name not in _NOTES
+            ),
         )
         for each in resources:
             self._stay(update.type_url, each.name)
@@ -193,7 +209,7 @@ class Relay:
 
 
 def _is_ours(type_url: str, name: str) -> bool:
-    return type_url != SECRET or name in {names.TRUST, names.AUTHORITY} or name.startswith(names.SHOWN)
+    return type_url != SECRET or name in {names.TRUST, *_NOTES} or name.startswith(names.SHOWN)
 
 
 def _put(queue: asyncio.Queue[Request | None], requests: list[Request]) -> None:

@@ -9,6 +9,7 @@ from ambit.ingest.istio.log_filter import LONGEST, Unreadable, check
 from ambit.ingest.mesh import Change, MeshCompiler
 from ambit.ingest.settings import MeshSettings
 from ambit.model.jwt import Target
+from ambit.model.metrics import METRICS, MetricsRule
 from ambit.model.provider import ProviderService
 from ambit.model.telemetry import Level, LogRule, MeshLogs, Printer, TelemetryPolicy
 from ambit.model.tracing import MeshTracing, SpanTag, TagSource, Tracer, TracingRule
@@ -108,7 +109,15 @@ def test_entries() -> None:
             "AMB0241 spec.accessLogging[0].filter.expression",
         ),
         ({"accessLogging": [ENVOY], "selector": {"matchLabels": {"a": "b"}}}, "AMB0240 spec.selector"),
-        ({"metrics": [{"overrides": [{"disabled": True}]}]}, "AMB0242 spec.metrics"),
+        ({"metrics": [{"providers": [{"name": "stackdriver"}]}]}, "AMB0242 spec.metrics[0].providers"),
+        (
+            {"metrics": [{"overrides": [{"match": {"metric": "TCP_SENT_BYTES"}, "disabled": True}]}]},
+            "AMB0242 spec.metrics[0].overrides[0].match",
+        ),
+        (
+            {"metrics": [{"overrides": [{"match": {"customMetric": "mine"}, "disabled": True}]}]},
+            "AMB0242 spec.metrics[0].overrides[0].match",
+        ),
         ({"tracing": [{"providers": [{"name": "envoy"}]}]}, "AMB0243 spec.tracing[0].providers[0]"),
         ({"tracing": [{"customTags": {"a": {}}}]}, "AMB0243 spec.tracing[0].customTags.a"),
         (
@@ -162,6 +171,30 @@ def test_spans_go_to_one_provider() -> None:
     several = {"providers": [{"name": "spans"}, {"name": "other"}]}
     (policy,), findings = compiled({"tracing": [several]}, tracing=TRACING)
     assert (policy.tracing, findings) == ((TracingRule(SPANS),), ["AMB0243 spec.tracing[0].providers[1]"])
+
+
+def test_entries_about_metrics() -> None:
+    overrides = [
+        {"disabled": True, "match": {"mode": "CLIENT"}},
+        {
+            "match": {"metric": "REQUEST_COUNT"},
+            "tagOverrides": {
+                "response_code": {"operation": "REMOVE"},
+                "team": {"value": "'red'"},
+                "host": {"value": "request.host"},
+                "le": {"operation": "REMOVE"},
+            },
+        },
+    ]
+    (policy,), findings = compiled(
+        {"metrics": [{"providers": [{"name": "prometheus"}], "overrides": overrides}]}
+    )
+    where = "AMB0242 spec.metrics[0].overrides[1].tagOverrides"
+    assert findings == [f"{where}.host", f"{where}.le"]
+    assert policy.metrics == (
+        MetricsRule(tuple(METRICS.values()), True, at_waypoints=False),
+        MetricsRule(("istio_requests",), None, (("response_code", None), ("team", "red"))),
+    )
 
 
 def test_one_bad_entry_leaves_the_others() -> None:

@@ -22,6 +22,7 @@ def test_requests_go_to_the_services_own_endpoints(scene: Scene) -> None:
     assert (answer.echo["path"], answer.echo["headers"]["host"]) == ("/a?b=c", ["web"])
 
 
+@pytest.mark.feature("N22")
 def test_backends_learn_who_called(scene: Scene) -> None:
     """And not from what the caller says of itself."""
     answer = scene.get(x_forwarded_client_cert="By=nobody;URI=spiffe://cluster.local/ns/other/sa/king")

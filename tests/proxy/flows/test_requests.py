@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ambit.agent.record import Flow, Reporter
 from ambit.envoy import request_log
 from ambit.envoy.access_log import BAGGAGE, HOST, IDENTITY, POD, POLICY, SERVICE
+from ambit.model.metrics import MetricsNote, Override
 from ambit.proxy.flows import metrics
 from ambit.proxy.flows.collector import RequestCollector
 from ambit.proxy.flows.entry import read, read_asked, requests
@@ -53,6 +54,31 @@ def flow(**fields: str) -> Flow:
 
 def lines(of: RequestCollector, metric: str) -> list[str]:
     return [line for line in "".join(metrics.render(of.series)).splitlines() if line.startswith(metric)]
+
+
+def test_what_metrics_leave_out() -> None:
+    """Requests that differ in nothing else are one series then."""
+    other = {SERVICE: "shop/db.shop.svc.cluster.local"}
+    made = collector(text(), text(code="500"), text(code="404", **other))
+    note = MetricsNote(
+        {"istio_requests": Override(labels=(("response_code", None), ("team", 'a"b')))},
+        {other[SERVICE]: {"istio_requests": Override(True)}},
+    )
+    shown = "".join(metrics.render(made.series, note)).splitlines()
+    (line,) = (each for each in shown if each.startswith("istio_requests_total{"))
+    assert line.endswith('team="a\\"b"} 2') and "response_code" not in line.replace("grpc_response", "")
+    durations = [each for each in shown if each.startswith("istio_request_bytes_count")]
+    assert len(durations) == 3 and all("response_code=" in each for each in durations)
+
+
+def test_histograms_of_what_is_one_are_added_up() -> None:
+    note = MetricsNote({"istio_request_bytes": Override(labels=(("response_code", None),))})
+    made = collector(text(), text(code="500"))
+    shown = "".join(metrics.render(made.series, note)).splitlines()
+    wanted = ("istio_request_bytes_bucket{", "istio_request_bytes_sum{", "istio_request_bytes_count{")
+    lines = [each for each in shown if each.startswith(wanted)]
+    assert [each.rpartition(" ")[2] for each in lines[-3:]] == ["2", "20", "2"]
+    assert len({each.partition("le=")[0] for each in lines[:-2]}) == 1
 
 
 def test_who_denied() -> None:

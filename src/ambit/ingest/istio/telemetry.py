@@ -1,4 +1,4 @@
-"""Telemetry as rules about what L7 proxies tell of requests (Istio: `Telemetry`, `AccessLogging`, `Tracing`).
+"""Telemetry as rules about what L7 proxies tell of requests (Istio: `Telemetry`).
 
 - In the root namespace without targets it is for the mesh, else without targets for the waypoints and gateways of its
   namespace; with `targetRefs` for those of its targets. A selector is heeded by nobody, as by Istio's waypoints.
@@ -10,6 +10,7 @@ import msgspec
 
 from ambit.core.finding import Finding, Level
 from ambit.ingest.istio.log_filter import Unreadable, check
+from ambit.ingest.istio.metrics import metrics_rules
 from ambit.ingest.istio.target_refs import targets_of
 from ambit.ingest.istio.tracing import tracing_rule
 from ambit.ingest.istio.values import Report
@@ -19,7 +20,6 @@ from ambit.model.telemetry import LogRule, Printer, TelemetryPolicy
 from ambit.objects.telemetry import AccessLogging, Telemetry
 
 KIND = "Telemetry"
-_NOT_CARRIED_OUT = "AMB0242"
 
 
 class CompiledTelemetry(msgspec.Struct, frozen=True):
@@ -33,9 +33,6 @@ def telemetry(given: Telemetry, settings: MeshSettings) -> CompiledTelemetry:
     """Its rules, or none for one that is for nobody."""
     report = Report(given.metadata.reference(KIND))
     spec, namespace = given.spec, given.metadata.namespace
-    if spec.metrics:
-        text = "metrics are as they are without it: every metric with all labels"
-        report.say(_NOT_CARRIED_OUT, Level.WARNING, "spec.metrics", text)
     if spec.selector is not None and spec.selector.match_labels:
         text = "waypoints and gateways heed no selector: name a Service or Gateway in targetRefs"
         report.say("AMB0240", Level.WARNING, "spec.selector", text)
@@ -49,6 +46,11 @@ def telemetry(given: Telemetry, settings: MeshSettings) -> CompiledTelemetry:
     traced = [
         tracing_rule(each, f"spec.tracing[{i}]", settings, report) for i, each in enumerate(spec.tracing)
     ]
+    counted = [
+        rule
+        for i, each in enumerate(spec.metrics)
+        for rule in metrics_rules(each, f"spec.metrics[{i}]", report)
+    ]
     level = model.Level.TARGET if named else model.Level.NAMESPACE
     if not named and namespace == settings.root_namespace:
         level = model.Level.MESH
@@ -60,8 +62,9 @@ def telemetry(given: Telemetry, settings: MeshSettings) -> CompiledTelemetry:
         targets,
         given.metadata.creation_timestamp or "9999",
         tuple(each for each in traced if each is not None),
+        tuple(counted),
     )
-    is_for_somebody = (policy.logs or policy.tracing) and (targets or not named)
+    is_for_somebody = (policy.logs or policy.tracing or policy.metrics) and (targets or not named)
     return CompiledTelemetry(policy if is_for_somebody else None, tuple(report.findings))
 
 

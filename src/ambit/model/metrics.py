@@ -1,0 +1,49 @@
+"""What metrics of requests leave out or add: Istio's Telemetry, as values."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+METRICS: Mapping[str, str] = {
+    "REQUEST_COUNT": "istio_requests",
+    "REQUEST_DURATION": "istio_request_duration_milliseconds",
+    "REQUEST_SIZE": "istio_request_bytes",
+    "RESPONSE_SIZE": "istio_response_bytes",
+    "GRPC_REQUEST_MESSAGES": "istio_request_messages",
+    "GRPC_RESPONSE_MESSAGES": "istio_response_messages",
+}
+"""Of waypoints and gateways: Istio's words for them, and what they are called (counters without `_total`)."""
+
+Labels = tuple[tuple[str, str | None], ...]
+"""Labels by name, sorted: the value that each gets, or None where it is left out."""
+
+
+class MetricsRule(msgspec.Struct, frozen=True):
+    """One override of these metrics (by their names). What is None stays as it is said farther away."""
+
+    metrics: tuple[str, ...]
+    disabled: bool | None = None
+    labels: Labels = ()
+    at_waypoints: bool = True
+    at_gateways: bool = True
+
+
+class Override(msgspec.Struct, frozen=True):
+    """What becomes of a metric."""
+
+    disabled: bool = False
+    labels: Labels = ()
+
+
+class MetricsNote(msgspec.Struct, frozen=True):
+    """What a proxy is to do, by metric; of the services that have something else said of them (by key) that alone."""
+
+    usual: Mapping[str, Override] = {}
+    services: Mapping[str, Mapping[str, Override]] = {}
+
+    def of(self, service: str) -> Mapping[str, Override]:
+        return self.services.get(service, self.usual)
+
+    def changes(self, metric: str) -> bool:
+        """Whether anything is said of a metric at all."""
+        return any(metric in each for each in (self.usual, *self.services.values()))
