@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from ambit.cli.commands import flows
-from ambit.cli.commands.local_forward import add_forward, forward, named_service, port_number
+from ambit.cli.commands.local_forward import add_forward, chosen_port, forward, named_service
 from ambit.cli.commands.local_image import words
 from ambit.core.errors import BadInput
 from ambit.kube.errors import NotFound
@@ -42,10 +42,32 @@ def test_a_service_by_the_names_that_kubectl_and_dns_have(typed: str, meant: tup
 
 
 @pytest.mark.parametrize(
-    ("wanted", "number"), [("80", 80), ("http", 80), ("81", 81), ("https", None), ("", None)]
+    ("wanted", "found"),
+    [
+        ("80", (80, "TCP")),
+        ("http", (80, "TCP")),
+        ("81", (81, "TCP")),
+        ("https", None),
+        ("", None),
+        ("53", (53, "TCP")),
+        ("53/udp", (53, "UDP")),
+        ("53/tcp", (53, "TCP")),
+        ("dns", (53, "UDP")),
+        ("54", (54, "UDP")),
+        ("80/udp", None),
+        ("99", None),
+    ],
 )
-def test_a_port_by_number_or_name(wanted: str, number: int | None) -> None:
-    assert port_number({80: "http", 81: ""}, wanted) == number
+def test_a_port_by_number_or_name(wanted: str, found: tuple[int, str] | None) -> None:
+    ports = [
+        {"port": 80, "name": "http"},
+        {"port": 81},
+        {"port": 53, "protocol": "UDP", "name": "dns"},
+        {"port": 53, "protocol": "TCP", "name": "dns-tcp"},
+        {"port": 54, "protocol": "UDP"},
+        {"port": 99, "protocol": "SCTP"},
+    ]
+    assert chosen_port(ports, wanted) == found
 
 
 @pytest.mark.parametrize(

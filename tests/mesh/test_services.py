@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import dns.exception
+import dns.message
+import dns.query
 import pytest
 
 from ambit.testing.laptop import LaptopMesh
@@ -165,3 +168,22 @@ def cluster_process(laptop: LaptopMesh) -> int:
         if b"local" in words and b"run" in words:
             return int(child)
     raise AssertionError("the cluster process does not run")
+
+
+@pytest.mark.laptop_only("`ambit local forward` is the laptop's")
+def test_forwards_of_udp_carry_datagrams(laptop: LaptopMesh) -> None:
+    words = ("local", "forward", "add", "kube-dns", "53/udp", "-n", "kube-system")
+    address = laptop.ambit(*words).stdout.strip()
+    asked = dns.message.make_query("kubernetes.default.svc.cluster.local.", "A")
+
+    def is_answered() -> bool:
+        try:
+            answer = dns.query.udp(asked, "127.0.0.1", 1, int(address.rpartition(":")[2]))
+        except (dns.exception.Timeout, OSError):
+            return False
+        return "10.96." in answer.to_text()
+
+    laptop.wait("an answer by UDP", is_answered)
+    listed = laptop.ambit("local", "forward", "list").stdout
+    assert any(line.split() == [address, "kube-system", "kube-dns", "53/udp"] for line in listed.splitlines())
+    laptop.ambit("local", "forward", "remove", address)

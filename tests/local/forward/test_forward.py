@@ -6,6 +6,7 @@ import stat
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -70,6 +71,7 @@ def test_wanted_forwards_wait_for_their_service_and_take_its_ipv4_address() -> N
         - {namespace: default, service: later, port: 80, hostPort: 8081}
         - {namespace: default, service: headless, port: 80, hostPort: 8082}
         - {namespace: default, service: second, port: 80, hostPort: 8080}
+        - {namespace: default, service: second, port: 53, hostPort: 8053, protocol: UDP}
         """
     )
     services = [
@@ -77,7 +79,10 @@ def test_wanted_forwards_wait_for_their_service_and_take_its_ipv4_address() -> N
         service("second", "10.96.0.21"),
         service("headless", "None"),
     ]
-    assert resolve(wanted, services) == (Forward("default/web:80", 8080, "10.96.0.20", 80),)
+    assert resolve(wanted, services) == (
+        Forward("default/web:80", 8080, "10.96.0.20", 80),
+        Forward("default/second:53/udp", 8053, "10.96.0.21", 53, "UDP"),
+    )
 
 
 steps = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 4), st.booleans()), max_size=12)
@@ -173,6 +178,48 @@ async def test_bytes_from_the_host_reach_pods_and_changes_apply_at_once(tmp_path
             async with asyncio.timeout(15):
                 while not all(host_port_is_free(port) for port in ports):  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
+
+
+def reverse(server: socket.socket) -> None:
+    asked, peer = server.recvfrom(65_535)
+    server.sendto(asked[::-1], peer)
+
+
+async def answer_to(port: int, text: bytes) -> bytes:
+    """To one datagram, which is sent until the forward is there."""
+    loop = asyncio.get_running_loop()
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sending:
+        sending.setblocking(False)
+        sending.connect(("127.0.0.1", port))
+        async with asyncio.timeout(15):
+            while True:
+                try:
+                    sending.send(text)
+                    async with asyncio.timeout(0.3):
+                        return await loop.sock_recv(sending, 65_535)
+                except OSError:  # refused, or nobody in time
+                    await asyncio.sleep(0.05)
+
+
+@pytest.mark.netns
+@pytest.mark.envoy
+async def test_datagrams_from_the_host_reach_pods(tmp_path: Path) -> None:
+    pins = tmp_path / "netns"
+    pins.mkdir()
+    forwards = Forwards(StateDirectory(tmp_path / "s"))
+    async with fabric(pins) as built:
+        pod = await built.attach("a", "node1")
+        async with running(forwards, built.pin):
+            for address in pod.addresses:
+                port = free_port()
+                server = receiver(pod.netns, address, socket.SOCK_DGRAM)
+                asyncio.get_running_loop().add_reader(server, partial(reverse, server))
+                forwards.set(str(address), port, address, server.getsockname()[1], "UDP")
+                assert await answer_to(port, b"hello") == b"olleh"
+                assert await answer_to(port, b"x" * 60_000) == b"x" * 60_000
+                forwards.remove(str(address))
+                asyncio.get_running_loop().remove_reader(server)
+                server.close()
 
 
 def host_port_is_free(port: int) -> bool:

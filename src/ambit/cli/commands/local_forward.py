@@ -1,9 +1,11 @@
 """`ambit local forward …`: a service of the laptop cluster on a port of this machine."""
 
 import asyncio
+import contextlib
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import click
 
@@ -18,6 +20,7 @@ from ambit.kube.resource import SERVICES
 from ambit.local.forward.wanted import CONFIG_MAP, KEY
 
 PATIENCE = 10.0
+FORWARDED = ("TCP", "UDP")
 
 
 @click.group("forward", cls=Group)
@@ -28,7 +31,7 @@ def forward() -> None:
 @forward.command("add")
 @name_option
 @click.argument("service")
-@click.argument("port", metavar="[HOST_PORT:]PORT")
+@click.argument("port", metavar="[HOST_PORT:]PORT[/udp]")
 @click.option(
     "-n", "--namespace", default="default", show_default=True, help="Of a service that is not NAME.NAMESPACE."
 )
@@ -36,7 +39,8 @@ def forward() -> None:
     "--host-port", type=click.IntRange(0, 65535), default=0, help="Port on 127.0.0.1; 0 takes a free one."
 )
 def add(name: str | None, service: str, port: str, namespace: str, host_port: int) -> None:
-    """Join 127.0.0.1:HOST_PORT to PORT (a number or a name) of SERVICE, and print the address."""
+    """Join 127.0.0.1:HOST_PORT to PORT (a number or a name) of SERVICE, and print the address. Of a number that is one
+    of TCP and one of UDP, TCP's is meant, unless it says /udp."""
     service, namespace = named_service(service, namespace)
     before, colon, port = port.rpartition(":")
     if colon and host_port and _number(before) != host_port:
@@ -75,7 +79,7 @@ def list_forwards(name: str | None, output: str) -> None:
     """Ports of this machine that lead into the cluster."""
     wanted = run(with_client(laptop_client(name), lambda client: read_entries(client, CONFIG_MAP, KEY)))
     rows = [
-        [f"127.0.0.1:{each['hostPort']}", each["namespace"], each["service"], str(each["port"])]
+        [f"127.0.0.1:{each['hostPort']}", each["namespace"], each["service"], _port_of(each)]
         for each in wanted
     ]
     emit(["ADDRESS", "NAMESPACE", "SERVICE", "PORT"], rows, wanted, output)
@@ -90,9 +94,25 @@ def named_service(text: str, namespace: str) -> tuple[str, str]:
     return service, domain.partition(".")[0] if dot else namespace
 
 
-def port_number(ports: Mapping[int, str], wanted: str) -> int | None:
-    """The port with that number or name; None when there is none. `ports`: names by numbers, empty where unnamed."""
-    return next((each for each, name in ports.items() if wanted and wanted in (str(each), name)), None)
+def chosen_port(ports: Iterable[Mapping[str, Any]], wanted: str) -> tuple[int, str] | None:
+    """Number and protocol of the port with that number or name, with `/udp` or `/tcp` or without; None when there is
+    none. `ports` are a Service's."""
+    named, _, protocol = wanted.partition("/")
+    found = [
+        (int(each["port"]), each.get("protocol", "TCP"))
+        for each in ports
+        if named
+        and named in (str(each["port"]), each.get("name"))
+        and each.get("protocol", "TCP") in FORWARDED
+    ]
+    return min(
+        (each for each in found if protocol.upper() in ("", each[1])), key=lambda each: each[1], default=None
+    )
+
+
+def _port_of(given: Mapping[str, Any]) -> str:
+    protocol = given.get("protocol", "TCP")
+    return str(given["port"]) if protocol == "TCP" else f"{given['port']}/{protocol.lower()}"
 
 
 def _number(text: str) -> int:
@@ -108,15 +128,20 @@ async def add_forward(client: Client, namespace: str, service: str, port: int | 
     except NotFound as problem:
         hint = "type `kubectl get services -A`; another namespace: -n"
         raise BadInput(f"no service {namespace}/{service}", hint) from problem
-    ports = {int(each["port"]): str(each.get("name") or "") for each in found["spec"].get("ports", ())}
-    number = port_number(ports, str(port))
-    if number is None:
-        known = ", ".join(f"{each} ({name})" if name else str(each) for each, name in ports.items())
+    ports = found["spec"].get("ports", ())
+    chosen = chosen_port(ports, str(port))
+    if chosen is None:
+        known = ", ".join(
+            f"{_port_of(each)} ({each['name']})" if each.get("name") else _port_of(each) for each in ports
+        )
         raise BadInput(
             f"service {namespace}/{service} has no port {port}",
             f"it has: {known or 'none'}",
         )
+    number, protocol = chosen
     entry = {"namespace": namespace, "service": service, "port": number, "hostPort": host_port}
+    if protocol != "TCP":
+        entry["protocol"] = protocol
     await write_entries(
         client,
         CONFIG_MAP,
@@ -129,7 +154,7 @@ async def add_forward(client: Client, namespace: str, service: str, port: int | 
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         try:
-            await _open(host_port)
+            await (_open(host_port) if protocol == "TCP" else _open_udp(host_port))
         except OSError:
             await asyncio.sleep(0.05)
             continue
@@ -155,8 +180,23 @@ async def _open(host_port: int) -> None:
         await asyncio.sleep(0.05)
 
 
+async def _open_udp(host_port: int) -> None:
+    """Returns when somebody has the port: nobody answers a datagram unasked. Raises OSError when nobody has."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("127.0.0.1", host_port))
+        except OSError:
+            return
+    raise OSError("nobody has it")
+
+
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of 127.0.0.1 that nobody has now, of TCP or UDP. Raises OSError when there is none."""
+    for _ in range(100):
+        with socket.socket() as probe, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            probe.bind(("127.0.0.1", 0))
+            number = int(probe.getsockname()[1])
+            with contextlib.suppress(OSError):
+                other.bind(("127.0.0.1", number))
+                return number
+    raise OSError("no port is free")

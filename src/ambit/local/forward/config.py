@@ -4,6 +4,9 @@ Pure. The outer Envoy lives in the host's network namespace and listens on 127.0
 the fabric's and knows the way to pods and Services. A Unix socket with a path joins them, because a path,
 unlike an address, can be reached from both network namespaces. Listeners and clusters are files that Envoy
 watches and reads again after a rename.
+
+Datagrams go through the same sockets: those of each sender are a request of their own (RFC 9298, CONNECT-UDP over
+HTTP/2), which the inner Envoy makes datagrams again.
 """
 
 from collections.abc import Iterable
@@ -21,19 +24,30 @@ _CONNECTIONS = 4096
 out."""
 
 
-class Forward(msgspec.Struct, frozen=True):
+_DATAGRAM = 65_535
+"""The largest. Envoy's own limit, 1500 bytes, drops what is larger."""
+_SILENCE = "60s"
+"""After so long a sender's datagrams are those of a new one."""
+
+
+class Forward(msgspec.Struct, frozen=True, omit_defaults=True):
     """`host_port` on 127.0.0.1 leads to `address`, `port` inside (an IP address as text). `name` is the
-    caller's."""
+    caller's. `protocol`: TCP or UDP."""
 
     name: str
     host_port: int
     address: str
     port: int
+    protocol: str = "TCP"
+
+    @property
+    def is_udp(self) -> bool:
+        return self.protocol == "UDP"
 
     @property
     def resource(self) -> str:
-        """Its name in both configurations."""
-        return f"forward-{self.host_port}"
+        """Its name in both configurations. A listener cannot go from one protocol to the other."""
+        return f"forward-udp-{self.host_port}" if self.is_udp else f"forward-{self.host_port}"
 
 
 class Files(msgspec.Struct, frozen=True):
@@ -84,7 +98,9 @@ def outer_listeners(forwards: Iterable[Forward]) -> dict[str, Any]:
     return _response(
         "envoy.config.listener.v3.Listener",
         [
-            _listener(
+            _outer_udp(forward)
+            if forward.is_udp
+            else _listener(
                 forward,
                 {"socket_address": {"address": "127.0.0.1", "port_value": forward.host_port}},
             )
@@ -96,7 +112,11 @@ def outer_listeners(forwards: Iterable[Forward]) -> dict[str, Any]:
 def outer_clusters(files: Files, forwards: Iterable[Forward]) -> dict[str, Any]:
     return _response(
         "envoy.config.cluster.v3.Cluster",
-        [_cluster(forward, {"pipe": {"path": str(files.socket(forward))}}) for forward in forwards],
+        [
+            _cluster(forward, {"pipe": {"path": str(files.socket(forward))}})
+            | (_HTTP2 if forward.is_udp else {})
+            for forward in forwards
+        ],
     )
 
 
@@ -104,7 +124,9 @@ def inner_listeners(files: Files, forwards: Iterable[Forward]) -> dict[str, Any]
     return _response(
         "envoy.config.listener.v3.Listener",
         [
-            _listener(forward, {"pipe": {"path": str(files.socket(forward)), "mode": 0o600}})
+            (_inner_udp if forward.is_udp else _listener)(
+                forward, {"pipe": {"path": str(files.socket(forward)), "mode": 0o600}}
+            )
             for forward in forwards
         ],
     )
@@ -116,7 +138,13 @@ def inner_clusters(forwards: Iterable[Forward]) -> dict[str, Any]:
         [
             _cluster(
                 forward,
-                {"socket_address": {"address": forward.address, "port_value": forward.port}},
+                {
+                    "socket_address": {
+                        "address": forward.address,
+                        "port_value": forward.port,
+                        **({"protocol": "UDP"} if forward.is_udp else {}),
+                    }
+                },
             )
             for forward in forwards
         ],
@@ -151,3 +179,77 @@ def _cluster(forward: Forward, address: dict[str, Any]) -> dict[str, Any]:
         "per_connection_buffer_limit_bytes": _BUFFER,
         "load_assignment": {"cluster_name": forward.resource, "endpoints": endpoints},
     }
+
+
+_CAPSULE = "envoy.extensions.filters.udp.udp_proxy.session.http_capsule.v3.FilterConfig"
+_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_HTTP2 = {
+    "typed_extension_protocol_options": {
+        _OPTIONS: {
+            "@type": _TYPE + _OPTIONS,
+            "explicit_http_config": {"http2_protocol_options": {}},
+        }
+    }
+}
+
+
+def _outer_udp(forward: Forward) -> dict[str, Any]:
+    """The target that is asked for says nothing: the inner Envoy has one for each socket."""
+    route = {
+        "name": "route",
+        "typed_config": {
+            "@type": _TYPE + "envoy.extensions.filters.udp.udp_proxy.v3.Route",
+            "cluster": forward.resource,
+        },
+    }
+    proxy = {
+        "@type": _TYPE + "envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig",
+        "stat_prefix": "forward",
+        "matcher": {"on_no_match": {"action": route}},
+        "idle_timeout": _SILENCE,
+        "upstream_socket_config": {"max_rx_datagram_size": _DATAGRAM},
+        "session_filters": [{"name": "capsule", "typed_config": {"@type": _TYPE + _CAPSULE}}],
+        "tunneling_config": {
+            "proxy_host": "forward",
+            "target_host": "127.0.0.1",
+            "default_target_port": forward.port,
+            "retry_options": {"max_connect_attempts": 2},
+            "buffer_options": {"max_buffered_datagrams": 1024, "max_buffered_bytes": _BUFFER},
+        },
+    }
+    place = {"address": "127.0.0.1", "port_value": forward.host_port, "protocol": "UDP"}
+    return {
+        "name": forward.resource,
+        "address": {"socket_address": place},
+        "udp_listener_config": {"downstream_socket_config": {"max_rx_datagram_size": _DATAGRAM}},
+        "listener_filters": [{"name": "envoy.filters.udp_listener.udp_proxy", "typed_config": proxy}],
+    }
+
+
+def _inner_udp(forward: Forward, address: dict[str, Any]) -> dict[str, Any]:
+    upgrade = {"upgrade_type": "connect-udp"}
+    route = {
+        "match": {"connect_matcher": {}},
+        "route": {
+            "cluster": forward.resource,
+            "timeout": "0s",
+            "upgrade_configs": [{**upgrade, "connect_config": {}}],
+        },
+    }
+    manager = {
+        "@type": _TYPE + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "forward",
+        "codec_type": "HTTP2",
+        "http2_protocol_options": {"allow_connect": True},
+        "stream_idle_timeout": "0s",
+        "upgrade_configs": [upgrade],
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+        "http_filters": [
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": _TYPE + "envoy.extensions.filters.http.router.v3.Router"},
+            }
+        ],
+    }
+    filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
+    return {"name": forward.resource, "address": address, "filter_chains": [{"filters": filters}]}

@@ -86,9 +86,11 @@ def resolve(wanted: Iterable[WantedForward], services: Iterable[Service]) -> tup
     for entry in wanted:
         given = sorted(addresses.get((entry.namespace, entry.service), ()), key=lambda text: ":" in text)
         if given and entry.host_port not in found:
-            name = f"{entry.namespace}/{entry.service}:{entry.port}"
+            name = (
+                f"{entry.namespace}/{entry.service}:{entry.port}{'/udp' if entry.protocol == 'UDP' else ''}"
+            )
             address = str(ip_address(given[0]))
-            found[entry.host_port] = Forward(name, entry.host_port, address, entry.port)
+            found[entry.host_port] = Forward(name, entry.host_port, address, entry.port, entry.protocol)
     return tuple(found.values())
 
 

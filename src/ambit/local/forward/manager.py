@@ -38,7 +38,7 @@ class Forwards:
         except msgspec.MsgspecError as error:
             raise BadInput(f"{self._record}: {error}", f"remove {self._record}") from error
 
-    def set(self, name: str, host_port: int, address: Address, port: int) -> Forward:
+    def set(self, name: str, host_port: int, address: Address, port: int, protocol: str = "TCP") -> Forward:
         """Add a forward, or lead the one of this name elsewhere.
 
         Raises BadInput when another forward has the host port, or a port is none.
@@ -46,7 +46,7 @@ class Forwards:
         for number in (host_port, port):
             if not 0 < number < 65536:
                 raise BadInput(f"{number} is not a port")
-        forward = Forward(name, host_port, str(address), port)
+        forward = Forward(name, host_port, str(address), port, protocol)
 
         def change(present: tuple[Forward, ...]) -> tuple[Forward, ...]:
             others = tuple(other for other in present if other.name != name)

@@ -10,12 +10,13 @@ KEY = "forwards.yaml"
 
 
 class WantedForward(msgspec.Struct, frozen=True, rename="camel"):
-    """127.0.0.1:host_port on the host leads to `port` of the service."""
+    """127.0.0.1:host_port on the host leads to `port` of the service, both of `protocol` (TCP, UDP)."""
 
     namespace: str
     service: str
     port: int
     host_port: int
+    protocol: str = "TCP"
 
 
 def parse_wanted(text: str) -> tuple[WantedForward, ...]:
