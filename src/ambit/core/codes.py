@@ -358,10 +358,11 @@ _ALL = (
     Code(
         "AMB0404",
         "Gateway that is not accepted",
-        "A waypoint cannot be made as the Gateway asks. Without any good listener there is none, and connections of "
-        "what is bound to it are refused.",
+        "A gateway or waypoint cannot be made as the Gateway asks. Without any good listener there is none, and "
+        "connections of what is bound to it are refused. With parameters that cannot be used (its own, or those "
+        "of its class) what was made of it before goes on as it is.",
         "gatewayClassName: ambit-waypoint\nlisteners: [{name: mesh, port: 80, protocol: HTTP}]",
-        "A waypoint needs one listener: name mesh, port 15008, protocol HBONE.",
+        "A waypoint needs one listener: name mesh, port 15008, protocol HBONE. Of parameters the text names the field.",
     ),
     Code(
         "AMB0405",
