@@ -153,6 +153,7 @@ def test_a_policy_of_a_waypoint_holds_while_a_service_is_bound_to_it(busy: Busy)
     busy.passes("client", routed=False)
     assert busy.asked("/closed")[2] == "200"
     assert busy.failed(since, "fresh") == []
+    busy.kubectl("delete", "authorizationpolicy", "closed")
 
 
 @pytest.mark.feature("N46")

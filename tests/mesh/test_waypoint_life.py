@@ -156,6 +156,30 @@ def test_a_waypoint_takes_what_it_is_for(mesh: Mesh, shop: str) -> None:
         pass_by(mesh, shop, {"one": service_from, address: pod_from})
 
 
+@pytest.mark.feature("F22")
+def test_another_namespaces_waypoint_takes_whom_it_lets_in(mesh: Mesh, shop: str) -> None:
+    """Who may not, and asks all the same, reaches nobody: he is not sent past it."""
+
+    def said() -> str:
+        path = "jsonpath={.status.conditions[?(@.type=='istio.io/WaypointBound')].reason}"
+        return mesh.kubectl("get", "-n", shop, "service", "one", "-o", path).stdout
+
+    with make_namespace(mesh) as others:
+        make_waypoint(mesh, others)
+        bind(mesh, shop, "service", "one", to=f"istio.io/use-waypoint-namespace={others}")
+        bind(mesh, shop, "service", "one")
+        mesh.wait("it is said", lambda: said() == "AttachmentDenied")
+        pass_by(mesh, shop, {"one": "refused", "two": "client"})
+        listener = waypoint()["spec"]["listeners"][0] | {"allowedRoutes": {"namespaces": {"from": "All"}}}
+        patch = json.dumps({"spec": {"listeners": [listener]}})
+        mesh.kubectl("patch", "-n", others, "gateway", "waypoint", "--type=merge", "-p", patch)
+        mesh.wait("it is said", lambda: said() == "WaypointAccepted")
+        path = "jsonpath={.items[0].status.podIP}"
+        selector = "gateway.networking.k8s.io/gateway-name=waypoint"
+        address = mesh.kubectl("get", "pods", "-n", others, "-l", selector, "-o", path).stdout
+        pass_by(mesh, shop, {"one": address, "two": "client"})
+
+
 @pytest.mark.feature("F161")
 def test_a_namespace_goes_through_a_waypoint_with_one_command(mesh: Mesh, shop: str) -> None:
     assert mesh.ambit("waypoint", "list", "-n", shop).stdout == ""
