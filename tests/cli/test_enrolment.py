@@ -50,6 +50,12 @@ def test_a_policy_of_pods_outside_the_mesh_is_told_with_what_enrols_them() -> No
     assert "label namespace NAMESPACE " in line, "of the whole mesh: any namespace may be meant"
 
 
+def test_gateways_at_the_edge_enforce_policies_but_take_no_tunnels() -> None:
+    edge = pod("shop", {"gateway.istio.io/managed": "istio.io-gateway-controller", MODE: "none"})
+    assert told({}, edge) == []
+    assert len(told(STRICT, edge, kind="PeerAuthentication")) == 1
+
+
 @pytest.mark.parametrize(
     "within",
     [

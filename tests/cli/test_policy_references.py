@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from ambit.cli.policy_references import Surroundings, unknown_references
@@ -106,3 +107,25 @@ def test_a_selector_that_fits_no_pod() -> None:
 def test_without_certificates_trust_domains_are_not_judged() -> None:
     around = Surroundings(AROUND.namespaces, AROUND.accounts, frozenset(), AROUND.pods, AROUND.services)
     assert told(rule("from", "principals", "other/ns/default/sa/curl"), around=around) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "foreign"),
+    [
+        ({"selector": {"matchLabels": {"app": "edge"}}}, True),
+        ({"targetRefs": [{"kind": "Gateway", "name": "front"}]}, True),
+        ({"targetRefs": [{"kind": "Gateway", "name": "way"}]}, False),
+        ({"selector": {"matchLabels": {"app": "web"}}}, False),
+        ({}, False),
+    ],
+)
+def test_clients_of_gateways_may_be_of_other_trust_domains(spec: dict[str, Any], foreign: bool) -> None:
+    name = "gateway.networking.k8s.io/gateway-name"
+    of_edge = {"gateway.istio.io/managed": "istio.io-gateway-controller", name: "front", "app": "edge"}
+    around = msgspec.structs.replace(
+        AROUND, pods=[*AROUND.pods, pod("shop", **of_edge), pod("shop", **{name: "way"})]
+    )
+    rules = [{"from": [{"source": {"principals": ["partners.example/ns/a/sa/b"]}}]}]
+    assert (told({**spec, "rules": rules}, around=around) == []) is foreign
+    misspelt = [{"from": [{"source": {"principals": ["cluster.local/ns/default/sa/crul"]}}]}]
+    assert told({**spec, "rules": misspelt}, around=around)

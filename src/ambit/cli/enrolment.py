@@ -2,14 +2,15 @@
 
 Rules:
 1. A policy counts when it could refuse something at a node: an AuthorizationPolicy, or a PeerAuthentication that says
-   STRICT somewhere. What is for a waypoint (`targetRefs`) has findings of its own.
+   STRICT somewhere. What is for a waypoint (`targetRefs`) has findings of its own. Pods of gateways at the edge are not
+   in the mesh, and their proxies enforce AuthorizationPolicies.
 2. It is told only when it selects pods and none of them is enrolled or captured; a policy without pods is not.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ambit.cli.policy_references import Surroundings, selected
+from ambit.cli.policy_references import Surroundings, is_edge, selected
 from ambit.core.enrolment import exclusion, is_enrolled
 from ambit.core.names import (
     DATAPLANE_MODE_AMBIENT,
@@ -71,7 +72,9 @@ def unenrolled_policies(
         chosen = (spec.get("selector") or {}).get("matchLabels") or {}
         pods = [pod for pod in selected(chosen, metadata["namespace"], around) if not _has_ended(pod)]
         if pods and not any(
-            is_captured(pod) or should_be_captured(pod, labels.get(pod["metadata"]["namespace"], {}))
+            is_captured(pod)
+            or should_be_captured(pod, labels.get(pod["metadata"]["namespace"], {}))
+            or (policy["kind"] == "AuthorizationPolicy" and is_edge(pod))
             for pod in pods
         ):
             count = "the one pod" if len(pods) == 1 else f"none of the {len(pods)} pods"

@@ -4,6 +4,7 @@ Rules:
 1. Only what can be said for certain counts: values with wildcards, and trust domains when none is known, are left out.
 2. Ports of rules are those of pods: a number that only a Service has is named with the pod's port.
 3. A selector that fits no pod is told with the namespace where it would fit.
+4. Clients of gateways at the edge may have certificates of trust domains that nobody here knows.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 import msgspec
 
 from ambit.core.identity import Identity
-from ambit.core.names import ROOT_NAMESPACE
+from ambit.core.names import GATEWAY_NAME_LABEL, MANAGED_GATEWAY, MANAGED_LABEL, ROOT_NAMESPACE
 
 Object = Mapping[str, Any]
 
@@ -36,13 +37,38 @@ def unknown_references(policies: Iterable[Object], around: Surroundings) -> Iter
         title = f"{policy['kind']} {metadata['namespace']}/{metadata['name']}"
         labels = (spec.get("selector") or {}).get("matchLabels") or {}
         pods = selected(labels, metadata["namespace"], around)
+        enforcing = _enforcing(spec, metadata["namespace"], pods, around)
+        of_clients = bool(enforcing) and all(map(is_edge, enforcing))
         if labels and not pods:
             yield f"{title} spec.selector: {_fits_nothing(labels, metadata['namespace'], around)}"
         for path, field, value in _values(spec):
+            if of_clients and field == "principals" and value.partition("/")[0] not in around.trust_domains:
+                continue
             if "*" not in value:
                 problem = _problem(field, value, metadata["namespace"], pods, around)
                 if problem:
                     yield f"{title} {path}: {problem}"
+
+
+def is_edge(pod: Object) -> bool:
+    """Whether it is one of a gateway at the edge."""
+    return _has(pod, MANAGED_LABEL, MANAGED_GATEWAY)
+
+
+def _enforcing(
+    spec: Object, namespace: str, selected_pods: Sequence[Object], around: Surroundings
+) -> Sequence[Object]:
+    """The pods of the Gateways that a policy names, or those that it selects."""
+    targets = [*(spec.get("targetRefs") or ()), *([spec["targetRef"]] if spec.get("targetRef") else ())]
+    if not targets:
+        return selected_pods
+    names = {each.get("name") for each in targets if each.get("kind") == "Gateway"}
+    return [
+        pod
+        for pod in around.pods
+        if pod["metadata"]["namespace"] == namespace
+        and (pod["metadata"].get("labels") or {}).get(GATEWAY_NAME_LABEL) in names
+    ]
 
 
 def _values(spec: Object) -> Iterator[tuple[str, str, str]]:
