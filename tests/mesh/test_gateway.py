@@ -136,6 +136,38 @@ def test_a_gateway_brings_the_outside_in_by_mutual_tls_and_goes(shop: Shop) -> N
         shop.mesh.kubectl(*args, timeout=90)
 
 
+def _wanted(deployment: str) -> dict[str, Any]:
+    metadata = {"name": "wanted"}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"deployment": deployment}}
+
+
+@pytest.mark.feature("F61")
+def test_a_gateway_has_as_many_pods_as_its_config_map_says_and_outlives_mistakes(shop: Shop) -> None:
+    infrastructure = {"parametersRef": {"group": "", "kind": "ConfigMap", "name": "wanted"}}
+    shop.apply(
+        _wanted("spec: {replicas: 2}"),
+        gateway(infrastructure=infrastructure),
+        route({"backendRefs": [{"name": "web", "port": 80}]}),
+    )
+    address = shop.address()
+
+    def said(kind: str, path: str) -> str:
+        return shop.mesh.kubectl("get", kind, "-n", shop.namespace, "-o", f"jsonpath={{{path}}}").stdout
+
+    ready = ".status.readyReplicas"
+    shop.mesh.wait("two pods", lambda: said("deployment/front-ambit", ready) == "2")
+    shop.until(address, "200")
+    shop.apply(_wanted("spec: {template: {spec: {hostNetwork: true}}}"))
+    accepted = ".status.conditions[?(@.type=='Accepted')].reason"
+    shop.mesh.wait("the refusal", lambda: said("gateway/front", accepted) == "InvalidParameters")
+    assert shop.status_of(address) == "200" and said("deployment/front-ambit", ready) == "2"
+    shop.apply(_wanted("spec: {replicas: 1}"))
+    shop.mesh.wait("one pod", lambda: said("deployment/front-ambit", ready) == "1")
+    assert said("gateway/front", accepted) == "Accepted" and shop.status_of(address) == "200"
+    for kind, name in (("gateway", "front"), ("httproute", "web")):
+        shop.mesh.kubectl("delete", "-n", shop.namespace, kind, name)
+
+
 def test_istios_bookinfo_is_served_by_its_gateway_unchanged(mesh: Mesh) -> None:
     with make_namespace(mesh) as inside, make_namespace(mesh, enrolled=False) as outside:
         files = [word for name in ("bookinfo", *SAMPLES) for word in ("-f", str(MANIFESTS / f"{name}.yaml"))]
