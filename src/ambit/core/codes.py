@@ -411,6 +411,15 @@ _ALL = (
         "metadata: {labels: {istio.io/use-waypoint: waypoint}}   # of a Service that a Gateway's route leads to",
         "Label the Service or its namespace istio.io/ingress-use-waypoint=true. If it is meant, write =false.",
     ),
+    Code(
+        "AMB0410",
+        "Way around a waypoint",
+        "Policies protect the service at its waypoint, and there is a way to its pods on which they are not asked: "
+        "ambit.io/fail-open, pods that are not in the mesh, or another Service of the same pods that a waypoint "
+        "serves and that not the same policies are for.",
+        "targetRefs: [{kind: Service, group: '', name: reviews}]   # reviews-v1 leads to the same pods",
+        "Take the label away, enrol the pods, name every Service of these pods in targetRefs, or target the Gateway.",
+    ),
 )
 
 CODES: dict[str, Code] = {each.code: each for each in _ALL}

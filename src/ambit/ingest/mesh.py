@@ -48,6 +48,7 @@ from ambit.ingest.read_at_pods import ReadAtPods
 from ambit.ingest.settings import MeshSettings
 from ambit.ingest.unenforced import Unenforced
 from ambit.ingest.visibility import Visibilities
+from ambit.ingest.ways_around import WaysAround
 from ambit.model.jwt import TokenPolicy
 from ambit.model.policy import Authorization
 from ambit.model.proxy import GatewayCertificates, ListenerRoutes, Proxy, ServiceRoutes
@@ -278,6 +279,7 @@ class MeshCompiler:
             about_status,
             missing_parents(graph, self._parent_sources()),
             past_waypoints(graph, routes.compiled, bound, self._proxies, ingress),
+            WaysAround(graph, only, self._services, workloads, waypoints.lets_past).findings,
         ]
         self._findings = graph.join("all findings", said)
 

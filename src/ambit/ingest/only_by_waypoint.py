@@ -87,6 +87,11 @@ class OnlyByWaypoint:
         names = {f"{given.namespace}/{each.name}" for each in made}
         return msgspec.structs.replace(given, policies=tuple(sorted({*given.policies, *names})))
 
+    def policies(self, context: Context, given: Service) -> frozenset[str]:
+        """Keys of the policies that protect a service at its waypoint, or would if it had one."""
+        found = (context.lookup(self._by_target, each) for each in _names_of(given))
+        return frozenset(policy.metadata.key for several in found for policy in several)
+
     def authorizations(self, context: Context, given: Workload) -> Mapping[str, Authorization]:
         """The policies that `workload` has named."""
         if not any(f"/{ONLY_BY_WAYPOINT}" in each for each in given.policies):
@@ -121,17 +126,11 @@ class OnlyByWaypoint:
         return not self._lets_past(context, given)
 
     def _guard(self, context: Context, given: Service) -> _Guard | None:
-        if given.waypoint is None:
-            return None
-        kind = "Service" if given.is_kubernetes else "ServiceEntry"
-        own = f"{kind} {given.namespace}/{given.name}"
-        gateways = dict.fromkeys((given.waypoint, *(each.gateway for each in given.weighted_waypoints)))
-        named = (target for each in gateways for target in _targets_of(each))
-        if not self._is_named(context, (own, *named)):
+        if given.waypoint is None or not self._is_named(context, _names_of(given)):
             return None
         if self._lets_past(context, given):
             return None
-        return _Guard(given.key, given.namespace, tuple(map(self._caller, gateways)))
+        return _Guard(given.key, given.namespace, tuple(map(self._caller, gateways_of(given))))
 
     def _is_named(self, context: Context, targets: Iterable[str]) -> bool:
         return any(context.lookup(self._by_target, each) for each in targets)
@@ -170,6 +169,20 @@ class OnlyByWaypoint:
 
 
 _CLASSES = "GatewayClass"
+
+
+def _names_of(given: Service) -> tuple[str, ...]:
+    """By what policies for a waypoint name a service: by itself, and with the waypoint that it has."""
+    kind = "Service" if given.is_kubernetes else "ServiceEntry"
+    named = (target for each in gateways_of(given) for target in _targets_of(each))
+    return (f"{kind} {given.namespace}/{given.name}", *dict.fromkeys(named))
+
+
+def gateways_of(given: Service) -> tuple[GatewayAddress, ...]:
+    """The waypoint of a service, and others that have a part of its connections."""
+    if given.waypoint is None:
+        return ()
+    return tuple(dict.fromkeys((given.waypoint, *(each.gateway for each in given.weighted_waypoints))))
 
 
 def _targets_of(waypoint: GatewayAddress) -> tuple[str, str]:
