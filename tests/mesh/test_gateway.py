@@ -197,6 +197,87 @@ print(client.getresponse().status, shown)
 """
 
 
+@pytest.mark.feature("F115")
+def test_classes_are_accepted_and_others_are_left_alone(shop: Shop) -> None:
+    def classes() -> dict[str, str]:
+        items = json.loads(shop.mesh.kubectl("get", "gatewayclasses", "-o", "json").stdout)["items"]
+        return {
+            each["metadata"]["name"]: condition["status"]
+            for each in items
+            for condition in each.get("status", {}).get("conditions", ())
+            if condition["type"] == "Accepted"
+        }
+
+    own = ("ambit", "istio", "ambit-waypoint", "istio-waypoint", "ambit-inline")
+    shop.mesh.wait("own classes", lambda: {classes().get(each) for each in own} == {"True"})
+    name = f"foreign-{shop.namespace}"
+    foreign = {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "GatewayClass",
+        "metadata": {"name": name},
+        "spec": {"controllerName": "example.com/somebody-else"},
+    }
+    theirs, ours = gateway(gatewayClassName=name), gateway()
+    theirs["metadata"] = {"name": "theirs"}
+    try:
+        shop.apply(foreign, theirs, ours)
+        shop.address()
+        told = json.loads(
+            shop.mesh.kubectl("get", "gateway/theirs", "-n", shop.namespace, "-o", "json").stdout
+        )
+        # The API gives every Gateway conditions of its own, which say that nobody has looked at it.
+        waiting = {each["reason"] for each in told.get("status", {}).get("conditions", ())}
+        assert waiting <= {"Pending"}
+        found = shop.mesh.kubectl("get", "deployments", "-n", shop.namespace, "-o", "name").stdout.split()
+        assert found == ["deployment.apps/front-ambit"]
+        assert name not in classes() or classes()[name] == "Unknown"
+    finally:
+        shop.mesh.kubectl("delete", "gatewayclass", name)
+        shop.mesh.kubectl("delete", "-n", shop.namespace, "gateway/front", "gateway/theirs")
+
+
+@pytest.mark.feature("F119")
+def test_one_route_gives_the_same_answers_at_the_edge_and_inside(shop: Shop) -> None:
+    inside = gateway(
+        gatewayClassName="ambit-inline", listeners=[{"name": "mesh", "port": 15008, "protocol": "HBONE"}]
+    )
+    inside["metadata"] = {"name": "inside"}
+    gone = {"type": "RequestRedirect", "requestRedirect": {"path": _NEW_PATH, "statusCode": 301}}
+    header = {"name": "x-old", "value": "yes"}
+    shop.mesh.kubectl("label", "-n", shop.namespace, "service/web", "istio.io/use-waypoint=inside")
+    shop.apply(
+        inside,
+        gateway(),
+        route(
+            {"matches": [{"path": {"value": "/old"}, "headers": [header]}], "filters": [gone]},
+            {
+                "matches": [{"path": {"value": "/"}, "method": "GET"}],
+                "backendRefs": [{"name": "web", "port": 80}],
+            },
+            parentRefs=[{"name": "front"}, {"group": "", "kind": "Service", "name": "web"}],
+        ),
+    )
+    address = shop.address()
+
+    def answers(namespace: str, host: str) -> list[str]:
+        found = []
+        for words in (("/",), ("/old", "-H", "x-old: yes"), ("/old",), ("/", "-X", "DELETE")):
+            asked = ("curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code} %header{location}")
+            url = f"http://{host}{words[0]}"
+            done = shop.mesh.exec(namespace, "client", *asked, *words[1:], url, check=False)
+            found.append(done.stdout.strip().replace(host, "HOST"))
+        return found
+
+    wanted = ["200", "301 http://HOST/new", "404", "404"]
+    shop.mesh.wait("answers at the edge", lambda: answers(shop.outside, address) == wanted)
+    shop.mesh.wait("answers inside", lambda: answers(shop.namespace, "web") == wanted)
+    shop.mesh.kubectl("label", "-n", shop.namespace, "service/web", "istio.io/use-waypoint-")
+    shop.mesh.kubectl("delete", "-n", shop.namespace, "gateway/front", "gateway/inside", "httproute/web")
+
+
+_NEW_PATH = {"type": "ReplaceFullPath", "replaceFullPath": "/new"}
+
+
 @pytest.mark.feature("F117")
 def test_a_certificate_is_shown_and_followed_and_needs_a_grant(shop: Shop) -> None:
     authority = Authority()
@@ -226,6 +307,55 @@ def test_a_certificate_is_shown_and_followed_and_needs_a_grant(shop: Shop) -> No
     path = "jsonpath={.status.listeners[0].conditions[?(@.type=='ResolvedRefs')].reason}"
     get = ("get", "gateway", "front", "-n", shop.namespace, "-o", path)
     shop.mesh.wait("it is refused", lambda: shop.mesh.kubectl(*get).stdout == "RefNotPermitted")
+    shop.mesh.kubectl("delete", "-n", shop.namespace, "gateway/front", "httproute/web")
+
+
+# The status, asked with a certificate if there is a third file.
+_AS_CLIENT = """
+import http.client, socket, ssl, sys, tempfile
+context = ssl.create_default_context(cadata=sys.argv[2])
+context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+if len(sys.argv) > 3:
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(sys.argv[3])
+        file.flush()
+        context.load_cert_chain(file.name)
+client = http.client.HTTPSConnection(sys.argv[1], 443, timeout=5, context=context)
+client.sock = context.wrap_socket(socket.create_connection((sys.argv[1], 443), 5), server_hostname="shop.example.com")
+client.request("GET", "/", headers={"host": "shop.example.com"})
+print(client.getresponse().status)
+"""
+
+
+@pytest.mark.feature("F91")
+def test_clients_show_certificates(shop: Shop) -> None:
+    servers, clients, others = Authority(), Authority(), Authority()
+    pair = servers.pair("shop.example.com")
+    believed = {"group": "", "kind": "ConfigMap", "name": "clients"}
+    shop.apply(
+        {"apiVersion": "v1", "kind": "Secret", **secret("shown", pair, namespace=shop.namespace)[1]},
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "clients"},
+            "data": {"ca.crt": clients.root},
+        },
+        gateway(
+            listeners=[https("https", "shown", hostname="shop.example.com")],
+            tls={"frontend": {"default": {"validation": {"caCertificateRefs": [believed]}}}},
+        ),
+        route({"backendRefs": [{"name": "web", "port": 80}]}),
+    )
+    address = shop.address()
+
+    def status(*certificate: Pair) -> str:
+        words = [each.chain + each.key for each in certificate]
+        asked = ("python3", "-c", _AS_CLIENT, address, servers.root, *words)
+        return shop.mesh.exec(shop.outside, "client", *asked, check=False).stdout.strip()
+
+    shop.mesh.wait("a client of the authority", lambda: status(clients.pair("friend")) == "200")
+    assert status() == ""
+    assert status(others.pair("friend")) == ""
     shop.mesh.kubectl("delete", "-n", shop.namespace, "gateway/front", "httproute/web")
 
 

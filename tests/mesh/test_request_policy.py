@@ -204,6 +204,36 @@ def test_no_spelling_of_a_path_passes(shop: Shop) -> None:
             assert shop.asks("friend", f"web{path}") == "403", path
 
 
+# Status of a call of gRPC without a message, as its trailer or header says; by HTTP/2 without TLS.
+_GRPC = ("-D", "-", "--http2-prior-knowledge", "-H", "content-type: application/grpc", "-H", "te: trailers")
+
+
+@pytest.mark.feature("F35")
+def test_methods_of_grpc_are_let_in_one_by_one(shop: Shop) -> None:
+    """What is let in meets a server that knows no gRPC."""
+
+    def status(method: str) -> str:
+        words = (
+            "curl",
+            "-sS",
+            "-m",
+            "10",
+            "-o",
+            "/dev/null",
+            *_GRPC,
+            "-X",
+            "POST",
+            f"http://web/shop.Cart/{method}",
+        )
+        lines = shop.mesh.exec(shop.namespace, "friend", *words, check=False).stdout.splitlines()
+        found = [each.partition(":")[2].strip() for each in lines if each.lower().startswith("grpc-status:")]
+        return found[0] if found else "none"
+
+    with shop.policy("ALLOW", {"to": [{"operation": {"paths": ["/shop.Cart/Add"]}}]}):
+        shop.mesh.wait("PERMISSION_DENIED", lambda: status("Drop") == "7")
+        assert status("Add") != "7"
+
+
 @pytest.mark.feature("F49")
 def test_a_policy_for_the_class_is_everybodys_default(shop: Shop) -> None:
     with shop.policy("ALLOW", namespace=ROOT, target=(GATEWAY, "GatewayClass", shop.of_class)) as policy:

@@ -139,7 +139,7 @@ def test_proxies_of_waypoints_are_listed(dedicated: Shop) -> None:
     dedicated.mesh.wait("the proxy has what it was sent", lambda: proxies() == [("waypoint", "SYNCED")])
 
 
-@pytest.mark.feature("F32")
+@pytest.mark.feature("F32", "F118", "F122", "F141")
 def test_a_header_leads_to_another_version(shop: Shop) -> None:
     second = to(("web-v2", 1), matches=[{"headers": [{"name": "x-version", "value": "2"}]}])
     shop.route(second, to(("web-v1", 1)))
@@ -150,7 +150,7 @@ def test_a_header_leads_to_another_version(shop: Shop) -> None:
     assert shop.servers(50, x_version="3") == {"v1": 50}
 
 
-@pytest.mark.feature("F36")
+@pytest.mark.feature("F36", "F118", "F122", "F141")
 def test_requests_are_shared_out_by_weight(shop: Shop) -> None:
     shop.route(to(("web-v2", 1)))
     shop.follows("the first route", "v2")
@@ -162,14 +162,18 @@ def test_requests_are_shared_out_by_weight(shop: Shop) -> None:
     assert 10 <= found["v2"] <= 70
 
 
-def _tcp_route(backend: str) -> dict[str, Any]:
+def _tcp_route(**weights: int) -> dict[str, Any]:
+    """To backends by name, `_` in names stands for `-`."""
+    backends = [
+        {"name": name.replace("_", "-"), "port": 81, "weight": weight} for name, weight in weights.items()
+    ]
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "TCPRoute",
         "metadata": {"name": "web"},
         "spec": {
             "parentRefs": [{"group": "", "kind": "Service", "name": "web", "port": 81}],
-            "rules": [{"backendRefs": [{"name": backend, "port": 81}]}],
+            "rules": [{"backendRefs": backends}],
         },
     }
 
@@ -178,16 +182,43 @@ def _tcp_route(backend: str) -> dict[str, Any]:
 def test_connections_go_where_a_tcp_route_says(dedicated: Shop) -> None:
     """And to the service's own pods without one."""
     for server in ("v2", "v1"):
-        dedicated.apply(_tcp_route(f"web-{server}"))
+        dedicated.apply(_tcp_route(**{f"web_{server}": 1}))
         answer = f"200 {server}"
         dedicated.mesh.wait(
             "the route", lambda answer=answer: dedicated.ask(service="web:81").startswith(answer)
         )
         assert dedicated.ask(service="web:81").startswith(answer)
-    dedicated.apply(_tcp_route("nobody"))
+    dedicated.apply(_tcp_route(nobody=1))
     dedicated.mesh.wait("the refusal", lambda: dedicated.ask(service="web:81").startswith("curl:"))
     dedicated.mesh.kubectl("delete", "-n", dedicated.namespace, "tcproute/web")
     dedicated.mesh.wait("no route", lambda: dedicated.ask(service="web:81").startswith("200"))
+
+
+# Who answers each of so many connections.
+_CONNECTS = """
+import collections, http.client, json, sys
+found = collections.Counter()
+for _ in range(int(sys.argv[1])):
+    client = http.client.HTTPConnection("web", 81, timeout=30)
+    client.request("GET", "/")
+    found[client.getresponse().read().decode().partition(" ")[0]] += 1
+    client.close()
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.feature("F62")
+def test_connections_are_shared_out_by_weight(dedicated: Shop) -> None:
+    dedicated.apply(_tcp_route(web_v2=1))
+    dedicated.mesh.wait("the first route", lambda: dedicated.ask(service="web:81").startswith("200 v2"))
+    dedicated.apply(_tcp_route(web_v1=80, web_v2=20))
+    dedicated.mesh.wait("the second route", lambda: dedicated.ask(service="web:81").startswith("200 v1"))
+    words = ("python3", "-c", _CONNECTS, "200")
+    found = json.loads(dedicated.mesh.exec(dedicated.namespace, "client", *words).stdout)
+    dedicated.mesh.kubectl("delete", "-n", dedicated.namespace, "tcproute/web")
+    # Five standard deviations.
+    assert set(found) == {"v1", "v2"}
+    assert 12 <= found["v2"] <= 68
 
 
 # Serves by TLS, with the chain and key of its environment, and says by which name it was asked for.
@@ -229,7 +260,19 @@ def _tls_policy(hostname: str) -> dict[str, Any]:
     }
 
 
-@pytest.mark.feature("F93", "F94")
+def _only_get() -> dict[str, Any]:
+    return {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": "secured"},
+        "spec": {
+            "targetRefs": [{"group": "networking.istio.io", "kind": "ServiceEntry", "name": "secured"}],
+            "rules": [{"to": [{"operation": {"methods": ["GET"]}}]}],
+        },
+    }
+
+
+@pytest.mark.feature("F48", "F63", "F93", "F94")
 def test_what_goes_to_a_service_entry_leaves_the_waypoint_as_tls(dedicated: Shop) -> None:
     mesh, authority = dedicated.mesh, Authority()
     pair = authority.pair("secured.example.com")
@@ -264,6 +307,24 @@ def test_what_goes_to_a_service_entry_leaves_the_waypoint_as_tls(dedicated: Shop
     )
     well = "200 secured secured.example.com"
     mesh.wait("TLS to the server", lambda: dedicated.ask(service="secured.test") == well)
+    dedicated.apply(_only_get())
+    posts = (
+        "curl",
+        "-sS",
+        "-m",
+        "10",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        "-d",
+        "x",
+        "http://secured.test/",
+    )
+    mesh.wait(
+        "the policy", lambda: mesh.exec(dedicated.namespace, "client", *posts, check=False).stdout == "403"
+    )
+    assert dedicated.ask(service="secured.test") == well
     dedicated.apply(_tls_policy("other.example.com"))
     mesh.wait("a server of another name", lambda: dedicated.ask(service="secured.test").startswith("503"))
     found = mesh.kubectl("get", "backendtlspolicy/secured", "-n", dedicated.namespace, "-o", "json").stdout
