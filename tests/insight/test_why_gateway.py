@@ -9,6 +9,7 @@ from ambit.cli.confirmation import AGREES, confirm_request
 from ambit.cli.render.answer import request_lines
 from ambit.core.errors import BadInput
 from ambit.insight.manifests import Compiled
+from ambit.insight.why import why
 from ambit.insight.why_request import RequestAnswer, why_at_gateway, why_request
 from tests.ingest.gateway.pairs import Authority, https, secret
 from tests.insight.test_why import ALLOW
@@ -163,3 +164,26 @@ def test_the_answer_in_words_and_records_of_it() -> None:
     text = "\n".join(request_lines(answer, [found]))
     assert "read by gateway default/front" in text
     assert "asked without identity" in text and "denied by default/edge[0]" in text
+
+
+def test_connections_are_judged_where_nobody_reads_requests() -> None:
+    listeners = [
+        {"name": "http", "port": 80, "protocol": "HTTP"},
+        {"name": "tcp", "port": 9000, "protocol": "TCP"},
+    ]
+    gateway = front()
+    gateway["spec"]["listeners"] = listeners
+    ports = "ports: [{name: http, port: 80, targetPort: 8080}]"
+    service = FRONT_SERVICE.replace(ports, "ports: [{name: http, port: 80}, {name: tcp, port: 9000}]")
+
+    def answer(port: int, *texts: str) -> tuple[str, str]:
+        found = why(OUTSIDE, f"front-ambit:{port}", mesh(WEB, service, *texts, more=(gateway,)))
+        return found.verdict, found.rulings[0].rule
+
+    mine = policy("ALLOW", **{"from": [{"source": {"ipBlocks": [f"{OUTSIDE}/32"]}}]})
+    private = policy("DENY", to=[{"operation": {"paths": ["/v1"]}}])
+    assert answer(9000) == ("allowed", "")
+    assert answer(9000, mine) == ("allowed", "default/edge[0]")
+    assert answer(9000, policy("ALLOW", to=[{"operation": {"ports": ["80"]}}]))[0] == "denied"
+    assert answer(9000, private) == ("denied", "default/edge[0]"), "what nobody sees counts as it is stricter"
+    assert answer(80, private) == ("allowed", ""), "it is asked of each request"

@@ -12,7 +12,7 @@ from ambit.core.address import Address
 from ambit.core.errors import BadInput
 from ambit.insight.at_waypoint import ruling_of
 from ambit.insight.manifests import Compiled
-from ambit.insight.ruling import DENIED, Ruling
+from ambit.insight.ruling import ALLOWED, DENIED, REFUSED, Ruling
 from ambit.insight.way import Way, imagined
 from ambit.model.http import Host
 from ambit.model.proxy import Listener, ListenerRoutes, Protocol, Proxy, ProxyKind
@@ -92,6 +92,18 @@ def at_gateway(given: Arrival, compiled: Compiled) -> Ruling:
         server_name=given.host if given.by_tls else "",
     )
     return ruling_of(policies, facts)
+
+
+def connecting(proxy: Proxy, source: Address, port: int, compiled: Compiled) -> Ruling:
+    """What policies say of a connection to a port, where nobody reads requests. The name in the hello is not known."""
+    protocols = {each.protocol for each in proxy.listeners if each.port == port}
+    if not protocols:
+        return Ruling(REFUSED, f"gateway {proxy.key} has no listener on port {port} that can be used")
+    if any(each.is_of_requests for each in protocols):
+        return Ruling(ALLOWED, f"gateway {proxy.key} decides about each request: ask with METHOD URL")
+    policies = [each for each in compiled.request_policies if targets.concern(each.targets, proxy)]
+    server_name = None if Protocol.TLS in protocols else ""
+    return ruling_of(policies, RequestFacts(source=source, port=port, server_name=server_name))
 
 
 Through = Callable[[Way, Service, int, Compiled], tuple[Ruling, ...]]

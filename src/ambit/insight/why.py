@@ -15,6 +15,7 @@ from ambit.core.errors import BadInput
 from ambit.core.finding import ObjectRef
 from ambit.core.names import RESERVED_PORTS
 from ambit.ingest.istio.peer import deciding
+from ambit.insight.at_gateway import connecting, gateway_of
 from ambit.insight.at_waypoint import Passage, at_waypoint, reads
 from ambit.insight.ends import Destination, find_destination, find_source
 from ambit.insight.manifests import Compiled
@@ -78,6 +79,10 @@ def why(source: str, destination: str, compiled: Compiled, namespace: str = "def
             rulings = _barred(client, way, target, compiled)
             rulings = rulings or through(way, target.service, target.port, compiled)
             return _by_way(name, title, way, rulings, compiled)
+        if (edge := gateway_of(target.service, compiled)) is not None:
+            address = client.addresses[0] if isinstance(client, Workload) else client
+            said = connecting(edge, address, target.port, compiled)
+            return Answer(name, title, said.verdict, (said,))
         settings = node_settings(node, compiled)
         place = at(client.locality, settings) if isinstance(client, Workload) else settings
         found = for_client(
