@@ -152,6 +152,25 @@ def test_a_wide_line_has_addresses_identities_and_service() -> None:
     )
 
 
+def test_what_is_audited_is_said_whatever_is_decided() -> None:
+    assert line(audited=["shop/a[0]", "shop/b[1]"]).endswith("ALLOWED, audited by shop/a[0], shop/b[1]")
+    denied = line(decision="deny", policy="shop/p[0]", audited=["shop/a[0]"])
+    assert denied.endswith("DENIED by shop/p[0], audited by shop/a[0]")
+
+
+@pytest.mark.parametrize(
+    ("details", "said"),
+    [
+        ("ext_authz_denied", ": who was asked said no"),
+        ("ext_authz_error", ": nobody could be asked"),
+        ("", ""),
+    ],
+)
+def test_somebody_who_was_asked(details: str, said: str) -> None:
+    denied = line(decision="deny", policy="shop/p[0]", request={"details": details})
+    assert denied.endswith(f"DENIED by shop/p[0]{said}")
+
+
 def test_a_dry_run_says_what_would_be() -> None:
     assert line(dryRun="shop/p[1]").endswith("ALLOWED, a dry run by shop/p[1] would deny")
 

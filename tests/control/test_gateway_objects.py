@@ -11,7 +11,8 @@ from ambit.control.gateway_objects import ProxyPods, gateway_objects
 from ambit.control.status_fields import to_withdraw, to_write
 from ambit.core.finding import ObjectRef
 from ambit.core.names import GATEWAY_CLASS_NAMES
-from ambit.ingest.gateway.conditions import CLOSED, WAYPOINT_BOUND
+from ambit.ingest.gateway.client_certificates import INSECURE
+from ambit.ingest.gateway.conditions import WAYPOINT_BOUND
 from ambit.ingest.gateway.edge import compiled_edge
 from ambit.ingest.gateway.gateways import compiled_waypoint
 from ambit.ingest.settings import MeshSettings
@@ -226,8 +227,8 @@ def test_what_nodes_say_of_a_policy_stays_beside_what_is_said_of_gateways() -> N
     assert only is not None and [each["type"] for each in only["conditions"]] == ["WaypointAccepted"]
 
 
-def test_a_gateway_that_is_open_again_does_not_say_that_it_is_closed() -> None:
-    live = {"status": {"conditions": [condition(each) for each in ("Accepted", CLOSED, "other.io/Seen")]}}
+def test_a_condition_that_a_gateway_has_no_more_goes_alone() -> None:
+    live = {"status": {"conditions": [condition(each) for each in ("Accepted", INSECURE, "other.io/Seen")]}}
     written = to_write(live, GatewayStatus(version("Gateway"), (ACCEPTED,), ()), NOW)
     assert written is not None
     assert {each["type"] for each in written["conditions"]} == {"Accepted", "other.io/Seen"}

@@ -52,7 +52,7 @@ EVERYBODY = {CLIENT, WAYPOINT, OTHER, None}
         (policy(WEB_SERVICE), {WAYPOINT}),
         (policy(GATEWAY), {WAYPOINT}),
         (policy(GATEWAY_CLASS, namespace="istio-system"), {WAYPOINT}),
-        (policy(WEB_SERVICE, action="CUSTOM", provider={"name": "x"}), set()),
+        (policy(WEB_SERVICE, action="CUSTOM", provider={"name": "x"}), {WAYPOINT}),
         (policy(WEB_SERVICE, action="AUDIT"), EVERYBODY),
         (policy(WEB_SERVICE, annotations={"istio.io/dry-run": "true"}), EVERYBODY),
         (policy(GATEWAY_CLASS), EVERYBODY),

@@ -12,6 +12,7 @@ from ambit.ingest.settings import MeshSettings
 from ambit.insight.manifests import Compiled, compile_objects
 from ambit.insight.why import why
 from ambit.insight.why_request import RequestAnswer, why_request
+from ambit.model.provider import Authorizer, ProviderService
 from tests.insight.test_why import ALLOW, PODS, pod
 
 SERVICES = """
@@ -46,7 +47,9 @@ spec:
 
 def mesh(*texts: str, more: tuple[dict[str, Any], ...] = ()) -> Compiled:
     objects = [*PODS, pod("second-1", "10.244.1.9"), *more, *map(yaml.safe_load, texts)]
-    return compile_objects((("test", each) for each in objects), MeshSettings())
+    authorizer = Authorizer("authz", ProviderService("second.default.svc.cluster.local", 80))
+    settings = MeshSettings(authorizers=(authorizer,))
+    return compile_objects((("test", each) for each in objects), settings)
 
 
 ALL = (BOUND, OTHER, WAYPOINT, ROUTE)
@@ -318,11 +321,36 @@ def test_a_dry_run_is_told() -> None:
     assert (answer.verdict, answer.policy and answer.policy.dry_run) == ("allowed", "denied by default/p[0]")
 
 
+def custom(*rules: str, provider: str = "authz", to: tuple[str, str, str] = ("", "Service", "web")) -> str:
+    given = policy("CUSTOM", *rules, to=to)
+    return given.replace("spec: {", f"spec: {{provider: {{name: {provider}}}, ", 1)
+
+
 @pytest.mark.parametrize("to", [("", "Service", "web"), (GATEWAYS, "Gateway", "way")])
-def test_what_custom_names_is_closed(to: tuple[str, str, str]) -> None:
-    answer = asked("http://web/v1", *PLAIN, policy("CUSTOM", POSTS, to=to))
-    assert answer.verdict == "refused"
-    assert answer.reason == "it is closed: default/p (CUSTOM) is for it, which nobody enforces"
+def test_custom_asks_somebody_rather_than_to_decide(to: tuple[str, str, str]) -> None:
+    posts = custom(POSTS, to=to)
+    answer = asked("http://web/v1", *PLAIN, posts, method="POST")
+    assert answer.policy is not None
+    assert (answer.verdict, answer.policy.asks) == ("asked", ("provider authz by default/p[0]",))
+    assert list(request_lines(answer))[3:5] == [
+        "  asks provider authz by default/p[0]",
+        "  if it may: allowed: no allow policy applies",
+    ]
+    assert ruled(posts) == ("allowed", "", "")
+    denied = policy("DENY", POSTS, name="d")
+    assert ruled(posts, denied, method="POST") == ("denied", "default/d[0]", "")
+
+
+def test_nobody_to_ask_denies() -> None:
+    answer = asked("http://web/v1", *PLAIN, custom("{}", provider="nobody"))
+    assert answer.policy is not None
+    assert (answer.verdict, answer.policy.rule, answer.policy.asks) == ("denied", "default/p[0]", ())
+    assert any("nobody can be" in line for line in request_lines(answer))
+
+
+def test_what_is_audited() -> None:
+    answer = asked("http://web/v1", *PLAIN, policy("AUDIT", "{}"))
+    assert (answer.verdict, answer.policy and answer.policy.audited) == ("allowed", ("default/p[0]",))
 
 
 def test_a_policy_closes_a_service_without_waypoint() -> None:

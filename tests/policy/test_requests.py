@@ -4,12 +4,15 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import pytest
 
 from ambit.core.identity import Identity
 from ambit.model.policy import Exact, Prefix, Presence, ServiceAccountMatch, Suffix
+from ambit.model.provider import Authorizer, ProviderService
 from ambit.model.request_policy import (
     NEVER,
+    Asked,
     Attribute,
     Clause,
     Condition,
@@ -20,7 +23,7 @@ from ambit.model.request_policy import (
     Value,
 )
 from ambit.policy.decide import Decision, Reason
-from ambit.policy.requests import Request, RequestFacts, decide_request
+from ambit.policy.requests import Question, Request, RequestFacts, decide_request
 
 CUSTOM, DENY, ALLOW, AUDIT = RequestAction
 FACTS = RequestFacts(
@@ -42,6 +45,11 @@ def policy(action: RequestAction, *rules: Rule, name: str = "p", dry_run: bool =
     return RequestPolicy(name, "ns", action, (), rules, dry_run)
 
 
+def asking(provider: str, *rules: Rule, name: str = "c") -> RequestPolicy:
+    asked = Asked(Authorizer(provider, ProviderService("x.ns", 80)), "ns/x.ns")
+    return msgspec.structs.replace(policy(CUSTOM, *rules, name=name), provider=provider, asked=asked)
+
+
 GET, POST = one(Attribute.METHOD, Exact("GET")), one(Attribute.METHOD, Exact("POST"))
 DECISIONS: list[tuple[tuple[RequestPolicy, ...], Decision]] = [
     ((), Decision(True, Reason.NO_ALLOW_POLICY)),
@@ -53,7 +61,10 @@ DECISIONS: list[tuple[tuple[RequestPolicy, ...], Decision]] = [
     ((policy(ALLOW, NEVER),), Decision(False, Reason.NO_RULE_MATCHED, "ns/p")),
     ((policy(ALLOW, name="a"), policy(ALLOW, name="b")), Decision(False, Reason.NO_RULE_MATCHED)),
     ((policy(ALLOW, GET), policy(DENY, Rule(), name="q")), Decision(False, Reason.DENIED_BY_RULE, "ns/q", 0)),
-    ((policy(AUDIT, Rule()), policy(CUSTOM, Rule())), Decision(True, Reason.NO_ALLOW_POLICY)),
+    ((policy(AUDIT, Rule()), asking("x", Rule())), Decision(True, Reason.NO_ALLOW_POLICY)),
+    ((policy(ALLOW, GET), policy(CUSTOM, POST, GET)), Decision(False, Reason.NOBODY_TO_ASK, "ns/p", 1)),
+    ((policy(ALLOW, GET), policy(CUSTOM, POST)), Decision(True, Reason.ALLOWED_BY_RULE, "ns/p", 0)),
+    ((policy(DENY, GET), asking("x", GET)), Decision(False, Reason.DENIED_BY_RULE, "ns/p", 0)),
     (
         (policy(DENY, GET, dry_run=True),),
         Decision(True, Reason.NO_ALLOW_POLICY, dry_run=Decision(False, Reason.DENIED_BY_RULE, "ns/p", 0)),
@@ -68,12 +79,23 @@ def test_the_order_of_policies(policies: tuple[RequestPolicy, ...], decision: De
 
 def test_who_is_asked_and_what_is_only_told() -> None:
     given = (
-        policy(CUSTOM, GET, name="a"),
-        policy(CUSTOM, POST, name="b"),
+        asking("y", GET, name="b"),
+        asking("x", POST, GET, name="d"),
+        asking("x", GET, name="c"),
+        asking("z", POST, name="a"),
         policy(AUDIT, POST, GET, name="c"),
     )
     found = decide_request(given, FACTS)
-    assert (found.asked, found.audited) == (("ns/a",), (("ns/c", 1),))
+    assert found.asked == (Question("x", "ns/c", 0), Question("y", "ns/b", 0))
+    assert found.audited == (("ns/c", 1),)
+
+
+def test_nobody_is_shown_bytes() -> None:
+    bytes_only = msgspec.structs.replace(FACTS, request=None)
+    found = decide_request((asking("x", POST),), bytes_only)
+    assert found.decision == Decision(False, Reason.NOBODY_TO_ASK, "ns/c", 0)
+    assert found.asked == ()
+    assert decide_request((asking("x", one(Attribute.PORT, 81)),), bytes_only).decision.allowed
 
 
 HITS: list[tuple[Rule, bool, bool]] = [

@@ -73,6 +73,8 @@ class Flow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """It was open when the policy came that denies it, and was ended then."""
     dry_run: str = ""
     """What of the dry-run policies would have denied it (only the destination tells)."""
+    audited: tuple[str, ...] = ()
+    """Rules of AUDIT policies that a request matches."""
     error: str = ""
     received: int = 0
     sent: int = 0

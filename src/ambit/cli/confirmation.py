@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from ambit.insight.ruling import ALLOWED, DENIED, Ruling
+from ambit.insight.ruling import ALLOWED, ASKED, DENIED, Ruling
 from ambit.insight.why_request import RequestAnswer
 
 Flow = dict[str, Any]
@@ -67,7 +67,7 @@ def _compared(answer: RequestAnswer, flow: Flow) -> Confirmation:
     request = flow["request"]
     verdict = DENIED if flow.get("decision") == "deny" else f"{request.get('code', 0)}"
     route = str(request.get("route", ""))
-    same = (verdict == DENIED) == (answer.verdict == DENIED)
+    same = answer.verdict == ASKED or (verdict == DENIED) == (answer.verdict == DENIED)
     same = same and (verdict == DENIED or not answer.route or route.partition("#")[0] == answer.route)
     rule = str(flow.get("policy", "")) if verdict == DENIED else route
     if verdict == DENIED and answer.policy is not None and answer.policy.verdict == DENIED and rule:

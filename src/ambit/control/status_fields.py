@@ -12,7 +12,7 @@ import msgspec
 
 from ambit.core.names import GATEWAY_CONTROLLER, WAYPOINT_CONTROLLER
 from ambit.ingest.gateway.client_certificates import INSECURE
-from ambit.ingest.gateway.conditions import CLOSED, KEYS_FETCHED, WAYPOINT_ACCEPTED, WAYPOINT_BOUND
+from ambit.ingest.gateway.conditions import KEYS_FETCHED, WAYPOINT_ACCEPTED, WAYPOINT_BOUND
 from ambit.ingest.visibility import VISIBILITY_APPLIED
 from ambit.model.status import (
     Condition,
@@ -97,7 +97,7 @@ def _wanted(existing: Mapping[str, Any], status: Status, now: dt.datetime) -> Fi
         case PolicyStatus():
             return _of_parents(existing, ("ancestors", "ancestorRef"), status.ancestors, generation, now)
         case GatewayStatus():
-            gone = {INSECURE, CLOSED} - {each.type for each in status.conditions}
+            gone = {INSECURE} - {each.type for each in status.conditions}
             kept = [each for each in existing.get("conditions") or () if each.get("type") not in gone]
             counted = status.sets or "attachedListenerSets" in existing
             return {

@@ -67,7 +67,7 @@ _ALL = (
         "Action is not enforced on connections",
         "CUSTOM and AUDIT need a proxy that sees requests. Node proxies do not enforce this policy.",
         "action: CUSTOM",
-        "Write it as ALLOW or DENY.",
+        "Write it as ALLOW or DENY, or name a Service or Gateway in targetRefs: its proxy asks, and tells.",
     ),
     Code(
         "AMB0204",
@@ -97,7 +97,7 @@ _ALL = (
         "AMB0207",
         "Condition that nobody sees",
         "A waypoint cannot see what the condition is about. An ALLOW rule with it allows nothing; a DENY rule denies "
-        "without regard to it.",
+        "without regard to it. Of CUSTOM these are tokens, too, because whoever is asked is asked first.",
         "when: [{key: connection.sni, values: [example.com]}]",
         "Leave the condition out, or use one that waypoints see.",
     ),
@@ -156,6 +156,16 @@ _ALL = (
         "rules: [{from: [{source: {namespaces: [team-1, team-2]}}]}]   # and 10,000 more",
         "Use prefixes or suffixes (`team-*`), or say who is allowed instead of who is not. Or divide it into several "
         "policies of one action, which count as one.",
+    ),
+    Code(
+        "AMB0218",
+        "Nobody to ask",
+        "A policy with the action CUSTOM has somebody else decide, and there is nobody: no provider of this name is "
+        "among extensionProviders of the mesh's settings, or its service does not exist. What the rules match is "
+        "refused; other requests pass.",
+        "action: CUSTOM\nprovider: {name: authz}",
+        "Name a provider of the mesh's settings (global.meshConfig.extensionProviders, or --mesh-config on a laptop), "
+        "create its service, or correct its host name or port.",
     ),
     Code(
         "AMB0221",
@@ -382,16 +392,6 @@ _ALL = (
         "validation: {hostname: db.example.com, caCertificateRefs: [{group: '', kind: ConfigMap, name: missing}]}",
         "Create the ConfigMap with certificates (PEM) under ca.crt, correct what the text names, or delete one of two "
         "policies for one port.",
-    ),
-    Code(
-        "AMB0407",
-        "Gateway that lets nobody in",
-        "An AuthorizationPolicy that gateways cannot enforce, with the action CUSTOM, is for the gateway: it names the "
-        "Gateway or its class, selects labels of its pods, or is for all pods of its namespace or of the mesh. Every "
-        "request is answered with 403, and every other connection is ended.",
-        "kind: AuthorizationPolicy\nmetadata: {namespace: shop}   # where the Gateway is\nspec: {action: CUSTOM}",
-        "Write what it says as ALLOW or DENY, or give it a selector that the pods behind the gateway have and its own "
-        "have not. A dry run (istio.io/dry-run) closes nothing.",
     ),
     Code(
         "AMB0408",

@@ -45,6 +45,8 @@ class Edge(msgspec.Struct, frozen=True):
     told: Told = NOTHING
     trusted_proxies: int = 0
     """Before it, whose word about a request's way counts."""
+    places: int = 1
+    """For others who authorize requests (`http_filters.chain`)."""
 
 
 def http(port: int, *, edge: Edge) -> Any:
@@ -178,6 +180,7 @@ def _requests(table: str, port: int, edge: Edge, *, are_verified: bool, by_quic:
         port=port,
         told=edge.told,
         trusted_proxies=edge.trusted_proxies,
+        places=edge.places,
         are_verified=are_verified,
         by_quic=by_quic,
     )

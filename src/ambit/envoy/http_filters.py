@@ -3,11 +3,13 @@
 A filter does nothing unless a route has a configuration for it. The order and its reasons:
 
 1. What was asked, kept for the access log before anything changes it; messages of gRPC, counted also when refused.
-2. Tokens: who a request is from, before anybody decides about it; preflight requests, which carry none, pass.
-3. Authorization: by who the caller is, what the token says and what is asked for.
-4. CORS: answers preflight requests, which carry no credentials and are for nobody behind.
-5. Stateful session: chooses the endpoint, so after all that may answer instead.
-6. Router: ends the chain.
+2. Who calls, for those who are asked: `x-forwarded-client-cert` is true from here on.
+3. Somebody else who authorizes: before tokens, which he may put there.
+4. Tokens: who a request is from, before anybody decides about it; preflight requests, which carry none, pass.
+5. Authorization: by who the caller is, what the token says and what is asked for.
+6. CORS: answers preflight requests, which carry no credentials and are for nobody behind.
+7. Stateful session: chooses the endpoint, so after all that may answer instead.
+8. Router: ends the chain.
 """
 
 import re
@@ -24,7 +26,7 @@ from envoy.extensions.http.stateful_session.header.v3 import header_pb2
 from envoy.type.http.v3 import cookie_pb2 as http_cookie_pb2
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
 
-from ambit.envoy import http_jwt, http_rbac, names, request_log
+from ambit.envoy import http_authorizers, http_headers, http_jwt, http_rbac, names, request_log
 from ambit.envoy.words import boolean, pack, seconds
 from ambit.model.http import Action, Cors, SessionPersistence
 
@@ -34,12 +36,16 @@ _ROUTER = "envoy.filters.http.router"
 _ANY = "*"
 
 
-def chain(subject: str, port: int) -> list[Any]:
+def chain(subject: str, port: int, *, places: int = 1, by: str = "") -> list[Any]:
     """The filters of a connection manager whose routes are `ambit.envoy.http_routes`', and whose policies are for
-    `port` of `subject` (`names.tokens`)."""
+    `port` of `subject` (`names.tokens`). There are this many `places` for others who authorize. With `by`, the proxy's
+    identity, it is said who calls."""
+    said = [http_headers.client_certificate_filter(by)] if by else []
     return [
-        request_log.asked_filter(),
+        request_log.asked_filter(*([http_authorizers.places(places)] if places > 1 else [])),
         _filter(request_log.GRPC, grpc_stats_pb2.FilterConfig(emit_filter_state=True)),
+        *said,
+        *(http_authorizers.filter_of(names.asks(subject, port, each)) for each in range(places)),
         http_jwt.filter_of(subject),
         http_rbac.filter_of(names.allowed(subject, port)),
         *of_routes(),

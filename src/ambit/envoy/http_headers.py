@@ -3,8 +3,13 @@
 from collections.abc import Iterable
 from typing import Any
 
+from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
 from envoy.config.core.v3 import base_pb2
+from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 
+from ambit.envoy import filter_state
+from ambit.envoy.words import pack
 from ambit.model.http import HeaderChanges
 
 HOST = "host"
@@ -31,6 +36,22 @@ def new_host(changes: HeaderChanges) -> str:
 def option(name: str, template: str) -> Any:
     """The header has this value (an access-log format) and no other."""
     return _option(name, template, _OPTION.OVERWRITE_IF_EXISTS_OR_ADD)
+
+
+def client_certificate(by: str) -> Any:
+    """Who called the proxy with this identity, and nobody else."""
+    return option("x-forwarded-client-cert", f"By={by};URI={filter_state.CALLER_FORMAT}")
+
+
+def client_certificate_filter(by: str) -> Any:
+    """The same for filters that come after this one."""
+    mutation = mutation_rules_pb2.HeaderMutation(append=client_certificate(by))
+    message = header_mutation_pb2.HeaderMutation(
+        mutations=header_mutation_pb2.Mutations(request_mutations=[mutation])
+    )
+    return http_connection_manager_pb2.HttpFilter(
+        name="envoy.filters.http.header_mutation", typed_config=pack(message)
+    )
 
 
 def _added(changes: HeaderChanges) -> Iterable[Any]:

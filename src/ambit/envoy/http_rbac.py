@@ -1,6 +1,6 @@
 """Authorization of CONNECT streams and requests, as one extension resource: a change is atomic and drains nothing."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from envoy.config.core.v3 import config_source_pb2, extension_pb2
@@ -16,6 +16,21 @@ METADATA = "envoy.filters.http.rbac"
 ENFORCED_RULE, SHADOW_RULE = "enforced_effective_policy_id", "shadow_effective_policy_id"
 ENFORCED_RESULT, SHADOW_RESULT = "enforced_engine_result", "shadow_engine_result"
 """Keys of the access log's metadata under METADATA: the deciding rule, and "allowed" or "denied"."""
+
+
+_AUDITED = "audited:"
+"""No name of a rule has a colon."""
+
+
+def with_audit(rule: str, audited: Sequence[str]) -> str:
+    """The name of a rule of the dry run that tells of others, too."""
+    return f"{rule}{_AUDITED}{','.join(audited)}" if audited else rule
+
+
+def parse_audit(name: str) -> tuple[str, tuple[str, ...]]:
+    """The two parts of `with_audit`."""
+    rule, _, audited = name.partition(_AUDITED)
+    return rule, tuple(audited.split(",")) if audited else ()
 
 
 def filter_of(name: str) -> Any:
@@ -34,7 +49,7 @@ def extension(
 ) -> Any:
     """The extension config `name`. Rows are (predicate, allow?, rule's name), tried in order; `dry_run` rows
     are decided and logged beside, without effect."""
-    rbac = _rbac(enforced, otherwise, dry_run)
+    rbac = deciding(enforced, otherwise, dry_run)
     return extension_pb2.TypedExtensionConfig(name=name, typed_config=pack(rbac))
 
 
@@ -50,15 +65,16 @@ def of_host(
     dry_run: Iterable[tuple[matchers.Predicate, bool, str]] = (),
 ) -> None:
     """What a virtual host of a chain with `silent` allows; rows as for `extension`."""
-    said = filter_pb2.RBACPerRoute(rbac=_rbac(enforced, otherwise, dry_run))
+    said = filter_pb2.RBACPerRoute(rbac=deciding(enforced, otherwise, dry_run))
     host.typed_per_filter_config[METADATA].CopyFrom(pack(said))
 
 
-def _rbac(
+def deciding(
     enforced: Iterable[tuple[matchers.Predicate, bool, str]],
     otherwise: tuple[bool, str],
-    dry_run: Iterable[tuple[matchers.Predicate, bool, str]],
+    dry_run: Iterable[tuple[matchers.Predicate, bool, str]] = (),
 ) -> Any:
+    """What a filter does, with rows as for `extension`."""
     shadow = list(dry_run)
     rbac = filter_pb2.RBAC(matcher=_matcher(enforced, otherwise))
     if shadow:

@@ -17,7 +17,7 @@ from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from envoy.type.v3 import percent_pb2
 
 from ambit.core.memo import Memo
-from ambit.envoy import defaults, filter_state, http_filters, http_headers, http_match, http_paths, names
+from ambit.envoy import defaults, http_filters, http_headers, http_match, http_paths, names
 from ambit.envoy.words import boolean, pack, seconds, uint32
 from ambit.model import http_bounds
 from ambit.model.http import (
@@ -34,7 +34,6 @@ from ambit.model.http import (
 
 _MILLION = 1_000_000
 _UNDOABLE = 500
-_CLIENT_CERTIFICATE = "x-forwarded-client-cert"
 _ALTERNATIVE, _A_DAY = "alt-svc", 86_400
 """RFC 7838; 24 hours are what holds when nothing is said."""
 _UNSENT = "connect-failure,refused-stream,reset-before-request"
@@ -63,8 +62,8 @@ def table(
         validate_clusters=boolean(False),
     )
     if by:
-        said = f"By={by};URI={filter_state.CALLER_FORMAT}"
-        made.request_headers_to_add.append(http_headers.option(_CLIENT_CERTIFICATE, said))
+        # Once more: a route may have changed it.
+        made.request_headers_to_add.append(http_headers.client_certificate(by))
     if quic_port:
         made.response_headers_to_add.append(
             http_headers.option(_ALTERNATIVE, f'h3=":{quic_port}"; ma={_A_DAY}')

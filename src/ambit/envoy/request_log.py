@@ -14,7 +14,7 @@ from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import base_pb2, substitution_format_string_pb2
 from envoy.extensions.access_loggers.stream.v3 import stream_pb2
 
-from ambit.envoy import access_log, filter_state, http_rbac, names
+from ambit.envoy import access_log, filter_state, http_authorizers, http_rbac, names
 from ambit.envoy.access_log import HOST, POD, SEPARATOR, SERVICE
 from ambit.envoy.words import pack
 from ambit.model.telemetry import LogFormat, RequestLog
@@ -27,6 +27,8 @@ CLIENT_BAGGAGE = f"%FILTER_STATE({BAGGAGE_OF_CLIENT}:PLAIN)%"
 AUTHORITY = "authority"
 """Metadata of an endpoint: its address and port, however it is reached."""
 PORT = "port"
+SHOWN = "shown"
+"""By which rules a request was shown to somebody else (`http_authorizers.ACTIONS`)."""
 GRPC = "envoy.filters.http.grpc_stats"
 
 Layout = access_log.Layout
@@ -57,6 +59,7 @@ ABOUT: Layout = {
     access_log.POLICY: _RULE.format(http_rbac.ENFORCED_RULE),
     access_log.DRY_RUN: _RULE.format(http_rbac.SHADOW_RULE),
     access_log.DRY_RUN_RESULT: _RULE.format(http_rbac.SHADOW_RESULT),
+    SHOWN: http_authorizers.ACTIONS,
     "details": "%RESPONSE_CODE_DETAILS%",
     access_log.BAGGAGE: CLIENT_BAGGAGE,
 }
@@ -135,9 +138,10 @@ def _format(wanted: LogFormat) -> Any:
     )
 
 
-def asked_filter() -> Any:
-    """Keeps what the client asked; before all filters of requests."""
-    return filter_state.http_filter(filter_state.text(ASKED, "%REQ(:METHOD)% %REQ(:AUTHORITY)% %PATH(NQ)%"))
+def asked_filter(*more: Any) -> Any:
+    """Keeps what the client asked, and `more`; before all filters of requests."""
+    asked = filter_state.text(ASKED, "%REQ(:METHOD)% %REQ(:AUTHORITY)% %PATH(NQ)%")
+    return filter_state.http_filter(asked, *more)
 
 
 def client_baggage() -> Any:

@@ -41,11 +41,19 @@ _ORDERS_TO_PROXY = (
 
 
 def requests(
-    *, stat: str, table: str, subject: str, port: int, default_host: str, told: Told = NOTHING
+    *,
+    stat: str,
+    table: str,
+    subject: str,
+    port: int,
+    default_host: str,
+    by: str,
+    told: Told = NOTHING,
+    places: int = 1,
 ) -> Any:
     """HTTP/1.1 and HTTP/2, whichever the client speaks, answered by the RouteConfiguration `table` as the policies of
-    this port of `subject` permit. Requests of HTTP/1.0 without a host are for `default_host`."""
-    filters = http_filters.chain(subject, port)
+    this port of `subject` permit (`http_filters.chain`). Requests of HTTP/1.0 without a host are for `default_host`."""
+    filters = http_filters.chain(subject, port, places=places, by=by)
     return _inside(_manager(stat, table, filters, told), default_host)
 
 
@@ -82,6 +90,7 @@ def at_the_edge(
     trusted_proxies: int = 0,
     are_verified: bool = False,
     by_quic: bool = False,
+    places: int = 1,
 ) -> Any:
     """The same for clients whom nobody knows: what they say of the way that a request has come is replaced by what
     the gateway sees (`x-forwarded-for`, `x-forwarded-proto`), but for what the last `trusted_proxies` before it have
@@ -89,7 +98,7 @@ def at_the_edge(
     seen = [filter_state.client_at_the_edge()]
     if are_verified:
         seen.append(filter_state.caller_at_the_edge())
-    filters = [filter_state.http_filter(*seen), *http_filters.chain(subject, port)]
+    filters = [filter_state.http_filter(*seen), *http_filters.chain(subject, port, places=places)]
     manager = _manager(stat, table, filters, told)
     manager.http2_protocol_options.max_concurrent_streams.value = defaults.EDGE_STREAMS
     manager.common_http_protocol_options.idle_timeout.CopyFrom(seconds(defaults.EDGE_IDLE_TIMEOUT))

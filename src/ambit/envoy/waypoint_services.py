@@ -85,8 +85,10 @@ def into(service: str, port: int) -> Any:
     return cluster
 
 
-def http_listener(service: str, port: int, *, default_host: str, told: Told = NOTHING) -> Any:
-    """Requests to a service's port, by the table of its name."""
+def http_listener(
+    service: str, port: int, *, default_host: str, by: str, told: Told = NOTHING, places: int = 1
+) -> Any:
+    """Requests to a service's port, by the table of its name, at the proxy with the identity `by`."""
     name = names.service_cluster(service, port)
     manager = request_manager.requests(
         stat=REQUESTS,
@@ -94,7 +96,9 @@ def http_listener(service: str, port: int, *, default_host: str, told: Told = NO
         subject=service,
         port=port,
         default_host=default_host,
+        by=by,
         told=told,
+        places=places,
     )
     listener = _listener(name, manager)
     listener.metadata.filter_metadata[names.METADATA].update(

@@ -1,7 +1,6 @@
 """Services with the canaries of their waypoints.
 
-After all that closes a service: one that is closed has no canary either. One whose canary is closed, by a policy that
-waypoints cannot enforce, keeps its waypoint alone.
+After all that closes a service: one that is closed has no canary either.
 """
 
 import msgspec
@@ -10,7 +9,6 @@ from ambit.graph.engine import Context
 from ambit.ingest.gateway.canary import WHOLE
 from ambit.ingest.gateway.compile import Waypoints
 from ambit.ingest.settings import MeshSettings
-from ambit.ingest.unenforced import Unenforced
 from ambit.model.service import Service, WeightedWaypoint
 from ambit.model.workload import GatewayAddress
 
@@ -18,9 +16,8 @@ from ambit.model.workload import GatewayAddress
 class Canaries:
     """What namespaces, Services and ServiceEntries say of them."""
 
-    def __init__(self, waypoints: Waypoints, unenforced: Unenforced, settings: MeshSettings) -> None:
+    def __init__(self, waypoints: Waypoints, settings: MeshSettings) -> None:
         self._waypoints = waypoints
-        self._unenforced = unenforced
         self._settings = settings
 
     def service(self, context: Context, given: Service) -> Service:
@@ -30,8 +27,6 @@ class Canaries:
             return given
         found = self._waypoints.canary_of(context, given)
         if found is None or found.gateway is None or not found.weight:
-            return given
-        if self._unenforced.closes(context, found.gateway):
             return given
         parts = (
             WeightedWaypoint(primary, WHOLE - found.weight),

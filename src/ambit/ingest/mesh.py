@@ -22,6 +22,7 @@ import msgspec
 from ambit.core.finding import Finding, Level, ObjectRef
 from ambit.graph.collection import Collection, Delta, Source, Statistics
 from ambit.graph.engine import Failure, Graph
+from ambit.ingest.asked import Providers
 from ambit.ingest.binds import Binds
 from ambit.ingest.canaries import Canaries
 from ambit.ingest.gateway.backend_tls import BackendPolicies, PolicySources
@@ -139,12 +140,8 @@ class MeshCompiler:
             lambda _, compiled: compiled.policy,
             key=lambda policy: policy.key,
         )
-        unenforced = Unenforced(
-            self._request_policies,
-            waypoints.lets_past,
-            settings,
-        )
-        binds = unenforced.binds(Binds(waypoints.of_service, waypoints.of_entry, waypoints.of_workload))
+        unenforced = Unenforced(self._request_policies, waypoints.lets_past)
+        binds = Binds(waypoints.of_service, waypoints.of_entry, waypoints.of_workload)
         entries = compile_entries(
             graph,
             self._sources["serviceentries.networking.istio.io"],
@@ -179,7 +176,11 @@ class MeshCompiler:
         )
         workloads = graph.join("all workloads", [kube.workloads, entries.workloads, outside.workloads])
         opened = graph.join("all services", [kube.services, entries.services])
-        canaries = Canaries(waypoints, unenforced, settings)
+        providers = Providers(opened, settings)
+        self._asking = graph.derive(
+            "policies for requests with whom they ask", self._request_policies, providers.asking
+        )
+        canaries = Canaries(waypoints, settings)
         ingress = Ingress(
             namespaces, self._sources["services"], self._sources["serviceentries.networking.istio.io"]
         )
@@ -236,7 +237,7 @@ class MeshCompiler:
             "services that nobody could serve inline", bound, inline.why_closed, key=lambda found: found[0]
         )
         self._routes = routes.tables
-        at_edge = edges.routed(graph, routes.compiled, unenforced.gateway)
+        at_edge = edges.routed(graph, routes.compiled)
         self._listener_routes = at_edge.tables
         self._certificates = edges.certificates
         about_tokens = token_statuses(
@@ -253,6 +254,7 @@ class MeshCompiler:
             opened,
             self._proxies,
             inline,
+            providers,
         )
         about_policies = backend_policies.statuses(self._services, routes.compiled)
         about_traffic = traffic_policies.statuses(self._services, routes.compiled)
@@ -341,7 +343,7 @@ class MeshCompiler:
     @property
     def request_policies(self) -> Mapping[str, RequestPolicy]:
         """All policies for requests by `<namespace>/<name>`, as of the last `apply`."""
-        return self._request_policies.values()
+        return self._asking.values()
 
     @property
     def statuses(self) -> Mapping[str, Status]:
@@ -373,7 +375,7 @@ class MeshCompiler:
             listener_routes=self._listener_routes.delta(),
             certificates=self._certificates.delta(),
             datagrams=self._datagrams.delta(),
-            request_policies=self._request_policies.delta(),
+            request_policies=self._asking.delta(),
             statuses=self._statuses.delta(),
             tokens=self._tokens.delta(),
             telemetry=self._telemetry.delta(),

@@ -9,13 +9,15 @@ from ambit.core.finding import Finding, Level
 from ambit.core.names import GATEWAY_CLASS_NAMES, INLINE_CLASS, WAYPOINT_CLASSES
 from ambit.graph.collection import Collection
 from ambit.graph.engine import Context, Graph
+from ambit.ingest.asked import Nobody, Providers
 from ambit.ingest.gateway.conditions import WAYPOINT_ACCEPTED, no, version, yes
+from ambit.ingest.gateway.findings import NOBODY_TO_ASK
 from ambit.ingest.inline import Inline, host_of
 from ambit.ingest.istio.authorization import is_for_requests
 from ambit.ingest.istio.requests import CompiledRequestPolicy
 from ambit.model.jwt import Target
 from ambit.model.proxy import Proxy
-from ambit.model.request_policy import RequestAction
+from ambit.model.request_policy import Asked, RequestAction
 from ambit.model.service import Service
 from ambit.model.status import Condition, ObjectStatus, Status
 from ambit.objects.istio import AuthorizationPolicy
@@ -37,6 +39,7 @@ def policy_statuses(
     services: Collection[Service],
     proxies: Collection[Proxy],
     inline: Inline,
+    providers: Providers,
 ) -> Collection[Status]:
     """A status for each policy for requests. `services` are those with the waypoints that they asked for."""
     by_object = services.index(
@@ -75,8 +78,10 @@ def policy_statuses(
         if made is None:
             return None
         found = [attached(context, each) for each in made.policy.targets]
+        asked = providers.asked(context, made.policy) if made.policy.action is RequestAction.CUSTOM else None
         by_nodes = not is_for_requests(given)
-        return ObjectStatus(version(given.metadata, KIND), (_condition(made, found),), by_nodes=by_nodes)
+        conditions = (_condition(made, found, asked),)
+        return ObjectStatus(version(given.metadata, KIND), conditions, by_nodes=by_nodes)
 
     return graph.derive(
         "statuses of policies for requests", policies, status, key=lambda each: str(each.version.origin)
@@ -89,14 +94,15 @@ def _closed(services: Mapping[str, str]) -> Attached | None:
     return Attached(text, "NotEnforced") if services else None
 
 
-def _condition(made: CompiledRequestPolicy, found: Iterable[Attached]) -> Condition:
+def _condition(
+    made: CompiledRequestPolicy, found: Iterable[Attached], asked: Asked | Nobody | None
+) -> Condition:
     wrong = sorted(each for each in made.findings if each.level is not Level.INFO)
     if any(each.level is Level.ERROR for each in wrong):
         return no(WAYPOINT_ACCEPTED, "Invalid", _texts(wrong))
-    if made.policy.action is RequestAction.CUSTOM:
-        return no(
-            WAYPOINT_ACCEPTED, "Invalid", "CUSTOM is not enforced: connections to its targets are refused"
-        )
+    if isinstance(asked, Nobody):
+        text = f"nobody can be asked, so what its rules match is refused: {asked.text}"
+        return no(WAYPOINT_ACCEPTED, NOBODY_TO_ASK, text)
     targets = list(found)
     missing = [each for each in targets if each.reason]
     text = "; ".join(each.text for each in targets)

@@ -8,9 +8,9 @@ import msgspec
 
 from ambit.core.address import Address
 from ambit.insight.manifests import Compiled
-from ambit.insight.ruling import DENIED, Ruling, in_words, verdict_name
+from ambit.insight.ruling import ASKED, DENIED, Ruling, in_words, verdict_name
 from ambit.model.proxy import Proxy, ServiceRoutes
-from ambit.model.request_policy import NEVER, Attribute, Clause, Match, RequestAction, RequestPolicy, Rule
+from ambit.model.request_policy import NEVER, OF_TOKENS, Clause, Match, RequestAction, RequestPolicy, Rule
 from ambit.model.service import Service
 from ambit.model.workload import Workload
 from ambit.plan import targets
@@ -19,8 +19,6 @@ from ambit.plan.endpoints import preferred_address
 from ambit.plan.waypoint import http_ports, is_http
 from ambit.policy.decide import Decision, Reason
 from ambit.policy.requests import Request, RequestFacts, decide_request, matching_rule
-
-_OF_TOKENS = (Attribute.CLAIM, Attribute.REQUEST_PRINCIPAL)
 
 
 class Passage(msgspec.Struct, frozen=True):
@@ -83,16 +81,19 @@ def forwarded(request: Request | None) -> Address | None:
 
 def ruling_of(policies: Sequence[RequestPolicy], facts: RequestFacts) -> Ruling:
     """What these say."""
-    decision = decide_request(policies, facts).decision
+    found = decide_request(policies, facts)
+    decision = found.decision
     without = _without(policies, decision, facts)
     return Ruling(
-        verdict_name(decision),
+        ASKED if decision.allowed and found.asked else verdict_name(decision),
         decision.reason.value,
         identity=facts.identity.uri if facts.identity else "",
         rule=rule_name(decision),
         policies=tuple(sorted(each.key for each in policies)),
         without=in_words(without) if without else "",
         dry_run=in_words(decision.dry_run) if decision.dry_run else "",
+        asks=tuple(f"provider {each.provider} by {each.policy}[{each.rule}]" for each in found.asked),
+        audited=tuple(f"{key}[{rule}]" for key, rule in found.audited),
         token="; ".join(_tokens(policies, decision, facts)) if facts.request is not None else "",
     )
 
@@ -141,7 +142,7 @@ def _hanging(policies: Sequence[RequestPolicy], action: RequestAction, facts: Re
 
 def _about_tokens(rule: Rule) -> bool:
     return any(
-        condition.attribute in _OF_TOKENS
+        condition.attribute in OF_TOKENS
         for clause in rule.clauses
         for match in clause.matches
         for condition in match.conditions
@@ -155,7 +156,7 @@ def _without_tokens(rule: Rule) -> Rule:
 
 def _clause_without(clause: Clause) -> Clause:
     matches = [
-        (match, tuple(each for each in match.conditions if each.attribute not in _OF_TOKENS))
+        (match, tuple(each for each in match.conditions if each.attribute not in OF_TOKENS))
         for match in clause.matches
     ]
     if any(match.conditions and not rest for match, rest in matches):

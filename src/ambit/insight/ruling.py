@@ -9,6 +9,8 @@ from ambit.policy.decide import Decision
 from ambit.policy.nearest import Miss
 
 ALLOWED, DENIED, REFUSED, MIXED = "allowed", "denied", "refused", "mixed"
+ASKED = "asked"
+"""Somebody else decides, and nothing else is against it."""
 
 
 class Otherwise(msgspec.Struct, frozen=True, rename="camel"):
@@ -39,6 +41,10 @@ class Ruling(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     is_pod: bool = True
     token: str = ""
     """What valid tokens have to do with it; it is asked without one."""
+    asks: tuple[str, ...] = ()
+    """Who else is asked before, and the rules that say so."""
+    audited: tuple[str, ...] = ()
+    """Rules of AUDIT policies that it matches."""
     mode: str = ""
     """Of mutual TLS at this port, when asked in plain text: STRICT or PERMISSIVE."""
     mode_by: str = ""

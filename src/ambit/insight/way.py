@@ -6,11 +6,11 @@ import msgspec
 
 from ambit.core.address import Address
 from ambit.ingest.gateway.binding import NOT_ALLOWED
-from ambit.ingest.unenforced import NO_WAYPOINT, NOT_ENFORCED, forbids
+from ambit.ingest.unenforced import NO_WAYPOINT, forbids
 from ambit.insight.manifests import Compiled
 from ambit.model.jwt import TokenPolicy
 from ambit.model.proxy import Proxy, ProxyKind
-from ambit.model.request_policy import RequestAction, RequestPolicy
+from ambit.model.request_policy import RequestPolicy
 from ambit.model.service import Service
 from ambit.model.workload import TunnelProtocol, Workload, WorkloadStatus
 from ambit.plan import targets
@@ -41,10 +41,6 @@ def waypoint_between(
         return Way(
             "", refused=f"it is closed: {_without_proxy(bound, compiled)} is for it, and it has no waypoint"
         )
-    if address.hostname.endswith(NOT_ENFORCED):
-        return Way(
-            name, refused=f"it is closed: {_custom(name, bound, compiled)} is for it, which nobody enforces"
-        )
     place = address.namespace, address.hostname
     found = [each for each in compiled.proxies if (each.identity.namespace, each.service) == place]
     if not found:
@@ -66,18 +62,6 @@ def waypoint_between(
         return Way(proxy.key, proxy, refused=f"waypoint {proxy.key} has no pod that is ready")
     pod = msgspec.structs.replace(pods[0], identity=proxy.identity, tunnel=TunnelProtocol.HBONE)
     return Way(proxy.key, proxy, pod)
-
-
-def _custom(name: str, bound: Service | Workload, compiled: Compiled) -> str:
-    """The policies that close what is bound."""
-    proxies = [
-        each
-        for each in compiled.proxies
-        if f"{each.identity.namespace}/{each.service.partition('.')[0]}" == name
-    ]
-    custom = (each for each in compiled.request_policies if each.action is RequestAction.CUSTOM)
-    found = [each for each in custom if any(_is_for(each, proxy, bound) for proxy in proxies)]
-    return ", ".join(f"{each.key} (CUSTOM)" for each in found if forbids(each)) or "a policy (CUSTOM)"
 
 
 def _without_proxy(bound: Service | Workload, compiled: Compiled) -> str:

@@ -14,7 +14,7 @@ from ambit.insight.at_gateway import Arrival, at_gateway, find_gateway, gateway_
 from ambit.insight.at_waypoint import Passage, at_waypoint, reads
 from ambit.insight.ends import find_destination, find_source
 from ambit.insight.manifests import Compiled
-from ambit.insight.ruling import DENIED, MIXED, Ruling, verdict_of
+from ambit.insight.ruling import ALLOWED, ASKED, DENIED, MIXED, Ruling, verdict_of
 from ambit.insight.way import waypoint_between
 from ambit.insight.why import Answer, through, why
 from ambit.model.http import Action, Entry, Host, PathKind, RequestMatch
@@ -48,11 +48,12 @@ class Share(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class RequestAnswer(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """`verdict`: allowed, denied, refused, mixed, or answered by the waypoint itself (a redirect, an error). `route`
-    names the rule that it meets as records do, `met` by what; `reason` says what else there is to say. Of a request
-    that nobody reads `connection` has the answer; one that the client's own node proxy reads has neither. `policy` is
-    what policies for requests say at the waypoint; what they deny goes nowhere, and has no route. `service` is
-    the key of the service that was asked; `by_headers`: something that decides looks at headers or tokens."""
+    """`verdict`: allowed, denied, refused, mixed, asked (by who is asked first, else allowed), or answered by the
+    waypoint itself (a redirect, an error). `route` names the rule that it meets as records do, `met` by what; `reason`
+    says what else there is to say. Of a request that nobody reads `connection` has the answer; one that the client's
+    own node proxy reads has neither. `policy` is what policies for requests say at the waypoint; what they deny goes
+    nowhere, and has no route. `service` is the key of the service that was asked; `by_headers`: something that decides
+    looks at headers or tokens."""
 
     source: str
     request: str
@@ -254,6 +255,8 @@ def _acted(answer: RequestAnswer, action: Action, lead: _Lead, compiled: Compile
 def _led(answer: RequestAnswer, reason: str, shares: tuple[Share, ...]) -> RequestAnswer:
     verdicts = {each.verdict for each in shares}
     verdict = verdicts.pop() if len(verdicts) == 1 else MIXED
+    if verdict == ALLOWED and answer.policy is not None and answer.policy.verdict == ASKED:
+        verdict = ASKED
     return msgspec.structs.replace(answer, verdict=verdict, reason=reason, shares=shares)
 
 

@@ -12,6 +12,7 @@ from ambit.core.address import Network
 from ambit.core.finding import ObjectRef
 from ambit.model.jwt import Target
 from ambit.model.policy import ServiceAccountMatch, StringMatch
+from ambit.model.provider import Authorizer
 
 
 class RequestAction(Enum):
@@ -44,6 +45,10 @@ class Attribute(StrEnum):
     """The name in the client's hello: gateways at the edge see it, nobody else does."""
     UNSEEN = "unseen"
     """Nobody here can see it: it counts as it harms most."""
+
+
+OF_TOKENS = frozenset({Attribute.CLAIM, Attribute.REQUEST_PRINCIPAL})
+"""What only a valid token says."""
 
 
 class PathTemplate(msgspec.Struct, frozen=True, tag="template"):
@@ -87,6 +92,13 @@ NEVER = Rule((Clause((Match(),)),))
 """Stands for a rule that must not allow anything, so that the others keep their numbers."""
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """Somebody who is asked about requests, and the key of the service where."""
+
+    authorizer: Authorizer
+    service: str
+
+
 class RequestPolicy(msgspec.Struct, frozen=True):
     """A named policy. Without rules it never matches (an ALLOW without rules denies everything)."""
 
@@ -97,8 +109,10 @@ class RequestPolicy(msgspec.Struct, frozen=True):
     rules: tuple[Rule, ...] = ()
     dry_run: bool = False
     provider: str = ""
-    """Whom CUSTOM asks."""
+    """Whom CUSTOM asks, by name."""
     origin: ObjectRef | None = None
+    asked: Asked | None = None
+    """Whom CUSTOM asks; None when there is nobody of that name, or no such service. What is for him is refused then."""
 
     @property
     def key(self) -> str:

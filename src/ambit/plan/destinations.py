@@ -307,7 +307,7 @@ def rule_name(decision: Decision) -> str:
             return UNKNOWN_POLICY + decision.policy
         case Reason.NO_RULE_MATCHED:
             return decision.policy or NO_ALLOW_MATCHED
-        case Reason.DENIED_BY_RULE | Reason.ALLOWED_BY_RULE:
+        case Reason.DENIED_BY_RULE | Reason.ALLOWED_BY_RULE | Reason.NOBODY_TO_ASK:
             return f"{decision.policy}[{decision.rule}]"
 
 

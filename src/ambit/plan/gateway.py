@@ -81,10 +81,10 @@ def resources(
         planned(LISTENER, names.CONNECT_ORIGINATE, listeners.own_originate()),
         planned(EXTENSION, names.tokens(proxy.key), http_jwt.tokens(proxy.key, tokens, attached.keys)),
     ]
-    edge = gateway_listeners.Edge(
-        proxy.key, backends.FAMILIES, told_of(attached.telemetry, proxy, settings), proxy.trusted_proxies
-    )
     policies = [each for each in attached.authorization if targets.concern(each.targets, proxy)]
+    showing = request_authorization.showing(policies)
+    told = told_of(attached.telemetry, proxy, settings)
+    edge = gateway_listeners.Edge(proxy.key, backends.FAMILIES, told, proxy.trusted_proxies, showing.places)
     by_port: dict[int, list[Listener]] = defaultdict(list)
     for each in proxy.listeners:
         if each.protocol is Protocol.UDP:
@@ -98,6 +98,8 @@ def resources(
             name = names.allowed(proxy.key, port)
             place = Place(port, is_edge=True, by_tls=by_tls)
             made.append(planned(EXTENSION, name, request_authorization.extension(name, policies, place)))
+            for extension in request_authorization.places(proxy.key, showing, place):
+                made.append(planned(EXTENSION, extension.name, extension))
         if on_port[0].protocol is Protocol.HTTP:
             made += _http(port, on_port, attached, edge, memo)
         elif by_tls:
@@ -109,9 +111,9 @@ def resources(
         name = names.shown_certificate(pair.name)
         made.append(planned(SECRET, name, tls.certificate(name, chain_pem=pair.chain, key_pem=pair.key)))
     made += metrics.resources(attached.telemetry, proxy)
-    told = collectors(attached.telemetry, proxy)
+    called = [*collectors(attached.telemetry, proxy), *showing.providers]
     wanted = _speaks(proxy, attached, view)
-    made += backends.resources(wanted, proxy, view, settings, memo, providers=told)
+    made += backends.resources(wanted, proxy, view, settings, memo, providers=called)
     return tuple(made)
 
 
@@ -122,6 +124,7 @@ def depends_on(proxy: Proxy, attached: Attached, view: MeshView) -> frozenset[st
         for each in attached.routes.values()
         for key, _ in backends.of_hosts(each.hosts) | backends.of_streams(each.streams)
     }
+    called.update(each.asked.service for each in attached.authorization if each.asked is not None)
     services = [found for each in called if (found := view.service(each)) is not None]
     waypoints = {part.gateway for each in services for part in backends.waypoints_of(each, proxy)}
     told = (each.service for each in collectors(attached.telemetry, proxy))

@@ -4,19 +4,32 @@ Semantics are those of `ambit.policy.requests`. Where requests are read the rows
 that a change drains nothing); where they are not, they are asked when the tunnel is opened, before anybody is dialled:
 what is for requests hits there as it harms most. At the edge, where there are no tunnels, the listener's matcher asks:
 Envoy's network filter would ask after it has dialled, and let through what a server says first.
+
+CUSTOM comes before: in the chain of filters there is a place for each authorizer that requests are shown to
+(`ambit.envoy.http_authorizers`), and one that does nothing where there is none. A chain that has one place more or less
+is another listener, whose former connections go on for a while by the chain that they came in by: what they could not
+be shown is refused there.
+
+AUDIT is decided beside the dry run, whose name tells the rules (`http_rbac.with_audit`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from math import prod
 
-from ambit.envoy import http_authorization, http_rbac, matchers
+import msgspec
+
+from ambit.envoy import http_authorization, http_authorizers, http_rbac, matchers, names
 from ambit.envoy.http_authorization import Place
 from ambit.envoy.matchers import Predicate
 from ambit.envoy.words import AnyMessage
-from ambit.model.request_policy import RequestAction, RequestPolicy
+from ambit.model.request_policy import Asked, RequestAction, RequestPolicy
 from ambit.plan.authorization import NO_POLICY, REFUSED_BY_ENVOY
+from ambit.plan.backends import Provider
 from ambit.policy.decide import NO_ALLOW_MATCHED
 
 Row = tuple[Predicate, bool, str]
+_MOST_TOGETHER = 64
+"""Combinations of rules of AUDIT policies that are told apart; beyond, only the first rule that matches is told."""
 
 
 def extension(name: str, policies: Sequence[RequestPolicy], place: Place) -> AnyMessage:
@@ -47,6 +60,79 @@ def refused(name: str) -> AnyMessage:
     return http_rbac.extension(name, (), (False, REFUSED_BY_ENVOY))
 
 
+class Showing(msgspec.Struct, frozen=True):
+    """To whom requests to a port may have to be shown, in order, as `policies` say."""
+
+    policies: tuple[RequestPolicy, ...] = ()
+    authorizers: tuple[Asked, ...] = ()
+
+    @property
+    def places(self) -> int:
+        return max(1, len(self.authorizers))
+
+    @property
+    def providers(self) -> Iterator[Provider]:
+        """What has to be called for that."""
+        return map(_provider, self.authorizers)
+
+
+def showing(policies: Iterable[RequestPolicy]) -> Showing:
+    """What those of these policies come to that are CUSTOM."""
+    custom = sorted(
+        (each for each in policies if each.action is RequestAction.CUSTOM and not each.dry_run),
+        key=lambda each: each.key,
+    )
+    asked = {each.asked.authorizer.name: each.asked for each in custom if each.asked is not None}
+    return Showing(tuple(custom), tuple(asked[name] for name in sorted(asked)))
+
+
+def places(subject: str, given: Showing, place: Place) -> Iterator[AnyMessage]:
+    """The extensions `names.asks` of a port of this subject."""
+    for index in range(given.places):
+        rows = list(_shown(given, index, place))
+        if index == 0:
+            rows = [*_closed(given, place), *rows]
+        yield http_authorizers.place(names.asks(subject, place.port, index), rows)
+
+
+def refused_place(name: str) -> AnyMessage:
+    """As `refused`, of an extension that shows requests to somebody."""
+    return http_authorizers.place(name, [(True, http_authorizers.refusing(REFUSED_BY_ENVOY), "refused")])
+
+
+def _shown(given: Showing, index: int, place: Place) -> Iterator[http_authorizers.Row]:
+    """To the authorizer of this index."""
+    if index >= len(given.authorizers):
+        return
+    asked = given.authorizers[index]
+    asking = http_authorizers.asking(asked.authorizer, _provider(asked).cluster)
+    for policy in given.policies:
+        if policy.asked is not None and policy.asked.authorizer.name == asked.authorizer.name:
+            yield from ((predicate, asking, name) for predicate, name in _custom(policy, place))
+
+
+def _closed(given: Showing, place: Place) -> Iterator[http_authorizers.Row]:
+    """What nobody can be shown: there is nobody, or no place for him in the chain that the connection came in by."""
+    elsewhere = matchers.negated(http_authorizers.has_places(given.places))
+    first = given.authorizers[0].authorizer.name if given.authorizers else ""
+    for policy in given.policies:
+        for predicate, name in _custom(policy, place):
+            if policy.asked is None:
+                yield predicate, http_authorizers.refusing(name), name
+            elif policy.asked.authorizer.name != first:
+                predicate = matchers.all_of([elsewhere, predicate])
+                yield predicate, http_authorizers.refusing(name), name
+
+
+def _custom(policy: RequestPolicy, place: Place) -> Iterator[tuple[Predicate, str]]:
+    for index, rule in enumerate(policy.rules):
+        yield http_authorization.predicate(rule, RequestAction.CUSTOM, place), f"{policy.key}[{index}]"
+
+
+def _provider(asked: Asked) -> Provider:
+    return Provider(asked.service, asked.authorizer.service.port, is_grpc=asked.authorizer.http is None)
+
+
 def of_bytes(host: AnyMessage, policies: Sequence[RequestPolicy], place: Place) -> None:
     """Adds to a virtual host of tunnels who may pass."""
     http_rbac.of_host(host, *_decisions(policies, place))
@@ -65,16 +151,47 @@ def _decisions(
     """Rows, what holds without a match, and rows of the dry run."""
     enforced = [policy for policy in policies if not policy.dry_run]
     rows, otherwise = _rows(enforced, place)
-    if len(enforced) == len(policies):
-        return rows, otherwise, []
-    dry_run, fallback = _rows(policies, place)
-    return rows, otherwise, [*dry_run, (True, *fallback)]
+    audits = [each for each in enforced if each.action is RequestAction.AUDIT and each.rules]
+    beside: list[Row] = []
+    if len(enforced) != len(policies):
+        dry_run, fallback = _rows(policies, place)
+        beside = [*dry_run, (True, *fallback)]
+    elif audits:
+        beside = [(True, True, NO_POLICY)]
+    return (
+        rows,
+        otherwise,
+        [
+            (matchers.all_of([matched, predicate]), allow, http_rbac.with_audit(name, rules))
+            for matched, rules in _audited(sorted(audits, key=lambda each: each.key), place)
+            for predicate, allow, name in beside
+        ],
+    )
+
+
+def _audited(policies: Sequence[RequestPolicy], place: Place) -> Iterator[tuple[Predicate, tuple[str, ...]]]:
+    """Which rules of AUDIT policies a request matches, tried in order: all that can be together, of each policy one.
+    The last holds always."""
+    if not policies:
+        yield True, ()
+        return
+    first, *others = policies
+    if prod(len(each.rules) + 1 for each in policies) > _MOST_TOGETHER:
+        others = []
+    rest = list(_audited(others, place))
+    for index, rule in enumerate(first.rules):
+        predicate = http_authorization.predicate(rule, RequestAction.AUDIT, place)
+        for matched, rules in rest:
+            yield matchers.all_of([predicate, matched]), (f"{first.key}[{index}]", *rules)
+    yield from _audited(policies[1:], place) if not others else rest
 
 
 def _rows(policies: Sequence[RequestPolicy], place: Place) -> tuple[list[Row], tuple[bool, str]]:
     rows: list[Row] = []
     in_order = sorted(policies, key=lambda policy: policy.key)
-    for action in (RequestAction.DENY, RequestAction.ALLOW):
+    # Bytes can be shown to nobody.
+    first = () if place.is_http else (RequestAction.CUSTOM,)
+    for action in (*first, RequestAction.DENY, RequestAction.ALLOW):
         rows += [
             (
                 http_authorization.predicate(rule, action, place),

@@ -147,8 +147,11 @@ def resources(
         for each in _all_backends(bound, memo)
     }
     made += metrics.resources(bound.telemetry, proxy, bound.services)
-    told = collectors(bound.telemetry, proxy)
-    made += backends.resources(wanted, proxy, view, settings, memo, tunnels, told)
+    called = [
+        *collectors(bound.telemetry, proxy),
+        *request_authorization.showing(bound.authorization).providers,
+    ]
+    made += backends.resources(wanted, proxy, view, settings, memo, tunnels, called)
     return tuple(made)
 
 
@@ -158,11 +161,14 @@ def depends_on(proxy: Proxy, bound: Bound, memo: Memo | None = None) -> frozense
     called.update(key for each in bound.workloads for key in each.services)
     told = collectors(bound.telemetry, proxy)
     called.update(each.service for each in told)
+    called.update(each.asked.service for each in bound.authorization if each.asked is not None)
     return frozenset({*called, *(service for service, _ in _all_backends(bound, memo or Memo()))})
 
 
 def refused_policy(name: str) -> PlannedResource:
     """Takes the place of the extension `name` that Envoy refused: it denies every request."""
+    if name.startswith(names.ASKS):
+        return planned(EXTENSION, name, request_authorization.refused_place(name))
     if name.startswith(names.ALLOWED):
         return planned(EXTENSION, name, request_authorization.refused(name))
     return planned(EXTENSION, name, http_jwt.closed(name))
@@ -308,11 +314,17 @@ def _inside(
         return
     allowed = names.allowed(key, port)
     yield planned(EXTENSION, allowed, request_authorization.extension(allowed, policies, place))
-    host = key.rpartition("/")[2]
-    yield planned(LISTENER, name, waypoint_services.http_listener(key, port, default_host=host, told=told))
+    showing = request_authorization.showing(policies)
+    for extension in request_authorization.places(key, showing, place):
+        yield planned(EXTENSION, extension.name, extension)
+    host, by = key.rpartition("/")[2], proxy.identity.uri
+    listener = waypoint_services.http_listener(
+        key, port, default_host=host, by=by, told=told, places=showing.places
+    )
+    yield planned(LISTENER, name, listener)
     given = routes.hosts if routes is not None else ()
     hosts = given or http_routes.to_service(key, port, session)
-    yield planned(ROUTES, name, http_routes.table(name, hosts, port=port, by=proxy.identity.uri, memo=memo))
+    yield planned(ROUTES, name, http_routes.table(name, hosts, port=port, by=by, memo=memo))
 
 
 def _judged(bound: Bound, proxy: Proxy, ports: Mapping[Backend, bool]) -> Callable[[AnyMessage], None]:

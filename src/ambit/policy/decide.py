@@ -62,6 +62,7 @@ class Reason(StrEnum):
     NO_ALLOW_POLICY = "no allow policy applies"
     NO_RULE_MATCHED = "no allow rule matches"
     UNKNOWN_POLICY = "a policy it names is unknown"
+    NOBODY_TO_ASK = "somebody would have to be asked, and nobody can be"
 
 
 class Decision(msgspec.Struct, frozen=True):

@@ -1,6 +1,7 @@
 """What policy for requests means: whether a request is allowed, by which rule, and why. The only place that says so.
 
-Order (Istio, "Authorization Policy"): CUSTOM asks somebody, whose no is final; then as for connections
+Order (Istio, "Authorization Policy"): CUSTOM asks somebody, whose no is final, and where nobody can be asked (there is
+no such provider, or only bytes are seen) what matches is denied; then as for connections
 (`ambit.policy.decide`): a DENY policy that matches denies, without any ALLOW policy the request is allowed, else one
 has to match. AUDIT decides nothing. Dry-run policies take no part; what they would have changed is in
 `Decision.dry_run`.
@@ -62,11 +63,19 @@ class RequestFacts(msgspec.Struct, frozen=True):
     server_name: str | None = None
 
 
+class Question(msgspec.Struct, frozen=True):
+    """A provider who is asked before, and the first rule that says so."""
+
+    provider: str
+    policy: str
+    rule: int
+
+
 class RequestDecision(msgspec.Struct, frozen=True):
-    """`asked` are the keys of CUSTOM policies whose provider is asked before; `audited` rules of AUDIT policies."""
+    """`audited` are rules of AUDIT policies."""
 
     decision: Decision
-    asked: tuple[str, ...] = ()
+    asked: tuple[Question, ...] = ()
     audited: tuple[tuple[str, int], ...] = ()
 
 
@@ -76,11 +85,10 @@ def decide_request(policies: Sequence[RequestPolicy], facts: RequestFacts) -> Re
     decision = _decide(enforced, facts)
     if len(enforced) != len(policies) and (other := _decide(policies, facts)) != decision:
         decision = msgspec.structs.replace(decision, dry_run=other)
-    asked = (each for each in _of(enforced, RequestAction.CUSTOM) if matching_rule(each, facts) is not None)
     audited = ((each, matching_rule(each, facts)) for each in _of(enforced, RequestAction.AUDIT))
     return RequestDecision(
         decision,
-        tuple(each.key for each in asked),
+        _questions(enforced, facts),
         tuple((policy.key, rule) for policy, rule in audited if rule is not None),
     )
 
@@ -91,7 +99,25 @@ def matching_rule(policy: RequestPolicy, facts: RequestFacts) -> int | None:
     return next((i for i, rule in enumerate(policy.rules) if _rule(rule, facts, is_lax=is_lax)), None)
 
 
+def _questions(policies: Sequence[RequestPolicy], facts: RequestFacts) -> tuple[Question, ...]:
+    """By name of the provider, who is asked once."""
+    found: dict[str, Question] = {}
+    for policy in _of(policies, RequestAction.CUSTOM):
+        rule = matching_rule(policy, facts)
+        if rule is not None and _can_be_asked(policy, facts):
+            found.setdefault(policy.provider, Question(policy.provider, policy.key, rule))
+    return tuple(found[name] for name in sorted(found))
+
+
+def _can_be_asked(policy: RequestPolicy, facts: RequestFacts) -> bool:
+    return policy.asked is not None and facts.request is not None
+
+
 def _decide(policies: Sequence[RequestPolicy], facts: RequestFacts) -> Decision:
+    for policy in _of(policies, RequestAction.CUSTOM):
+        rule = matching_rule(policy, facts)
+        if rule is not None and not _can_be_asked(policy, facts):
+            return Decision(False, Reason.NOBODY_TO_ASK, policy.key, rule)
     for policy in _of(policies, RequestAction.DENY):
         rule = matching_rule(policy, facts)
         if rule is not None:

@@ -93,6 +93,25 @@ def test_others_that_decide(details: str) -> None:
     assert flow(code="401", details=details, reason="UnauthorizedExternalService").decision == "deny"
 
 
+@pytest.mark.parametrize("details", ["ext_authz_denied", "ext_authz_error"])
+def test_by_which_rule_a_request_was_shown_to_who_denied_it(details: str) -> None:
+    shown = {request_log.SHOWN: '{"asks|a|80|0":"shop/a[0]","asks|a|80|1":"shop/b[2]"}'}
+    denied = flow(code="403", details=details, **{POLICY: "shop/allow[0]"}, **shown)
+    assert (denied.decision, denied.policy) == ("deny", "shop/a[0] or shop/b[2]")
+    assert flow(**{POLICY: "shop/allow[0]"}, **shown).policy == "shop/allow[0]"
+    assert flow(details=details, shown='{"a":').policy == flow(details=details, shown="{}").policy == ""
+
+
+@pytest.mark.feature("F169")
+def test_what_is_audited() -> None:
+    told = flow(dry_run="audited:shop/a[0],shop/b[1]", dry_run_result="allowed")
+    assert (told.audited, told.dry_run) == (("shop/a[0]", "shop/b[1]"), "")
+    both = flow(dry_run="shop/trial[0]audited:shop/a[0]", dry_run_result="denied")
+    assert (both.audited, both.dry_run) == (("shop/a[0]",), "shop/trial[0]")
+    denied = flow(code="403", details="rbac_access_denied_matched_policy[a]", dry_run="audited:shop/a[0]")
+    assert denied.audited == ("shop/a[0]",)
+
+
 def test_an_answer_of_the_application_is_no_decision() -> None:
     assert (flow(code="403").decision, flow(code="503").error) == ("allow", "")
 

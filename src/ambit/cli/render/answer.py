@@ -10,14 +10,14 @@ from ambit.cli.render.output import printable
 from ambit.core.identity import Identity
 from ambit.core.names import CONVERTED_STRICT_POLICY, ONLY_BY_WAYPOINT
 from ambit.ingest.istio.peer import CONVERTED_PREFIX, Mode
-from ambit.insight.ruling import ALLOWED, REFUSED, Otherwise, Ruling
+from ambit.insight.ruling import ALLOWED, ASKED, REFUSED, Otherwise, Ruling
 from ambit.insight.why import Answer
 from ambit.insight.why_request import RequestAnswer
 from ambit.policy.decide import NO_ALLOW_MATCHED, Reason
 from ambit.policy.nearest import Miss
 
 _BY_RULE = (Reason.ALLOWED_BY_RULE.value, Reason.DENIED_BY_RULE.value)
-_COLOURS = {ALLOWED: "green"}
+_COLOURS = {ALLOWED: "green", ASKED: "yellow"}
 
 
 def answer_lines(answer: Answer, confirmations: Sequence[Confirmation] = ()) -> Iterator[str]:
@@ -89,7 +89,12 @@ def _ruling(ruling: Ruling) -> Iterator[str]:
         strict = ", because a policy protects it at its waypoint, and only that may call it"
     # The rule's own name says as much.
     reason = "" if by and ruling.reason in _BY_RULE else f": {ruling.reason}"
-    yield f"{ruling.verdict}{by}{reason}{strict}"
+    asked = ruling.verdict == ASKED
+    for each in ruling.asks:
+        yield f"asks {each}"
+    yield f"{'if it may: allowed' if asked else ruling.verdict}{by}{reason}{strict}"
+    if ruling.audited:
+        yield f"audited by {', '.join(ruling.audited)}"
     if ruling.mode and not converted:
         yield f"plain text itself is {_plain_text(ruling)}"
     if ruling.without:

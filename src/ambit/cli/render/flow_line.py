@@ -15,6 +15,8 @@ _NO_SERVER = ("answered", "inline")
 """Hops of lines that tell of no server: the proxy answered by itself, or each request goes on by itself."""
 _JWT_REFUSED = "jwt_authn_access_denied"
 """Beginning of the details of Envoy's filter `jwt_authn`; the reason follows in braces."""
+_OTHERS = {"ext_authz_denied": ": who was asked said no", "ext_authz_error": ": nobody could be asked"}
+"""The same of Envoy's filter `ext_authz`."""
 Flow = dict[str, Any]
 
 
@@ -106,18 +108,29 @@ def _security(flow: Flow) -> str:
 
 
 def _verdict(flow: Flow) -> str:
+    audited = ", ".join(map(printable, flow.get("audited") or ()))
+    return _decided(flow) + (f", audited by {audited}" if audited else "")
+
+
+def _decided(flow: Flow) -> str:
     policy = printable(flow.get("policy", "")) if flow.get("policy") else ""
     if flow.get("cut"):
         return click.style(f"DENIED, cut {_by(policy, 'destination')}", fg="red")
     if is_denied(flow) and (reason := _token(flow)):
         return click.style(f"DENIED: {reason}", fg="red")
     if is_denied(flow):
-        return click.style(f"DENIED {_by(policy, flow['reporter'])}", fg="red")
+        return click.style(f"DENIED {_by(policy, flow['reporter'])}{_by_others(flow)}", fg="red")
     if flow.get("error"):
         return click.style(f"FAILED {printable(flow['error'])}", fg="yellow")
     allowed = click.style("ALLOWED", fg="green") + (f" by {policy}" if policy else "")
     trial = printable(flow.get("dryRun", "")) if flow.get("dryRun") else ""
     return f"{allowed}, a dry run {_by(trial, 'destination')} would deny" if trial else allowed
+
+
+def _by_others(flow: Flow) -> str:
+    """What became of it where somebody else was asked."""
+    details = (flow.get("request") or {}).get("details", "")
+    return next((text for begin, text in _OTHERS.items() if details.startswith(begin)), "")
 
 
 def _token(flow: Flow) -> str:

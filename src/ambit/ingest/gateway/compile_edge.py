@@ -4,26 +4,22 @@ gatewayclasses, gateways, listenersets ──> edge gateways ──> proxies
 edge gateways, attached routes ──> routes of listeners, statuses
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from ambit.graph.collection import Collection, Index
 from ambit.graph.engine import Context, Graph
 from ambit.ingest.gateway.attachment import CompiledRoute
-from ambit.ingest.gateway.conditions import closed_by
 from ambit.ingest.gateway.edge import EdgeGateway, compiled_edge, gateway_of, is_edge_class, label_value
 from ambit.ingest.gateway.gateways import gateway_status, listener_set_status
-from ambit.ingest.gateway.listener_table import closed, listener_routes
+from ambit.ingest.gateway.listener_table import listener_routes
 from ambit.ingest.gateway.listeners import Admission, EdgeListener
 from ambit.ingest.gateway.parameters import ParameterMaps
 from ambit.ingest.settings import MeshSettings
 from ambit.model.proxy import GatewayCertificates, ListenerRoutes, Proxy
 from ambit.model.status import GatewayStatus, ListenerStatus, Status
 from ambit.objects import gateway, kube
-
-Closing = Callable[[Context, gateway.Gateway], tuple[str, ...]]
-"""The policies, not enforced at gateways, that are for this one."""
 
 
 class EdgeSources(msgspec.Struct, frozen=True):
@@ -79,9 +75,7 @@ class Edges:
         given = context.get(self._sources.namespaces, namespace)
         return given.metadata.labels if given is not None else {}
 
-    def routed(
-        self, graph: Graph, routes: Sequence[Collection[CompiledRoute]], closing: Closing
-    ) -> EdgeRoutes:
+    def routed(self, graph: Graph, routes: Sequence[Collection[CompiledRoute]]) -> EdgeRoutes:
         """What the routes come to that are attached to listeners."""
         indices = [each.index(_gateways_of) for each in routes]
 
@@ -89,19 +83,13 @@ class Edges:
             compiled = self.find(context, given.metadata.key)
             if compiled is None:
                 return {}
-            if compiled.proxy is not None and closing(context, given):
-                return closed(compiled.proxy)
             return listener_routes(compiled, _attached(context, indices, given))
 
         def status(context: Context, given: gateway.Gateway) -> Status | None:
             compiled = self.find(context, given.metadata.key)
             if compiled is None:
                 return None
-            said = self._status(context, given, compiled, list(_attached(context, indices, given)))
-            policies = closing(context, given) if compiled.proxy is not None else ()
-            if not policies:
-                return said
-            return msgspec.structs.replace(said, conditions=(*said.conditions, closed_by(policies)))
+            return self._status(context, given, compiled, list(_attached(context, indices, given)))
 
         def set_status(context: Context, given: gateway.ListenerSet) -> Status | None:
             compiled = self.find(context, given.gateway) if given.gateway else None

@@ -1,8 +1,6 @@
 """The conditions of the Gateway API that we write (v1.6: `gatewayclass_types.go`, `gateway_types.go`,
 `httproute_types.go`), and those of Istio."""
 
-from collections.abc import Sequence
-
 from ambit.core.finding import ObjectRef
 from ambit.model.status import Condition, Version
 from ambit.objects.meta import ObjectMeta
@@ -17,8 +15,6 @@ WAYPOINT_ACCEPTED = "WaypointAccepted"
 """Of a policy with targets."""
 KEYS_FETCHED = "ambit.io/KeysFetched"
 """Of a RequestAuthentication whose keys are somewhere else."""
-CLOSED = "ambit.io/Closed"
-"""Of a gateway that lets nobody in."""
 _MOST_NAMED = 5
 
 
@@ -28,14 +24,6 @@ def yes(kind: str, reason: str = "", message: str = "") -> Condition:
 
 def no(kind: str, reason: str, message: str) -> Condition:
     return Condition(kind, "False", reason, message)
-
-
-def closed_by(policies: Sequence[str]) -> Condition:
-    """What a gateway says that policies are for which it cannot enforce."""
-    names = ", ".join(policies[:_MOST_NAMED])
-    more = f" and {len(policies) - _MOST_NAMED} more" if len(policies) > _MOST_NAMED else ""
-    text = f"it lets nobody in: nobody enforces CUSTOM, and for it are {names}{more}"
-    return yes(CLOSED, "PolicyNotEnforced", text)
 
 
 def version(meta: ObjectMeta, kind: str) -> Version:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from ambit.core.finding import Finding, Level, ObjectRef
 from ambit.ingest.gateway.conditions import (
     ACCEPTED,
-    CLOSED,
     PARTIALLY_INVALID,
     RESOLVED,
     WAYPOINT_ACCEPTED,
@@ -24,6 +23,8 @@ from ambit.model.status import (
 
 NO_WAYPOINT = "NoWaypoint"
 """Reason of a policy whose targets no waypoint serves."""
+NOBODY_TO_ASK = "ProviderNotFound"
+"""Reason of one with the action CUSTOM that names nobody."""
 UNATTACHED = frozenset({"AncestorNotBound", "TargetNotFound"})
 """Reasons of a policy none of whose targets has a proxy that enforces it (istiod: `ambient/policies.go`)."""
 
@@ -58,6 +59,8 @@ def _of_policy(condition: Condition, origin: ObjectRef) -> Iterator[Finding]:
     """What is `Invalid` has findings of its own."""
     if condition.reason == NO_WAYPOINT:
         yield _finding("AMB0234", Level.WARNING, origin, "spec.targetRefs", condition)
+    if condition.reason == NOBODY_TO_ASK:
+        yield _finding("AMB0218", Level.ERROR, origin, "spec.provider", condition)
     if condition.reason in UNATTACHED:
         yield _finding("AMB0236", Level.WARNING, origin, "spec.targetRefs", condition)
 
@@ -69,8 +72,6 @@ def _of_gateway(status: GatewayStatus | ListenerSetStatus, origin: ObjectRef) ->
         for condition in conditions:
             if condition.type == ACCEPTED and not condition.holds:
                 yield _finding("AMB0404", Level.ERROR, origin, path, condition)
-            if condition.type == CLOSED and condition.holds:
-                yield _finding("AMB0407", Level.ERROR, origin, path, condition)
             if condition.type == RESOLVED and not condition.holds:
                 level = Level.WARNING if condition.reason == KINDS_REFUSED else Level.ERROR
                 yield _finding("AMB0408", level, origin, path, condition)

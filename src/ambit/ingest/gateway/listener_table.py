@@ -12,8 +12,8 @@ from ambit.core import hostnames
 from ambit.ingest.gateway.attachment import CompiledRoute, ListenerAttachment
 from ambit.ingest.gateway.edge import EdgeGateway
 from ambit.ingest.gateway.rules import RankedEntry
-from ambit.model.http import Action, Entry, Host, RequestMatch
-from ambit.model.proxy import Listener, ListenerRoutes, Proxy
+from ambit.model.http import Entry, Host
+from ambit.model.proxy import Listener, ListenerRoutes
 from ambit.model.streams import Stream
 
 _FORBIDDEN = 403
@@ -36,18 +36,6 @@ def listener_routes(gateway: EdgeGateway, attached: Iterable[CompiledRoute]) -> 
             table = ListenerRoutes(proxy.key, listener.name, _hosts(own, on_it))
         else:
             table = ListenerRoutes(proxy.key, listener.name, streams=tuple(_streams(listener, on_it)))
-        tables[table.key] = table
-    return tables
-
-
-def closed(proxy: Proxy) -> dict[str, ListenerRoutes]:
-    """The same of a gateway that must let nobody in."""
-    refuse = Entry("-/-/closed", RequestMatch(), Action(status=_FORBIDDEN))
-    tables = {}
-    for each in proxy.listeners:
-        table = ListenerRoutes(proxy.key, each.name, (Host((each.hostname or hostnames.ANY,), (refuse,)),))
-        if not each.protocol.is_of_requests:
-            table = ListenerRoutes(proxy.key, each.name, streams=tuple(_streams(each, [])))
         tables[table.key] = table
     return tables
 

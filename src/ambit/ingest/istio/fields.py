@@ -44,7 +44,7 @@ _OPERATION = "rules[].to[].operation."
 
 AUTHORIZATION_POLICY: dict[str, Treatment] = {
     "action": _ENFORCED,
-    "provider.name": Ignored("belongs to the action CUSTOM, which is refused as a whole"),
+    "provider.name": Ignored("belongs to the action CUSTOM, which nodes do not enforce"),
     "selector.matchLabels{}": _ENFORCED,
     **{
         f"{target}.{part}": _TARGET
@@ -93,7 +93,7 @@ AT_WAYPOINTS: dict[str, Treatment] = {
         for target in ("targetRef", "targetRefs[]")
         for part, what in (("group", "that of the kind"), ("namespace", "the policy's own"))
     },
-    "provider.name": Ignored("belongs to the action CUSTOM, whose targets are closed"),
+    "provider.name": Ignored("but with the action CUSTOM: who is asked"),
     "selector.matchLabels{}": Elsewhere("the policy is for nodes; with a target it is closed (AMB0205)"),
 }
 """Fields of an AuthorizationPolicy with targets."""

@@ -4,6 +4,7 @@
 - Targets are of the policy's own namespace; a GatewayClass only for policies of the root namespace. Without
   `targetRefs` it is for the gateways at the edge whose pods it selects, and for nodes.
 - A malformed value closes its rule: ALLOW allows nothing, every other action takes hold always. istiod drops the value.
+- Whoever is asked by CUSTOM is asked before tokens are looked at, which he may put there: they count as unseen.
 - What a waypoint cannot see of a request (`connection.sni`, `experimental.…`) hits where it denies, and is said.
   Gateways see `connection.sni`.
 """
@@ -32,6 +33,7 @@ from ambit.model.jwt import Target, TargetKind
 from ambit.model.policy import Exact, Prefix, Presence, StringMatch, Suffix
 from ambit.model.request_policy import (
     NEVER,
+    OF_TOKENS,
     Attribute,
     Clause,
     Condition,
@@ -256,6 +258,10 @@ class _Reader:
         parse: "_Parse[Value]",
         name: tuple[str, ...] = (),
     ) -> Condition:
+        if self._action is RequestAction.CUSTOM and attribute in OF_TOKENS:
+            text = "tokens are looked at after somebody was asked, so the rule counts as it is stricter"
+            self._report.say("AMB0207", Level.WARNING, places[0].rpartition(".")[0], text)
+            attribute = Attribute.UNSEEN
         wanted, unwanted = (
             self._equated(attribute, values_of(values, place, parse, self._report))
             for values, place in zip(given, places, strict=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from ambit.envoy import names
+from ambit.envoy import http_authorizers, http_rbac, names
 from ambit.envoy.access_log import (
     BAGGAGE,
     DRY_RUN,
@@ -22,7 +22,7 @@ from ambit.envoy.access_log import (
     SERVICE,
     UNKNOWN,
 )
-from ambit.envoy.request_log import ABOUT, AUTHORITY, LINE, NUMBERS, PORT, REQUEST
+from ambit.envoy.request_log import ABOUT, AUTHORITY, LINE, NUMBERS, PORT, REQUEST, SHOWN
 from ambit.xds.protos import logs_pb2
 
 _NUMBERS = len(NUMBERS)
@@ -31,7 +31,8 @@ _REQUEST = len(REQUEST)
 _DENIED = "denied"
 _NO_POLICY = "default"
 """RBAC's rule name when no policy decided."""
-_REFUSALS = ("rbac_access_denied", "ext_authz_denied", "jwt_authn_access_denied")
+_BY_OTHERS = (http_authorizers.DENIED, http_authorizers.FAILED)
+_REFUSALS = ("rbac_access_denied", "jwt_authn_access_denied", *_BY_OTHERS)
 """Beginnings of details of answers that are decisions."""
 _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-")
@@ -62,6 +63,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     denied: bool = False
     policy: str = ""
     dry_run: str = ""
+    audited: tuple[str, ...] = ()
     details: str = ""
     error: str = ""
     """Why the proxy could not do what was asked; empty when it could, or decided not to."""
@@ -126,7 +128,8 @@ def read(text: str) -> About | None:
     found = dict(zip(_ABOUT, (value if value != UNKNOWN else "" for value in values), strict=False))
     details = found["details"]
     denied = details.startswith(_REFUSALS)
-    policy = found[POLICY]
+    policy = _shown(found[SHOWN]) if details.startswith(_BY_OTHERS) else found[POLICY]
+    dry_run, audited = http_rbac.parse_audit(found[DRY_RUN])
     return About(
         service=found[SERVICE] or names.service_of(found["cluster"]),
         is_edge=not found[SERVICE],
@@ -145,7 +148,8 @@ def read(text: str) -> About | None:
         target_baggage=found[HOST + BAGGAGE],
         denied=denied,
         policy="" if policy == _NO_POLICY else policy,
-        dry_run=found[DRY_RUN] if not denied and found[DRY_RUN_RESULT] == _DENIED else "",
+        dry_run=dry_run if not denied and found[DRY_RUN_RESULT] == _DENIED else "",
+        audited=audited,
         details=details,
         error="" if denied else _in_words(found["reason"]),
     )
@@ -167,6 +171,16 @@ def read_asked(text: str) -> Asked:
         id=identifier,
         tunnel=_trace(tunnel),
     )
+
+
+def _shown(actions: str) -> str:
+    """The rule by which a request was shown to who said no. Envoy does not tell who of several it was, so they are all
+    named."""
+    try:
+        found = msgspec.json.decode(actions, type=dict[str, str])
+    except msgspec.MsgspecError:
+        return ""
+    return " or ".join(sorted(found.values()))
 
 
 def _messages(text: str) -> tuple[int, int]:

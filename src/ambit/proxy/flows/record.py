@@ -63,6 +63,7 @@ def flow_of(about: About, *, proxy: str, node: str) -> Flow:
         decision="deny" if about.denied else "allow",
         policy=about.policy,
         dry_run=about.dry_run,
+        audited=about.audited,
         error=about.error,
         mutual_tls=bool(about.identity) and (not about.target or bool(about.target_identity)),
         proxy=proxy,
