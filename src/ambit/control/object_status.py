@@ -34,6 +34,7 @@ KINDS = {
         kinds.WORKLOAD_ENTRIES,
         kinds.REQUEST_AUTHENTICATIONS,
         kinds.AUTHORIZATION_POLICIES,
+        kinds.TELEMETRIES,
     )
 }
 

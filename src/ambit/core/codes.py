@@ -260,9 +260,11 @@ _ALL = (
         "AMB0240",
         "Telemetry that is for nobody",
         "A Telemetry object with a selector changes nothing: nodes print what they always print, and waypoints and "
-        "gateways heed no selector.",
+        "gateways heed no selector. Nor does one whose targets have no proxy, or of which an older one of the same "
+        "namespace or target says everything.",
         "selector: {matchLabels: {app: web}}\naccessLogging: [{providers: [{name: envoy}]}]",
-        "Name the Service, or the Gateway, in targetRefs instead; without both it is for the whole namespace.",
+        "Name the Service, or the Gateway, in targetRefs instead; without both it is for the whole namespace. Of "
+        "several for one namespace or target write one.",
     ),
     Code(
         "AMB0241",

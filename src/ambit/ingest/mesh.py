@@ -47,6 +47,7 @@ from ambit.ingest.policy_targets import Served, token_statuses
 from ambit.ingest.preference import DISTRIBUTION_ANNOTATION
 from ambit.ingest.read_at_pods import ReadAtPods
 from ambit.ingest.settings import MeshSettings
+from ambit.ingest.telemetry_statuses import telemetry_statuses
 from ambit.ingest.unenforced import Unenforced
 from ambit.ingest.visibility import Visibilities
 from ambit.ingest.ways_around import WaysAround
@@ -240,12 +241,20 @@ class MeshCompiler:
         at_edge = edges.routed(graph, routes.compiled)
         self._listener_routes = at_edge.tables
         self._certificates = edges.certificates
+        served = Served(graph, self._proxies, bound, inline)
+        about_telemetry = telemetry_statuses(
+            graph,
+            self._sources["telemetries.telemetry.istio.io"],
+            policies.telemetry,
+            policies.findings,
+            served,
+        )
         about_tokens = token_statuses(
             graph,
             self._sources["requestauthentications.security.istio.io"],
             policies.tokens,
             policies.findings,
-            Served(graph, self._proxies, bound, inline),
+            served,
         )
         about_requests = policy_statuses(
             graph,
@@ -263,6 +272,7 @@ class MeshCompiler:
             routes.statuses,
             at_edge.statuses,
             about_tokens,
+            about_telemetry,
             about_policies,
             about_traffic,
             about_requests,

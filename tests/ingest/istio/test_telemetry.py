@@ -11,6 +11,7 @@ from ambit.ingest.settings import MeshSettings
 from ambit.model.jwt import Target
 from ambit.model.metrics import METRICS, MetricsRule
 from ambit.model.provider import ProviderService
+from ambit.model.status import ObjectStatus
 from ambit.model.telemetry import Level, LogRule, MeshLogs, Printer, TelemetryPolicy
 from ambit.model.tracing import MeshTracing, SpanTag, TagSource, Tracer, TracingRule
 from ambit.objects.decoding import PROJECTIONS
@@ -213,3 +214,47 @@ def test_so_it_is_with_spans() -> None:
     made = MeshCompiler(MeshSettings(tracing=TRACING))
     wanted = TelemetryPolicy("", Level.DEFAULT, tracing=(TracingRule(SPANS, 5.0),))
     assert made.apply([]).telemetry.upserts == {"": wanted}
+
+
+def statuses(*objects: tuple[str, dict[str, Any]]) -> dict[str, str]:
+    """Reasons by names; objects are of the namespace `shop`, the first is the oldest."""
+    made = MeshCompiler(MeshSettings(tracing=TRACING))
+    decode = PROJECTIONS["telemetries.telemetry.istio.io"].decode
+    changes = []
+    for i, (name, spec) in enumerate(objects):
+        metadata = {"name": name, "namespace": "shop", "creationTimestamp": f"2026-01-0{i + 1}T00:00:00Z"}
+        value = decode(msgspec.json.encode({"metadata": metadata, "spec": spec}))
+        changes.append(Change("telemetries.telemetry.istio.io", f"shop/{name}", value))
+    made.apply(changes)
+    found = (each for each in made.statuses.values() if isinstance(each, ObjectStatus))
+    return {each.version.origin.name: each.conditions[0].reason for each in found}
+
+
+TRACED = {"tracing": [{"randomSamplingPercentage": 5}]}
+
+
+def test_statuses() -> None:
+    wrong = {"accessLogging": [{"providers": [{"name": "loki"}]}]}
+    found = statuses(
+        ("first", TRACED),
+        ("second", TRACED),
+        ("other", {**TRACED, "accessLogging": [ENVOY]}),
+        ("wrong", wrong),
+        ("partly", {**wrong, "metrics": [{"overrides": [{"disabled": True}]}]}),
+        ("selects", {**TRACED, "selector": {"matchLabels": {"a": "b"}}}),
+        ("aimed", {**TRACED, "targetRefs": [{"kind": "Service", "name": "web", "group": ""}]}),
+    )
+    assert found == {
+        "first": "Accepted",
+        "second": "Conflicted",
+        "other": "PartiallyInvalid",
+        "wrong": "Invalid",
+        "partly": "PartiallyInvalid",
+        "selects": "NotEnforced",
+        "aimed": "NoWaypoint",
+    }
+
+
+def test_what_is_for_nobody_is_found() -> None:
+    aimed = {**TRACED, "targetRefs": [{"kind": "Service", "name": "web", "group": ""}]}
+    assert compiled(aimed)[1] == ["AMB0240 spec"]

@@ -57,6 +57,10 @@ def _findings(status: Status, origin: ObjectRef) -> Iterator[Finding]:
 
 def _of_policy(condition: Condition, origin: ObjectRef) -> Iterator[Finding]:
     """What is `Invalid` has findings of its own."""
+    if origin.kind == "Telemetry":
+        if condition.reason in (NO_WAYPOINT, "Conflicted"):
+            yield _finding("AMB0240", Level.WARNING, origin, "spec", condition)
+        return
     if condition.reason == NO_WAYPOINT:
         yield _finding("AMB0234", Level.WARNING, origin, "spec.targetRefs", condition)
     if condition.reason == NOBODY_TO_ASK:
