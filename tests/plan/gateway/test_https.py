@@ -160,6 +160,7 @@ def agreed(edge: Edge, **limits: ssl.TLSVersion) -> tuple[str, str]:
     return connection.sock.version() or "", cipher[0]
 
 
+@pytest.mark.feature("N17")
 def test_options_say_which_suites_and_versions_are_taken(edge: Edge) -> None:
     given = https("https", "a", hostname="shop.example.com")
 

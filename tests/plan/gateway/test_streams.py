@@ -117,6 +117,7 @@ def test_tls_is_ended_and_bytes_go_on_plainly(edge: Edge) -> None:
     assert say(edge, "a.example.com", AUTHORITY) == "one:hi"
 
 
+@pytest.mark.feature("N28")
 def test_a_tcp_route_has_the_names_of_a_tls_listener_that_no_tls_route_has(edge: Edge) -> None:
     hosts = ("a.example.com", "b.example.com")
     ending = {**https("end", "a", hostname="*.example.com"), "protocol": "TLS"}
@@ -149,6 +150,7 @@ def test_a_tls_listener_for_any_name_takes_all_connections_to_a_tcp_route(edge: 
     assert say(edge, "a.example.com", AUTHORITY) == say(edge, None, AUTHORITY) == "one:hi"
 
 
+@pytest.mark.feature("N28")
 def test_requests_and_streams_share_a_port_by_name(edge: Edge) -> None:
     """A more specific listener keeps its names, whatever routes of others say."""
     ending = {**https("end", "a", hostname="a.example.com"), "protocol": "TLS"}
