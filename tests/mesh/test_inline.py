@@ -166,6 +166,18 @@ def test_pods_enforce_policies_whichever_way_a_request_comes(shop: Shop) -> None
         assert {on_kept(each, "/admin") for each in addresses} == {"ended"}
         why = mesh.ambit("why", f"{namespace}/client", "GET", f"http://web.{namespace}/admin", check=False)
         assert "DENIED" in why.stdout and "no-admin[0]" in why.stdout
+        told = ("flows", "--requests", "--last", "500", "--to", namespace, "--path", "/admin", "-o", "json")
+        own = f"spiffe://cluster.local/ns/{namespace}/sa/default"
+
+        def is_told() -> bool:
+            found = map(json.loads, mesh.ambit(*told, check=False).stdout.splitlines())
+            return any(
+                (each["reporter"], each.get("policy"), each["source"].get("identity"))
+                == ("destination", f"{namespace}/no-admin[0]", own)
+                for each in found
+            )
+
+        mesh.wait("the record", is_told)
     finally:
         mesh.kubectl("delete", "-n", namespace, "authorizationpolicy", "no-admin")
         for each in kept.values():

@@ -37,7 +37,12 @@ def as_text(case: str, resource: PlannedResource) -> str:
             drop(content, "access_log")
         case "read" if case.endswith("listener"):
             # The same as of other pods, and of waypoints.
-            for repeated in ("access_log", "socket_options", "early_header_mutation_extensions"):
+            for repeated in (
+                "access_log",
+                "socket_options",
+                "early_header_mutation_extensions",
+                "local_reply_config",
+            ):
                 drop(content, repeated)
         case "matcher":
             content = content["filter_chain_matcher"]

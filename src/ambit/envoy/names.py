@@ -224,6 +224,17 @@ def pod_requests(pod: str) -> str:
     return f"pod|{pod}"
 
 
+def at_pod(pod: str, service: str) -> str:
+    """Stands in logs for a service whose requests are read where this pod is."""
+    return f"{pod_requests(pod)}|{service}"
+
+
+def parse_at_pod(text: str) -> tuple[str, str] | None:
+    """Pod and service of an `at_pod`; None for anything else."""
+    pod, separator, service = text.removeprefix(pod_requests("")).partition("|")
+    return (pod, service) if separator and text.startswith(pod_requests("")) else None
+
+
 def service_cluster(service: str, port: int) -> str:
     return f"svc|{service}|{port}"
 

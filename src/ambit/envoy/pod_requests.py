@@ -58,10 +58,8 @@ def server(pod: str, netns: str, port: int, *, is_http2: bool) -> Any:
     return made
 
 
-def listener(
-    pod: str, port: int, *, identity: str, service: str, service_port: int, default_host: str
-) -> Any:
-    """Reads requests to a port of the pod with this identity, which are told of as those to a service's port."""
+def listener(pod: str, port: int, *, identity: str, service: str, default_host: str) -> Any:
+    """Reads requests to a port of the pod with this identity, which are told of as those to this service."""
     subject = names.pod_requests(pod)
     name = names.service_cluster(subject, port)
     own = http_routes.to_service(subject, port)
@@ -90,6 +88,6 @@ def listener(
         filter_chains=[chain],
     )
     made.metadata.filter_metadata[names.METADATA].update(
-        {access_log.SERVICE: service, request_log.PORT: str(service_port)}
+        {access_log.SERVICE: names.at_pod(pod, service), request_log.PORT: str(port)}
     )
     return made

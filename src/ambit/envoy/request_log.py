@@ -1,4 +1,4 @@
-"""The access log of requests: one text about each, many in one message to the agent (`ambit.proxy.flows.entry`).
+"""The access log of requests: one text about each, many in one message to the agent (`ambit.agent.request_entry`).
 
 A text has three lines. The first are numbers that differ between any two requests (`NUMBERS`). The second is what
 requests of the same kind have in common (`ABOUT`), so that the agent understands it once for thousands of them; what a

@@ -56,7 +56,6 @@ def _port(pod: LocalPod, port: int, given: PodPort) -> Iterator[PlannedResource]
         port,
         identity=pod.identity.uri,
         service=first.service,
-        service_port=first.port,
         default_host=first.hostname,
     )
     yield planned(LISTENER, made.name, made)

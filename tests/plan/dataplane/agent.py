@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ambit.agent.logs import parse
+from ambit.agent.request_entry import About as Request
+from ambit.agent.request_entry import read as read_request
+from ambit.agent.request_entry import requests
 from ambit.core.address import Address
 from ambit.envoy import names
-from ambit.envoy.request_log import LINE
 from ambit.model.view import MeshView, Snapshot
 from ambit.node.cut import cut_short
 from ambit.node.flows.entry import About, Line, lines, read
@@ -59,6 +61,8 @@ class Agent(ServedEnvoy):
         """Whether tunnels take the internal hop, as those of destinations that are not known yet."""
         self._prepared: set[names.Destination] = set()
         self.log: list[tuple[About, Line]] = []
+        self.requests: list[Request | None] = []
+        """What is told of those that are read on this node."""
         self.cut_short: list[str] = []
         self.roots = roots
         self._certificates = certificates
@@ -161,9 +165,8 @@ class Agent(ServedEnvoy):
                 self.add(self._outbound(self.pods[key or ""]))
 
     def _access_log(self, message: bytes) -> None:
+        self.requests += [read_request(each.about) for each in requests(message)]
         for line in lines(message):
-            if LINE in line[-1]:
-                continue  # about a request
             about = read(line[-1])
             assert about is not None, line
             self.log.append((about, line))

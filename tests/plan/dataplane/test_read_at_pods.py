@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
+from ambit.agent.request_entry import About as Request
 from ambit.core.finding import ObjectRef
+from ambit.envoy.names import parse_at_pod
 from ambit.model.inline_rules import InlineRules
 from ambit.model.jwt import Target, TokenPolicy, TokenRule
 from ambit.model.policy import Exact
@@ -119,6 +121,30 @@ def test_by_what_it_asks_for(scene: Scene, where: str) -> None:
         for path in ("//admin", "/%61dmin", "/x/../admin", "/admin;x"):
             assert scene.status(who, where, path) == 403, path
         assert scene.get(who, where, "/other").server == where
+
+
+@pytest.mark.parametrize("where", ["near", "far"])
+def test_each_is_told_of(scene: Scene, where: str) -> None:
+    """With who called, which rule decided, and where it was for."""
+    agent = scene.servers[where].agent
+    scene.serve(web(policy(DENY, _about(Attribute.PATH, "/admin"))))
+    until(lambda: scene.status(scene.a, where, "/admin") == 403, "the policy")
+    assert scene.status(scene.a, where, "/other") == 200
+
+    def told() -> dict[int, Request]:
+        return {
+            each.code: each
+            for each in agent.requests
+            if each is not None and each.identity.endswith("/client")
+        }
+
+    until(lambda: told().keys() >= {200, 403}, "records")
+    for code, each in told().items():
+        assert each.denied is (code == 403)
+        assert each.policy == ("default/p[0]" if code == 403 else "")
+        assert (each.client, each.port) == (str(scene.a.four), str(TARGET))
+        pod, service = parse_at_pod(each.service) or ("", "")
+        assert (pod, service) == (scene.servers[where].local.key, web().key)
 
 
 @pytest.mark.parametrize("where", ["near", "far"])

@@ -17,6 +17,7 @@ import msgspec
 
 from ambit.agent.recent import Recent
 from ambit.agent.record import Flow
+from ambit.agent.request_record import KeptRequest, kept
 from ambit.envoy import names
 from ambit.model.view import MeshView
 from ambit.node.flows import metrics
@@ -61,9 +62,10 @@ class Ongoing(msgspec.Struct):
     series: tuple[list[int], ...]
 
 
-class Collector(Recent[Connection]):
-    """One node's connections. `write` gets access-log lines (JSON if `as_json`), those of one message together;
-    `cut_short` each tunnel that the other side reset, at once: the client's address and port, and the server's."""
+class Collector(Recent[Connection | KeptRequest]):
+    """One node's connections, and the requests that are read where their pods are. `write` gets access-log lines (JSON
+    if `as_json`), those of one message together; `cut_short` each tunnel that the other side reset, at once: the
+    client's address and port, and the server's."""
 
     def __init__(
         self,
@@ -87,12 +89,15 @@ class Collector(Recent[Connection]):
         self.counters = metrics.series()
         self.open: OrderedDict[_Key, Ongoing] = OrderedDict()
         self._lanes: dict[tuple[str, bool], _Lane] = {}
+        self._requests: dict[str, Flow | None] = {}
+        """What requests have in common, by their common line."""
         self._known_pods: LocalPods | None = None
         self._failures: OrderedDict[str, About] = OrderedDict()
 
     def forget(self) -> None:
         """What is known about the mesh has changed: lanes are worked out again."""
         self._lanes.clear()
+        self._requests.clear()
 
     def take(self, message: bytes) -> None:
         """One message of Envoy's."""
@@ -100,8 +105,9 @@ class Collector(Recent[Connection]):
         if pods is not self._known_pods:
             self._known_pods = pods
             self.forget()
-        lanes = self._lanes
+        lanes, is_of_requests = self._lanes, True
         for line in lines(message):
+            is_of_requests = False
             key = line[-1], not line[4]
             lane = lanes.get(key) or self._lane(*key)
             if lane is None:
@@ -114,7 +120,27 @@ class Collector(Recent[Connection]):
                 asyncio.get_running_loop().call_later(_JOIN, self._ended_late, lane, line)
             else:
                 self._ended(lane, line)
+        if is_of_requests:
+            self._take_requests(message)
         self._flush()
+
+    def _take_requests(self, message: bytes) -> None:
+        """Envoy gathers each sort of log by itself. They have no line in the access log."""
+        # For nodes with such pods only.
+        from ambit.agent import request_entry
+        from ambit.node.flows.requests import flow_of
+
+        for entry in request_entry.requests(message):
+            if entry.about not in self._requests:
+                if len(self._requests) >= _LANES:
+                    self._requests.clear()
+                about = request_entry.read(entry.about)
+                self._requests[entry.about] = (
+                    flow_of(about, self._view, self._pods(), self._settings) if about is not None else None
+                )
+            flow = self._requests[entry.about]
+            if flow is not None:
+                self.keep(kept(flow, entry))
 
     def _lane(self, text: str, is_silent: bool) -> _Lane | None:
         """Makes and keeps the lane of these lines."""

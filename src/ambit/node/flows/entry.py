@@ -78,13 +78,15 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def lines(message: bytes) -> Iterator[Line]:
-    """The lines of one message from Envoy; what is not one of ours is left out."""
+    """The lines of one message from Envoy; what is not one of ours, or is about a request, is left out."""
     for resource in logs_pb2.Export.FromString(message).resources:
         for scope in resource.scopes:
             for record in scope.records:
                 fields = str(record.body.value, "utf-8", "replace").split(SEPARATOR, _NUMBERS)
                 try:
                     now, port, received, sent, text = fields
+                    if not text[:1].isalpha():
+                        continue  # of a request (`ambit.agent.request_entry`)
                     trace = b""
                     if REQUEST_SEPARATOR in text:
                         text, trace = _request(text)

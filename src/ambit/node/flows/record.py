@@ -57,7 +57,7 @@ def flows(
     proxy reports. The source's address lacks the port. `is_silent`: the server sent nothing."""
     pod = pods.by_key(about.pod)
     if about.kind == names.LOG_OUTBOUND:
-        source = _local_end(about.client, about.pod, pod, view, settings)
+        source = local_end(about.client, about.pod, pod, view, settings)
         destination = _destination(about, view)
         reported = _flow(about, settings, Reporter.SOURCE, source, destination)
         if about.route != SAME_NODE:
@@ -67,11 +67,12 @@ def flows(
             about, about.target or about.destination, view.workload(about.workload), identity, view
         )
         return reported, msgspec.structs.replace(reported, reporter=Reporter.DESTINATION, dry_run=trial)
-    destination = _local_end(
+    destination = local_end(
         about.destination, about.pod, pod, view, settings, is_server=True, called=about.called
     )
     if about.kind == names.LOG_INBOUND:
-        return (_flow(about, settings, Reporter.DESTINATION, _peer(about, view, settings), destination),)
+        source = client_end(about.client, about.identity, about.baggage, view, settings)
+        return (_flow(about, settings, Reporter.DESTINATION, source, destination),)
     if is_silent:
         about = _decided(about, pod, view, settings)
     workload = node_proxy.workload_of(pod, view, settings) if pod is not None else None
@@ -87,7 +88,7 @@ def denied_now(about: About, view: MeshView, pods: LocalPods) -> str | None:
     if pod is None or workload is None:
         return None
     try:
-        client = _address(about.client)
+        client = address_of(about.client)
         address, port = parse_host_port(about.target or about.destination)
     except ValueError:
         return None
@@ -120,7 +121,7 @@ def _decided(about: About, pod: LocalPod | None, view: MeshView, settings: NodeS
         return about
     workload = node_proxy.workload_of(pod, view, settings)
     try:
-        client = _address(about.client)
+        client = address_of(about.client)
         address, port = parse_host_port(about.destination)
     except ValueError:
         return about
@@ -144,7 +145,7 @@ def _dry_run(
     if not any(policy.dry_run for policy in policies):
         return ""
     try:
-        client = _address(about.client)
+        client = address_of(about.client)
         address, port = parse_host_port(destination)
     except ValueError:
         return ""
@@ -153,7 +154,7 @@ def _dry_run(
     return rule_name(trial) if trial is not None and decision.allowed and not trial.allowed else ""
 
 
-def _local_end(
+def local_end(
     text: str,
     key: str,
     pod: LocalPod | None,
@@ -163,6 +164,7 @@ def _local_end(
     is_server: bool = False,
     called: str = "",
 ) -> End:
+    """A pod of this node, whose key this is, at an address with port; as a server with the service that it serves."""
     if pod is None:
         namespace, _, rest = key.partition("/")
         return End(text, workload=rest.partition("/")[0], namespace=namespace)
@@ -196,25 +198,25 @@ def _served(workload: Workload, text: str, called: str = "") -> str:
     )
 
 
-def _peer(about: About, view: MeshView, settings: NodeSettings) -> End:
-    """The verified identity goes before what the table says about the address."""
-    found = _stranger(about.client, view, settings)
-    if about.identity and found.identity != about.identity:
+def client_end(client: str, uri: str, baggage: str, view: MeshView, settings: NodeSettings) -> End:
+    """Who called: the verified identity goes before what the table says about the address."""
+    found = _stranger(client, view, settings)
+    if uri and found.identity != uri:
         try:
-            identity = Identity.parse(about.identity)
+            identity = Identity.parse(uri)
         except ValueError:
-            return End(about.client, identity=about.identity)
+            return End(client, identity=uri)
         forms = (each.uri for each in settings.trust_domains.forms(identity))
         if found.identity in forms:
-            return msgspec.structs.replace(found, identity=about.identity)
+            return msgspec.structs.replace(found, identity=uri)
         # As beyond a gateway: the table does not know it at this address.
-        return peer(about.client, about.identity, about.baggage)
+        return peer(client, uri, baggage)
     return found
 
 
 def _stranger(text: str, view: MeshView, settings: NodeSettings) -> End:
     try:
-        workload = view.workload_by_address(settings.network, _address(text))
+        workload = view.workload_by_address(settings.network, address_of(text))
     except ValueError:
         workload = None
     if workload is None:
@@ -239,6 +241,6 @@ def _end(text: str, workload: Workload, service: str = "") -> End:
     )
 
 
-def _address(text: str) -> Address:
-    """Raises ValueError."""
+def address_of(text: str) -> Address:
+    """As lines have it, IPv6 in brackets. Raises ValueError."""
     return ipaddress.ip_address(text.strip("[]"))

@@ -8,9 +8,10 @@ import msgspec
 
 from ambit.agent.recent import Recent
 from ambit.agent.record import End, Flow
+from ambit.agent.request_entry import read, requests
+from ambit.agent.request_record import KeptRequest, kept
 from ambit.proxy.flows import metrics
-from ambit.proxy.flows.entry import read, requests
-from ambit.proxy.flows.record import KeptRequest, flow_of
+from ambit.proxy.flows.record import flow_of
 
 KEPT = 20_000
 """Newest requests in memory, about 600 bytes each."""
@@ -40,20 +41,9 @@ class RequestCollector(Recent[KeptRequest]):
             lane = self._lanes.get(entry.about) or self._lane(entry.about)
             if lane is None:
                 continue
-            milliseconds = round(max(0.0, entry.ended * 1000 - entry.started / 1_000_000), 3)
-            metrics.count(lane.numbers, entry, milliseconds)
-            self.keep(
-                KeptRequest(
-                    lane.flow,
-                    entry.started,
-                    milliseconds,
-                    entry.client_port,
-                    entry.received,
-                    entry.sent,
-                    entry.attempts,
-                    entry.asked,
-                )
-            )
+            request = kept(lane.flow, entry)
+            metrics.count(lane.numbers, entry, request.milliseconds)
+            self.keep(request)
 
     def _lane(self, text: str) -> _Lane | None:
         """Makes and keeps the lane of these requests."""

@@ -10,9 +10,9 @@ from operator import add
 import msgspec
 
 from ambit.agent.record import End, Flow, Reporter
+from ambit.agent.request_entry import Entry
 from ambit.agent.series import ENDS, UNKNOWN, Labels, Series, ends, written
 from ambit.model.metrics import MetricsNote, Override
-from ambit.proxy.flows.entry import Entry
 
 LABELS = (
     "reporter",

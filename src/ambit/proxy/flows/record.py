@@ -1,53 +1,12 @@
 """Decision records of requests. Pure. Requests that differ only in numbers and in what was asked share all else."""
 
-from collections.abc import Iterator
-
-import msgspec
-
 from ambit.agent.record import End, Flow, Reporter, RequestPart, described, peer
+from ambit.agent.request_entry import About
 from ambit.plan.announcement import parse_baggage
 from ambit.plan.destinations import DIRECT, TUNNEL
-from ambit.proxy.flows.entry import About, read_asked
 
 ANSWERED = "answered"
 """The proxy itself did; no endpoint was asked."""
-
-
-class KeptRequest(msgspec.Struct, frozen=True, gc=False):
-    """An ended request: its own numbers, what was `asked`, and the `flow` that lacks them. Thousands are kept, so this
-    is what they do not share."""
-
-    flow: Flow
-    started: int
-    milliseconds: float
-    client_port: str
-    received: int
-    sent: int
-    attempts: int
-    asked: str
-
-    def records(self) -> Iterator[Flow]:
-        """The complete record."""
-        flow, asked = self.flow, read_asked(self.asked)
-        part = flow.request or RequestPart()
-        yield msgspec.structs.replace(
-            flow,
-            time=self.started / 1e9,
-            source=msgspec.structs.replace(flow.source, address=f"{flow.source.address}:{self.client_port}"),
-            received=self.received,
-            sent=self.sent,
-            milliseconds=self.milliseconds,
-            trace=asked.tunnel,
-            request=msgspec.structs.replace(
-                part,
-                method=asked.method,
-                host=asked.host,
-                path=asked.path,
-                attempts=self.attempts,
-                id=asked.id,
-                trace=asked.trace,
-            ),
-        )
 
 
 def flow_of(about: About, *, proxy: str, node: str) -> Flow:
