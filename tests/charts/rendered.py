@@ -43,6 +43,7 @@ CASES: dict[str, tuple[str, ...]] = {
         "global.logAsJson=true",
         "global.priorityClasses=false",
         "base.crds.gatewayAPI=false",
+        "control.alerts=true",
         "control.replicaCount=2",
         "control.trustedNodeAccounts={istio-system/ztunnel}",
         "control.certificateLifetime=12h",

@@ -107,6 +107,7 @@ async def test_a_proxy_gets_its_resources_and_their_changes(served: Served) -> N
         assert b"10.244.1.9" in changed.resources[0].body
 
 
+@pytest.mark.feature("F168")
 async def test_what_a_proxy_has_and_rejects_is_known(served: Served) -> None:
     async with served.stream() as client:
         await client.begin()
@@ -121,6 +122,8 @@ async def test_what_a_proxy_has_and_rejects_is_known(served: Served) -> None:
             return status.types[ENDPOINTS].error
 
         await until(lambda: told() == "no good")
+        # What the alert AmbitConfigurationRejected looks for (charts/control/files/alerts.yaml).
+        assert served.counters.value("ambit_xds_answers_total", type=ENDPOINTS, answer="nack") == 1
 
 
 async def test_a_policy_is_acknowledged_when_its_proxies_have_it(served: Served) -> None:
