@@ -247,7 +247,7 @@ async def test_what_a_node_agent_is_granted_is_what_it_uses(
 
 
 def waypoint_and_bound() -> Iterator[tuple[kinds.Resource, dict[str, Any]]]:
-    """A waypoint, what is bound to it, routes, and rules about tokens."""
+    """A waypoint, what is bound to it, routes, rules about tokens, and what is told of requests."""
     patches = {
         "deployment": "spec: {replicas: 2}",
         "horizontalPodAutoscaler": "spec: {maxReplicas: 3}",
@@ -297,6 +297,8 @@ def waypoint_and_bound() -> Iterator[tuple[kinds.Resource, dict[str, Any]]]:
     yield kinds.BACKEND_TLS_POLICIES, {"metadata": {"name": "bound"}, "spec": wanted}
     bounded = {"targetRefs": [target], "retryConstraint": {"budget": {"percent": 20}}}
     yield kinds.BACKEND_TRAFFIC_POLICIES, {"metadata": {"name": "bound"}, "spec": bounded}
+    printed = {"targetRefs": [target], "accessLogging": [{"providers": [{"name": "envoy"}]}]}
+    yield kinds.TELEMETRIES, {"metadata": {"name": "bound"}, "spec": printed}
 
 
 async def refuses(plane: Any, token: str) -> bool:

@@ -106,4 +106,3 @@ SERVICE_ENTRIES = Resource("networking.istio.io", "v1", "serviceentries", "Servi
 WORKLOAD_ENTRIES = Resource("networking.istio.io", "v1", "workloadentries", "WorkloadEntry")
 VIRTUAL_SERVICES = Resource("networking.istio.io", "v1", "virtualservices", "VirtualService")
 DESTINATION_RULES = Resource("networking.istio.io", "v1", "destinationrules", "DestinationRule")
-TELEMETRIES = Resource("telemetry.istio.io", "v1", "telemetries", "Telemetry")
