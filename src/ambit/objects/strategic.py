@@ -46,7 +46,7 @@ def _merge_map(document: dict[str, Any], patch: dict[str, Any], schema: Schema, 
         if key.startswith(_DELETE_FROM):
             name = key.removeprefix(_DELETE_FROM)
             value = _list(key, value)
-            merged[name] = [one for one in merged.get(name) or [] if one not in value]
+            merged[name] = [one for one in _list(name, merged.get(name) or []) if one not in value]
         elif not key.startswith("$"):
             _merge_member(merged, key, value, field_schema(schema, key) or _ANY, resolve)
     for key, order in patch.items():

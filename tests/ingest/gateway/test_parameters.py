@@ -231,3 +231,19 @@ def test_what_a_patch_may_not_say(kind: str, text: str, field: str) -> None:
     with pytest.raises(Unfit) as raised:
         read_patch(kind, text, PORTS)
     assert field in str(raised.value)
+
+
+@pytest.mark.parametrize("port", ["[1]", "{a: 1}", "null", "80.0", "'80'"])
+def test_what_is_no_port_is_refused_whatever_it_is(port: str) -> None:
+    with pytest.raises(Unfit, match="items are known by their port"):
+        read_patch("Service", f"spec: {{ports: [{{port: {port}, nodePort: 30080}}]}}", PORTS)
+
+
+@pytest.mark.parametrize(
+    "given", ["[" + "x" * 2000 + "]", "{" + "x" * 1000 + ": 1}", "[" + ", ".join(["1"] * 200) + "]"]
+)
+def test_aliases_count_as_what_they_stand_for(given: str) -> None:
+    text = f"spec: {{strategy: &a {given}, revisionHistoryLimit: [{', '.join(['*a'] * 400)}]}}"
+    assert len(text) < MOST
+    with pytest.raises(Unfit, match="with what its aliases stand for"):
+        read_patch("Deployment", text, PORTS)

@@ -65,3 +65,12 @@ def test_what_is_no_number_of_proxies_is_refused(text: str) -> None:
     accepted = next(each for each in status.conditions if each.type == "Accepted")
     assert (accepted.status, accepted.reason) == ("False", "InvalidParameters")
     assert PROXY_CONFIG in accepted.message
+
+
+def test_documents_after_the_second_are_not_read() -> None:
+    bad = "a: 1\n---\nb: 2\n---\n{"
+    made = compiled(bad)
+    [accepted] = [
+        each for each in made.statuses["Gateway default/edge"].conditions if each.type == "Accepted"
+    ]
+    assert (accepted.reason, "line" in accepted.message) == ("InvalidParameters", False)

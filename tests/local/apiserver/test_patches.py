@@ -175,3 +175,8 @@ async def test_a_status_patch_of_a_pod_takes_its_annotations_and_nothing_else(cl
     assert (changed["metadata"]["uid"], changed["status"]["phase"]) == (made["metadata"]["uid"], "Running")
     status, answer = await patch({"metadata": {"uid": "another's", "annotations": {"note": "x"}}})
     assert (status, answer["reason"]) == (409, "Conflict")
+
+
+def test_nothing_is_deleted_from_what_is_no_list() -> None:
+    with pytest.raises(PatchError, match="a is a list"):
+        strategic_patch({"a": 1}, {"$deleteFromPrimitiveList/a": [1]}, {}, lambda schema: schema)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 MOST = 64 * 1024
-"""Characters of one patch."""
+"""Characters of one patch, with what its aliases stand for."""
 CONTAINER = "istio-proxy"
 """The name of a proxy's only container."""
 DEPLOYMENT, SERVICE, SERVICE_ACCOUNT = "Deployment", "Service", "ServiceAccount"
@@ -116,10 +116,25 @@ def read_patch(kind: str, text: str, ports: Collection[int]) -> str:
         raise Unfit(str(error)) from error
     if not isinstance(value, dict):
         raise Unfit("it is no mapping")
+    if _length(value) > MOST:  # before it is encoded: some lines of aliases stand for gigabytes
+        raise Unfit(f"longer than {MOST} characters with what its aliases stand for")
     wrong = next(_wrong(value, _ALLOWED[kind], "", ports), "")
     if wrong:
         raise Unfit(wrong)
     return msgspec.json.encode(value, order="deterministic").decode()
+
+
+def _length(value: Any) -> int:
+    """Of the texts in it, and one for each value."""
+    match value:
+        case str():
+            return len(value) + 1
+        case dict():
+            return 1 + sum(len(name) + _length(below) for name, below in value.items())
+        case list():
+            return 1 + sum(map(_length, value))
+        case _:
+            return 1
 
 
 def _wrong(value: Any, allowed: Any, path: str, ports: Collection[int]) -> Iterator[str]:
@@ -163,8 +178,13 @@ def _wrong_items(value: Any, allowed: _Items, path: str, ports: Collection[int])
     known: Collection[Any] = ports if allowed.values == _PORTS else allowed.values
     for index, each in enumerate(value):
         where = f"{path}[{index}]"
-        if not isinstance(each, dict) or each.get(allowed.key) not in known:
+        if not isinstance(each, dict) or not _is_known(each.get(allowed.key), known):
             names = ", ".join(str(one) for one in sorted(known))
             yield f"{where}: items are known by their {allowed.key}, here {names}"
         else:
             yield from _wrong(each, {allowed.key: _ANY, **allowed.members}, where, ports)
+
+
+def _is_known(value: Any, known: Collection[Any]) -> bool:
+    """What is no text and no whole number is nothing's name, and a list has no hash."""
+    return isinstance(value, str | int) and value in known
