@@ -7,7 +7,8 @@ A pod can serve several services on one port, and nobody who reaches it can be t
 2. A port is read as HTTP if a service with rules has it as HTTP, and then every service judges requests.
 3. Rules about tokens of several such services must be the same, for a token of one must not count as another's: else
    no request passes (`PodPort.is_closed`).
-4. Which of its addresses a service was called by is not known here: a condition that some of them meet counts as it
+4. Only services of the pod's own namespace have a say: an EndpointSlice can put any pod behind any service.
+5. Which of its addresses a service was called by is not known here: a condition that some of them meet counts as it
    harms most.
 
 `READ_AT_POD` policies stand for all this where it is not done; here they are lifted, each for what is done instead.
@@ -102,6 +103,8 @@ def ports_of(workload: Workload | None, view: MeshView) -> dict[int, PodPort]:
         service = view.service(key)
         if service is None or (service.inline is None and service.rules is None):
             continue
+        if not _has_say(service, workload):
+            continue
         for port in ports:
             if port.target:
                 found[port.target].append(_ruled(service, port.service))
@@ -111,7 +114,8 @@ def ports_of(workload: Workload | None, view: MeshView) -> dict[int, PodPort]:
 def enforces(workload: Workload, service: Service, target: int) -> bool:
     """Whether the rules of the service hold at this port of the workload."""
     ports = workload.services.get(service.key, ())
-    return _is_served(workload) and any(each.target == target for each in ports)
+    is_here = _is_served(workload) and _has_say(service, workload)
+    return is_here and any(each.target == target for each in ports)
 
 
 def policies_for(workload: Workload, view: MeshView) -> tuple[tuple[Authorization, ...], tuple[str, ...]]:
@@ -120,7 +124,7 @@ def policies_for(workload: Workload, view: MeshView) -> tuple[tuple[Authorizatio
     lifted: set[str] = set()
     for key in workload.services if _is_served(workload) else ():
         service = view.service(key)
-        closing = service.closing(workload) if service is not None else None
+        closing = service.closing(workload) if service is not None and _has_say(service, workload) else None
         if closing is not None:
             lifted.add(closing.key)
     if not lifted:
@@ -156,6 +160,12 @@ def decide_connection(port: PodPort, source: Address, identity: Identity | None)
         if not decision.allowed:
             break
     return decision
+
+
+def _has_say(service: Service, workload: Workload) -> bool:
+    """Whether the service's rules are this pod's. An EndpointSlice can name anybody's pod: without this, whoever may
+    write one would decide about the requests of another namespace."""
+    return service.namespace == workload.namespace
 
 
 def _is_served(workload: Workload) -> bool:
