@@ -3,6 +3,7 @@
 import pytest
 
 from ambit.core.errors import BadInput
+from ambit.ingest.log_format import unknown_operator
 from ambit.ingest.mesh_config import mesh_config
 from ambit.model.provider import ProviderService
 from ambit.model.tracing import MeshTracing, OverHttp, SpanTag, TagSource, Tracer, TracingRule
@@ -75,3 +76,8 @@ def test_what_holds_by_default() -> None:
 def test_what_could_mean_something_else_is_refused(provider: str, more: str, said: str) -> None:
     with pytest.raises(BadInput, match=said.replace(".", r"\.")):
         settings(provider, more)
+
+
+def test_a_length_that_envoy_cannot_read_is_no_format() -> None:
+    assert unknown_operator("%REQ(a):999999999%") == ""
+    assert unknown_operator("%REQ(a):999999999999999999999%") == "%"

@@ -12,7 +12,7 @@ from ambit.core.errors import BadInput
 from ambit.model.telemetry import LogFormat, MeshLogs, Printer
 
 _STDOUT = "/dev/stdout"
-_OPERATOR = re.compile(r"%([A-Z0-9_]+)(\([^()]*\))?(:[0-9]+)?%|%%|%")
+_OPERATOR = re.compile(r"%([A-Z0-9_]+)(\([^()]*\))?(:[0-9]{1,9})?%|%%|%")
 """An operator, two signs that stand for one, or one that is neither."""
 _PLAIN = frozenset(
     {
