@@ -237,23 +237,27 @@ _EVENTS: dict[str, Callable[[Shop], None]] = {
 }
 
 
-def test_a_policy_about_requests_closes_the_service(shop: Shop) -> None:
-    """Nobody there enforces it: so nobody comes in, and who asks why is told."""
+def test_a_policy_that_pods_cannot_enforce_closes_the_service(shop: Shop) -> None:
+    """Nobody there asks a provider: so nobody comes in, and the policy says why."""
     shop.route(to(("web-v1", 1)))
     shop.follows("the route", "v1")
     policy = {
         "apiVersion": "security.istio.io/v1",
         "kind": "AuthorizationPolicy",
-        "metadata": {"name": "no-writing"},
+        "metadata": {"name": "asks"},
         "spec": {
             "targetRefs": [{"kind": "Service", "group": "", "name": "web"}],
-            "action": "DENY",
+            "action": "CUSTOM",
+            "provider": {"name": "somebody"},
             "rules": [{"to": [{"operation": {"methods": ["POST"]}}]}],
         },
     }
     shop.apply(policy)
     try:
-        shop.mesh.wait("the refusal", lambda: shop.ask().startswith("curl:"))
+        shop.mesh.wait("the refusal", lambda: not shop.ask().startswith("200"))
+        path = "jsonpath={.status.conditions[?(@.type=='WaypointAccepted')].reason}"
+        get = ("get", "-n", shop.namespace, "authorizationpolicy", "asks", "-o", path)
+        shop.mesh.wait("the reason", lambda: shop.mesh.kubectl(*get).stdout == "ProviderNotFound")
     finally:
-        shop.mesh.kubectl("delete", "-n", shop.namespace, "authorizationpolicy", "no-writing")
+        shop.mesh.kubectl("delete", "-n", shop.namespace, "authorizationpolicy", "asks")
     shop.follows("the way again", "v1")

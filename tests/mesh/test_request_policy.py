@@ -147,8 +147,10 @@ class Shop:
     def condition(self, policy: str, namespace: str = "") -> tuple[str, str]:
         """Status and reason of WaypointAccepted."""
         text = self.mesh.kubectl("get", "-n", namespace or self.namespace, policy, "-o", "json").stdout
-        [found] = json.loads(text).get("status", {}).get("conditions") or [{"status": "", "reason": ""}]
-        return found["status"], found["reason"]
+        for each in json.loads(text).get("status", {}).get("conditions", ()):
+            if each["type"] == "WaypointAccepted":
+                return each["status"], each["reason"]
+        return "", ""
 
     def is_said(self, policy: str, status: str, reason: str, namespace: str = "") -> None:
         self.mesh.wait(f"{reason} of {policy}", lambda: self.condition(policy, namespace) == (status, reason))
