@@ -72,9 +72,9 @@ def test_all_of_istios_fields_are_read() -> None:
 
 
 def test_what_is_not_said_is_closed_and_patient() -> None:
-    text = "extensionProviders: [{name: x, envoyExtAuthzHttp: {service: a.b, port: 1}}]"
+    text = "extensionProviders: [{name: x, envoyExtAuthzHttp: {service: n/a.b, port: 1}}]"
     assert mesh_config(text, "f").authorizers == (
-        Authorizer("x", ProviderService("a.b", 1), 600_000, False, False, 403, None, OverHttp()),
+        Authorizer("x", ProviderService("a.b", 1, "n"), 600_000, False, False, 403, None, OverHttp()),
     )
 
 
@@ -99,7 +99,7 @@ def test_a_kind_that_nothing_uses_is_said() -> None:
 
 
 def provider(fields: dict[str, Any], kind: str = "envoyExtAuthzGrpc") -> str:
-    given = {"service": "a.b", "port": 1, **fields}
+    given = {"service": "n/a.b", "port": 1, **fields}
     return f"extensionProviders: [{{name: x, {kind}: {json.dumps(given)}}}]"
 
 
@@ -119,6 +119,7 @@ def provider(fields: dict[str, Any], kind: str = "envoyExtAuthzGrpc") -> str:
         (provider({"service": "authz"}), "'authz' names no service"),
         (provider({"service": "shop/authz"}), "'shop/authz' names no service"),
         (provider({"service": "/a.b"}), "'/a.b' names no service"),
+        (provider({"service": "a.b"}), "'a.b' does not say whose it is"),
         (provider({"service": "a.b|c"}), "names no service"),
         (provider({"port": 0}), "port: 0"),
         (provider({"port": 65536}), "port: 65536"),

@@ -73,7 +73,8 @@ def convert(given: Provider, wanted: type[T]) -> T:
 
 
 def service(given: Provider, text: str, port: int) -> ProviderService:
-    """`[<namespace>/]<host name>` and port. Raises BadInput."""
+    """`[<namespace>/]<host name>` and port. Raises BadInput, also for a host outside without a namespace: anybody's
+    ServiceEntry could be meant."""
     namespace, slash, hostname = text.rpartition("/")
     if (
         not _HOST.fullmatch(hostname)
@@ -83,6 +84,11 @@ def service(given: Provider, text: str, port: int) -> ProviderService:
         raise BadInput(
             f"{given.where}.service: {text!r} names no service",
             "Write its full host name, as in authz.shop.svc.cluster.local, or <namespace>/<host name>.",
+        )
+    if not namespace and (*hostname.split("."), "", "")[2] != "svc":
+        raise BadInput(
+            f"{given.where}.service: {text!r} does not say whose it is",
+            f"Write <namespace>/{text}, with the namespace of its ServiceEntry.",
         )
     if not 1 <= port <= 65_535:
         raise BadInput(f"{given.where}.port: {port} is no port", "Ports are 1 to 65535.")

@@ -73,11 +73,6 @@ def tracer(given: Provider) -> Tracer:
     if fields.http is not None and not re.fullmatch(r"/[!-~]*", fields.http.path):
         raise BadInput(f"{given.where}.http.path: {fields.http.path!r} is no path", "Write it as /v1/traces.")
     place = service(given, fields.service, fields.port)
-    if not place.namespace and (*place.hostname.split("."), "", "")[2] != "svc":
-        raise BadInput(
-            f"{given.where}.service: {fields.service!r} does not say whose it is",
-            f"Write <namespace>/{fields.service}, with the namespace of its ServiceEntry.",
-        )
     way = fields.http or fields.grpc or _Grpc()
     over_http = isinstance(way, _Http)
     return Tracer(
