@@ -129,8 +129,8 @@ def test_a_gateway_brings_the_outside_in_by_mutual_tls_and_goes(shop: Shop) -> N
     shop.apply(route({"backendRefs": [{"name": "web", "port": 80}]}, hostnames=["other.example.com"]))
     shop.until(address, "404")
     assert shop.status_of(address, host="other.example.com") == "200"
-    for kind, name in (("gateway", "front"), ("httproute", "web")):
-        shop.mesh.kubectl("delete", "-n", shop.namespace, kind, name)
+    made = ("gateway/front", "httproute/web", "peerauthentication/strict", "authorizationpolicy/gateway-only")
+    shop.mesh.kubectl("delete", "-n", shop.namespace, *made)
     for kind in ("deployment", "service", "serviceaccount"):
         args = ("wait", "-n", shop.namespace, f"{kind}/front-ambit", "--for=delete", "--timeout=60s")
         shop.mesh.kubectl(*args, timeout=90)
