@@ -24,8 +24,6 @@ _NO_COMMA = "[^,]*"
 _PART = "[^/]+"
 _QUERY = rf"(?:\?{_ANY})?"
 _PORT = "(?::[0-9]*)?"
-_LONGEST = 16_384
-"""Characters of one regular expression."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -96,7 +94,7 @@ class _Reader:
             case Attribute.PORT:
                 return self._port([each for each in values if isinstance(each, int)])
             case Attribute.SNI if self._place.is_edge:
-                names_said = map(matchers.server_name, _gathered(map(_server_name, texts)))
+                names_said = map(matchers.server_name, matchers.alternatives(map(_server_name, texts)))
                 return matchers.any_of(names_said) if self._place.by_tls else False
             case Attribute.UNSEEN | Attribute.SNI:
                 return is_lax
@@ -132,7 +130,7 @@ class _Reader:
         """The caller's identity, without its scheme, is one of these."""
         if self._place.is_plain:
             return False
-        whole = (f"spiffe://(?:{each})" for each in _gathered(patterns))
+        whole = (f"spiffe://(?:{each})" for each in matchers.alternatives(patterns))
         if not self._place.is_edge:
             if self._place.is_http:
                 return matchers.any_of(matchers.filter_state(filter_state.CALLER, each) for each in whole)
@@ -179,21 +177,7 @@ def _of_request(condition: Condition, values: Sequence[Value], *, is_lax: bool) 
 
 
 def _header(name: str, patterns: Iterable[str]) -> Predicate:
-    return matchers.any_of(matchers.header(name, each) for each in _gathered(patterns))
-
-
-def _gathered(patterns: Iterable[str]) -> Iterator[str]:
-    """Expressions of bounded length that together match what any of `patterns` does."""
-    found: list[str] = []
-    length = 0
-    for pattern in patterns:
-        if found and length + len(pattern) > _LONGEST:
-            yield "|".join(found)
-            found, length = [], 0
-        found.append(f"(?:{pattern})")
-        length += len(pattern) + 5
-    if found:
-        yield "|".join(found)
+    return matchers.any_of(matchers.header(name, each) for each in matchers.alternatives(patterns))
 
 
 def _namespace(value: StringMatch) -> str:

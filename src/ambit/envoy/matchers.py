@@ -3,7 +3,7 @@
 A predicate is True, False, or a message; so a caller that already knows an answer just returns it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from envoy.config.core.v3 import address_pb2
@@ -22,6 +22,8 @@ from ambit.envoy.words import pack, uint32
 
 _List = matcher_pb2.Matcher.MatcherList
 Predicate = Any
+_LONGEST = 16_384
+"""Characters of one regular expression: Envoy refuses a very long one (seen: 1 MB; half of it was taken)."""
 """True, False or a `Matcher.MatcherList.Predicate`."""
 
 
@@ -31,6 +33,20 @@ def all_of(predicates: Iterable[Predicate]) -> Predicate:
 
 def any_of(predicates: Iterable[Predicate]) -> Predicate:
     return _combine(predicates, neutral=False)
+
+
+def alternatives(patterns: Iterable[str]) -> Iterator[str]:
+    """Regular expressions of bounded length that together match what any of `patterns` does."""
+    gathered: list[str] = []
+    length = 0
+    for pattern in patterns:
+        if gathered and length + len(pattern) > _LONGEST:
+            yield "|".join(gathered)
+            gathered, length = [], 0
+        gathered.append(f"(?:{pattern})")
+        length += len(pattern) + 5
+    if gathered:
+        yield "|".join(gathered)
 
 
 def negated(predicate: Predicate) -> Predicate:

@@ -38,8 +38,6 @@ NO_POLICY = "default"
 _ANY_PART = "[^/]+"
 REFUSED_BY_ENVOY = "refused by the proxy"
 """Name of the decision while Envoy does not take a pod's policy."""
-_PATTERN = 16_384
-"""Characters of one regular expression: Envoy refuses a very long one (seen: 1 MB; half of it was taken)."""
 
 
 class _Facts(Protocol):
@@ -239,21 +237,7 @@ def _both(
 
 
 def _identities(facts: _Facts, pattern: Callable[[T], str]) -> Callable[[Sequence[T]], Predicate]:
-    return lambda values: matchers.any_of(map(facts.identity, _alternatives(map(pattern, values))))
-
-
-def _alternatives(patterns: Iterable[str]) -> Iterator[str]:
-    """Regular expressions of bounded length that together match what any of `patterns` does."""
-    gathered: list[str] = []
-    length = 0
-    for pattern in patterns:
-        if gathered and length + len(pattern) > _PATTERN:
-            yield "|".join(gathered)
-            gathered, length = [], 0
-        gathered.append(f"(?:{pattern})")
-        length += len(pattern) + 5
-    if gathered:
-        yield "|".join(gathered)
+    return lambda values: matchers.any_of(map(facts.identity, matchers.alternatives(map(pattern, values))))
 
 
 def _namespace(match: StringMatch) -> str:
