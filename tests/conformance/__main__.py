@@ -36,8 +36,14 @@ def main() -> int:
     parser.add_argument(
         "--laptop", action="store_true", help="on a laptop cluster; nothing is written to docs/"
     )
+    parser.add_argument(
+        "--channel",
+        choices=("standard", "experimental"),
+        help="of the Gateway API (default: on nodes what charts install, `standard`; on a laptop `experimental`)",
+    )
     parser.add_argument("--keep", action="store_true", help="leave the cluster running, and use one that is")
     options, words = parser.parse_known_args()
+    options.channel = options.channel or ("experimental" if options.laptop else "standard")
     signal.signal(signal.SIGTERM, stop)
     try:
         with timed("suite and servers"):
@@ -54,10 +60,10 @@ def main() -> int:
 
 
 def _place(options: argparse.Namespace, servers: echo.Servers) -> AbstractContextManager[places.Where]:
-    name = "conformance" if options.keep else f"conformance-{os.getpid()}"
+    name = f"conformance-{options.channel if options.keep else os.getpid()}"
     if options.laptop:
-        return places.laptop(servers, name, LOGS / "state", keep=options.keep)
-    return places.nodes(servers, name, keep=options.keep)
+        return places.laptop(servers, name, options.channel, LOGS / "state", keep=options.keep)
+    return places.nodes(servers, name, options.channel, keep=options.keep)
 
 
 def _rounds(
@@ -74,7 +80,12 @@ def _rounds(
         began = time.monotonic()
         _prepare(where, run)
         code = where.run(
-            [str(servers.suite), *run.arguments(report, experimental=options.laptop), *words], log
+            [
+                str(servers.suite),
+                *run.arguments(report, experimental=options.channel == "experimental"),
+                *words,
+            ],
+            log,
         )
         counted = runs.results(log.read_text())
         failed.update(name for name, result in counted.items() if result == "FAIL")

@@ -14,6 +14,7 @@ import yaml
 
 from ambit.core.errors import AmbitError
 from ambit.local.layout import API_PORT, FABRIC_V4
+from ambit.objects.crds import read_bundle
 from ambit.testing.laptop import LaptopMesh
 from tests.conformance import echo
 from tests.conformance.echo import Servers
@@ -57,8 +58,8 @@ class _Nodes:
 
 
 @contextmanager
-def nodes(servers: Servers, name: str, *, keep: bool) -> Iterator[Where]:
-    """Two nodes on this machine. Raises AmbitError."""
+def nodes(servers: Servers, name: str, channel: str, *, keep: bool) -> Iterator[Where]:
+    """Two nodes on this machine; of the Gateway API this channel, `standard` or `experimental`. Raises AmbitError."""
     programs.check_machine()
     cluster = Cluster(name, state_folder(name), 2)
     with timed("programs of the cluster"):
@@ -74,11 +75,15 @@ def nodes(servers: Servers, name: str, *, keep: bool) -> Iterator[Where]:
         with timed("images onto nodes"):
             for archive in archives:
                 lifecycle.load_image(cluster, archive)
+        where = _Nodes(cluster)
+        if fresh and channel == "experimental":  # charts leave kinds alone that are there
+            kinds = {"apiVersion": "v1", "kind": "List", "items": read_bundle("gateway-experimental")}
+            where.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(kinds))
         with timed("ambit install"):
             install(cluster)
             if not fresh:
                 restart(cluster)
-        yield _Nodes(cluster)
+        yield where
     finally:
         if keep:
             print(
@@ -117,13 +122,14 @@ def _inside(mesh: LaptopMesh, target: Path) -> Path:
 
 
 @contextmanager
-def laptop(servers: Servers, name: str, state: Path, *, keep: bool) -> Iterator[Where]:
-    """A laptop cluster whose pods run the suite's servers as programs. Raises AmbitError."""
+def laptop(servers: Servers, name: str, channel: str, state: Path, *, keep: bool) -> Iterator[Where]:
+    """A laptop cluster whose pods run the suite's servers as programs; of the Gateway API this channel. Raises
+    AmbitError."""
     mesh = LaptopMesh(name, state, find_kubectl())
     entries = _entries(servers)
     if not mesh.kubeconfig.exists():
         with timed("cluster"):
-            mesh.ambit("up", timeout=120)
+            mesh.ambit("up", "--gateway-api", channel, timeout=120)
     try:
         where = _Laptop(mesh, _inside(mesh, state / f"{name}.inside"))
         images = {"apiVersion": "v1", "kind": "ConfigMap", "data": {"images.yaml": json.dumps(entries)}}
