@@ -82,7 +82,7 @@ def measured(shape: str, count: int) -> dict[str, float]:
     plans = Plans(NodeSettings(node=""), lambda: None)
     plans.take(compiler.apply(changes))
     compiled = time.perf_counter()
-    proxy = plans.proxy("shop/edge" if shape == "gateway" else "shop/waypoint")
+    proxy = plans.inputs.proxy("shop/edge" if shape == "gateway" else "shop/waypoint")
     assert proxy is not None
     plans.open(proxy)
     planned = time.perf_counter()

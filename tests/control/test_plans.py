@@ -199,7 +199,7 @@ def test_a_workload_is_bound_by_its_own_address(plans: Plans) -> None:
 def test_a_gateway_that_is_gone_leaves_a_proxy_that_carries_nothing(plans: Plans) -> None:
     plans.open(PROXY)
     assert plans.take(delta(gone=(PROXY.key,)))
-    assert plans.proxy(PROXY.key) is None
+    assert plans.inputs.proxy(PROXY.key) is None
     assert held(plans, ROUTES) == {names.HBONE}
 
 
@@ -369,7 +369,7 @@ def test_a_service_with_a_canary_is_served_by_both(plans: Plans) -> None:
 
 def test_what_has_left_a_waypoint_is_served_as_long_as_it_is_kept(plans: Plans) -> None:
     kept = {WEB.key}
-    plans.kept = lambda place: kept if place == ("shop", PROXY.service) else ()
+    plans.inputs.kept = lambda place: kept if place == ("shop", PROXY.service) else ()
     plans.open(PROXY)
     plans.take(delta(service("web", None)))
     assert names.service_cluster(WEB.key, 80) in held(plans, LISTENER)

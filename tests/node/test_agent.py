@@ -368,7 +368,7 @@ async def test_the_mesh_goes_on_without_a_control_plane(world: World) -> None:
     await eventually(client, server, f"{client.six} 2", v6=True)
     await world.control.start(port)
     for node in world.nodes.values():
-        await until(lambda node=node: node.agent.subscription.connected, seconds=20)
+        await until(lambda node=node: node.agent.subscription.stream.connected, seconds=20)
 
 
 @pytest.mark.feature("N58")

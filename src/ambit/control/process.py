@@ -122,7 +122,7 @@ class ControlPlane:
             self._leading,
         )
         informers["services"].subscribe(self._waypoints.service_changed)
-        places = Places(plans.view, settings.key_networks, settings.cluster_domain)
+        places = Places(plans.inputs.view, settings.key_networks, settings.cluster_domain)
         self._keys = KeyKeeper(
             KeyFetcher(places.why_not).fetch,
             counters,
@@ -143,8 +143,8 @@ class ControlPlane:
         self._status.others = self._reporter.answers
         self._discovery.on_gone = self._gone
         self._discovery.on_answer = self._answered
-        self._handing_over = HandingOver(plans.view, self._discovery, self._proxies)
-        plans.kept = self._handing_over.kept
+        self._handing_over = HandingOver(plans.inputs.view, self._discovery, self._proxies)
+        plans.inputs.kept = self._handing_over.kept
         self._feed.publish_to(self._discovery.publish, self._compiled, self._handing_over.at_once)
         self._ready = False
 

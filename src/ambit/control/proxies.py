@@ -157,7 +157,7 @@ class ProxyDiscovery:
     def _open(self, caller: Caller, key: str) -> Stream:
         if self._stopping:
             raise Refused(*STOPPING, caller)
-        proxy = self._plans.proxy(key)
+        proxy = self._plans.inputs.proxy(key)
         if proxy is None:
             raise Refused(grpc.StatusCode.NOT_FOUND, f"there is no Gateway {key} with a proxy", caller)
         account = (proxy.identity.namespace, proxy.identity.service_account)

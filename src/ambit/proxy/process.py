@@ -101,7 +101,9 @@ class ProxyAgent:
             (state,) = self._certificates.states()
             missing.append(f"no certificate: {state.problem or 'asked for'}")
         if not self._relay.complete.is_set():
-            missing.append(f"no configuration from the control plane: {self._relay.problem or 'asked for'}")
+            missing.append(
+                f"no configuration from the control plane: {self._relay.stream.problem or 'asked for'}"
+            )
         elif not await self._envoy.is_live():
             missing.append("Envoy does not serve yet")
         return missing
@@ -141,7 +143,7 @@ class ProxyAgent:
         except Unreachable as problem:
             return Response(f"{problem.message}\n".encode(), 503)
         own = (
-            ("ambit_proxy_connected", "gauge", int(self._relay.connected)),
+            ("ambit_proxy_connected", "gauge", int(self._relay.stream.connected)),
             ("ambit_proxy_envoy_restarts_total", "counter", self._envoy.restarts),
             ("ambit_metric_series", "gauge", len(self.requests.series)),
         )

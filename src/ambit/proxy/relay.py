@@ -4,8 +4,8 @@ Rules:
 1. All types are wildcards: the control plane knows what the proxy needs, and sends nothing else.
 2. What Envoy has acknowledged may still wait for what it names. It is in force, and acknowledged to the control plane,
    when nothing does any more: others are sent here on that account.
-3. Nothing is forgotten when the stream ends; the next one begins with the versions held. What Envoy refused is not
-   held, so that a control plane that has been restarted sends it again, and is told why it is refused.
+3. What Envoy refused is not held, so that a control plane that has been restarted sends it again, and is told why it is
+   refused.
 4. Policies, clusters and endpoints that are gone stay with Envoy until the listeners that used them have drained:
    requests on connections that are kept would be answered with 500 or 503.
 5. Of secrets only the trust counts, what a gateway shows its clients, and the notes about the authority and about
@@ -14,24 +14,21 @@ Rules:
 """
 
 import asyncio
-import contextlib
 import logging
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
-import grpc
-
-from ambit.agent.channel import ControlPlane, describe
+from ambit.agent.channel import ControlPlane
+from ambit.agent.control_stream import Answer, ControlStream
 from ambit.agent.envoy_server import EnvoyServer
-from ambit.core.errors import AmbitError, first_failure
+from ambit.agent.publication import Publication
 from ambit.envoy import names
 from ambit.model.metrics import MetricsNote
 from ambit.plan import authority, metrics
 from ambit.plan.authority import AuthorityNote
 from ambit.plan.values import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES, SECRET
 from ambit.xds.client_session import ClientSession, Update
-from ambit.xds.frames import Node, Request, Resource
-from ambit.xds.wire import METHOD, decode_response, encode_request
+from ambit.xds.frames import Node, Resource
 
 _log = logging.getLogger("ambit.relay")
 TYPES = (SECRET, CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES)
@@ -43,8 +40,6 @@ _NOTES = frozenset({names.AUTHORITY, names.METRICS})
 """Secrets that are for the agent."""
 LINGER = 10.0
 """Seconds; twice as long as Envoy lets connections of a listener go on that is gone (`ambit.proxy.envoy`)."""
-_FIRST_DELAY, _LAST_DELAY = 0.05, 15.0
-"""Seconds between two streams."""
 
 
 async def _at_once() -> None:
@@ -65,117 +60,79 @@ class Relay:
     ) -> None:
         """`noted` is told what is said about the authority, `counted` what about metrics; `in_force` returns when
         Envoy uses what it has."""
-        self._control = control
         self._server = server
         self._noted = noted
         self._in_force = in_force
         self._counted = counted
         self._held: dict[str, dict[str, str]] = {each: {} for each in TYPES}
-        self._session = ClientSession(TYPES, node, self._held.__getitem__)
+        self.stream = ControlStream(
+            control, ClientSession(TYPES, node, self._held.__getitem__), self._take, _log
+        )
         self._told: set[str] = set()
         self._leaving: dict[tuple[str, str], asyncio.TimerHandle] = {}
         """What is gone but for Envoy, by type and name."""
         self._refused: dict[tuple[str, str], tuple[str, str]] = {}
         """Version and Envoy's words, by type and name."""
         self.complete = asyncio.Event()
-        self.connected = False
-        self.problem = ""
 
     async def run(self) -> None:
-        delay = _FIRST_DELAY
-        while True:
-            try:
-                await self._stream()
-                delay = _FIRST_DELAY
-            except grpc.aio.AioRpcError as problem:
-                self._failed(describe(problem))
-                if self.connected:
-                    delay = _FIRST_DELAY
-            except AmbitError as problem:
-                self._failed(problem.message)
-            except ValueError as problem:
-                self._failed(f"the control plane broke the protocol: {problem}")
-            finally:
-                self.connected = False
-                self._session.disconnect()
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
-            delay = min(_LAST_DELAY, delay * 2)
+        await self.stream.run()
 
-    def _failed(self, text: str) -> None:
-        if text != self.problem:
-            _log.warning("control plane %s: %s", self._control.address, text)
-        self.problem = text
-
-    async def _stream(self) -> None:
-        async with self._control.channel() as channel:
-            call = channel.stream_stream(METHOD, request_serializer=encode_request)
-            requests: asyncio.Queue[Request | None] = asyncio.Queue()
-            _put(requests, self._session.connect())
-            stream = call(_sending(requests), metadata=tuple(self._control.metadata().items()))
-            try:
-                await self._read(stream, requests)
-            finally:
-                stream.cancel()
-                requests.put_nowait(None)
-
-    async def _read(self, stream: grpc.aio.StreamStreamCall, requests: asyncio.Queue[Request | None]) -> None:
-        """Reads on while Envoy has not answered: endpoints may be what it waits for."""
-        answering: set[asyncio.Task[None]] = set()
-        try:
-            async with asyncio.TaskGroup() as group:
-                async for data in stream:
-                    update = self._session.receive(decode_response(data))
-                    if not self.connected:
-                        _log.info("connected to the control plane %s", self._control.address)
-                        self.connected, self.problem = True, ""
-                    task = group.create_task(self._give(update, requests))
-                    answering.add(task)
-                    task.add_done_callback(answering.discard)
-                for task in answering:
-                    task.cancel()
-        except BaseExceptionGroup as several:
-            raise first_failure(several) from several
-
-    async def _give(self, update: Update, requests: asyncio.Queue[Request | None]) -> None:
-        held = self._held[update.type_url]
+    async def _take(self, update: Update) -> Callable[[], Awaitable[Answer]]:
         foreign = [each.name for each in update.resources if not _is_ours(update.type_url, each.name)]
         resources = [each for each in update.resources if _is_ours(update.type_url, each.name)]
-        removed = [name for name in update.removed if name in held]
-        notes = [each for each in resources if update.type_url == SECRET and each.name in _NOTES]
-        for each in notes:
-            if each.name == names.AUTHORITY:
-                self._noted(authority.parse(each.body))
-            else:
-                self._counted(metrics.parse(each.body))
-        if update.type_url == SECRET and names.METRICS in removed:
-            self._counted(MetricsNote())
-        publication = self._server.publish(
-            ((update.type_url, each) for each in resources if each not in notes),
-            (
-                (update.type_url, name)
-                for name in removed
-                if update.type_url not in _DRAINING and name not in _NOTES
-            ),
+        removed = [name for name in update.removed if name in self._held[update.type_url]]
+        notes = self._note_told(resources, removed) if update.type_url == SECRET else []
+        publication = self._give(
+            update.type_url,
+            [each for each in resources if each not in notes],
+            [name for name in removed if update.type_url != SECRET or name not in _NOTES],
         )
-        for each in resources:
-            self._stay(update.type_url, each.name)
-        for name in removed if update.type_url in _DRAINING else ():
-            self._leave(update.type_url, name)
+        held = self._held[update.type_url]
         held.update({each.name: each.version for each in resources})
         for name in removed:
             del held[name]
         self._told.add(update.type_url)
         if self._told.issuperset(TYPES):
             self.complete.set()
-        known = self._known_refusals(update.type_url, resources)
+        return partial(self._settle, update.type_url, resources, foreign, publication)
+
+    def _note_told(self, resources: Iterable[Resource], removed: Iterable[str]) -> list[Resource]:
+        """Tells the agent what is noted for it; returns the notes."""
+        notes = [each for each in resources if each.name in _NOTES]
+        for each in notes:
+            if each.name == names.AUTHORITY:
+                self._noted(authority.parse(each.body))
+            else:
+                self._counted(metrics.parse(each.body))
+        if names.METRICS in removed:
+            self._counted(MetricsNote())
+        return notes
+
+    def _give(self, type_url: str, resources: list[Resource], removed: list[str]) -> Publication:
+        """To Envoy, from which some of what is removed goes later."""
+        later = removed if type_url in _DRAINING else []
+        at_once = [] if later else removed
+        publication = self._server.publish(
+            ((type_url, each) for each in resources), ((type_url, name) for name in at_once)
+        )
+        for each in resources:
+            self._stay(type_url, each.name)
+        for name in later:
+            self._leave(type_url, name)
+        return publication
+
+    async def _settle(
+        self, type_url: str, resources: list[Resource], foreign: list[str], publication: Publication
+    ) -> Answer:
+        known = self._known_refusals(type_url, resources)
         error = await publication.settled() or "; ".join(known)
-        self._note(update.type_url, resources, error)
-        if not error and update.type_url in _WARMED:
+        self._note(type_url, resources, error)
+        if not error and type_url in _WARMED:
             await self._in_force()
         if foreign:
             error = f"secrets that nobody asked for: {', '.join(foreign[:3])}"
-        answer = self._session.reject(update, error) if error else self._session.accept(update)
-        _put(requests, answer)
+        return Answer(error)
 
     def _known_refusals(self, type_url: str, resources: Iterable[Resource]) -> list[str]:
         """Why Envoy has refused what comes again as it was: it is not asked twice."""
@@ -210,14 +167,3 @@ class Relay:
 
 def _is_ours(type_url: str, name: str) -> bool:
     return type_url != SECRET or name in {names.TRUST, *_NOTES} or name.startswith(names.SHOWN)
-
-
-def _put(queue: asyncio.Queue[Request | None], requests: list[Request]) -> None:
-    for request in requests:
-        queue.put_nowait(request)
-
-
-async def _sending(requests: asyncio.Queue[Request | None]) -> AsyncIterator[Request]:
-    with contextlib.suppress(asyncio.CancelledError):
-        while (request := await requests.get()) is not None:
-            yield request

@@ -187,10 +187,10 @@ async def test_a_reconnect_brings_only_what_changed(tmp_path: Path, control: Con
         await control.start(port)
         await until(lambda: len(agent.applied) == 2)
         assert agent.applied[1] == ("c//Pod/default/b",)
-        ends = agent.subscription.terminations
+        ends = agent.subscription.stream.terminations
         assert ends["Complete"] + ends["Error"] + ends["Reconnect"] == 1
-        assert agent.subscription.messages[ADDRESS_TYPE] == 2
-        assert agent.subscription.message_bytes[ADDRESS_TYPE] > 2 * len("c//Pod/default/a")
+        assert agent.subscription.stream.messages[ADDRESS_TYPE] == 2
+        assert agent.subscription.stream.message_bytes[ADDRESS_TYPE] > 2 * len("c//Pod/default/a")
         assert agent.state.workload("c//Pod/default/b") is None
         assert set(control.first[1].initial_versions) == {"c//Pod/default/a", "c//Pod/default/b"}
 
@@ -206,8 +206,8 @@ async def test_a_stream_that_ended_leaves_nobody_waiting_to_send_on_it(
     async with agent.running():
         await until(lambda: len(agent.applied) == 1)
         await control.stop()
-        await until(lambda: agent.subscription.problem != "")
-        await until(lambda: not agent.subscription.connected)
+        await until(lambda: agent.subscription.stream.problem != "")
+        await until(lambda: not agent.subscription.stream.connected)
         await control.start(control.port)
         await control.put(to_resource(workload("b")))
         await until(lambda: len(agent.applied) == 2)
@@ -227,8 +227,8 @@ async def test_it_starts_from_disk_without_a_control_plane(
     again = Agent(tmp_path, control)
     assert again.subscription.complete.is_set()
     async with again.running():
-        await until(lambda: again.subscription.terminations["ConnectionError"] > 1)
-    assert set(again.subscription.terminations) == {"ConnectionError"}
+        await until(lambda: again.subscription.stream.terminations["ConnectionError"] > 1)
+    assert set(again.subscription.stream.terminations) == {"ConnectionError"}
     assert again.state.workload("c//Pod/default/a") == workload("a")
 
 
@@ -281,7 +281,7 @@ async def test_4_what_could_not_be_written_is_rejected_and_there_once_it_can(
             lambda: any(isinstance(each, Rejected) and reason in each.error for each in control.events)
         )
         assert agent.state.workload("c//Pod/default/old") == workload("old")
-        await until(lambda: reason in agent.subscription.problem, 60)
+        await until(lambda: reason in agent.subscription.stream.problem, 60)
         agent.state.database.execute(f"PRAGMA {mend}")
         await until(lambda: agent.state.workload(new[-1].uid) == new[-1], 60)
         assert all(agent.state.workload(each.uid) == each for each in new)
@@ -311,7 +311,7 @@ async def test_what_cannot_be_applied_is_rejected_with_its_reason(
     agent.failure = failure
     async with agent.running():
         await until(lambda: agent.subscription.rejections == 1)
-        assert agent.subscription.connected
+        assert agent.subscription.stream.connected
         await control.put(to_resource(workload("b")))
         await until(lambda: ("c//Pod/default/b",) in agent.applied)
 

@@ -25,7 +25,7 @@ def render(agent: NodeAgent, version: str) -> Iterator[str]:
         "ambit_node_ready": ("Whether the node serves new pods", int(not agent.unready())),
         "ambit_control_plane_connected": (
             "Whether the control plane answers",
-            int(agent.subscription.connected),
+            int(agent.subscription.stream.connected),
         ),
         "ambit_workloads": ("Workloads and services known", agent.state.count(ADDRESS_TYPE)),
         "ambit_policies": ("Policies known", agent.state.count(AUTHORIZATION_TYPE)),
@@ -64,7 +64,7 @@ def render(agent: NodeAgent, version: str) -> Iterator[str]:
         yield f"# TYPE {name}_total counter"
         yield f"{name}_total {value}"
     yield from _certificates(agent)
-    upstream = agent.subscription
+    upstream = agent.subscription.stream
     yield from _counted("istio_xds_message", "Messages of the control plane", "url", upstream.messages)
     yield from _counted(
         "istio_xds_message_bytes", "Bytes of messages of the control plane", "url", upstream.message_bytes

@@ -59,8 +59,8 @@ async def node_view(agent: NodeAgent) -> NodeView:
         ready=not missing,
         missing=missing,
         control_plane=agent.settings.control,
-        connected=agent.subscription.connected,
-        problem=agent.subscription.problem,
+        connected=agent.subscription.stream.connected,
+        problem=agent.subscription.stream.problem,
         workloads=agent.state.count(ADDRESS_TYPE),
         policies=agent.state.count(AUTHORIZATION_TYPE),
         envoy=EnvoyView(
