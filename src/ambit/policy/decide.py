@@ -18,7 +18,7 @@ negative one.
 
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -38,7 +38,21 @@ from ambit.model.policy import (
     Suffix,
 )
 
+
+class Named(Protocol):
+    """A policy, whatever it is about."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def dry_run(self) -> bool: ...
+
+
+P = TypeVar("P", bound=Named)
 V = TypeVar("V")
+Matching = Callable[[P], int | None]
+"""Index of the first rule of a policy that holds."""
 NO_ALLOW_MATCHED = "none"
 """Name of the decision when several ALLOW policies exist and none matched; a single one gives its own
 name."""
@@ -87,12 +101,17 @@ def decide(
 
     `missing` are names the workload refers to that nobody knows.
     """
-    enforced = [policy for policy in policies if not policy.dry_run]
-    decision = _decide(enforced, facts, missing)
-    if len(enforced) == len(policies):
-        return decision
-    other = _decide(policies, facts, missing)
-    return decision if other == decision else msgspec.structs.replace(decision, dry_run=other)
+    if missing:
+        return Decision(False, Reason.UNKNOWN_POLICY, min(missing))
+
+    def decided(policies: Sequence[Authorization]) -> Decision:
+        denying, allowing = (
+            [policy for policy in policies if policy.action is action]
+            for action in (Action.DENY, Action.ALLOW)
+        )
+        return in_order(denying, allowing, lambda policy: matching_rule(policy, facts))
+
+    return with_dry_run(policies, decided)
 
 
 def matching_rule(policy: Authorization, facts: ConnectionFacts) -> int | None:
@@ -100,26 +119,35 @@ def matching_rule(policy: Authorization, facts: ConnectionFacts) -> int | None:
     return next((i for i, rule in enumerate(policy.rules) if _rule_holds(rule, facts)), None)
 
 
-def _decide(policies: Sequence[Authorization], facts: ConnectionFacts, missing: Sequence[str]) -> Decision:
-    if missing:
-        return Decision(False, Reason.UNKNOWN_POLICY, min(missing))
-    for policy in _ordered(policies, Action.DENY):
-        rule = matching_rule(policy, facts)
-        if rule is not None:
-            return Decision(False, Reason.DENIED_BY_RULE, policy.key, rule)
-    allowing = _ordered(policies, Action.ALLOW)
+def in_order(denying: Sequence[P], allowing: Sequence[P], matching: Matching[P]) -> Decision:
+    """Steps 2 to 4."""
+    if (found := first_match(denying, matching)) is not None:
+        return Decision(False, Reason.DENIED_BY_RULE, *found)
     if not allowing:
         return Decision(True, Reason.NO_ALLOW_POLICY)
-    for policy in allowing:
-        rule = matching_rule(policy, facts)
-        if rule is not None:
-            return Decision(True, Reason.ALLOWED_BY_RULE, policy.key, rule)
+    if (found := first_match(allowing, matching)) is not None:
+        return Decision(True, Reason.ALLOWED_BY_RULE, *found)
     return Decision(False, Reason.NO_RULE_MATCHED, allowing[0].key if len(allowing) == 1 else "")
 
 
-def _ordered(policies: Iterable[Authorization], action: Action) -> list[Authorization]:
-    """By key, so that the policy which is named does not depend on the order of arrival."""
-    return sorted((policy for policy in policies if policy.action is action), key=lambda policy: policy.key)
+def first_match(policies: Iterable[P], matching: Matching[P]) -> tuple[str, int] | None:
+    """The first rule that holds, with its policy's key. By key, so that the policy which is named does not depend on
+    the order of arrival."""
+    for policy in sorted(policies, key=lambda policy: policy.key):
+        rule = matching(policy)
+        if rule is not None:
+            return policy.key, rule
+    return None
+
+
+def with_dry_run(policies: Sequence[P], decided: Callable[[Sequence[P]], Decision]) -> Decision:
+    """What those that are enforced decide; step 5."""
+    enforced = [policy for policy in policies if not policy.dry_run]
+    decision = decided(enforced)
+    if len(enforced) == len(policies):
+        return decision
+    other = decided(policies)
+    return decision if other == decision else msgspec.structs.replace(decision, dry_run=other)
 
 
 def _rule_holds(rule: Rule, facts: ConnectionFacts) -> bool:

@@ -33,7 +33,7 @@ from ambit.model.request_policy import (
     Rule,
     Value,
 )
-from ambit.policy.decide import Decision, Reason
+from ambit.policy.decide import Decision, Reason, first_match, in_order, with_dry_run
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -81,10 +81,8 @@ class RequestDecision(msgspec.Struct, frozen=True):
 
 def decide_request(policies: Sequence[RequestPolicy], facts: RequestFacts) -> RequestDecision:
     """The decision under the policies that apply, if all who are asked say yes."""
+    decision = with_dry_run(policies, lambda some: _decide(some, facts))
     enforced = [policy for policy in policies if not policy.dry_run]
-    decision = _decide(enforced, facts)
-    if len(enforced) != len(policies) and (other := _decide(policies, facts)) != decision:
-        decision = msgspec.structs.replace(decision, dry_run=other)
     audited = ((each, matching_rule(each, facts)) for each in _of(enforced, RequestAction.AUDIT))
     return RequestDecision(
         decision,
@@ -114,26 +112,19 @@ def _can_be_asked(policy: RequestPolicy, facts: RequestFacts) -> bool:
 
 
 def _decide(policies: Sequence[RequestPolicy], facts: RequestFacts) -> Decision:
-    for policy in _of(policies, RequestAction.CUSTOM):
-        rule = matching_rule(policy, facts)
-        if rule is not None and not _can_be_asked(policy, facts):
-            return Decision(False, Reason.NOBODY_TO_ASK, policy.key, rule)
-    for policy in _of(policies, RequestAction.DENY):
-        rule = matching_rule(policy, facts)
-        if rule is not None:
-            return Decision(False, Reason.DENIED_BY_RULE, policy.key, rule)
-    allowing = _of(policies, RequestAction.ALLOW)
-    if not allowing:
-        return Decision(True, Reason.NO_ALLOW_POLICY)
-    for policy in allowing:
-        rule = matching_rule(policy, facts)
-        if rule is not None:
-            return Decision(True, Reason.ALLOWED_BY_RULE, policy.key, rule)
-    return Decision(False, Reason.NO_RULE_MATCHED, allowing[0].key if len(allowing) == 1 else "")
+    def matching(policy: RequestPolicy) -> int | None:
+        return matching_rule(policy, facts)
+
+    custom = _of(policies, RequestAction.CUSTOM)
+    closed = first_match((each for each in custom if not _can_be_asked(each, facts)), matching)
+    if closed is not None:
+        return Decision(False, Reason.NOBODY_TO_ASK, *closed)
+    denying, allowing = (_of(policies, each) for each in (RequestAction.DENY, RequestAction.ALLOW))
+    return in_order(denying, allowing, matching)
 
 
 def _of(policies: Iterable[RequestPolicy], action: RequestAction) -> list[RequestPolicy]:
-    """By key, so that the policy which is named does not depend on the order of arrival."""
+    """By key."""
     return sorted((policy for policy in policies if policy.action is action), key=lambda policy: policy.key)
 
 
