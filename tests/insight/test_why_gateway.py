@@ -1,19 +1,25 @@
 """What becomes of a request from outside: gateway, listener, policies, route, endpoints, from configuration alone."""
 
+import time
 from typing import Any
 
 import pytest
 import yaml
 
 from ambit.cli.confirmation import AGREES, confirm_request
-from ambit.cli.render.answer import request_lines
+from ambit.cli.render.answer import answer_lines, request_lines
 from ambit.core.errors import BadInput
+from ambit.insight.at_tokens import Shown
+from ambit.insight.leading import RequestAnswer
 from ambit.insight.manifests import Compiled
 from ambit.insight.why import why
-from ambit.insight.why_request import RequestAnswer, why_at_gateway, why_request
+from ambit.insight.why_request import why_at_gateway, why_request
+from tests.ingest.gateway.build import roots
 from tests.ingest.gateway.pairs import Authority, https, secret
 from tests.insight.test_why import ALLOW
-from tests.insight.test_why_request import SERVICES, mesh
+from tests.insight.test_why_request import SERVICES, WAYPOINT, mesh
+from tests.plan.gateway.test_clients import believing
+from tests.tokens import Issuer
 
 OUTSIDE = "203.0.113.9"
 WEB = SERVICES % ("web", "", 7, "web")
@@ -33,7 +39,7 @@ spec:
 """
 
 
-def front(trusted: int = 0) -> dict[str, Any]:
+def front(trusted: int = 0, **spec: Any) -> dict[str, Any]:
     annotations = {"proxy.istio.io/config": f"gatewayTopology: {{numTrustedProxies: {trusted}}}"}
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
@@ -47,6 +53,7 @@ def front(trusted: int = 0) -> dict[str, Any]:
                 https("https", "a", hostname="*.example.com"),
                 https("b", "a", hostname="b.example.com"),
             ],
+            **spec,
         },
     }
 
@@ -187,3 +194,133 @@ def test_connections_are_judged_where_nobody_reads_requests() -> None:
     assert answer(9000, policy("ALLOW", to=[{"operation": {"ports": ["80"]}}]))[0] == "denied"
     assert answer(9000, private) == ("denied", "default/edge[0]"), "what nobody sees counts as it is stricter"
     assert answer(80, private) == ("allowed", ""), "it is asked of each request"
+
+
+TOKENS = """
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: tokens}
+spec:
+  selector: {matchLabels: {gateway.networking.k8s.io/gateway-name: front}}
+  jwtRules: [{issuer: https://issuer.example, jwksUri: https://issuer.example/keys}]
+"""
+ISSUER = Issuer("https://issuer.example")
+BUYERS = policy("ALLOW", when=[{"key": "request.auth.claims[group]", "values": ["buyers"]}])
+
+
+def test_a_token_is_tried_but_for_its_signature() -> None:
+    def ruling(text: str, now: float | None = None) -> tuple[str, str, str]:
+        given = {"authorization": f"Bearer {text}"} if text else {}
+        answer = why_at_gateway(
+            OUTSIDE,
+            "GET",
+            "http://shop.example.com/v1",
+            compiled(TOKENS, BUYERS),
+            "front",
+            headers=given,
+            shown=Shown(now=now),
+        )
+        assert answer.policy is not None
+        return answer.verdict, answer.policy.reason, answer.policy.token
+
+    assert ruling("") == ("denied", "no allow rule matches", "default/edge[0] needs a valid token")
+    said = "that of https://issuer.example is valid if its signature is, which is not tried here"
+    assert ruling(ISSUER.token(group="buyers")) == ("allowed", "allowed by rule", said)
+    assert ruling(ISSUER.token(group="guests")) == ("denied", "no allow rule matches", said)
+    old = ISSUER.token(group="buyers", lifetime=-1000)
+    assert ruling(old)[0] == "allowed"
+    named = "its token is not valid by RequestAuthentication default/tokens: it has expired"
+    assert ruling(old, time.time()) == ("denied", named, "")
+
+
+PARTNERS = {"frontend": {"default": believing("partners")}}
+
+
+def test_a_certificate_says_who_the_client_is_where_one_is_asked_for() -> None:
+    resource, roots_of = roots("partners", Authority("partners").root)
+    assert resource == "configmaps"
+    given = {"apiVersion": "v1", "kind": "ConfigMap", **roots_of}
+    billing = policy("ALLOW", **{"from": [{"source": {"principals": ["partners.example/billing"]}}]})
+
+    def found(scheme: str, *names: str, tls: dict[str, Any] = PARTNERS) -> tuple[str, str]:
+        edge = mesh(WEB, ROUTE, billing, more=(front(tls=tls), CERTIFICATE, given))
+        shown = Shown(names or None)
+        answer = why_at_gateway(OUTSIDE, "GET", f"{scheme}://shop.example.com/v1", edge, "front", shown=shown)
+        assert answer.policy is not None
+        return answer.verdict, answer.policy.identity
+
+    name = "spiffe://partners.example/billing"
+    assert found("https", name) == ("allowed", name)
+    assert found("https", "spiffe://partners.example/other") == ("denied", "spiffe://partners.example/other")
+    assert found("https", "https://partners.example/billing") == ("denied", "")
+    assert found("https") == ("refused", ""), "nobody comes in without one"
+    assert found("http", name) == ("denied", ""), "nobody asks for it"
+    assert found("https", name, tls={}) == ("denied", "")
+    fallback = {"frontend": {"default": believing("partners", mode="AllowInsecureFallback")}}
+    assert found("https", tls=fallback) == found("https", name, tls=fallback) == ("denied", "")
+    with pytest.raises(BadInput, match="several names"):
+        found("https", name, "spiffe://partners.example/other")
+
+
+LABELS = "istio.io/use-waypoint: way, istio.io/use-waypoint-canary: next, istio.io/ingress-use-waypoint: '%s'"
+BEHIND, PAST = (
+    SERVICES % ("web, annotations: {istio.io/use-waypoint-canary-weight: '25'}", LABELS % each, 7, "web")
+    for each in ("true", "false")
+)
+WAYPOINTS = (WAYPOINT, WAYPOINT.replace("name: way}", "name: next}"))
+OLD_ONLY = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: old-only}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: way}]
+  rules: [{from: [{source: {serviceAccounts: [nobody]}}]}]
+"""
+
+
+def test_what_goes_on_by_waypoints_has_an_answer_of_each() -> None:
+    given = mesh(BEHIND, *WAYPOINTS, ROUTE, OLD_ONLY, more=(front(), CERTIFICATE))
+    answer = why_at_gateway(OUTSIDE, "GET", "http://shop.example.com/v1", given, "front")
+    (share,) = answer.shares
+    assert (answer.verdict, share.verdict, share.rulings) == ("mixed", "mixed", ())
+    found = [(each.percent, each.answer.waypoint, each.answer.verdict) for each in share.parts]
+    assert found == [(75.0, "default/way", "denied"), (25.0, "default/next", "allowed")]
+    first, second = (each.answer for each in share.parts)
+    assert first.policy is not None and first.policy.identity.endswith("/sa/front-ambit")
+    assert [each.identity for each in second.shares[0].rulings] == [
+        "spiffe://cluster.local/ns/default/sa/next"
+    ]
+    lines = list(request_lines(answer))
+    assert "  75 %: denied" in lines and "    read by waypoint default/next" in lines
+
+
+def test_a_service_without_the_label_is_called_past_its_waypoints() -> None:
+    """Which a policy for one of them forbids."""
+    for policies, verdict in (((), "allowed"), ((OLD_ONLY,), "denied")):
+        given = mesh(PAST, *WAYPOINTS, ROUTE, *policies, more=(front(), CERTIFICATE))
+        answer = why_at_gateway(OUTSIDE, "GET", "http://shop.example.com/v1", given, "front")
+        assert (answer.verdict, answer.shares[0].parts) == (verdict, ())
+
+
+def test_callers_in_the_mesh_get_an_answer_of_each_waypoint() -> None:
+    given = mesh(BEHIND, *WAYPOINTS, OLD_ONLY)
+    answer = why_request("client", "GET", "http://web/v1", given)
+    assert (answer.verdict, answer.waypoint) == ("mixed", "")
+    found = [(each.percent, each.answer.waypoint, each.answer.verdict) for each in answer.parts]
+    assert found == [(75.0, "default/way", "denied"), (25.0, "default/next", "allowed")]
+    lines = list(request_lines(answer))
+    assert lines[1:5] == [
+        "",
+        "75 %: denied",
+        "  read by waypoint default/way",
+        "    asked as cluster.local/ns/default/sa/client",
+    ]
+    of_bytes = why("client", "web:80", given)
+    assert (of_bytes.verdict, of_bytes.rulings) == ("allowed", ())
+    assert [(each.percent, each.answer.waypoint) for each in of_bytes.parts] == [
+        (75.0, "default/way"),
+        (25.0, "default/next"),
+    ]
+    assert {each.identity.rpartition("/")[2] for each in of_bytes.all_rulings} == {"way", "next"}
+    text = "\n".join(answer_lines(of_bytes))
+    assert "25 %: allowed" in text and "by way of waypoint default/next" in text

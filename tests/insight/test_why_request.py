@@ -9,9 +9,10 @@ from ambit.cli.confirmation import AGREES, DIFFERS, NONE, UNCLEAR, confirm_reque
 from ambit.cli.render.answer import request_lines
 from ambit.core.errors import BadInput
 from ambit.ingest.settings import MeshSettings
+from ambit.insight.leading import RequestAnswer
 from ambit.insight.manifests import Compiled, compile_objects
 from ambit.insight.why import why
-from ambit.insight.why_request import RequestAnswer, why_request
+from ambit.insight.why_request import why_request
 from ambit.model.provider import Authorizer, ProviderService
 from tests.insight.test_why import ALLOW, PODS, pod
 

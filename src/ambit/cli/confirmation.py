@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
+from ambit.insight.leading import RequestAnswer
 from ambit.insight.ruling import ALLOWED, ASKED, DENIED, Ruling
-from ambit.insight.why_request import RequestAnswer
 
 Flow = dict[str, Any]
 SAME_CONNECTION = 1.0

@@ -1,27 +1,28 @@
 """What becomes of a request that comes to a gateway at the edge: which listener takes it, what policies say of it
-there, and what the endpoints behind say to the gateway; from configuration alone. Tokens and certificates cannot be
-tried: it is asked without both. Pure."""
+there, and who the gateway is to what is behind it; from configuration alone. Pure."""
 
 import ipaddress
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from ambit.core import hostnames
 from ambit.core.address import Address
 from ambit.core.errors import BadInput
+from ambit.core.identity import Identity
+from ambit.insight.at_tokens import NOTHING, Shown, borne
 from ambit.insight.at_waypoint import ruling_of
 from ambit.insight.manifests import Compiled
-from ambit.insight.ruling import ALLOWED, DENIED, REFUSED, Ruling
+from ambit.insight.ruling import ALLOWED, REFUSED, Ruling
 from ambit.insight.way import Way, imagined
 from ambit.model.http import Host
-from ambit.model.proxy import Listener, ListenerRoutes, Protocol, Proxy, ProxyKind
+from ambit.model.proxy import ClientTrust, Listener, ListenerRoutes, Protocol, Proxy, ProxyKind
 from ambit.model.service import Service
 from ambit.model.workload import TunnelProtocol
 from ambit.plan import gateway, targets
 from ambit.policy.requests import Request, RequestFacts
 
-_BY_TLS = "https"
+_SPIFFE = "spiffe://"
 _FORWARDED = "x-forwarded-for"
 
 
@@ -35,6 +36,7 @@ class Arrival(msgspec.Struct, frozen=True):
     host: str
     request: Request
     by_tls: bool
+    shown: Shown = NOTHING
 
 
 def find_gateway(name: str, compiled: Compiled, namespace: str) -> Proxy:
@@ -78,20 +80,54 @@ def hosts_for(given: Arrival, compiled: Compiled) -> tuple[Host, ...]:
     return gateway.of_listeners(own, on_port, gateway.Attached(routes))
 
 
-def at_gateway(given: Arrival, compiled: Compiled) -> Ruling:
-    """What policies say of the request."""
-    for each in compiled.tokens:
-        if each.is_closed and targets.concern(each.targets, given.proxy):
-            return Ruling(DENIED, f"{each.origin} cannot be read, so no request passes")
-    policies = [each for each in compiled.request_policies if targets.concern(each.targets, given.proxy)]
+def at_gateway(given: Arrival, compiled: Compiled) -> tuple[Ruling, Request]:
+    """What policies say of the request, and the request as it goes on. Raises BadInput for a certificate that cannot be
+    tried."""
+    trust = _asking(given)
+    if trust is not None and trust.must_verify and given.shown.certificate is None:
+        reason = f"port {given.port} asks its clients for a certificate, and this one shows none"
+        return Ruling(REFUSED, reason), given.request
+    rules = [each for each in compiled.tokens if targets.concern(each.targets, given.proxy)]
+    token = borne(rules, given.request, given.shown)
+    if token.refused:
+        return token.ruling(), given.request
+    identity, principal = _proven(given, trust)
     facts = RequestFacts(
         source=given.source,
         port=given.port,
         remote=_remote(given.request.headers, given.proxy.trusted_proxies),
-        request=given.request,
+        request=token.request,
         server_name=given.host if given.by_tls else "",
+        identity=identity,
+        principal=principal,
     )
-    return ruling_of(policies, facts)
+    policies = [each for each in compiled.request_policies if targets.concern(each.targets, given.proxy)]
+    return ruling_of(policies, facts, token.said), msgspec.structs.replace(token.request, claims={})
+
+
+def _asking(given: Arrival) -> ClientTrust | None:
+    """What the port believes about certificates that it asks for; None where it asks for none."""
+    listeners = given.proxy.listeners if given.by_tls else ()
+    return next((each.clients for each in listeners if each.port == given.port and each.clients), None)
+
+
+def _proven(given: Arrival, trust: ClientTrust | None) -> tuple[Identity | None, str]:
+    """Who the client is by its certificate, as `RequestFacts` has it."""
+    shown = given.shown.certificate
+    if trust is None or not trust.must_verify or not shown:
+        return None, ""
+    if len(shown) > 1:
+        raise BadInput(
+            f"the certificate has several names: {', '.join(shown)}",
+            "a rule about callers hits it where it denies; ask with a certificate of one name",
+        )
+    name = shown[0].removeprefix(_SPIFFE)
+    if name == shown[0]:
+        return None, ""
+    try:
+        return Identity.parse(shown[0]), ""
+    except ValueError:
+        return None, name
 
 
 def connecting(proxy: Proxy, source: Address, port: int, compiled: Compiled) -> Ruling:
@@ -106,16 +142,16 @@ def connecting(proxy: Proxy, source: Address, port: int, compiled: Compiled) -> 
     return ruling_of(policies, RequestFacts(source=source, port=port, server_name=server_name))
 
 
-Through = Callable[[Way, Service, int, Compiled], tuple[Ruling, ...]]
+def as_backends_see(proxy: Proxy) -> Way:
+    """Who leads what came by the gateway to its backends."""
+    return Way(proxy.key, proxy, msgspec.structs.replace(imagined(proxy), tunnel=TunnelProtocol.HBONE))
 
 
-def leading(
-    given: Arrival, compiled: Compiled, through: Through
-) -> Callable[[Service, int], tuple[Ruling, ...]]:
-    """What the endpoints of a backend say to the gateway."""
-    pod = msgspec.structs.replace(imagined(given.proxy), tunnel=TunnelProtocol.HBONE)
-    way = Way(given.proxy.key, given.proxy, pod)
-    return lambda backend, port: through(way, backend, port, compiled)
+def going_on(given: Arrival, request: Request) -> Request:
+    """The request as the gateway sends it on: with the address that it saw behind what it believes."""
+    said = request.headers.get(_FORWARDED, "") if given.proxy.trusted_proxies else ""
+    forwarded = f"{said}, {given.source}" if said else str(given.source)
+    return msgspec.structs.replace(request, headers={**request.headers, _FORWARDED: forwarded})
 
 
 def _remote(headers: Mapping[str, str], trusted: int) -> Address | None:

@@ -1,11 +1,12 @@
 """What rules about requests make of a request where its server is, as that node reads it (`ambit.plan.at_pod`); from
-configuration alone. Tokens cannot be tried: it is asked without one. Pure."""
+configuration alone. Pure."""
 
 import ipaddress
 
 import msgspec
 
 from ambit.core.identity import Identity
+from ambit.insight.at_tokens import NOTHING, Shown, borne
 from ambit.insight.at_waypoint import forwarded, ruling_of
 from ambit.insight.manifests import Compiled
 from ambit.insight.ruling import ALLOWED, DENIED, REFUSED, Ruling
@@ -17,7 +18,7 @@ from ambit.policy.requests import Request, RequestFacts
 OTHER_TOKENS = "services that share the port have other rules about tokens, so no request passes"
 
 
-def judged(connection: Ruling, request: Request, compiled: Compiled) -> Ruling:
+def judged(connection: Ruling, request: Request, compiled: Compiled, shown: Shown = NOTHING) -> Ruling:
     """The ruling of a pod about a connection, when it is this request that comes by it."""
     workload = _workload(connection, compiled)
     port = at_pod.ports_of(workload, compiled.view()).get(connection.port)
@@ -25,10 +26,9 @@ def judged(connection: Ruling, request: Request, compiled: Compiled) -> Ruling:
         return connection
     if port.is_closed:
         return _said(connection, Ruling(DENIED, OTHER_TOKENS, identity=connection.identity))
-    for each in port.tokens:
-        if each.is_closed:
-            reason = f"{each.origin} cannot be read, so no request passes"
-            return _said(connection, Ruling(DENIED, reason, identity=connection.identity))
+    token = borne(port.tokens, request, shown)
+    if token.refused:
+        return _said(connection, token.ruling(connection.identity))
     found = connection
     source = ipaddress.ip_address(connection.source) if connection.source else None
     for ruled in port.ruled:
@@ -39,9 +39,9 @@ def judged(connection: Ruling, request: Request, compiled: Compiled) -> Ruling:
             destination=next(iter(ruled.addresses), None),
             identity=Identity.parse(connection.identity) if connection.identity else None,
             remote=forwarded(request),
-            request=request,
+            request=token.request,
         )
-        found = _said(connection, ruling_of(ruled.policies, facts))
+        found = _said(connection, ruling_of(ruled.policies, facts, token.said))
         if found.verdict == DENIED:
             break
     return found

@@ -1,5 +1,5 @@
 """What policies with `targetRefs` make of a request, or of a connection, at the waypoint that it passes through; from
-configuration alone. `ambit.policy.requests` decides. Tokens cannot be tried: it is asked without one. Pure."""
+configuration alone. `ambit.policy.requests` decides. Pure."""
 
 import ipaddress
 from collections.abc import Iterator, Sequence
@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from ambit.core.address import Address
+from ambit.insight.at_tokens import NOTHING, Shown, borne
 from ambit.insight.manifests import Compiled
-from ambit.insight.ruling import ASKED, DENIED, Ruling, in_words, verdict_name
+from ambit.insight.ruling import ASKED, Ruling, in_words, verdict_name
 from ambit.model.proxy import Proxy, ServiceRoutes
 from ambit.model.request_policy import NEVER, OF_TOKENS, Clause, Match, RequestAction, RequestPolicy, Rule
 from ambit.model.service import Service
@@ -39,17 +40,21 @@ def reads(bound: Service | Workload, port: int, compiled: Compiled) -> bool:
     return is_http(bound, port, tables)
 
 
-def at_waypoint(given: Passage, compiled: Compiled, request: Request | None = None) -> Ruling:
+def at_waypoint(
+    given: Passage, compiled: Compiled, request: Request | None = None, shown: Shown = NOTHING
+) -> Ruling:
     """What is decided about the request; without one, about the connection."""
+    said = ""
     if request is not None:
-        for each in compiled.tokens:
-            if each.is_closed and targets.concern(each.targets, given.proxy, given.bound):
-                reason = f"{each.origin} cannot be read, so no request passes"
-                return Ruling(DENIED, reason, identity=given.client.identity.uri)
+        rules = [each for each in compiled.tokens if targets.concern(each.targets, given.proxy, given.bound)]
+        token = borne(rules, request, shown)
+        if token.refused:
+            return token.ruling(given.client.identity.uri)
+        request, said = token.request, token.said
     policies = [
         each for each in compiled.request_policies if targets.concern(each.targets, given.proxy, given.bound)
     ]
-    return ruling_of(policies, _facts(given, request))
+    return ruling_of(policies, _facts(given, request), said)
 
 
 def _facts(given: Passage, request: Request | None) -> RequestFacts:
@@ -79,23 +84,29 @@ def forwarded(request: Request | None) -> Address | None:
         return None
 
 
-def ruling_of(policies: Sequence[RequestPolicy], facts: RequestFacts) -> Ruling:
-    """What these say."""
+def ruling_of(policies: Sequence[RequestPolicy], facts: RequestFacts, token: str = "") -> Ruling:
+    """What these say. `token` is what is known of the request's token; without it, it has none."""
     found = decide_request(policies, facts)
     decision = found.decision
     without = _without(policies, decision, facts)
     return Ruling(
         ASKED if decision.allowed and found.asked else verdict_name(decision),
         decision.reason.value,
-        identity=facts.identity.uri if facts.identity else "",
+        identity=_caller(facts),
         rule=rule_name(decision),
         policies=tuple(sorted(each.key for each in policies)),
         without=in_words(without) if without else "",
         dry_run=in_words(decision.dry_run) if decision.dry_run else "",
         asks=tuple(f"provider {each.provider} by {each.policy}[{each.rule}]" for each in found.asked),
         audited=tuple(f"{key}[{rule}]" for key, rule in found.audited),
-        token="; ".join(_tokens(policies, decision, facts)) if facts.request is not None else "",
+        token=token or "; ".join(_tokens(policies, decision, facts)),
     )
+
+
+def _caller(facts: RequestFacts) -> str:
+    if facts.identity is not None:
+        return facts.identity.uri
+    return f"spiffe://{facts.principal}" if facts.principal else ""
 
 
 def _without(policies: Sequence[RequestPolicy], decision: Decision, facts: RequestFacts) -> Decision | None:
@@ -114,7 +125,7 @@ def _without(policies: Sequence[RequestPolicy], decision: Decision, facts: Reque
 
 def _tokens(policies: Sequence[RequestPolicy], decision: Decision, facts: RequestFacts) -> Iterator[str]:
     """What would hang on a valid token: an ALLOW rule that lacks nothing else, a DENY rule that asks for one."""
-    enforced = [each for each in policies if not each.dry_run]
+    enforced = [each for each in policies if not each.dry_run and facts.request is not None]
     if decision.allowed:
         yield from (
             f"{name} may deny it with a valid token" for name in _hanging(enforced, RequestAction.DENY, facts)

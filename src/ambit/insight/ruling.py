@@ -1,6 +1,6 @@
 """What is decided, and why, in the words of answers. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -40,7 +40,7 @@ class Ruling(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     dry_run: str = ""
     is_pod: bool = True
     token: str = ""
-    """What valid tokens have to do with it; it is asked without one."""
+    """What tokens have to do with it: what is known of its own, else what a valid one would change."""
     asks: tuple[str, ...] = ()
     """Who else is asked before, and the rules that say so."""
     audited: tuple[str, ...] = ()
@@ -55,10 +55,15 @@ class Ruling(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 def verdict_of(rulings: Sequence[Ruling]) -> str:
     """What all of them say, or that they differ; refused when there is none."""
-    verdicts = {each.verdict for each in rulings}
-    if not verdicts:
+    return together(each.verdict for each in rulings)
+
+
+def together(verdicts: Iterable[str]) -> str:
+    """What all say, or that they differ; refused when there is none."""
+    found = set(verdicts)
+    if not found:
         return REFUSED
-    return verdicts.pop() if len(verdicts) == 1 else MIXED
+    return found.pop() if len(found) == 1 else MIXED
 
 
 def in_words(decision: Decision) -> str:

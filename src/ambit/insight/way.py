@@ -64,6 +64,24 @@ def waypoint_between(
     return Way(proxy.key, proxy, pod)
 
 
+def each_alone(
+    client: Workload | Address, bound: Service, compiled: Compiled
+) -> tuple[tuple[float, Service], ...]:
+    """The service as if each of its waypoints were its only one, with that one's part of the connections in percent.
+    One without a pod that is ready leaves its part to the others."""
+    if not bound.weighted_waypoints:
+        return ((100.0, bound),)
+    found = [
+        (each.weight, msgspec.structs.replace(bound, waypoint=each.gateway, weighted_waypoints=()))
+        for each in bound.waypoints
+    ]
+    ways = [(weight, each, waypoint_between(client, each, compiled)) for weight, each in found]
+    ready = [(weight, each) for weight, each, way in ways if way is None or way.pod is not None]
+    chosen = ready or found[:1]
+    total = sum(weight for weight, _ in chosen)
+    return tuple((round(100 * weight / total, 1), each) for weight, each in chosen)
+
+
 def _without_proxy(bound: Service | Workload, compiled: Compiled) -> str:
     own = set(targets.of_services((bound,))) if isinstance(bound, Service) else set()
     found = (each for each in compiled.request_policies if own & set(each.targets) and forbids(each))

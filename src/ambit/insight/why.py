@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from ambit.core.address import Address
+from ambit.core.address import Address, host_port
 from ambit.core.errors import BadInput
 from ambit.core.finding import ObjectRef
 from ambit.core.names import RESERVED_PORTS
@@ -27,10 +27,11 @@ from ambit.insight.ruling import (
     Otherwise,
     Ruling,
     in_words,
+    together,
     verdict_name,
     verdict_of,
 )
-from ambit.insight.way import Way, waypoint_between
+from ambit.insight.way import Way, each_alone, waypoint_between
 from ambit.model.policy import Action, Authorization
 from ambit.model.service import LoadBalancing, Service
 from ambit.model.workload import TunnelProtocol, Workload
@@ -48,7 +49,8 @@ NOBODY = "nobody in the mesh has this address, so it passes untouched"
 class Answer(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """`verdict` is allowed or denied when every endpoint says so, mixed when they differ, refused when the connection
     does not come to any. `findings` are about the policies that apply. `waypoint` (`<namespace>/<name>`) is what the
-    connection passes through: endpoints see that, not the source."""
+    connection passes through: endpoints see that, not the source. Where several waypoints share a service's connections
+    `parts` have the answers, and it has none itself."""
 
     source: str
     destination: str
@@ -56,6 +58,19 @@ class Answer(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     rulings: tuple[Ruling, ...]
     findings: tuple[str, ...] = ()
     waypoint: str = ""
+    parts: "tuple[Part, ...]" = ()
+
+    @property
+    def all_rulings(self) -> tuple[Ruling, ...]:
+        """Its own, or those of its parts."""
+        return self.rulings or tuple(each for part in self.parts for each in part.answer.rulings)
+
+
+class Part(msgspec.Struct, frozen=True):
+    """What becomes of so much of the connections, in percent."""
+
+    percent: float
+    answer: Answer
 
 
 def why(source: str, destination: str, compiled: Compiled, namespace: str = "default") -> Answer:
@@ -66,6 +81,22 @@ def why(source: str, destination: str, compiled: Compiled, namespace: str = "def
             raise BadInput(f"{source} has no address yet")
         namespace = client.namespace
     target = find_destination(destination, compiled, namespace)
+    if target.service is None:
+        return connecting_to(client, target, compiled)
+    parts = tuple(
+        Part(percent, connecting_to(client, msgspec.structs.replace(target, service=each), compiled))
+        for percent, each in each_alone(client, target.service, compiled)
+    )
+    if len(parts) == 1:
+        return parts[0].answer
+    one = parts[0].answer
+    return Answer(
+        one.source, one.destination, together(each.answer.verdict for each in parts), (), parts=parts
+    )
+
+
+def connecting_to(client: Workload | Address, target: Destination, compiled: Compiled) -> Answer:
+    """The answer for these ends; the first waypoint of a service takes everything."""
     name = _pod(client) if isinstance(client, Workload) else str(client)
     if target.service is not None:
         title = f"service {target.service.namespace}/{target.service.name}:{target.port}"
@@ -101,7 +132,8 @@ def why(source: str, destination: str, compiled: Compiled, namespace: str = "def
             return _by_way(name, title, way, _barred(client, way, target, compiled) or told, compiled)
         found = (Choice(target.workload, target.address, target.port),)
     else:
-        return Answer(name, destination, ALLOWED, (Ruling(ALLOWED, NOBODY),))
+        asked = host_port(target.address, target.port) if target.address is not None else str(target.port)
+        return Answer(name, asked, ALLOWED, (Ruling(ALLOWED, NOBODY),))
     rulings = tuple(_ruling(client, choice, compiled) for choice in found)
     return Answer(name, title, verdict_of(rulings), rulings, tuple(_findings(rulings, compiled)))
 

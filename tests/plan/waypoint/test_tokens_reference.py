@@ -6,6 +6,7 @@ valid token the first rule counts, by issuer.
 
 import base64
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from hypothesis import strategies as st
 
 from ambit.core.finding import ObjectRef
 from ambit.model.jwt import Target, TokenHeader, TokenPolicy, TokenRule
+from ambit.policy.requests import Request
+from ambit.policy.tokens import check
 from tests.plan.waypoint.conftest import Scene
 from tests.tokens import Issuer, unsigned
 
@@ -120,6 +123,11 @@ def test_envoy_decides_as_said(scene: Scene, rules: list[Rule], requests: list[d
         answer = scene.get(_path(request), **_headers(request))
         wanted = passes(rules, request)
         assert (answer.status == 200) is wanted, (request, answer.status)
+        if wanted:
+            # Without a look at signatures there are more that pass.
+            assert (
+                check(made, Request(path=_path(request), headers=_named(request)), time.time()).problem == ""
+            )
         if answer.status == 200:
             valid = {
                 token.issuer
@@ -132,6 +140,10 @@ def test_envoy_decides_as_said(scene: Scene, rules: list[Rule], requests: list[d
 
 def _path(request: dict[str, Token]) -> str:
     return f"/?t={request['parameter'].text}" if "parameter" in request else "/"
+
+
+def _named(request: dict[str, Token]) -> dict[str, str]:
+    return {key.replace("_", "-"): value for key, value in _headers(request).items()}
 
 
 def _headers(request: dict[str, Token]) -> dict[str, str]:

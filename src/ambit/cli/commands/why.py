@@ -2,12 +2,14 @@
 
 import asyncio
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import click
 import msgspec
+from cryptography import x509
 
 from ambit.cli.access import cluster_options, open_client, run, with_client
 from ambit.cli.confirmation import Confirmation, confirm, confirm_request
@@ -21,10 +23,12 @@ from ambit.cli.render.output import emit_data, output_option
 from ambit.core.errors import AmbitError, BadInput
 from ambit.core.names import DEFAULT_TRUST_DOMAIN, ROOT_NAMESPACE
 from ambit.ingest.settings import MeshSettings
+from ambit.insight.at_tokens import Shown
+from ambit.insight.leading import RequestAnswer
 from ambit.insight.manifests import Compiled, compile_objects
 from ambit.insight.ruling import ALLOWED
 from ambit.insight.why import Answer, why
-from ambit.insight.why_request import RequestAnswer, why_at_gateway, why_request
+from ambit.insight.why_request import why_at_gateway, why_request
 from ambit.kube.client import Client
 
 NEWEST = 1000
@@ -47,6 +51,18 @@ PATIENCE = 10.0
     multiple=True,
     metavar="NAME:VALUE",
     help="A header of the request; may be repeated.",
+)
+@click.option(
+    "--token",
+    default="",
+    metavar="TOKEN",
+    help="A token (JWT) that it has in `Authorization: Bearer`; `@FILE` reads it from a file.",
+)
+@click.option(
+    "--cert",
+    "certificate",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="With --gateway: the certificate (PEM) that the client shows.",
 )
 @click.option(
     "--gateway",
@@ -88,6 +104,8 @@ def command(
     context: str | None,
     namespace: str,
     headers: tuple[str, ...],
+    token: str,
+    certificate: Path | None,
     gateway: str,
     files: tuple[str, ...],
     trust_domain: str,
@@ -103,18 +121,22 @@ def command(
     such a connection says the same. Exits with 0 when it is allowed at every endpoint, with 1 when not.
 
     With METHOD and URL (http://web/path): which waypoint reads the request, what policies say of it there, which rule
-    of which route it meets, and where that leads. With --gateway the same of a request from outside.
+    of which route it meets, and where that leads. With --gateway the same of a request from outside. Where a second
+    waypoint takes a part of a service's connections each part has its own answer. Signatures of tokens and certificates
+    are not tried.
     """
-    _check(asked, headers, gateway)
-    destination, given = asked[-1], _headers(headers)
+    _check(asked, bool(headers or token), gateway, certificate)
+    destination, given = asked[-1], _headers(headers) | _bearing(token)
+    shown = Shown(_names(certificate) if certificate is not None else None, now=time.time())
     confirmations: list[Confirmation] = []
+    method = asked[0].upper()
 
     def answered(compiled: Compiled) -> Answer | RequestAnswer:
         if len(asked) == 1:
             return why(source, destination, compiled, namespace)
         if gateway:
-            return why_at_gateway(source, asked[0].upper(), destination, compiled, gateway, namespace, given)
-        return why_request(source, asked[0].upper(), destination, compiled, namespace, given)
+            return why_at_gateway(source, method, destination, compiled, gateway, namespace, given, shown)
+        return why_request(source, method, destination, compiled, namespace, given, shown)
 
     answer: Answer | RequestAnswer
     if files:
@@ -151,7 +173,7 @@ def command(
 
 async def _confirmations(client: Client, answer: Answer) -> list[Confirmation]:
     """None, with a note, when the nodes cannot be asked."""
-    ports = {ruling.port for ruling in answer.rulings if ruling.pod}
+    ports = {ruling.port for ruling in answer.all_rulings if ruling.pod}
     try:
         async with asyncio.timeout(PATIENCE):
             flows = [
@@ -165,11 +187,15 @@ async def _confirmations(client: Client, answer: Answer) -> list[Confirmation]:
     except AmbitError as problem:
         click.echo(f"note: no records: {problem.message}", err=True)
         return []
-    return [confirm(answer.source, ruling, flows) for ruling in answer.rulings if ruling.pod]
+    return [confirm(answer.source, ruling, flows) for ruling in answer.all_rulings if ruling.pod]
 
 
 async def _confirmation(client: Client, answer: RequestAnswer, host: str) -> list[Confirmation]:
-    """What the newest record of such a request says; none, with a note, when the waypoint cannot be asked."""
+    """What the newest record of such a request says, of each part; none, with a note, when the waypoint cannot be
+    asked."""
+    if answer.parts:
+        several = [await _confirmation(client, each.answer, host) for each in answer.parts]
+        return [each for found in several for each in found] if all(several) else []
     if not answer.reader or answer.connection is not None:
         return []
     url = urlsplit(answer.request.partition(" ")[2])
@@ -186,13 +212,39 @@ async def _confirmation(client: Client, answer: RequestAnswer, host: str) -> lis
     return [confirm_request(answer, path, flows, host)]
 
 
-def _check(asked: tuple[str, ...], headers: tuple[str, ...], gateway: str) -> None:
+def _check(asked: tuple[str, ...], bears: bool, gateway: str, certificate: Path | None) -> None:
     if len(asked) > 2:
         raise BadInput(f"{len(asked) + 1} words are too many", "give SRC DST:PORT, or SRC METHOD URL")
-    if headers and len(asked) == 1:
-        raise BadInput("a connection has no headers", "give SRC METHOD URL with -H")
+    if bears and len(asked) == 1:
+        raise BadInput("a connection has no headers or tokens", "give SRC METHOD URL with -H and --token")
     if gateway and len(asked) == 1:
         raise BadInput("of connections to gateways nothing is known", "give SRC METHOD URL with --gateway")
+    if certificate is not None and not gateway:
+        raise BadInput("--cert is for requests to a gateway", "waypoints know callers by their pods")
+
+
+def _bearing(token: str) -> dict[str, str]:
+    """The header of a token. Raises BadInput for a file that cannot be read."""
+    if not token:
+        return {}
+    if token.startswith("@"):
+        try:
+            token = Path(token[1:]).read_text().strip()
+        except (OSError, ValueError) as problem:
+            raise BadInput(f"--token {token}: {problem}") from problem
+    return {"authorization": f"Bearer {token}"}
+
+
+def _names(certificate: Path) -> tuple[str, ...]:
+    """The URIs in a certificate. Raises BadInput."""
+    try:
+        leaf = x509.load_pem_x509_certificates(certificate.read_bytes())[0]
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    except (OSError, ValueError) as problem:
+        raise BadInput(f"--cert {certificate} is no certificate: {problem}") from problem
+    return tuple(names.get_values_for_type(x509.UniformResourceIdentifier))
 
 
 def _headers(given: tuple[str, ...]) -> dict[str, str]:
@@ -208,7 +260,12 @@ def _headers(given: tuple[str, ...]) -> dict[str, str]:
 def _data(answer: Answer | RequestAnswer, confirmations: list[Confirmation]) -> Any:
     data = msgspec.to_builtins(answer)
     if isinstance(answer, RequestAnswer):
-        return data | ({"confirmation": msgspec.to_builtins(confirmations[0])} if confirmations else {})
-    for ruling, confirmation in zip(data["rulings"], confirmations, strict=False):
+        told = [each["answer"] for each in data.get("parts", ())] or [data]
+        for each, confirmation in zip(told, confirmations, strict=False):
+            each["confirmation"] = msgspec.to_builtins(confirmation)
+        return data
+    parts = (each["answer"]["rulings"] for each in data.get("parts", ()))
+    rulings = data["rulings"] or [ruling for part in parts for ruling in part]
+    for ruling, confirmation in zip(rulings, confirmations, strict=False):
         ruling["confirmation"] = msgspec.to_builtins(confirmation)
     return data

@@ -7,12 +7,11 @@ import click
 
 from ambit.cli.confirmation import AGREES, NONE, UNCLEAR, Confirmation
 from ambit.cli.render.output import printable
-from ambit.core.identity import Identity
 from ambit.core.names import CONVERTED_STRICT_POLICY, ONLY_BY_WAYPOINT
 from ambit.ingest.istio.peer import CONVERTED_PREFIX, Mode
+from ambit.insight.leading import Part, RequestAnswer
 from ambit.insight.ruling import ALLOWED, ASKED, REFUSED, Otherwise, Ruling
 from ambit.insight.why import Answer
-from ambit.insight.why_request import RequestAnswer
 from ambit.policy.decide import NO_ALLOW_MATCHED, Reason
 from ambit.policy.nearest import Miss
 
@@ -21,9 +20,20 @@ _COLOURS = {ALLOWED: "green", ASKED: "yellow"}
 
 
 def answer_lines(answer: Answer, confirmations: Sequence[Confirmation] = ()) -> Iterator[str]:
-    """`confirmations`: one for each ruling, or none when records were not asked."""
+    """`confirmations`: one for each ruling (of all parts), or none when records were not asked."""
     verdict = click.style(answer.verdict.upper(), fg=_COLOURS.get(answer.verdict, "red"))
     yield f"{printable(answer.source)} → {printable(answer.destination)}: {verdict}"
+    yield from _connection(answer, confirmations)
+    done = 0
+    for part in answer.parts:
+        several = confirmations[done : done + len(part.answer.rulings)]
+        done += len(part.answer.rulings)
+        yield ""
+        yield f"{part.percent:g} %: {part.answer.verdict}"
+        yield from (f"  {line}" if line else "" for line in _connection(part.answer, several))
+
+
+def _connection(answer: Answer, confirmations: Sequence[Confirmation]) -> Iterator[str]:
     if answer.waypoint:
         yield f"by way of waypoint {printable(answer.waypoint)}, which is who endpoints see"
     for index, ruling in enumerate(answer.rulings):
@@ -36,9 +46,28 @@ def answer_lines(answer: Answer, confirmations: Sequence[Confirmation] = ()) -> 
 
 
 def request_lines(answer: RequestAnswer, confirmations: Sequence[Confirmation] = ()) -> Iterator[str]:
-    """`confirmations`: one, or none when records were not asked."""
+    """`confirmations`: one, or one of each part, or none when records were not asked."""
     verdict = click.style(answer.verdict.upper(), fg=_COLOURS.get(answer.verdict, "red"))
     yield f"{printable(answer.source)} → {printable(answer.request)}: {verdict}"
+    if answer.parts:
+        yield from _parts(answer.parts, confirmations)
+        return
+    yield from _request(answer)
+    for each in confirmations:
+        yield ""
+        yield printable(_confirmation(each, "request"))
+
+
+def _parts(parts: Sequence[Part], confirmations: Sequence[Confirmation] = ()) -> Iterator[str]:
+    for index, part in enumerate(parts):
+        yield ""
+        yield f"{part.percent:g} %: {part.answer.verdict}"
+        yield from (f"  {line}" if line else "" for line in _request(part.answer))
+        if index < len(confirmations):
+            yield f"  {printable(_confirmation(confirmations[index], 'request'))}"
+
+
+def _request(answer: RequestAnswer) -> Iterator[str]:
     if answer.connection is not None:
         yield printable(answer.reason)
         yield ""
@@ -49,7 +78,8 @@ def request_lines(answer: RequestAnswer, confirmations: Sequence[Confirmation] =
         reader = f"waypoint {answer.waypoint}" if answer.waypoint else f"gateway {answer.gateway}"
     yield f"read by {printable(reader)}"
     if answer.policy is not None:
-        yield f"  asked {'without identity' if answer.gateway else _asked(answer.policy)}"
+        is_nobody = answer.gateway and not answer.policy.identity
+        yield f"  asked {'without identity' if is_nobody else _asked(answer.policy)}"
         yield from (f"  {printable(line)}" for line in _ruling(answer.policy))
     if answer.route:
         origin = f" of {answer.origin}" if answer.origin else ""
@@ -61,9 +91,7 @@ def request_lines(answer: RequestAnswer, confirmations: Sequence[Confirmation] =
         yield f"{share.percent:g} % to {printable(share.backend)}: {printable(share.reason or share.verdict)}"
         for ruling in share.rulings:
             yield from (f"  {line}" for line in _at(ruling) if line)
-    for each in confirmations:
-        yield ""
-        yield printable(_confirmation(each, "request"))
+        yield from (f"  {line}" for line in _parts(share.parts) if line)
 
 
 def _at(ruling: Ruling) -> Iterator[str]:
@@ -78,7 +106,7 @@ def _at(ruling: Ruling) -> Iterator[str]:
 def _asked(ruling: Ruling) -> str:
     if not ruling.identity:
         return "in plain text, without identity"
-    return f"as {Identity.parse(ruling.identity).principal}"
+    return f"as {ruling.identity.removeprefix('spiffe://')}"
 
 
 def _ruling(ruling: Ruling) -> Iterator[str]:
