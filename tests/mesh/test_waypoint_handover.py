@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -50,6 +51,19 @@ metadata: {{name: {name}}}
 spec: {{gatewayClassName: {kind}, listeners: [{{name: mesh, port: 15008, protocol: HBONE}}]}}
 ---
 """
+FRONT = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: front, annotations: {networking.istio.io/service-type: ClusterIP}}
+spec: {gatewayClassName: ambit, listeners: [{name: http, port: 80, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: front}
+spec:
+  parentRefs: [{name: front}]
+  rules: [{backendRefs: [{name: web, port: 80}]}]
+"""
 DENIED = """
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -78,16 +92,25 @@ class Busy:
         wanted = f"istio.io/use-waypoint={waypoint}" if waypoint else "istio.io/use-waypoint-"
         self.kubectl("label", "--overwrite", "service", "web", wanted)
 
-    def asked(self, path: str = "/") -> tuple[str, bool, str]:
+    def asked(self, path: str = "/", host: str = "web") -> tuple[str, bool, str]:
         """The pod that the server sees (without what makes its name its own), whether a route was met, and the
         status."""
-        words = ("curl", "-sS", "-m", "30", "-w", "\n%header{x-routed} %{http_code}", f"http://web{path}")
+        words = ("curl", "-sS", "-m", "30", "-w", "\n%header{x-routed} %{http_code}", f"http://{host}{path}")
         said = self.mesh.exec(self.namespace, "client", *words).stdout
         address, _, end = said.rpartition("\n")
+        routed, _, status = end.rpartition(" ")
+        return self._named(address), routed == "yes", status
+
+    def _named(self, address: str) -> str:
         listed = json.loads(self.kubectl("get", "pods", "-o", "json"))["items"]
         names = {each["status"].get("podIP"): each["metadata"]["name"].partition("-")[0] for each in listed}
-        routed, _, status = end.rpartition(" ")
-        return names.get(address, address), routed == "yes", status
+        return names.get(address, address)
+
+    def parts(self, count: int, host: str) -> dict[str, int]:
+        """How many of so many requests to a host came by which pod."""
+        command = ["curl", "-sS", "-m", "30", "-w", "\n", *[f"http://{host}/"] * count]
+        seen = Counter(self.mesh.exec(self.namespace, "client", *command).stdout.split())
+        return {self._named(address): number for address, number in seen.items()}
 
     def passes(self, server_sees: str, *, routed: bool) -> None:
         self.mesh.wait(
@@ -179,6 +202,32 @@ def test_a_second_waypoint_takes_its_part(busy: Busy) -> None:
     busy.kubectl("label", "service", "web", f"{label}-")
     busy.bind("")
     assert busy.failed(since) == []
+
+
+@pytest.mark.feature("N46")
+def test_a_second_waypoint_takes_its_part_of_what_comes_by_a_gateway(busy: Busy) -> None:
+    """Request by request; a policy for the first one's Gateway is asked about the others only."""
+    weight, label, edge = "istio.io/use-waypoint-canary-weight", "istio.io/use-waypoint-canary", "front-ambit"
+    busy.kubectl("apply", "-f", "-", stdin=FRONT + "---" + DENIED)
+    busy.kubectl("label", "service", "web", "istio.io/use-waypoint=one", "istio.io/ingress-use-waypoint=true")
+    busy.kubectl("wait", "--for=condition=Programmed", "gateway/front", "--timeout=110s")
+    busy.mesh.wait("the first is seen", lambda: busy.asked(host=edge) == ("one", True, "200"))
+    busy.kubectl("annotate", "--overwrite", "service", "web", f"{weight}=100")
+    busy.kubectl("label", "service", "web", f"{label}=two")
+    busy.mesh.wait("the second is seen", lambda: busy.asked(host=edge) == ("two", True, "200"))
+    assert busy.asked("/closed", edge)[2] == "200"
+    busy.kubectl("annotate", "--overwrite", "service", "web", f"{weight}=25")
+    busy.mesh.wait("both are seen", lambda: set(busy.parts(8, edge)) == {"one", "two"})
+    found = busy.parts(200, edge)
+    # Five standard deviations.
+    assert set(found) == {"one", "two"} and 19 <= found["two"] <= 81, found
+    busy.kubectl("label", "service", "web", f"{label}-")
+    busy.mesh.wait("only the first is left", lambda: set(busy.parts(8, edge)) == {"one"})
+    assert busy.asked("/closed", edge)[2] == "403"
+    made = ("gateway/front", "httproute/front", "authorizationpolicy/closed")
+    busy.kubectl("delete", *made)
+    busy.kubectl("label", "service", "web", "istio.io/ingress-use-waypoint-", "istio.io/use-waypoint-")
+    busy.kubectl("annotate", "service", "web", f"{weight}-")
 
 
 @pytest.mark.feature("F30")

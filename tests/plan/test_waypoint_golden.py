@@ -29,7 +29,19 @@ from ambit.model.http import (
     SessionPersistence,
 )
 from ambit.model.jwt import ClaimHeader, KeySource, Target, TokenHeader, TokenPolicy, TokenRule
+from ambit.model.policy import Exact, Prefix
+from ambit.model.provider import Authorizer, BodyInCheck, OverHttp, ProviderService
 from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
+from ambit.model.request_policy import (
+    Asked,
+    Attribute,
+    Clause,
+    Condition,
+    Match,
+    RequestAction,
+    RequestPolicy,
+    Rule,
+)
 from ambit.model.service import AppProtocol, Service, VirtualAddress
 from ambit.model.streams import Stream
 from ambit.model.view import Snapshot
@@ -183,6 +195,41 @@ BOUND = waypoint.Bound(
     tokens=(TOKENS,),
     keys={KeySource("https://a.example/keys"): NOBODYS_KEY},
 )
+_OVER_HTTP = OverHttp(
+    "/check",
+    check=(Exact("x-team"), Prefix("x-b-")),
+    added=(("x-mesh", "100 %"),),
+    upstream_on_allow=(Exact("x-user"),),
+    downstream_on_deny=(Exact("x-why"),),
+)
+AUTHORIZERS = (
+    Authorizer("by-http", ProviderService(WEB.hostname, 80), 500, status_on_error=503, http=_OVER_HTTP),
+    Authorizer("by-rpc", ProviderService(NEXT.hostname, 50051), fail_open=True, body=BodyInCheck(1024)),
+    None,
+)
+"""The last one is nobody."""
+
+
+def _asking(index: int, authorizer: Authorizer | None) -> RequestPolicy:
+    callers = Condition(Attribute.NAMESPACE, (Exact(f"team-{index}"),))
+    given = RequestPolicy(
+        f"custom-{index}",
+        "default",
+        RequestAction.CUSTOM,
+        (Target("Gateway", "default", "waypoint"),),
+        (Rule((Clause((Match((callers,)),)),)),),
+        provider=authorizer.name if authorizer is not None else "nobody",
+    )
+    if authorizer is None:
+        return given
+    key = f"default/{authorizer.service.hostname}"
+    return msgspec.structs.replace(given, asked=Asked(authorizer, key))
+
+
+ASKING = msgspec.structs.replace(
+    BOUND, authorization=tuple(_asking(index, each) for index, each in enumerate(AUTHORIZERS))
+)
+"""What is bound, with policies that have somebody else decide."""
 STREAM = names.service_cluster(WEB.key, 5432)
 SHOWN = {
     (LISTENER, names.HBONE): "tunnels",
@@ -192,6 +239,8 @@ SHOWN = {
     (LISTENER, names.service_cluster(WEB.key, 80)): "http",
     (ROUTES, names.service_cluster(WEB.key, 80)): "table",
     (EXTENSION, names.tokens(WEB.key)): "tokens",
+    (EXTENSION, names.asks(WEB.key, 80)): "asks_http",
+    (EXTENSION, names.asks(WEB.key, 80, 1)): "asks_grpc",
     (CLUSTER, names.service_cluster(WEB.key, 80)): "http_cluster",
     (ENDPOINTS, names.service_cluster(WEB.key, 80)): "endpoints",
     (LISTENER, names.service_cluster(WEB.key, 6379)): "tcp",
@@ -208,8 +257,13 @@ SHOWN = {
 
 
 def resources() -> dict[tuple[str, str], PlannedResource]:
-    made = waypoint.resources(PROXY, BOUND, VIEW, NodeSettings(node=""))
-    return {(each.type_url, each.name): each for each in made}
+    """Of what is bound; the places of who is asked as with ASKING."""
+    return {
+        (each.type_url, each.name): each
+        for bound in (BOUND, ASKING)
+        for each in waypoint.resources(PROXY, bound, VIEW, NodeSettings(node=""))
+        if bound is BOUND or each.name in (names.asks(WEB.key, 80), names.asks(WEB.key, 80, 1))
+    }
 
 
 @pytest.mark.parametrize("case", sorted(SHOWN, key=SHOWN.__getitem__), ids=lambda case: SHOWN[case])

@@ -13,14 +13,17 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 
 HEADER = "x-ambit-reason"
 DENIED, UNAUTHENTICATED, RULE = "denied", "unauthenticated", "rule"
+_BY_WHO_WAS_ASKED = "UAEX"
 _EQUAL, _AT_LEAST = accesslog_pb2.ComparisonFilter.EQ, accesslog_pb2.ComparisonFilter.GE
 
 
 def reasons() -> Any:
-    """The LocalReplyConfig that adds the header. The first filter that fits counts: of policies and tokens, of what
-    Envoy has a flag for (no flag is named: any), and of what a rule answers by itself."""
+    """The LocalReplyConfig that adds the header. The first filter that fits counts: of who was asked for a policy,
+    whatever his status, of policies and tokens, of what Envoy has a flag for (no flag is named: any), and of what a
+    rule answers by itself."""
     return http_connection_manager_pb2.LocalReplyConfig(
         mappers=[
+            _mapper(DENIED, response_flag_filter=accesslog_pb2.ResponseFlagFilter(flags=[_BY_WHO_WAS_ASKED])),
             _mapper(UNAUTHENTICATED, status_code_filter=_status(_EQUAL, 401)),
             _mapper(DENIED, status_code_filter=_status(_EQUAL, 403)),
             _mapper("%RESPONSE_FLAGS_LONG%", response_flag_filter=accesslog_pb2.ResponseFlagFilter()),

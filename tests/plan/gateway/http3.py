@@ -11,9 +11,16 @@ from tests.plan.dataplane.served import ENVOY, until
 from tests.plan.waypoint.echo import DELAY, Answer, ask
 
 _TYPE = "type.googleapis.com/envoy."
-_PORT = 3000
+PORT = 3000
+"""Of its loopback, where it takes requests."""
 FIXED = "x-by-name"
 """A request with this header goes by the connection of one name, whatever host it is for."""
+
+
+def settings(server: str, root: str, name: str) -> str:
+    """What such an Envoy is started with, as JSON; see Http3Client."""
+    clusters = [_cluster("host", server, root, ""), _cluster("fixed", server, root, name)]
+    return json.dumps({"static_resources": {"listeners": [_listener()], "clusters": clusters}})
 
 
 class Http3Client:
@@ -24,10 +31,7 @@ class Http3Client:
         self._host = host
         self._printed = (directory / "http3.log").open("wb")
         config = directory / "http3.json"
-        clusters = [_cluster("host", server, root, ""), _cluster("fixed", server, root, name)]
-        config.write_text(
-            json.dumps({"static_resources": {"listeners": [_listener()], "clusters": clusters}})
-        )
+        config.write_text(settings(str(server.four), root, name))
         command = [
             "ip",
             "netns",
@@ -46,7 +50,7 @@ class Http3Client:
 
     def _listens(self) -> bool:
         try:
-            self._host.connect("127.0.0.1", _PORT).close()
+            self._host.connect("127.0.0.1", PORT).close()
         except OSError:
             return False
         return True
@@ -54,7 +58,7 @@ class Http3Client:
     def get(self, host: str, path: str = "/", *, by_name: bool = False, delay: float = 0) -> Answer:
         """The answer to one request, which the server gives after so many seconds."""
         headers = {DELAY: str(delay), **({FIXED: "1"} if by_name else {})}
-        return ask(self._host.connect("127.0.0.1", _PORT), path, host=host, headers=headers)
+        return ask(self._host.connect("127.0.0.1", PORT), path, host=host, headers=headers)
 
     def __enter__(self) -> Self:
         return self
@@ -82,10 +86,10 @@ def _listener() -> dict[str, Any]:
         ],
     }
     filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
-    return {"name": "in", "address": _address("127.0.0.1", _PORT), "filter_chains": [{"filters": filters}]}
+    return {"name": "in", "address": _address("127.0.0.1", PORT), "filter_chains": [{"filters": filters}]}
 
 
-def _cluster(name: str, server: Host, root: str, fixed: str) -> dict[str, Any]:
+def _cluster(name: str, server: str, root: str, fixed: str) -> dict[str, Any]:
     tls = {"common_tls_context": {"validation_context": {"trusted_ca": {"inline_string": root}}}}
     by_quic = {
         "@type": f"{_TYPE}extensions.transport_sockets.quic.v3.QuicUpstreamTransport",
@@ -96,7 +100,7 @@ def _cluster(name: str, server: Host, root: str, fixed: str) -> dict[str, Any]:
         "explicit_http_config": {"http3_protocol_options": {}},
         "upstream_http_protocol_options": {} if fixed else {"auto_sni": True},
     }
-    endpoint = {"endpoint": {"address": _address(str(server.four), 443)}}
+    endpoint = {"endpoint": {"address": _address(server, 443)}}
     return {
         "name": name,
         "connect_timeout": "2s",
