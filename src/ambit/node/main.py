@@ -12,7 +12,8 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 from ambit.core.errors import first_failure
 from ambit.daemon.memory import keep_thresholds
 from ambit.kube.client import Client
-from ambit.node.process import NodeAgent, locality
+from ambit.node.introduction import locality
+from ambit.node.process import NodeAgent
 from ambit.node.serve.endpoints import Endpoints
 from ambit.node.settings import AgentSettings
 from ambit.node.succession import HANDED_OVER

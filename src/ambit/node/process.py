@@ -13,7 +13,6 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack
-from typing import TypeVar
 
 from ambit.agent.authority import Authority
 from ambit.agent.binary import envoy_binary
@@ -22,11 +21,9 @@ from ambit.agent.channel import ControlPlane
 from ambit.agent.csr import Certificate
 from ambit.agent.envoy_server import EnvoyServer
 from ambit.agent.logs import LogServer
-from ambit.core.errors import AmbitError, BadInput, EnvironmentProblem
+from ambit.core.errors import AmbitError, EnvironmentProblem
 from ambit.envoy import names
 from ambit.kube.client import Client
-from ambit.kube.errors import NotFound
-from ambit.kube.resource import NODES
 from ambit.node.capture import trial
 from ambit.node.capture.probes import HostProbes
 from ambit.node.cni.chain import PluginSettings
@@ -42,6 +39,7 @@ from ambit.node.enrol.names import Destination, MeshNames
 from ambit.node.enrol.reconciler import Reconciler
 from ambit.node.enrol.sandbox import Sandbox
 from ambit.node.flows.collector import Collector
+from ambit.node.introduction import identify
 from ambit.node.netns.kubelet import KubeletPods
 from ambit.node.pre_mesh import PreMesh
 from ambit.node.settings import AgentSettings, Method
@@ -56,21 +54,16 @@ from ambit.node.supervise.supervisor import Supervisor
 from ambit.node.supervise.table import State
 from ambit.node.upstream.subscription import Subscription
 from ambit.node.upstream.trust import TrustFollower
+from ambit.node.waiting import either, started, unless
 from ambit.plan import node_proxy
 from ambit.plan.values import CLUSTER, LISTENER, ROUTES, SECRET, LocalPod, NodeSettings
-from ambit.xds.frames import Node
 
-T = TypeVar("T")
 _SHARED_MEMORY = "shm"
 """Beside the run directory on Kubernetes: /dev/shm of the node's pods, for Envoys that follow each other."""
 
 _log = logging.getLogger("ambit.node")
-_NODE_TIMEOUT = 2.0
-"""Seconds to learn the node's zone at start; without an answer it is unknown until the next start."""
 _RETRY_HAND_OVER = 5.0
 """Seconds between attempts to hand over, while a still older Envoy carries connections."""
-_REGION, _ZONE = "topology.kubernetes.io/region", "topology.kubernetes.io/zone"
-_SUBZONE = "topology.istio.io/subzone"
 
 
 class NodeAgent:
@@ -107,7 +100,7 @@ class NodeAgent:
             lambda: self.trust.roots,
         )
         self.authority = Authority(control)
-        self.subscription = Subscription(control, _identify(settings), self.state, self._applied)
+        self.subscription = Subscription(control, identify(settings), self.state, self._applied)
         self.certificates = Certificates(self.authority.sign, KeptCertificates(self.state), self._certified)
         self.server = EnvoyServer(settings.run / "xds.sock", self._asked)
         self.logs = LogServer(settings.run / "logs.sock", self._logged)
@@ -206,7 +199,7 @@ class NodeAgent:
         settings.run.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.chmod(settings.run, 0o700)
         async with AsyncExitStack() as stack:
-            lock = await _unless(stop, hold(settings.run, succeed=settings.host_proc is not None))
+            lock = await unless(stop, hold(settings.run, succeed=settings.host_proc is not None))
             if lock is None:
                 return
             stack.callback(self._let_go, lock)
@@ -246,15 +239,15 @@ class NodeAgent:
                         self._readopt(restored),
                         *((self.probes.run(),) if self.probes is not None else ()),
                         *([self.installer.run()] if self.installer is not None else ()),
-                        *(_started(each) for each in beside),
+                        *(started(each) for each in beside),
                     )
                 ]
                 gc.collect()
                 gc.freeze()
                 _log.info("the agent of node %s runs", settings.node)
-                await _either(stop, self.succession.granted)
+                await either(stop, self.succession.granted)
                 # Asked while pods are still watched and served: it may take a while.
-                is_over = await _unless(self.succession.granted, self._is_uninstalled())
+                is_over = await unless(self.succession.granted, self._is_uninstalled())
                 _log.info("stopping; Envoy goes on")
                 for task in running:
                     task.cancel()
@@ -440,64 +433,9 @@ def _is_transparent(capture: str) -> bool:
     return not problem
 
 
-async def _either(*events: asyncio.Event) -> None:
-    waits = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for each in waits:
-            each.cancel()
-
-
-async def _unless(stop: asyncio.Event, work: Awaitable[T]) -> T | None:
-    """What `work` gives, None when `stop` is set before."""
-    task = asyncio.ensure_future(work)
-    stopped = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else None
-    finally:
-        task.cancel()
-        stopped.cancel()
-
-
-async def _started(work: Awaitable[None]) -> None:
-    await work
-
-
-async def locality(client: Client, node: str) -> tuple[str, str, str]:
-    """Region, zone and subzone from the Node's labels; empty when it cannot be read in time. Raises BadInput when there
-    is no such node."""
-    try:
-        async with asyncio.timeout(_NODE_TIMEOUT):
-            found = await client.get(NODES, node)
-    except NotFound:
-        raise BadInput(f"the cluster has no node {node!r}", "type `kubectl get nodes`") from None
-    except (AmbitError, TimeoutError) as problem:
-        _log.warning("the labels of node %s are not known: %s", node, problem)
-        return "", "", ""
-    labels = found.get("metadata", {}).get("labels") or {}
-    return labels.get(_REGION, ""), labels.get(_ZONE, ""), labels.get(_SUBZONE, "")
-
-
 def _installer(settings: AgentSettings) -> Installer | None:
     if settings.cni_programs is None:
         return None
     names = (*settings.cni_system_namespaces, settings.pod_namespace)
     plugin = PluginSettings(str(settings.run / "cni.sock"), names)
     return Installer(settings.cni_programs, settings.cni_configurations, plugin)
-
-
-def _identify(settings: AgentSettings) -> Node:
-    """As ztunnel introduces itself (`src/xds/client.rs`), so that a stock istiod knows the node."""
-    name, namespace = settings.pod_name, settings.pod_namespace
-    return Node(
-        id=f"ztunnel~{settings.pod_ip or '1.1.1.1'}~{name}.{namespace}~{namespace}.svc.cluster.local",
-        metadata={
-            "NAME": name,
-            "NAMESPACE": namespace,
-            "INSTANCE_IPS": settings.pod_ip or "1.1.1.1",
-            "NODE_NAME": settings.node,
-            "CLUSTER_ID": settings.cluster_id,
-        },
-    )

@@ -7,7 +7,7 @@ import pytest
 
 from ambit.core.errors import AmbitError, BadInput, Unreachable
 from ambit.kube.errors import NotFound
-from ambit.node.process import locality
+from ambit.node.introduction import locality
 
 
 class Cluster:
