@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from ambit.testing.mesh import Mesh
+from tests.ingest.gateway.pairs import Authority
 from tests.mesh.pods import apply_in, pod
+from tests.mesh.secured import SECURED, roots, tls_policy
 from tests.mesh.shop import REQUESTS, Shop, make_shop, to
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
@@ -120,22 +122,64 @@ def test_ports_that_are_no_http_go_on_as_bytes(shop: Shop) -> None:
         shop.apply({**service, "spec": {"selector": {"app": "web"}, "ports": ports[:1]}})
 
 
+@pytest.mark.feature("F63")
+def test_servers_are_spoken_to_with_tls(shop: Shop) -> None:
+    """By the caller's node, on its own node and on another; nobody comes in where pods would have to read requests."""
+    mesh, namespace, authority = shop.mesh, shop.namespace, Authority()
+    pair = authority.pair("secured.example.com")
+    names = [f"secured-{place}" for place in range(2)]
+    of_server = {
+        "env": [{"name": "PAIR", "value": pair.chain + pair.key}],
+        "readinessProbe": {"tcpSocket": {"port": 8443}, "periodSeconds": 1},
+    }
+    ports = [{"name": "http", "port": 80, "targetPort": 8443}]
+    given: list[dict[str, Any]] = [roots(authority.root), _tls_policy("secured.example.com", names)]
+    for name, node in zip(names, mesh.nodes, strict=True):
+        spec = {"selector": {"app": name}, "ports": ports}
+        given.append({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})
+        given.append(pod(name, node, ["python3", "-uc", SECURED], labels={"app": name}, **of_server))
+    apply_in(mesh, namespace, given)
+    well = "200 secured secured.example.com"
+    for name in names:
+        mesh.wait(f"TLS to {name}", lambda name=name: shop.ask(service=name) == well)  # type: ignore[misc]
+    shop.apply(_tls_policy("other.example.com", names))
+    for name in names:
+        mesh.wait(f"a wrong {name}", lambda name=name: shop.ask(service=name).startswith("503"))  # type: ignore[misc]
+    shop.apply(_tls_policy("secured.example.com", names), _no_admin(names[0]))
+    mesh.wait("the other one", lambda: shop.ask(service=names[1]).startswith("200"))
+    mesh.wait("the closed one", lambda: not shop.ask(service=names[0])[:3].isdecimal())
+    path = "jsonpath={.status.conditions[?(@.type=='WaypointAccepted')].reason}"
+    get = ("get", "-n", namespace, "authorizationpolicy", "no-admin", "-o", path)
+    mesh.wait("the reason", lambda: mesh.kubectl(*get).stdout == "NotEnforced")
+    mesh.kubectl(
+        "delete", "-n", namespace, "authorizationpolicy/no-admin", *(f"pod/{each}" for each in names)
+    )
+
+
+def _tls_policy(hostname: str, services: list[str]) -> dict[str, Any]:
+    return tls_policy(hostname, *({"group": "", "kind": "Service", "name": each} for each in services))
+
+
+def _no_admin(service: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": "no-admin"},
+        "spec": {
+            "targetRefs": [{"group": "", "kind": "Service", "name": service}],
+            "action": "DENY",
+            "rules": [{"to": [{"operation": {"paths": ["/admin"]}}]}],
+        },
+    }
+
+
 @pytest.mark.feature("F40")
 def test_pods_enforce_policies_whichever_way_a_request_comes(shop: Shop) -> None:
     """And end what was open before anybody read it."""
     mesh, namespace = shop.mesh, shop.namespace
     shop.route(to(("web", 1)))
     shop.follows("the route", "v1")
-    denied = {
-        "apiVersion": "security.istio.io/v1",
-        "kind": "AuthorizationPolicy",
-        "metadata": {"name": "no-admin"},
-        "spec": {
-            "targetRefs": [{"group": "", "kind": "Service", "name": "web"}],
-            "action": "DENY",
-            "rules": [{"to": [{"operation": {"paths": ["/admin"]}}]}],
-        },
-    }
+    denied = _no_admin("web")
     found = mesh.kubectl("get", "pods", "-n", namespace, "-l", "app=web", "-o", "json").stdout
     addresses = [each["status"]["podIP"] for each in json.loads(found)["items"]]
     kept = {

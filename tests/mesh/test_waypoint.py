@@ -12,6 +12,7 @@ import pytest
 from ambit.testing.mesh import Mesh
 from tests.ingest.gateway.pairs import Authority
 from tests.mesh.pods import apply_in, pod
+from tests.mesh.secured import SECURED, roots, tls_policy
 from tests.mesh.shop import REQUESTS, Shop, make_shop, to
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
@@ -221,43 +222,12 @@ def test_connections_are_shared_out_by_weight(dedicated: Shop) -> None:
     assert 12 <= found["v2"] <= 68
 
 
-# Serves by TLS, with the chain and key of its environment, and says by which name it was asked for.
-_SECURED = """
-import http.server, os, ssl, tempfile
-names = []
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        said = f"secured {names[-1]}".encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(said)))
-        self.end_headers()
-        self.wfile.write(said)
-server = http.server.HTTPServer(("0.0.0.0", 8443), Handler)
-with tempfile.NamedTemporaryFile("w") as file:
-    file.write(os.environ["PAIR"])
-    file.flush()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(file.name)
-context.sni_callback = lambda socket, name, _: names.append(name)
-server.socket = context.wrap_socket(server.socket, server_side=True)
-server.serve_forever()
-"""
-
-
-def _tls_policy(hostname: str) -> dict[str, Any]:
-    roots = [{"group": "", "kind": "ConfigMap", "name": "roots"}]
-    target = {
-        "group": "networking.istio.io",
-        "kind": "ServiceEntry",
-        "name": "secured",
-        "sectionName": "http",
-    }
-    return {
-        "apiVersion": "gateway.networking.k8s.io/v1",
-        "kind": "BackendTLSPolicy",
-        "metadata": {"name": "secured"},
-        "spec": {"targetRefs": [target], "validation": {"hostname": hostname, "caCertificateRefs": roots}},
-    }
+_ENTRY = {
+    "group": "networking.istio.io",
+    "kind": "ServiceEntry",
+    "name": "secured",
+    "sectionName": "http",
+}
 
 
 def _only_get() -> dict[str, Any]:
@@ -280,7 +250,7 @@ def test_what_goes_to_a_service_entry_leaves_the_waypoint_as_tls(dedicated: Shop
     labels = {"istio.io/dataplane-mode": "none"}
     probe = {"tcpSocket": {"port": 8443}, "periodSeconds": 1}
     server = pod(
-        "secured", mesh.nodes[0], ["python3", "-uc", _SECURED], labels=labels, env=env, readinessProbe=probe
+        "secured", mesh.nodes[0], ["python3", "-uc", SECURED], labels=labels, env=env, readinessProbe=probe
     )
     apply_in(mesh, dedicated.namespace, [server])
     address = mesh.pod_addresses(dedicated.namespace, "secured")[0]
@@ -297,13 +267,8 @@ def test_what_goes_to_a_service_entry_leaves_the_waypoint_as_tls(dedicated: Shop
             "metadata": {"name": "secured"},
             "spec": entry,
         },
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": "roots"},
-            "data": {"ca.crt": authority.root},
-        },
-        _tls_policy("secured.example.com"),
+        roots(authority.root),
+        tls_policy("secured.example.com", _ENTRY),
     )
     well = "200 secured secured.example.com"
     mesh.wait("TLS to the server", lambda: dedicated.ask(service="secured.test") == well)
@@ -325,7 +290,7 @@ def test_what_goes_to_a_service_entry_leaves_the_waypoint_as_tls(dedicated: Shop
         "the policy", lambda: mesh.exec(dedicated.namespace, "client", *posts, check=False).stdout == "403"
     )
     assert dedicated.ask(service="secured.test") == well
-    dedicated.apply(_tls_policy("other.example.com"))
+    dedicated.apply(tls_policy("other.example.com", _ENTRY))
     mesh.wait("a server of another name", lambda: dedicated.ask(service="secured.test").startswith("503"))
     found = mesh.kubectl("get", "backendtlspolicy/secured", "-n", dedicated.namespace, "-o", "json").stdout
     (ancestor,) = json.loads(found)["status"]["ancestors"]

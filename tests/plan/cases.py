@@ -5,10 +5,11 @@ import ipaddress
 from ambit.core.identity import Identity
 from ambit.envoy import names
 from ambit.model import http
+from ambit.model.backend_tls import BackendTls
 from ambit.model.http import Backend, Entry, Host, NamedMatch, RequestMatch
 from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Prefix, Presence, Rule, Scope
 from ambit.model.proxy import ServiceRoutes
-from ambit.model.service import BalancingMode, LoadBalancing, Service, VirtualAddress
+from ambit.model.service import AppProtocol, BalancingMode, LoadBalancing, Service, VirtualAddress
 from ambit.model.view import Snapshot
 from ambit.model.workload import (
     ApplicationTunnel,
@@ -104,6 +105,30 @@ ROUTED = Service(
         ),
     ),
 )
+ROOT = """\
+-----BEGIN CERTIFICATE-----
+MIIBbzCCARWgAwIBAgIUa465q74gxws5st+KBqEW3wwWqfUwCgYIKoZIzj0EAwIw
+DDEKMAgGA1UEAwwBcjAgFw0yNjExMjEwNDQzMDVaGA8yMTI2MTAyODA0NDMwNVow
+DDEKMAgGA1UEAwwBcjBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABIaxmE2PyB/S
+aHSzR8eGElIETb6p7eryLsLHtdPDIqXwbvLmZ2yg18UDzmgLgCspg3BTl6yWQu4a
+Y5tLe+qu6iujUzBRMB0GA1UdDgQWBBQegSs7r230W5BuB0PLGpaxc0AIBTAfBgNV
+HSMEGDAWgBQegSs7r230W5BuB0PLGpaxc0AIBTAPBgNVHRMBAf8EBTADAQH/MAoG
+CCqGSM49BAMCA0gAMEUCIE7hQBBJlPiuqz4vFJineLhZz9UxrhzqVXkfTzz0vow9
+AiEAwYo7+7RazxWNS7xlh6LzpTl4zmLV6jPYv6oORj2WRRM=
+-----END CERTIFICATE-----
+"""
+"""A certificate that Envoy reads; nobody has its key."""
+SECURED = Service(
+    name="secured",
+    namespace="default",
+    hostname="secured.default.svc.cluster.local",
+    addresses=(VirtualAddress("", ipaddress.ip_address("10.96.0.27")),),
+    ports=(Port(80, 8443),),
+    app_protocols={80: AppProtocol.HTTP11},
+    backend_tls={80: BackendTls("secured.example.com", ROOT, ("secured.example.com",))},
+    inline=(),
+)
+"""By TLS, routed where requests come from."""
 GATEWAY = workload(
     "gateway",
     "172.16.9.1",
@@ -206,6 +231,13 @@ DESTINATIONS = {
 }
 
 
+def secured(service: Service) -> tuple[PlannedResource, ...]:
+    """What the client has for this service, with one server on another node."""
+    server = workload("server", "10.244.2.7", node="node2", services={service.key: service.ports})
+    name = names.destination(pod(CLIENT).key, service.addresses[0].address, 80)
+    return node_proxy.inline_resources(name, Snapshot([CLIENT, server], [service]), PODS, SETTINGS)
+
+
 def resources() -> dict[str, PlannedResource]:
     """Every case by the name of its golden file."""
     client = pod(CLIENT)
@@ -221,6 +253,7 @@ def resources() -> dict[str, PlannedResource]:
         kind = each.type_url.rpartition(".")[2].lower()
         backend = each.name.split("/")[-1].partition(".")[0] if kind == "cluster" else ""
         found["_".join(filter(None, ("req", kind, backend)))] = each
+    found["req_cluster_secured"] = next(each for each in secured(SECURED) if each.type_url == CLUSTER)
     name = names.resolved(client.key, BY_NAME.hostname, 6432)
     found["dns_name"] = node_proxy.destination(name, VIEW, PODS, SETTINGS)
     name = names.tunnel(FAR.identity, SERVICE.key)

@@ -8,6 +8,7 @@ from ambit.core.finding import ObjectRef
 from ambit.core.identity import Identity
 from ambit.model import http, request_policy
 from ambit.model import service as svc
+from ambit.model.backend_tls import BackendTls
 from ambit.model.http import Backend, Entry, Host, NamedMatch, PathKind, PathMatch, RequestMatch
 from ambit.model.inline_rules import InlineRules
 from ambit.model.jwt import ClaimHeader, KeySource, Target, TokenHeader, TokenPolicy, TokenRule
@@ -183,6 +184,9 @@ token_policies = st.builds(
 )
 
 
+backend_tls = st.builds(BackendTls, texts, texts, some(texts), some(texts), texts)
+
+
 @st.composite
 def services(draw):
     served = draw(st.lists(ports, max_size=3, unique_by=lambda port: port.service).map(tuple))
@@ -209,6 +213,7 @@ def services(draw):
         canonical=draw(st.booleans()),
         visibility=draw(st.sampled_from(svc.Visibility)),
         session_affinity=draw(st.booleans()),
+        backend_tls=draw(st.dictionaries(st.integers(1, 65535), backend_tls, max_size=2)),
         inline=draw(st.none() | some(service_routes)),
         rules=draw(st.none() | st.builds(InlineRules, some(request_policies, 2), some(token_policies, 2))),
         weighted_waypoints=draw(some(st.builds(svc.WeightedWaypoint, gateways, st.integers(0, 2**32 - 1)))),

@@ -138,12 +138,18 @@ def cluster(name: str, speaks: Speaks, tls: backend_tls.Spoken | None = None) ->
     return made
 
 
-def cluster_with(name: str, endpoints: Iterable[Endpoint], speaks: Speaks, tags: Mapping[str, str]) -> Any:
+def cluster_with(
+    name: str,
+    endpoints: Iterable[Endpoint],
+    speaks: Speaks,
+    tags: Mapping[str, str],
+    tls: backend_tls.Spoken | None = None,
+) -> Any:
     """As `cluster`, with endpoints that come with it."""
-    made = _cluster(name, cluster_pb2.Cluster.STATIC, None, speaks)
+    made = _cluster(name, cluster_pb2.Cluster.STATIC, tls, speaks)
     made.load_assignment.CopyFrom(endpoints_of(name, endpoints))
     made.metadata.filter_metadata[names.METADATA].update(dict(tags))
-    speak(made, speaks)
+    speak(made, speaks, tls)
     return made
 
 

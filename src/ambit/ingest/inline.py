@@ -8,7 +8,8 @@ refuse what is to go there:
 2. Rules about what a route changes on the way (a path, a host, a header): pods see requests as they arrive, so such a
    rule would let in what it refuses at a waypoint.
 3. Rules for a ServiceEntry: its endpoints need not be in the mesh.
-4. TLS to backends, which no node speaks.
+4. TLS to servers (`Service.backend_tls`) beside rules: callers' nodes speak it, so pods' nodes could read no request.
+5. TLS for bytes: callers' nodes speak it for requests only.
 """
 
 from collections.abc import Iterable, Iterator
@@ -90,10 +91,11 @@ class Inline:
         return tuple(each for each in found if each is not None)
 
     def _problem(self, context: Context, given: Service, proxy: Proxy) -> str:
-        tables = self._tables_of(context, given)
-        if given.backend_tls or any(self._speaks_tls(context, key, port) for key, port in _backends(tables)):
-            return NO_TLS
-        return problem(given, tables, self._rules(context, given, proxy))
+        tables, rules = self._tables_of(context, given), self._rules(context, given, proxy)
+        called = ({(given.key, port) for port in given.backend_tls}, _backends(tables))
+        if rules.forbid and any(self._speaks_tls(context, *each) for each in set().union(*called)):
+            return f"{_names(rules)}: {UNREADABLE}"
+        return _tls_for_bytes(given, tables) or problem(given, tables, rules)
 
     def _speaks_tls(self, context: Context, key: str, port: int) -> bool:
         found = context.get(self._services, key)
@@ -117,7 +119,21 @@ class Inline:
 
 _CLASS = "GatewayClass"
 _OTHER_CLASSES = frozenset((*WAYPOINT_CLASSES, *GATEWAY_CLASS_NAMES))
-NO_TLS = "a BackendTLSPolicy asks for TLS to backends, which nodes do not speak"
+UNREADABLE = "pods' nodes cannot read requests that a BackendTLSPolicy has encrypted before"
+
+
+def _names(rules: InlineRules) -> str:
+    return ", ".join(
+        (*(each.key for each in rules.policies if forbids(each)), *(each.key for each in rules.tokens))
+    )
+
+
+def _tls_for_bytes(service: Service, tables: tuple[ServiceRoutes, ...]) -> str:
+    routed = msgspec.structs.replace(service, inline=tables)
+    ports = [str(port) for port in sorted(service.backend_tls) if routed.inline_routes(port) is None]
+    if not ports:
+        return ""
+    return f"a BackendTLSPolicy asks for TLS on port {', '.join(ports)}, which is not said to speak HTTP"
 
 
 def problem(service: Service, tables: Iterable[ServiceRoutes], rules: InlineRules) -> str:
@@ -129,8 +145,7 @@ def problem(service: Service, tables: Iterable[ServiceRoutes], rules: InlineRule
     if custom:
         return f"{', '.join(custom)} is CUSTOM, and nodes ask nobody"
     if not service.is_kubernetes:
-        named = (*(each.key for each in forbidding), *(each.key for each in rules.tokens))
-        return f"{', '.join(named)} is for a ServiceEntry, whose endpoints enforce nothing"
+        return f"{_names(rules)} is for a ServiceEntry, whose endpoints enforce nothing"
     changed = set(_changed(tables))
     for key, looked_at in _looked_at(forbidding, rules.tokens):
         if looked_at in changed:

@@ -265,7 +265,7 @@ class MeshCompiler:
             inline,
             providers,
         )
-        about_policies = backend_policies.statuses(self._services, routes.compiled)
+        about_policies = backend_policies.statuses(bound, routes.compiled)
         about_traffic = traffic_policies.statuses(self._services, routes.compiled)
         statuses = [
             waypoints.statuses,

@@ -10,6 +10,7 @@ import msgspec
 
 from ambit.core.address import Address
 from ambit.envoy import access_log, clusters, http_routes, inline_requests, names, waypoint_services
+from ambit.envoy.backend_tls import Spoken
 from ambit.envoy.waypoint_services import Speaks
 from ambit.model.http import Entry, Host
 from ambit.model.service import Service
@@ -103,7 +104,8 @@ def _backend(
     settings: NodeSettings,
 ) -> PlannedResource:
     """Without endpoints when there is no way: requests are answered with 503. So it is where nobody would enforce the
-    rules of the service that was called, because the backend's pods are not that service's."""
+    rules of the service that was called, because the backend's pods are not that service's, and where servers are to be
+    spoken to with TLS and none of them can be trusted."""
     service = view.service(key)
     found: object = None
     if service is not None:
@@ -114,11 +116,15 @@ def _backend(
     endpoints: tuple[clusters.Endpoint, ...] = ()
     if isinstance(found, destinations.Balanced):
         endpoints = found.announcing(announcement.tags(workload_of(source, view, settings), key))
+    tls = service.backend_tls.get(port) if service is not None else None
+    if tls is not None and not tls.trusts:
+        endpoints = ()
     is_http2 = service is not None and service.app_protocols.get(port) in backends.HTTP2
     stands_for = names.requests_backend(reader, key)
     speaks = Speaks.HTTP2 if is_http2 else Speaks.AS_CLIENT
     name = names.service_cluster(stands_for, port)
-    message = waypoint_services.cluster_with(name, endpoints, speaks, {access_log.SERVICE: key})
+    spoken = Spoken(tls) if tls is not None and tls.trusts else None
+    message = waypoint_services.cluster_with(name, endpoints, speaks, {access_log.SERVICE: key}, spoken)
     return planned(CLUSTER, name, message)
 
 

@@ -5,6 +5,7 @@ Defaults on receipt are ztunnel's: trust domain `cluster.local`, service account
 """
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import msgspec
 from google.protobuf.wrappers_pb2 import BytesValue, StringValue
@@ -12,6 +13,7 @@ from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 from ambit.core.identity import Identity
 from ambit.core.names import DEFAULT_CLUSTER_ID, DEFAULT_TRUST_DOMAIN
 from ambit.model import service as services
+from ambit.model.backend_tls import BackendTls
 from ambit.model.inline_rules import InlineRules
 from ambit.model.proxy import ServiceRoutes
 from ambit.model.service import (
@@ -38,10 +40,13 @@ from ambit.model.workload import (
 from ambit.xds import fields, rules
 from ambit.xds.protos import workload_pb2 as pb
 
+T = TypeVar("T")
 _AFFINITY, _BY_CLIENT = "ambit.session-affinity", "ClientIP"
 """An extension of a service, and its one value: that of the Kubernetes Service's field."""
 _INLINE = "ambit.inline-routes"
 """An extension of a service whose callers' nodes route requests: its tables, as JSON."""
+_TLS = "ambit.backend-tls"
+"""An extension of a service whose servers are spoken to with TLS: how, by port, as JSON."""
 _RULES = "ambit.inline-rules"
 """And one of a service whose pods' nodes enforce rules about requests (`ambit.xds.rules`)."""
 
@@ -117,6 +122,9 @@ def encode_service(service: Service) -> bytes:
     if service.inline is not None:
         tables = BytesValue(value=msgspec.json.encode(service.inline))
         encoded.extensions.add(name=_INLINE).config.Pack(tables)
+    if service.backend_tls:
+        ports = BytesValue(value=msgspec.json.encode(service.backend_tls, order="deterministic"))
+        encoded.extensions.add(name=_TLS).config.Pack(ports)
     if service.rules is not None:
         encoded.extensions.add(name=_RULES).config.Pack(BytesValue(value=rules.encode(service.rules)))
     return pb.Address(service=encoded).SerializeToString(deterministic=True)
@@ -207,19 +215,20 @@ def _read_service(service: pb.Service) -> Service:
             for each in service.weighted_waypoints
         ),
         ingress_use_waypoint=service.ingress_use_waypoint,
-        inline=_read_inline(service),
+        backend_tls=_read_json(service, _TLS, dict[int, BackendTls]) or {},
+        inline=_read_json(service, _INLINE, tuple[ServiceRoutes, ...]),
         rules=_read_rules(service),
     )
 
 
-def _read_inline(service: pb.Service) -> tuple[ServiceRoutes, ...] | None:
+def _read_json(service: pb.Service, name: str, kind: type[T]) -> T | None:
     value = BytesValue()
     for each in service.extensions:
-        if each.name == _INLINE and each.config.Unpack(value):
+        if each.name == name and each.config.Unpack(value):
             try:
-                return msgspec.json.decode(value.value, type=tuple[ServiceRoutes, ...])
+                return msgspec.json.decode(value.value, type=kind)
             except msgspec.MsgspecError as problem:
-                raise ValueError(f"extensions: {_INLINE}: {problem}") from None
+                raise ValueError(f"extensions: {name}: {problem}") from None
     return None
 
 

@@ -7,7 +7,7 @@ import pytest
 from ambit.ingest.mesh import Change, MeshCompiler
 from ambit.model.policy import Action
 from ambit.model.proxy import ProxyKind
-from ambit.model.status import Condition, GatewayStatus, ObjectStatus, RouteStatus
+from ambit.model.status import Condition, GatewayStatus, ObjectStatus, PolicyStatus, RouteStatus
 from tests.ingest.build import Given, pod, service
 from tests.ingest.gateway import test_backend_tls as backend_tls
 from tests.ingest.gateway.build import bound, gateway_class, route, to, waypoint
@@ -177,12 +177,38 @@ def _conditions(made: MeshCompiler, name: str) -> tuple[Condition, ...]:
 
 
 @pytest.mark.parametrize(("backend", "port"), [("web", 80), ("db", 5432)])
-def test_tls_to_a_backend_closes_it(backend: str, port: int) -> None:
+def test_tls_to_a_backend_closes_what_has_rules(backend: str, port: int) -> None:
+    """Callers' nodes speak it, so pods' nodes could read nothing."""
     db = service("db", {"app": "db"}, ip="10.96.0.8", port=5432)
-    to_db = route({"backendRefs": [to("db", 5432)]})
-    tls = backend_tls.policy(target={"name": backend})
-    found = compiler(BOUND, db, to_db, INLINE, backend_tls.roots(), tls).services[KEY]
-    assert found.inline is None and found.waypoint is not None
+    to_backend = route({"backendRefs": [to(backend, port)]})
+    given = (BOUND, db, to_backend, INLINE, backend_tls.roots(), backend_tls.policy(target={"name": backend}))
+    found = compiler(*given).services[KEY]
+    assert found.inline is not None and found.waypoint is None
+    made = compiler(*given, policy(WEB_SERVICE), tokens(WEB_SERVICE))
+    found = made.services[KEY]
+    assert found.inline is None and found.rules is None and found.waypoint is not None
+    (condition,) = _conditions(made, "AuthorizationPolicy default/p")
+    assert (condition.status, condition.reason) == ("False", "NotEnforced")
+    assert "default/p, default/tokens" in condition.message and "BackendTLSPolicy" in condition.message
+    (condition,) = _conditions(made, "RequestAuthentication default/tokens")
+    assert (condition.status, condition.reason) == ("False", "NotEnforced")
+
+
+def test_tls_for_bytes_closes_it() -> None:
+    """Nobody would speak it."""
+    web = bound(service("web", {"app": "web"}), "waypoint")
+    given = (web, INLINE, backend_tls.roots(), backend_tls.policy())
+    assert compiler(*given, route({"backendRefs": [to("web")]})).services[KEY].inline is not None
+    made = compiler(*given)
+    assert made.services[KEY].inline is None
+    assert "port 80" in made.closed[KEY]
+
+
+def test_a_policy_for_tls_tells_of_the_inline_gateway() -> None:
+    given = (BOUND, INLINE, backend_tls.roots(), backend_tls.policy(), route({"backendRefs": [to("web")]}))
+    status = compiler(*given).statuses["BackendTLSPolicy default/web"]
+    assert isinstance(status, PolicyStatus)
+    assert [each.parent.name for each in status.ancestors] == ["waypoint"]
 
 
 def test_a_class_is_inline_by_its_controller() -> None:
