@@ -44,6 +44,10 @@ def as_text(case: str, resource: PlannedResource) -> str:
                 "local_reply_config",
             ):
                 drop(content, repeated)
+        case "req" if case == "req_cluster_secured":
+            # The same as for other backends, and as to other servers that are spoken to with TLS.
+            for repeated in ("circuit_breakers", "load_assignment", "transport_socket_matches"):
+                drop(content, repeated)
         case "matcher":
             content = content["filter_chain_matcher"]
             if case == "matcher_tunnelled":  # The rest is as in the others.

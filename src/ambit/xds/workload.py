@@ -123,7 +123,7 @@ def encode_service(service: Service) -> bytes:
         tables = BytesValue(value=msgspec.json.encode(service.inline))
         encoded.extensions.add(name=_INLINE).config.Pack(tables)
     if service.backend_tls:
-        ports = BytesValue(value=msgspec.json.encode(service.backend_tls, order="deterministic"))
+        ports = BytesValue(value=msgspec.json.encode(dict(sorted(service.backend_tls.items()))))
         encoded.extensions.add(name=_TLS).config.Pack(ports)
     if service.rules is not None:
         encoded.extensions.add(name=_RULES).config.Pack(BytesValue(value=rules.encode(service.rules)))

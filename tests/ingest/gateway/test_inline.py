@@ -196,7 +196,8 @@ def test_tls_to_a_backend_closes_what_has_rules(backend: str, port: int) -> None
 
 def test_tls_for_bytes_closes_it() -> None:
     """Nobody would speak it."""
-    web = bound(service("web", {"app": "web"}), "waypoint")
+    ports = [{"name": "tcp", "port": 80, "targetPort": 8080, "protocol": "TCP"}]
+    web = bound(service("web", {"app": "web"}, ports=ports), "waypoint")
     given = (web, INLINE, backend_tls.roots(), backend_tls.policy())
     assert compiler(*given, route({"backendRefs": [to("web")]})).services[KEY].inline is not None
     made = compiler(*given)
@@ -206,7 +207,7 @@ def test_tls_for_bytes_closes_it() -> None:
 
 def test_a_policy_for_tls_tells_of_the_inline_gateway() -> None:
     given = (BOUND, INLINE, backend_tls.roots(), backend_tls.policy(), route({"backendRefs": [to("web")]}))
-    status = compiler(*given).statuses["BackendTLSPolicy default/web"]
+    status = compiler(*given).statuses["BackendTLSPolicy default/tls"]
     assert isinstance(status, PolicyStatus)
     assert [each.parent.name for each in status.ancestors] == ["waypoint"]
 
