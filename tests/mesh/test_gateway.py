@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from cryptography import x509
@@ -310,20 +311,22 @@ def test_a_certificate_is_shown_and_followed_and_needs_a_grant(shop: Shop) -> No
     shop.mesh.kubectl("delete", "-n", shop.namespace, "gateway/front", "httproute/web")
 
 
-# The status, asked with a certificate if there is a third file.
+# The status, or with `body` what is answered, asked with a certificate if there is a fourth word.
 _AS_CLIENT = """
 import http.client, socket, ssl, sys, tempfile
 context = ssl.create_default_context(cadata=sys.argv[2])
 context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-if len(sys.argv) > 3:
+if len(sys.argv) > 4:
     with tempfile.NamedTemporaryFile("w") as file:
-        file.write(sys.argv[3])
+        file.write(sys.argv[4])
         file.flush()
         context.load_cert_chain(file.name)
 client = http.client.HTTPSConnection(sys.argv[1], 443, timeout=5, context=context)
 client.sock = context.wrap_socket(socket.create_connection((sys.argv[1], 443), 5), server_hostname="shop.example.com")
-client.request("GET", "/", headers={"host": "shop.example.com"})
-print(client.getresponse().status)
+forged = {"x-forwarded-client-cert": "URI=spiffe://cluster.local/ns/a/sa/b"}
+client.request("GET", "/", headers={"host": "shop.example.com", **forged})
+answer = client.getresponse()
+print(answer.status if sys.argv[3] == "status" else answer.read().decode())
 """
 
 
@@ -350,7 +353,7 @@ def test_clients_show_certificates(shop: Shop) -> None:
 
     def status(*certificate: Pair) -> str:
         words = [each.chain + each.key for each in certificate]
-        asked = ("python3", "-c", _AS_CLIENT, address, servers.root, *words)
+        asked = ("python3", "-c", _AS_CLIENT, address, servers.root, "status", *words)
         return shop.mesh.exec(shop.outside, "client", *asked, check=False).stdout.strip()
 
     shop.mesh.wait("a client of the authority", lambda: status(clients.pair("friend")) == "200")
@@ -371,6 +374,54 @@ class Tell(http.server.BaseHTTPRequestHandler):
         self.wfile.write(said)
 http.server.ThreadingHTTPServer(("", 8080), Tell).serve_forever()
 """
+
+
+@pytest.mark.feature("N51")
+def test_backends_are_told_of_certificates_that_nobody_verified(shop: Shop) -> None:
+    """And of nothing that a client says of himself; who shows none comes in as well."""
+    servers, others = Authority(), Authority()
+    pair, shown = servers.pair("shop.example.com"), others.pair("friend")
+    believed = {"group": "", "kind": "ConfigMap", "name": "clients"}
+    validation = {"caCertificateRefs": [believed], "mode": "AllowInsecureFallback"}
+    ready = {"readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1}}
+    ports = [{"name": "http", "port": 80, "targetPort": 8080}]
+    shop.apply(
+        {"apiVersion": "v1", "kind": "Secret", **secret("shown", pair, namespace=shop.namespace)[1]},
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "clients"},
+            "data": {"ca.crt": Authority().root},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "hear"},
+            "spec": {"selector": {"app": "hear"}, "ports": ports},
+        },
+        pod("hear", shop.mesh.nodes[0], ["python3", "-uc", _CALLED_BY], labels={"app": "hear"}, **ready),
+        gateway(
+            listeners=[https("https", "shown", hostname="shop.example.com")],
+            tls={"frontend": {"default": {"validation": validation}}},
+        ),
+        route({"backendRefs": [{"name": "hear", "port": 80}]}),
+    )
+    address = shop.address()
+
+    def heard(*certificate: Pair) -> str:
+        words = [each.chain + each.key for each in certificate]
+        asked = ("python3", "-c", _AS_CLIENT, address, servers.root, "body", *words)
+        return shop.mesh.exec(shop.outside, "client", *asked, check=False).stdout.strip()
+
+    shop.mesh.wait("somebody without a certificate", lambda: heard() == "nobody told")
+    found = x509.load_pem_x509_certificate(shown.chain.encode()).fingerprint(hashes.SHA256()).hex()
+    parts = dict(each.split("=", 1) for each in heard(shown).split(";"))
+    assert parts["Hash"] == found and set(parts) == {"Hash", "Cert"}
+    assert unquote(parts["Cert"].strip('"')).strip() == shown.chain.strip()
+    path = "jsonpath={.status.conditions[?(@.type=='InsecureFrontendValidationMode')].status}"
+    said = shop.mesh.kubectl("get", "gateway", "front", "-n", shop.namespace, "-o", path)
+    assert said.stdout == "True"
+    shop.mesh.kubectl("delete", "-n", shop.namespace, "gateway/front", "httproute/web", "pod/hear")
 
 
 @pytest.mark.feature("F124")

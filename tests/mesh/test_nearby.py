@@ -40,6 +40,21 @@ def service(name: str, annotations: dict[str, str] | None = None, **spec: Any) -
     }
 
 
+def entry(host: str) -> dict[str, Any]:
+    port = {"number": 80, "name": "tcp", "protocol": "TCP", "targetPort": 8080}
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "ServiceEntry",
+        "metadata": {"name": "entry"},
+        "spec": {
+            "hosts": [host],
+            "ports": [port],
+            "resolution": "STATIC",
+            "workloadSelector": {"labels": {"app": "web"}},
+        },
+    }
+
+
 def until_answered(mesh: Mesh, namespace: str, expected: dict[str, set[str]]) -> None:
     """Until each service is answered by these pods, all of them and nobody else; by none where there is no pod."""
     places = [f"{name}:80" for name in expected]
@@ -98,3 +113,30 @@ def test_a_label_says_where_a_pod_is(mesh: Mesh, town: str) -> None:
         "label", "pod", "client", "-n", town, "--overwrite", f"{LOCALITY}=", "istio-locality=north.two"
     )
     until_answered(mesh, town, {"web": {"b"}})
+
+
+@pytest.mark.feature("N25")
+def test_services_of_a_namespace_prefer_what_its_annotation_says_unless_they_say_it_themselves(
+    mesh: Mesh, town: str
+) -> None:
+    here, there = mesh.nodes[:2]
+    apply_in(
+        mesh,
+        town,
+        [
+            *(server(name, here, **{LOCALITY: f"north.{name}"}) for name in ("a", "b")),
+            server("c", there, **{LOCALITY: "south.c"}),
+            pod("client", here, ["sleep", "3600"], labels={LOCALITY: "north.a"}),
+            service("silent"),
+            service("own", {DISTRIBUTION: "PreferSameRegion"}),
+            service("field", trafficDistribution="PreferSameNode"),
+            entry("entry.test"),
+        ],
+    )
+    every = {"a", "b", "c"}
+    said = {"own": {"a", "b"}, "field": {"a"}}
+    until_answered(mesh, town, {"silent": every, "entry.test": every, **said})
+    mesh.kubectl("annotate", "namespace", town, f"{DISTRIBUTION}=PreferSameZone")
+    until_answered(mesh, town, {"silent": {"a"}, "entry.test": {"a"}, **said})
+    mesh.kubectl("annotate", "namespace", town, f"{DISTRIBUTION}-")
+    until_answered(mesh, town, {"silent": every, "entry.test": every, **said})

@@ -98,3 +98,14 @@ def test_the_gateways_plan_depends_on_the_waypoint() -> None:
     view = Snapshot(mesh.workloads.values(), mesh.services.values())
     found = gateway.depends_on(mesh.proxies["default/edge"], attached, view)
     assert "default/waypoint.default.svc.cluster.local" in found
+
+
+def test_nothing_of_another_network_is_called_nor_what_has_its_waypoint_there() -> None:
+    def elsewhere(given: Given) -> Given:
+        resource, body = given
+        labels = {**body["metadata"]["labels"], "topology.istio.io/network": "other"}
+        return resource, {**body, "metadata": {**body["metadata"], "labels": labels}}
+
+    assert called(made(elsewhere(POD_OF_WAYPOINT), web=labelled(WEB, "true"))) == ([], set())
+    web = pod("web", "10.244.1.2", labels={"app": "web"})
+    assert called(made(elsewhere(web))) == ([], set())

@@ -28,6 +28,7 @@ from ambit.envoy import (
     waypoint_services,
 )
 from ambit.envoy.admission import ANYBODY, Admission
+from ambit.envoy.request_manager import Certificates
 from ambit.envoy.telling import NOTHING, Told
 from ambit.envoy.words import ANY_V4, ANY_V6, boolean, pack, seconds, socket_address, udp_address, uint32
 from ambit.model.proxy import TlsTerms
@@ -52,7 +53,7 @@ class Edge(msgspec.Struct, frozen=True):
 def http(port: int, *, edge: Edge) -> Any:
     """Requests in plain text, answered by the table of the port's name as the policies permit."""
     name = names.gateway_port(port)
-    manager = _requests(name, port, edge, are_verified=False)
+    manager = _requests(name, port, edge)
     chain = listener_components_pb2.FilterChain(name=name, filters=[manager])
     return _listener(port, edge.families, filter_chains=[chain])
 
@@ -119,7 +120,7 @@ def quic(port: int, own: Iterable[Secured], *, edge: Edge) -> Any:
 
 
 def _quic_chain(given: Secured, port: int, edge: Edge) -> Any:
-    manager = _requests(given.name, port, edge, are_verified=False, by_quic=True)
+    manager = _requests(given.name, port, edge, by_quic=True)
     chain = listener_components_pb2.FilterChain(name=given.name, filters=[manager])
     if given.hostname:
         chain.filter_chain_match.server_names.append(given.hostname)
@@ -158,8 +159,7 @@ def _chains(given: Secured, port: int, edge: Edge) -> Iterator[Any]:
                 _end_tls(chain, tls.public_server_socket(given.secrets, terms=given.terms))
             yield chain
         return
-    are_verified = bool(given.client_roots) and given.must_verify
-    manager = _requests(given.name, port, edge, are_verified=are_verified)
+    manager = _requests(given.name, port, edge, _certificates(given))
     chain = listener_components_pb2.FilterChain(name=given.name, filters=[manager])
     if given.hostname:
         chain.filter_chain_match.server_names.append(given.hostname)
@@ -172,7 +172,20 @@ def _chains(given: Secured, port: int, edge: Edge) -> Iterator[Any]:
     yield chain
 
 
-def _requests(table: str, port: int, edge: Edge, *, are_verified: bool, by_quic: bool = False) -> Any:
+def _certificates(given: Secured) -> Certificates:
+    if not given.client_roots:
+        return Certificates.NONE
+    return Certificates.VERIFIED if given.must_verify else Certificates.UNVERIFIED
+
+
+def _requests(
+    table: str,
+    port: int,
+    edge: Edge,
+    certificates: Certificates = Certificates.NONE,
+    *,
+    by_quic: bool = False,
+) -> Any:
     return request_manager.at_the_edge(
         stat=waypoint_services.REQUESTS,
         table=table,
@@ -181,7 +194,7 @@ def _requests(table: str, port: int, edge: Edge, *, are_verified: bool, by_quic:
         told=edge.told,
         trusted_proxies=edge.trusted_proxies,
         places=edge.places,
-        are_verified=are_verified,
+        certificates=certificates,
         by_quic=by_quic,
     )
 

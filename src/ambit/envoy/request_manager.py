@@ -5,6 +5,7 @@ about `/admin` is not passed by `/./admin`. Slashes are left as they are: `//a` 
 """
 
 from collections.abc import Iterable
+from enum import Enum
 from typing import Any
 
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
@@ -19,6 +20,17 @@ from ambit.envoy.words import boolean, from_ads, pack, seconds, uint32
 from ambit.model.telemetry import RequestLog
 
 _Manager = http_connection_manager_pb2.HttpConnectionManager
+_Told = _Manager.SetCurrentClientCertDetails
+
+
+class Certificates(Enum):
+    """What clients at the edge show: nothing that they were asked for, what nobody has verified, or what was."""
+
+    NONE = "none"
+    UNVERIFIED = "unverified"
+    VERIFIED = "verified"
+
+
 _ORDERS_TO_PROXY = (
     "x-envoy-retry-on",
     "x-envoy-retry-grpc-on",
@@ -88,15 +100,15 @@ def at_the_edge(
     port: int,
     told: Told = NOTHING,
     trusted_proxies: int = 0,
-    are_verified: bool = False,
+    certificates: Certificates = Certificates.NONE,
     by_quic: bool = False,
     places: int = 1,
 ) -> Any:
     """The same for clients whom nobody knows: what they say of the way that a request has come is replaced by what
     the gateway sees (`x-forwarded-for`, `x-forwarded-proto`), but for what the last `trusted_proxies` before it have
-    added. Names in clients' certificates count where those `are_verified`. Over QUIC it is HTTP/3."""
+    added. Names in clients' `certificates` count where those are verified. Over QUIC it is HTTP/3."""
     seen = [filter_state.client_at_the_edge()]
-    if are_verified:
+    if certificates is Certificates.VERIFIED:
         seen.append(filter_state.caller_at_the_edge())
     filters = [filter_state.http_filter(*seen), *http_filters.chain(subject, port, places=places)]
     manager = _manager(stat, table, filters, told)
@@ -104,11 +116,24 @@ def at_the_edge(
     manager.common_http_protocol_options.idle_timeout.CopyFrom(seconds(defaults.EDGE_IDLE_TIMEOUT))
     manager.use_remote_address.value = True
     manager.xff_num_trusted_hops = trusted_proxies
+    _tell_backends(manager, certificates)
     if by_quic:
         manager.codec_type = _Manager.HTTP3
         manager.http3_protocol_options.allow_extended_connect = True
         manager.http3_protocol_options.quic_protocol_options.CopyFrom(quic_options())
     return _filter(manager)
+
+
+def _tell_backends(manager: Any, certificates: Certificates) -> None:
+    """`x-forwarded-client-cert` has the client's certificate, if he showed one, and nothing that he wrote himself.
+    Names only when they were verified: others are anybody's to write, and would look the same."""
+    if certificates is Certificates.NONE:
+        return  # taken away, which is Envoy's default
+    are_true = certificates is Certificates.VERIFIED
+    manager.forward_client_cert_details = _Manager.SANITIZE_SET
+    manager.set_current_client_cert_details.CopyFrom(
+        _Told(cert=True, subject=boolean(are_true), uri=are_true, dns=are_true)
+    )
 
 
 def quic_options() -> Any:

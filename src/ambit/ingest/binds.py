@@ -5,10 +5,13 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from ambit.graph.engine import Context
-from ambit.model.workload import GatewayAddress
+from ambit.model.workload import ApplicationTunnel, GatewayAddress
 
 Bind = Callable[[Context, str, Mapping[str, str]], GatewayAddress | None]
 """The waypoint of an object of a namespace with these labels; reads through the context."""
+
+Handed = Callable[[Context, str, Mapping[str, str]], ApplicationTunnel | None]
+"""How a pod of a namespace with these labels is handed what comes in tunnels, as a waypoint; reads likewise."""
 
 
 class Binds(msgspec.Struct, frozen=True):
@@ -17,3 +20,4 @@ class Binds(msgspec.Struct, frozen=True):
     service: Bind
     entry: Bind
     workload: Bind
+    handed: Handed

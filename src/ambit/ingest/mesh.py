@@ -29,6 +29,7 @@ from ambit.ingest.gateway.backend_tls import BackendPolicies, PolicySources
 from ambit.ingest.gateway.backend_traffic import TrafficPolicies
 from ambit.ingest.gateway.compile import RouteSources, Waypoints, WaypointSources, compile_routes
 from ambit.ingest.gateway.compile_edge import Edges, EdgeSources
+from ambit.ingest.gateway.compile_foreign import ForeignWaypoints
 from ambit.ingest.gateway.findings import findings_of
 from ambit.ingest.gateway.missing_parents import ParentSources, missing_parents
 from ambit.ingest.gateway.parameters import ParameterMaps
@@ -134,15 +135,19 @@ class MeshCompiler:
         namespaces: Collection[Namespace] = self._sources["namespaces"]
         visibilities = Visibilities(namespaces, settings.entry_visibility)
         parameters = ParameterMaps(self._sources["configmaps"], settings)
-        waypoints = Waypoints(graph, self._waypoint_sources(), parameters, visibilities, settings)
+        sources = self._waypoint_sources()
+        others = ForeignWaypoints(
+            graph, sources.gateways, sources.classes, sources.services, sources.pods, settings
+        )
+        waypoints = Waypoints(graph, sources, parameters, visibilities, others, settings)
         self._request_policies = graph.derive(
             "policies for requests",
             policies.requests,
             lambda _, compiled: compiled.policy,
             key=lambda policy: policy.key,
         )
-        unenforced = Unenforced(self._request_policies, waypoints.lets_past)
-        binds = Binds(waypoints.of_service, waypoints.of_entry, waypoints.of_workload)
+        unenforced = Unenforced(self._request_policies, waypoints.lets_past, others.at)
+        binds = Binds(waypoints.of_service, waypoints.of_entry, waypoints.of_workload, others.handed)
         entries = compile_entries(
             graph,
             self._sources["serviceentries.networking.istio.io"],
@@ -218,6 +223,7 @@ class MeshCompiler:
             self._sources["authorizationpolicies.security.istio.io"],
             self._services,
             waypoints.lets_past,
+            others.at,
             settings,
         )
         at_pods = ReadAtPods(graph, self._services)
@@ -262,6 +268,7 @@ class MeshCompiler:
             policies.requests,
             opened,
             self._proxies,
+            others,
             inline,
             providers,
         )

@@ -10,6 +10,8 @@ that). Here the nodes forbid it, by a DENY policy that is made of the binding:
 3. A waypoint that does not exist, or does not let the namespace in, is nobody: then nobody may.
 4. What lets connections pass while its waypoint is not ready (`ambit.io/fail-open`) takes them from everybody.
 5. Services without such a policy are as in Istio: their pods can be called by address.
+6. A waypoint that is somebody else's is the service accounts of its pods, if it says that it enforces policies; else
+   it is nobody (and the service is closed: `ambit.ingest.unenforced`).
 """
 
 from collections import defaultdict
@@ -25,6 +27,7 @@ from ambit.graph.engine import Context, Graph
 from ambit.ingest.istio.trust import equated
 from ambit.ingest.settings import MeshSettings
 from ambit.ingest.targeted import forbids, references
+from ambit.ingest.unenforced import IsForeign
 from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Rule, Scope
 from ambit.model.service import Service
 from ambit.model.workload import GatewayAddress, TunnelProtocol, Workload
@@ -68,8 +71,10 @@ class OnlyByWaypoint:
         policies: Collection[AuthorizationPolicy],
         services: Collection[Service],
         lets_past: LetsPast,
+        foreign: IsForeign,
         settings: MeshSettings,
     ) -> None:
+        self._foreign = foreign
         self._settings = settings
         self._lets_past = lets_past
         guarding = graph.derive(
@@ -89,7 +94,7 @@ class OnlyByWaypoint:
 
     def policies(self, context: Context, given: Service) -> frozenset[str]:
         """Keys of the policies that protect a service at its waypoint, or would if it had one."""
-        found = (context.lookup(self._by_target, each) for each in _names_of(given))
+        found = (context.lookup(self._by_target, each) for each in self._names_of(context, given))
         return frozenset(policy.metadata.key for several in found for policy in several)
 
     def authorizations(self, context: Context, given: Workload) -> Mapping[str, Authorization]:
@@ -111,7 +116,7 @@ class OnlyByWaypoint:
         if self._is_guarded_whole(context, given):
             assert given.waypoint is not None
             everybody = {
-                self._caller(given.waypoint),
+                *self._callers(context, given.waypoint),
                 *(each for found in callers.values() for each in found),
             }
             return [_Ports(_known(everybody))]
@@ -121,26 +126,42 @@ class OnlyByWaypoint:
         return [_Ports(names, tuple(numbers)) for names, numbers in sorted(ports.items())]
 
     def _is_guarded_whole(self, context: Context, given: Workload) -> bool:
-        if given.waypoint is None or not self._is_named(context, _targets_of(given.waypoint)):
+        if given.waypoint is None or not self._is_named(context, self._targets_of(context, given.waypoint)):
             return False
         return not self._lets_past(context, given)
 
     def _guard(self, context: Context, given: Service) -> _Guard | None:
-        if given.waypoint is None or not self._is_named(context, _names_of(given)):
+        if given.waypoint is None or not self._is_named(context, self._names_of(context, given)):
             return None
         if self._lets_past(context, given):
             return None
-        return _Guard(given.key, given.namespace, tuple(map(self._caller, gateways_of(given))))
+        callers = (name for each in gateways_of(given) for name in self._callers(context, each))
+        return _Guard(given.key, given.namespace, tuple(callers))
 
     def _is_named(self, context: Context, targets: Iterable[str]) -> bool:
         return any(context.lookup(self._by_target, each) for each in targets)
 
-    def _caller(self, waypoint: GatewayAddress) -> str:
-        """The principal of a waypoint; empty for one that cannot be had."""
+    def _callers(self, context: Context, waypoint: GatewayAddress) -> tuple[str, ...]:
+        """The principals of a waypoint; none of one that cannot be had."""
+        foreign = self._foreign(context, waypoint)
+        if foreign is not None:
+            return foreign.callers if foreign.enforces else ()
         name = _name(waypoint)
         if waypoint.hostname != self._settings.hostname(name, waypoint.namespace):
-            return ""
-        return Identity(self._settings.trust_domain, waypoint.namespace, name).principal
+            return ()
+        return (Identity(self._settings.trust_domain, waypoint.namespace, name).principal,)
+
+    def _names_of(self, context: Context, given: Service) -> tuple[str, ...]:
+        """By what policies for a waypoint name a service: by itself, and with the waypoint that it has."""
+        kind = "Service" if given.is_kubernetes else "ServiceEntry"
+        named = (target for each in gateways_of(given) for target in self._targets_of(context, each))
+        return (f"{kind} {given.namespace}/{given.name}", *dict.fromkeys(named))
+
+    def _targets_of(self, context: Context, waypoint: GatewayAddress) -> tuple[str, str]:
+        foreign = self._foreign(context, waypoint)
+        if foreign is not None:
+            return f"Gateway {foreign.key}", f"{_CLASSES} {foreign.of_class}"
+        return f"Gateway {waypoint.namespace}/{_name(waypoint)}", _CLASSES
 
     def _authorization(self, namespace: str, given: _Ports) -> Authorization:
         callers = equated(map(Exact, given.callers), self._settings.trust_domains)
@@ -157,25 +178,18 @@ class OnlyByWaypoint:
 
     def _targets(self, policy: AuthorizationPolicy) -> list[str]:
         found = (self._target(each, policy.metadata.namespace) for each in references(policy))
-        return [each for each in found if each]
+        return [each for several in found for each in several]
 
-    def _target(self, reference: TargetRef, namespace: str) -> str:
-        """Of a GatewayClass all waypoints, more rather than fewer; outside the root
+    def _target(self, reference: TargetRef, namespace: str) -> tuple[str, ...]:
+        """Of a GatewayClass all waypoints of ours, more rather than fewer; outside the root
         namespace such a policy counts nowhere."""
         if reference.kind == "GatewayClass":
-            is_ours = reference.name not in GATEWAY_CLASS_NAMES and namespace == self._settings.root_namespace
-            return _CLASSES if is_ours else ""
-        return f"{reference.kind} {namespace}/{reference.name}"
+            counts = reference.name not in GATEWAY_CLASS_NAMES and namespace == self._settings.root_namespace
+            return (_CLASSES, f"{_CLASSES} {reference.name}") if counts else ()
+        return (f"{reference.kind} {namespace}/{reference.name}",)
 
 
 _CLASSES = "GatewayClass"
-
-
-def _names_of(given: Service) -> tuple[str, ...]:
-    """By what policies for a waypoint name a service: by itself, and with the waypoint that it has."""
-    kind = "Service" if given.is_kubernetes else "ServiceEntry"
-    named = (target for each in gateways_of(given) for target in _targets_of(each))
-    return (f"{kind} {given.namespace}/{given.name}", *dict.fromkeys(named))
 
 
 def gateways_of(given: Service) -> tuple[GatewayAddress, ...]:
@@ -183,10 +197,6 @@ def gateways_of(given: Service) -> tuple[GatewayAddress, ...]:
     if given.waypoint is None:
         return ()
     return tuple(dict.fromkeys((given.waypoint, *(each.gateway for each in given.weighted_waypoints))))
-
-
-def _targets_of(waypoint: GatewayAddress) -> tuple[str, str]:
-    return f"Gateway {waypoint.namespace}/{_name(waypoint)}", _CLASSES
 
 
 def _name(waypoint: GatewayAddress) -> str:

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from ambit.core.finding import Finding, Level
-from ambit.core.names import GATEWAY_CLASS_NAMES, INLINE_CLASS, WAYPOINT_CLASSES
+from ambit.core.names import ENFORCES_ANNOTATION, GATEWAY_CLASS_NAMES, INLINE_CLASS, WAYPOINT_CLASSES
 from ambit.graph.collection import Collection
 from ambit.graph.engine import Context, Graph
 from ambit.ingest.asked import Nobody, Providers
+from ambit.ingest.gateway.compile_foreign import ForeignWaypoints
 from ambit.ingest.gateway.conditions import WAYPOINT_ACCEPTED, no, version, yes
 from ambit.ingest.gateway.findings import NOBODY_TO_ASK
+from ambit.ingest.gateway.foreign import Foreign
 from ambit.ingest.inline import Inline, host_of
 from ambit.ingest.istio.authorization import is_for_requests
 from ambit.ingest.istio.requests import CompiledRequestPolicy
@@ -38,6 +40,7 @@ def policy_statuses(
     compiled: Collection[CompiledRequestPolicy],
     services: Collection[Service],
     proxies: Collection[Proxy],
+    others: ForeignWaypoints,
     inline: Inline,
     providers: Providers,
 ) -> Collection[Status]:
@@ -57,6 +60,9 @@ def policy_statuses(
                 else Attached(f"{what} has no proxies", "TargetNotFound")
             )
         if target.kind == "Gateway":
+            foreign = others.named(context, name)
+            if foreign is not None:
+                return _elsewhere(what, foreign)
             proxy = context.get(proxies, name)
             if proxy is None:
                 return Attached(f"{what} has no proxy", "TargetNotFound")
@@ -66,6 +72,10 @@ def policy_statuses(
             return Attached(f"{what} does not exist", "TargetNotFound")
         if not all(each.has_waypoint for each in found):
             return Attached(f"{what} has no waypoint: connections to it are refused", "AncestorNotBound")
+        for each in found:
+            foreign = others.at(context, each.waypoint)
+            if foreign is not None:
+                return _elsewhere(what, foreign)
         places = sorted(
             {f"{each.waypoint.namespace}/{each.waypoint.hostname}" for each in found if each.waypoint}
         )
@@ -86,6 +96,15 @@ def policy_statuses(
     return graph.derive(
         "statuses of policies for requests", policies, status, key=lambda each: str(each.version.origin)
     )
+
+
+def _elsewhere(what: str, foreign: Foreign) -> Attached:
+    """What is said where the waypoint is somebody else's."""
+    whose = f"Gateway {foreign.key} of class {foreign.of_class}"
+    if foreign.enforces:
+        return Attached(f"bound to {what}; {whose} enforces it")
+    text = f"{whose} does not say {ENFORCES_ANNOTATION}, so what it would protect is closed"
+    return Attached(text, "NotEnforced")
 
 
 def _closed(services: Mapping[str, str]) -> Attached | None:

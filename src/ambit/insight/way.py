@@ -12,7 +12,7 @@ from ambit.model.jwt import TokenPolicy
 from ambit.model.proxy import Proxy, ProxyKind
 from ambit.model.request_policy import RequestPolicy
 from ambit.model.service import Service
-from ambit.model.workload import TunnelProtocol, Workload, WorkloadStatus
+from ambit.model.workload import GatewayAddress, TunnelProtocol, Workload, WorkloadStatus
 from ambit.plan import targets
 
 
@@ -44,17 +44,13 @@ def waypoint_between(
     place = address.namespace, address.hostname
     found = [each for each in compiled.proxies if (each.identity.namespace, each.service) == place]
     if not found:
-        return Way(name, refused=f"waypoint {name} is not there, and nobody is let past it")
+        return _foreign(name, address, compiled)
     proxy = found[0]
     if proxy.kind is ProxyKind.INLINE:
         # A service that callers' own proxies route has no waypoint any more.
         return Way(proxy.key, proxy, refused=f"it is closed: {_inline(bound, compiled)}")
     key = f"{address.namespace}/{address.hostname}"
-    pods = [
-        each
-        for each in compiled.workloads
-        if key in each.services and each.status is WorkloadStatus.HEALTHY and each.addresses
-    ]
+    pods = _ready(key, compiled)
     if not pods and key not in {each.key for each in compiled.services}:
         # Files do not have what the control plane makes of a Gateway.
         pods = [imagined(proxy)]
@@ -80,6 +76,23 @@ def each_alone(
     chosen = ready or found[:1]
     total = sum(weight for weight, _ in chosen)
     return tuple((round(100 * weight / total, 1), each) for weight, each in chosen)
+
+
+def _foreign(name: str, address: GatewayAddress, compiled: Compiled) -> Way:
+    """By a waypoint that is somebody else's, about which nothing more is known, or by nobody."""
+    key = f"{address.namespace}/{address.hostname}"
+    if key not in {each.key for each in compiled.services}:
+        return Way(name, refused=f"waypoint {name} is not there, and nobody is let past it")
+    pods = _ready(key, compiled)
+    return Way(name, pod=pods[0]) if pods else Way(name, refused=f"waypoint {name} has no pod that is ready")
+
+
+def _ready(service: str, compiled: Compiled) -> list[Workload]:
+    return [
+        each
+        for each in compiled.workloads
+        if service in each.services and each.status is WorkloadStatus.HEALTHY and each.addresses
+    ]
 
 
 def _without_proxy(bound: Service | Workload, compiled: Compiled) -> str:

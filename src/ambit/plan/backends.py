@@ -178,17 +178,18 @@ def _through_waypoints(
     view: MeshView,
     settings: NodeSettings,
 ) -> Iterator[Endpoint]:
-    """The pods of waypoints, asked for the service by its name, or by an address when it has a wildcard. A waypoint
-    that is not there, or lets nobody in, is nobody."""
-    authority = f"{service.hostname}:{port}"
-    if service.hostname.startswith("*") and service.addresses:
-        authority = host_port(service.addresses[0].address, port)
+    """The pods of waypoints, asked for the service by its name, or by an address when it has a wildcard or they are
+    told of addresses. A waypoint that is not there, or lets nobody in, is nobody."""
+    by_name = f"{service.hostname}:{port}"
+    by_address = host_port(service.addresses[0].address, port) if service.addresses else by_name
     found: list[tuple[Choice, Fraction]] = []
     for each in waypoints:
         choices = list(_pods(each.gateway, view, settings))
         capacity = sum(choice.workload.capacity for choice in choices)
         found += [(choice, Fraction(each.weight * choice.workload.capacity, capacity)) for choice in choices]
     for (choice, _), weight in zip(found, whole([part for _, part in found]), strict=True):
+        is_handed = choice.workload.application_tunnel is not None
+        authority = by_address if is_handed or service.hostname.startswith("*") else by_name
         yield msgspec.structs.replace(through_tunnel(choice, ""), authority=authority, weight=weight)
 
 

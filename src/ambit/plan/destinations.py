@@ -1,8 +1,8 @@
 """Answers to the question "where does this pod's connection to this destination go", one cluster each.
 
 Order (ztunnel `outbound.rs::build_request`, but pods first): reserved ports are refused; a service's address goes to
-its waypoints or to its endpoints (theirs are for who asks for their own address); a workload's address to its waypoint
-or to itself; an address in a service's range as
+its waypoints, unless one of them asks, or to its endpoints (theirs are for who asks for their own address); a
+workload's address to its waypoint or to itself; an address in a service's range as
 the service's; anything else passes through untouched. To one workload there are three ways: inside the node
 (policy decided here, because source and destination are in the question), through an HBONE tunnel whose server is
 pinned to the workload's identity, or plainly. An answer is never "no such cluster": what must not go on is an empty
@@ -190,7 +190,7 @@ def backend(
     tags = {access_log.SERVICE: service.key}
     if service.has_waypoint and held_to is not None and held_to.rules is not None:
         return _refused(name, f"a waypoint does not enforce the rules for {held_to.key}", tags)
-    if service.has_waypoint:
+    if service.has_waypoint and not _stands_for(source, service, view, settings):
         return _waypoint(name, asked, service.waypoints, service, tags, view, settings)
     balancing = service.load_balancing or LoadBalancing()
     if not any(port.service == asked.port for port in service.ports):
@@ -360,6 +360,11 @@ def _waypoint_endpoint(
 
 def _called(gateway: GatewayAddress) -> str:
     return f"{gateway.namespace}/{gateway.hostname}" if gateway.hostname else str(gateway.address)
+
+
+def _stands_for(source: LocalPod, service: Service, view: MeshView, settings: NodeSettings) -> bool:
+    """Whether the caller is a waypoint of the service, whose connections go on to endpoints."""
+    return any(_is_waypoint(source, each.gateway, view, settings) for each in service.waypoints)
 
 
 def _is_waypoint(source: LocalPod, gateway: GatewayAddress, view: MeshView, settings: NodeSettings) -> bool:

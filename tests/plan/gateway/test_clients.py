@@ -1,8 +1,10 @@
 """Certificates of clients at a gateway: by port, and what happens to those who have none."""
 
+import hashlib
 import ssl
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -12,6 +14,7 @@ from tests.ingest.gateway.build import roots, to, to_edge
 from tests.ingest.gateway.pairs import Authority, https, secret
 from tests.plan.gateway.conftest import Edge
 from tests.plan.gateway.test_https import AUTHORITY, ask, client_context, connect
+from tests.plan.waypoint.echo import Answer
 
 pytestmark = [pytest.mark.envoy, pytest.mark.netns]
 
@@ -73,6 +76,41 @@ def test_a_port_can_ask_for_nothing(edge: Edge, tmp_path: Path) -> None:
 def test_the_fallback_lets_everybody_in(edge: Edge, tmp_path: Path) -> None:
     edge.apply(*objects(default=believing("friends", mode="AllowInsecureFallback")))
     assert [answer(edge, tmp_path, each) for each in (FRIENDS, STRANGERS, None)] == ["one"] * 3
+
+
+def told(edge: Edge, directory: Path, authority: Authority | None) -> list[str]:
+    """What a backend is told of the client's certificate, whatever he says of it himself."""
+    connection = connect(edge, NAME, showing(directory, authority))
+    connection.request(
+        "GET", "/", headers={"x-forwarded-client-cert": "URI=spiffe://cluster.local/ns/a/sa/b"}
+    )
+    response = connection.getresponse()
+    headers = Answer(response.status, response.getheaders(), response.read()).echo["headers"]
+    found: list[str] = headers.get("x-forwarded-client-cert", [])
+    return found
+
+
+@pytest.mark.parametrize("mode", ["AllowValidOnly", "AllowInsecureFallback"])
+def test_backends_are_told_of_the_certificate_and_of_names_only_when_verified(
+    edge: Edge, tmp_path: Path, mode: str
+) -> None:
+    edge.apply(*objects(default=believing("friends", mode=mode)))
+    verified = mode == "AllowValidOnly"
+    for authority in [FRIENDS] if verified else [FRIENDS, STRANGERS]:
+        (text,) = told(edge, tmp_path, authority)
+        parts = dict(each.split("=", 1) for each in text.split(";"))
+        shown = (tmp_path / "client.pem").read_text()
+        own = ssl.PEM_cert_to_DER_cert(shown[: shown.index("-----BEGIN PRIVATE")])
+        assert parts.pop("Hash") == hashlib.sha256(own).hexdigest()
+        assert ssl.PEM_cert_to_DER_cert(unquote(parts.pop("Cert").strip('"'))) == own
+        assert parts == ({"Subject": '"CN=client"', "URI": "", "DNS": "client"} if verified else {})
+    if not verified:
+        assert told(edge, tmp_path, None) == []
+
+
+def test_who_was_asked_for_no_certificate_tells_of_none(edge: Edge, tmp_path: Path) -> None:
+    edge.apply(*objects(default=believing("friends"), perPort=[{"port": 443, "tls": {}}]))
+    assert told(edge, tmp_path, FRIENDS) == []
 
 
 def test_roots_that_change_are_followed(edge: Edge, tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 - A Service as parent must have addresses of its own; a ServiceEntry as parent means each of its hosts.
 - `port`, or `sectionName` as the name of a port, chooses one port; without them it is all.
 - `hostnames` mean nothing here: what counts is the service that was called.
-- A service without a waypoint has nobody who would apply a route: the route is not accepted.
+- A service without a waypoint has nobody who would apply a route: the route is not accepted. One whose waypoint is
+  somebody else's is no parent of ours.
 - On a port with routes of several kinds one kind counts: GRPCRoute, else HTTPRoute, TLSRoute, TCPRoute (GEP-1426).
 - TLSRoutes and TCPRoutes are for ports that are not said to speak HTTP, and for callers of all namespaces.
 - Routes of another namespace than their Service's: `ambit.ingest.gateway.consumers`.
@@ -59,6 +60,9 @@ class Parents(Protocol):
 
     def is_waypoint(self, namespace: str, name: str) -> bool:
         """Whether a Gateway is a waypoint of ours."""
+
+    def is_foreign(self, service: Service) -> bool:
+        """Whether the service's waypoint is somebody else's."""
 
     def is_inline(self, service: Service) -> bool:
         """Whether the service's waypoint has no pods."""
@@ -206,6 +210,8 @@ def _attached(
             return None
     if not frontends:
         return _refused("NoMatchingParent", f"{reference.kind} {name} does not exist")
+    if all(parents.is_foreign(each.service) for each in frontends):
+        return None  # who has the waypoint has its routes, and says so
     return _on_services(route, reference, frontends, parents, known, settings)
 
 

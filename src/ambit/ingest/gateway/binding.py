@@ -6,7 +6,8 @@
    a matter of course for a namespace's.
 3. A waypoint that does not exist, or lets nobody of this namespace in, is named nevertheless: nobody is sent past a
    waypoint that was asked for. Istio sends them past it.
-4. What belongs to a waypoint or an east-west gateway has none.
+4. What belongs to a waypoint or an east-west gateway has none; a Service or pod that is of the very waypoint that it
+   asks for neither.
 5. A ServiceEntry that the mesh's settings confine to its namespace has no waypoint of another one: connections are
    refused. Istio sends them past it.
 6. The label `ambit.io/fail-open: "true"` of the object, else of its namespace, is the written exception: connections go
@@ -21,6 +22,7 @@ import msgspec
 
 from ambit.core.names import (
     FAIL_OPEN_LABEL,
+    GATEWAY_NAME_LABEL,
     HBONE_PORT,
     MANAGED_EAST_WEST,
     MANAGED_LABEL,
@@ -136,6 +138,8 @@ def _bound(
     wanted = wish(labels, namespace) or known.wish(namespace)
     if wanted is None or wanted.name == WAYPOINT_NONE:
         return Binding()
+    if wanted.key == f"{namespace}/{labels.get(GATEWAY_NAME_LABEL)}":
+        return Binding()
     found = known.waypoint(wanted.key)
     takes = _takes(found, wanted)
     if takes not in traffic.value:
@@ -149,23 +153,24 @@ def _bound(
         text = f"waypoint {wanted.key} is not in {namespace}, which alone sees the hosts: connections are refused"
         condition = no(WAYPOINT_BOUND, "CrossNamespaceWaypointForbidden", text)
         return Binding(_address(wanted, refused), condition)
-    if found is None or found.proxy is None:
-        why = "does not exist" if found is None else "is not accepted"
+    if found is None or not found.hostname:
+        why = "does not exist" if found is None else found.problem
         condition = no(
             WAYPOINT_BOUND, "WaypointMissing", f"waypoint {wanted.key} {why}: connections are refused"
         )
-        return Binding(_address(wanted, hostname), condition)
+        is_foreign = found is not None and found.foreign is not None
+        return Binding(_address(wanted, refused if is_foreign else hostname), condition)
     if not _admitted(found, wanted, namespace, known):
         text = f"waypoint {wanted.key} lets nobody of namespace {namespace} in: connections are refused"
         return Binding(_address(wanted, refused), no(WAYPOINT_BOUND, "AttachmentDenied", text))
     text = f"bound to waypoint {wanted.key}"
-    return Binding(_address(wanted, hostname), yes(WAYPOINT_BOUND, "WaypointAccepted", text))
+    return Binding(_address(wanted, found.hostname), yes(WAYPOINT_BOUND, "WaypointAccepted", text))
 
 
 def _takes(found: CompiledGateway | None, wanted: Wish) -> WaypointFor:
     """One that does not exist takes what asks for it by itself, and of a namespace what waypoints usually take."""
-    if found is not None and found.proxy is not None:
-        return found.proxy.takes
+    if found is not None and found.hostname:
+        return found.takes
     return WaypointFor.ALL if wanted.is_own else WaypointFor.SERVICE
 
 

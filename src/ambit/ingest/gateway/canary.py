@@ -76,10 +76,9 @@ def canary(
         )
     if wanted.key == primary.key:
         return _wrong(primary, "CanarySameAsPrimary", f"{wanted.key} is its own canary")
-    if any(_is_inline(each, known) for each in (wanted, primary)):
-        return _wrong(
-            primary, "CanaryUnsupported", f"{wanted.key} cannot share with it: one of them has no pods"
-        )
+    if any(_is_alone(each, known) for each in (wanted, primary)):
+        text = f"{wanted.key} cannot share with it: one of them has no pods, or is not ours"
+        return _wrong(primary, "CanaryUnsupported", text)
     found = bind(labels, namespace, Traffic.SERVICE, known, settings, confined=confined)
     if found.waypoint is None or found.condition is None or not found.condition.holds:
         reason = found.condition.reason if found.condition is not None else "UnsupportedTrafficType"
@@ -87,9 +86,12 @@ def canary(
     return Canary(found.waypoint, weight)
 
 
-def _is_inline(wanted: Wish, known: Namespaces) -> bool:
+def _is_alone(wanted: Wish, known: Namespaces) -> bool:
     found = known.waypoint(wanted.key)
-    return found is not None and found.proxy is not None and found.proxy.kind is ProxyKind.INLINE
+    if found is None:
+        return False
+    is_inline = found.proxy is not None and found.proxy.kind is ProxyKind.INLINE
+    return is_inline or found.foreign is not None
 
 
 def _wrong(primary: Wish, reason: str, why: str) -> Canary:

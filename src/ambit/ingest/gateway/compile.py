@@ -18,6 +18,7 @@ from ambit.ingest.gateway.attachment import KINDS, CompiledRoute, Frontend, Rout
 from ambit.ingest.gateway.binding import Binding, Traffic, Wish, bind, lets_past, wish
 from ambit.ingest.gateway.canary import Canary, asked_by, canary
 from ambit.ingest.gateway.compile_edge import Edges
+from ambit.ingest.gateway.compile_foreign import ForeignWaypoints
 from ambit.ingest.gateway.conditions import version
 from ambit.ingest.gateway.consumers import concerns
 from ambit.ingest.gateway.edge import EdgeGateway, gateway_of
@@ -81,8 +82,10 @@ class Waypoints:
         sources: WaypointSources,
         parameters: ParameterMaps,
         visibilities: Visibilities,
+        others: ForeignWaypoints,
         settings: MeshSettings,
     ) -> None:
+        self.others = others
         self._sources = sources
         self._parameters = parameters
         self._visibilities = visibilities
@@ -185,8 +188,15 @@ class Waypoints:
         return given.metadata.labels if given is not None else {}
 
     def waypoint(self, context: Context, key: str) -> CompiledGateway | None:
-        """A Gateway of a waypoint class, accepted or not."""
-        return context.get(self._gateways, key)
+        """A Gateway of a waypoint class, accepted or not, or somebody else's waypoint."""
+        found = context.get(self._gateways, key)
+        if found is None and (foreign := self.others.named(context, key)) is not None:
+            return CompiledGateway(None, foreign.admissions, foreign=foreign)
+        return found
+
+    def is_own(self, context: Context, key: str) -> bool:
+        """Whether a Gateway is of a waypoint class."""
+        return context.get(self._gateways, key) is not None
 
     def is_ready(self, context: Context, key: str) -> bool:
         """Whether a pod of a Gateway is; one without pods always is."""
@@ -443,7 +453,10 @@ class _Parents:
         return [Frontend(each) for each in found]
 
     def is_waypoint(self, namespace: str, name: str) -> bool:
-        return self._index.waypoints.waypoint(self._context, f"{namespace}/{name}") is not None
+        return self._index.waypoints.is_own(self._context, f"{namespace}/{name}")
+
+    def is_foreign(self, service: Service) -> bool:
+        return self._index.waypoints.others.at(self._context, service.waypoint) is not None
 
     def is_inline(self, service: Service) -> bool:
         name = service.waypoint.hostname.partition(".")[0] if service.waypoint is not None else ""

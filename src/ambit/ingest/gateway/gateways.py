@@ -24,6 +24,7 @@ from ambit.core.names import (
 from ambit.ingest.gateway.conditions import ACCEPTED, CONFLICTED, PROGRAMMED, RESOLVED, no, version, yes
 from ambit.ingest.gateway.edge import SET, EdgeGateway, EdgeSet, is_edge_class
 from ambit.ingest.gateway.features import Place, supported
+from ambit.ingest.gateway.foreign import Foreign
 from ambit.ingest.gateway.listeners import KINDS_REFUSED, Admission, admission_of
 from ambit.ingest.settings import MeshSettings
 from ambit.model.proxy import Listener, Protocol, Proxy, ProxyKind, WaypointFor
@@ -43,12 +44,32 @@ _KINDS = {WAYPOINT_CONTROLLER: ProxyKind.WAYPOINT, INLINE_CONTROLLER: ProxyKind.
 
 
 class CompiledGateway(msgspec.Struct, frozen=True):
-    """`proxy` is None for one that cannot be had; its conditions say why."""
+    """`proxy` is None for one that cannot be had; its conditions say why. Of one that is somebody else's there is
+    `foreign` only."""
 
     proxy: Proxy | None
     admissions: tuple[Admission, ...]
-    conditions: tuple[Condition, ...]
-    listeners: tuple[ListenerStatus, ...]
+    conditions: tuple[Condition, ...] = ()
+    listeners: tuple[ListenerStatus, ...] = ()
+    foreign: Foreign | None = None
+
+    @property
+    def hostname(self) -> str:
+        """Of its Service; empty when it cannot be used."""
+        if self.foreign is not None:
+            return self.foreign.hostname
+        return self.proxy.service if self.proxy is not None else ""
+
+    @property
+    def takes(self) -> WaypointFor:
+        """Of one that can be used."""
+        found = self.foreign or self.proxy
+        return found.takes if found is not None else WaypointFor.NONE
+
+    @property
+    def problem(self) -> str:
+        """Why it cannot be used, after its name."""
+        return f"cannot be used: {self.foreign.problem}" if self.foreign is not None else "is not accepted"
 
 
 def waypoint_kind(name: str, given: gateway.GatewayClass | None) -> ProxyKind | None:

@@ -89,7 +89,8 @@ def compile_kube(
         where = context.get(localities, pod.spec.node_name) if pod.spec.node_name else None
         policies = attach(context, meta.namespace, meta.labels)
         waypoint = binds.workload(context, meta.namespace, meta.labels)
-        made = workload(pod, targets_here, where, policies, waypoint, settings)
+        handed = binds.handed(context, meta.namespace, meta.labels)
+        made = workload(pod, targets_here, where, policies, waypoint, settings, handed)
         extra = context.lookup(by_pod, meta.key)
         if extra:
             joined = {**made.services, **{member.service: member.ports for member in extra}}

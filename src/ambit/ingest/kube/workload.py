@@ -25,6 +25,7 @@ from ambit.core.names import (
 from ambit.ingest.settings import MeshSettings
 from ambit.ingest.targets import ServiceTarget
 from ambit.model.workload import (
+    ApplicationTunnel,
     GatewayAddress,
     Locality,
     NetworkMode,
@@ -81,8 +82,10 @@ def workload(
     policies: tuple[str, ...],
     waypoint: GatewayAddress | None,
     settings: MeshSettings,
+    handed: ApplicationTunnel | None = None,
 ) -> Workload:
-    """The workload of a pod for which `is_workload` holds; `targets` are the services that choose it."""
+    """The workload of a pod for which `is_workload` holds; `targets` are the services that choose it, and `handed` is
+    how it is given what comes in tunnels, when it is a waypoint."""
     meta = pod.metadata
     labels = meta.labels
     name, kind = owner(meta)
@@ -112,6 +115,7 @@ def workload(
         services=_services(pod, targets),
         locality=own_locality(labels) or where or _NOWHERE,
         network_mode=NetworkMode.HOST_NETWORK if pod.spec.host_network else NetworkMode.STANDARD,
+        application_tunnel=handed if hbone and not native else None,
     )
 
 
