@@ -19,7 +19,7 @@ def succeeded(report: str) -> bool:
 
 
 def summary(report: str) -> list[str]:
-    """One line for each profile, and one for each test that failed."""
+    """One line for each profile, and one for each test that failed and each feature that is not claimed."""
     lines = []
     for profile in _profiles(report):
         counts = []
@@ -29,9 +29,11 @@ def summary(report: str) -> list[str]:
             run = numbers["Passed"] + numbers["Failed"] + numbers["Skipped"]
             counts.append(f"{name} {numbers['Passed']} of {run}")
             failed += part.get("failedTests") or []
-        features = len(profile.get("extended", {}).get("supportedFeatures") or [])
+        extended = profile.get("extended", {})
+        features = len(extended.get("supportedFeatures") or [])
         lines.append(f"{profile['name']:<13} {', '.join(counts)}; {features} extended features claimed")
         lines += [f"  failed: {name}" for name in failed]
+        lines += [f"  not claimed: {name}" for name in extended.get("unsupportedFeatures") or []]
     return lines
 
 

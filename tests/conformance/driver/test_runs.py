@@ -18,6 +18,7 @@ profiles:
     statistics: {Failed: 1, Passed: 5, Skipped: 1}
     failedTests: [MeshPorts]
     supportedFeatures: [MeshConsumerRoute, MeshHTTPRouteRewritePath]
+    unsupportedFeatures: [MeshFrontend]
 """
 
 
@@ -79,6 +80,7 @@ def test_a_report_in_a_few_lines() -> None:
     assert reports.summary(REPORT % "failure") == [
         "MESH-HTTP     core 7 of 7, extended 5 of 7; 2 extended features claimed",
         "  failed: MeshPorts",
+        "  not claimed: MeshFrontend",
     ]
     assert reports.file_name(REPORT % "failure") == "standard-v1.2.3-mesh-report.yaml"
 

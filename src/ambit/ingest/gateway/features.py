@@ -44,7 +44,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature("GatewayStaticAddresses", _GATEWAY, "`IPAddress`, asked of the load balancer"),
     Feature("GatewayHTTPListenerIsolation", _GATEWAY),
     Feature("GatewayHTTPSListenerDetectMisdirectedRequests", _GATEWAY),
-    Feature("GatewayInfrastructurePropagation", _GATEWAY),
+    Feature("GatewayInfrastructure", _GATEWAY),
     Feature("GatewayAddressEmpty", _GATEWAY),
     Feature("ListenerSet", _GATEWAY),
     Feature("GatewayBackendClientCertificate", _GATEWAY),
