@@ -114,6 +114,8 @@ async def test_what_a_proxy_has_and_rejects_is_known(served: Served) -> None:
         for _ in TYPES:
             await client.next()
         served.proxies.take(delta(workload("web", WEB, address="10.244.1.9")))
+        # The alert AmbitConfigurationRejected sees an increase of what can be read before.
+        assert f'ambit_xds_answers_total{{answer="nack",type="{ENDPOINTS}"}} 0' in served.counters.render()
         await client.next(error="no good")
 
         def told() -> str:
@@ -122,7 +124,6 @@ async def test_what_a_proxy_has_and_rejects_is_known(served: Served) -> None:
             return status.types[ENDPOINTS].error
 
         await until(lambda: told() == "no good")
-        # What the alert AmbitConfigurationRejected looks for (charts/control/files/alerts.yaml).
         assert served.counters.value("ambit_xds_answers_total", type=ENDPOINTS, answer="nack") == 1
 
 

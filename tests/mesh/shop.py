@@ -11,13 +11,26 @@ import yaml
 from ambit.testing.mesh import Mesh
 from tests.mesh.pods import apply_in, make_namespace, pod
 
+# Says which it is. On the paths /waits-at-NAME and /fails-at-NAME the server NAME answers once somebody asks it for
+# /go-on, or with 503; /heard is answered with what it has been asked for.
 _SERVER = """
-import http.server, socket, sys
+import http.server, socket, sys, threading
+name, heard, turn = sys.argv[1], [], threading.Condition()
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
-        said = f"{sys.argv[1]} {self.path} {self.headers.get('x-forwarded-client-cert')}".encode()
-        self.send_response(200)
+        if self.path == "/heard":
+            about = heard
+        else:
+            about = [self.path, str(self.headers.get("x-forwarded-client-cert"))]
+            heard.extend(about[:1] if self.path != "/" else ())
+        with turn:
+            if self.path == f"/waits-at-{name}":
+                turn.wait()
+            elif self.path == "/go-on":
+                turn.notify_all()
+        said = " ".join([name, *about]).encode()
+        self.send_response(503 if self.path == f"/fails-at-{name}" else 200)
         self.send_header("content-length", str(len(said)))
         if self.path == "/once":
             self.send_header("connection", "close")
@@ -30,15 +43,16 @@ class Server(http.server.ThreadingHTTPServer):
 Server(("::", 8080), Handler).serve_forever()
 """
 
-# Asks so often, with these headers; says how often each server answered.
+# Asks so often, with these headers, for this path; says how often each server answered.
 _MANY = """
 import collections, http.client, json, sys
 found, headers = collections.Counter(), json.loads(sys.argv[2])
 client = http.client.HTTPConnection("web", timeout=30)
 for _ in range(int(sys.argv[1])):
-    client.request("GET", "/", headers=headers)
+    client.request("GET", sys.argv[3], headers=headers)
     answer = client.getresponse()
-    found[answer.read().decode().partition(" ")[0] if answer.status == 200 else str(answer.status)] += 1
+    said = answer.read().decode()
+    found[said.partition(" ")[0] if answer.status == 200 else str(answer.status)] += 1
 print(json.dumps(found))
 """
 # Asks all the time, on a connection that is kept and on new ones; tells what failed, or how often it went well.
@@ -157,10 +171,14 @@ class Shop:
         status, _, said = self.ask(path, *headers).partition(" ")
         return said.partition(" ")[0] or status
 
-    def servers(self, count: int, **headers: str) -> Counter[str]:
+    def heard(self, server: str, path: str) -> int:
+        """How often this server was asked for a path."""
+        return self.ask("/heard", service=f"web-{server}").split().count(path)
+
+    def servers(self, count: int, path: str = "/", **headers: str) -> Counter[str]:
         """Who answered how many of so many requests; `_` in names of headers stands for `-`."""
         named = json.dumps({key.replace("_", "-"): value for key, value in headers.items()})
-        words = ("python3", "-uc", _MANY, str(count), named)
+        words = ("python3", "-uc", _MANY, str(count), named, path)
         return Counter(json.loads(self.mesh.exec(self.namespace, "client", *words).stdout))
 
     def follows(self, what: str, wanted: str, *headers: str) -> None:

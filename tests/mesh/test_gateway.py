@@ -5,14 +5,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 
 from ambit.testing.mesh import Mesh
-from tests.ingest.gateway.pairs import Authority, Pair, https, secret
 from tests.mesh.pods import apply_in, make_namespace, pod, web_and_client
 from tests.tokens import Issuer
 
@@ -184,20 +180,6 @@ def test_istios_bookinfo_is_served_by_its_gateway_unchanged(mesh: Mesh) -> None:
         assert shop.status_of(address, path="/other") == "404"
 
 
-# Which certificate is shown for this name (SHA-256), verified against the authority of the test, and the status.
-_BY_TLS = """
-import hashlib, http.client, ssl, sys
-context = ssl.create_default_context(cadata=sys.argv[3])
-context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-client = http.client.HTTPSConnection(sys.argv[1], 443, timeout=5, context=context)
-import socket
-client.sock = context.wrap_socket(socket.create_connection((sys.argv[1], 443), 5), server_hostname=sys.argv[2])
-shown = hashlib.sha256(client.sock.getpeercert(True)).hexdigest()
-client.request("GET", "/", headers={"host": sys.argv[2]})
-print(client.getresponse().status, shown)
-"""
-
-
 @pytest.mark.feature("F115")
 def test_classes_are_accepted_and_others_are_left_alone(shop: Shop) -> None:
     def classes() -> dict[str, str]:
@@ -279,89 +261,6 @@ def test_one_route_gives_the_same_answers_at_the_edge_and_inside(shop: Shop) -> 
 _NEW_PATH = {"type": "ReplaceFullPath", "replaceFullPath": "/new"}
 
 
-@pytest.mark.feature("F117")
-def test_a_certificate_is_shown_and_followed_and_needs_a_grant(shop: Shop) -> None:
-    authority = Authority()
-    pairs = [authority.pair("shop.example.com") for _ in range(2)]
-
-    def tls(pair: Pair) -> dict[str, Any]:
-        return {"apiVersion": "v1", "kind": "Secret", **secret("shown", pair, namespace=shop.namespace)[1]}
-
-    def fingerprint(pair: Pair) -> str:
-        return x509.load_pem_x509_certificate(pair.chain.encode()).fingerprint(hashes.SHA256()).hex()
-
-    def told() -> list[str]:
-        asked = ("python3", "-c", _BY_TLS, address, "shop.example.com", authority.root)
-        return shop.mesh.exec(shop.outside, "client", *asked, check=False).stdout.split()
-
-    shop.apply(
-        tls(pairs[0]),
-        gateway(listeners=[https("https", "shown", hostname="shop.example.com")]),
-        route({"backendRefs": [{"name": "web", "port": 80}]}),
-    )
-    address = shop.address()
-    for pair in pairs:
-        shop.apply(tls(pair))
-        shop.mesh.wait("the certificate is shown", lambda pair=pair: told() == ["200", fingerprint(pair)])
-    listener = https("https", f"{shop.outside}/shown", hostname="shop.example.com")
-    shop.apply(gateway(listeners=[listener]))
-    path = "jsonpath={.status.listeners[0].conditions[?(@.type=='ResolvedRefs')].reason}"
-    get = ("get", "gateway", "front", "-n", shop.namespace, "-o", path)
-    shop.mesh.wait("it is refused", lambda: shop.mesh.kubectl(*get).stdout == "RefNotPermitted")
-    shop.mesh.kubectl("delete", "-n", shop.namespace, "gateway/front", "httproute/web")
-
-
-# The status, or with `body` what is answered, asked with a certificate if there is a fourth word.
-_AS_CLIENT = """
-import http.client, socket, ssl, sys, tempfile
-context = ssl.create_default_context(cadata=sys.argv[2])
-context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-if len(sys.argv) > 4:
-    with tempfile.NamedTemporaryFile("w") as file:
-        file.write(sys.argv[4])
-        file.flush()
-        context.load_cert_chain(file.name)
-client = http.client.HTTPSConnection(sys.argv[1], 443, timeout=5, context=context)
-client.sock = context.wrap_socket(socket.create_connection((sys.argv[1], 443), 5), server_hostname="shop.example.com")
-forged = {"x-forwarded-client-cert": "URI=spiffe://cluster.local/ns/a/sa/b"}
-client.request("GET", "/", headers={"host": "shop.example.com", **forged})
-answer = client.getresponse()
-print(answer.status if sys.argv[3] == "status" else answer.read().decode())
-"""
-
-
-@pytest.mark.feature("F91")
-def test_clients_show_certificates(shop: Shop) -> None:
-    servers, clients, others = Authority(), Authority(), Authority()
-    pair = servers.pair("shop.example.com")
-    believed = {"group": "", "kind": "ConfigMap", "name": "clients"}
-    shop.apply(
-        {"apiVersion": "v1", "kind": "Secret", **secret("shown", pair, namespace=shop.namespace)[1]},
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": "clients"},
-            "data": {"ca.crt": clients.root},
-        },
-        gateway(
-            listeners=[https("https", "shown", hostname="shop.example.com")],
-            tls={"frontend": {"default": {"validation": {"caCertificateRefs": [believed]}}}},
-        ),
-        route({"backendRefs": [{"name": "web", "port": 80}]}),
-    )
-    address = shop.address()
-
-    def status(*certificate: Pair) -> str:
-        words = [each.chain + each.key for each in certificate]
-        asked = ("python3", "-c", _AS_CLIENT, address, servers.root, "status", *words)
-        return shop.mesh.exec(shop.outside, "client", *asked, check=False).stdout.strip()
-
-    shop.mesh.wait("a client of the authority", lambda: status(clients.pair("friend")) == "200")
-    assert status() == ""
-    assert status(others.pair("friend")) == ""
-    shop.mesh.kubectl("delete", "-n", shop.namespace, "gateway/front", "httproute/web")
-
-
 # Says who called it, as the proxy before it tells.
 _CALLED_BY = """
 import http.server
@@ -374,54 +273,6 @@ class Tell(http.server.BaseHTTPRequestHandler):
         self.wfile.write(said)
 http.server.ThreadingHTTPServer(("", 8080), Tell).serve_forever()
 """
-
-
-@pytest.mark.feature("N51")
-def test_backends_are_told_of_certificates_that_nobody_verified(shop: Shop) -> None:
-    """And of nothing that a client says of himself; who shows none comes in as well."""
-    servers, others = Authority(), Authority()
-    pair, shown = servers.pair("shop.example.com"), others.pair("friend")
-    believed = {"group": "", "kind": "ConfigMap", "name": "clients"}
-    validation = {"caCertificateRefs": [believed], "mode": "AllowInsecureFallback"}
-    ready = {"readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1}}
-    ports = [{"name": "http", "port": 80, "targetPort": 8080}]
-    shop.apply(
-        {"apiVersion": "v1", "kind": "Secret", **secret("shown", pair, namespace=shop.namespace)[1]},
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": "clients"},
-            "data": {"ca.crt": Authority().root},
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "hear"},
-            "spec": {"selector": {"app": "hear"}, "ports": ports},
-        },
-        pod("hear", shop.mesh.nodes[0], ["python3", "-uc", _CALLED_BY], labels={"app": "hear"}, **ready),
-        gateway(
-            listeners=[https("https", "shown", hostname="shop.example.com")],
-            tls={"frontend": {"default": {"validation": validation}}},
-        ),
-        route({"backendRefs": [{"name": "hear", "port": 80}]}),
-    )
-    address = shop.address()
-
-    def heard(*certificate: Pair) -> str:
-        words = [each.chain + each.key for each in certificate]
-        asked = ("python3", "-c", _AS_CLIENT, address, servers.root, "body", *words)
-        return shop.mesh.exec(shop.outside, "client", *asked, check=False).stdout.strip()
-
-    shop.mesh.wait("somebody without a certificate", lambda: heard() == "nobody told")
-    found = x509.load_pem_x509_certificate(shown.chain.encode()).fingerprint(hashes.SHA256()).hex()
-    parts = dict(each.split("=", 1) for each in heard(shown).split(";"))
-    assert parts["Hash"] == found and set(parts) == {"Hash", "Cert"}
-    assert unquote(parts["Cert"].strip('"')).strip() == shown.chain.strip()
-    path = "jsonpath={.status.conditions[?(@.type=='InsecureFrontendValidationMode')].status}"
-    said = shop.mesh.kubectl("get", "gateway", "front", "-n", shop.namespace, "-o", path)
-    assert said.stdout == "True"
-    shop.mesh.kubectl("delete", "-n", shop.namespace, "gateway/front", "httproute/web", "pod/hear")
 
 
 @pytest.mark.feature("F124")

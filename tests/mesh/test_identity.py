@@ -44,15 +44,21 @@ def signing_port(mesh: Mesh) -> Iterator[int]:
             forward.kill()
 
 
-def sign(mesh: Mesh, directory: Path, port: int, token: str, identity: Identity) -> str:
-    """The identity of the certificate that is issued, or the refusal."""
+def control_plane(mesh: Mesh, directory: Path, port: int, token: str) -> ControlPlane:
+    """As it is called with this token."""
     root, file = directory / "root.pem", directory / "token"
     path = "jsonpath={.data.root-cert\\.pem}"
     root.write_text(mesh.kubectl("get", "configmap", "istio-ca-root-cert", "-n", SYSTEM, "-o", path).stdout)
     file.write_text(token)
+    return ControlPlane(f"localhost:{port}", root, file)
+
+
+def sign(mesh: Mesh, directory: Path, port: int, token: str, identity: Identity) -> str:
+    """The identity of the certificate that is issued, or the refusal."""
+    called = control_plane(mesh, directory, port, token)
 
     async def ask() -> str:
-        authority = Authority(ControlPlane(f"localhost:{port}", root, file))
+        authority = Authority(called)
         key = new_key()
         try:
             return checked(
@@ -73,13 +79,18 @@ def node_token(mesh: Mesh, pod: str, audience: str = "istio-ca") -> str:
     return mesh.kubectl(*words).stdout.strip()
 
 
+def agents(mesh: Mesh) -> dict[str, str]:
+    """The pod of each node's agent."""
+    found = json.loads(mesh.kubectl("get", "pods", "-n", SYSTEM, "-l", "app=ztunnel", "-o", "json").stdout)
+    return {pod["spec"]["nodeName"]: pod["metadata"]["name"] for pod in found["items"]}
+
+
 @pytest.mark.feature("F9")
 def test_a_node_gets_its_own_identities_and_no_others(mesh: Mesh, namespace: str, tmp_path: Path) -> None:
     mesh.kubectl("apply", "-n", namespace, "-f", "-", stdin=POD)
     mesh.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/web", "--timeout=60s")
     node = mesh.kubectl("get", "pod", "web", "-n", namespace, "-o", "jsonpath={.spec.nodeName}").stdout
-    proxies = json.loads(mesh.kubectl("get", "pods", "-n", SYSTEM, "-l", "app=ztunnel", "-o", "json").stdout)
-    by_node = {pod["spec"]["nodeName"]: pod["metadata"]["name"] for pod in proxies["items"]}
+    by_node = agents(mesh)
     own = by_node.pop(node)
     [(other_node, other)] = by_node.items()
     web = Identity("cluster.local", namespace, "web")

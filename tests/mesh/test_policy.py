@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ambit.testing.mesh import Mesh
+from tests.mesh.settings import with_trust_domain_alias
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
@@ -301,3 +302,48 @@ def test_a_policy_in_dry_run_decides_nothing_and_says_what_it_would_have(
         assert not would_deny(pods, "second"), "whom it would allow"
     finally:
         mesh.kubectl("delete", "authorizationpolicy", "--all", "-n", pods)
+
+
+OF_TRUST_DOMAINS = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: first-domain}}
+spec:
+  selector: {{matchLabels: {{app: first}}}}
+  action: DENY
+  rules: [{{from: [{{source: {{trustDomains: [{domain}]}}}}]}}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: second-domain}}
+spec:
+  selector: {{matchLabels: {{app: second}}}}
+  action: DENY
+  rules: [{{from: [{{source: {{principals: [{domain}/ns/{namespace}/sa/client]}}}}]}}]
+"""
+
+
+@pytest.mark.feature("N52")
+def test_callers_are_known_by_their_trust_domain_and_by_what_means_the_same(
+    mesh: Mesh, pods: str, outsider: str
+) -> None:
+    def served() -> tuple[bool, ...]:
+        """`client`, and who is outside of the mesh, by both servers."""
+        asked = ((pods, "first"), (pods, "second"), (outsider, f"first.{pods}"), (outsider, f"second.{pods}"))
+        return tuple(fetch(mesh, *each) == "200" for each in asked)
+
+    everybody, strangers = (True,) * 4, (False, False, True, True)
+    try:
+        apply(mesh, pods, OF_TRUST_DOMAINS.format(domain="cluster.local", namespace=pods))
+        mesh.wait("policies on the mesh's trust domain", lambda: served() == strangers)
+        assert fetch(mesh, pods, "second", client="first") == "200", (
+            "another account of the same trust domain"
+        )
+        apply(mesh, pods, OF_TRUST_DOMAINS.format(domain="former.example", namespace=pods))
+        mesh.wait("policies on another one", lambda: served() == everybody)
+        with with_trust_domain_alias(mesh, "former.example"):
+            mesh.wait("it means the same", lambda: served() == strangers)
+        mesh.wait("it does not any more", lambda: served() == everybody)
+    finally:
+        mesh.kubectl("delete", "authorizationpolicy", "--all", "-n", pods)
+    mesh.wait("nobody is refused", lambda: served() == everybody)

@@ -206,6 +206,35 @@ def test_no_spelling_of_a_path_passes(shop: Shop) -> None:
             assert shop.asks("friend", f"web{path}") == "403", path
 
 
+@pytest.mark.feature("F169")
+def test_what_audit_policies_match_is_told_and_who_is_denied(shop: Shop) -> None:
+    """With the rule, and who asked. AUDIT is for waypoints and gateways: pods' nodes tell of denials only."""
+    audited = {"to": [{"operation": {"paths": ["/audited/*"]}}]}
+    closed = {"to": [{"operation": {"paths": ["/audited/closed", "/closed"]}}]}
+    identity = f"spiffe://cluster.local/ns/{shop.namespace}/sa"
+    audit, deny = (f"{shop.namespace}/{action}-service[0]" for action in ("audit", "deny"))
+    rules = [audit] if shop.of_class != "ambit-inline" else None
+
+    def told(who: str, path: str) -> tuple[Any, ...]:
+        """Asks, and says what has been told of such a request last, where policies are enforced."""
+        shop.asks(who, f"web{path}")
+        words = ("flows", "--requests", "-n", shop.namespace, "--path", path, "--last", "9", "-o", "json")
+        records = map(json.loads, shop.mesh.ambit(*words).stdout.splitlines())
+        record = ([{"source": {}}] + [each for each in records if each["reporter"] != "source"])[-1]
+        policies = (record.get("decision"), record.get("policy"), record.get("audited"))
+        return (*policies, record["source"].get("identity"))
+
+    with shop.policy("AUDIT", audited), shop.policy("DENY", closed):
+        for who, path, wanted in (
+            ("friend", "/audited/open", (None, None, rules)),
+            ("stranger", "/audited/closed", ("deny", deny, rules)),
+            ("friend", "/closed", ("deny", deny, None)),
+            ("stranger", "/unseen", (None, None, None)),
+        ):
+            everything = (*wanted, f"{identity}/{who}")
+            shop.mesh.wait(f"{wanted} of {path}", lambda each=(who, path): told(*each) == everything)  # noqa: B023
+
+
 # Status of a call of gRPC without a message, as its trailer or header says; by HTTP/2 without TLS.
 _GRPC = ("-D", "-", "--http2-prior-knowledge", "-H", "content-type: application/grpc", "-H", "te: trailers")
 

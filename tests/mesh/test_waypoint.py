@@ -163,6 +163,57 @@ def test_requests_are_shared_out_by_weight(shop: Shop) -> None:
     assert 10 <= found["v2"] <= 70
 
 
+@pytest.mark.feature("F33")
+def test_requests_have_so_much_time(shop: Shop) -> None:
+    shop.route(to(("web-v2", 1)))
+    shop.follows("the first route", "v2")
+    shop.route(to(("web-v1", 1), timeouts={"request": "1s"}))
+    shop.mesh.wait("the time is over", lambda: shop.ask("/waits-at-v1").startswith("504"))
+    assert shop.server() == "v1"
+
+
+@pytest.mark.feature("F33")
+def test_failed_requests_are_tried_again_elsewhere(shop: Shop) -> None:
+    path = "/fails-at-v1"
+    retry = {"attempts": 2, "codes": [503], "backoff": "10ms"}
+    shop.route(to(("web", 1)))
+    shop.mesh.wait("half of them fail", lambda: set(shop.servers(20, path)) == {"v2", "503"})
+    shop.route(to(("web", 1), retry=retry))
+    shop.mesh.wait("none fails", lambda: shop.servers(40, path) == {"v2": 40})
+    shop.route(to(("web-v1", 1), retry=retry))
+
+    def tries() -> int:
+        before = shop.heard("v1", path)
+        assert shop.ask(path)[:3] in {"200", "503"}
+        return shop.heard("v1", path) - before
+
+    shop.mesh.wait("it is tried three times where it fails always", lambda: tries() == 3)
+
+
+@pytest.mark.feature("F37")
+def test_copies_of_requests_go_elsewhere_and_nobody_waits_for_them(shop: Shop) -> None:
+    path = "/waits-at-v2"
+    shop.route(to(("web-v1", 1)))
+    shop.follows("the route", "v1")
+    copy = {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "web-v2", "port": 80}}}
+    shop.route(to(("web-v1", 1), filters=[copy]))
+    before = shop.heard("v2", path)
+    # The one to whom the copy goes does not answer before it is told to.
+    shop.mesh.wait("a copy", lambda: shop.server(path) == "v1" and shop.heard("v2", path) > before)
+    shop.ask("/go-on", service="web-v2")
+
+
+@pytest.mark.feature("N22")
+def test_servers_are_told_who_called_and_not_by_who_called(shop: Shop) -> None:
+    shop.route(to(("web-v1", 1)))
+    shop.follows("the route", "v1")
+    own = f"spiffe://cluster.local/ns/{shop.namespace}/sa"
+    said = "x-forwarded-client-cert: By=me;URI=spiffe://cluster.local/ns/other/sa/king"
+    # By whom: the waypoint, or the caller's own node.
+    told = {f"200 v1 / By={own}/{each};URI={own}/default" for each in ("way", "default")}
+    assert shop.ask("/", said) in told
+
+
 def _tcp_route(**weights: int) -> dict[str, Any]:
     """To backends by name, `_` in names stands for `-`."""
     backends = [

@@ -24,7 +24,15 @@ from ambit.control.answers import Answer, Progress, Standing, joined
 from ambit.control.callers import Authenticator, Refused
 from ambit.control.metrics import Counters
 from ambit.control.settings import Settings
-from ambit.control.stream import ANSWERED, PUSHED, PUSHED_AS_ISTIOD, SHORT_TYPES, STOPPING, Stream
+from ambit.control.stream import (
+    ANSWERED,
+    PUSHED,
+    PUSHED_AS_ISTIOD,
+    SHORT_TYPES,
+    STOPPING,
+    Stream,
+    count_push,
+)
 from ambit.control.turns import Turns
 from ambit.daemon.logs import event
 from ambit.xds import wire
@@ -279,7 +287,7 @@ class Discovery:
             stream.awake.clear()
             while stream.outbox and not stream.ended:
                 response = stream.outbox.popleft()
-                self._counters.count(PUSHED, type=response.type_url)
+                count_push(self._counters, response.type_url)
                 self._counters.count(PUSHED_AS_ISTIOD, type=SHORT_TYPES.get(response.type_url, ""))
                 if len(response.resources) < wire.LONG:
                     await context.write(wire.encode_response(response))

@@ -20,7 +20,7 @@ from ambit.control.metrics import Counters
 from ambit.control.plans import Plans
 from ambit.control.policy_answers import PolicyAnswers
 from ambit.control.status_fields import ACKNOWLEDGED
-from ambit.control.stream import ANSWERED, PUSHED, STOPPING, Stream
+from ambit.control.stream import ANSWERED, STOPPING, Stream, count_push
 from ambit.core.finding import ObjectRef
 from ambit.daemon.logs import event
 from ambit.ingest.gateway.conditions import no
@@ -261,7 +261,7 @@ class ProxyDiscovery:
             stream.awake.clear()
             while stream.outbox and not stream.ended:
                 response = stream.outbox.popleft()
-                self._counters.count(PUSHED, type=response.type_url)
+                count_push(self._counters, response.type_url)
                 await context.write(wire.encode_response(response))
 
 

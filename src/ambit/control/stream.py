@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import grpc
 
 from ambit.ca.issuance import Caller
+from ambit.control.metrics import Counters
 from ambit.xds.frames import Response
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE
 from ambit.xds.session import ServerSession
@@ -16,8 +17,16 @@ PUSHED_AS_ISTIOD = "pilot_xds_pushes"
 """The same under the name, and with the types, that dashboards of Istio ask for."""
 SHORT_TYPES = {ADDRESS_TYPE: "wds", AUTHORIZATION_TYPE: "wads"}
 ANSWERED = "ambit_xds_answers_total"
+"""By type and `answer`, `ack` or `nack`."""
 STOPPING = (grpc.StatusCode.UNAVAILABLE, "the control plane stops: transport is closing")
 """ztunnel comes back at once when it reads "transport is closing"; other texts make it wait longer."""
+
+
+def count_push(counters: Counters, type_url: str) -> None:
+    """A response is sent. That none of its type was rejected can be read from here on, because `increase` of
+    Prometheus does not see a count that a series begins with: else the first rejection would go unnoticed."""
+    counters.count(PUSHED, type=type_url)
+    counters.count(ANSWERED, 0, type=type_url, answer="nack")
 
 
 class Stream:

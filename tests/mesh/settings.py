@@ -1,0 +1,56 @@
+"""Other settings of the control plane, for a while: it is started again with them, and without them afterwards."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ambit.core.names import MESH_CONFIG_KEY
+from ambit.testing.mesh import Mesh
+
+_CONTROL = ("-n", "ambit-system", "deployment/ambit-control")
+_ARGUMENTS = "/spec/template/spec/containers/0/args"
+
+
+@contextmanager
+def with_trust_domain_alias(mesh: Mesh, alias: str) -> Iterator[None]:
+    """The control plane takes this trust domain for the mesh's own, too."""
+    before = _control(mesh)["spec"]["template"]["spec"]["containers"][0]["args"]
+    try:
+        _patch(mesh, [*before, "--trust-domain-alias", alias])
+        yield
+    finally:
+        _patch(mesh, before)
+
+
+@contextmanager
+def with_mesh_config(mesh: Mesh, text: str) -> Iterator[None]:
+    """The fields of Istio's MeshConfig are these."""
+    named = ("configmap/ambit-mesh-config", "-n", "ambit-system")
+    before = json.loads(mesh.kubectl("get", *named, "-o", "json").stdout)["data"][MESH_CONFIG_KEY]
+
+    def put(text: str) -> None:
+        mesh.kubectl("patch", *named, "-p", json.dumps({"data": {MESH_CONFIG_KEY: text}}))
+        mesh.kubectl("rollout", "restart", *_CONTROL)
+        _settled(mesh)
+
+    try:
+        put(text)
+        yield
+    finally:
+        put(before)
+
+
+def _control(mesh: Mesh) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(mesh.kubectl("get", *_CONTROL, "-o", "json").stdout)
+    return found
+
+
+def _patch(mesh: Mesh, arguments: list[str]) -> None:
+    change = [{"op": "replace", "path": _ARGUMENTS, "value": arguments}]
+    mesh.kubectl("patch", *_CONTROL, "--type=json", "-p", json.dumps(change))
+    _settled(mesh)
+
+
+def _settled(mesh: Mesh) -> None:
+    mesh.kubectl("rollout", "status", *_CONTROL, "--timeout=90s", timeout=100)
