@@ -22,7 +22,7 @@ from ambit.node.cni.installer import is_deleted
 from ambit.node.enrol.enroller import Enroller
 from ambit.node.enrol.reconciler import Reconciler
 from ambit.node.enrol.sandbox import Sandbox
-from ambit.node.process import locality
+from ambit.node.introduction import locality
 from ambit.node.upstream.trust import TrustFollower
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE
 from tests.charts.rendered import golden_objects
