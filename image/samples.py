@@ -22,8 +22,8 @@ GENERAL = (
 
 
 def sample_names(folder: Path = ROOT / "examples/istio") -> list[str]:
-    """Every image that a manifest in `folder` names."""
-    texts = (path.read_text() for path in sorted(folder.glob("*.yaml")))
+    """Every image that a manifest below `folder` names."""
+    texts = (path.read_text() for path in sorted(folder.rglob("*.yaml")))
     return sorted({name for text in texts for name in re.findall(r"\bimage: *(\S+)", text)})
 
 

@@ -4,15 +4,18 @@ from pathlib import Path
 
 import yaml
 
-from tests.mesh.test_gateway import SAMPLES as GATEWAYS
+from tests.docs.test_samples import ROWS
 from tests.mesh.test_samples import SAMPLES
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def test_every_example_is_applied_by_a_test() -> None:
-    found = {path.relative_to(EXAMPLES) for path in EXAMPLES.rglob("*.yaml")}
-    assert found == {Path("istio", f"{name}.yaml") for name in (*SAMPLES, *GATEWAYS)}
+    assert {path.stem for path in (EXAMPLES / "istio").glob("*.yaml")} == set(SAMPLES)
+    applied = "".join((EXAMPLES.parent / file).read_text() for file in dict(ROWS))
+    deeper = [path.stem for path in (EXAMPLES / "istio").glob("*/**/*.yaml")]
+    assert deeper
+    assert [name for name in deeper if name.removeprefix("route-") not in applied] == []
 
 
 def test_every_object_has_a_kind_and_a_name() -> None:

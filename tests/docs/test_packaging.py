@@ -38,11 +38,13 @@ def test_every_file_of_the_package_is_in_it(unpacked: Path) -> None:
 
 def test_it_has_the_samples_and_the_licences(unpacked: Path) -> None:
     samples = ROOT / "examples/istio"
-    assert {path.name: path.read_bytes() for path in (unpacked / "ambit/examples/istio").iterdir()} == {
-        path.name: path.read_bytes() for path in samples.iterdir()
-    }
+    assert _files(unpacked / "ambit/examples/istio") == _files(samples)
     (licences,) = unpacked.glob("*.dist-info/licenses")
     assert {path.name for path in licences.iterdir()} == {"LICENSE", "NOTICE"}
+
+
+def _files(directory: Path) -> dict[Path, bytes]:
+    return {path.relative_to(directory): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def test_it_has_the_charts(unpacked: Path) -> None:

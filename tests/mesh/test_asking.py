@@ -10,6 +10,7 @@ import yaml
 
 from ambit.testing.mesh import Mesh
 from tests.mesh.authorizer import PROGRAM
+from tests.mesh.guide import Guide
 from tests.mesh.pods import apply_in, make_namespace, pod
 from tests.mesh.shop import waypoint
 
@@ -41,11 +42,15 @@ def _providers(namespace: str) -> str:
     place = {"service": f"authz.{namespace}.svc.cluster.local", "timeout": "5s"}
     over_http = {**place, "port": 8000, "headersToUpstreamOnAllow": ["x-user"]}
     over_grpc = {**place, "port": 9000}
+    sample = {"service": f"ext-authz.{namespace}.svc.cluster.local"}
+    seen = {"includeRequestHeadersInCheck": ["x-ext-authz"], "headersToUpstreamOnAllow": ["x-ext-authz-*"]}
     return yaml.safe_dump(
         {
             "extensionProviders": [
                 {"name": BY_HTTP, "envoyExtAuthzHttp": over_http},
                 {"name": BY_GRPC, "envoyExtAuthzGrpc": over_grpc},
+                {"name": "sample-ext-authz-grpc", "envoyExtAuthzGrpc": {**sample, "port": 9000}},
+                {"name": "sample-ext-authz-http", "envoyExtAuthzHttp": {**sample, **seen, "port": 8000}},
             ]
         }
     )
@@ -165,3 +170,34 @@ def test_while_he_is_away_nothing_passes_that_he_is_asked_about(shop: Shop) -> N
     apply_in(shop.mesh, shop.namespace, shop.authorizer)
     shop.answers(f"web/{BY_HTTP}/yes", "200 ann")
     shop.answers(f"web/{BY_GRPC}/yes", "200 None")
+
+
+def test_istios_page_of_external_authorization_has_its_sample_say_no_and_yes(shop: Shop) -> None:
+    page = Guide(shop.mesh, shop.namespace, shop.namespace)
+    page.samples("httpbin", "curl", "extauthz/ext-authz")
+    shop.mesh.kubectl("label", "-n", shop.namespace, "service/httpbin", "istio.io/use-waypoint=way")
+    page.available()
+    url = f"http://httpbin.{shop.namespace}:8000"
+    page.until("200", f"{url}/ip")
+    for provider in ("sample-ext-authz-grpc", "sample-ext-authz-http"):
+        page.apply(f"""
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: ext-authz}}
+spec:
+  targetRefs: [{{kind: Service, group: "", name: httpbin}}]
+  action: CUSTOM
+  provider: {{name: {provider}}}
+  rules: [{{to: [{{operation: {{paths: [/headers]}}}}]}}]
+""")
+        page.until("403", f"{url}/headers", "-H", "x-ext-authz: deny")
+        said = page.curl(f"{url}/headers", "-H", "x-ext-authz: deny")
+        assert said == "denied by ext_authz for not found header `x-ext-authz: allow` in the request"
+        told = json.loads(page.curl(f"{url}/headers", "-H", "x-ext-authz: allow"))["headers"]
+        assert told["X-Ext-Authz-Check-Result"] == ["allowed"]
+        assert page.code(f"{url}/ip") == "200"
+        page.delete("authorizationpolicy/ext-authz")
+        page.until("200", f"{url}/headers")
+    log = shop.mesh.kubectl("logs", "-n", shop.namespace, "deploy/ext-authz").stdout
+    assert {"gRPC denied", "gRPC allowed"} <= set(log.splitlines())
+    assert "GET /headers 403" in log and "GET /headers 200" in log and "/ip" not in log

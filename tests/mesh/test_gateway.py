@@ -3,7 +3,6 @@
 import json
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +13,6 @@ from tests.tokens import Issuer
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
-MANIFESTS = Path(__file__).parents[2] / "examples" / "istio"
-SAMPLES = ("bookinfo-gateway",)
 ASK = """
 import http.client, sys
 client = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=5)
@@ -163,21 +160,6 @@ def test_a_gateway_has_as_many_pods_as_its_config_map_says_and_outlives_mistakes
     assert said("gateway/front", accepted) == "Accepted" and shop.status_of(address) == "200"
     for kind, name in (("gateway", "front"), ("httproute", "web")):
         shop.mesh.kubectl("delete", "-n", shop.namespace, kind, name)
-
-
-def test_istios_bookinfo_is_served_by_its_gateway_unchanged(mesh: Mesh) -> None:
-    with make_namespace(mesh) as inside, make_namespace(mesh, enrolled=False) as outside:
-        files = [word for name in ("bookinfo", *SAMPLES) for word in ("-f", str(MANIFESTS / f"{name}.yaml"))]
-        mesh.kubectl("apply", "-n", inside, *files)
-        apply_in(mesh, outside, [pod("client", mesh.nodes[0], ["sleep", "3600"])])
-        mesh.kubectl(
-            "wait", "-n", inside, "--for=condition=Available", "deployment", "--all", "--timeout=60s"
-        )
-        shop = Shop(mesh, inside, outside)
-        address = shop.address("bookinfo-gateway")
-        shop.until(address, "200", path="/productpage")
-        assert "<title>Simple Bookstore App</title>" in shop.get(address, "/productpage")
-        assert shop.status_of(address, path="/other") == "404"
 
 
 @pytest.mark.feature("F115")

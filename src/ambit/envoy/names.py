@@ -275,9 +275,9 @@ def gateway_listener(port: int, listener: str) -> str:
     return f"port|{port}|{listener}"
 
 
-def client_roots(port: int) -> str:
-    """Of a gateway's port: roots of the certificates that clients are asked for."""
-    return f"{SHOWN}clients|{port}"
+def client_roots(listener: str) -> str:
+    """Roots of the certificates that clients of a `gateway_listener` are asked for."""
+    return f"{SHOWN}clients|{listener}"
 
 
 def shown_certificate(secret: str) -> str:

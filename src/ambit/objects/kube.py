@@ -75,6 +75,9 @@ class TlsData(msgspec.Struct, frozen=True):
 
     chain: str = msgspec.field(default="", name="tls.crt")
     key: str = msgspec.field(default="", name="tls.key")
+    roots: str = msgspec.field(default="", name="ca.crt")
+    """Of clients, for listeners that ask them (`gateway.istio.io/tls-terminate-mode`)."""
+    revoked: str = msgspec.field(default="", name="ca.crl")
 
 
 class Secret(msgspec.Struct, frozen=True):

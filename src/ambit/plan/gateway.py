@@ -203,6 +203,11 @@ def _secured(
         secrets = tuple(map(names.shown_certificate, each.certificates))
         if each.protocol is Protocol.HTTPS:
             found.append(_of_requests(name, secrets, each))
+            if each.clients is not None:
+                roots = names.client_roots(name)
+                yield planned(
+                    SECRET, roots, tls.client_roots(roots, each.clients.roots, must=each.clients.must_verify)
+                )
             hosts = (*_own(each, own, attached), *_misdirected(each, own))
             quic = port if each.terms.http3 else 0
             table = http_routes.table(name, hosts, port=port, scheme="https", quic_port=quic, memo=memo)
@@ -211,10 +216,6 @@ def _secured(
             given = _streams(each, list(_within(each, own)), attached)
             found.append(gateway_listeners.Secured(name, secrets, terms=each.terms, streams=given))
             yield from _extensions(name, given)
-    asking = next((each.clients for each in own if each.clients is not None), None)
-    if asking is not None:
-        name = names.client_roots(port)
-        yield planned(SECRET, name, tls.client_roots(name, asking.roots, must=asking.must_verify))
     message = gateway_listeners.secured(port, found, edge=edge, admission=admission)
     yield planned(LISTENER, names.gateway_port(port), message)
     by_quic = [each for each in found if each.terms.http3]
@@ -228,8 +229,9 @@ def _of_requests(name: str, secrets: tuple[str, ...], listener: Listener) -> gat
     clients = listener.clients
     if clients is None:
         return made
-    roots = names.client_roots(listener.port)
-    return msgspec.structs.replace(made, client_roots=roots, must_verify=clients.must_verify)
+    return msgspec.structs.replace(
+        made, client_roots=names.client_roots(name), must_verify=clients.must_verify
+    )
 
 
 def _extensions(listener: str, given: Iterable[Stream]) -> Iterator[PlannedResource]:

@@ -51,7 +51,8 @@ def test_what_options_mean(options: dict[str, str], terms: TlsTerms, protocol: s
         ({SUITE: "AES128-SHA", VERSION: "1.3"}, "about TLS 1.2, which ambit.io/tls-min-version leaves out"),
         ({VERSION: "1.1"}, "'1.1' is none of 1.2, 1.3"),
         ({HTTP3: "yes"}, "ambit.io/http3: 'yes' is neither true nor false"),
-        ({MODE: "MUTUAL"}, "MUTUAL cannot be had: spec.tls.frontend asks clients for certificates"),
+        ({MODE: "ISTIO_MUTUAL"}, "'ISTIO_MUTUAL' is neither SIMPLE nor MUTUAL"),
+        ({MODE: "MUTUAL", HTTP3: "true"}, "QUIC asks nobody for a certificate"),
         (
             {"example.com/tls": "strong"},
             "example.com/tls is not known, only gateway.istio.io/tls-cipher-suites",

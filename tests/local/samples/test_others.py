@@ -2,8 +2,9 @@ import json
 import socket
 
 import pytest
+from envoy.service.auth.v3 import attribute_context_pb2, external_auth_pb2
 
-from ambit.local.samples import helloworld, httpbin
+from ambit.local.samples import ext_authz, helloworld, httpbin
 from ambit.local.samples.web import Request, fetch
 from tests.local.samples.conftest import Start, free_port
 
@@ -64,6 +65,40 @@ def test_helloworld(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
         helloworld.handle(Request("GET", "/hello", [], b"", "")).body == b"Hello version: v2, instance: pod\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "result"),
+    [
+        ([("X-Ext-Authz", "allow")], 200, "allowed"),
+        ([("X-Ext-Authz", "deny")], 403, "denied"),
+        ([], 403, "denied"),
+    ],
+)
+def test_ext_authz(headers: list[tuple[str, str]], status: int, result: str) -> None:
+    answer = ext_authz.handle(Request("GET", "/headers", headers, b"", "10.0.0.1"))
+    assert (answer.status, answer.headers["x-ext-authz-check-result"]) == (status, result)
+    assert (answer.body == b"") is (status == 200)
+
+
+def test_ext_authz_by_grpc() -> None:
+    for value in ("allow", "deny", ""):
+        request = attribute_context_pb2.AttributeContext.HttpRequest(
+            headers={"x-ext-authz": value, "x-a": "b"}
+        )
+        asked = external_auth_pb2.CheckRequest()
+        asked.attributes.request.http.CopyFrom(request)
+        said = external_auth_pb2.CheckResponse.FromString(ext_authz.check(asked.SerializeToString()))
+        if value == "allow":
+            (added,) = said.ok_response.headers
+            assert (said.status.code, added.header.value) == (0, "allowed")
+        else:
+            (added,) = said.denied_response.headers
+            assert (said.status.code, said.denied_response.status.code) == (7, 403)
+            assert added.header.value == "denied" and said.denied_response.body.startswith(
+                "denied by ext_authz"
+            )
+        assert added.header.key == "x-ext-authz-check-result"
 
 
 def test_keep_alive_and_both_families(start: Start) -> None:

@@ -47,10 +47,12 @@ def showing(directory: Path, authority: Authority | None) -> ssl.SSLContext:
     return context
 
 
-def answer(edge: Edge, directory: Path, authority: Authority | None) -> str:
+def answer(
+    edge: Edge, directory: Path, authority: Authority | None, *, name: str = NAME, host: str = ""
+) -> str:
     """The server that answers a client with a certificate of this authority, or that nobody does."""
     try:
-        return ask(connect(edge, NAME, showing(directory, authority))).server
+        return ask(connect(edge, name, showing(directory, authority)), host).server
     except (OSError, ssl.SSLError):
         return "refused"
 
@@ -125,3 +127,26 @@ def test_roots_that_change_are_followed(edge: Edge, tmp_path: Path) -> None:
 def test_without_any_root_nobody_comes_in(edge: Edge, tmp_path: Path) -> None:
     edge.apply(*objects(default=believing("gone")))
     assert [answer(edge, tmp_path, each) for each in (FRIENDS, None)] == ["refused"] * 2
+
+
+def test_each_listener_of_a_port_can_ask_for_what_is_beside_its_own_certificate(
+    edge: Edge, tmp_path: Path
+) -> None:
+    """By the option of Istio; who has come in by the name of another listener is not let past it."""
+    other, free = "other.example.com", "open.example.com"
+    mutual = {"options": {"gateway.istio.io/tls-terminate-mode": "MUTUAL"}}
+    listeners = [https(name, name, hostname=host) for name, host in (("a", NAME), ("b", other), ("c", free))]
+    for each in listeners[:2]:
+        each["tls"] |= mutual
+    edge.apply(
+        secret("a", AUTHORITY.pair(NAME), **{"ca.crt": FRIENDS.root}),
+        secret("b", AUTHORITY.pair(other), **{"ca.crt": STRANGERS.root}),
+        secret("c", AUTHORITY.pair(free), **{"ca.crt": FRIENDS.root}),
+        gateway(*listeners),
+        to_edge({"backendRefs": [to("one")]}),
+    )
+    whoever = (FRIENDS, STRANGERS, None)
+    assert [answer(edge, tmp_path, each) for each in whoever] == ["one", "refused", "refused"]
+    assert [answer(edge, tmp_path, each, name=other) for each in whoever] == ["refused", "one", "refused"]
+    assert [answer(edge, tmp_path, each, name=free) for each in whoever] == ["one", "one", "one"]
+    assert [answer(edge, tmp_path, each, name=free, host=NAME) for each in whoever] == ["421"] * 3

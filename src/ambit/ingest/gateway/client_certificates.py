@@ -1,10 +1,13 @@
 """Certificates that clients of a gateway must show (Gateway API v1.6 `FrontendTLSConfig`): for HTTPS listeners, by
-port, else as the default says.
+port, else as the default says. A listener's own option (Istio's `tls-terminate-mode: MUTUAL`) asks them for one of a
+root in its Secrets instead.
 
 References that lead nowhere are said by the listener; one that none of whose references leads to roots takes no
 connection. `AllowInsecureFallback` asks for certificates and lets everybody in; the Gateway says so.
 """
 
+import base64
+import binascii
 from collections.abc import Iterable
 
 import msgspec
@@ -14,7 +17,7 @@ from ambit.ingest.gateway.conditions import ACCEPTED, RESOLVED, no
 from ambit.ingest.gateway.key_pairs import Secrets
 from ambit.ingest.gateway.listeners import EdgeListener
 from ambit.ingest.gateway.references import is_granted_to
-from ambit.ingest.gateway.tls_options import HTTP3
+from ambit.ingest.gateway.tls_options import HTTP3, TERMINATE_MODE
 from ambit.model.proxy import ClientTrust
 from ambit.model.status import Condition
 from ambit.objects import gateway
@@ -44,29 +47,38 @@ def with_client_trust(
 
 def _with_trust(listener: EdgeListener, given: gateway.Gateway, known: Secrets) -> EdgeListener:
     validation = _validation(listener, given)
-    if validation is None or not listener.accepted:
+    if not listener.accepted or (validation is None and not listener.asks_clients):
         return listener
-    roots: list[str] = []
-    problems: list[Condition] = []
-    for each in validation.ca_certificate_refs:
-        found = _roots(each, given.metadata.namespace, known)
-        if isinstance(found, Condition):
-            problems.append(found)
-        else:
-            roots.append(found)
-    conditions = {each.type: each for each in listener.conditions}
-    if listener.terms.http3:
-        text = f"tls.options: {HTTP3}: QUIC asks nobody for a certificate, and spec.tls.frontend does on this port"
-        conditions[ACCEPTED] = no(ACCEPTED, "UnsupportedValue", text)
-        return msgspec.structs.replace(listener, conditions=tuple(conditions.values()))
+    if problem := _unsupported(listener, validation):
+        return _with(listener, no(ACCEPTED, "UnsupportedValue", f"tls.options: {problem}"))
+    if validation is not None:
+        found = [_roots(each, given.metadata.namespace, known) for each in validation.ca_certificate_refs]
+    elif not listener.certificates:
+        return listener  # there is no Secret to look into, and it says so
+    else:
+        found = [_roots_beside(each.name, known) for each in listener.certificates]
+    roots = [each for each in found if not isinstance(each, Condition)]
+    problems = [each for each in found if isinstance(each, Condition)]
     if problems:
         text = "; ".join(each.message for each in problems)
-        conditions[RESOLVED] = no(RESOLVED, problems[0].reason, text)
+        listener = _with(listener, no(RESOLVED, problems[0].reason, text))
     if not roots:
-        conditions[ACCEPTED] = no(ACCEPTED, "NoValidCACertificate", "no root leads to clients' certificates")
-        return msgspec.structs.replace(listener, conditions=tuple(conditions.values()))
-    trust = ClientTrust("".join(roots), must_verify=validation.mode != _FALLBACK)
-    return msgspec.structs.replace(listener, conditions=tuple(conditions.values()), clients=trust)
+        return _with(listener, no(ACCEPTED, "NoValidCACertificate", "no root leads to clients' certificates"))
+    trust = ClientTrust("".join(roots), must_verify=validation is None or validation.mode != _FALLBACK)
+    return msgspec.structs.replace(listener, clients=trust)
+
+
+def _with(listener: EdgeListener, condition: Condition) -> EdgeListener:
+    conditions = {each.type: each for each in listener.conditions} | {condition.type: condition}
+    return msgspec.structs.replace(listener, conditions=tuple(conditions.values()))
+
+
+def _unsupported(listener: EdgeListener, validation: gateway.FrontendValidation | None) -> str:
+    if listener.terms.http3:
+        return f"{HTTP3}: QUIC asks nobody for a certificate, and clients of this port are asked for one"
+    if listener.asks_clients and validation is not None:
+        return f"{TERMINATE_MODE}: spec.tls.frontend says already what clients of this port are asked for"
+    return ""
 
 
 def _validation(listener: EdgeListener, given: gateway.Gateway) -> gateway.FrontendValidation | None:
@@ -77,6 +89,23 @@ def _validation(listener: EdgeListener, given: gateway.Gateway) -> gateway.Front
         if each.port == listener.given.port:
             return each.tls.validation
     return frontend.default.validation
+
+
+def _roots_beside(key: str, known: Secrets) -> str | Condition:
+    """PEM under `ca.crt` of a Secret that the listener shows a certificate of, or why there is none. Whoever it
+    revokes would be let in: no list of those is read."""
+    secret = known.secret(key)
+    if secret is None or not secret.data.roots:
+        return no(RESOLVED, "InvalidCACertificateRef", f"Secret {key}: {TERMINATE_MODE} needs ca.crt in it")
+    if secret.data.revoked:
+        return no(RESOLVED, "InvalidCACertificateRef", f"Secret {key}: ca.crl is not supported, remove it")
+    try:
+        found = base64.b64decode(secret.data.roots, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        found = ""
+    if problem := problem_of_roots(found):
+        return no(RESOLVED, "InvalidCACertificateRef", f"Secret {key}, ca.crt: {problem}")
+    return f"{found.strip()}\n"
 
 
 def _roots(given: gateway.ObjectReference, namespace: str, known: Secrets) -> str | Condition:

@@ -13,7 +13,7 @@ from ambit.core.names import METRICS_PORT, NODE_ADMIN_PORT, READINESS_PORT
 from ambit.core.selector import Selector
 from ambit.ingest.gateway.conditions import ACCEPTED, CONFLICTED, RESOLVED, no, yes
 from ambit.ingest.gateway.key_pairs import Secrets, Unusable, resolve
-from ambit.ingest.gateway.tls_options import HTTP3, terms_of
+from ambit.ingest.gateway.tls_options import HTTP3, TERMINATE_MODE, asks_clients, terms_of
 from ambit.model.proxy import ClientTrust, KeyPair, Listener, Protocol, TlsTerms
 from ambit.model.status import Condition, ListenerStatus
 from ambit.objects import gateway
@@ -110,6 +110,11 @@ class EdgeListener(msgspec.Struct, frozen=True):
     @property
     def terms(self) -> TlsTerms:
         return terms_of(_options(self.given))[0]
+
+    @property
+    def asks_clients(self) -> bool:
+        """For a certificate, by an option of its own."""
+        return asks_clients(_options(self.given))
 
     @property
     def status(self) -> ListenerStatus:
@@ -232,6 +237,8 @@ def _refusal(given: gateway.Listener) -> Condition | None:
     terms, problem = terms_of(_options(given))
     if terms.http3 and given.protocol != Protocol.HTTPS.value:
         problem = f"{HTTP3}: {given.protocol} carries no requests"
+    if asks_clients(_options(given)) and given.protocol != Protocol.HTTPS.value:
+        problem = f"{TERMINATE_MODE}: clients are asked for certificates by listeners of protocol HTTPS only"
     return no(ACCEPTED, "UnsupportedValue", f"tls.options: {problem}") if problem else None
 
 

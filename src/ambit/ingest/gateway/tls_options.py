@@ -2,8 +2,8 @@
 
 - `gateway.istio.io/tls-cipher-suites`: suites of TLS 1.2, with commas between them, in order of preference; Istio's
   names (`security.ValidCipherSuites`). Those of TLS 1.3 cannot be chosen, in Envoy as in Istio.
-- `gateway.istio.io/tls-terminate-mode`: `SIMPLE`, as without it. Clients' certificates are asked for by
-  `spec.tls.frontend` of the Gateway.
+- `gateway.istio.io/tls-terminate-mode`: `SIMPLE`, as without it, or `MUTUAL`: clients of an HTTPS listener show a
+  certificate of a root in `ca.crt` of its Secrets. The Gateway API's own way is `spec.tls.frontend` of the Gateway.
 - `ambit.io/tls-min-version`: `1.2`, as without it, or `1.3`.
 - `ambit.io/http3`: with `true` an HTTPS listener takes HTTP/3, too.
 
@@ -40,7 +40,7 @@ SUITES = frozenset(
 )
 """Of TLS 1.2, by the names that OpenSSL has for them."""
 HTTP3 = "ambit.io/http3"
-_SIMPLE = "SIMPLE"
+_SIMPLE, _MUTUAL = "SIMPLE", "MUTUAL"
 _VERSIONS = {"1.2": False, "1.3": True}
 """Values of `MIN_VERSION`, and whether TLS 1.3 alone is left."""
 
@@ -52,6 +52,11 @@ def terms_of(options: Mapping[str, str]) -> tuple[TlsTerms, str]:
     refusals = chain(_unknown(options), _suites(options, suites, newest), _values(options))
     http3 = options.get(HTTP3) == "true"
     return TlsTerms(suites if CIPHER_SUITES in options else (), newest, http3), "; ".join(refusals)
+
+
+def asks_clients(options: Mapping[str, str]) -> bool:
+    """Whether clients of the listener must show a certificate, by its own word."""
+    return options.get(TERMINATE_MODE) == _MUTUAL
 
 
 def _unknown(options: Mapping[str, str]) -> list[str]:
@@ -72,10 +77,8 @@ def _suites(options: Mapping[str, str], suites: tuple[str, ...], newest: bool) -
 def _values(options: Mapping[str, str]) -> list[str]:
     found = []
     mode, version = options.get(TERMINATE_MODE, _SIMPLE), options.get(MIN_VERSION, "1.2")
-    if mode != _SIMPLE:
-        found.append(
-            f"{TERMINATE_MODE}: {mode} cannot be had: spec.tls.frontend asks clients for certificates"
-        )
+    if mode not in (_SIMPLE, _MUTUAL):
+        found.append(f"{TERMINATE_MODE}: {mode!r} is neither {_SIMPLE} nor {_MUTUAL}")
     if version not in _VERSIONS:
         found.append(f"{MIN_VERSION}: {version!r} is none of {', '.join(_VERSIONS)}")
     if options.get(HTTP3, "true") not in ("true", "false"):

@@ -73,6 +73,7 @@ def built_in(python: str, packages: str) -> tuple[ImageEntry, ...]:
         bookinfo("reviews-v3", "reviews", ENABLE_RATINGS="true", STAR_COLOR="red"),
         sample("*examples-helloworld-v1", "helloworld", SERVICE_VERSION="v1"),
         sample("*examples-helloworld-v2", "helloworld", SERVICE_VERSION="v2"),
+        sample("*istio*/ext-authz", "ext_authz"),
         sample("*tcp-echo-server", "tcp_echo", args=("9000,9001,9002", "hello")),
         sample("*go-httpbin", "httpbin", args=("8080",)),
         sample("*httpbin", "httpbin", args=("80",)),
