@@ -262,6 +262,23 @@ def test_a_certificate_says_who_the_client_is_where_one_is_asked_for() -> None:
         found("https", name, "spiffe://partners.example/other")
 
 
+def test_a_listener_that_asks_by_itself_asks_nobody_who_comes_by_another_name() -> None:
+    pair = Authority().pair("shop.example.com")
+    _, beside = secret("a", pair, **{"ca.crt": Authority("partners").root})
+
+    def verdicts(asking: int) -> list[str]:
+        given = front()
+        given["spec"]["listeners"][asking]["tls"]["options"] = {
+            "gateway.istio.io/tls-terminate-mode": "MUTUAL"
+        }
+        edge = mesh(WEB, ROUTE, more=(given, {"apiVersion": "v1", "kind": "Secret", **beside}))
+        urls = (f"https://{host}.example.com/v1" for host in ("shop", "b"))
+        return [why_at_gateway(OUTSIDE, "GET", url, edge, "front").verdict for url in urls]
+
+    assert verdicts(1) == ["refused", "answered"]
+    assert verdicts(2) == ["allowed", "refused"]
+
+
 LABELS = "istio.io/use-waypoint: way, istio.io/use-waypoint-canary: next, istio.io/ingress-use-waypoint: '%s'"
 BEHIND, PAST = (
     SERVICES % ("web, annotations: {istio.io/use-waypoint-canary-weight: '25'}", LABELS % each, 7, "web")

@@ -2,7 +2,7 @@
 there, and who the gateway is to what is behind it; from configuration alone. Pure."""
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -64,8 +64,7 @@ def hosts_for(given: Arrival, compiled: Compiled) -> tuple[Host, ...]:
     on_port = [each for each in given.proxy.listeners if each.port == given.port]
     own = [each for each in on_port if each.protocol is protocol]
     if given.by_tls:
-        own = [each for each in own if hostnames.covers(each.hostname or hostnames.ANY, given.host)]
-        own = sorted(own, key=lambda each: hostnames.by_precision(each.hostname or hostnames.ANY))[:1]
+        own = _named_in_hello(own, given.host)
     if not own:
         known = ", ".join(f"{each.port} ({_named(each)})" for each in given.proxy.listeners)
         raise BadInput(
@@ -105,10 +104,18 @@ def at_gateway(given: Arrival, compiled: Compiled) -> tuple[Ruling, Request]:
     return ruling_of(policies, facts, token.said), msgspec.structs.replace(token.request, claims={})
 
 
+def _named_in_hello(listeners: Iterable[Listener], host: str) -> list[Listener]:
+    """The one that takes connections for this name, if any does."""
+    own = [each for each in listeners if hostnames.covers(each.hostname or hostnames.ANY, host)]
+    return sorted(own, key=lambda each: hostnames.by_precision(each.hostname or hostnames.ANY))[:1]
+
+
 def _asking(given: Arrival) -> ClientTrust | None:
-    """What the port believes about certificates that it asks for; None where it asks for none."""
-    listeners = given.proxy.listeners if given.by_tls else ()
-    return next((each.clients for each in listeners if each.port == given.port and each.clients), None)
+    """What is believed about certificates that clients are asked for; None where they are asked for none."""
+    if not given.by_tls:
+        return None
+    on_port = (each for each in given.proxy.listeners if each.port == given.port)
+    return next((each.clients for each in _named_in_hello(on_port, given.host)), None)
 
 
 def _proven(given: Arrival, trust: ClientTrust | None) -> tuple[Identity | None, str]:
