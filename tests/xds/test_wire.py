@@ -34,6 +34,13 @@ requests = st.builds(
 
 
 @given(responses)
+def test_what_is_sent_once_is_not_kept_in_its_encoded_form(response):
+    once = wire.encode_once(response)
+    assert not any(each.encoded for each in response.resources)
+    assert once == wire.encode_response(response)
+
+
+@given(responses)
 def test_responses_round_trip(response):
     decoded = wire.decode_response(wire.encode_response(response))
     assert decoded == response

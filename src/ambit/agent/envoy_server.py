@@ -24,7 +24,7 @@ from ambit.xds.events import Asked, ProtocolViolation, Rejected
 from ambit.xds.frames import Request, Resource, Response
 from ambit.xds.session import ServerSession
 from ambit.xds.store import Changed, Store
-from ambit.xds.wire import METHOD_NAME, SERVICE, decode_request, encode_response
+from ambit.xds.wire import METHOD_NAME, SERVICE, decode_request, encode_once
 
 _log = logging.getLogger("ambit.ads")
 _OPTIONS = (
@@ -93,7 +93,7 @@ class EnvoyServer:
                     SERVICE,
                     {
                         METHOD_NAME: grpc.stream_stream_rpc_method_handler(
-                            self._discovery, decode_request, encode_response
+                            self._discovery, decode_request, encode_once
                         )
                     },
                 ),

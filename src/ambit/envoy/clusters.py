@@ -210,6 +210,15 @@ def balanced(name: str, endpoints: Iterable[Endpoint], tags: Mapping[str, str]) 
     return cluster
 
 
+def into(name: str, listener: str) -> Any:
+    """The way into an internal listener, which sees the addresses that the connection has."""
+    inside = endpoint_components_pb2.Endpoint(address=internal_address(listener, ""))
+    cluster = _by_turns(name, [endpoint_components_pb2.LbEndpoint(endpoint=inside)], {})
+    cluster.connect_timeout.CopyFrom(seconds(defaults.LOCAL_CONNECT_TIMEOUT))
+    cluster.transport_socket.CopyFrom(hop_socket(plain_socket()))
+    return cluster
+
+
 def hop_socket(inner: Any) -> Any:
     """The transport socket that leads into an internal listener and tells it about the endpoint; `inner` is that of
     what is said there."""

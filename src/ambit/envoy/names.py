@@ -20,7 +20,8 @@
 | `IDENTITY`, `c\\|IDENTITY` | secrets: a workload's certificate as server, and as client |
 | `svc\\|SERVICE\\|PORT` | at a waypoint: cluster, its endpoints, internal listener and table of a service's port |
 | `svc\\|SERVICE\\|PORT#ROUTE` | at a waypoint: extension (ECDS): where connections go by a rule for bytes |
-| `into\\|SERVICE\\|PORT` | at a waypoint: cluster that leads into that internal listener |
+| `into` | at a waypoint: cluster that leads into those internal listeners, and its endpoints |
+| `into\\|SERVICE\\|PORT` | at a waypoint: what leads there in the table of tunnels |
 | `tokens\\|SERVICE` | at a waypoint: extension (ECDS): which tokens requests to a service may carry |
 | `port\\|PORT` | at a gateway: listener of a port, and table of its requests in plain text |
 | `udp\\|PORT` | at a gateway: listener of a UDP port, cluster of what its datagrams go to, and its endpoints |
@@ -69,6 +70,8 @@ UNRESOLVED = "unresolved"
 """Stands for the cluster of a backend that does not exist. There is no such cluster."""
 HBONE = "hbone"
 """At a waypoint: the listener of tunnels, and the table of what they may lead to."""
+INTO = "into"
+"""At a waypoint: the cluster that leads from tunnels into listeners; also the key by which a route says into which."""
 TRUST = "trust"
 AUTHORITY = "authority"
 METRICS = "metrics"

@@ -47,7 +47,10 @@ def endpoint(
 
 def into(pod: str, port: int) -> Any:
     """The cluster that leads into the listener."""
-    return waypoint_services.into(names.pod_requests(pod), port)
+    subject = names.pod_requests(pod)
+    made = clusters.into(names.into_service(subject, port), names.service_cluster(subject, port))
+    waypoint_services.without_limits(made)
+    return made
 
 
 def server(pod: str, netns: str, port: int, *, is_http2: bool) -> Any:

@@ -1,7 +1,7 @@
 """What a waypoint has for each port of a service, or of a workload that is called by its own address: the listener
 inside of a tunnel, and where it goes on. A workload's resources are named by its uid.
 
-tunnel ─> `into|…` ─> listener `svc|…` ─> requests or bytes ─> cluster `svc|…` ─> a tunnel of its own, or plainly
+tunnel ─> cluster `into` ─> listener `svc|…` ─> requests or bytes ─> cluster `svc|…` ─> a tunnel of its own, or plainly
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 from envoy.config.cluster.v3 import cluster_pb2
-from envoy.config.core.v3 import address_pb2, protocol_pb2
+from envoy.config.core.v3 import address_pb2, base_pb2, protocol_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
@@ -37,9 +37,14 @@ from ambit.model.streams import Stream
 _Options = http_protocol_options_pb2.HttpProtocolOptions
 REQUESTS = "requests"
 """Prefix of statistics about requests."""
+_INSIDE = "inside"
+"""Prefix of those of requests inside of tunnels. Envoy keeps its statistics for each listener, under whatever name, so
+nobody counts these: a tunnel with a request in it is counted."""
 ANY_PORT = 0
 """Stands in names for all ports of a workload that are not said to speak HTTP."""
 _TUNNELLED = "tunnelled"
+_SUBSETS = "envoy.lb"
+"""Metadata by which a route chooses among the endpoints of a cluster."""
 _H1, _H2 = "http/1.1", "h2"
 _UNLIMITED = 0xFFFFFFFF
 
@@ -70,19 +75,30 @@ class PlainEndpoint(msgspec.Struct, frozen=True):
 Endpoint = clusters.Endpoint | PlainEndpoint
 
 
-def into(service: str, port: int) -> Any:
-    """The cluster that leads from a tunnel into the listener of a service's port."""
-    cluster = clusters.new_cluster(names.into_service(service, port), cluster_pb2.Cluster.STATIC, {})
+def into() -> Any:
+    """The cluster that leads from tunnels into the listeners of ports, whichever a route names (`leads_to`): one for
+    all, because a cluster costs Envoy twenty times what an endpoint does. Its endpoints come separately (`ways`)."""
+    cluster = clusters.new_cluster(names.INTO, cluster_pb2.Cluster.EDS, {})
     cluster.connect_timeout.CopyFrom(seconds(defaults.LOCAL_CONNECT_TIMEOUT))
-    inside = endpoint_components_pb2.Endpoint(
-        address=internal_address(names.service_cluster(service, port), "")
-    )
-    cluster.load_assignment.CopyFrom(
-        _assignment(cluster.name, [endpoint_components_pb2.LbEndpoint(endpoint=inside)])
-    )
+    cluster.eds_cluster_config.eds_config.CopyFrom(from_ads())
+    subsets = cluster.lb_subset_config
+    subsets.fallback_policy = cluster_pb2.Cluster.LbSubsetConfig.NO_FALLBACK
+    subsets.subset_selectors.add(keys=[names.INTO], single_host_per_subset=True)
     cluster.transport_socket.CopyFrom(clusters.hop_socket(clusters.plain_socket()))
     without_limits(cluster)
     return cluster
+
+
+def ways(listeners: Iterable[str]) -> Any:
+    """What the EDS resource of `into` says: these internal listeners."""
+    return _assignment(names.INTO, map(_way, listeners))
+
+
+def leads_to(listener: str) -> Any:
+    """Of a route to `into`: which listener; nobody else's while that is not there."""
+    chosen = base_pb2.Metadata()
+    chosen.filter_metadata[_SUBSETS].update({names.INTO: listener})
+    return chosen
 
 
 def http_listener(
@@ -91,7 +107,7 @@ def http_listener(
     """Requests to a service's port, by the table of its name, at the proxy with the identity `by`."""
     name = names.service_cluster(service, port)
     manager = request_manager.requests(
-        stat=REQUESTS,
+        stat=_INSIDE,
         table=name,
         subject=service,
         port=port,
@@ -199,6 +215,11 @@ def _endpoint(endpoint: Endpoint) -> Any:
     if endpoint.tags:
         made.metadata.filter_metadata[names.METADATA].update(endpoint.tags)
     return made
+
+
+def _way(listener: str) -> Any:
+    inside = endpoint_components_pb2.Endpoint(address=internal_address(listener, ""))
+    return endpoint_components_pb2.LbEndpoint(endpoint=inside, metadata=leads_to(listener))
 
 
 def _cluster(name: str, kind: int, tls: backend_tls.Spoken | None, speaks: Speaks) -> Any:

@@ -24,9 +24,12 @@ from ambit.envoy import (
     sockets,
     tls,
     tunnel_server,
+    waypoint_services,
 )
 from ambit.envoy.words import ANY_V4, ANY_V6, boolean, from_ads, pack, seconds, socket_address, uint32
 
+Way = tuple[str, int]
+"""The key of a service, or the uid of a workload, and a port."""
 _UpgradeConfig = route_components_pb2.RouteAction.UpgradeConfig
 _BAD_REQUEST, _NOT_FOUND = 400, 404
 _USUAL = ".+:[1-9][0-9]*"
@@ -51,15 +54,17 @@ def listener(*, secret: str, families: Iterable[int]) -> Any:
     )
 
 
-def table(ways: Mapping[str, Iterable[str]], judged: Callable[[Any], None] = lambda _: None) -> Any:
-    """The table of the listener: `ways` has the authorities of tunnels by the cluster that they lead into. An
-    authority that ends in `*` stands for all ports, each in its usual spelling: what one with a leading zero leads to
-    has a way of its own, with rules. `judged` adds to each virtual host, named by its cluster, who may pass."""
+def table(ways: Mapping[Way, Iterable[str]], judged: Callable[[Any], None] = lambda _: None) -> Any:
+    """The table of the listener: `ways` has the authorities of tunnels by what they lead into. An authority that ends
+    in `*` stands for all ports, each in its usual spelling: what one with a leading zero leads to has a way of its own,
+    with rules. `judged` adds to each virtual host (`names.into_service`) who may pass."""
     hosts = [
         route_components_pb2.VirtualHost(
-            name=cluster, domains=authorities, routes=[_into(cluster), _answer(_connect()), _bad()]
+            name=names.into_service(*way),
+            domains=authorities,
+            routes=[_into(way), _answer(_connect()), _bad()],
         )
-        for cluster, authorities in ways.items()
+        for way, authorities in ways.items()
     ]
     for host in hosts:
         judged(host)
@@ -102,7 +107,7 @@ def _connect() -> Any:
     return route_components_pb2.RouteMatch(connect_matcher=route_components_pb2.RouteMatch.ConnectMatcher())
 
 
-def _into(cluster: str) -> Any:
+def _into(way: Way) -> Any:
     match = _connect()
     match.headers.add(
         name=":authority",
@@ -111,7 +116,8 @@ def _into(cluster: str) -> Any:
     return route_components_pb2.Route(
         match=match,
         route=route_components_pb2.RouteAction(
-            cluster=cluster,
+            cluster=names.INTO,
+            metadata_match=waypoint_services.leads_to(names.service_cluster(*way)),
             timeout=seconds(0),
             upgrade_configs=[
                 _UpgradeConfig(upgrade_type="CONNECT", connect_config=_UpgradeConfig.ConnectConfig())

@@ -8,7 +8,7 @@ A bound workload has the same by its own addresses: a listener for each port tha
 and one for bytes to all others.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from ipaddress import ip_network
 
@@ -33,6 +33,7 @@ from ambit.envoy import (
 from ambit.envoy.http_authorization import Place
 from ambit.envoy.telling import Told
 from ambit.envoy.waypoint_services import Speaks
+from ambit.envoy.waypoint_tunnels import Way
 from ambit.envoy.words import AnyMessage
 from ambit.model.http import SessionPersistence
 from ambit.model.jwt import KeySource, TokenPolicy
@@ -114,6 +115,8 @@ def resources(
     )
     made = [
         planned(CLUSTER, names.REFUSED, clusters.refused(names.REFUSED, {})),
+        planned(CLUSTER, names.INTO, waypoint_services.into()),
+        memo.of("into", (tuple(ways),), partial(_into, ways)),
         planned(LISTENER, names.CONNECT_ORIGINATE, listeners.own_originate()),
         planned(LISTENER, names.HBONE, waypoint_tunnels.listener(secret=secret, families=backends.FAMILIES)),
         memo.of(
@@ -187,10 +190,10 @@ def _ports(bound: Bound) -> Iterator[tuple[Backend, bool]]:
             yield (service.key, port), is_http(service, port, bound.routes)
 
 
-def _ways(bound: Bound, proxy: Proxy, view: MeshView) -> dict[str, list[str]]:
-    """Authorities by the cluster they lead into. Of two services with one address the waypoint's own has it, else the
+def _ways(bound: Bound, proxy: Proxy, view: MeshView) -> dict[Way, list[str]]:
+    """Authorities by what they lead into. Of two services with one address the waypoint's own has it, else the
     canonical one, which whoever comes later cannot take it from; what is a service's is no workload's."""
-    ways: dict[str, list[str]] = {}
+    ways: dict[Way, list[str]] = {}
     taken: set[str] = set()
     own = proxy.identity.namespace
     for service in sorted(
@@ -204,7 +207,7 @@ def _ways(bound: Bound, proxy: Proxy, view: MeshView) -> dict[str, list[str]]:
             free = [each for each in dict.fromkeys(hosts) if each not in taken]
             taken.update(free)
             if free:
-                ways[names.into_service(service.key, port)] = free
+                ways[service.key, port] = free
     for workload in bound.workloads:
         for port in (*http_ports(workload, view), waypoint_services.ANY_PORT):
             hosts = [
@@ -214,8 +217,13 @@ def _ways(bound: Bound, proxy: Proxy, view: MeshView) -> dict[str, list[str]]:
             free = [each for each in hosts if each not in taken]
             taken.update(free)
             if free:
-                ways[names.into_service(workload.uid, port)] = free
+                ways[workload.uid, port] = free
     return ways
+
+
+def _into(ways: Iterable[Way]) -> PlannedResource:
+    listeners = (names.service_cluster(key, port) for key, port in ways)
+    return planned(ENDPOINTS, names.INTO, waypoint_services.ways(listeners))
 
 
 def http_ports(workload: Workload, view: MeshView) -> dict[int, bool]:
@@ -247,8 +255,6 @@ def _workload(
         endpoint = through_tunnel(choice, "") if tunnelled else plainly(choice)
         yield planned(ENDPOINTS, name, waypoint_services.endpoints_of(name, [endpoint]))
     name = names.service_cluster(uid, waypoint_services.ANY_PORT)
-    into = names.into_service(uid, waypoint_services.ANY_PORT)
-    yield planned(CLUSTER, into, waypoint_services.into(uid, waypoint_services.ANY_PORT))
     yield planned(LISTENER, name, waypoint_services.workload_listener(uid, tunnelled=tunnelled))
     if not tunnelled:
         yield planned(CLUSTER, name, clusters.dialled(name))
@@ -301,8 +307,6 @@ def _inside(
     session: SessionPersistence | None = None,
 ) -> Iterator[PlannedResource]:
     name = names.service_cluster(key, port)
-    into = names.into_service(key, port)
-    yield planned(CLUSTER, into, waypoint_services.into(key, port))
     policies, place = judge
     if not place.is_http and routes is not None:
         yield planned(LISTENER, name, waypoint_services.streams_listener(key, port, routes.streams))

@@ -38,13 +38,17 @@ def _length(number: int) -> bytes:
     return bytes(encoded)
 
 
+def _encoded(resource: Resource) -> bytes:
+    value = pb.Resource(
+        name=resource.name, version=resource.version, resource=resource.body
+    ).SerializeToString()
+    return _RESOURCES_TAG + _length(len(value)) + value
+
+
 def _resource_field(resource: Resource) -> bytes:
     if not resource.encoded:
-        value = pb.Resource(
-            name=resource.name, version=resource.version, resource=resource.body
-        ).SerializeToString()
         # Encoding is a pure function of the other fields, so filling it in later is not a change.
-        msgspec.structs.force_setattr(resource, "encoded", _RESOURCES_TAG + _length(len(value)) + value)
+        msgspec.structs.force_setattr(resource, "encoded", _encoded(resource))
     return resource.encoded
 
 
@@ -54,6 +58,11 @@ LONG = 1000
 
 def encode_response(response: Response) -> bytes:
     return _head(response) + b"".join(map(_resource_field, response.resources))
+
+
+def encode_once(response: Response) -> bytes:
+    """The same, where nobody else is sent these resources: nothing of it is kept with them."""
+    return _head(response) + b"".join(map(_encoded, response.resources))
 
 
 def _head(response: Response) -> bytes:

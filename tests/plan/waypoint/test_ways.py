@@ -67,6 +67,17 @@ def test_a_connection_is_kept_for_several_requests(scene: Scene) -> None:
             assert json.loads(client.getresponse().read())["path"] == f"/{number}"
 
 
+def test_a_connection_goes_on_while_ways_to_other_services_come_and_go(scene: Scene) -> None:
+    """All ways are endpoints of one cluster."""
+    with connection(scene.client.connect(WEB.addresses[0].address, 80), "web") as client:
+        for number, bound in enumerate(((EMPTY, WEB), (WEB,), (WEB, OUTSIDE))):
+            scene.waypoint.sync(Bound(bound))
+            client.request("GET", f"/{number}")
+            assert json.loads(client.getresponse().read())["path"] == f"/{number}"
+    assert scene.get(to=OUTSIDE).server == "plain"
+    assert scene.client.ask(EMPTY.addresses[0].address, 80) == REFUSED
+
+
 def test_services_that_are_not_bound_need_no_waypoint(scene: Scene) -> None:
     answer = scene.get(to=V1)
     assert answer.echo["client"] == str(scene.client.four)
