@@ -218,11 +218,14 @@ class Plans:
         made = self._of_gateway(plan) if plan.proxy.kind is ProxyKind.GATEWAY else self._of_waypoint(plan)
         wanted: dict[str, dict[str, Resource]] = {each: {} for each in ORDER}
         former = {type_url: plan.store.resources(type_url) for type_url in ORDER}
+        is_refused = bool(plan.quarantine.refused)
         for each in (*self._trusted(), *made):
             there = former[each.type_url].get(each.name)
             same = there is not None and there.version == each.version
             resource = there if there is not None and same else _resource(each)
-            wanted[each.type_url][each.name] = plan.quarantine.chosen(each.type_url, resource)
+            if is_refused:
+                resource = plan.quarantine.chosen(each.type_url, resource)
+            wanted[each.type_url][each.name] = resource
         plan.quarantine.keep((type_url, name) for type_url, resources in wanted.items() for name in resources)
         changes = []
         for type_url, resources in wanted.items():
@@ -242,9 +245,7 @@ class Plans:
         }
         bound = msgspec.structs.replace(bound, routes=routes)
         plan.targets = frozenset(targets.of(plan.proxy, bound.services))
-        plan.depends_on = waypoint.depends_on(plan.proxy, bound, plan.memo) | {
-            each.key for each in bound.services
-        }
+        plan.depends_on = waypoint.depends_on(plan.proxy, bound, plan.memo)
         return waypoint.resources(plan.proxy, bound, self.inputs.view, self._settings, plan.memo)
 
     def _of_gateway(self, plan: Plan) -> tuple[PlannedResource, ...]:

@@ -105,8 +105,8 @@ def resources(
     memo.turn()
     secret = names.server_secret(proxy.identity)
     kinds = tuple((key, bool(each.streams)) for key, each in bound.routes.items())
-    ports = memo.of("ports", (bound.services, kinds), lambda: dict(_ports(bound)))
-    services = {each.key: each for each in bound.services}
+    ports = memo.of("ports", (bound.services, kinds), lambda: dict(sorted(_ports(bound))))
+    services = _by_key(bound, memo)
     # All that is said beside services, routes and workloads; the very same as long as it is equal.
     others = msgspec.structs.replace(bound, services=(), routes={}, workloads=())
     policies = memo.of("policies", (others,), lambda: others)
@@ -125,7 +125,7 @@ def resources(
             lambda: planned(ROUTES, names.HBONE, waypoint_tunnels.table(ways, _judged(bound, proxy, ports))),
         ),
     ]
-    for (key, port), is_http in sorted(ports.items()):
+    for (key, port), is_http in ports.items():
         service, routes = services[key], bound.routes.get(f"{key}:{port}")
         made += memo.of(
             ("inside", key, port),
@@ -133,11 +133,10 @@ def resources(
             partial(_made_inside, service, port, proxy, bound, settings, memo, is_http=is_http),
         )
     read = {key for (key, _), is_http in ports.items() if is_http}
-    for service in bound.services:
-        if service.key in read:
-            own = tuple(bound.routes.get(f"{service.key}:{port.service}") for port in service.ports)
-            given = (service, proxy, policies, own)
-            made += memo.of(("policies", service.key), given, partial(_made_policies, service, proxy, bound))
+    for key, service in services.items():
+        if key in read:
+            given = (service, proxy, policies)
+            made += memo.of(("policies", key), given, partial(_made_policies, service, proxy, bound))
     tunnels: set[names.Tunnel] = set()
     for workload in bound.workloads:
         made += _workload(workload, proxy, bound, view, settings)
@@ -165,7 +164,9 @@ def depends_on(proxy: Proxy, bound: Bound, memo: Memo | None = None) -> frozense
     told = collectors(bound.telemetry, proxy)
     called.update(each.service for each in told)
     called.update(each.asked.service for each in bound.authorization if each.asked is not None)
-    return frozenset({*called, *(service for service, _ in _all_backends(bound, memo or Memo()))})
+    memo = memo or Memo()
+    called.update(service for service, _ in _all_backends(bound, memo))
+    return frozenset(called.union(_by_key(bound, memo)))
 
 
 def refused_policy(name: str) -> PlannedResource:
@@ -269,6 +270,10 @@ def _seen(workloads: Sequence[Workload], view: MeshView) -> tuple[object, ...]:
     return tuple((each, tuple(map(view.service, each.services))) for each in workloads)
 
 
+def _by_key(bound: Bound, memo: Memo) -> Mapping[str, Service]:
+    return memo.of("services", (bound.services,), lambda: {each.key: each for each in bound.services})
+
+
 def _all_backends(bound: Bound, memo: Memo) -> set[Backend]:
     given = (bound.services, tuple(bound.routes.values()))
     return memo.of("backends", given, partial(_backends, bound, memo))
@@ -276,10 +281,10 @@ def _all_backends(bound: Bound, memo: Memo) -> set[Backend]:
 
 def _backends(bound: Bound, memo: Memo) -> set[Backend]:
     """Everything that requests or bytes can go to."""
-    bound_keys = {service.key for service in bound.services}
-    found = {backend for backend, _ in _ports(bound)}
+    services = _by_key(bound, memo)
+    found = {(key, port.service) for key, service in services.items() for port in service.ports}
     for routes in bound.routes.values():
-        if routes.service in bound_keys:
+        if routes.service in services:
             found |= memo.of(("backends", routes.key), (routes,), partial(_of_routes, routes))
     return found
 
