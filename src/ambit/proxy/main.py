@@ -8,12 +8,14 @@ import signal
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
+from ambit.daemon.memory import keep_thresholds
 from ambit.proxy.process import ProxyAgent
 from ambit.proxy.settings import ProxySettings
 
 
 async def main(settings: ProxySettings) -> None:
     """Runs until SIGTERM or SIGINT. Raises AmbitError when it cannot work."""
+    keep_thresholds()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
