@@ -13,6 +13,7 @@ from ambit.cli.confirmation import AGREES, DIFFERS, NONE, Confirmation, confirm
 from ambit.cli.live_objects import mesh_settings, settings_of
 from ambit.cli.render.answer import _miss, answer_lines
 from ambit.core.errors import BadInput
+from ambit.ingest.patch_limits import PatchLimits
 from ambit.ingest.visibility import EntryVisibility
 from ambit.insight.ruling import ALLOWED, DENIED, Ruling
 from ambit.insight.why import Answer
@@ -147,6 +148,10 @@ def test_settings_are_those_of_the_control_plane_s_command_line() -> None:
         "n1",
         "Kubernetes",
     )
+    assert found.patches == PatchLimits()
+    more = settings_of(["--patch-annotation", "a.b/*", "--patch-annotation=c.d/e", "--patch-replicas", "7"])
+    assert more.patches == PatchLimits(("a.b/*", "c.d/e"), 7)
+    assert settings_of(["--patch-replicas", "$(MOST)"]).patches == PatchLimits()
 
 
 @pytest.mark.parametrize(

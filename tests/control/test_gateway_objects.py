@@ -15,6 +15,7 @@ from ambit.ingest.gateway.client_certificates import INSECURE
 from ambit.ingest.gateway.conditions import WAYPOINT_BOUND
 from ambit.ingest.gateway.edge import compiled_edge
 from ambit.ingest.gateway.gateways import compiled_waypoint
+from ambit.ingest.patch_limits import PatchLimits
 from ambit.ingest.settings import MeshSettings
 from ambit.ingest.visibility import VISIBILITY_APPLIED
 from ambit.model.proxy import Listener, Protocol, Proxy, ProxyKind, TlsTerms
@@ -122,6 +123,23 @@ def test_infrastructure_adds_labels_and_annotations_and_replaces_none_of_ours() 
         assert metadata["labels"]["team"] == "a" and metadata["annotations"]["note"] == "x"
         assert metadata["labels"]["gateway.istio.io/managed"] == "istio.io-mesh-controller"
     assert pod["labels"]["istio.io/dataplane-mode"] == "none"
+
+
+def test_what_gives_pods_rights_or_containers_is_on_the_service_only() -> None:
+    """Webhooks and clouds obey annotations of what runs; whoever writes a Gateway need not have that."""
+    role = "eks.amazonaws.com/role-arn"
+    given = gateway(infrastructure={"annotations": {role: "x", "note": "y", "prometheus.io/port": "9"}})
+
+    def with_role(pods: ProxyPods) -> list[str]:
+        objects = gateway_objects(given, proxy_of(given), pods)
+        all_metadata = {resource.kind: value["metadata"] for resource, value in objects}
+        all_metadata["Pod"] = objects[-1][1]["spec"]["template"]["metadata"]
+        assert all(each["annotations"]["prometheus.io/port"] == "9" for each in all_metadata.values())
+        return sorted(kind for kind, each in all_metadata.items() if role in each["annotations"])
+
+    assert with_role(PODS) == ["Service"]
+    admitting = msgspec.structs.replace(PODS, limits=PatchLimits((role,)))
+    assert with_role(admitting) == ["Deployment", "Pod", "Service", "ServiceAccount"]
 
 
 @pytest.mark.parametrize(("wanted", "found"), [("LoadBalancer", "LoadBalancer"), ("Nonsense", "ClusterIP")])

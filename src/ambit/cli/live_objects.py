@@ -9,6 +9,7 @@ import msgspec
 from ambit.cli.mesh import CONTROL_PLANES, system_pods
 from ambit.core import names
 from ambit.ingest.mesh_config import mesh_config
+from ambit.ingest.patch_limits import MOST_REPLICAS, PatchLimits
 from ambit.ingest.settings import MeshSettings
 from ambit.insight.manifests import Compiled, compile_objects
 from ambit.kube.client import Client
@@ -75,10 +76,14 @@ def settings_of(words: Sequence[str]) -> MeshSettings:
     def option(name: str, default: str) -> str:
         return next(options(name), default)
 
+    most = option("--patch-replicas", "")
     return MeshSettings(
         trust_domain=option("--trust-domain", names.DEFAULT_TRUST_DOMAIN),
         cluster_id=option("--cluster-id", names.DEFAULT_CLUSTER_ID),
         root_namespace=option("--root-namespace", names.ROOT_NAMESPACE),
         network=option("--network", ""),
         trust_domain_aliases=tuple(options("--trust-domain-alias")),
+        patches=PatchLimits(
+            tuple(options("--patch-annotation")), int(most) if most.isdecimal() else MOST_REPLICAS
+        ),
     )

@@ -1,7 +1,8 @@
 """The objects that make a Gateway's proxy run: ServiceAccount, Service and Deployment, named as its identity. Pure.
 
 Names, labels and requests are those of Istio's waypoints and gateways, so that its tools and dashboards find them.
-What is in them is of the Gateway: labels and annotations of `spec.infrastructure`, which never replace ours. The number
+What is in them is of the Gateway: labels and annotations of `spec.infrastructure`, which never replace ours; of the
+annotations only those that the mesh's settings admit are on what may be given rights or containers for them. The number
 of pods is left to whoever scales. What people change beyond that: `ambit.control.gateway_patches`.
 """
 
@@ -18,6 +19,7 @@ from ambit.core.names import (
     ROOT_CERT_CONFIGMAP,
 )
 from ambit.ingest.gateway.pod_labels import labels_of_objects, labels_of_pods, pods_selector
+from ambit.ingest.patch_limits import PatchLimits
 from ambit.ingest.preference import DISTRIBUTION_ANNOTATION
 from ambit.kube.resource import DEPLOYMENTS, SERVICE_ACCOUNTS, SERVICES, Resource
 from ambit.model.proxy import Protocol, Proxy, ProxyKind
@@ -41,12 +43,13 @@ class ProxyPods(msgspec.Struct, frozen=True):
     trust_domain: str
     cluster_id: str
     system_namespace: str
+    limits: PatchLimits = PatchLimits()
 
 
 def gateway_objects(gateway: Gateway, proxy: Proxy, pods: ProxyPods) -> tuple[tuple[Resource, Object], ...]:
     """In the order in which they are needed. `proxy` is what was compiled of the Gateway."""
     return (
-        (SERVICE_ACCOUNTS, {"metadata": metadata_of(gateway, proxy)}),
+        (SERVICE_ACCOUNTS, {"metadata": _metadata(gateway, proxy, _admitted(gateway, pods))}),
         (SERVICES, _service(gateway, proxy)),
         (DEPLOYMENTS, _deployment(gateway, proxy, pods)),
     )
@@ -71,7 +74,16 @@ def owner_of(gateway: Gateway) -> Object:
 
 def metadata_of(gateway: Gateway, proxy: Proxy, **annotations: str) -> Object:
     """Of an object of a proxy."""
-    said = {**gateway.spec.infrastructure.annotations, **annotations}
+    return _metadata(gateway, proxy, {**gateway.spec.infrastructure.annotations, **annotations})
+
+
+def _admitted(gateway: Gateway, pods: ProxyPods) -> dict[str, str]:
+    """Annotations for what runs, and for whom it runs as."""
+    given = gateway.spec.infrastructure.annotations
+    return {name: text for name, text in given.items() if pods.limits.admits(name)}
+
+
+def _metadata(gateway: Gateway, proxy: Proxy, said: dict[str, str]) -> Object:
     return {
         "name": objects_name(proxy),
         "namespace": gateway.metadata.namespace,
@@ -119,14 +131,15 @@ def _transport(protocol: Protocol) -> str:
 
 
 def _deployment(gateway: Gateway, proxy: Proxy, pods: ProxyPods) -> Object:
+    admitted = _admitted(gateway, pods)
     annotations = {
         "prometheus.io/scrape": "true",
         "prometheus.io/port": str(METRICS_PORT),
         "prometheus.io/path": "/metrics",
-        **gateway.spec.infrastructure.annotations,
+        **admitted,
     }
     return {
-        "metadata": metadata_of(gateway, proxy),
+        "metadata": _metadata(gateway, proxy, admitted),
         "spec": {
             "selector": {"matchLabels": pods_selector(gateway)},
             "template": {

@@ -63,6 +63,7 @@ class MeshFeed:
                 authorizers=settings.authorizers,
                 tracing=settings.tracing,
                 trusted_proxies=settings.trusted_proxies,
+                patches=settings.patches,
             )
         )
         self._publish: Callable[[Sequence[Update]], None] = lambda _: None

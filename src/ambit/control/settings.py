@@ -21,6 +21,7 @@ from ambit.core.names import (
     ROOT_NAMESPACE,
     SYSTEM_NAMESPACE,
 )
+from ambit.ingest.patch_limits import PatchLimits
 from ambit.ingest.visibility import EntryVisibility
 from ambit.model.provider import Authorizer
 from ambit.model.telemetry import MeshLogs
@@ -45,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tracing: MeshTracing = MeshTracing()
     trusted_proxies: int = 0
     """In front of gateways."""
+    patches: PatchLimits = PatchLimits()
     system_namespace: str = SYSTEM_NAMESPACE
     node_accounts: frozenset[tuple[str, str]] = frozenset(NODE_ACCOUNTS)
     instance: str = "ambit-control"
@@ -84,6 +86,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             trust_domain=self.trust_domain,
             cluster_id=self.cluster_id,
             system_namespace=self.system_namespace,
+            limits=self.patches,
         )
 
     @property

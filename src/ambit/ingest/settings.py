@@ -10,6 +10,7 @@ from ambit.core.names import (
     ROOT_NAMESPACE,
     SYSTEM_NAMESPACE,
 )
+from ambit.ingest.patch_limits import PatchLimits
 from ambit.ingest.visibility import EntryVisibility
 from ambit.model.provider import Authorizer
 from ambit.model.telemetry import MeshLogs
@@ -32,6 +33,7 @@ class MeshSettings(msgspec.Struct, frozen=True):
     trusted_proxies: int = 0
     """In front of gateways, where their own Gateways say nothing about it."""
     tracing: MeshTracing = MeshTracing()
+    patches: PatchLimits = PatchLimits()
 
     @property
     def trust_domains(self) -> TrustDomains:

@@ -8,6 +8,8 @@ import pytest
 from ambit.core.finding import Finding
 from ambit.ingest.gateway.overlays import MOST, Unfit, read_patch
 from ambit.ingest.mesh import Change, MeshCompiler
+from ambit.ingest.patch_limits import PatchLimits, annotation_problem
+from ambit.ingest.settings import MeshSettings
 from ambit.model.proxy import Parameters
 from ambit.model.status import GatewayStatus
 from tests.ingest.build import Given
@@ -129,15 +131,24 @@ def test_ports_are_those_of_the_gateway() -> None:
     assert "spec.ports[0]: items are known by their port, here 8080, 15021" in wanted(made, "edge").problem
 
 
+def annotated(text: str) -> str:
+    return f"spec: {{template: {{metadata: {{annotations: {text}}}}}}}"
+
+
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
         (
             "Deployment",
-            "{apiVersion: apps/v1, kind: Deployment, metadata: {labels: {team: a}, annotations: {x.io/y: b}}}",
+            "{apiVersion: apps/v1, kind: Deployment, metadata: {labels: {team: a},"
+            " annotations: {kubernetes.io/change-cause: b}}}",
         ),
         ("Deployment", "spec: {strategy: {rollingUpdate: {maxSurge: 2}}, minReadySeconds: 5}"),
-        ("Deployment", "spec: {template: {metadata: {annotations: {example.com/a: b}}}}"),
+        ("Deployment", annotated("{prometheus.io/port: '9', checksum/config: x, note: b}")),
+        ("Deployment", annotated("{cluster-autoscaler.kubernetes.io/safe-to-evict: 'true'}")),
+        ("Deployment", "spec: {replicas: 100, strategy: {rollingUpdate: {maxSurge: 100%}}}"),
+        ("Deployment", "spec: {replicas: null, strategy: null}"),
+        ("Service", "metadata: {annotations: {service.beta.kubernetes.io/aws-load-balancer-type: nlb}}"),
         ("Deployment", "spec: {template: {spec: {nodeSelector: {a: b}, tolerations: [{operator: Exists}]}}}"),
         ("Deployment", "spec: {template: {spec: {affinity: null, securityContext: {runAsUser: 10001}}}}"),
         (
@@ -151,7 +162,7 @@ def test_ports_are_those_of_the_gateway() -> None:
         ),
         (
             "ServiceAccount",
-            "{metadata: {annotations: {eks.amazonaws.com/role-arn: x}}, imagePullSecrets: [{name: s}]}",
+            "{metadata: {annotations: {note: x}}, imagePullSecrets: [{name: s}]}",
         ),
         ("HorizontalPodAutoscaler", "spec: {minReplicas: 2, maxReplicas: 5, metrics: [], behavior: {}}"),
         ("PodDisruptionBudget", "spec: {maxUnavailable: 50%, unhealthyPodEvictionPolicy: AlwaysAllow}"),
@@ -195,6 +206,49 @@ def in_container(text: str) -> str:
             "spec: {template: {metadata: {annotations: {ambient.istio.io/redirection: x}}}}",
             "annotations[ambient.istio.io/redirection]",
         ),
+        (
+            "Deployment",
+            annotated("{vault.hashicorp.com/agent-inject: 'true'}"),
+            "[vault.hashicorp.com/agent-in",
+        ),
+        (
+            "Deployment",
+            annotated("{sidecar.istio.io/inject: 'true'}"),
+            "[sidecar.istio.io/inject] is not adm",
+        ),
+        ("Deployment", annotated("{prometheus.io.example.com/a: b}"), "[prometheus.io.example.com/a] is not"),
+        ("Deployment", annotated("{$patch: replace}"), "annotations[$patch] is not admitted"),
+        (
+            "Deployment",
+            "metadata: {annotations: {keel.sh/policy: all}}",
+            "metadata.annotations[keel.sh/policy]",
+        ),
+        (
+            "ServiceAccount",
+            "metadata: {annotations: {eks.amazonaws.com/role-arn: x}}",
+            "[eks.amazonaws.com/role",
+        ),
+        (
+            "ServiceAccount",
+            "metadata: {annotations: {iam.gke.io/gcp-service-account: x}}",
+            "[iam.gke.io/gcp-se",
+        ),
+        ("Deployment", "spec: {replicas: 101}", "spec.replicas is at most 100"),
+        ("Deployment", "spec: {replicas: 1.5}", "spec.replicas is a whole number"),
+        ("Deployment", "spec: {replicas: true}", "spec.replicas is a whole number"),
+        ("Deployment", "spec: {replicas: '5'}", "spec.replicas is a whole number"),
+        (
+            "Deployment",
+            "spec: {strategy: {rollingUpdate: {maxSurge: 2000%}}}",
+            "spec.strategy.rollingUpdate.maxSurge is at most 100%",
+        ),
+        (
+            "Deployment",
+            "spec: {strategy: {rollingUpdate: {maxSurge: 2000}}}",
+            "spec.strategy.rollingUpdate.maxSurge is at most 100 ",
+        ),
+        ("HorizontalPodAutoscaler", "spec: {maxReplicas: 2147483647}", "spec.maxReplicas is at most 100"),
+        ("HorizontalPodAutoscaler", "spec: {minReplicas: 101}", "spec.minReplicas is at most 100"),
         ("Deployment", in_pod("hostNetwork: true"), "spec.template.spec.hostNetwork"),
         ("Deployment", in_pod("serviceAccountName: admin"), "spec.template.spec.serviceAccountName"),
         ("Deployment", in_pod("volumes: [{name: x, hostPath: {path: /}}]"), "spec.template.spec.volumes"),
@@ -231,6 +285,85 @@ def test_what_a_patch_may_not_say(kind: str, text: str, field: str) -> None:
     with pytest.raises(Unfit) as raised:
         read_patch(kind, text, PORTS)
     assert field in str(raised.value)
+
+
+def test_each_field_that_is_refused_is_named() -> None:
+    text = "spec: {replicas: 200, selector: {}, template: {metadata: {annotations: {a.b/c: d, e.f/g: h}}}}"
+    made = compiler(
+        waypoint(**MINE),
+        patches("mine", deployment=text, serviceAccount="metadata: {annotations: {iam.gke.io/a: b}}"),
+    )
+    problem = wanted(made).problem
+    for each in (
+        "spec.replicas",
+        "spec.selector",
+        "[a.b/c]",
+        "[e.f/g]",
+        "serviceAccount: ",
+        "[iam.gke.io/a]",
+    ):
+        assert each in problem
+    assert [each.text for each in findings(made)] and problem in findings(made)[0].text
+
+
+def test_many_refused_fields_are_not_all_named() -> None:
+    many = ", ".join(f"a{index}.example/b: c" for index in range(1000))
+    with pytest.raises(Unfit) as raised:
+        read_patch("ServiceAccount", f"metadata: {{annotations: {{{many}}}}}", PORTS)
+    assert "a9.example/b" in str(raised.value) and str(raised.value).endswith("; and more")
+    assert len(str(raised.value)) < 2000
+
+
+def test_the_operator_admits_more() -> None:
+    limits = PatchLimits(("eks.amazonaws.com/role-arn", "vault.hashicorp.com/*"), replicas=500)
+    account = "metadata: {annotations: {eks.amazonaws.com/role-arn: x}}"
+    injected = annotated("{vault.hashicorp.com/agent-inject: 'true'}")
+    assert read_patch("ServiceAccount", account, PORTS, limits)
+    assert read_patch("Deployment", injected, PORTS, limits)
+    assert read_patch("HorizontalPodAutoscaler", "spec: {maxReplicas: 500}", PORTS, limits)
+    made = MeshCompiler(MeshSettings(patches=limits))
+    made.apply([change(each) for each in (waypoint(**MINE), patches("mine", serviceAccount=account))])
+    assert read(made) == [("ServiceAccount", msgspec.yaml.decode(account))]
+    with pytest.raises(Unfit):
+        read_patch("ServiceAccount", account.replace("role-arn", "other"), PORTS, limits)
+    own = annotated("{ambient.istio.io/redirection: enabled}")
+    with pytest.raises(Unfit):
+        read_patch("Deployment", own, PORTS, PatchLimits(("ambient.istio.io/*",)))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("eks.amazonaws.com/role-arn", ""),
+        ("vault.hashicorp.com/*", ""),
+        ("*", "neither"),
+        ("note", "neither"),
+        ("*/a", "neither"),
+        ("a.b/c*", "neither"),
+        ("a.b/", "neither"),
+        ("a/b/c", "neither"),
+        ("sidecar.istio.io/inject", "the mesh are its own"),
+        ("ambit.io/*", "the mesh are its own"),
+    ],
+)
+def test_what_an_operator_can_admit(text: str, problem: str) -> None:
+    found = annotation_problem(text)
+    assert problem in found and bool(found) is bool(problem)
+
+
+def test_annotations_of_a_gateway_that_are_not_for_its_pods_are_said() -> None:
+    annotations = {"note": "a", "eks.amazonaws.com/role-arn": "b", "service.beta.kubernetes.io/x": "c"}
+    for given in (waypoint, edge):
+        made = compiler(given(name="waypoint", infrastructure={"annotations": annotations}))
+        found = made.statuses["Gateway default/waypoint"]
+        assert isinstance(found, GatewayStatus)
+        accepted = next(each for each in found.conditions if each.type == "Accepted")
+        assert accepted.holds and accepted.message == (
+            "spec.infrastructure.annotations: on its Service only, and not on its pods, are"
+            " eks.amazonaws.com/role-arn, service.beta.kubernetes.io/x"
+        )
+    plain = compiler(waypoint(infrastructure={"annotations": {"note": "a"}}))
+    assert status(plain)["Accepted"] == ("True", "Accepted") and not plain.findings
 
 
 @pytest.mark.parametrize("port", ["[1]", "{a: 1}", "null", "80.0", "'80'"])

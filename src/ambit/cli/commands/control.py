@@ -14,6 +14,7 @@ from ambit.cli.trust_domain import trust_domain_aliases
 from ambit.core import names
 from ambit.core.address import Network
 from ambit.core.errors import BadInput
+from ambit.ingest.patch_limits import MOST_REPLICAS, PatchLimits, annotation_problem
 
 LEAST_LIFETIME, MOST_LIFETIME = 10, 30 * 86_400
 """Seconds: shorter ones could not be renewed in time; longer ones should not exist, for nothing cuts them off."""
@@ -95,6 +96,21 @@ def command() -> None:
     metavar="CIDR",
     help="Network that is not public and has key servers of RequestAuthentications; may be repeated.",
 )
+@click.option(
+    "--patch-annotation",
+    "patch_annotations",
+    multiple=True,
+    metavar="KEY",
+    help="Annotation, or PREFIX/*, that Gateways and their patches may set on pods, Deployments and service"
+    " accounts beside harmless ones; may be repeated.",
+)
+@click.option(
+    "--patch-replicas",
+    type=click.IntRange(min=1),
+    default=MOST_REPLICAS,
+    show_default=True,
+    help="How many pods patches of a Gateway may want at most.",
+)
 @click.option("--instance", default="ambit-control", envvar="POD_NAME", help="Name of this replica.")
 @click.option("--port", default=names.CONTROL_TLS_PORT, show_default=True, help="Port for nodes (TLS).")
 @click.option(
@@ -128,6 +144,8 @@ def run(
     proxy_image: str,
     proxy_image_pull_policy: str,
     jwks_networks: tuple[str, ...],
+    patch_annotations: tuple[str, ...],
+    patch_replicas: int,
     instance: str,
     port: int,
     plain_port: int,
@@ -162,6 +180,7 @@ def run(
         proxy_image=proxy_image,
         proxy_image_pull_policy=proxy_image_pull_policy,
         key_networks=tuple(_network(each) for each in jwks_networks),
+        patches=PatchLimits(tuple(map(_annotation, patch_annotations)), patch_replicas),
         tls_port=port,
         plain_port=plain_port,
         debug_port=debug_port,
@@ -191,6 +210,14 @@ def _network(text: str) -> Network:
         return ipaddress.ip_network(text)
     except ValueError as problem:
         raise BadInput(f"{text!r} is no network: {problem}", "write --jwks-network 10.20.0.0/16") from problem
+
+
+def _annotation(text: str) -> str:
+    problem = annotation_problem(text)
+    if problem:
+        hint = "write --patch-annotation eks.amazonaws.com/role-arn"
+        raise BadInput(f"{text!r} cannot be admitted: {problem}", hint)
+    return text
 
 
 def _account(text: str) -> tuple[str, str]:

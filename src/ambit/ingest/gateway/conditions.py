@@ -15,7 +15,6 @@ WAYPOINT_ACCEPTED = "WaypointAccepted"
 """Of a policy with targets."""
 KEYS_FETCHED = "ambit.io/KeysFetched"
 """Of a RequestAuthentication whose keys are somewhere else."""
-_MOST_NAMED = 5
 
 
 def yes(kind: str, reason: str = "", message: str = "") -> Condition:

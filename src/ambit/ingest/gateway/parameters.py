@@ -27,13 +27,17 @@ from ambit.ingest.gateway.overlays import (
     Unfit,
     read_patch,
 )
+from ambit.ingest.gateway.topology import PROXY_CONFIG
 from ambit.ingest.settings import MeshSettings
 from ambit.model.proxy import Parameters, Patch, Proxy, ProxyKind
+from ambit.model.status import Condition
 from ambit.objects import gateway
 from ambit.objects.kube import ConfigMap
 
 Compiled = TypeVar("Compiled", EdgeGateway, CompiledGateway)
 INVALID = "InvalidParameters"
+_ANNOTATIONS = "spec.infrastructure.annotations"
+_MOST_NAMED = 5
 _REFERENCE = "spec.infrastructure.parametersRef"
 
 
@@ -42,6 +46,7 @@ class ParameterMaps:
 
     def __init__(self, maps: collection.Collection[ConfigMap], settings: MeshSettings) -> None:
         self._maps = maps
+        self._limits = settings.patches
         places = (settings.system_namespace, settings.root_namespace)
 
         def classes(given: ConfigMap) -> list[str]:
@@ -56,18 +61,34 @@ class ParameterMaps:
         if proxy is None or proxy.kind is ProxyKind.INLINE:
             return compiled
         parameters = self._of(context, given, _ports(proxy))
-        conditions = compiled.conditions
-        if parameters.problem:
-            refused = no(ACCEPTED, INVALID, parameters.problem)
-            conditions = tuple(refused if each.type == ACCEPTED else each for each in conditions)
+        conditions = tuple(self._told(each, given, parameters.problem) for each in compiled.conditions)
         return msgspec.structs.replace(
             compiled, proxy=msgspec.structs.replace(proxy, parameters=parameters), conditions=conditions
         )
 
+    def _told(self, condition: Condition, given: gateway.Gateway, problem: str) -> Condition:
+        if condition.type != ACCEPTED or not condition.holds:
+            return condition
+        if problem:
+            return no(ACCEPTED, INVALID, problem)
+        kept = [
+            each
+            for each in sorted(given.spec.infrastructure.annotations)
+            if each != PROXY_CONFIG and not self._limits.admits(each)
+        ]
+        if not kept:
+            return condition
+        more = f" and {len(kept) - _MOST_NAMED} more" if len(kept) > _MOST_NAMED else ""
+        names = ", ".join(kept[:_MOST_NAMED]) + more
+        text = f"{_ANNOTATIONS}: on its Service only, and not on its pods, are {names}"
+        return msgspec.structs.replace(condition, message="; ".join(filter(None, (condition.message, text))))
+
     def _of(self, context: Context, given: gateway.Gateway, ports: Collection[int]) -> Parameters:
         try:
             found = [
-                patch for field, one in self._sources(context, given) for patch in _patches(field, one, ports)
+                patch
+                for field, one in self._sources(context, given)
+                for patch in self._patches(field, one, ports)
             ]
         except Unfit as error:
             return Parameters(problem=str(error))
@@ -90,33 +111,35 @@ class ParameterMaps:
             raise Unfit(f"{_REFERENCE}: ConfigMap {key} does not exist")
         yield _REFERENCE, own
 
+    def _patches(self, field: str, given: ConfigMap, ports: Collection[int]) -> Iterator[Patch]:
+        data = given.data
+        texts = (
+            (
+                ("deployment", DEPLOYMENT, data.deployment),
+                ("service", SERVICE, data.service),
+                ("serviceAccount", SERVICE_ACCOUNT, data.service_account),
+                ("horizontalPodAutoscaler", AUTOSCALER, data.horizontal_pod_autoscaler),
+                ("podDisruptionBudget", BUDGET, data.pod_disruption_budget),
+            )
+            if data is not None
+            else ()
+        )
+        where = f"{field}: ConfigMap {given.metadata.key}"
+        if not any(text for _, _, text in texts):
+            names = "deployment, service, serviceAccount, horizontalPodAutoscaler, podDisruptionBudget"
+            raise Unfit(f"{where} has none of {names}")
+        problems = []
+        for name, kind, text in texts:
+            if text:
+                try:
+                    yield Patch(kind, read_patch(kind, text, ports, self._limits))
+                except Unfit as error:
+                    problems.append(f"{name}: {error}")
+        if problems:
+            raise Unfit(f"{where}, {'; '.join(problems)}")
+
 
 def _ports(proxy: Proxy) -> frozenset[int]:
     """Of the Service in front of a proxy."""
     own = {each.port for each in proxy.listeners} if proxy.kind is ProxyKind.GATEWAY else {HBONE_PORT}
     return frozenset({*own, READINESS_PORT})
-
-
-def _patches(field: str, given: ConfigMap, ports: Collection[int]) -> Iterator[Patch]:
-    data = given.data
-    texts = (
-        (
-            ("deployment", DEPLOYMENT, data.deployment),
-            ("service", SERVICE, data.service),
-            ("serviceAccount", SERVICE_ACCOUNT, data.service_account),
-            ("horizontalPodAutoscaler", AUTOSCALER, data.horizontal_pod_autoscaler),
-            ("podDisruptionBudget", BUDGET, data.pod_disruption_budget),
-        )
-        if data is not None
-        else ()
-    )
-    where = f"{field}: ConfigMap {given.metadata.key}"
-    if not any(text for _, _, text in texts):
-        names = "deployment, service, serviceAccount, horizontalPodAutoscaler, podDisruptionBudget"
-        raise Unfit(f"{where} has none of {names}")
-    for name, kind, text in texts:
-        if text:
-            try:
-                yield Patch(kind, read_patch(kind, text, ports))
-            except Unfit as error:
-                raise Unfit(f"{where}, {name}: {error}") from error
