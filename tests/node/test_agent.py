@@ -15,7 +15,7 @@ import pytest
 
 from ambit.agent.record import Reporter
 from ambit.core.address import Address
-from ambit.core.names import NOT_CAPTURED_ANNOTATION
+from ambit.core.names import BYPASS_INBOUND_ANNOTATION, NOT_CAPTURED_ANNOTATION
 from ambit.envoy import names
 from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Rule, Scope
 from ambit.model.service import Service, VirtualAddress
@@ -25,7 +25,6 @@ from ambit.node.capture import probes, ruleset
 from ambit.node.capture.ruleset import Capture
 from ambit.node.configuration import detours
 from ambit.node.connections import Connection, look
-from ambit.node.enrol.pods import BYPASS_INBOUND_ANNOTATION
 from ambit.node.flows import metrics as flow_metrics
 from ambit.node.netns import counters, identity, nft
 from ambit.node.netns.enter import in_namespace

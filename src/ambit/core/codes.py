@@ -417,10 +417,12 @@ _ALL = (
         "AMB0410",
         "Way around a waypoint",
         "Policies protect the service at its waypoint, and there is a way to its pods on which they are not asked: "
-        "ambit.io/fail-open, pods that are not in the mesh, or another Service of the same pods that a waypoint "
-        "serves and that not the same policies are for.",
+        "ambit.io/fail-open; pods that are not in the mesh, not captured on the way in, or of another namespace; a "
+        "second waypoint, or another Service that leads to the same pods by itself or by a route through a waypoint, "
+        "and that not the same policies are for.",
         "targetRefs: [{kind: Service, group: '', name: reviews}]   # reviews-v1 leads to the same pods",
-        "Take the label away, enrol the pods, name every Service of these pods in targetRefs, or target the Gateway.",
+        "Take the label or annotation away, enrol the pods, or name every Service and Gateway that leads to them in "
+        "targetRefs.",
     ),
 )
 

@@ -23,7 +23,7 @@ class Canaries:
     def service(self, context: Context, given: Service) -> Service:
         """The service with both waypoints and their parts; without a canary as it is."""
         primary = given.waypoint
-        if primary is None or not self._is_open(primary):
+        if primary is None or not self._is_there(context, primary):
             return given
         found = self._waypoints.canary_of(context, given)
         if found is None or found.gateway is None or not found.weight:
@@ -34,6 +34,10 @@ class Canaries:
         )
         return msgspec.structs.replace(given, weighted_waypoints=parts)
 
-    def _is_open(self, address: GatewayAddress) -> bool:
+    def _is_there(self, context: Context, address: GatewayAddress) -> bool:
+        """Else nobody may: its canary has a part of what it has, not all in its place."""
         name = address.hostname.partition(".")[0]
-        return address.hostname == self._settings.hostname(name, address.namespace)
+        if address.hostname != self._settings.hostname(name, address.namespace):
+            return False
+        found = self._waypoints.waypoint(context, f"{address.namespace}/{name}")
+        return found is not None and found.proxy is not None

@@ -298,7 +298,15 @@ class MeshCompiler:
             about_status,
             missing_parents(graph, self._parent_sources()),
             past_waypoints(graph, routes.compiled, bound, self._proxies, ingress),
-            WaysAround(graph, only, self._services, workloads, waypoints.lets_past).findings,
+            WaysAround(
+                graph,
+                only,
+                self._services,
+                workloads,
+                routes.tables,
+                self._sources["pods"],
+                waypoints.lets_past,
+            ).findings,
         ]
         self._findings = graph.join("all findings", said)
 

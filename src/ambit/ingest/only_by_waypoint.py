@@ -97,6 +97,12 @@ class OnlyByWaypoint:
         found = (context.lookup(self._by_target, each) for each in self._names_of(context, given))
         return frozenset(policy.metadata.key for several in found for policy in several)
 
+    def policies_at(self, context: Context, given: Service, waypoint: GatewayAddress) -> frozenset[str]:
+        """Those of them that a waypoint of it asks."""
+        targets = (_own_name(given), *self._targets_of(context, waypoint))
+        found = (context.lookup(self._by_target, each) for each in targets)
+        return frozenset(policy.metadata.key for several in found for policy in several)
+
     def authorizations(self, context: Context, given: Workload) -> Mapping[str, Authorization]:
         """The policies that `workload` has named."""
         if not any(f"/{ONLY_BY_WAYPOINT}" in each for each in given.policies):
@@ -153,9 +159,8 @@ class OnlyByWaypoint:
 
     def _names_of(self, context: Context, given: Service) -> tuple[str, ...]:
         """By what policies for a waypoint name a service: by itself, and with the waypoint that it has."""
-        kind = "Service" if given.is_kubernetes else "ServiceEntry"
         named = (target for each in gateways_of(given) for target in self._targets_of(context, each))
-        return (f"{kind} {given.namespace}/{given.name}", *dict.fromkeys(named))
+        return (_own_name(given), *dict.fromkeys(named))
 
     def _targets_of(self, context: Context, waypoint: GatewayAddress) -> tuple[str, str]:
         foreign = self._foreign(context, waypoint)
@@ -190,6 +195,11 @@ class OnlyByWaypoint:
 
 
 _CLASSES = "GatewayClass"
+
+
+def _own_name(given: Service) -> str:
+    kind = "Service" if given.is_kubernetes else "ServiceEntry"
+    return f"{kind} {given.namespace}/{given.name}"
 
 
 def gateways_of(given: Service) -> tuple[GatewayAddress, ...]:

@@ -20,6 +20,7 @@ from ambit.agent.publication import Publication
 from ambit.core.errors import AmbitError, EnvironmentProblem, Unreachable
 from ambit.core.identity import Identity
 from ambit.core.names import (
+    BYPASS_INBOUND_ANNOTATION,
     HBONE_PORT,
     INBOUND_PLAINTEXT_PORT,
     NOT_CAPTURED_ANNOTATION,
@@ -38,7 +39,7 @@ from ambit.node.configuration.configuration import Configuration
 from ambit.node.configuration.secrets import Secrets
 from ambit.node.enrol import choice, virtual
 from ambit.node.enrol.listening import wait_listening
-from ambit.node.enrol.pods import BYPASS_INBOUND_ANNOTATION, Pod
+from ambit.node.enrol.pods import Pod
 from ambit.node.enrol.sandbox import Sandbox, checked
 from ambit.node.state.database import StateNotWritten, transaction
 from ambit.node.state.mesh import MeshState

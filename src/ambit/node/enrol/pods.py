@@ -9,13 +9,13 @@ from ambit.core import enrolment
 from ambit.core.address import Address
 from ambit.core.identity import Identity
 from ambit.core.names import (
+    BYPASS_INBOUND_ANNOTATION,
     DNS_CAPTURE_ANNOTATION,
     NOT_CAPTURED_ANNOTATION,
     REDIRECTION_ANNOTATION,
     REDIRECTION_ENABLED,
 )
 
-BYPASS_INBOUND_ANNOTATION = "ambient.istio.io/bypass-inbound-capture"
 MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 REROUTE_ANNOTATION = "istio.io/reroute-virtual-interfaces"
 FURTHER_NETWORKS = ("k8s.v1.cni.cncf.io/networks", REROUTE_ANNOTATION)
