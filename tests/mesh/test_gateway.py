@@ -290,7 +290,48 @@ def test_a_gateway_goes_through_a_waypoint_when_a_label_says_so(shop: Shop) -> N
     own = f"spiffe://cluster.local/ns/{shop.namespace}/sa"
     through = f"200 By={own}/way;URI={own}/front-ambit"
     shop.mesh.wait("it is called through its waypoint", lambda: shop.get(address) == through)
-    shop.mesh.kubectl("delete", "-n", shop.namespace, "gateway/front", "gateway/way", "httproute/web")
+
+    def answer(namespace: str, host: str, path: str) -> str:
+        asked = ("curl", "-sS", "-m", "5", "--path-as-is", "-o", "/dev/null", "-w")
+        words = (*asked, "%{http_code} %header{x-ambit-reason}", f"http://{host}{path}")
+        return shop.mesh.exec(namespace, "client", *words, check=False).stdout.strip()
+
+    # What the waypoint denies no spelling gets past it, and clients outside are not told who said no.
+    target = {"group": "", "kind": "Service", "name": "tell"}
+    operation = {"operation": {"paths": ["/denied", "/denied/*"]}}
+    policy = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": "tell"},
+        "spec": {"action": "DENY", "targetRefs": [target], "rules": [{"to": [operation]}]},
+    }
+    shop.apply(policy)
+    shop.mesh.wait("it is denied", lambda: answer(shop.outside, address, "/denied") == "403")
+    shop.mesh.wait(
+        "a caller inside is told", lambda: answer(shop.namespace, "tell", "/denied") == "403 denied"
+    )
+    for path in ("//denied", "/x/..%2fdenied", "/denied;a=b", "/%2564enied", "/x/..;/denied", "/denied%3fa"):
+        assert answer(shop.outside, address, path) == "403", path
+    asked = ("python3", "-c", _TWO_IN_ONE, address)
+    said = shop.mesh.exec(shop.outside, "client", *asked).stdout
+    assert "HTTP/1.1 400 " in said and "nobody" not in said and "By=" not in said
+    assert shop.get(address) == through
+    shop.mesh.kubectl(
+        *("delete", "-n", shop.namespace, "gateway/front", "gateway/way"),
+        *("httproute/web", "authorizationpolicy/tell"),
+    )
+
+
+# A body with two ends, of which one hides a request.
+_TWO_IN_ONE = """
+import socket, sys
+hidden = "0\\r\\n\\r\\nGET /denied HTTP/1.1\\r\\nhost: a\\r\\n\\r\\n"
+head = "POST / HTTP/1.1\\r\\nhost: a\\r\\ntransfer-encoding: chunked\\r\\ncontent-length: "
+with socket.create_connection((sys.argv[1], 80), timeout=10) as connection:
+    connection.sendall((head + str(len(hidden)) + "\\r\\n\\r\\n" + hidden).encode())
+    while part := connection.recv(65536):
+        print(part.decode(), flush=True)
+"""
 
 
 # Asks all the time, on a connection that is kept and on new ones; tells what failed, or how often it went well.

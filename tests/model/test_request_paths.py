@@ -48,6 +48,8 @@ def test_the_usual_spellings() -> None:
         "/;/admin",
         "\\admin",
         "/%2Fadmin",
+        "/admin%3fa/b",
+        "/admin;a%2523",
     ):
         assert denies(Exact("/admin"), path), path
     for path in ("/administrator", "/admin/", "/a", "/x/admin", "/admi", "/ADMIN"):
@@ -68,6 +70,8 @@ def test_the_usual_spellings() -> None:
 @given(st.sampled_from(VALUES), st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
 @example(Exact("/admin"), "public/..;x/admin")
 @example(Suffix(".html"), "admin;.html")
+@example(Prefix("/public/"), "public/..%3f")
+@example(Exact("/admin"), "admin%253f/a")
 @settings(max_examples=500, deadline=None)
 def test_no_server_is_led_past_a_policy(value: PathValue, rest: str) -> None:
     path = normalised("/" + rest)
@@ -145,7 +149,7 @@ def dots(path: str) -> str:
 
 def servers() -> Iterator[Server]:
     """Ways of reading a path."""
-    for times, first, last, backslash, merge, resolve in product((0, 1, 2), *[(False, True)] * 5):
+    for times, first, last, backslash, cut, merge, resolve in product((0, 1, 2), *[(False, True)] * 6):
 
         def read(
             path: str,
@@ -153,6 +157,7 @@ def servers() -> Iterator[Server]:
             first: bool = first,
             last: bool = last,
             backslash: bool = backslash,
+            cut: bool = cut,
             merge: bool = merge,
             resolve: bool = resolve,
         ) -> str:
@@ -160,6 +165,7 @@ def servers() -> Iterator[Server]:
             for _ in range(times):
                 path = unquote(path, errors="surrogateescape")
             path = path.replace("\\", "/") if backslash else path
+            path = re.split("[?#]", path)[0] if cut else path
             path = re.sub(";[^/]*", "", path) if last else path
             path = path.partition("\0")[0] if times else path
             path = re.sub("//+", "/", path) if merge else path

@@ -50,16 +50,18 @@ def table(
     scheme: str = "http",
     by: str = "",
     quic_port: int = 0,
+    withheld: Sequence[str] = (),
     memo: Memo | None = None,
 ) -> Any:
     """The RouteConfiguration `name` for requests that came to `port`. With `by`, the identity of this proxy, backends
     are told who called (`x-forwarded-client-cert`); what the request says of that itself never counts. With
-    `quic_port` clients are told that this takes HTTP/3."""
+    `quic_port` clients are told that this takes HTTP/3. Headers that are `withheld` are in no answer of a backend."""
     made = route_pb2.RouteConfiguration(
         name=name,
         virtual_hosts=[_virtual_host(name, host, scheme, port, memo or Memo()) for host in hosts],
         ignore_port_in_host_matching=True,
         validate_clusters=boolean(False),
+        response_headers_to_remove=withheld,
     )
     if by:
         # Once more: a route may have changed it.

@@ -2,7 +2,7 @@
 
 Fixed words and the names of Envoy's response flags, which tell callers neither the names of policies nor addresses;
 those are in the proxy's record of the request. A server's own answers have no such header, whatever their status.
-Gateways at the edge add none: whoever asks from outside is told nothing of the mesh.
+Gateways at the edge add none and take that of waypoints away: whoever asks from outside is told nothing of the mesh.
 """
 
 from typing import Any

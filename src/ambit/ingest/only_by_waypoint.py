@@ -122,7 +122,7 @@ class OnlyByWaypoint:
         if self._is_guarded_whole(context, given):
             assert given.waypoint is not None
             everybody = {
-                *self._callers(context, given.waypoint),
+                *self.callers(context, given.waypoint),
                 *(each for found in callers.values() for each in found),
             }
             return [_Ports(_known(everybody))]
@@ -141,13 +141,13 @@ class OnlyByWaypoint:
             return None
         if self._lets_past(context, given):
             return None
-        callers = (name for each in gateways_of(given) for name in self._callers(context, each))
+        callers = (name for each in gateways_of(given) for name in self.callers(context, each))
         return _Guard(given.key, given.namespace, tuple(callers))
 
     def _is_named(self, context: Context, targets: Iterable[str]) -> bool:
         return any(context.lookup(self._by_target, each) for each in targets)
 
-    def _callers(self, context: Context, waypoint: GatewayAddress) -> tuple[str, ...]:
+    def callers(self, context: Context, waypoint: GatewayAddress) -> tuple[str, ...]:
         """The principals of a waypoint; none of one that cannot be had."""
         foreign = self._foreign(context, waypoint)
         if foreign is not None:

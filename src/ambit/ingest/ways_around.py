@@ -113,7 +113,7 @@ class WaysAround:
         for other, text in ways:
             for waypoint in gateways_of(other):
                 missing = policies - self._only.policies_at(context, other, waypoint)
-                if missing and waypoint in admitted:
+                if missing and waypoint in admitted and self._only.callers(context, waypoint):
                     yield (
                         f"{text.format(_name(waypoint), other=f'{other.namespace}/{other.name}')}, and the policy "
                         f"{_listed(sorted(missing))} is not for it"

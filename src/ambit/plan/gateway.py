@@ -19,6 +19,7 @@ from ambit.envoy import (
     http_routes,
     listeners,
     names,
+    refusals,
     streams,
     tls,
 )
@@ -48,6 +49,8 @@ from ambit.plan.values import (
 
 _GRPC_ROUTE = "GRPCRoute"
 _MISDIRECTED = 421
+_WITHHELD = (refusals.HEADER,)
+"""What a waypoint behind the gateway says of itself is for callers in the mesh."""
 _IN_PLAIN_TEXT = (Protocol.HTTP, Protocol.TCP)
 
 
@@ -173,7 +176,8 @@ def _http(
 ) -> Iterator[PlannedResource]:
     name = names.gateway_port(port)
     yield planned(LISTENER, name, gateway_listeners.http(port, edge=edge))
-    yield planned(ROUTES, name, http_routes.table(name, isolated(own, attached), port=port, memo=memo))
+    table = http_routes.table(name, isolated(own, attached), port=port, withheld=_WITHHELD, memo=memo)
+    yield planned(ROUTES, name, table)
 
 
 def _tcp(
@@ -210,7 +214,9 @@ def _secured(
                 )
             hosts = (*_own(each, own, attached), *_misdirected(each, own))
             quic = port if each.terms.http3 else 0
-            table = http_routes.table(name, hosts, port=port, scheme="https", quic_port=quic, memo=memo)
+            table = http_routes.table(
+                name, hosts, port=port, scheme="https", quic_port=quic, withheld=_WITHHELD, memo=memo
+            )
             yield planned(ROUTES, name, table)
         else:
             given = _streams(each, list(_within(each, own)), attached)

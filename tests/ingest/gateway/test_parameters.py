@@ -140,8 +140,7 @@ def annotated(text: str) -> str:
     [
         (
             "Deployment",
-            "{apiVersion: apps/v1, kind: Deployment, metadata: {labels: {team: a},"
-            " annotations: {kubernetes.io/change-cause: b}}}",
+            "{apiVersion: apps/v1, kind: Deployment, metadata: {labels: {team: a}, annotations: {a: b}}}",
         ),
         ("Deployment", "spec: {strategy: {rollingUpdate: {maxSurge: 2}}, minReadySeconds: 5}"),
         ("Deployment", annotated("{prometheus.io/port: '9', checksum/config: x, note: b}")),

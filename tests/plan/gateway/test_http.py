@@ -2,6 +2,7 @@
 
 import pytest
 
+from ambit.envoy.refusals import HEADER
 from tests.ingest.gateway.build import edge as gateway
 from tests.ingest.gateway.build import grpc_route, listener, to, to_edge
 from tests.plan.gateway.conftest import Edge
@@ -38,6 +39,18 @@ def test_nobody_tells_a_backend_who_he_is(edge: Edge) -> None:
     assert "x-forwarded-client-cert" not in headers and "x-envoy-retry-on" not in headers
     assert headers["x-forwarded-proto"] == ["http"]
     assert headers["x-forwarded-for"] == [str(edge.client.four)]
+
+
+def test_why_a_proxy_behind_it_refused_is_nobodys_business(edge: Edge) -> None:
+    """The header of waypoints is in no answer, whoever gave it, whatever its route adds."""
+    added = {"set": [{"name": HEADER, "value": "x"}]}
+    adding = {"filters": [{"type": "ResponseHeaderModifier", "responseHeaderModifier": added}]}
+    edge.apply(gateway(), to_edge({"matches": [{"path": {"value": "/added"}}], **ONE, **adding}, ONE))
+    for path in ("/", "/added"):
+        answer = edge.get(path=path, x_want_header=HEADER)
+        assert (answer.server, answer.header(HEADER)) == ("one", None)
+    assert edge.get(x_want_header="x-other").header("x-other") == "said"
+    assert edge.get(path="/", x_want_status="403", x_want_header=HEADER).header(HEADER) is None
 
 
 def test_the_most_specific_listener_alone_answers(edge: Edge) -> None:

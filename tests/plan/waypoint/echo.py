@@ -16,8 +16,8 @@ import msgspec
 from ambit.node.netns.enter import in_namespace
 from tests.plan.dataplane.network import TIMEOUT, Host, listener
 
-STATUS, DELAY = "x-want-status", "x-want-delay"
-"""Headers of a request: how it is to be answered, and after how many seconds."""
+STATUS, DELAY, NAMED = "x-want-status", "x-want-delay", "x-want-header"
+"""Headers of a request: how it is to be answered, after how many seconds, and with which header."""
 
 
 class Answer(msgspec.Struct):
@@ -89,6 +89,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(int(self.headers.get(STATUS) or 200))
         self.send_header("content-length", str(len(data)))
         self.send_header("x-served-by", self.server.name)
+        if NAMED in self.headers:
+            self.send_header(self.headers[NAMED], "said")
         self.end_headers()
         self.wfile.write(data if self.command != "HEAD" else b"")
 
