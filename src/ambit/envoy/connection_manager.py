@@ -38,11 +38,11 @@ _DENIED, _UNAUTHORIZED, _BAD_REQUEST, _UNAVAILABLE = 403, 401, 400, 503
 def hbone(*, pod: str, addresses: Iterable[Address], is_named: bool = False, is_read: bool = False) -> Any:
     """Filters in the order in which a stream meets them: authorise (policy by ECDS), note the target,
     route to the pod's addresses. `is_named`: names of the pod's services become its addresses before all that.
-    `is_read`: routes come separately (`table`)."""
+    `is_read`: routes come separately (`table`), and the policy is another one."""
     target = filter_state.original_destination("%REQ(:authority)%")
     if not is_read:
         routes = _routes(_own(addresses), names.local_cluster(pod))
-        return _manager(pod, [target], is_named=is_named, route_config=routes)
+        return _manager(pod, names.policy(pod), [target], is_named=is_named, route_config=routes)
     from ambit.envoy import request_log
 
     noted = [
@@ -56,7 +56,7 @@ def hbone(*, pod: str, addresses: Iterable[Address], is_named: bool = False, is_
     source = http_connection_manager_pb2.Rds(
         config_source=from_ads(), route_config_name=names.hbone_listener(pod)
     )
-    return _manager(pod, noted, is_named=is_named, rds=source)
+    return _manager(pod, names.policy_of_readers(pod), noted, is_named=is_named, rds=source)
 
 
 def table(*, pod: str, addresses: Iterable[Address], read: Iterable[int]) -> Any:
@@ -90,17 +90,17 @@ def handed_on(*, pod: str, is_named: bool = False) -> Any:
         filter_state.caller(),
     ]
     routes = _routes(_ANY_ADDRESS, names.handed(pod))
-    return _manager(pod, noted, is_named=is_named, route_config=routes)
+    return _manager(pod, names.policy(pod), noted, is_named=is_named, route_config=routes)
 
 
-def _manager(pod: str, noted: list[Any], *, is_named: bool, **routes: Any) -> Any:
+def _manager(pod: str, policy: str, noted: list[Any], *, is_named: bool, **routes: Any) -> Any:
     manager = tunnel_server.manager(
         "hbone",
         local_reply_config=_local_replies(),
         **routes,
         http_filters=[
             *([host_names.filter_of(pod)] if is_named else []),
-            http_rbac.filter_of(names.policy(pod)),
+            http_rbac.filter_of(policy),
             filter_state.http_filter(*noted),
             http_connection_manager_pb2.HttpFilter(
                 name="envoy.filters.http.router",

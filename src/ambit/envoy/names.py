@@ -177,6 +177,11 @@ def policy(pod: str) -> str:
     return f"policy|{pod}"
 
 
+def policy_of_readers(pod: str) -> str:
+    """As `policy`, where tunnels go to who reads requests: never that of a listener that knows of nobody who does."""
+    return f"read-policy|{pod}"
+
+
 def destination(source: str, address: Address, port: int, generation: int = 0) -> str:
     return destination_prefix(source, generation) + host_port(address, port)
 
@@ -361,7 +366,7 @@ def parse_secret(name: str) -> Identity:
 def pod_of(name: str) -> str | None:
     """The key of the pod that a resource belongs to, None for resources of no single pod."""
     kind, _, rest = name.partition("|")
-    if kind in {"out", "in", "plain", "local", "policy", "handed", "app", "hosts"}:
+    if kind in {"out", "in", "plain", "local", "policy", "read-policy", "handed", "app", "hosts"}:
         return rest
     if _kind(kind)[0]:
         return rest.partition("|")[0]

@@ -331,11 +331,12 @@ class NodeAgent:
         self.cut += ended
 
     async def _end_unread(self) -> None:
-        """What was opened before its requests were read ends when Envoy reads."""
+        """What was opened before its requests were read ends when Envoy reads; then tunnels are let in."""
         while True:
             ports, publication = await self.configuration.read_ports.published.get()
-            await publication.settled()
+            problem = await publication.settled()
             self.cut += await cut_unread(ports, self.configuration.table, self.pre_mesh.of, self._note_cut)
+            self.configuration.reads(ports, publication, is_taken=problem is None)
 
     def _note_cut(self, refused: Refused) -> None:
         found = refused.connection

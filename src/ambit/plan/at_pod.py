@@ -16,7 +16,7 @@ A pod can serve several services on one port, and nobody who reaches it can be t
 
 import ipaddress
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
@@ -118,14 +118,17 @@ def enforces(workload: Workload, service: Service, target: int) -> bool:
     return is_here and any(each.target == target for each in ports)
 
 
-def policies_for(workload: Workload, view: MeshView) -> tuple[tuple[Authorization, ...], tuple[str, ...]]:
-    """As `MeshView.policies_for`, without what stands for the rules that are enforced here."""
+def policies_for(
+    workload: Workload, view: MeshView, unread: Collection[int] = ()
+) -> tuple[tuple[Authorization, ...], tuple[str, ...]]:
+    """As `MeshView.policies_for`, without what stands for the rules that are enforced here: those for services with one
+    of the ports `unread` are not yet."""
     policies, unknown = view.policies_for(workload)
     lifted: set[str] = set()
-    for key in workload.services if _is_served(workload) else ():
+    for key, ports in workload.services.items() if _is_served(workload) else ():
         service = view.service(key)
         closing = service.closing(workload) if service is not None and _has_say(service, workload) else None
-        if closing is not None:
+        if closing is not None and not any(each.target in unread for each in ports):
             lifted.add(closing.key)
     if not lifted:
         return policies, unknown

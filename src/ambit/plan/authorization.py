@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 from ambit.core.address import Address, Network
 from ambit.core.names import RESERVED_PORTS
-from ambit.envoy import http_rbac, listeners, matchers, names
+from ambit.envoy import http_rbac, listeners, matchers
 from ambit.envoy.matchers import Predicate
 from ambit.envoy.words import AnyMessage
 from ambit.model.policy import (
@@ -107,15 +107,15 @@ class _Plaintext:
 
 
 def hbone(
-    pod: str,
+    name: str,
     addresses: Sequence[Address],
     policies: Sequence[Authorization],
     unknown: Sequence[str],
     handed_on: ApplicationTunnel | None = None,
     before: Sequence[Row] = (),
 ) -> AnyMessage:
-    """The RBAC extension of one pod. Dry-run policies are decided beside, as if they were enforced. The rows `before`
-    come first."""
+    """The RBAC extension of one pod, of this name. Dry-run policies are decided beside, as if they were enforced. The
+    rows `before` come first."""
     facts = _Hbone(addresses) if handed_on is None else _Handed(addresses, handed_on.port)
     enforced = [policy for policy in policies if not policy.dry_run]
     rows, otherwise = _rows(enforced, unknown, facts)
@@ -124,7 +124,7 @@ def hbone(
     if len(enforced) != len(policies):
         dry_run, fallback = _rows(policies, unknown, facts)
         dry_run = [*before, *dry_run, (True, *fallback)]
-    return http_rbac.extension(names.policy(pod), rows, otherwise, dry_run)
+    return http_rbac.extension(name, rows, otherwise, dry_run)
 
 
 def plaintext(

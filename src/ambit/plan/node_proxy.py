@@ -6,7 +6,7 @@ clusters with `destination` and for secrets with `secret`, and sends again whate
 mesh changed. Extensions (ECDS), secrets and on-demand clusters go only to who asked for their name.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ambit.core.address import Address
 from ambit.core.identity import Identity
@@ -95,11 +95,16 @@ def pod_resources(
     settings: NodeSettings,
     only: Iterable[tuple[Address, int]] | None = None,
     tunnelled: Mapping[tuple[Address, int], tuple[int, int]] | None = None,
+    unread: Collection[int] = (),
+    had_readers: bool = False,
 ) -> tuple[PlannedResource, ...]:
-    """The three listeners, local cluster and policy of one pod. A pod whose workload is not known, or that
-    names an unknown policy, accepts nothing. One with `only` can reach no other destination in the mesh."""
+    """The three listeners, local cluster and policies of one pod. A pod whose workload is not known, or that
+    names an unknown policy, accepts nothing. One with `only` can reach no other destination in the mesh. Of the ports
+    whose requests are to be read, tunnels to those in `unread` are denied: Envoy does not read them yet. `had_readers`:
+    a listener that leads to who reads may have tunnels still, while it drains."""
     workload = workload_of(pod, view, settings)
     policies, unknown = at_pod.policies_for(workload, view) if workload else ((), (pod.key,))
+    closed = view.policies_for(workload) if workload else (policies, unknown)
     ports = at_pod.ports_of(workload, view)
     read = [port for port, each in ports.items() if each.is_read]
     handed_on = workload.application_tunnel if workload else None
@@ -123,20 +128,35 @@ def pod_resources(
         transparent=pod.transparent,
         read=read,
     )
-    policy = authorization.hbone(
-        pod.key, pod.addresses, policies, unknown, handed_on, _denials(ports, is_plain=False)
-    )
+    denials = _denials(ports, is_plain=False)
+    policy = authorization.hbone(names.policy(pod.key), pod.addresses, *closed, handed_on, denials)
     local = clusters.inside(names.local_cluster(pod.key), pod.netns, {})
     return (
         planned(CLUSTER, names.local_cluster(pod.key), local),
         planned(EXTENSION, names.policy(pod.key), policy, on_demand=True),
         *(_named(pod, workload, view, settings) if settings.network else ()),
         *(_handed_on(pod, handed_on) if handed_on is not None else ()),
+        *(_for_readers(pod, workload, view, unread, denials) if workload and (ports or had_readers) else ()),
         *(_read(pod, ports) if ports else ()),
         *outbound_resources(pod, view, settings, only, tunnelled),
         planned(LISTENER, names.hbone_listener(pod.key), hbone),
         planned(LISTENER, names.plaintext_listener(pod.key), plaintext),
     )
+
+
+def _for_readers(
+    pod: LocalPod,
+    workload: Workload,
+    view: MeshView,
+    unread: Collection[int],
+    denials: Sequence[authorization.Row],
+) -> Iterable[PlannedResource]:
+    """The pod's policies where tunnels are led to who reads requests. Listeners that know of nobody who does have
+    others (`names.policy`), by which nobody comes to ports that are to be read: such a listener drains for a while."""
+    name = names.policy_of_readers(pod.key)
+    policies, unknown = at_pod.policies_for(workload, view, unread)
+    policy = authorization.hbone(name, pod.addresses, policies, unknown, before=denials)
+    yield planned(EXTENSION, name, policy, on_demand=True)
 
 
 def _read(pod: LocalPod, ports: at_pod.Ports) -> Iterable[PlannedResource]:

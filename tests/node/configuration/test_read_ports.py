@@ -1,9 +1,17 @@
 """Which ports have come to be read, and what is written down of it."""
 
 import json
+from pathlib import Path
+
+import msgspec
 
 from ambit.agent.publication import Publication
-from ambit.node.configuration.read_ports import ReadPorts
+from ambit.envoy import names
+from ambit.node.configuration.read_ports import Newly, ReadPorts
+from ambit.plan.values import EXTENSION
+from tests.node.configuration.test_requests import Agent
+from tests.plan import cases
+from tests.plan.read_pod import READ, SERVER, VIEW, WORKLOAD
 
 POD = "shop/web-0/sandbox"
 
@@ -12,15 +20,21 @@ class Scene:
     def __init__(self, **noted: object) -> None:
         self.kept = {key.replace("_", "-"): json.dumps(each).encode() for key, each in noted.items()}
         self.ports = ReadPorts(self.kept.__setitem__, self.kept.get)
+        self.told: list[tuple[Newly, Publication]] = []
 
     def newly(self, *ports: int) -> list[dict[str, frozenset[int]]]:
-        """What is told when these are read."""
+        """What is told when these are to be read."""
+        found = []
         self.ports.look(POD, frozenset(ports))
         self.ports.sent(Publication({}, {}))
-        found = []
         while not self.ports.published.empty():
-            found.append(self.ports.published.get_nowait()[0])
+            self.told.append(self.ports.published.get_nowait())
+            found.append(self.told[-1][0])
         return found
+
+    def answer(self, *, is_taken: bool = True) -> list[str]:
+        """To the publication that was told last."""
+        return self.ports.settled(*self.told[-1], is_taken=is_taken)
 
     @property
     def noted(self) -> object:
@@ -33,7 +47,38 @@ async def test_each_is_told_once() -> None:
     assert scene.newly(80) == [{POD: frozenset({80})}]
     assert scene.newly(80) == []
     assert scene.newly(80, 81) == [{POD: frozenset({81})}]
-    assert scene.noted == {POD: [80, 81]}
+    assert scene.noted is None
+
+
+async def test_they_are_unread_until_envoy_has_answered() -> None:
+    scene = Scene()
+    scene.newly(80)
+    assert scene.ports.unread(POD) == {80}
+    assert scene.answer() == [POD]
+    assert (scene.ports.unread(POD), scene.noted) == (set(), {POD: [80]})
+    scene.newly(80, 81)
+    assert scene.ports.unread(POD) == {81}
+
+
+async def test_what_envoy_did_not_take_is_unread_and_told_again() -> None:
+    scene = Scene()
+    scene.newly(80)
+    assert scene.answer(is_taken=False) == []
+    assert scene.ports.unread(POD) == {80}
+    assert scene.newly(80) == [{POD: frozenset({80})}]
+    assert scene.answer() == [POD]
+
+
+async def test_an_answer_to_an_earlier_publication_says_nothing() -> None:
+    """Of a port that was left in between."""
+    scene = Scene()
+    scene.newly(80)
+    early = scene.told[-1]
+    scene.newly()
+    scene.newly(80)
+    assert scene.ports.settled(*early, is_taken=True) == []
+    assert scene.ports.unread(POD) == {80}
+    assert scene.answer() == [POD]
 
 
 async def test_one_that_is_read_again_is_told_again() -> None:
@@ -52,3 +97,24 @@ async def test_pods_that_go_are_forgotten() -> None:
     scene.ports.forget(POD)
     assert scene.noted == {}
     assert scene.newly(80) == [{POD: frozenset({80})}]
+
+
+async def test_tunnels_are_let_in_when_envoy_reads(tmp_path: Path) -> None:
+    """By the listener that leads them to who reads; by one of before, never."""
+    pod = cases.pod(WORKLOAD)
+    agent = Agent(tmp_path / "state.sqlite")
+    configuration = agent.configuration
+
+    def denies(name: str) -> bool:
+        return b"read_at_pod" in agent.server.store.resources(EXTENSION)[name].body
+
+    await agent.put(SERVER)
+    configuration.add(pod)
+    await agent.put(WORKLOAD, READ, *VIEW.policies_for(WORKLOAD)[0])
+    ports, publication = configuration.read_ports.published.get_nowait()
+    assert ports == {pod.key: {8080}}
+    assert denies(names.policy(pod.key)) and denies(names.policy_of_readers(pod.key))
+    configuration.reads(ports, publication, is_taken=True)
+    assert denies(names.policy(pod.key)) and not denies(names.policy_of_readers(pod.key))
+    await agent.put(SERVER, msgspec.structs.replace(READ, inline=None, rules=None))
+    assert not denies(names.policy(pod.key)) and not denies(names.policy_of_readers(pod.key))

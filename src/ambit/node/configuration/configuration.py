@@ -24,7 +24,7 @@ from ambit.core.errors import AmbitError
 from ambit.envoy import names
 from ambit.model.view import MeshView
 from ambit.node.configuration.detours import Detours
-from ambit.node.configuration.read_ports import ReadPorts
+from ambit.node.configuration.read_ports import Newly, ReadPorts
 from ambit.node.configuration.requests import Requests
 from ambit.node.configuration.shares import Shares
 from ambit.node.configuration.tracking import (
@@ -36,7 +36,16 @@ from ambit.node.configuration.tracking import (
 )
 from ambit.node.configuration.turnover import Turnover
 from ambit.plan import node_proxy
-from ambit.plan.values import CLUSTER, LISTENER, ROUTES, LocalPod, LocalPods, NodeSettings, PlannedResource
+from ambit.plan.values import (
+    CLUSTER,
+    EXTENSION,
+    LISTENER,
+    ROUTES,
+    LocalPod,
+    LocalPods,
+    NodeSettings,
+    PlannedResource,
+)
 
 _log = logging.getLogger("ambit.configuration")
 MAX_DESTINATIONS = 4096
@@ -122,6 +131,14 @@ class Configuration:
     def destinations(self) -> int:
         """How many destinations all pods have asked for."""
         return sum(len(known) for known in self._destinations.values())
+
+    def reads(self, ports: Newly, publication: Publication, *, is_taken: bool) -> None:
+        """Envoy has answered a publication since which it is to read requests to these ports: if it took that, tunnels
+        are let in."""
+        pods = self.read_ports.settled(ports, publication, is_taken=is_taken)
+        self._publish(
+            [each for key in pods if key in self._pods for each in self._pod_resources(self._pods[key])]
+        )
 
     def pods_reading(self, touched: Iterable[str]) -> list[LocalPod]:
         """Pods whose policies or records a change touched."""
@@ -450,8 +467,12 @@ class Configuration:
         view = TrackedView(self._view)
         shares = self._shares.of(pod.key)
         if self._complete():
-            resources = node_proxy.pod_resources(pod, view, self._settings, self._only(pod.key), shares)
             self.read_ports.look(pod.key, node_proxy.read_ports(pod, view, self._settings))
+            unread = self.read_ports.unread(pod.key)
+            had = (EXTENSION, names.policy_of_readers(pod.key)) in self._sent.get(pod.key, ())
+            resources = node_proxy.pod_resources(
+                pod, view, self._settings, self._only(pod.key), shares, unread, had_readers=had
+            )
         else:
             resources = node_proxy.outbound_resources(pod, view, self._settings, self._only(pod.key), shares)
         self._dependencies.record(Answer("pod", pod.key), view.read)

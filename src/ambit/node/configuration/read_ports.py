@@ -1,7 +1,7 @@
-"""Ports of pods whose requests have come to be read on this node: connections from before, whose bytes go past whoever
-reads, must end when Envoy reads.
+"""Ports of pods whose requests have come to be read on this node: tunnels are let in when Envoy reads, not before, and
+connections from before, whose bytes go past whoever reads, must end then.
 
-What is read is written down, because policies may come while the agent is away and Envoy goes on.
+What Envoy reads is written down, because policies may come while the agent is away and Envoy goes on.
 """
 
 import asyncio
@@ -28,38 +28,74 @@ class ReadPorts:
         self._keep = keep
         noted = kept(_NOTE)
         found = msgspec.json.decode(noted, type=dict[str, list[int]]) if noted else {}
-        self._read = {pod: frozenset(ports) for pod, ports in found.items()}
+        self._confirmed = {pod: frozenset(ports) for pod, ports in found.items()}
+        """What Envoy reads for sure."""
+        self._unread: dict[str, frozenset[int]] = {}
+        self._told: dict[str, dict[int, Publication]] = {}
+        """Whose answer says that Envoy reads them."""
         self._newly: Newly = {}
         self.published: asyncio.Queue[tuple[Newly, Publication]] = asyncio.Queue()
         """Ports that are read when Envoy has taken the publication."""
 
     def look(self, pod: str, now: frozenset[int]) -> None:
-        """Of the pod these are read from now on."""
-        before = self._read.get(pod, frozenset())
-        if now == before:
-            return
-        if now:
-            self._read[pod] = now
-        else:
-            del self._read[pod]
-        if newly := now - before:
-            self._newly[pod] = self._newly.get(pod, frozenset()) | newly
-        self._note()
+        """Of the pod these are to be read from now on."""
+        confirmed = self._confirmed.get(pod, frozenset())
+        if confirmed - now:
+            self._confirm(pod, confirmed & now)
+        unread = now - confirmed
+        told = {port: each for port, each in self._told.pop(pod, {}).items() if port in unread}
+        for kept, value in ((self._unread, unread), (self._newly, unread - told.keys())):
+            kept.pop(pod, None)
+            if value:
+                kept[pod] = value
+        if told:
+            self._told[pod] = told
 
-    def forget(self, pod: str) -> None:
-        """The pod is gone."""
-        self._newly.pop(pod, None)
-        if self._read.pop(pod, None) is not None:
-            self._note()
+    def unread(self, pod: str) -> frozenset[int]:
+        """Those that Envoy may not read yet."""
+        return self._unread.get(pod, frozenset())
 
     def sent(self, publication: Publication) -> None:
         """With this Envoy gets to know of what was looked at."""
         newly, self._newly = self._newly, {}
+        for pod, ports in newly.items():
+            self._told.setdefault(pod, {}).update(dict.fromkeys(ports, publication))
         if newly:
             self.published.put_nowait((newly, publication))
 
+    def settled(self, ports: Newly, publication: Publication, *, is_taken: bool) -> list[str]:
+        """Envoy has answered. The keys of pods of which it reads more now; what it did not take is told again with the
+        next publication about the pod."""
+        changed = []
+        for pod, several in ports.items():
+            told = self._told.get(pod, {})
+            answered = frozenset(each for each in several if told.get(each) is publication)
+            for each in answered:
+                del told[each]
+            if answered and is_taken:
+                self._unread[pod] -= answered
+                self._confirm(pod, self._confirmed.get(pod, frozenset()) | answered)
+                changed.append(pod)
+        return changed
+
+    def forget(self, pod: str) -> None:
+        """The pod is gone."""
+        for kept in (self._newly, self._unread, self._told):
+            kept.pop(pod, None)
+        if pod in self._confirmed:
+            self._confirm(pod, frozenset())
+
+    def _confirm(self, pod: str, ports: frozenset[int]) -> None:
+        if ports:
+            self._confirmed[pod] = ports
+        else:
+            self._confirmed.pop(pod, None)
+        self._note()
+
     def _note(self) -> None:
         try:
-            self._keep(_NOTE, msgspec.json.encode({key: sorted(each) for key, each in self._read.items()}))
+            self._keep(
+                _NOTE, msgspec.json.encode({key: sorted(each) for key, each in self._confirmed.items()})
+            )
         except AmbitError as problem:
             _log.error("ports whose requests are read are not written down: %s", problem.message)
