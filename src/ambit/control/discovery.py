@@ -176,6 +176,13 @@ class Discovery:
             errors = filter(None, (session.rejection(AUTHORIZATION_TYPE, name) for name in names))
             yield Answer(stream.caller.node, behind, next(errors, ""))
 
+    def answers(self, name: str, revision: int, nodes: Collection[str]) -> Iterator[Answer]:
+        """What streams of these nodes say of the address of this name, which was published with this revision."""
+        for stream in self._streams:
+            if stream.caller.node in nodes:
+                behind = stream.session.status(ADDRESS_TYPE).acknowledged < revision
+                yield Answer(stream.caller.node, behind, stream.session.rejection(ADDRESS_TYPE, name) or "")
+
     def stop(self) -> None:
         """End all streams so that their clients look for another replica."""
         self._stopping = True

@@ -1,15 +1,15 @@
-"""Whether the proxies that enforce a policy for requests have it: its condition `ambit.io/Acknowledged`. No I/O.
+"""Whether all that enforce a policy for requests have it: its condition `ambit.io/Acknowledged`. No I/O.
 
-Proxies of waypoints and gateways that are connected here count, each with its policies as they are now; without any
-nothing is said. What was true of a generation once stays so: pods that come later get their policies before anybody's
-requests.
+Proxies of waypoints and gateways that are connected here count, each with its policies as they are now, and nodes that
+enforce it at their pods (`ambit.control.ruled_nodes`); without any nothing is said. What was true of a generation once
+stays so: pods that come later get their policies before anybody's requests.
 """
 
 from collections.abc import Callable, Iterable
 
 import msgspec
 
-from ambit.control.answers import Answer, joined
+from ambit.control.answers import Answer, Progress, joined
 from ambit.control.status import acknowledged
 from ambit.core.finding import ObjectRef
 from ambit.ingest.gateway.conditions import WAYPOINT_ACCEPTED
@@ -17,12 +17,15 @@ from ambit.ingest.istio.tokens import KIND as TOKEN_KIND
 from ambit.ingest.policy_statuses import KIND as POLICY_KIND
 from ambit.model.status import Condition, ObjectStatus, Status, Version
 
+Find = Callable[[ObjectRef], Iterable[Answer]]
+
 
 class PolicyAnswers:
-    """`find` has the answers of those that enforce this object's policy."""
+    """`proxies` and `nodes` have the answers of those that enforce this object's policy."""
 
-    def __init__(self, find: Callable[[ObjectRef], Iterable[Answer]]) -> None:
-        self._find = find
+    def __init__(self, proxies: Find, nodes: Find) -> None:
+        self._proxies = proxies
+        self._nodes = nodes
         self._waiting: dict[ObjectRef, None] = {}
         self._settled: dict[ObjectRef, tuple[Version, Condition]] = {}
 
@@ -59,16 +62,23 @@ class PolicyAnswers:
     def _condition(self, version: Version) -> Condition | None:
         origin = version.origin
         former = self._settled.get(origin)
-        progress = joined(self._find(origin))
+        proxies, nodes = list(self._proxies(origin)), list(self._nodes(origin))
+        progress = joined((*proxies, *nodes))
         if former is not None and former[0] == version and not progress.rejected:
             return former[1]
         if not progress.nodes:
             self._waiting[origin] = None
             return None
-        condition = acknowledged(progress, one="proxy", several="proxies")
+        condition = _acknowledged(progress, has_proxies=bool(proxies), has_nodes=bool(nodes))
         if condition.holds:
             self._waiting.pop(origin, None)
             self._settled[origin] = (version, condition)
         else:
             self._waiting[origin] = None
         return condition
+
+
+def _acknowledged(progress: Progress, *, has_proxies: bool, has_nodes: bool) -> Condition:
+    if not has_nodes:
+        return acknowledged(progress, one="proxy", several="proxies")
+    return acknowledged(progress, several="proxies and nodes") if has_proxies else acknowledged(progress)

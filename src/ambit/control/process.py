@@ -56,7 +56,7 @@ from ambit.model.jwt import KeySource
 from ambit.model.status import Status
 from ambit.objects.kube import Pod
 from ambit.plan.values import NodeSettings
-from ambit.xds.messages import TYPES
+from ambit.xds.messages import ADDRESS_TYPE, TYPES
 
 T = TypeVar("T")
 
@@ -106,7 +106,7 @@ class ControlPlane:
         self._leadership: Leadership | None = None
         self._keeper: TrustKeeper | None = None
         plans = Plans(_plan_settings(settings), self._trusted)
-        self._proxies = ProxyDiscovery(plans, counters)
+        self._proxies = ProxyDiscovery(plans, counters, self._discovery.answers)
         self._discovery.others = self._proxies.serve
         self._guard = ConnectionGuard(time.monotonic)
         self._status = StatusWriter(
@@ -316,6 +316,7 @@ class ControlPlane:
 
     def _answered(self) -> None:
         self._status.answered()
+        self._proxies.nodes_answered()
         self._reporter.wake()
 
     def _gone(self) -> None:
@@ -325,6 +326,7 @@ class ControlPlane:
 
     def _compiled(self, changes: Sequence[Change], delta: MeshDelta) -> None:
         self._proxies.take(delta)
+        self._proxies.ruled.compiled(delta, self._discovery.store.revision(ADDRESS_TYPE))
         self._handing_over.compiled()
         self._keys.compiled(delta.tokens)
         self._reporter.compiled(changes)

@@ -19,6 +19,7 @@ from ambit.control.callers import Refused
 from ambit.control.metrics import Counters
 from ambit.control.plans import Plans
 from ambit.control.policy_answers import PolicyAnswers
+from ambit.control.ruled_nodes import Find, RuledNodes
 from ambit.control.status_fields import ACKNOWLEDGED
 from ambit.control.stream import ANSWERED, STOPPING, Stream, count_push
 from ambit.core.finding import ObjectRef
@@ -54,9 +55,10 @@ class ProxyStatus(msgspec.Struct, frozen=True):
 
 
 class ProxyDiscovery:
-    """Single event loop. What is told to `take` is on its way when it returns."""
+    """Single event loop. What is told to `take` is on its way when it returns. `nodes` has what nodes say that enforce
+    policies for requests, too."""
 
-    def __init__(self, plans: Plans, counters: Counters) -> None:
+    def __init__(self, plans: Plans, counters: Counters, nodes: Find = lambda *_: iter(())) -> None:
         self._plans = plans
         self._counters = counters
         self._streams: dict[Stream, tuple[str, str]] = {}
@@ -65,7 +67,8 @@ class ProxyDiscovery:
         self.before: Callable[[], Awaitable[None]] = _nothing
         """Awaited before a stream begins."""
         self._refused: dict[ObjectRef, str] = {}
-        self._policies = PolicyAnswers(self._answers)
+        self.ruled = RuledNodes(plans.view, nodes)
+        self._policies = PolicyAnswers(self._answers, self.ruled.answers)
         self.on_refused: Callable[[ObjectRef], None] = lambda _: None
         """Called with routes and policies whose status `amended` may see otherwise now."""
         self.on_caller: Callable[[str], None] = lambda _: None
@@ -241,6 +244,12 @@ class ProxyDiscovery:
         """Statuses of policies that wait for such answers are looked at again."""
         for each in self._policies.waiting if type_url == EXTENSION else ():
             self.on_refused(each)
+
+    def nodes_answered(self) -> None:
+        """A node acknowledged or rejected something: it may be the last one that a policy waits for."""
+        for each in self._policies.waiting:
+            if self.ruled.have_answered(each):
+                self.on_refused(each)
 
     def _tell(self) -> None:
         """Statuses of routes whose table is refused, or is not any more, are looked at again."""
