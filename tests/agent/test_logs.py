@@ -45,6 +45,23 @@ async def test_requests_are_taken_and_answered(taken: tuple[Path, asyncio.Queue[
     writer.close()
 
 
+async def test_lines_that_are_to_be_printed_have_their_own_place(tmp_path: Path) -> None:
+    found: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+    server = LogServer(
+        tmp_path / "logs.sock",
+        lambda message: found.put_nowait(("taken", message)),
+        lambda message: found.put_nowait(("printed", message)),
+    )
+    await server.start()
+    _, writer = await asyncio.open_unix_connection(tmp_path / "logs.sock")
+    async with asyncio.timeout(5):
+        for path, wanted in ((b"/lines", "printed"), (b"/logs", "taken")):
+            writer.write(sized(b"x").replace(b"/logs", path))
+            assert await found.get() == (wanted, b"x")
+    writer.close()
+    server.stop()
+
+
 async def test_nonsense_ends_its_connection_only(taken: tuple[Path, asyncio.Queue[bytes]]) -> None:
     path, found = taken
     bad, good = [await asyncio.open_unix_connection(path) for _ in range(2)]

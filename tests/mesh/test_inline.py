@@ -43,6 +43,9 @@ for line in sys.stdin:
 """
 
 
+_FILTER = "request.url_path.startsWith('/printed')"
+
+
 @pytest.fixture(scope="module")
 def shop(mesh: Mesh) -> Iterator[Shop]:
     with make_shop(mesh, "ambit-inline", "service") as made:
@@ -227,6 +230,57 @@ def test_pods_enforce_policies_whichever_way_a_request_comes(shop: Shop) -> None
         for each in kept.values():
             each.communicate()
     mesh.wait("no policy", lambda: status("web", "/admin") == "200")
+
+
+def test_a_policy_says_when_nodes_enforce_it(shop: Shop) -> None:
+    """Those of the service's pods."""
+    mesh, namespace = shop.mesh, shop.namespace
+    shop.apply(_no_admin("web"))
+    words = ("authorizationpolicy/no-admin", "-n", namespace)
+    try:
+        mesh.kubectl("wait", "--for=condition=ambit.io/Acknowledged", *words, "--timeout=60s")
+        path = "jsonpath={.status.conditions[?(@.type=='ambit.io/Acknowledged')].message}"
+        assert mesh.kubectl("get", *words, "-o", path).stdout == "acknowledged by all 2 nodes"
+        assert shop.ask("/admin").startswith("403")
+    finally:
+        mesh.kubectl("delete", *words)
+    mesh.wait("no policy", lambda: shop.ask("/admin").startswith("200"))
+
+
+def test_requests_are_counted_and_printed_by_nodes(shop: Shop) -> None:
+    """As a Telemetry says: the caller's prints, that of the pod that reads them counts."""
+    mesh, namespace = shop.mesh, shop.namespace
+    shop.route(to(("web-v1", 1)))
+    shop.follows("the route", "v1")
+    told = {
+        "apiVersion": "telemetry.istio.io/v1",
+        "kind": "Telemetry",
+        "metadata": {"name": "told"},
+        "spec": {"accessLogging": [{"providers": [{"name": "envoy"}], "filter": {"expression": _FILTER}}]},
+    }
+    shop.apply(told, _no_admin("web"))
+
+    def is_printed() -> bool:
+        shop.ask("/printed?a=b")
+        lines = mesh.kubectl("logs", "-n", "ambit-system", "-l", "app=ztunnel", "--tail=500").stdout
+        return '"GET /printed?a=b HTTP/1.1" 200 ' in lines
+
+    def is_counted() -> bool:
+        assert shop.ask("/admin").startswith("403")
+        words = ("curl", "-sS", "-m", "10", "http://localhost:15020/metrics")
+        found = "".join(mesh.on_node(each, *words).stdout for each in mesh.nodes)
+        wanted = (f'destination_service="web.{namespace}.svc.cluster.local"', 'response_code="403"')
+        lines = [each for each in found.splitlines() if each.startswith("istio_requests_total{")]
+        return any(
+            'reporter="destination"' in each and all(word in each for word in wanted) for each in lines
+        )
+
+    try:
+        mesh.wait("the line", is_printed)
+        mesh.wait("the policy", lambda: shop.ask("/admin").startswith("403"))
+        mesh.wait("the count", is_counted)
+    finally:
+        mesh.kubectl("delete", "-n", namespace, "telemetry/told", "authorizationpolicy/no-admin")
 
 
 @pytest.mark.parametrize(

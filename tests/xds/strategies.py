@@ -11,7 +11,9 @@ from ambit.model import service as svc
 from ambit.model.backend_tls import BackendTls
 from ambit.model.http import Backend, Entry, Host, NamedMatch, PathKind, PathMatch, RequestMatch
 from ambit.model.inline_rules import InlineRules
+from ambit.model.inline_telemetry import InlineTelemetry
 from ambit.model.jwt import ClaimHeader, KeySource, Target, TokenHeader, TokenPolicy, TokenRule
+from ambit.model.metrics import MetricsRule
 from ambit.model.policy import (
     Action,
     Authorization,
@@ -25,8 +27,10 @@ from ambit.model.policy import (
     ServiceAccountMatch,
     Suffix,
 )
-from ambit.model.proxy import ServiceRoutes
+from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
 from ambit.model.service import Service, VirtualAddress
+from ambit.model.telemetry import Level, LogRule, Printer, TelemetryPolicy
+from ambit.model.tracing import TracingRule
 from ambit.model.workload import (
     ApplicationTunnel,
     GatewayAddress,
@@ -187,6 +191,32 @@ token_policies = st.builds(
 backend_tls = st.builds(BackendTls, texts, texts, some(texts), some(texts), texts)
 
 
+inline_telemetry = st.builds(
+    InlineTelemetry,
+    st.builds(
+        Proxy,
+        key=texts,
+        kind=st.just(ProxyKind.INLINE),
+        identity=st.builds(Identity, names, names, names),
+        service=texts,
+        origin=st.builds(ObjectRef, names, names, names),
+    ),
+    some(
+        st.builds(
+            TelemetryPolicy,
+            key=texts,
+            level=st.sampled_from(Level),
+            logs=some(st.builds(LogRule, some(st.builds(Printer, texts)), texts)),
+            metrics=some(
+                st.builds(MetricsRule, some(texts), labels=some(st.tuples(texts, st.none() | texts)))
+            ),
+            tracing=some(st.builds(TracingRule, sampling=st.none() | st.floats(0, 100))),
+        ),
+        2,
+    ),
+)
+
+
 @st.composite
 def services(draw):
     served = draw(st.lists(ports, max_size=3, unique_by=lambda port: port.service).map(tuple))
@@ -215,6 +245,7 @@ def services(draw):
         session_affinity=draw(st.booleans()),
         backend_tls=draw(st.dictionaries(st.integers(1, 65535), backend_tls, max_size=2)),
         inline=draw(st.none() | some(service_routes)),
+        telemetry=draw(st.none() | inline_telemetry),
         rules=draw(st.none() | st.builds(InlineRules, some(request_policies, 2), some(token_policies, 2))),
         weighted_waypoints=draw(some(st.builds(svc.WeightedWaypoint, gateways, st.integers(0, 2**32 - 1)))),
     )

@@ -6,24 +6,28 @@ the only peer is our own Envoy, in a directory that is closed to everybody else.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ambit.core.errors import EnvironmentProblem
+from ambit.envoy.names import LINES_PATH, LOGS_PATH
 
 _log = logging.getLogger("ambit.logs")
 _ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 _END = b"\r\n\r\n"
+_LONGEST_LINE = 200
 _LARGEST = 16 << 20
 """Bytes of one request; Envoy's buffer is a small part of that."""
 
 
 class LogServer:
-    """Serves until `stop`. `taken` gets each message as it came."""
+    """Serves until `stop`. `taken` gets each message as it came; `printed` those of lines that are to be printed."""
 
-    def __init__(self, path: Path, taken: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, path: Path, taken: Callable[[bytes], None], printed: Callable[[bytes], None] = lambda _: None
+    ) -> None:
         self._path = path
-        self._taken = taken
+        self._taken = {LINES_PATH: printed, LOGS_PATH: taken}
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Transport] = set()
 
@@ -47,7 +51,7 @@ class LogServer:
 class _Requests(asyncio.Protocol):
     """One connection. What is not HTTP as Envoy speaks it ends the connection."""
 
-    def __init__(self, taken: Callable[[bytes], None], known: set[asyncio.Transport]) -> None:
+    def __init__(self, taken: Mapping[str, Callable[[bytes], None]], known: set[asyncio.Transport]) -> None:
         self._taken = taken
         self._known = known
         self._data = bytearray()
@@ -68,9 +72,11 @@ class _Requests(asyncio.Protocol):
         try:
             while (found := parse(self._data)) is not None:
                 message, length = found
+                take = self._taken.get(_target(self._data))
                 del self._data[:length]
                 self._transport.write(_ANSWER)
-                self._taken(message)
+                if take is not None:
+                    take(message)
         except ValueError as problem:
             _log.error("the access log cannot be read: %s", problem)
             self._transport.close()
@@ -109,6 +115,13 @@ def _chunks(data: bytes | bytearray, position: int) -> tuple[bytes, int] | None:
             return bytes(body), position
         body += data[begin : begin + size]
     return None
+
+
+def _target(data: bytearray) -> str:
+    """The path that the first request is for."""
+    line, _, _ = bytes(data[:_LONGEST_LINE]).partition(b"\r\n")
+    words = line.split(b" ")
+    return words[1].decode("ascii", "replace") if len(words) == 3 else ""
 
 
 def _field(line: bytes) -> tuple[bytes, bytes]:

@@ -67,7 +67,7 @@ class ProxyDiscovery:
         self.before: Callable[[], Awaitable[None]] = _nothing
         """Awaited before a stream begins."""
         self._refused: dict[ObjectRef, str] = {}
-        self.ruled = RuledNodes(plans.view, nodes)
+        self.ruled = RuledNodes(plans.inputs.view, nodes)
         self._policies = PolicyAnswers(self._answers, self.ruled.answers)
         self.on_refused: Callable[[ObjectRef], None] = lambda _: None
         """Called with routes and policies whose status `amended` may see otherwise now."""

@@ -165,7 +165,9 @@ def _log(kind: str, buffer_size: int = defaults.LOG_BUFFER) -> Any:
     return to_agent(kind, body, buffer_size)
 
 
-def to_agent(kind: str, body: str, buffer_size: int = defaults.LOG_BUFFER) -> Any:
+def to_agent(
+    kind: str, body: str, buffer_size: int = defaults.LOG_BUFFER, *, path: str = names.LOGS_PATH
+) -> Any:
     """A log whose texts, in this format, are posted to the agent."""
     # xds-protos 1.85 has only the deprecated `common_config`, which Envoy 1.40 warns about.
     config = pack_untyped(
@@ -174,7 +176,7 @@ def to_agent(kind: str, body: str, buffer_size: int = defaults.LOG_BUFFER) -> An
             "log_name": kind,
             "http_service": {
                 "http_uri": {
-                    "uri": "http://agent/logs",
+                    "uri": f"http://agent{path}",
                     "cluster": names.LOGS_CLUSTER,
                     "timeout": f"{defaults.LOG_TIMEOUT}s",
                 }

@@ -4,6 +4,7 @@ pod ─> outbound listener ─> cluster `dst|…` ─> internal listener `req|�
 backend ─> the same internal listeners by which bytes go on, as the same pod
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
@@ -14,12 +15,20 @@ from ambit.core.identity import Identity
 from ambit.envoy import defaults, filter_state, names, request_manager, tcp_proxy
 from ambit.envoy.waypoint_services import REQUESTS
 from ambit.envoy.words import pack, uint32
+from ambit.model.telemetry import RequestLog
 
 _ANY_PORT = 0
 
 
 def listener(
-    name: str, *, pod: str, netns: str, client: Address, identity: Identity, default_host: str
+    name: str,
+    *,
+    pod: str,
+    netns: str,
+    client: Address,
+    identity: Identity,
+    default_host: str,
+    logs: Iterable[RequestLog] = (),
 ) -> Any:
     """Reads one pod's requests by the table of the same name. What goes on goes as the pod: from its namespace, with
     its certificate, from its address, but for the port, so that requests of several connections share one."""
@@ -30,7 +39,7 @@ def listener(
         filter_state.own_caller(identity.uri),
         filter_state.trace(tcp_proxy.trace(pod)),
     )
-    manager = request_manager.of_caller(stat=REQUESTS, table=name, default_host=default_host)
+    manager = request_manager.of_caller(stat=REQUESTS, table=name, default_host=default_host, logs=logs)
     return listener_pb2.Listener(
         name=name,
         internal_listener=listener_pb2.Listener.InternalListenerConfig(),

@@ -78,6 +78,8 @@ METRICS = "metrics"
 """Of an L7 proxy: who signs now and what is revoked, and what becomes of metrics, for its agent only."""
 XDS_CLUSTER = "xds"
 LOGS_CLUSTER = "logs"
+LOGS_PATH, LINES_PATH = "/logs", "/lines"
+"""Where Envoy posts what the agent is to understand, and what it is to print."""
 """The agent: where configuration comes from, and where access logs go."""
 
 TOKENS = "envoy.filters.http.jwt_authn"
@@ -100,6 +102,7 @@ LOG_INBOUND = "inbound"
 LOG_PLAINTEXT = "plaintext"
 LOG_TUNNEL = "tunnel"
 LOG_REQUESTS = "requests"
+LOG_LINES = "lines"
 """Kinds of access-log lines: the listener's, or of the tunnels that all pods share (only those that failed or
 carried much)."""
 

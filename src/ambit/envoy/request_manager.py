@@ -14,7 +14,15 @@ from envoy.config.listener.v3 import listener_components_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
 
-from ambit.envoy import defaults, filter_state, http_filters, refusals, request_log, request_tracing
+from ambit.envoy import (
+    defaults,
+    filter_state,
+    http_filters,
+    refusals,
+    request_lines,
+    request_log,
+    request_tracing,
+)
 from ambit.envoy.telling import NOTHING, Told
 from ambit.envoy.words import boolean, from_ads, pack, seconds, uint32
 from ambit.model.telemetry import RequestLog
@@ -69,9 +77,10 @@ def requests(
     return _inside(_manager(stat, table, filters, told), default_host)
 
 
-def of_caller(*, stat: str, table: str, default_host: str) -> Any:
+def of_caller(*, stat: str, table: str, default_host: str, logs: Iterable[RequestLog] = ()) -> Any:
     """As `requests`, in the node proxy of who calls: policies are decided elsewhere, and no request is told of."""
     manager = _manager(stat, table, http_filters.of_routes())
+    manager.access_log.extend(map(request_lines.to_agent, logs))
     return _inside(manager, default_host)
 
 

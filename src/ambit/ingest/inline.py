@@ -22,10 +22,12 @@ from ambit.graph.engine import Context
 from ambit.ingest.unenforced import forbids
 from ambit.model.http import Action, HeaderChanges
 from ambit.model.inline_rules import InlineRules
+from ambit.model.inline_telemetry import InlineTelemetry
 from ambit.model.jwt import Target, TokenPolicy
 from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
 from ambit.model.request_policy import Attribute, RequestAction, RequestPolicy
 from ambit.model.service import Service
+from ambit.model.telemetry import Level, TelemetryPolicy
 
 PATH, HOST = ":path", ":authority"
 _USUAL_TOKEN = "authorization"  # noqa: S105 - the name of a header
@@ -42,6 +44,7 @@ class Inline:
         tables: Collection[ServiceRoutes],
         tokens: Collection[TokenPolicy],
         policies: Collection[RequestPolicy],
+        telemetry: Collection[TelemetryPolicy],
     ) -> None:
         self._services = services
         self._bound = services.index(lambda each: [_place(each)] if each.waypoint is not None else [])
@@ -49,6 +52,7 @@ class Inline:
         self._tables = tables
         self._tokens = tokens.index(_targets)
         self._policies = policies.index(_targets)
+        self._telemetry = telemetry.index(_told_of)
 
     def service(self, context: Context, given: Service) -> Service:
         """The service with its tables and rules instead of its waypoint, when that is inline."""
@@ -61,6 +65,7 @@ class Inline:
             waypoint=None,
             inline=self._tables_of(context, given),
             rules=rules if rules.forbid else None,
+            telemetry=self._told(context, given, proxy),
         )
 
     def why_closed(self, context: Context, given: Service) -> tuple[str, str] | None:
@@ -101,10 +106,15 @@ class Inline:
         found = context.get(self._services, key)
         return found is not None and port in found.backend_tls
 
+    def _told(self, context: Context, given: Service, proxy: Proxy) -> InlineTelemetry | None:
+        """All that may be about its requests."""
+        places = ("", f"{proxy.identity.namespace}/", *_names_of(given, proxy))
+        found = {each.key: each for place in places for each in context.lookup(self._telemetry, place)}
+        return InlineTelemetry(proxy, tuple(found[key] for key in sorted(found))) if found else None
+
     def _rules(self, context: Context, given: Service, proxy: Proxy) -> InlineRules:
         """AUDIT decides nothing."""
-        kind = "Service" if given.is_kubernetes else "ServiceEntry"
-        named = (f"{kind} {given.namespace}/{given.name}", f"Gateway {proxy.key}", _CLASS)
+        named = _names_of(given, proxy)
         policies = {
             each.key: each
             for name in named
@@ -215,7 +225,24 @@ def _backends(tables: Iterable[ServiceRoutes]) -> set[tuple[str, int]]:
     return called | {(each.service, each.port) for action in actions for each in action.mirrors}
 
 
-def _targets(policy: TokenPolicy | RequestPolicy) -> list[str]:
+def _names_of(service: Service, proxy: Proxy) -> tuple[str, ...]:
+    """How targets name it, its Gateway and its class."""
+    kind = "Service" if service.is_kubernetes else "ServiceEntry"
+    return f"{kind} {service.namespace}/{service.name}", f"Gateway {proxy.key}", _CLASS
+
+
+def _told_of(policy: TelemetryPolicy) -> list[str]:
+    """By whom it is for: all (empty), those of a namespace (`<namespace>/`), or targets."""
+    match policy.level:
+        case Level.TARGET:
+            return _targets(policy)
+        case Level.NAMESPACE:
+            return [f"{policy.namespace}/"]
+        case _:
+            return [""]
+
+
+def _targets(policy: TokenPolicy | RequestPolicy | TelemetryPolicy) -> list[str]:
     return [name for each in policy.targets if (name := _named(each))]
 
 

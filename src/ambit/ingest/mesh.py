@@ -216,7 +216,14 @@ class MeshCompiler:
             graph, self._sources["services"], self._sources["endpointslices.discovery.k8s.io"], settings
         )
         routes = compile_routes(graph, self._route_sources(), secured, waypoints, edges, settings)
-        inline = Inline(bound, waypoints.proxies, routes.tables, policies.tokens, self._request_policies)
+        inline = Inline(
+            bound,
+            waypoints.proxies,
+            routes.tables,
+            policies.tokens,
+            self._request_policies,
+            policies.telemetry,
+        )
         self._services = graph.derive("services with inline routes", bound, inline.service)
         only = OnlyByWaypoint(
             graph,

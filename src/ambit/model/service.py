@@ -8,6 +8,7 @@ from ambit.core.address import Address
 from ambit.model.backend_tls import BackendTls
 from ambit.model.http import SessionPersistence
 from ambit.model.inline_rules import InlineRules, closing
+from ambit.model.inline_telemetry import InlineTelemetry
 from ambit.model.policy import Authorization
 from ambit.model.proxy import ServiceRoutes
 from ambit.model.workload import GatewayAddress, Port, Workload
@@ -97,7 +98,7 @@ class Service(msgspec.Struct, frozen=True):
     proxies speak to its servers. With `session_affinity` all connections of one client address go to one endpoint.
     With `ingress_use_waypoint` gateways go through the waypoint as well.
     `inline`: requests are routed where they come from, by these tables of its ports; None where they are not. With
-    `rules` its pods' own nodes read them and enforce these."""
+    `rules` its pods' own nodes read them and enforce these. `telemetry`: what those who read them tell."""
 
     name: str
     namespace: str
@@ -120,6 +121,7 @@ class Service(msgspec.Struct, frozen=True):
     """Of requests for which no route says another."""
     inline: tuple[ServiceRoutes, ...] | None = None
     rules: InlineRules | None = None
+    telemetry: InlineTelemetry | None = None
 
     @property
     def key(self) -> str:

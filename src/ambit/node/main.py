@@ -35,7 +35,7 @@ async def main(settings: AgentSettings) -> int:
     async with client:
         place = await locality(client, settings.node)
         write = _write if settings.access_log else None
-        agent = NodeAgent(settings, client, place, write, log_as_json=settings.log_as_json)
+        agent = NodeAgent(settings, client, place, write, log_as_json=settings.log_as_json, printed=_write)
         try:
             await agent.run(stop, Endpoints(agent).run())
         except BaseExceptionGroup as several:

@@ -77,8 +77,10 @@ class NodeAgent:
         write: Callable[[list[str]], None] | None = None,
         *,
         log_as_json: bool = False,
+        printed: Callable[[list[str]], None] = lambda _: None,
     ) -> None:
         self.settings = settings
+        self._printed = printed
         self.state = MeshState(settings.state / "mesh.sqlite")
         self.planned = NodeSettings(
             node=settings.node,
@@ -103,7 +105,7 @@ class NodeAgent:
         self.subscription = Subscription(control, identify(settings), self.state, self._applied)
         self.certificates = Certificates(self.authority.sign, KeptCertificates(self.state), self._certified)
         self.server = EnvoyServer(settings.run / "xds.sock", self._asked)
-        self.logs = LogServer(settings.run / "logs.sock", self._logged)
+        self.logs = LogServer(settings.run / "logs.sock", self._logged, self._lines)
         self.configuration = Configuration(
             self.state,
             self.planned,
@@ -407,6 +409,13 @@ class NodeAgent:
 
     def _logged(self, message: bytes) -> None:
         self.flows.take(message)
+
+    def _lines(self, message: bytes) -> None:
+        """Of requests, for those who asked for them. What they are read with is imported then."""
+        from ambit.agent.request_lines import printed
+
+        if lines := [*printed(message)]:
+            self._printed(lines)
 
     def _write_bootstrap(self) -> None:
         content = node_proxy.bootstrap(

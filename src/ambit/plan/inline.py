@@ -14,9 +14,11 @@ from ambit.envoy.backend_tls import Spoken
 from ambit.envoy.waypoint_services import Speaks
 from ambit.model.http import Entry, Host
 from ambit.model.service import Service
+from ambit.model.telemetry import RequestLog
 from ambit.model.view import MeshView, holder
 from ambit.plan import announcement, backends, destinations
 from ambit.plan.endpoints import preferred_address
+from ambit.plan.request_logs import logs_of
 from ambit.plan.values import (
     CLUSTER,
     LISTENER,
@@ -59,6 +61,7 @@ def resources(
         client=client,
         identity=source.identity,
         default_host=service.hostname,
+        logs=_logs(service),
     )
     own = tuple(_of_reader(each, reader) for each in hosts)
     table = http_routes.table(reader, own, port=asked.port, by=source.identity.uri)
@@ -70,6 +73,11 @@ def resources(
         planned(LISTENER, reader, listener),
         planned(ROUTES, reader, table, on_demand=True),
     )
+
+
+def _logs(service: Service) -> tuple[RequestLog, ...]:
+    told = service.telemetry
+    return logs_of(told.policies, told.proxy, service) if told is not None else ()
 
 
 def _of_reader(host: Host, reader: str) -> Host:

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncGenerator, Mapping
 
 from ambit import __version__
+from ambit.agent import request_metrics as metrics
 from ambit.agent.authority import Authority
 from ambit.agent.binary import envoy_binary
 from ambit.agent.certificates import Certificates, Nowhere
@@ -22,7 +23,6 @@ from ambit.plan import node_proxy, waypoint
 from ambit.plan.authority import AuthorityNote
 from ambit.plan.values import SECRET
 from ambit.proxy.envoy import Command, Envoy
-from ambit.proxy.flows import metrics
 from ambit.proxy.flows.collector import RequestCollector
 from ambit.proxy.relay import Relay
 from ambit.proxy.settings import ProxySettings

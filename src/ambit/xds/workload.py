@@ -15,6 +15,7 @@ from ambit.core.names import DEFAULT_CLUSTER_ID, DEFAULT_TRUST_DOMAIN
 from ambit.model import service as services
 from ambit.model.backend_tls import BackendTls
 from ambit.model.inline_rules import InlineRules
+from ambit.model.inline_telemetry import InlineTelemetry
 from ambit.model.proxy import ServiceRoutes
 from ambit.model.service import (
     AppProtocol,
@@ -47,6 +48,8 @@ _INLINE = "ambit.inline-routes"
 """An extension of a service whose callers' nodes route requests: its tables, as JSON."""
 _TLS = "ambit.backend-tls"
 """An extension of a service whose servers are spoken to with TLS: how, by port, as JSON."""
+_TELEMETRY = "ambit.inline-telemetry"
+"""Of one whose requests nodes read: what they tell of them, as JSON."""
 _RULES = "ambit.inline-rules"
 """And one of a service whose pods' nodes enforce rules about requests (`ambit.xds.rules`)."""
 
@@ -125,6 +128,9 @@ def encode_service(service: Service) -> bytes:
     if service.backend_tls:
         ports = BytesValue(value=msgspec.json.encode(dict(sorted(service.backend_tls.items()))))
         encoded.extensions.add(name=_TLS).config.Pack(ports)
+    if service.telemetry is not None:
+        told = BytesValue(value=msgspec.json.encode(service.telemetry, order="deterministic"))
+        encoded.extensions.add(name=_TELEMETRY).config.Pack(told)
     if service.rules is not None:
         encoded.extensions.add(name=_RULES).config.Pack(BytesValue(value=rules.encode(service.rules)))
     return pb.Address(service=encoded).SerializeToString(deterministic=True)
@@ -218,6 +224,7 @@ def _read_service(service: pb.Service) -> Service:
         backend_tls=_read_json(service, _TLS, dict[int, BackendTls]) or {},
         inline=_read_json(service, _INLINE, tuple[ServiceRoutes, ...]),
         rules=_read_rules(service),
+        telemetry=_read_json(service, _TELEMETRY, InlineTelemetry),
     )
 
 

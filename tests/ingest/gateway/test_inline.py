@@ -212,6 +212,27 @@ def test_a_policy_for_tls_tells_of_the_inline_gateway() -> None:
     assert [each.parent.name for each in status.ancestors] == ["waypoint"]
 
 
+def telemetry(namespace: str, **spec: Any) -> Given:
+    said = {"accessLogging": [{"providers": [{"name": "envoy"}]}], **spec}
+    return "telemetries.telemetry.istio.io", {
+        "metadata": {"name": "t", "namespace": namespace, "uid": namespace},
+        "spec": said,
+    }
+
+
+def test_what_is_to_be_told_goes_with_the_service() -> None:
+    """All that may be about its requests: of the mesh, of its Gateway's namespace, for it and for others."""
+    assert compiler(BOUND, INLINE).services[KEY].telemetry is None
+    mesh, own, other = (telemetry(each) for each in ("istio-system", "default", "elsewhere"))
+    told = compiler(BOUND, INLINE, mesh, own, other).services[KEY].telemetry
+    assert told is not None and told.proxy.key == "default/waypoint"
+    assert [each.key for each in told.policies] == ["default/t", "istio-system/t"]
+    for target, holds in ((WEB_SERVICE, True), (GATEWAY, True), ({**WEB_SERVICE, "name": "db"}, False)):
+        aimed = telemetry("default", targetRefs=[target])
+        assert (compiler(BOUND, INLINE, aimed).services[KEY].telemetry is not None) is holds
+    assert compiler(BOUND, waypoint(), own).services[KEY].telemetry is None
+
+
 def test_a_class_is_inline_by_its_controller() -> None:
     mine = gateway_class("mine", "ambit.io/inline-controller")
     assert compiler(waypoint(of_class="mine"), mine).proxies["default/waypoint"].kind is ProxyKind.INLINE

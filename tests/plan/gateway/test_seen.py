@@ -2,8 +2,8 @@
 
 import pytest
 
+from ambit.agent import request_metrics as metrics
 from ambit.agent.record import Flow, Reporter
-from ambit.proxy.flows import metrics
 from tests.ingest.gateway.build import edge as gateway
 from tests.ingest.gateway.build import to, to_edge
 from tests.plan.dataplane.served import until

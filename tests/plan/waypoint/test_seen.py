@@ -4,10 +4,10 @@ import time
 
 import pytest
 
+from ambit.agent import request_metrics as metrics
 from ambit.agent.record import Flow, Reporter, RequestPart
 from ambit.envoy import names
 from ambit.model.http import Action, Backend, Entry, PathChange, PathKind, PathMatch, RequestMatch, Rewrite
-from ambit.proxy.flows import metrics
 from tests.plan.dataplane.served import until
 from tests.plan.waypoint.conftest import EMPTY, OUTSIDE, PORT, PROXY, TARGET, V2, WEB, Scene
 

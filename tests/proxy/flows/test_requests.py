@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ambit.agent import request_metrics as metrics
 from ambit.agent.record import Flow, Reporter
 from ambit.agent.request_entry import read, read_asked, requests
 from ambit.envoy import request_log
 from ambit.envoy.access_log import BAGGAGE, HOST, IDENTITY, POD, POLICY, SERVICE
 from ambit.model.metrics import MetricsNote, Override
-from ambit.proxy.flows import metrics
 from ambit.proxy.flows.collector import RequestCollector
 from tests.node.flows.envoy_lines import STARTED, message
 

@@ -12,12 +12,13 @@ second waits a moment for the first.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from ambit.agent.recent import Recent
 from ambit.agent.record import Flow
-from ambit.agent.request_record import KeptRequest, kept
+from ambit.agent.request_record import KeptRequest
 from ambit.envoy import names
 from ambit.model.view import MeshView
 from ambit.node.flows import metrics
@@ -26,6 +27,9 @@ from ambit.node.flows.cuts import Cuts, as_cut
 from ambit.node.flows.entry import TUNNEL, About, Line, lines, read
 from ambit.node.flows.record import Connection, denied_now, flows
 from ambit.plan.values import LocalPods, NodeSettings
+
+if TYPE_CHECKING:
+    from ambit.node.flows.seen_requests import SeenRequests
 
 KEPT = 20_000
 """Newest connections in memory, 250 bytes each."""
@@ -89,15 +93,16 @@ class Collector(Recent[Connection | KeptRequest]):
         self.counters = metrics.series()
         self.open: OrderedDict[_Key, Ongoing] = OrderedDict()
         self._lanes: dict[tuple[str, bool], _Lane] = {}
-        self._requests: dict[str, Flow | None] = {}
-        """What requests have in common, by their common line."""
+        self.requests: SeenRequests | None = None
+        """Once there was one."""
         self._known_pods: LocalPods | None = None
         self._failures: OrderedDict[str, About] = OrderedDict()
 
     def forget(self) -> None:
         """What is known about the mesh has changed: lanes are worked out again."""
         self._lanes.clear()
-        self._requests.clear()
+        if self.requests is not None:
+            self.requests.forget()
 
     def take(self, message: bytes) -> None:
         """One message of Envoy's."""
@@ -126,21 +131,13 @@ class Collector(Recent[Connection | KeptRequest]):
 
     def _take_requests(self, message: bytes) -> None:
         """Envoy gathers each sort of log by itself. They have no line in the access log."""
-        # For nodes with such pods only.
-        from ambit.agent import request_entry
-        from ambit.node.flows.requests import flow_of
+        if self.requests is None:
+            # What they are understood with is for nodes with such pods only.
+            from ambit.node.flows.seen_requests import SeenRequests
 
-        for entry in request_entry.requests(message):
-            if entry.about not in self._requests:
-                if len(self._requests) >= _LANES:
-                    self._requests.clear()
-                about = request_entry.read(entry.about)
-                self._requests[entry.about] = (
-                    flow_of(about, self._view, self._pods(), self._settings) if about is not None else None
-                )
-            flow = self._requests[entry.about]
-            if flow is not None:
-                self.keep(kept(flow, entry))
+            self.requests = SeenRequests(self._view, self._pods, self._settings)
+        for each in self.requests.take(message):
+            self.keep(each)
 
     def _lane(self, text: str, is_silent: bool) -> _Lane | None:
         """Makes and keeps the lane of these lines."""

@@ -14,6 +14,8 @@ from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE
 def render(agent: NodeAgent, version: str) -> Iterator[str]:
     """Lines of the Prometheus text format."""
     yield from tcp.render(agent.flows.counters)
+    if agent.flows.requests is not None:
+        yield from agent.flows.requests.render()
     yield from _gauge("istio_build", "Component build info", 1, component="ztunnel", tag=version)
     status = agent.supervisor.status
     gauges = {

@@ -6,11 +6,11 @@ ends are, which numbers) is worked out once and kept as a *lane*.
 
 import msgspec
 
+from ambit.agent import request_metrics as metrics
 from ambit.agent.recent import Recent
 from ambit.agent.record import End, Flow
 from ambit.agent.request_entry import read, requests
 from ambit.agent.request_record import KeptRequest, kept
-from ambit.proxy.flows import metrics
 from ambit.proxy.flows.record import flow_of
 
 KEPT = 20_000
