@@ -11,7 +11,7 @@ from ambit.testing.mesh import Mesh
 from tests.ingest.gateway.pairs import Authority
 from tests.mesh.pods import apply_in, pod
 from tests.mesh.secured import SECURED, roots, tls_policy
-from tests.mesh.shop import REQUESTS, Shop, make_shop, to
+from tests.mesh.shop import REQUESTS, Shop, make_shop, to, waypoint
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
@@ -43,6 +43,22 @@ for line in sys.stdin:
 """
 
 
+# Asks for /admin all the time, on new connections; tells what is let in.
+_ADMIN = """
+import http.client, select, sys
+first = True
+while not select.select([sys.stdin], [], [], 0.005)[0]:
+    client = http.client.HTTPConnection("web", timeout=30)
+    try:
+        client.request("GET", "/admin")
+        status = client.getresponse().status
+    except (OSError, http.client.HTTPException):
+        status = 0
+    if first or status == 200:
+        print(status, flush=True)
+    first = False
+    client.close()
+"""
 _FILTER = "request.url_path.startsWith('/printed')"
 
 
@@ -245,6 +261,42 @@ def test_a_policy_says_when_nodes_enforce_it(shop: Shop) -> None:
     finally:
         mesh.kubectl("delete", *words)
     mesh.wait("no policy", lambda: shop.ask("/admin").startswith("200"))
+
+
+def test_nobody_comes_in_unread_while_a_waypoint_becomes_inline(shop: Shop) -> None:
+    """From one in pods, where a policy protects the service, with the policy in force all the time."""
+    mesh, namespace = shop.mesh, shop.namespace
+    shop.route(to(("web", 1)))
+    other = waypoint("ambit-waypoint", "service")
+    other["metadata"]["name"] = "pods"
+    shop.apply(other, _no_admin("web"))
+    mesh.kubectl("wait", "-n", namespace, "--for=condition=Programmed", "gateway/pods", "--timeout=60s")
+    asking: subprocess.Popen[str] | None = None
+    bind = ("label", "service", "-n", namespace, "web", "--overwrite")
+    try:
+        mesh.kubectl(*bind, "istio.io/use-waypoint=pods")
+        mesh.wait("the waypoint", lambda: _is_at(shop, "pods") and shop.ask("/admin").startswith("403"))
+        words = ("exec", "-i", "-n", namespace, "client", "--", "python3", "-uc", _ADMIN)
+        asking = mesh.popen(*words, stdin=subprocess.PIPE)
+        assert asking.stdout is not None and asking.stdout.readline() == "403\n"
+        for name in ("way", "pods", "way"):
+            mesh.kubectl(*bind, f"istio.io/use-waypoint={name}")
+            mesh.wait(f"the way by {name}", lambda name=name: _is_at(shop, name))  # type: ignore[misc]
+        said, _ = asking.communicate("end")
+        asking = None
+        assert not said.strip(), said
+    finally:
+        if asking is not None:
+            asking.communicate("end")
+        mesh.kubectl("delete", "-n", namespace, "authorizationpolicy/no-admin", "gateway/pods")
+        mesh.kubectl("label", "service", "-n", namespace, "web", "istio.io/use-waypoint-")
+    shop.follows("the way again", "v1")
+
+
+def _is_at(shop: Shop, name: str) -> bool:
+    """Whether requests are let in by this waypoint, which servers are told of."""
+    said = shop.ask()
+    return said.startswith("200") and ("/sa/pods;" in said) is (name == "pods")
 
 
 def test_requests_are_counted_and_printed_by_nodes(shop: Shop) -> None:

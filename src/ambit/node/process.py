@@ -337,7 +337,9 @@ class NodeAgent:
         while True:
             ports, publication = await self.configuration.read_ports.published.get()
             problem = await publication.settled()
-            self.cut += await cut_unread(ports, self.configuration.table, self.pre_mesh.of, self._note_cut)
+            table = self.configuration.table
+            self.cut += await cut_unread(ports, table, self.pre_mesh.of, self._note_cut)
+            await self._cut_denied(pod for key in ports if (pod := table.by_key(key)) is not None)
             self.configuration.reads(ports, publication, is_taken=problem is None)
 
     def _note_cut(self, refused: Refused) -> None:

@@ -235,7 +235,7 @@ def _workload(
         return _waypoint(name, asked, bound, None, tags, view, settings)
     local = pods.by_address(asked.address)
     if local is not None and not settings.same_node_tls and workload.application_tunnel is None:
-        return _same_node(name, source, asked, workload, local, tags, view, settings)
+        return _same_node(name, source, asked, workload, local, tags, view, pods, settings)
     if workload.tunnel == TunnelProtocol.HBONE:
         choice = Choice(workload, asked.address, asked.port)
         return Balanced((_tunnel(choice, names.tunnel(workload.identity)),), tags)
@@ -250,8 +250,10 @@ def _same_node(
     local: LocalPod,
     tags: dict[str, str],
     view: MeshView,
+    pods: LocalPods,
     settings: NodeSettings,
 ) -> AnyMessage:
+    """Nobody gets to a port whose requests are to be read before they are."""
     tags = {
         **tags,
         **_same_node_tags(source, Choice(workload, asked.address, asked.port), local, view, settings),
@@ -259,6 +261,8 @@ def _same_node(
     if tags[access_log.ROUTE] == REFUSED:
         return clusters.refused(name, tags)
     ruled = at_pod.ports_of(workload, view).get(asked.port)
+    if ruled is not None and ruled.is_read and pods.is_unread(local, asked.port):
+        return _refused(name, "requests to the pod are not read yet", tags)
     if ruled is not None and ruled.is_read:
         from ambit.envoy import pod_requests
 

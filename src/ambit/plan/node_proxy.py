@@ -96,12 +96,14 @@ def pod_resources(
     only: Iterable[tuple[Address, int]] | None = None,
     tunnelled: Mapping[tuple[Address, int], tuple[int, int]] | None = None,
     unread: Collection[int] = (),
+    left: Collection[int] = (),
     had_readers: bool = False,
 ) -> tuple[PlannedResource, ...]:
     """The three listeners, local cluster and policies of one pod. A pod whose workload is not known, or that
     names an unknown policy, accepts nothing. One with `only` can reach no other destination in the mesh. Of the ports
-    whose requests are to be read, tunnels to those in `unread` are denied: Envoy does not read them yet. `had_readers`:
-    a listener that leads to who reads may have tunnels still, while it drains."""
+    whose requests are to be read, tunnels to those in `unread` are denied: Envoy does not read them yet. Those that
+    are `left` were read until now. `had_readers`: a listener that leads to who reads may have tunnels still, while it
+    drains."""
     workload = workload_of(pod, view, settings)
     policies, unknown = at_pod.policies_for(workload, view) if workload else ((), (pod.key,))
     closed = view.policies_for(workload) if workload else (policies, unknown)
@@ -137,7 +139,7 @@ def pod_resources(
         *(_named(pod, workload, view, settings) if settings.network else ()),
         *(_handed_on(pod, handed_on) if handed_on is not None else ()),
         *(_for_readers(pod, workload, view, unread, denials) if workload and (ports or had_readers) else ()),
-        *(_read(pod, ports) if ports else ()),
+        *(_read(pod, ports, left) if ports else ()),
         *outbound_resources(pod, view, settings, only, tunnelled),
         planned(LISTENER, names.hbone_listener(pod.key), hbone),
         planned(LISTENER, names.plaintext_listener(pod.key), plaintext),
@@ -159,11 +161,11 @@ def _for_readers(
     yield planned(EXTENSION, name, policy, on_demand=True)
 
 
-def _read(pod: LocalPod, ports: at_pod.Ports) -> Iterable[PlannedResource]:
+def _read(pod: LocalPod, ports: at_pod.Ports, left: Collection[int]) -> Iterable[PlannedResource]:
     """What requests to the pod meet. What it is made with is imported then."""
     from ambit.plan import pod_requests
 
-    return pod_requests.resources(pod, ports)
+    return pod_requests.resources(pod, ports, left)
 
 
 def read_ports(pod: LocalPod, view: MeshView, settings: NodeSettings) -> frozenset[int]:

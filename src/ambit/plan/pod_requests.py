@@ -1,7 +1,7 @@
 """Requests that a pod's own node reads: the resources of its ports of HTTP that have rules, or may come to have some
 (`ambit.plan.at_pod`): so a port is led there, and past it again, without a connection that fails."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from ambit.envoy import connection_manager, http_jwt, matchers, names, pod_requests
 from ambit.envoy.http_authorization import Place
@@ -16,8 +16,9 @@ _FETCHED: Mapping[KeySource, str] = {}
 """Keys come with the rules."""
 
 
-def resources(pod: LocalPod, ports: Ports) -> Iterator[PlannedResource]:
-    """Clusters first, the table of tunnels last."""
+def resources(pod: LocalPod, ports: Ports, left: Collection[int] = ()) -> Iterator[PlannedResource]:
+    """Clusters first, the table of tunnels last. Requests to ports that are `left` meet what they met until now: others
+    may not be kept out yet."""
     read = {port: each for port, each in ports.items() if each.is_http}
     for port, each in read.items():
         server = pod_requests.server(pod.key, pod.netns, port, is_http2=each.is_http2)
@@ -25,10 +26,10 @@ def resources(pod: LocalPod, ports: Ports) -> Iterator[PlannedResource]:
         into = pod_requests.into(pod.key, port)
         yield planned(CLUSTER, into.name, into)
     for port, each in read.items():
-        yield from _port(pod, port, each)
-    table = connection_manager.table(
-        pod=pod.key, addresses=pod.addresses, read=[port for port, each in ports.items() if each.is_read]
-    )
+        made = _port(pod, port, each)
+        yield from (one for one in made if port not in left or one.type_url != EXTENSION)
+    led = [port for port, each in ports.items() if each.is_read or (each.is_http and port in left)]
+    table = connection_manager.table(pod=pod.key, addresses=pod.addresses, read=led)
     yield planned(ROUTES, table.name, table, on_demand=True)
 
 

@@ -1,7 +1,8 @@
 """What a node proxy's plan is made of: the pods of the node, the node's settings, finished resources."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 import msgspec
@@ -47,9 +48,16 @@ class LocalPod(msgspec.Struct, frozen=True):
 
 
 class LocalPods:
-    """The pods of a node, by key and by address; immutable once made. `former` are found by key only."""
+    """The pods of a node, by key and by address; immutable once made. `former` are found by key only. `unread` has
+    ports, by key of their pod, whose requests are to be read, and may not be yet."""
 
-    def __init__(self, pods: Iterable[LocalPod] = (), former: Iterable[LocalPod] = ()) -> None:
+    def __init__(
+        self,
+        pods: Iterable[LocalPod] = (),
+        former: Iterable[LocalPod] = (),
+        unread: Mapping[str, Collection[int]] = MappingProxyType({}),
+    ) -> None:
+        self._unread = unread
         self._by_key = {pod.key: pod for pod in pods}
         self._former = {pod.key: pod for pod in former}
         self._by_address = {address: pod for pod in self._by_key.values() for address in pod.addresses}
@@ -59,6 +67,10 @@ class LocalPods:
 
     def by_address(self, address: Address) -> LocalPod | None:
         return self._by_address.get(address)
+
+    def is_unread(self, pod: LocalPod, port: int) -> bool:
+        """Whether what comes to this port is to be read and may not be yet."""
+        return port in self._unread.get(pod.key, ())
 
     def __iter__(self) -> Iterator[LocalPod]:
         return iter(self._by_key.values())

@@ -8,7 +8,7 @@ import msgspec
 from ambit.agent.publication import Publication
 from ambit.envoy import names
 from ambit.node.configuration.read_ports import Newly, ReadPorts
-from ambit.plan.values import EXTENSION
+from ambit.plan.values import CLUSTER, EXTENSION
 from tests.node.configuration.test_requests import Agent
 from tests.plan import cases
 from tests.plan.read_pod import READ, SERVER, VIEW, WORKLOAD
@@ -69,6 +69,27 @@ async def test_what_envoy_did_not_take_is_unread_and_told_again() -> None:
     assert scene.answer() == [POD]
 
 
+async def test_one_that_is_left_is_read_until_envoy_has_answered() -> None:
+    scene = Scene(read_ports={POD: [80, 81]})
+    assert scene.newly(81) == [{POD: frozenset()}]
+    assert (scene.ports.left(POD), scene.noted) == ({80}, {POD: [81]})
+    early = scene.told[-1]
+    assert scene.newly() == [{POD: frozenset()}]
+    assert scene.ports.settled(*early, is_taken=True) == []
+    assert scene.answer(is_taken=False) == []
+    assert scene.ports.left(POD) == {80, 81}
+    assert scene.newly() == [{POD: frozenset()}]
+    assert scene.answer() == [POD]
+    assert scene.ports.left(POD) == set()
+
+
+async def test_one_that_is_left_may_come_back() -> None:
+    scene = Scene(read_ports={POD: [80]})
+    scene.newly()
+    assert scene.newly(80) == [{POD: frozenset({80})}]
+    assert scene.ports.left(POD) == set()
+
+
 async def test_an_answer_to_an_earlier_publication_says_nothing() -> None:
     """Of a port that was left in between."""
     scene = Scene()
@@ -83,8 +104,8 @@ async def test_an_answer_to_an_earlier_publication_says_nothing() -> None:
 
 async def test_one_that_is_read_again_is_told_again() -> None:
     """Meanwhile connections went past."""
-    scene, read = Scene(), [{POD: frozenset({80})}]
-    assert [scene.newly(*ports) for ports in ((80,), (), (80,))] == [read, [], read]
+    scene, read, left = Scene(), [{POD: frozenset({80})}], [{POD: frozenset[int]()}]
+    assert [scene.newly(*ports) for ports in ((80,), (), (80,))] == [read, left, read]
 
 
 async def test_the_next_agent_knows_what_was_read() -> None:
@@ -108,13 +129,24 @@ async def test_tunnels_are_let_in_when_envoy_reads(tmp_path: Path) -> None:
     def denies(name: str) -> bool:
         return b"read_at_pod" in agent.server.store.resources(EXTENSION)[name].body
 
-    await agent.put(SERVER)
+    client = cases.pod(cases.CLIENT)
+    destination = names.destination(client.key, WORKLOAD.addresses[0], 8080)
+
+    def is_refused() -> bool:
+        return b"not read yet" in agent.server.store.resources(CLUSTER)[destination].body
+
+    await agent.put(SERVER, cases.CLIENT)
     configuration.add(pod)
+    configuration.add(client)
+    configuration.asked([destination])
+    assert not is_refused()
     await agent.put(WORKLOAD, READ, *VIEW.policies_for(WORKLOAD)[0])
     ports, publication = configuration.read_ports.published.get_nowait()
     assert ports == {pod.key: {8080}}
     assert denies(names.policy(pod.key)) and denies(names.policy_of_readers(pod.key))
+    assert is_refused()
     configuration.reads(ports, publication, is_taken=True)
+    assert not is_refused()
     assert denies(names.policy(pod.key)) and not denies(names.policy_of_readers(pod.key))
     await agent.put(SERVER, msgspec.structs.replace(READ, inline=None, rules=None))
     assert not denies(names.policy(pod.key)) and not denies(names.policy_of_readers(pod.key))

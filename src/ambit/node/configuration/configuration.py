@@ -99,7 +99,7 @@ class Configuration:
         self._pods: dict[str, LocalPod] = {}
         self._former: deque[LocalPod] = deque(maxlen=FORMER)
         self._known = LocalPods()
-        self._table = TrackedPods(())
+        self._table = TrackedPods((), self.read_ports.all_unread)
         self._sent: dict[str, frozenset[tuple[str, str]]] = {}
         self._destinations: dict[str, set[str]] = {}
         self._refused: dict[str, set[str]] = {}
@@ -133,12 +133,13 @@ class Configuration:
         return sum(len(known) for known in self._destinations.values())
 
     def reads(self, ports: Newly, publication: Publication, *, is_taken: bool) -> None:
-        """Envoy has answered a publication since which it is to read requests to these ports: if it took that, tunnels
-        are let in."""
-        pods = self.read_ports.settled(ports, publication, is_taken=is_taken)
-        self._publish(
-            [each for key in pods if key in self._pods for each in self._pod_resources(self._pods[key])]
-        )
+        """Envoy has answered a publication since which it is to read requests to these ports, and no longer to others
+        of these pods: if it took that, clients are let in."""
+        changed = self.read_ports.settled(ports, publication, is_taken=is_taken)
+        pods = [self._pods[key] for key in changed if key in self._pods]
+        resources = [each for pod in pods for each in self._pod_resources(pod)]
+        looked_for = frozenset[str]().union(*map(pod_keys, pods))
+        self._publish([*resources, *self._answers(self._dependencies.on(looked_for))])
 
     def pods_reading(self, touched: Iterable[str]) -> list[LocalPod]:
         """Pods whose policies or records a change touched."""
@@ -204,7 +205,7 @@ class Configuration:
 
     def _note_pods(self) -> None:
         self._known = LocalPods(self._pods.values(), self._former)
-        self._table = TrackedPods(self._pods.values())
+        self._table = TrackedPods(self._pods.values(), self.read_ports.all_unread)
 
     def _without(self, key: str) -> tuple[frozenset[str], set[tuple[str, str]]]:
         """What looked for this pod, and what is to be removed from Envoy."""
@@ -471,7 +472,14 @@ class Configuration:
             unread = self.read_ports.unread(pod.key)
             had = (EXTENSION, names.policy_of_readers(pod.key)) in self._sent.get(pod.key, ())
             resources = node_proxy.pod_resources(
-                pod, view, self._settings, self._only(pod.key), shares, unread, had_readers=had
+                pod,
+                view,
+                self._settings,
+                self._only(pod.key),
+                shares,
+                unread,
+                self.read_ports.left(pod.key),
+                had_readers=had,
             )
         else:
             resources = node_proxy.outbound_resources(pod, view, self._settings, self._only(pod.key), shares)

@@ -1,12 +1,13 @@
 """Ports of pods whose requests have come to be read on this node: tunnels are let in when Envoy reads, not before, and
-connections from before, whose bytes go past whoever reads, must end then.
+connections from before, whose bytes go past whoever reads, must end then. Ports that are read no longer are until Envoy
+has what came with that: others may have to be kept out from then on.
 
 What Envoy reads is written down, because policies may come while the agent is away and Envoy goes on.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -34,6 +35,9 @@ class ReadPorts:
         self._told: dict[str, dict[int, Publication]] = {}
         """Whose answer says that Envoy reads them."""
         self._newly: Newly = {}
+        self._left: dict[str, frozenset[int]] = {}
+        self._left_with: dict[str, Publication] = {}
+        """Whose answer says that these need be read no longer."""
         self.published: asyncio.Queue[tuple[Newly, Publication]] = asyncio.Queue()
         """Ports that are read when Envoy has taken the publication."""
 
@@ -42,9 +46,16 @@ class ReadPorts:
         confirmed = self._confirmed.get(pod, frozenset())
         if confirmed - now:
             self._confirm(pod, confirmed & now)
+        left = (self._left.get(pod, frozenset()) | confirmed | self.unread(pod)) - now
         unread = now - confirmed
+        if left != self._left.get(pod, frozenset()):
+            self._left_with.pop(pod, None)
         told = {port: each for port, each in self._told.pop(pod, {}).items() if port in unread}
-        for kept, value in ((self._unread, unread), (self._newly, unread - told.keys())):
+        for kept, value in (
+            (self._unread, unread),
+            (self._newly, unread - told.keys()),
+            (self._left, left),
+        ):
             kept.pop(pod, None)
             if value:
                 kept[pod] = value
@@ -55,32 +66,52 @@ class ReadPorts:
         """Those that Envoy may not read yet."""
         return self._unread.get(pod, frozenset())
 
+    @property
+    def all_unread(self) -> Mapping[str, frozenset[int]]:
+        """Those of all pods, as they are at any time."""
+        return self._unread
+
+    def left(self, pod: str) -> frozenset[int]:
+        """Those that are read still, although they need not be."""
+        return self._left.get(pod, frozenset())
+
     def sent(self, publication: Publication) -> None:
         """With this Envoy gets to know of what was looked at."""
         newly, self._newly = self._newly, {}
         for pod, ports in newly.items():
             self._told.setdefault(pod, {}).update(dict.fromkeys(ports, publication))
+        for pod in self._left.keys() - self._left_with.keys():
+            self._left_with[pod] = publication
+            newly.setdefault(pod, frozenset())
         if newly:
             self.published.put_nowait((newly, publication))
 
     def settled(self, ports: Newly, publication: Publication, *, is_taken: bool) -> list[str]:
-        """Envoy has answered. The keys of pods of which it reads more now; what it did not take is told again with the
-        next publication about the pod."""
+        """Envoy has answered. The keys of pods of which it reads more now, or need read less; what it did not take is
+        told again with the next publication."""
         changed = []
         for pod, several in ports.items():
             told = self._told.get(pod, {})
             answered = frozenset(each for each in several if told.get(each) is publication)
             for each in answered:
                 del told[each]
-            if answered and is_taken:
+            is_left = self._left_with.get(pod) is publication
+            if is_left:
+                del self._left_with[pod]
+            if not is_taken:
+                continue
+            if answered:
                 self._unread[pod] -= answered
                 self._confirm(pod, self._confirmed.get(pod, frozenset()) | answered)
+            if is_left:
+                self._left.pop(pod, None)
+            if answered or is_left:
                 changed.append(pod)
         return changed
 
     def forget(self, pod: str) -> None:
         """The pod is gone."""
-        for kept in (self._newly, self._unread, self._told):
+        for kept in (self._newly, self._unread, self._told, self._left, self._left_with):
             kept.pop(pod, None)
         if pod in self._confirmed:
             self._confirm(pod, frozenset())

@@ -4,7 +4,8 @@ Properties: an answer that read a key is found by every change that touches this
 leaves nothing behind.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ambit.core.address import Address, Network
@@ -71,8 +72,10 @@ class TrackedView:
 class TrackedPods(LocalPods):
     """The node's pods; lookups are recorded in `read`."""
 
-    def __init__(self, pods: Iterable[LocalPod]) -> None:
-        super().__init__(pods)
+    def __init__(
+        self, pods: Iterable[LocalPod], unread: Mapping[str, Collection[int]] = MappingProxyType({})
+    ) -> None:
+        super().__init__(pods, unread=unread)
         self.read: set[str] = set()
 
     def by_key(self, key: str) -> LocalPod | None:
