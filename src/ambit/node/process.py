@@ -333,13 +333,15 @@ class NodeAgent:
         self.cut += ended
 
     async def _end_unread(self) -> None:
-        """What was opened before its requests were read ends when Envoy reads; then tunnels are let in."""
+        """What was opened before its requests were read ends when Envoy reads; then clients are let in."""
         while True:
             ports, publication = await self.configuration.read_ports.published.get()
             problem = await publication.settled()
             table = self.configuration.table
             self.cut += await cut_unread(ports, table, self.pre_mesh.of, self._note_cut)
             await self._cut_denied(pod for key in ports if (pod := table.by_key(key)) is not None)
+            if problem is not None:
+                _log.error("what came with ports that are to be read stays closed: %s", problem)
             self.configuration.reads(ports, publication, is_taken=problem is None)
 
     def _note_cut(self, refused: Refused) -> None:
