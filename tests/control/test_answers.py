@@ -17,7 +17,9 @@ from ambit.control.answers import (
     encode,
     joined,
     report_of,
+    with_routes,
 )
+from ambit.core.finding import ObjectRef
 
 POLICY, PEER = "AuthorizationPolicy", "PeerAuthentication"
 
@@ -137,3 +139,15 @@ def test_nobody_is_said_to_have_what_one_of_its_streams_has_not(standings, steps
     assert len(msgspec.json.encode(report_of(standings, known))) > limit or {each.node for each in told} == {
         each.node for each in standings
     }
+
+
+def test_routes_that_proxies_refused_are_told_beside_nodes_and_without_any():
+    refused = {ObjectRef("HTTPRoute", "shop", f"r{number}"): "no good" * 100 for number in range(1000)}
+    for groups in ((), (Group(("n1",)),)):
+        told = decode(encode(with_routes(Report(groups), refused)))
+        assert told.groups == groups and len(told.routes) == 100
+        assert (
+            told.routes["HTTPRoute shop/r0"].startswith("no good")
+            and len(told.routes["HTTPRoute shop/r0"]) == 300
+        )
+    assert encode(with_routes(Report(), {})) == ""

@@ -131,6 +131,31 @@ async def test_a_proxy_that_comes_later_gets_what_was_good(served: Served) -> No
         assert told == [ROUTE, ROUTE]
 
 
+async def test_each_replica_keeps_back_what_its_own_proxies_refused(served: Served) -> None:
+    """And a proxy that comes from another one, where it took nothing bad either, keeps what it has."""
+    other = Served()
+    async with other.serving(), served.stream() as here, other.stream() as there:
+        good = await begun(here)
+        assert await begun(there) == good
+        for each, client in ((served, here), (other, there)):
+            each.proxies.take(delta(NEXT, routes("bad")))
+            for _ in ("as written", "closed", "left out", "again"):
+                await rejected(client)
+        for each in (served, other):
+            async with each.stream(node="proxy~shop/way~way-1") as later:
+                assert await begun(later) == good
+            assert amended(each).reason == "Rejected"
+
+
+async def test_what_proxies_of_another_replica_refused_is_in_the_status(served: Served) -> None:
+    told = {ROUTE: "Envoy refuses this route: no good"}
+    served.proxies.elsewhere = told.get
+    condition = amended(served)
+    assert (condition.reason, condition.message) == ("Rejected", told[ROUTE])
+    status = RouteStatus(Version(OTHER, "u", 1), ())
+    assert served.proxies.amended(status) is status
+
+
 async def test_a_route_that_is_refused_takes_no_other_one_along(served: Served) -> None:
     async with served.stream() as first:
         await begun(first)

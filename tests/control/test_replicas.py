@@ -7,11 +7,13 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from ambit.control.answers import Standing, decode
+from ambit.control.answers import Report, Standing, decode, encode, with_routes
 from ambit.control.reporter import Reporter
+from ambit.core.finding import ObjectRef
 from ambit.kube import resource as kinds
 from ambit.kube.errors import NotFound
 from ambit.objects.kube import Pod
+from tests.control.test_gateways import ROUTE, conditions, web
 from tests.control.test_process import SETTINGS, acknowledged, client, make_pod, running
 from tests.control.world import Ztunnel, pod_json
 
@@ -203,6 +205,23 @@ async def test_the_next_leader_joins_what_the_others_say(client, prepared):
             await mesh.becomes("deny", "True", "acknowledged by all 2 nodes")
 
 
+async def test_who_leads_writes_what_proxies_of_another_replica_refused(client, prepared):
+    route = ObjectRef("HTTPRoute", "shop", "web")
+    said = encode(with_routes(Report(), {route: "Envoy refuses this route: no good"}))
+    place = {"name": "ambit-acknowledgements", "namespace": "ambit-system"}
+
+    async def acknowledged_by_proxies():
+        return (await conditions(client, kinds.HTTP_ROUTES, "web")).get("ambit.io/Acknowledged")
+
+    async with running(client):
+        await client.create(kinds.SERVICES, web())
+        await client.create(kinds.HTTP_ROUTES, ROUTE)
+        await client.create(kinds.CONFIG_MAPS, {"metadata": place, "data": {"two": said}})
+        await becomes(acknowledged_by_proxies, ("False", "Rejected"))
+        await client.patch(kinds.CONFIG_MAPS, place["name"], {"data": {"two": None}}, "ambit-system")
+        await becomes(acknowledged_by_proxies, None)
+
+
 def pods(*names):
     return {
         ("ambit-system", name): msgspec.convert(pod_json(name, "ambit-system", "ambit-control"), Pod)
@@ -210,7 +229,7 @@ def pods(*names):
     }
 
 
-def reporter(known, leading, following, held=None):
+def reporter(known, leading, following, held=None, **more):
     informers = {
         "pods": SimpleNamespace(items=known),
         "authorizationpolicies.security.istio.io": SimpleNamespace(complete_at="12"),
@@ -224,6 +243,7 @@ def reporter(known, leading, following, held=None):
         SimpleNamespace(informers=informers, is_idle=True),
         lambda: SimpleNamespace(leading=leading, following=following),
         lambda: None,
+        **more,
     )
     made._held = lambda: held or {}
     return made
@@ -259,3 +279,24 @@ async def test_versions_of_an_incomplete_copy_are_noted_when_it_is_complete():
     assert decode(made._due()["one"]).groups[0].seen == {}, "the last of it is not compiled yet"
     made._feed.is_idle = True
     assert decode(made._due()["one"]).groups[0].seen == {"AuthorizationPolicy": 13, "PeerAuthentication": 7}
+
+
+async def test_who_leads_knows_which_routes_the_proxies_of_others_refused():
+    route, other = (ObjectRef("HTTPRoute", "shop", each) for each in ("r", "other"))
+    follower = reporter(pods("one", "two"), leading=False, following=True, refused=lambda: {route: "no good"})
+    said = follower._due()["one"]
+    looked = []
+    changed = {"routes_changed": lambda found: looked.extend(sorted(found))}
+    conditions = [{"type": "Ready", "status": "True"}]
+    one = pod_json("one", "ambit-system", "ambit-control", conditions=conditions)
+    ready = {**pods("two"), ("ambit-system", "one"): msgspec.convert(one, Pod)}
+    held = {"one": said}
+    leader = reporter(ready, leading=True, following=False, held=held, **changed)
+    leader._instance = "two"
+    leader._told("modified", None, None)
+    assert (leader.refused_route(route), leader.refused_route(other)) == ("no good", None)
+    leader._told("modified", None, None)
+    assert looked == ["HTTPRoute shop/r"], "nothing new the second time"
+    held.clear()
+    leader._told("modified", None, None)
+    assert leader.refused_route(route) is None and looked == ["HTTPRoute shop/r"] * 2

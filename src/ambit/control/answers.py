@@ -11,10 +11,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import msgspec
 
+from ambit.core.finding import ObjectRef
+
 LIMIT = 150_000
 """Bytes of a report: a ConfigMap holds 1 MiB, and several replicas write into one."""
 ERROR_LENGTH = 300
 """Characters of a node's reason that are told."""
+ROUTES = 100
+"""Refused routes of which a replica tells."""
 BATCHES = 200
 """Batches that are remembered. A node that is behind all of them counts as one that has nothing."""
 
@@ -63,6 +67,8 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
 
     groups: tuple[Group, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    routes: dict[str, str] = {}
+    """Of routes that its proxies have refused, by the text of their objects, why."""
 
     def answers(self, kind: str, version: int, names: Collection[str]) -> Iterator[Answer]:
         """About the policies with these names, which were compiled from an object of that kind and version."""
@@ -143,6 +149,12 @@ def report_of(standings: Iterable[Standing], history: History) -> Report:
     )
 
 
+def with_routes(report: Report, refused: Mapping[ObjectRef, str]) -> Report:
+    """The report with some of the routes that were refused."""
+    told = {str(each): refused[each][:ERROR_LENGTH] for each in sorted(refused)[:ROUTES]}
+    return msgspec.structs.replace(report, routes=told)
+
+
 def encode(report: Report, limit: int = LIMIT) -> str:
     """A report as text; empty when there is nothing to say. Nodes that would make it longer than `limit` bytes are
     left out, those with rejections first, so they count as not connected: nothing is ever left out of what is said
@@ -156,7 +168,7 @@ def encode(report: Report, limit: int = LIMIT) -> str:
         if len(text) <= limit:
             return text.decode()
         nodes = nodes[: len(nodes) * 3 // 4]
-    return ""
+    return msgspec.json.encode(Report(routes=report.routes)).decode() if report.routes else ""
 
 
 def _only(report: Report, nodes: Collection[str]) -> Report:
@@ -165,6 +177,7 @@ def _only(report: Report, nodes: Collection[str]) -> Report:
     return Report(
         tuple(msgspec.structs.replace(each, nodes=left) for left, each in groups if left),
         tuple(msgspec.structs.replace(each, nodes=left) for left, each in refusals if left),
+        report.routes,
     )
 
 

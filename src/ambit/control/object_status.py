@@ -5,7 +5,7 @@ any more is taken back from an object that is still there.
 """
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from ambit.control.status_fields import to_withdraw, to_write
 from ambit.core.finding import ObjectRef
@@ -80,6 +80,12 @@ class ObjectStatusWriter:
     def look_again(self, origin: ObjectRef) -> None:
         """What `amended` makes of this object's status may have changed."""
         self._queue.add(origin)
+
+    def look_again_at(self, texts: Collection[str]) -> None:
+        """The same of several, by the text of the objects."""
+        for each in texts:
+            if (status := self._said.get(each)) is not None:
+                self._queue.add(status.version.origin)
 
     def started_leading(self) -> None:
         """Look at every object again."""

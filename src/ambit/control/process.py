@@ -45,6 +45,7 @@ from ambit.control.settings import Settings
 from ambit.control.status import StatusWriter
 from ambit.control.trust import TrustKeeper, acknowledged
 from ambit.core.errors import Unreachable, first_failure
+from ambit.core.finding import ObjectRef
 from ambit.core.names import CONTROL_LEASE
 from ambit.daemon.http import PROMETHEUS_TEXT, Handler, Request, Response, json_response, port_of, serve
 from ambit.daemon.logs import event
@@ -133,12 +134,20 @@ class ControlPlane:
         self._proxies.before = self._keys.ready
         self._feed.keyed = self._keys.keyed
         self._objects = ObjectStatusWriter(client, self._leading, self._amended, wall)
-        self._proxies.on_refused = self._objects.look_again
+        self._proxies.on_refused = self._refused
         self._waypoints.on_blocked = self._objects.look_again
         self._pods.on_nodes = self._status.answered
         self._reporter = Reporter(
-            client, settings, self._discovery, self._feed, lambda: self._leadership, self._status.answered
+            client,
+            settings,
+            self._discovery,
+            self._feed,
+            lambda: self._leadership,
+            self._status.answered,
+            lambda: self._proxies.refused_routes,
+            self._objects.look_again_at,
         )
+        self._proxies.elsewhere = self._reporter.refused_route
         informers["pods"].subscribe(self._reporter.pod_changed)
         self._status.others = self._reporter.answers
         self._discovery.on_gone = self._gone
@@ -317,6 +326,10 @@ class ControlPlane:
     def _answered(self) -> None:
         self._status.answered()
         self._proxies.nodes_answered()
+        self._reporter.wake()
+
+    def _refused(self, origin: ObjectRef) -> None:
+        self._objects.look_again(origin)
         self._reporter.wake()
 
     def _gone(self) -> None:

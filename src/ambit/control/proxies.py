@@ -69,6 +69,8 @@ class ProxyDiscovery:
         self._refused: dict[ObjectRef, str] = {}
         self.ruled = RuledNodes(plans.inputs.view, nodes)
         self._policies = PolicyAnswers(self._answers, self.ruled.answers)
+        self.elsewhere: Callable[[ObjectRef], str | None] = lambda _: None
+        """Why proxies of another replica have refused a route."""
         self.on_refused: Callable[[ObjectRef], None] = lambda _: None
         """Called with routes and policies whose status `amended` may see otherwise now."""
         self.on_caller: Callable[[str], None] = lambda _: None
@@ -219,7 +221,7 @@ class ProxyDiscovery:
     def amended(self, status: Status) -> Status:
         """What a route's status says when Envoys have refused it, and a policy's of the proxies that enforce it."""
         status = self._policies.amended(status)
-        text = self._refused.get(status.version.origin)
+        text = self._refused.get(status.version.origin) or self.elsewhere(status.version.origin)
         if text is None or not isinstance(status, RouteStatus):
             return status
         refused = no(ACKNOWLEDGED, "Rejected", text)
@@ -227,6 +229,11 @@ class ProxyDiscovery:
             msgspec.structs.replace(each, conditions=(*each.conditions, refused)) for each in status.parents
         )
         return msgspec.structs.replace(status, parents=parents)
+
+    @property
+    def refused_routes(self) -> Mapping[ObjectRef, str]:
+        """Why Envoys that are connected here have refused a route."""
+        return self._refused
 
     def _answers(self, origin: ObjectRef) -> Iterator[Answer]:
         """Of each proxy that enforces this policy: whether it has its policies as they are now."""

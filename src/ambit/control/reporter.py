@@ -3,7 +3,8 @@
 1. A replica writes its key while another one leads, when what it has to say changed, and at most once in `SPACING`.
    The leader says nothing, so where there is one replica nothing is written.
 2. A report counts as long as its replica's pod is ready. The leader removes keys whose pod is gone.
-3. A replica whose pod the API server does not show (it runs outside of the cluster) says nothing: its nodes count as
+3. Beside it a key says which routes its proxies have refused.
+4. A replica whose pod the API server does not show (it runs outside of the cluster) says nothing: its nodes count as
    not connected.
 """
 
@@ -13,13 +14,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import msgspec
 
-from ambit.control.answers import Answer, History, Report, decode, encode, report_of
+from ambit.control.answers import Answer, History, Report, decode, encode, report_of, with_routes
 from ambit.control.discovery import Discovery
 from ambit.control.leader import Leadership
 from ambit.control.mesh import MeshFeed
 from ambit.control.settings import Settings
 from ambit.control.status import POLICIES
 from ambit.core.errors import AmbitError
+from ambit.core.finding import ObjectRef
 from ambit.core.names import ACKNOWLEDGEMENTS_CONFIGMAP
 from ambit.daemon.logs import event
 from ambit.ingest.mesh import Change
@@ -49,7 +51,8 @@ class Stored(msgspec.Struct, frozen=True):
 
 class Reporter:
     """One replica's. `leadership` is None until this replica campaigns; `changed` is told when others said something
-    new, or are gone."""
+    new, or are gone. `refused` are the routes that proxies of this one refused; `routes_changed` is told of those of
+    which others say something else now, by the text of their objects."""
 
     def __init__(
         self,
@@ -59,7 +62,12 @@ class Reporter:
         feed: MeshFeed,
         leadership: Callable[[], Leadership | None],
         changed: Callable[[], None],
+        refused: Callable[[], Mapping[ObjectRef, str]] = dict,
+        routes_changed: Callable[[Collection[str]], None] = lambda _: None,
     ) -> None:
+        self._refused = refused
+        self._routes_changed = routes_changed
+        self._routes: dict[str, str] = {}
         self._client = client
         self._namespace = settings.system_namespace
         self._instance = settings.instance
@@ -102,8 +110,12 @@ class Reporter:
             and pod.metadata.name in self._reports
             and pod.metadata.namespace == self._namespace
         ):
-            self._changed()
+            self._look()
             self.wake()
+
+    def refused_route(self, origin: ObjectRef) -> str | None:
+        """Why proxies of another replica have refused a route, if they have."""
+        return self._routes.get(str(origin))
 
     def answers(self, kind: str, version: int, names: Collection[str]) -> Iterator[Answer]:
         """What the nodes of the other replicas say of the policies with these names, which were compiled from an
@@ -149,7 +161,8 @@ class Reporter:
             return {}
         if self._owed and self._feed.is_idle:
             self._note()
-        said = encode(report_of(self._discovery.standings(), self._history))
+        report = report_of(self._discovery.standings(), self._history)
+        said = encode(with_routes(report, self._refused()))
         return {self._instance: said or None} if said != own else {}
 
     def _note(self) -> None:
@@ -175,8 +188,20 @@ class Reporter:
         for replica, text in self._held().items():
             known = former.get(replica)
             self._reports[replica] = known if known is not None and known[0] == text else (text, decode(text))
-        self._changed()
+        self._look()
         self.wake()
+
+    def _look(self) -> None:
+        former, self._routes = self._routes, {}
+        for replica, (_, report) in sorted(self._reports.items()):
+            if replica != self._instance and self._is_ready(replica):
+                self._routes |= report.routes
+        changed = {
+            each for each in former.keys() | self._routes.keys() if former.get(each) != self._routes.get(each)
+        }
+        if changed:
+            self._routes_changed(changed)
+        self._changed()
 
     async def _write(self, data: Mapping[str, str | None]) -> None:
         """Raises ApiError, Unreachable."""
