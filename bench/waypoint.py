@@ -5,6 +5,7 @@ answer until none of many connections, which are spread over the waypoint's pods
 """
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -153,8 +154,9 @@ async def _settled(mesh: Instance) -> Sizes:
     while True:
         found = {"envoy": 0, "agent": 0}
         for each in mesh.processes():
-            if host in Path(f"/proc/{each.pid}/environ").read_bytes().split(b"\0"):
-                found["envoy" if each.part == "envoy" else "agent"] += each.anonymous
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it may have ended
+                if host in Path(f"/proc/{each.pid}/environ").read_bytes().split(b"\0"):
+                    found["envoy" if each.part == "envoy" else "agent"] += each.anonymous
         now = Sizes(found["envoy"] / 1024, found["agent"] / 1024)
         if abs(now.envoy - former.envoy) + abs(now.agent - former.agent) < SETTLED:
             return now
