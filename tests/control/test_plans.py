@@ -315,7 +315,11 @@ def test_policies_are_told_to_the_gateways_that_they_are_for(plans: Plans) -> No
     assert set(plans.take(delta(ours))) == {edge.key}
     after = resources()
     changed = {name for name, body in after.items() if before[name] != body}
-    assert changed == {names.allowed(edge.key, 80), names.gateway_port(90)}
+    assert changed == {
+        names.allowed(edge.key, 80),
+        names.gateway_port(90),
+        names.judged(edge.key, 90)[0],
+    }
     assert set(plans.take(delta(elsewhere))) == {edge.key}
     assert resources() == before
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from ambit.agent import connection_metrics as metrics
 from ambit.agent import request_metrics as requests
 from ambit.cli.checks import CHECKS
 from ambit.cli.preflight import PRE_CHECKS
 from ambit.core import names
-from ambit.node.flows import metrics
 from tests.docs.messages import messages
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ def test_every_message_about_machine_or_processes_is_explained() -> None:
 def test_the_metrics_of_the_page_are_those_of_the_code() -> None:
     sources = [
         SOURCE / "node/serve/metrics.py",
-        SOURCE / "node/flows/metrics.py",
+        SOURCE / "agent/connection_metrics.py",
         SOURCE / "agent/request_metrics.py",
         SOURCE / "proxy/process.py",
         *(SOURCE / "control").glob("*.py"),

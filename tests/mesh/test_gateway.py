@@ -448,6 +448,52 @@ def test_policies_and_tokens_for_its_pods_are_enforced_and_told(shop: Shop) -> N
         shop.mesh.kubectl("delete", "-n", shop.namespace, each)
 
 
+@pytest.mark.feature("F14")
+def test_connections_that_nobody_reads_are_told_of(shop: Shop) -> None:
+    """With the rule that denies them, and in the metrics that Prometheus takes."""
+    mesh, own = shop.mesh, shop.namespace
+    tcp = {
+        **route({"backendRefs": [{"name": "web", "port": 80}]}),
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "TCPRoute",
+    }
+    shop.apply(gateway(listeners=[{"name": "tcp", "port": 9000, "protocol": "TCP"}]), tcp)
+    address = shop.address()
+
+    def asked() -> str:
+        words = ("python3", "-c", ASK, address, "9000", "/", "web")
+        return mesh.exec(shop.outside, "client", *words, check=False).stdout.partition(" ")[0]
+
+    def records(*words: str) -> list[dict[str, Any]]:
+        told = mesh.ambit("flows", "--last", "100", "-n", own, "-o", "json", *words).stdout
+        return [each for each in map(json.loads, told.splitlines()) if each["reporter"] == "gateway"]
+
+    mesh.wait("an answer", lambda: asked() == "200")
+    (last, *_) = mesh.wait("the record", lambda: records("--to", f"{own}/web"))
+    assert (last["proxy"], last["hop"], last["destination"]["workload"]) == (f"{own}/front", "tunnel", "web")
+    assert last["sent"] > 0 and "request" not in last
+    select = ("-n", own, "-l", "gateway.networking.k8s.io/gateway-name=front")
+    pod_address = mesh.kubectl("get", "pods", *select, "-o", "jsonpath={.items[0].status.podIP}").stdout
+    scraped = mesh.on_node(mesh.nodes[0], "curl", "-sS", "-m", "10", f"http://{pod_address}:15020/metrics")
+    counted = [each for each in scraped.stdout.splitlines() if each.startswith("istio_tcp_sent_bytes_total{")]
+    assert any('destination_service_name="web"' in each for each in counted)
+    everybody = {"from": [{"source": {"ipBlocks": ["0.0.0.0/0", "::/0"]}}]}
+    policy = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": "edge"},
+        "spec": {
+            "targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "front"}],
+            "action": "DENY",
+            "rules": [everybody],
+        },
+    }
+    shop.apply(policy)
+    mesh.wait("the refusal", lambda: asked() != "200")
+    mesh.wait("its record", lambda: f"{own}/edge[0]" in {each.get("policy") for each in records("--denied")})
+    mesh.kubectl("delete", "-n", own, "gateway/front", "tcproute/web", "authorizationpolicy/edge")
+
+
 @pytest.mark.feature("F121")
 def test_datagrams_go_where_a_udp_route_says(shop: Shop) -> None:
     """By the address of the gateway's Service to a pod of the mesh, which takes them in plain text, STRICT or not."""

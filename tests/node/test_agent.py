@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from ambit.agent import connection_metrics as flow_metrics
 from ambit.agent.record import Reporter
 from ambit.core.address import Address
 from ambit.core.names import BYPASS_INBOUND_ANNOTATION, NOT_CAPTURED_ANNOTATION
@@ -25,7 +26,6 @@ from ambit.node.capture import probes, ruleset
 from ambit.node.capture.ruleset import Capture
 from ambit.node.configuration import detours
 from ambit.node.connections import Connection, look
-from ambit.node.flows import metrics as flow_metrics
 from ambit.node.netns import counters, identity, nft
 from ambit.node.netns.enter import in_namespace
 from ambit.node.process import NodeAgent

@@ -134,7 +134,7 @@ def read(text: str) -> About | None:
         service=found[SERVICE] or names.service_of(found["cluster"]),
         is_edge=not found[SERVICE],
         port=found[PORT],
-        client=_bracketed(found["client"]),
+        client=bracketed(found["client"]),
         identity=found[IDENTITY].partition(",")[0],
         baggage=found[BAGGAGE],
         protocol=found["protocol"],
@@ -151,7 +151,7 @@ def read(text: str) -> About | None:
         dry_run=dry_run if not denied and found[DRY_RUN_RESULT] == _DENIED else "",
         audited=audited,
         details=details,
-        error="" if denied else _in_words(found["reason"]),
+        error="" if denied else in_words(found["reason"]),
     )
 
 
@@ -194,9 +194,11 @@ def _trace(traceparent: str) -> str:
     return found[1] if found else ""
 
 
-def _in_words(flags: str) -> str:
+def in_words(flags: str) -> str:
+    """Envoy's flags (RESPONSE_FLAGS_LONG) as people say them."""
     return _WORD.sub(" ", flags).lower().replace(",", ", ")
 
 
-def _bracketed(address: str) -> str:
+def bracketed(address: str) -> str:
+    """An address as it is written before a port."""
     return f"[{address}]" if ":" in address else address

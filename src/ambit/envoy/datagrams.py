@@ -93,7 +93,7 @@ def _proxy(cluster: str, admission: Admission) -> Any:
     )
     return udp_proxy_pb2.UdpProxyConfig(
         stat_prefix=_STATISTICS,
-        matcher=admission.matcher(taken, denied),
+        matcher=admission.matcher(taken, lambda _: denied),
         idle_timeout=seconds(defaults.DATAGRAM_IDLE),
         upstream_socket_config=_whole(),
     )

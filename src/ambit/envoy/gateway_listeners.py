@@ -22,6 +22,7 @@ from ambit.envoy import (
     request_log,
     request_manager,
     sockets,
+    stream_log,
     streams,
     tcp_proxy,
     tls,
@@ -34,8 +35,10 @@ from ambit.envoy.words import ANY_V4, ANY_V6, boolean, pack, seconds, socket_add
 from ambit.model.proxy import TlsTerms
 from ambit.model.streams import Stream
 
-DENIED = "denied"
-"""Filter chain of connections that a policy denies."""
+_NOBODY = "nobody"
+"""Filter chain of connections for a name that nobody has."""
+_MOST_NAMED = 64
+"""Rules that deny have chains of their own, which name them in records; beyond, they share one."""
 
 
 class Edge(msgspec.Struct, frozen=True):
@@ -94,7 +97,7 @@ def secured(port: int, own: Iterable[Secured], *, edge: Edge, admission: Admissi
 
 def tcp(port: int, given: Iterable[Stream], *, edge: Edge, admission: Admission = ANYBODY) -> Any:
     """Bytes of whoever connects and may."""
-    chains = streams.filter_chains(names.gateway_port(port), given)
+    chains = streams.filter_chains(names.gateway_port(port), given, names.judged(edge.subject, port))
     made = _listener(port, edge.families, filter_chains=chains)
     if not admission.is_open:
         _judge(made, admission, {each.name for each in chains})
@@ -130,15 +133,22 @@ def _quic_chain(given: Secured, port: int, edge: Edge) -> Any:
 
 def _judge(listener: Any, admission: Admission, judged: Collection[str]) -> None:
     """Has a matcher choose the chains, as the names in them would, and in front of the `judged` who may."""
+    denied = dict.fromkeys(admission.denying, stream_log.DENIED)
+    denied |= {rule: f"{stream_log.DENIED}|{rule}" for rule in list(denied)[:_MOST_NAMED] if rule}
     by_name = [(name, chain) for chain in listener.filter_chains for name in _server_names(chain)]
     rows = []
     for name, chain in sorted(by_name, key=lambda each: hostnames.by_precision(each[0] or hostnames.ANY)):
         taken = matchers.filter_chain(chain.name)
         if chain.name in judged:
-            taken = matchers.nested(admission.matcher(taken, matchers.filter_chain(DENIED)))
+            taken = matchers.nested(
+                admission.matcher(taken, lambda rule: matchers.filter_chain(denied[rule]))
+            )
         rows.append((matchers.server_name(_pattern(name)) if name else True, taken))
-    listener.filter_chains.add(name=DENIED, filters=[tcp_proxy.fixed(names.REFUSED)])
-    listener.filter_chain_matcher.CopyFrom(matchers.first_match(rows, matchers.filter_chain(DENIED)))
+    for name in dict.fromkeys(denied.values()):
+        refused = tcp_proxy.fixed(names.REFUSED, stream_log.every())
+        listener.filter_chains.add(name=name, filters=[refused])
+    listener.filter_chains.add(name=_NOBODY, filters=[tcp_proxy.fixed(names.REFUSED)])
+    listener.filter_chain_matcher.CopyFrom(matchers.first_match(rows, matchers.filter_chain(_NOBODY)))
 
 
 def _server_names(chain: Any) -> Sequence[str]:
@@ -154,7 +164,8 @@ def _pattern(name: str) -> str:
 
 def _chains(given: Secured, port: int, edge: Edge) -> Iterator[Any]:
     if given.streams is not None:
-        for chain in streams.filter_chains(given.name, given.streams):
+        judged = names.judged(edge.subject, port)
+        for chain in streams.filter_chains(given.name, given.streams, judged):
             if given.secrets:
                 _end_tls(chain, tls.public_server_socket(given.secrets, terms=given.terms))
             yield chain

@@ -30,6 +30,7 @@
 | `cert\\|SECRET` | at a gateway: secret: what it shows its clients |
 | `cert\\|clients\\|PORT` | at a gateway: secret: roots of what clients show |
 | `allowed\\|SERVICE\\|PORT` | at a waypoint: extension (ECDS): authorization of requests to a service's port |
+| `judged\\|GATEWAY\\|PORT` | at a gateway: extension (ECDS): what policies say of connections, for records |
 | `trust` | secret: the roots of every trust domain |
 
 POD is `<namespace>/<name>/<sandbox>`. A sandbox never returns, so a name of a pod that is gone is never used
@@ -88,6 +89,10 @@ CLAIMS = "payload"
 
 ALLOWED = "allowed|"
 """Begins the names of extensions that authorize requests."""
+JUDGED = "judged|"
+"""Begins the names of extensions that tell what policies say of connections."""
+WAY = "into|"
+"""Begins the names of what leads from a tunnel into a listener."""
 ASKS = "asks|"
 """Begins the names of extensions that have somebody else authorize requests."""
 
@@ -103,6 +108,7 @@ LOG_PLAINTEXT = "plaintext"
 LOG_TUNNEL = "tunnel"
 LOG_REQUESTS = "requests"
 LOG_LINES = "lines"
+LOG_STREAMS = "streams"
 """Kinds of access-log lines: the listener's, or of the tunnels that all pods share (only those that failed or
 carried much)."""
 
@@ -255,14 +261,14 @@ def stream(listener: str, rule: str) -> str:
     return f"{listener}#{rule}"
 
 
-def service_of(cluster: str) -> str:
-    """The key in a name of `service_cluster`; empty for any other."""
-    kind, _, rest = cluster.partition("|")
-    return rest.rpartition("|")[0] if kind == "svc" else ""
+def service_of(name: str) -> str:
+    """The key in a name of `service_cluster` or `into_service`; empty for any other."""
+    kind, _, rest = name.partition("|")
+    return rest.rpartition("|")[0] if kind in ("svc", "into") else ""
 
 
 def into_service(service: str, port: int) -> str:
-    return f"into|{service}|{port}"
+    return f"{WAY}{service}|{port}"
 
 
 def tokens(subject: str) -> str:
@@ -298,6 +304,11 @@ def shown_certificate(secret: str) -> str:
 def allowed(subject: str, port: int) -> str:
     """`subject` as for `tokens`."""
     return f"{ALLOWED}{subject}|{port}"
+
+
+def judged(gateway: str, port: int) -> tuple[str, str]:
+    """Of what decides, and of the dry run. `gateway` is its key."""
+    return f"{JUDGED}{gateway}|{port}", f"{JUDGED}{gateway}|{port}|dry-run"
 
 
 def asks(subject: str, port: int, place: int = 0) -> str:

@@ -12,7 +12,7 @@ from envoy.config.listener.v3 import listener_components_pb2
 from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
-from ambit.envoy import names, tcp_proxy
+from ambit.envoy import names, network_rbac, stream_log, tcp_proxy
 from ambit.envoy.words import from_ads, pack
 from ambit.model.http import Backend
 from ambit.model.streams import Stream
@@ -28,13 +28,15 @@ def extensions(listener: str, streams: Iterable[Stream]) -> Iterator[Any]:
         yield extension_pb2.TypedExtensionConfig(name=name, typed_config=pack(_proxy(stream.backends)))
 
 
-def filter_chains(listener: str, streams: Iterable[Stream]) -> list[Any]:
-    """The chains of `listener`. A connection that none of the streams takes is closed."""
+def filter_chains(listener: str, streams: Iterable[Stream], judged: Iterable[str] = ()) -> list[Any]:
+    """The chains of `listener`. A connection that none of the streams takes is closed. `judged`: the extensions that
+    tell what policies say of connections."""
+    before = [network_rbac.filter_of(each) for each in judged]
     return [
         listener_components_pb2.FilterChain(
             name=names.stream(listener, stream.name),
             filter_chain_match=listener_components_pb2.FilterChainMatch(server_names=hostnames),
-            filters=[_from_ecds(names.stream(listener, stream.name))],
+            filters=[*before, _from_ecds(names.stream(listener, stream.name))],
         )
         for stream, hostnames in _counting(streams)
     ]
@@ -64,8 +66,8 @@ def _counting(streams: Iterable[Stream]) -> Iterator[tuple[Stream, list[str]]]:
 def _proxy(backends: Iterable[Backend]) -> Any:
     weighted = [each for each in backends if each.weight]
     if not weighted:
-        return tcp_proxy.proxy(names.REFUSED)
-    made = tcp_proxy.proxy("")
+        return tcp_proxy.proxy(names.REFUSED, stream_log.every())
+    made = tcp_proxy.proxy("", stream_log.every())
     made.weighted_clusters.CopyFrom(
         _Weighted(
             clusters=[_Weighted.ClusterWeight(name=_cluster(each), weight=each.weight) for each in weighted]

@@ -63,9 +63,9 @@ def tunnel(*, authority: str) -> Any:
     return _filter(made)
 
 
-def tunnel_to(cluster: str, *, authority: str) -> Any:
+def tunnel_to(cluster: str, *logs: Any, authority: str) -> Any:
     """To `cluster`, in an HTTP/2 CONNECT stream for `authority` (an access-log format)."""
-    made = proxy(cluster)
+    made = proxy(cluster, *logs)
     made.tunneling_config.hostname = authority
     return _filter(made)
 

@@ -26,6 +26,7 @@ from ambit.envoy import (
     names,
     request_log,
     request_manager,
+    stream_log,
     streams,
     tcp_proxy,
 )
@@ -116,23 +117,19 @@ def http_listener(
         told=told,
         places=places,
     )
-    listener = _listener(name, manager)
-    listener.metadata.filter_metadata[names.METADATA].update(
-        {access_log.SERVICE: service, request_log.PORT: str(port)}
-    )
-    return listener
+    return _told(_listener(name, manager), service, port)
 
 
 def tcp_listener(service: str, port: int) -> Any:
     """Bytes to a service's port, to its endpoints."""
     name = names.service_cluster(service, port)
-    return _listener(name, tcp_proxy.fixed(name))
+    return _told(_listener(name, tcp_proxy.fixed(name, stream_log.every())), service, port)
 
 
 def streams_listener(service: str, port: int, given: Sequence[Stream]) -> Any:
     """Bytes to a service's port, by these rules."""
     name = names.service_cluster(service, port)
-    made = _listener(name, None)
+    made = _told(_listener(name, None), service, port)
     made.listener_filters.extend(streams.inspectors(given))
     made.filter_chains.extend(streams.filter_chains(name, given))
     return made
@@ -141,9 +138,19 @@ def streams_listener(service: str, port: int, given: Sequence[Stream]) -> Any:
 def workload_listener(workload: str, *, tunnelled: bool) -> Any:
     """Bytes to any port of a workload that was dialled by its own address, to the cluster of the same name."""
     name = names.service_cluster(workload, ANY_PORT)
+    log = stream_log.every()
+    proxy = tcp_proxy.fixed(name, log)
     if tunnelled:
-        return _listener(name, tcp_proxy.tunnel_to(name, authority="%DOWNSTREAM_LOCAL_ADDRESS%"))
-    return _listener(name, tcp_proxy.fixed(name))
+        proxy = tcp_proxy.tunnel_to(name, log, authority="%DOWNSTREAM_LOCAL_ADDRESS%")
+    return _told(_listener(name, proxy), workload)
+
+
+def to_one(cluster: Any, *, pod: str, identity: str) -> Any:
+    """The cluster of a workload, whose records say its name and what it proves: endpoints are not known."""
+    server = {access_log.POD: pod, access_log.IDENTITY: identity}
+    known = {f"{stream_log.OWN}{key}": value for key, value in server.items() if value}
+    cluster.metadata.filter_metadata[names.METADATA].update(known)
+    return cluster
 
 
 def cluster(name: str, speaks: Speaks, tls: backend_tls.Spoken | None = None) -> Any:
@@ -283,6 +290,13 @@ def without_limits(made: Any) -> None:
 def _assignment(name: str, endpoints: Iterable[Any]) -> Any:
     locality = endpoint_components_pb2.LocalityLbEndpoints(lb_endpoints=endpoints)
     return endpoint_pb2.ClusterLoadAssignment(cluster_name=name, endpoints=[locality])
+
+
+def _told(listener: Any, subject: str, port: int = ANY_PORT) -> Any:
+    """The listener, whose records say what was called; of ANY_PORT they know by themselves."""
+    ported = {request_log.PORT: str(port)} if port != ANY_PORT else {}
+    listener.metadata.filter_metadata[names.METADATA].update({access_log.SERVICE: subject, **ported})
+    return listener
 
 
 def _listener(name: str, proxy: Any) -> Any:

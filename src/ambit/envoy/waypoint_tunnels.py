@@ -22,6 +22,7 @@ from ambit.envoy import (
     names,
     request_log,
     sockets,
+    stream_log,
     tls,
     tunnel_server,
     waypoint_services,
@@ -84,12 +85,14 @@ def _manager() -> Any:
     manager = tunnel_server.manager(
         names.HBONE,
         request_headers_timeout=seconds(defaults.HEADERS_TIMEOUT),
+        access_log=[stream_log.denied()],
         rds=http_connection_manager_pb2.Rds(config_source=from_ads(), route_config_name=names.HBONE),
         http_filters=[
             http_rbac.silent(),
             filter_state.http_filter(
                 filter_state.caller(),
                 request_log.client_baggage(),
+                stream_log.ruled(),
                 filter_state.trace("%REQ(TRACEPARENT)%"),
                 filter_state.client(),
                 filter_state.client_address(),
@@ -114,6 +117,7 @@ def _into(way: Way) -> Any:
         string_match=string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=_USUAL)),
     )
     return route_components_pb2.Route(
+        name=names.into_service(*way),
         match=match,
         route=route_components_pb2.RouteAction(
             cluster=names.INTO,

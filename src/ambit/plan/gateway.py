@@ -19,6 +19,7 @@ from ambit.envoy import (
     http_routes,
     listeners,
     names,
+    network_rbac,
     refusals,
     streams,
     tls,
@@ -103,6 +104,11 @@ def resources(
             made.append(planned(EXTENSION, name, request_authorization.extension(name, policies, place)))
             for extension in request_authorization.places(proxy.key, showing, place):
                 made.append(planned(EXTENSION, extension.name, extension))
+        if any(not each.protocol.is_of_requests for each in on_port):
+            admission = _admission(policies, port, by_tls=by_tls)
+            parts = ((network_rbac.DECIDED, admission.rows), (network_rbac.TRIED, admission.dry_run))
+            for name, (prefix, rows) in zip(names.judged(proxy.key, port), parts, strict=True):
+                made.append(planned(EXTENSION, name, network_rbac.extension(name, prefix, rows)))
         if on_port[0].protocol is Protocol.HTTP:
             made += _http(port, on_port, attached, edge, memo)
         elif by_tls:
@@ -167,8 +173,7 @@ def _within(listener: Listener, on_port: Sequence[Listener]) -> Iterator[str]:
 def _admission(policies: Sequence[RequestPolicy], port: int, *, by_tls: bool = False) -> Admission:
     """Who may connect where nobody reads requests."""
     place = Place(port, is_http=False, is_edge=True, by_tls=by_tls)
-    rows, otherwise = request_authorization.of_connections(policies, place)
-    return Admission(tuple(rows), otherwise)
+    return request_authorization.of_connections(policies, place)
 
 
 def _http(

@@ -19,6 +19,7 @@ from math import prod
 import msgspec
 
 from ambit.envoy import http_authorization, http_authorizers, http_rbac, matchers, names
+from ambit.envoy.admission import Admission
 from ambit.envoy.http_authorization import Place
 from ambit.envoy.matchers import Predicate
 from ambit.envoy.words import AnyMessage
@@ -138,11 +139,11 @@ def of_bytes(host: AnyMessage, policies: Sequence[RequestPolicy], place: Place) 
     http_rbac.of_host(host, *_decisions(policies, place))
 
 
-def of_connections(policies: Sequence[RequestPolicy], place: Place) -> tuple[list[Row], bool]:
-    """Rows about connections that nobody reads requests in, and whether the others may pass. Dry runs take no part:
-    nobody tells of such connections."""
-    rows, (allowed, _) = _rows([policy for policy in policies if not policy.dry_run], place)
-    return rows, allowed
+def of_connections(policies: Sequence[RequestPolicy], place: Place) -> Admission:
+    """What is decided about connections that nobody reads requests in. AUDIT tells of requests only."""
+    telling = [each for each in policies if each.action is not RequestAction.AUDIT]
+    rows, (allowed, name), dry_run = _decisions(telling, place)
+    return Admission(tuple(rows), allowed, name, tuple(dry_run))
 
 
 def _decisions(

@@ -26,6 +26,7 @@ from ambit.envoy import (
     http_routes,
     listeners,
     names,
+    network_rbac,
     streams,
     waypoint_services,
     waypoint_tunnels,
@@ -170,9 +171,12 @@ def depends_on(proxy: Proxy, bound: Bound, memo: Memo | None = None) -> frozense
 
 
 def refused_policy(name: str) -> PlannedResource:
-    """Takes the place of the extension `name` that Envoy refused: it denies every request."""
+    """Takes the place of the extension `name` that Envoy refused: it denies every request. What only tells of
+    connections tells nothing."""
     if name.startswith(names.ASKS):
         return planned(EXTENSION, name, request_authorization.refused_place(name))
+    if name.startswith(names.JUDGED):
+        return planned(EXTENSION, name, network_rbac.extension(name, network_rbac.DECIDED))
     if name.startswith(names.ALLOWED):
         return planned(EXTENSION, name, request_authorization.refused(name))
     return planned(EXTENSION, name, http_jwt.closed(name))
@@ -257,12 +261,13 @@ def _workload(
         yield planned(ENDPOINTS, name, waypoint_services.endpoints_of(name, [endpoint]))
     name = names.service_cluster(uid, waypoint_services.ANY_PORT)
     yield planned(LISTENER, name, waypoint_services.workload_listener(uid, tunnelled=tunnelled))
-    if not tunnelled:
-        yield planned(CLUSTER, name, clusters.dialled(name))
-        return
-    allowed = pins.of_tunnel(workload.identity, "", view, settings)
-    secret = names.server_secret(proxy.identity)
-    yield planned(CLUSTER, name, clusters.own_hbone(name, allowed, secret, to_port=HBONE_PORT))
+    made = clusters.dialled(name)
+    if tunnelled:
+        allowed = pins.of_tunnel(workload.identity, "", view, settings)
+        secret = names.server_secret(proxy.identity)
+        made = clusters.own_hbone(name, allowed, secret, to_port=HBONE_PORT)
+    identity = workload.identity.uri if tunnelled else ""
+    yield planned(CLUSTER, name, waypoint_services.to_one(made, pod=workload.name, identity=identity))
 
 
 def _seen(workloads: Sequence[Workload], view: MeshView) -> tuple[object, ...]:

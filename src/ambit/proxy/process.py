@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncGenerator, Mapping
 
 from ambit import __version__
+from ambit.agent import connection_metrics
 from ambit.agent import request_metrics as metrics
 from ambit.agent.authority import Authority
 from ambit.agent.binary import envoy_binary
@@ -145,7 +146,11 @@ class ProxyAgent:
         own = (
             ("ambit_proxy_connected", "gauge", int(self._relay.stream.connected)),
             ("ambit_proxy_envoy_restarts_total", "counter", self._envoy.restarts),
-            ("ambit_metric_series", "gauge", len(self.requests.series)),
+            (
+                "ambit_metric_series",
+                "gauge",
+                len(self.requests.series) + len(self.requests.connections.series),
+            ),
         )
 
         async def stream() -> AsyncGenerator[bytes, None]:
@@ -153,6 +158,8 @@ class ProxyAgent:
                 yield f"# TYPE {name} {kind}\n{name} {value}\n".encode()
             for part in metrics.render(self.requests.series, self._overrides):
                 yield part.encode()
+            for line in connection_metrics.render(self.requests.connections.series):
+                yield f"{line}\n".encode()
             yield told
 
         return Response(content_type=PROMETHEUS_TEXT, stream=stream())

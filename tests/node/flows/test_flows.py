@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ambit.agent import connection_metrics as metrics
 from ambit.agent.record import Flow, Reporter
 from ambit.core.identity import Identity
 from ambit.envoy import names
@@ -26,7 +27,6 @@ from ambit.model.policy import (
 from ambit.model.service import Service
 from ambit.model.view import Snapshot
 from ambit.model.workload import Locality, Port, TunnelProtocol, Workload
-from ambit.node.flows import metrics
 from ambit.node.flows.collector import Collector
 from ambit.node.flows.entry import lines, read
 from ambit.node.flows.record import flows

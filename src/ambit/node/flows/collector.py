@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ambit.agent import connection_metrics as metrics
 from ambit.agent.recent import Recent
 from ambit.agent.record import Flow
 from ambit.agent.request_record import KeptRequest
 from ambit.envoy import names
 from ambit.model.view import MeshView
-from ambit.node.flows import metrics
 from ambit.node.flows.access_line import Parts, access_line, line_parts
 from ambit.node.flows.cuts import Cuts, as_cut
 from ambit.node.flows.entry import TUNNEL, About, Line, lines, read

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from ambit.agent import connection_metrics as tcp
 from ambit.agent.series import UNKNOWN
 from ambit.node.enrol.names import DURATIONS, Asked, Question
-from ambit.node.flows import metrics as tcp
 from ambit.node.process import NodeAgent
 from ambit.node.serve.udp import Udp
 from ambit.plan.values import LocalPod

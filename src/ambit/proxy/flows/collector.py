@@ -1,4 +1,5 @@
-"""Takes Envoy's access log of requests: counts, keeps the newest records, tells followers.
+"""Takes Envoy's access log of requests, and of connections in which none are read: counts, keeps the newest records,
+tells followers.
 
 At thousands of requests a second each microsecond counts. All that follows from the line that requests share (who the
 ends are, which numbers) is worked out once and kept as a *lane*.
@@ -11,7 +12,8 @@ from ambit.agent.recent import Recent
 from ambit.agent.record import End, Flow
 from ambit.agent.request_entry import read, requests
 from ambit.agent.request_record import KeptRequest, kept
-from ambit.proxy.flows.record import flow_of
+from ambit.proxy.flows.connections import Connections, KeptConnection
+from ambit.proxy.flows.record import flow_of, stream_flow
 
 KEPT = 20_000
 """Newest requests in memory, about 600 bytes each."""
@@ -24,8 +26,9 @@ class _Lane(msgspec.Struct, frozen=True):
     numbers: list[int]
 
 
-class RequestCollector(Recent[KeptRequest]):
-    """The requests of one proxy: `proxy` is the key of its Gateway, `node` where it runs, `own` its own end."""
+class RequestCollector(Recent[KeptRequest | KeptConnection]):
+    """The requests and connections of one proxy: `proxy` is the key of its Gateway, `node` where it runs, `own` its own
+    end."""
 
     def __init__(self, *, proxy: str, node: str, own: End = _NOBODY) -> None:
         super().__init__(KEPT)
@@ -34,9 +37,12 @@ class RequestCollector(Recent[KeptRequest]):
         self._own = own
         self.series = metrics.series()
         self._lanes: dict[str, _Lane] = {}
+        self.connections = Connections(own, lambda about: stream_flow(about, proxy=proxy, node=node))
 
     def take(self, message: bytes) -> None:
         """One message of Envoy's."""
+        for connection in self.connections.ended(message):
+            self.keep(connection)
         for entry in requests(message):
             lane = self._lanes.get(entry.about) or self._lane(entry.about)
             if lane is None:

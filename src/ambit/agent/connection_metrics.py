@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ambit.agent.record import Flow
+from ambit.agent.record import End, Flow, Reporter
 from ambit.agent.series import ENDS, MAX_SERIES, UNKNOWN, Labels, Series, ends
 
 LABELS = ("reporter", *ENDS, "request_protocol", "response_flags", "connection_security_policy")
@@ -36,14 +36,17 @@ def render(counters: Series) -> Iterator[str]:
                 yield f"{name}_total{{{labels}}} {counts[index]}"
 
 
-def labels(flow: Flow) -> Labels:
-    """The label values of a record, in the order of LABELS."""
+def labels(flow: Flow, own: End | None = None) -> Labels:
+    """The label values of a record, in the order of LABELS. A gateway counts as the source, which it is to the mesh:
+    `own` is its end, as Istio has it."""
+    is_edge = flow.reporter is Reporter.GATEWAY
+    proven = bool(flow.destination.identity) if is_edge else flow.mutual_tls
     return (
-        flow.reporter.value,
-        *ends(flow.source, flow.destination),
+        (Reporter.SOURCE if is_edge else flow.reporter).value,
+        *ends(own if is_edge and own is not None else flow.source, flow.destination),
         "tcp",
         flags(flow),
-        "mutual_tls" if flow.mutual_tls else UNKNOWN,
+        "mutual_tls" if proven else UNKNOWN,
     )
 
 

@@ -1,0 +1,121 @@
+"""Texts of Envoy's access log of connections in which nobody reads requests, as values. Pure; what
+`ambit.envoy.stream_log` writes is read here."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from ambit.agent.request_entry import bracketed, in_words
+from ambit.envoy import names
+from ambit.envoy.access_log import (
+    BAGGAGE,
+    DRY_RUN,
+    DRY_RUN_RESULT,
+    HOST,
+    IDENTITY,
+    POD,
+    POLICY,
+    SEPARATOR,
+    SERVICE,
+    UNKNOWN,
+)
+from ambit.envoy.request_log import AUTHORITY, LINE, PORT
+from ambit.envoy.stream_log import ABOUT, DENIED, KIND, OWN
+from ambit.xds.protos import logs_pb2
+
+_ABOUT = tuple(ABOUT)
+_MARK = f"{KIND}{SEPARATOR}".encode()
+_PERIODIC = "TcpPeriodic"
+_DENIED = "denied"
+_NO_POLICY = "default"
+"""RBAC's rule name when no policy decided."""
+_RULES = 3
+
+
+class About(msgspec.Struct, frozen=True, kw_only=True):
+    """What connections have in common; `ended` false means that they go on. Fields as in
+    `ambit.agent.request_entry.About`; `dialled` is the address and port that the client wanted."""
+
+    ended: bool
+    service: str
+    port: str
+    is_edge: bool
+    client: str
+    dialled: str = ""
+    identity: str = ""
+    baggage: str = ""
+    target: str = ""
+    target_pod: str = ""
+    target_identity: str = ""
+    target_baggage: str = ""
+    denied: bool = False
+    policy: str = ""
+    dry_run: str = ""
+    error: str = ""
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """One connection: `started` in nanoseconds since 1970, `now` in seconds. `about` is for `read`."""
+
+    started: int
+    now: float
+    client_port: str
+    received: int
+    sent: int
+    about: str
+
+
+def connections(message: bytes) -> Iterator[Entry]:
+    """The connections of one message from Envoy; what is not one of ours is left out."""
+    if _MARK not in message:
+        return  # of requests, of which there are many
+    for resource in logs_pb2.Export.FromString(message).resources:
+        for scope in resource.scopes:
+            for record in scope.records:
+                text = str(record.body.value, "utf-8", "replace")
+                try:
+                    numbers, about = text.split(LINE, 1)
+                    kind, now, port, received, sent = numbers.split(SEPARATOR)
+                    if kind == KIND:
+                        yield Entry(record.time_unix_nano, float(now), port, int(received), int(sent), about)
+                except ValueError:
+                    continue
+
+
+def read(text: str) -> About | None:
+    """The line that connections share; None when it is not one of ours."""
+    values = text.split(SEPARATOR)
+    if len(values) < len(_ABOUT):
+        return None
+    # A peer's tab makes further fields, after all of ours but its own.
+    found = dict(zip(_ABOUT, (value if value != UNKNOWN else "" for value in values), strict=False))
+    chain, _, rule = found["chain"].partition("|")
+    denied = chain == DENIED
+    policy, dry_run, result = _ruled(found)
+    return About(
+        ended=found["type"] != _PERIODIC,
+        service=found[SERVICE] or names.service_of(found["cluster"]),
+        is_edge=not found[SERVICE] and not found["cluster"].startswith(names.WAY),
+        port=found[PORT] or found["dialled"].rpartition(":")[2],
+        client=bracketed(found["client"]),
+        dialled=found["dialled"],
+        identity=found[IDENTITY].partition(",")[0],
+        baggage=found[BAGGAGE],
+        target=found[HOST + AUTHORITY] or (found["dialled"] if found[OWN + POD] else found["upstream"]),
+        target_pod=found[HOST + POD] or found[OWN + POD],
+        target_identity=found[HOST + IDENTITY] or found[OWN + IDENTITY],
+        target_baggage=found[HOST + BAGGAGE],
+        denied=denied,
+        policy=rule if denied and rule else "" if policy == _NO_POLICY else policy,
+        dry_run=dry_run if not denied and result == _DENIED else "",
+        error="" if denied else found["failure"] or in_words(found["flags"]),
+    )
+
+
+def _ruled(found: dict[str, str]) -> tuple[str, str, str]:
+    """The rule that decided, the one that would have, and what that would have done."""
+    said = found["ruled"].split(" ")
+    if len(said) != _RULES:
+        said = [found[key] for key in (POLICY, DRY_RUN, DRY_RUN_RESULT)]
+    policy, dry_run, result = (each if each != UNKNOWN else "" for each in said)
+    return policy, dry_run, result
