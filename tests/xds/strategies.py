@@ -11,7 +11,6 @@ from ambit.model import service as svc
 from ambit.model.backend_tls import BackendTls
 from ambit.model.http import Backend, Entry, Host, NamedMatch, PathKind, PathMatch, RequestMatch
 from ambit.model.inline_rules import InlineRules
-from ambit.model.inline_telemetry import InlineTelemetry
 from ambit.model.jwt import ClaimHeader, KeySource, Target, TokenHeader, TokenPolicy, TokenRule
 from ambit.model.metrics import MetricsRule
 from ambit.model.policy import (
@@ -29,7 +28,7 @@ from ambit.model.policy import (
 )
 from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
 from ambit.model.service import Service, VirtualAddress
-from ambit.model.telemetry import Level, LogRule, Printer, TelemetryPolicy
+from ambit.model.telemetry import InlineTelemetry, Level, LogRule, Printer, TelemetryPolicy
 from ambit.model.tracing import TracingRule
 from ambit.model.workload import (
     ApplicationTunnel,

@@ -22,12 +22,11 @@ from ambit.graph.engine import Context
 from ambit.ingest.unenforced import forbids
 from ambit.model.http import Action, HeaderChanges
 from ambit.model.inline_rules import InlineRules
-from ambit.model.inline_telemetry import InlineTelemetry
 from ambit.model.jwt import Target, TokenPolicy
 from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
 from ambit.model.request_policy import Attribute, RequestAction, RequestPolicy
 from ambit.model.service import Service
-from ambit.model.telemetry import Level, TelemetryPolicy
+from ambit.model.telemetry import InlineTelemetry, Level, TelemetryPolicy
 
 PATH, HOST = ":path", ":authority"
 _USUAL_TOKEN = "authorization"  # noqa: S105 - the name of a header

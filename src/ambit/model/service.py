@@ -8,9 +8,9 @@ from ambit.core.address import Address
 from ambit.model.backend_tls import BackendTls
 from ambit.model.http import SessionPersistence
 from ambit.model.inline_rules import InlineRules, closing
-from ambit.model.inline_telemetry import InlineTelemetry
 from ambit.model.policy import Authorization
 from ambit.model.proxy import ServiceRoutes
+from ambit.model.telemetry import InlineTelemetry
 from ambit.model.workload import GatewayAddress, Port, Workload
 
 

@@ -6,6 +6,7 @@ import msgspec
 
 from ambit.model.jwt import Target
 from ambit.model.metrics import MetricsRule
+from ambit.model.proxy import Proxy
 from ambit.model.tracing import TracingRule
 
 
@@ -65,6 +66,14 @@ class RequestLog(msgspec.Struct, frozen=True):
 
     printer: Printer
     filter: str = ""
+
+
+class InlineTelemetry(msgspec.Struct, frozen=True):
+    """All that is said of requests to a service without a proxy between, at its Gateway (`proxy`). It travels with the
+    service, and nodes that read the requests tell of them."""
+
+    proxy: Proxy
+    policies: tuple[TelemetryPolicy, ...]
 
 
 class MeshLogs(msgspec.Struct, frozen=True):

@@ -15,7 +15,6 @@ from ambit.core.names import DEFAULT_CLUSTER_ID, DEFAULT_TRUST_DOMAIN
 from ambit.model import service as services
 from ambit.model.backend_tls import BackendTls
 from ambit.model.inline_rules import InlineRules
-from ambit.model.inline_telemetry import InlineTelemetry
 from ambit.model.proxy import ServiceRoutes
 from ambit.model.service import (
     AppProtocol,
@@ -26,6 +25,7 @@ from ambit.model.service import (
     Visibility,
     WeightedWaypoint,
 )
+from ambit.model.telemetry import InlineTelemetry
 from ambit.model.workload import (
     ApplicationTunnel,
     GatewayAddress,

@@ -5,11 +5,10 @@ import msgspec
 from ambit.core.finding import ObjectRef
 from ambit.envoy import names
 from ambit.envoy.access_log import SERVICE
-from ambit.model.inline_telemetry import InlineTelemetry
 from ambit.model.metrics import MetricsRule
 from ambit.model.proxy import Proxy, ProxyKind
 from ambit.model.service import Service
-from ambit.model.telemetry import Level, TelemetryPolicy
+from ambit.model.telemetry import InlineTelemetry, Level, TelemetryPolicy
 from ambit.model.view import Snapshot
 from ambit.node.flows.collector import Collector
 from ambit.plan.values import LocalPods, NodeSettings
