@@ -7,6 +7,7 @@ SECURED = """
 import http.server, os, ssl, tempfile
 names = []
 class Handler(http.server.BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True
     def do_GET(self):
         said = f"secured {names[-1]}".encode()
         self.send_response(200)

@@ -18,6 +18,7 @@ import http.server, socket, sys, threading
 name, heard, turn = sys.argv[1], [], threading.Condition()
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     def do_GET(self):
         if self.path == "/heard":
             about = heard

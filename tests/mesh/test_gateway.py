@@ -247,6 +247,7 @@ _NEW_PATH = {"type": "ReplaceFullPath", "replaceFullPath": "/new"}
 _CALLED_BY = """
 import http.server
 class Tell(http.server.BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True
     def do_GET(self):
         said = (self.headers.get("x-forwarded-client-cert") or "nobody told").encode()
         self.send_response(200)

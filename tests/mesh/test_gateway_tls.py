@@ -52,6 +52,7 @@ _SERVER = """
 import http.server, os, ssl, tempfile, threading
 names = []
 class Handler(http.server.BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True
     def do_GET(self):
         caller = self.headers.get("x-forwarded-client-cert") or "nobody"
         said = " ".join(["asked for", *names[-1:]] if self.server is secured else ["told of", caller]).encode()

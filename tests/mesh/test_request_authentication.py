@@ -18,6 +18,7 @@ _SERVER = """
 import http.server, json, socket
 keys = []
 class Handler(http.server.BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True
     def do_PUT(self):
         keys[:] = [self.rfile.read(int(self.headers["content-length"]))]
         self.answer(b"")

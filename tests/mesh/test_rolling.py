@@ -18,6 +18,7 @@ SERVER = """
 import http.server, os, select, signal, sys, threading, time
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     def do_GET(self):
         body = os.environ["HOSTNAME"].encode()
         self.send_response(200)

@@ -26,6 +26,7 @@ COLLECTOR = """
 import base64, http.server, socket
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     def do_POST(self):
         message = b""
         while size := int(self.rfile.readline(), 16):
@@ -47,6 +48,7 @@ SERVER = """
 import http.server, socket
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     def do_GET(self):
         said = str(self.headers.get("traceparent")).encode()
         self.send_response(200)

@@ -18,6 +18,7 @@ SERVER = """
 import http.server
 class Tell(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     def do_GET(self):
         body = self.client_address[0].removeprefix("::ffff:").encode()
         self.send_response(200)

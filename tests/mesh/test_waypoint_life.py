@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 SERVER = """
 import http.server, sys
 class Tell(http.server.BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True
     def do_GET(self):
         body = self.client_address[0].removeprefix("::ffff:").encode()
         self.send_response(200)

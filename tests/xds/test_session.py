@@ -268,3 +268,19 @@ def test_what_is_gone_or_newer_meanwhile_is_not_sent_as_it_was():
     session.receive(ask(nonce="2"))
     session.receive(ask(nonce="3"))
     assert not session.is_isolating(T)
+
+
+def test_what_follows_another_resource_is_sent_again_with_it():
+    """Only what the client has, after it, and once."""
+    session = holding(res("a"), res("b"), followers={T: U})
+    session.store.update(U, {"a": res("a"), "b": res("b")})
+    assert told(session.receive(ask())) == ["a@1 b@1"]
+    assert told(session.receive(ask("a", type_url=U))) == ["a@1"]
+    sent = offer(session, {"a": res("a", "2"), "b": res("b", "2")})
+    assert [each.type_url for each in sent] == [T, U]
+    assert told(sent) == ["a@2 b@2", "a@1"]
+    assert told(offer(session, {"b": res("b", "3")})) == ["b@3"]
+    both = [session.store.update(T, {"a": res("a", "4")}), session.store.update(U, {"a": res("a", "4")})]
+    assert told(session.notify_all(both)) == ["a@4", "a@4"]
+    assert told(session.notify_all([session.store.update(U, {}, ["a"])])) == [" -a"]
+    assert told(offer(session, {"a": res("a", "5")})) == ["a@5"]

@@ -19,7 +19,7 @@ from ambit.agent.publication import SINGLY, Publication, StreamProgress
 from ambit.core.errors import EnvironmentProblem
 from ambit.envoy import names
 from ambit.plan import node_proxy
-from ambit.plan.values import CLUSTER, EXTENSION, LISTENER, PlannedResource
+from ambit.plan.values import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, PlannedResource
 from ambit.xds.events import Asked, ProtocolViolation, Rejected
 from ambit.xds.frames import Request, Resource, Response
 from ambit.xds.session import ServerSession
@@ -39,6 +39,8 @@ _GRACE = 1.0
 """Seconds that streams get to end when the server stops; they need one turn of the event loop."""
 _PREREQUISITES = {LISTENER: CLUSTER}
 """A listener names clusters: when answers to many questions hold clusters up, listeners wait for them too."""
+FOLLOWERS = {CLUSTER: ENDPOINTS}
+"""Endpoints that come separately go with their cluster."""
 
 AskedFor = Callable[[str, tuple[str, ...]], None]
 """Told of names of a type that Envoy asked for and that do not exist yet."""
@@ -209,7 +211,10 @@ class EnvoyServer:
         ]
 
     async def _discovery(self, _: object, context: grpc.aio.ServicerContext) -> None:
-        stream = _Stream(ServerSession(self.store, prerequisites=_PREREQUISITES, singly=SINGLY, isolate=True))
+        session = ServerSession(
+            self.store, prerequisites=_PREREQUISITES, singly=SINGLY, isolate=True, followers=FOLLOWERS
+        )
+        stream = _Stream(session)
         self._streams[stream] = None
         _log.info("Envoy connected")
         reader = asyncio.ensure_future(self._read(stream, context))

@@ -21,6 +21,8 @@ do):
    another that is wrong.
 9. With `isolate`, what was rejected together is sent again one by one before anybody is told: Envoy stops at the first
    cluster or table that it cannot read, and takes none of the others that came with it.
+10. Of `followers` what the client has is sent again after the resource of the same name that it belongs to: Envoy
+    makes a changed cluster anew, does not ask for its endpoints again, and would wait for them for 15 s.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -76,7 +78,8 @@ class _Subscription:
 
 class ServerSession:
     """One stream. `prerequisites` maps a type to one whose changes must be sent before its own
-    (a first answer waits for the client to ask for that type, or for `release`)."""
+    (a first answer waits for the client to ask for that type, or for `release`), `followers` a type to one whose
+    resources belong to its own of the same name."""
 
     def __init__(
         self,
@@ -85,6 +88,7 @@ class ServerSession:
         prerequisites: Mapping[str, str] | None = None,
         singly: Collection[str] = (),
         isolate: bool = False,
+        followers: Mapping[str, str] | None = None,
         window: int = 16,
         max_names: int = 200_000,
         max_types: int = 64,
@@ -94,6 +98,7 @@ class ServerSession:
         self._prerequisites = prerequisites or {}
         self._singly = frozenset(singly)
         self._isolate = isolate
+        self._followers = followers or {}
         self._window = window
         self._max_names = max_names
         self._max_types = max_types
@@ -352,6 +357,16 @@ class ServerSession:
                 subscription.dirty.add(name)
 
     def _flush(self, type_url: str, *, removals: bool = True) -> list[Response]:
+        responses = self._flush_type(type_url, removals=removals)
+        follower = self._followers.get(type_url, "")
+        following = self._subscriptions.get(follower)
+        if responses and following is not None:
+            sent = (each.name for response in responses for each in response.resources)
+            following.dirty.update(following.kept.intersection(sent))
+            responses += self._flush_type(follower, removals=removals)
+        return responses
+
+    def _flush_type(self, type_url: str, *, removals: bool) -> list[Response]:
         subscription = self._subscriptions.get(type_url)
         if subscription is None or subscription.held or self._full(subscription):
             return []

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import grpc
 
+from ambit.agent.envoy_server import FOLLOWERS
 from ambit.plan.values import PlannedResource
 from ambit.xds import wire
 from ambit.xds.events import Asked, Rejected
@@ -180,7 +181,7 @@ class ServedEnvoy:
         return grpc.method_handlers_generic_handler(wire.SERVICE, {wire.METHOD_NAME: handler})
 
     def _stream(self, requests: Iterator[bytes], _: grpc.ServicerContext) -> Iterator[bytes]:
-        session = ServerSession(self.store)
+        session = ServerSession(self.store, followers=FOLLOWERS)
         out: queue.Queue[bytes | None] = queue.Queue()
         with self.lock:
             self._sessions[session] = out

@@ -56,6 +56,7 @@ class HttpAuthorizer(http.server.ThreadingHTTPServer):
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: HttpAuthorizer
 
     def _answer(self) -> None:
