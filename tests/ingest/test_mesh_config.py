@@ -7,7 +7,7 @@ from ambit.core.selector import Requirement, Selector
 from ambit.ingest.mesh_config import MeshConfig, mesh_config
 from ambit.ingest.settings import MeshSettings
 from ambit.ingest.visibility import EntryVisibility, VisibilityPolicy
-from ambit.model.service import Visibility
+from ambit.model.service import ServerNames, Visibility
 from ambit.model.telemetry import LogFormat, MeshLogs, Printer
 
 WHOLE = """
@@ -109,3 +109,32 @@ def test_what_is_not_understood_is_refused_by_name(text: str, said: str) -> None
         mesh_config(text, "mesh.yaml")
     assert raised.value.message.startswith("mesh.yaml")
     assert said in raised.value.message + raised.value.hint
+
+
+def test_wildcards_by_server_name_are_off_unless_they_are_asked_for() -> None:
+    assert mesh_config("", "f").server_names is None
+    assert mesh_config("enableWildcardHostServiceEntriesForTls: false", "f").server_names is None
+    assert mesh_config("enableWildcardHostServiceEntriesForTls: true", "f").server_names == ServerNames()
+    text = "enableWildcardHostServiceEntriesForTls: true\nwildcardHostRanges: [10.20.0.0/16]"
+    found = mesh_config(text, "f").applied(MeshSettings()).server_names
+    assert found == ServerNames(("10.20.0.0/16",))
+
+
+@pytest.mark.parametrize(
+    ("ranges", "text"),
+    [
+        ("[10.20.0.1/16]", "has host bits set"),
+        ("[fd00::/8]", "wildcardHostRanges"),
+        ("[127.0.0.0/8]", "the machine itself"),
+        ("[0.0.0.0/0]", "the machine itself"),
+        ("[169.254.169.254/32]", "the machine itself"),
+    ],
+)
+def test_ranges_of_wildcards_are_not_the_machines_own(ranges: str, text: str) -> None:
+    with pytest.raises(BadInput, match=text):
+        mesh_config(f"enableWildcardHostServiceEntriesForTls: true\nwildcardHostRanges: {ranges}", "f")
+
+
+def test_ranges_without_the_setting_are_an_error() -> None:
+    with pytest.raises(BadInput, match="means nothing without"):
+        mesh_config("wildcardHostRanges: [10.20.0.0/16]", "f")

@@ -20,5 +20,5 @@ helm.sh/chart: ambit-control-{{ .Chart.Version }}
 
 {{- /* What `ambit control run --mesh-config` reads; the rest of global.meshConfig are options of several parts. */ -}}
 {{- define "ambit-control.meshConfig" -}}
-{{- toYaml (pick .Values.global.meshConfig "serviceEntryVisibility" "accessLogFile" "accessLogFormat" "accessLogEncoding" "extensionProviders" "defaultProviders" "defaultConfig") }}
+{{- toYaml (pick .Values.global.meshConfig "serviceEntryVisibility" "accessLogFile" "accessLogFormat" "accessLogEncoding" "extensionProviders" "defaultProviders" "defaultConfig" "enableWildcardHostServiceEntriesForTls" "wildcardHostRanges") }}
 {{- end }}

@@ -13,7 +13,7 @@ mesh_config_option = click.option(
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Settings of the mesh, with the fields of Istio's MeshConfig (serviceEntryVisibility, accessLogFile,"
-    " extensionProviders, defaultProviders, defaultConfig).",
+    " extensionProviders, defaultProviders, defaultConfig), and enableWildcardHostServiceEntriesForTls.",
 )
 
 

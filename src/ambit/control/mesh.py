@@ -64,6 +64,7 @@ class MeshFeed:
                 tracing=settings.tracing,
                 trusted_proxies=settings.trusted_proxies,
                 patches=settings.patches,
+                server_names=settings.by_server_name,
             )
         )
         self._publish: Callable[[Sequence[Update]], None] = lambda _: None

@@ -24,6 +24,7 @@ from ambit.core.names import (
 from ambit.ingest.patch_limits import PatchLimits
 from ambit.ingest.visibility import EntryVisibility
 from ambit.model.provider import Authorizer
+from ambit.model.service import ServerNames
 from ambit.model.telemetry import MeshLogs
 from ambit.model.tracing import MeshTracing
 
@@ -47,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: int = 0
     """In front of gateways."""
     patches: PatchLimits = PatchLimits()
+    by_server_name: ServerNames | None = None
     system_namespace: str = SYSTEM_NAMESPACE
     node_accounts: frozenset[tuple[str, str]] = frozenset(NODE_ACCOUNTS)
     instance: str = "ambit-control"

@@ -296,10 +296,10 @@ _ALL = (
         "AMB0301",
         "Host that nodes cannot serve",
         "What is no DNS name is nobody's host. Node proxies send connections by address. A host without addresses of "
-        "its own (a wildcard to be resolved, "
-        "resolution DYNAMIC_DNS) needs a proxy that sees names. Connections pass by as if it were not there.",
+        "its own (a wildcard to be resolved) needs a proxy that sees names: resolution DYNAMIC_DNS has a waypoint do "
+        "that for TLS, if the mesh's settings let it. What is an error here is as if it were not there.",
         "hosts: ['*.example.com']\nresolution: DNS",
-        "List the hosts one by one, or give the entry endpoints. This version's waypoints do not resolve names.",
+        "List the hosts one by one, or give the entry endpoints. For TLS: resolution DYNAMIC_DNS and a waypoint.",
     ),
     Code(
         "AMB0302",

@@ -22,6 +22,7 @@
 | `svc\\|SERVICE\\|PORT#ROUTE` | at a waypoint: extension (ECDS): where connections go by a rule for bytes |
 | `into` | at a waypoint: cluster that leads into those internal listeners, and its endpoints |
 | `into\\|SERVICE\\|PORT` | at a waypoint: what leads there in the table of tunnels |
+| `names\\|SERVICE\\|PORT` | at a waypoint: cluster of what names in clients' hellos have resolved to |
 | `tokens\\|SERVICE` | at a waypoint: extension (ECDS): which tokens requests to a service may carry |
 | `port\\|PORT` | at a gateway: listener of a port, and table of its requests in plain text |
 | `udp\\|PORT` | at a gateway: listener of a UDP port, cluster of what its datagrams go to, and its endpoints |
@@ -76,6 +77,7 @@ INTO = "into"
 TRUST = "trust"
 AUTHORITY = "authority"
 METRICS = "metrics"
+NAMES = "names"
 """Of an L7 proxy: who signs now and what is revoked, and what becomes of metrics, for its agent only."""
 XDS_CLUSTER = "xds"
 LOGS_CLUSTER = "logs"
@@ -254,6 +256,10 @@ def parse_at_pod(text: str) -> tuple[str, str] | None:
 
 def service_cluster(service: str, port: int) -> str:
     return f"svc|{service}|{port}"
+
+
+def server_names(service: str, port: int) -> str:
+    return f"names|{service}|{port}"
 
 
 def stream(listener: str, rule: str) -> str:

@@ -3,6 +3,7 @@
 What is not known here is refused, not passed over: a misspelt field would show to all what was to be hidden.
 """
 
+import ipaddress
 from typing import Any, Literal
 
 import msgspec
@@ -17,14 +18,24 @@ from ambit.ingest.providers import providers
 from ambit.ingest.settings import MeshSettings
 from ambit.ingest.visibility import EntryVisibility, VisibilityPolicy
 from ambit.model.provider import Authorizer
-from ambit.model.service import Visibility
+from ambit.model.service import ServerNames, Visibility
 from ambit.model.telemetry import MeshLogs
 from ambit.model.tracing import MeshTracing, Tracer
 from ambit.objects.documents import Malformed, read_yaml
 
 KNOWN = "serviceEntryVisibility"
 LOG_FIELDS = ("accessLogFile", "accessLogFormat", "accessLogEncoding")
-_FIELDS = (KNOWN, *LOG_FIELDS, PROVIDERS, "defaultProviders", tracers.DEFAULT_CONFIG)
+BY_SERVER_NAME, RANGES = "enableWildcardHostServiceEntriesForTls", "wildcardHostRanges"
+"""Not of MeshConfig: the first is istiod's variable ENABLE_WILDCARD_HOST_SERVICE_ENTRIES_FOR_TLS."""
+_FIELDS = (
+    KNOWN,
+    *LOG_FIELDS,
+    PROVIDERS,
+    "defaultProviders",
+    tracers.DEFAULT_CONFIG,
+    BY_SERVER_NAME,
+    RANGES,
+)
 OPTIONS = {
     "trustDomain": "--trust-domain",
     "trustDomainAliases": "--trust-domain-alias",
@@ -44,6 +55,7 @@ class MeshConfig(msgspec.Struct, frozen=True):
     authorizers: tuple[Authorizer, ...] = ()
     tracing: MeshTracing = MeshTracing()
     trusted_proxies: int = 0
+    server_names: ServerNames | None = None
 
     def applied(self, settings: MeshSettings) -> MeshSettings:
         """The settings with what the file says."""
@@ -54,6 +66,7 @@ class MeshConfig(msgspec.Struct, frozen=True):
             authorizers=self.authorizers,
             tracing=self.tracing,
             trusted_proxies=self.trusted_proxies,
+            server_names=self.server_names,
         )
 
 
@@ -103,6 +116,8 @@ class _File(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=T
     extension_providers: tuple[dict[str, Any], ...] = ()
     default_providers: _DefaultProviders = _DefaultProviders()
     default_config: _Config = _Config()
+    enable_wildcard_host_service_entries_for_tls: bool = False
+    wildcard_host_ranges: tuple[str, ...] = ()
 
 
 def mesh_config(text: str, name: str) -> MeshConfig:
@@ -126,7 +141,8 @@ def mesh_config(text: str, name: str) -> MeshConfig:
         collectors, file.default_providers.tracing, file.default_config.tracing, name
     )
     trusted = file.default_config.gateway_topology.num_trusted_proxies
-    made = msgspec.structs.replace(made, tracing=tracing, trusted_proxies=trusted)
+    by_name = _server_names(file, name)
+    made = msgspec.structs.replace(made, tracing=tracing, trusted_proxies=trusted, server_names=by_name)
     return _with_visibility(made, file.service_entry_visibility, name)
 
 
@@ -146,6 +162,30 @@ def _with_visibility(made: MeshConfig, given: _Visibility | None, name: str) -> 
         entry_visibility=EntryVisibility(_visibility(given.default_visibility), policies),
         ignored=(*ignored, *made.ignored),
     )
+
+
+def _server_names(file: _File, name: str) -> ServerNames | None:
+    if not file.enable_wildcard_host_service_entries_for_tls:
+        if file.wildcard_host_ranges:
+            raise BadInput(f"{name}: {RANGES} means nothing without {BY_SERVER_NAME}", "set it to true")
+        return None
+    for index, text in enumerate(file.wildcard_host_ranges):
+        where = f"{name}: {RANGES}[{index}]"
+        try:
+            network = ipaddress.IPv4Network(text)
+        except ValueError as problem:
+            raise BadInput(
+                f"{where}: {problem}", "write a range of IPv4 addresses, 10.20.0.0/16 say"
+            ) from None
+        if any(network.overlaps(each) for each in _OWN):
+            raise BadInput(
+                f"{where}: {text} has addresses of the machine itself, or of many", "leave those out"
+            )
+    return ServerNames(file.wildcard_host_ranges)
+
+
+_OWN = tuple(map(ipaddress.IPv4Network, ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")))
+"""Unspecified, loopback, link-local (a cloud's metadata among it), multicast, reserved."""
 
 
 def _value(text: str, name: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from ambit.core.names import (
 from ambit.ingest.patch_limits import PatchLimits
 from ambit.ingest.visibility import EntryVisibility
 from ambit.model.provider import Authorizer
+from ambit.model.service import ServerNames
 from ambit.model.telemetry import MeshLogs
 from ambit.model.tracing import MeshTracing
 
@@ -34,6 +35,8 @@ class MeshSettings(msgspec.Struct, frozen=True):
     """In front of gateways, where their own Gateways say nothing about it."""
     tracing: MeshTracing = MeshTracing()
     patches: PatchLimits = PatchLimits()
+    server_names: ServerNames | None = None
+    """What hosts of resolution DYNAMIC_DNS may lead to; None where there are to be none."""
 
     @property
     def trust_domains(self) -> TrustDomains:

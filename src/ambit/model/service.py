@@ -93,6 +93,13 @@ class RetryBudget(msgspec.Struct, frozen=True):
     at_least: int
 
 
+class ServerNames(msgspec.Struct, frozen=True):
+    """Where names in clients' hellos may lead to beside public addresses (`ambit.model.server_names`): ranges in their
+    usual form."""
+
+    ranges: tuple[str, ...] = ()
+
+
 class Service(msgspec.Struct, frozen=True):
     """`hostname` is fully qualified. `app_protocols` maps service port to protocol, `backend_tls` to the TLS that L7
     proxies speak to its servers. With `session_affinity` all connections of one client address go to one endpoint.
@@ -122,6 +129,8 @@ class Service(msgspec.Struct, frozen=True):
     inline: tuple[ServiceRoutes, ...] | None = None
     rules: InlineRules | None = None
     telemetry: InlineTelemetry | None = None
+    server_names: ServerNames | None = None
+    """Its waypoint leads connections to the hosts that clients' hellos name, of those that `hostname` stands for."""
 
     @property
     def key(self) -> str:

@@ -44,7 +44,7 @@ from ambit.model.service import HTTP, Service
 from ambit.model.telemetry import TelemetryPolicy
 from ambit.model.view import MeshView
 from ambit.model.workload import TunnelProtocol, Workload
-from ambit.plan import backends, metrics, pins, request_authorization, targets
+from ambit.plan import backends, metrics, pins, request_authorization, server_names, targets
 from ambit.plan.backends import Backend, plainly, through_tunnel
 from ambit.plan.endpoints import Choice, preferred_address
 from ambit.plan.tracing import collectors, told_of
@@ -150,6 +150,7 @@ def resources(
         for each in _all_backends(bound, memo)
     }
     made += metrics.resources(bound.telemetry, proxy, bound.services)
+    made += server_names.note(bound.services)
     called = [
         *collectors(bound.telemetry, proxy),
         *request_authorization.showing(bound.authorization).providers,
@@ -315,13 +316,20 @@ def _inside(
     told: Told,
     memo: Memo | None = None,
     session: SessionPersistence | None = None,
+    *,
+    pattern: str = "",
+    target: int = 0,
 ) -> Iterator[PlannedResource]:
+    """With a `pattern` bytes go to hosts of it, by the names in clients' hellos, at their port `target`."""
     name = names.service_cluster(key, port)
     policies, place = judge
     if not place.is_http and routes is not None:
         yield planned(LISTENER, name, waypoint_services.streams_listener(key, port, routes.streams))
         for extension in streams.extensions(name, routes.streams):
             yield planned(EXTENSION, extension.name, extension)
+        return
+    if not place.is_http and pattern:
+        yield from server_names.inside(key, port, pattern=pattern, target=target or port)
         return
     if not place.is_http:
         yield planned(LISTENER, name, waypoint_services.tcp_listener(key, port))
@@ -395,7 +403,22 @@ def _made_inside(
     judge = _judge(service, port, proxy, bound, is_http=is_http)
     routes = bound.routes.get(f"{service.key}:{port}")
     told = told_of(bound.telemetry, proxy, settings, service)
-    return tuple(_inside(service.key, port, proxy, routes, judge, told, memo, service.session))
+    pattern = service.hostname if service.server_names is not None else ""
+    target = next((each.target for each in service.ports if each.service == port), 0)
+    return tuple(
+        _inside(
+            service.key,
+            port,
+            proxy,
+            routes,
+            judge,
+            told,
+            memo,
+            service.session,
+            pattern=pattern,
+            target=target,
+        )
+    )
 
 
 def _made_policies(service: Service, proxy: Proxy, bound: Bound) -> tuple[PlannedResource, ...]:

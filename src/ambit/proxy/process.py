@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncGenerator, Mapping
+from typing import TYPE_CHECKING
 
 from ambit import __version__
 from ambit.agent import connection_metrics
@@ -16,10 +17,12 @@ from ambit.agent.csr import Certificate
 from ambit.agent.envoy_server import EnvoyServer
 from ambit.agent.logs import LogServer
 from ambit.agent.record import End
-from ambit.core.errors import Unreachable, first_failure
+from ambit.core.errors import BadInput, Unreachable, first_failure
+from ambit.core.names import DNS_PORT
 from ambit.daemon.http import PROMETHEUS_TEXT, Handler, Request, Response, json_response, serve
 from ambit.envoy import names
 from ambit.model.metrics import MetricsNote
+from ambit.model.server_names import NamesNote
 from ambit.plan import node_proxy, waypoint
 from ambit.plan.authority import AuthorityNote
 from ambit.plan.values import SECRET
@@ -28,6 +31,9 @@ from ambit.proxy.flows.collector import RequestCollector
 from ambit.proxy.relay import Relay
 from ambit.proxy.settings import ProxySettings
 from ambit.xds.frames import Node, Resource
+
+if TYPE_CHECKING:
+    from ambit.proxy.resolver import Resolver
 
 _log = logging.getLogger("ambit.proxy")
 
@@ -57,7 +63,10 @@ class ProxyAgent:
             settings.run / "admin.sock",
         )
         self._overrides = MetricsNote()
-        self._relay = Relay(control, node, self._server, self._noted, self._envoy.warm, self._counted)
+        self._resolver: Resolver | None = None
+        self._relay = Relay(
+            control, node, self._server, self._noted, self._envoy.warm, self._counted, self._named
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set and requests under way have ended. Raises AmbitError when it cannot work."""
@@ -91,6 +100,8 @@ class ProxyAgent:
         finally:
             for server in servers:
                 server.close()
+            if self._resolver is not None:
+                self._resolver.close()
             self._logs.stop()
             await self._authority.close()
             await self._server.stop()
@@ -122,6 +133,21 @@ class ProxyAgent:
 
     def _counted(self, note: MetricsNote) -> None:
         self._overrides = note
+
+    def _named(self, note: NamesNote) -> None:
+        """Before Envoy is given what asks for names. What resolves them is imported where there are any."""
+        if self._resolver is None and note.patterns:
+            from ambit.proxy.resolver import Resolver
+
+            resolver = Resolver()
+            try:
+                resolver.start("127.0.0.1", DNS_PORT)
+            except (OSError, BadInput) as problem:
+                _log.error("nobody answers for names of clients' hellos: port %d: %s", DNS_PORT, problem)
+                return
+            self._resolver = resolver
+        if self._resolver is not None:
+            self._resolver.note = note
 
     def _noted(self, note: AuthorityNote) -> None:
         """The one certificate is renewed at once: nodes stop believing the former authority when they have done so."""

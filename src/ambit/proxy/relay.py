@@ -8,8 +8,8 @@ Rules:
    refused.
 4. Policies, clusters and endpoints that are gone stay with Envoy until the listeners that used them have drained:
    requests on connections that are kept would be answered with 500 or 503.
-5. Of secrets only the trust counts, what a gateway shows its clients, and the notes about the authority and about
-   metrics, which are for the agent. The key of the proxy's own identity is made here, and nobody else gives this
+5. Of secrets only the trust counts, what a gateway shows its clients, and the notes about the authority, metrics and
+   names, which are for the agent. The key of the proxy's own identity is made here, and nobody else gives this
    Envoy one.
 """
 
@@ -24,7 +24,8 @@ from ambit.agent.envoy_server import EnvoyServer
 from ambit.agent.publication import Publication
 from ambit.envoy import names
 from ambit.model.metrics import MetricsNote
-from ambit.plan import authority, metrics
+from ambit.model.server_names import NamesNote
+from ambit.plan import authority, metrics, server_names
 from ambit.plan.authority import AuthorityNote
 from ambit.plan.values import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES, SECRET
 from ambit.xds.client_session import ClientSession, Update
@@ -36,7 +37,7 @@ TYPES = (SECRET, CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES)
 _WARMED = frozenset({CLUSTER, LISTENER, ROUTES})
 """What others are sent here for."""
 _DRAINING = frozenset({CLUSTER, ENDPOINTS, EXTENSION})
-_NOTES = frozenset({names.AUTHORITY, names.METRICS})
+_NOTES = frozenset({names.AUTHORITY, names.METRICS, names.NAMES})
 """Secrets that are for the agent."""
 LINGER = 10.0
 """Seconds; twice as long as Envoy lets connections of a listener go on that is gone (`ambit.proxy.envoy`)."""
@@ -57,13 +58,15 @@ class Relay:
         noted: Callable[[AuthorityNote], None] = lambda _: None,
         in_force: Callable[[], Awaitable[None]] = _at_once,
         counted: Callable[[MetricsNote], None] = lambda _: None,
+        named: Callable[[NamesNote], None] = lambda _: None,
     ) -> None:
-        """`noted` is told what is said about the authority, `counted` what about metrics; `in_force` returns when
-        Envoy uses what it has."""
+        """`noted` is told what is said about the authority, `counted` what about metrics, `named` what about names;
+        `in_force` returns when Envoy uses what it has."""
         self._server = server
         self._noted = noted
         self._in_force = in_force
         self._counted = counted
+        self._named = named
         self._held: dict[str, dict[str, str]] = {each: {} for each in TYPES}
         self.stream = ControlStream(
             control, ClientSession(TYPES, node, self._held.__getitem__), self._take, _log
@@ -103,10 +106,14 @@ class Relay:
         for each in notes:
             if each.name == names.AUTHORITY:
                 self._noted(authority.parse(each.body))
+            elif each.name == names.NAMES:
+                self._named(server_names.parse(each.body))
             else:
                 self._counted(metrics.parse(each.body))
         if names.METRICS in removed:
             self._counted(MetricsNote())
+        if names.NAMES in removed:
+            self._named(NamesNote())
         return notes
 
     def _give(self, type_url: str, resources: list[Resource], removed: list[str]) -> Publication:

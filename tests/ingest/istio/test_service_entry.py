@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
+from ambit.core.finding import Level
 from ambit.ingest.istio.endpoint import parts, problem
 from ambit.ingest.mesh import Change, MeshCompiler
 from ambit.ingest.settings import MeshSettings
-from ambit.model.service import AppProtocol, BalancingMode, Visibility
+from ambit.model.service import AppProtocol, BalancingMode, ServerNames, Visibility
 from ambit.objects.networking import EntryEndpoint
 from tests.ingest import build
 from tests.ingest.test_mesh import change
@@ -178,3 +180,52 @@ def test_a_workload_entry_that_nobody_can_be_sent_to_is_told(address: str, works
     said = [(each.code, str(each.origin), each.path) for each in made.findings]
     assert bool(made.workloads) is works
     assert said == ([] if works else [("AMB0304", "WorkloadEntry shop/db", "spec.address")])
+
+
+_TLS = [{"number": 443, "name": "tls", "targetPort": 8443}]
+
+
+def led(*hosts: str, on: bool = True, labelled: bool = True, **spec: Any) -> MeshCompiler:
+    given = entry("a", *hosts, resolution="DYNAMIC_DNS", **{"ports": _TLS, **spec})
+    if labelled:
+        meta = msgspec.structs.replace(given.value.metadata, labels={"istio.io/use-waypoint": "way"})
+        given = msgspec.structs.replace(given, value=msgspec.structs.replace(given.value, metadata=meta))
+    compiler = MeshCompiler(MeshSettings(server_names=ServerNames(("10.20.0.0/16",)) if on else None))
+    compiler.apply([given])
+    return compiler
+
+
+def test_hosts_are_led_by_the_names_in_hellos_where_settings_have_that() -> None:
+    made = led("*.x.test")
+    service = made.services["default/*.x.test"]
+    assert service.server_names == ServerNames(("10.20.0.0/16",))
+    assert service.waypoint is not None and service.ports[0].target == 8443
+    assert not [each for each in made.findings if each.code == "AMB0301"]
+    assert not made.workloads
+
+
+@pytest.mark.parametrize(
+    ("made", "path", "text"),
+    [
+        (led("*.x.test", on=False), "spec.resolution", "enableWildcardHostServiceEntriesForTls"),
+        (led("x.test"), "spec.hosts[0]", "begin with"),
+        (led("*"), "spec.hosts[0]", "begin with"),
+        (led("*.a.localhost"), "spec.hosts[0]", "begin with"),
+        (led("*.LocalHost"), "spec.hosts[0]", "begin with"),
+        (led("*.0.0.1"), "spec.hosts[0]", "no DNS name"),
+        (led("*.0x1"), "spec.hosts[0]", "no DNS name"),
+        (led("*.x.test", location="MESH_INTERNAL"), "spec.location", "out of the mesh"),
+        (led("*.x.test", endpoints=[{"address": "10.0.0.1"}]), "spec.resolution", "neither endpoints"),
+        (led("*.x.test", workloadSelector={"labels": {"a": "b"}}), "spec.resolution", "neither endpoints"),
+    ],
+)
+def test_what_cannot_be_led_is_said_and_left_out(made: MeshCompiler, path: str, text: str) -> None:
+    (finding,) = (each for each in made.findings if each.code == "AMB0301")
+    assert (finding.path, text in finding.text) == (path, True) and not made.services
+
+
+def test_only_tls_is_led_and_by_a_waypoint() -> None:
+    made = led("*.x.test", labelled=False, ports=[*_TLS, {"number": 80, "name": "http"}])
+    assert [port.service for port in made.services["default/*.x.test"].ports] == [443]
+    found = {each.path: each.level for each in made.findings if each.code == "AMB0301"}
+    assert found == {"spec.ports[1].protocol": Level.ERROR, "metadata.labels": Level.WARNING}

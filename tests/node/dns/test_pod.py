@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ambit.agent.nameservers import Forwarder
 from ambit.core.address import Address
 from ambit.core.dns import Rcode, Record, Type, encode_query, encode_reply, parse_query
 from ambit.model.service import Service
 from ambit.node.dns.answer import Client, Settings
-from ambit.node.dns.forward import Forwarder
 from ambit.node.dns.pod import PodDns
 from ambit.node.dns.server import DnsServer, listen
 from ambit.node.netns.enter import in_namespace

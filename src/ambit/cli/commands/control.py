@@ -172,6 +172,7 @@ def run(
         authorizers=mesh_config.authorizers,
         tracing=mesh_config.tracing,
         trusted_proxies=mesh_config.trusted_proxies,
+        by_server_name=mesh_config.server_names,
         system_namespace=system_namespace,
         cluster_id=cluster_id,
         network=network,

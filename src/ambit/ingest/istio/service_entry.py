@@ -8,6 +8,8 @@
   for the host (`status.addresses`).
 - `resolution: NONE` lets connections go on to the address that was dialled. STATIC has IP addresses, DNS names or
   addresses as endpoints; DNS without endpoints resolves the host itself. A selector chooses pods and WorkloadEntries.
+- DYNAMIC_DNS: its waypoint leads TLS to hosts of a wildcard by the name in the client's hello, where the mesh's
+  settings have that (`ambit.model.server_names`).
 - `exportTo: ["."]` (or its own namespace) hides it from other namespaces, `["~"]` from all. Istio ambient ignores it.
   What the mesh's settings allow is the most (`ambit.ingest.visibility`).
 - `location` means nothing to node proxies, as in Istio ambient.
@@ -92,8 +94,7 @@ def service_entry(
     if visibility is Visibility.PUBLIC and _names_namespaces(spec):
         text = "node proxies cannot show a host to some namespaces only, so all see it"
         say("AMB0305", Level.WARNING, "spec.exportTo", text)
-    if spec.resolution == DYNAMIC:
-        say("AMB0301", Level.ERROR, "spec.resolution", "DYNAMIC_DNS is done by a waypoint")
+    if spec.resolution == DYNAMIC and not _may_be_led(given, waypoint, say, settings):
         return CompiledEntry((), tuple(findings))
     endpoints = _endpoints(spec, say)
     virtual = _written(spec, owners, say, settings)
@@ -113,8 +114,8 @@ def service_entry(
             continue
         if host in spec.hosts[:index]:
             continue
-        if not hostnames.is_pattern(host):
-            say("AMB0301", Level.ERROR, path, f"{host!r} is no DNS name")
+        if wrong := _wrong_host(host, spec):
+            say("AMB0301", Level.ERROR, path, wrong)
             continue
         owner = owners.of_host(host.lower())
         if owner:
@@ -123,9 +124,6 @@ def service_entry(
         addresses = virtual if spec.addresses else _allocated(given, host, owners, say, settings)
         own = endpoints
         if not spec.endpoints and spec.workload_selector is None and spec.resolution in RESOLVED:
-            if host.startswith("*"):
-                say("AMB0301", Level.ERROR, path, f"{host} is no name that could be resolved")
-                continue
             own = (EntryEndpoint(address=host),)
         hosts.append(
             _host(
@@ -158,7 +156,9 @@ def _host(
     spec, meta = given.spec, given.metadata
     # Canonical and of this form are Services only (`Service.is_kubernetes`).
     canonical = canonical and not host.lower().startswith(f"{meta.name}.{meta.namespace}.svc.")
+    by_name = spec.resolution == DYNAMIC
     ports = [port for port in spec.ports if port.protocol.upper() != "UDP"]
+    ports = [port for port in ports if not by_name or _protocol(port) is AppProtocol.TLS]
     service = Service(
         name=meta.name,
         namespace=meta.namespace,
@@ -177,6 +177,7 @@ def _host(
         else preference((meta.annotations.get(DISTRIBUTION_ANNOTATION, ""), distribution)),
         canonical=canonical,
         visibility=visibility,
+        server_names=settings.server_names if by_name else None,
     )
     targets = tuple(TargetPort(port.name, port.number, port.target_port or port.number) for port in ports)
     target = ServiceTarget(
@@ -188,6 +189,54 @@ def _host(
         ports=service.ports,
     )
     return Host(service, target, endpoints)
+
+
+def _wrong_host(host: str, spec: ServiceEntrySpec) -> str:
+    """Why it can be no host of the entry; empty when it can."""
+    if not hostnames.is_pattern(host):
+        return f"{host!r} is no DNS name"
+    is_wide = host.startswith("*")
+    if spec.resolution == DYNAMIC and (not is_wide or host == "*" or host.lower().endswith(".localhost")):
+        return f"{host}: DYNAMIC_DNS is for hosts that begin with `*.`"
+    is_itself = not spec.endpoints and spec.workload_selector is None and spec.resolution in RESOLVED
+    return f"{host} is no name that could be resolved" if is_wide and is_itself else ""
+
+
+def _may_be_led(
+    given: ServiceEntry, waypoint: GatewayAddress | None, say: _Say, settings: MeshSettings
+) -> bool:
+    """Whether connections to hosts of an entry of resolution DYNAMIC_DNS can be led by the names in clients' hellos."""
+    spec = given.spec
+    if settings.server_names is None:
+        text = "DYNAMIC_DNS is off: enableWildcardHostServiceEntriesForTls of the mesh's settings has it done for TLS"
+        say("AMB0301", Level.ERROR, "spec.resolution", text)
+        return False
+    if spec.location == "MESH_INTERNAL":
+        say(
+            "AMB0301",
+            Level.ERROR,
+            "spec.location",
+            "DYNAMIC_DNS leads out of the mesh, so not to MESH_INTERNAL",
+        )
+        return False
+    if spec.endpoints or spec.workload_selector is not None:
+        say(
+            "AMB0301",
+            Level.ERROR,
+            "spec.resolution",
+            "DYNAMIC_DNS has neither endpoints nor a workloadSelector",
+        )
+        return False
+    if waypoint is None:
+        text = "a waypoint does DYNAMIC_DNS: without the label istio.io/use-waypoint connections are refused"
+        say("AMB0301", Level.WARNING, "metadata.labels", text)
+    for index, port in enumerate(spec.ports):
+        if _protocol(port) is not AppProtocol.TLS:
+            text = (
+                f"{port.protocol or 'no protocol'}: DYNAMIC_DNS leads TLS, by the name in the client's hello"
+            )
+            say("AMB0301", Level.ERROR, f"spec.ports[{index}].protocol", text)
+    return True
 
 
 def _endpoints(spec: ServiceEntrySpec, say: _Say) -> tuple[EntryEndpoint, ...]:

@@ -15,12 +15,12 @@ from typing import Protocol
 
 import msgspec
 
+from ambit.agent.nameservers import TIMEOUT
 from ambit.core.address import Address
 from ambit.core.dns import CLASS_ANY, CLASS_IN, Query, Rcode, Record, Soa, Type, address_record
 from ambit.core.names import CLUSTER_DOMAIN
 from ambit.model.service import HealthPolicy, IpFamilies, Service
 from ambit.model.workload import Workload, WorkloadStatus
-from ambit.node.dns.forward import TIMEOUT
 from ambit.node.dns.names import Candidate, candidates, default_searches, wildcards
 
 TTL = 30

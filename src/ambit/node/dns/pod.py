@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+from ambit.agent.nameservers import Forwarder
 from ambit.core.address import Address
 from ambit.core.dns import (
     MAX_TCP,
@@ -36,7 +37,6 @@ from ambit.node.dns.answer import (
     find,
     finish,
 )
-from ambit.node.dns.forward import Forwarder
 from ambit.node.dns.server import DnsServer, listen
 from ambit.node.netns.enter import in_namespace
 
