@@ -212,6 +212,29 @@ def test_the_clients_own_node_proxy_reads_it() -> None:
     assert any("own node proxy" in line for line in request_lines(answer))
 
 
+def of_node(**more: Any) -> dict[str, Any]:
+    """A record of the client's node."""
+    source = {"address": "10.0.0.5:1", "namespace": "default", "workload": "client", "workloadName": "cli"}
+    found = {**record(reporter="source", node="node1", source=source), **more}
+    del found["proxy"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("records", "found"),
+    [
+        ([of_node()], AGREES),
+        ([of_node(reporter="destination")], NONE),
+        ([record(reporter="waypoint")], NONE),
+        ([of_node(source={**of_node()["source"], "workload": "client-2"})], NONE),
+        ([of_node(request={**of_node()["request"], "route": "default/web/2"})], UNCLEAR),
+    ],
+)
+def test_records_of_nodes_confirm_what_they_read(records: list[dict[str, Any]], found: str) -> None:
+    answer = asked("http://web/v1", BOUND, OTHER, INLINE, ROUTE, x_tester="yes")
+    assert confirm_request(answer, "/v1", records).records == found
+
+
 def test_who_is_not_in_the_mesh_is_not_routed() -> None:
     answer = asked("http://web/v1", BOUND, OTHER, INLINE, ROUTE, source="10.9.9.9")
     assert answer.connection is not None and not answer.route
@@ -438,4 +461,11 @@ def test_a_pod_behind_a_waypoint_is_asked_the_same() -> None:
 def test_a_record_of_a_denial_names_the_same_rule() -> None:
     answer = asked("http://web/v1", *PLAIN, policy("DENY", "{}"))
     denials = [record(decision="deny", policy=f"default/{name}[0]") for name in ("p", "q")]
+    assert [confirm_request(answer, "/v1", [each]).records for each in denials] == [AGREES, DIFFERS]
+
+
+def test_so_does_one_of_a_denial_where_pods_are() -> None:
+    answer = asked("http://web/v1", BOUND, OTHER, INLINE, policy("DENY", "{}"))
+    denials = [of_node(decision="deny", policy=f"default/{name}[0]") for name in ("p", "q")]
+    assert confirm_request(answer, "/v1", denials[:1]).node == "node1"
     assert [confirm_request(answer, "/v1", [each]).records for each in denials] == [AGREES, DIFFERS]

@@ -147,9 +147,11 @@ def to(*shares: tuple[str, int], **more: Any) -> dict[str, Any]:
 class Shop:
     """A namespace with the application, bound to its waypoint."""
 
-    def __init__(self, mesh: Mesh, namespace: str) -> None:
+    def __init__(self, mesh: Mesh, namespace: str, *, is_dedicated: bool) -> None:
         self.mesh = mesh
         self.namespace = namespace
+        self.is_dedicated = is_dedicated
+        """Whether the waypoint has pods."""
 
     def apply(self, *given: dict[str, Any]) -> None:
         self.mesh.kubectl("apply", "-n", self.namespace, "-f", "-", stdin=yaml.safe_dump_all(given))
@@ -194,4 +196,4 @@ def make_shop(mesh: Mesh, of_class: str, takes: str) -> Iterator[Shop]:
         mesh.kubectl("label", "namespace", namespace, "istio.io/use-waypoint=way")
         apply_in(mesh, namespace, [waypoint(of_class, takes), *_application(*mesh.nodes)])
         mesh.kubectl("wait", "-n", namespace, "--for=condition=Programmed", "gateway/way", "--timeout=60s")
-        yield Shop(mesh, namespace)
+        yield Shop(mesh, namespace, is_dedicated=of_class != "ambit-inline")

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import yaml
 
 from ambit.testing.mesh import Mesh
-from tests.mesh.pods import apply_in, make_namespace
+from tests.mesh.pods import apply_in, make_namespace, side_by_side
 from tests.tokens import Issuer
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
@@ -124,11 +125,25 @@ class Shop:
         self.mesh.kubectl("wait", *where, "requestauthentication/tokens")
 
 
-@pytest.fixture(scope="module", params=["ambit-waypoint", "ambit-inline"])
-def shop(mesh: Mesh, request: pytest.FixtureRequest) -> Iterator[Shop]:
+CLASSES = ("ambit-waypoint", "ambit-inline")
+
+
+@pytest.fixture(scope="module")
+def shops(mesh: Mesh) -> Iterator[dict[str, Shop]]:
+    with side_by_side({each: _shop(mesh, each) for each in CLASSES}) as made:
+        yield made
+
+
+@pytest.fixture(scope="module", params=CLASSES)
+def shop(shops: dict[str, Shop], request: pytest.FixtureRequest) -> Shop:
     """Wherever tokens are verified."""
+    return shops[request.param]
+
+
+@contextmanager
+def _shop(mesh: Mesh, of_class: str) -> Iterator[Shop]:
     with make_namespace(mesh) as namespace:
-        apply_in(mesh, namespace, [*APPLICATION, _gateway(request.param)])
+        apply_in(mesh, namespace, [*APPLICATION, _gateway(of_class)])
         mesh.kubectl("wait", "-n", namespace, "--for=condition=Programmed", "gateway/way", "--timeout=110s")
         made = Shop(mesh, namespace)
         mesh.wait("an answer", lambda: made.ask()[0] == 200)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from ambit.testing.mesh import Mesh
-from tests.mesh.pods import apply_in, make_namespace
+from tests.mesh.pods import apply_in, make_namespace, side_by_side
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
@@ -156,17 +156,31 @@ class Shop:
         self.mesh.wait(f"{reason} of {policy}", lambda: self.condition(policy, namespace) == (status, reason))
 
 
-@pytest.fixture(scope="module", params=["istio-waypoint", "ambit-inline"])
-def shop(mesh: Mesh, request: pytest.FixtureRequest) -> Iterator[Shop]:
+CLASSES = ("istio-waypoint", "ambit-inline")
+
+
+@pytest.fixture(scope="module")
+def shops(mesh: Mesh) -> Iterator[dict[str, Shop]]:
+    with side_by_side({each: _shop(mesh, each) for each in CLASSES}) as made:
+        yield made
+
+
+@pytest.fixture(scope="module", params=CLASSES)
+def shop(shops: dict[str, Shop], request: pytest.FixtureRequest) -> Shop:
     """Wherever policies are enforced."""
+    return shops[request.param]
+
+
+@contextmanager
+def _shop(mesh: Mesh, of_class: str) -> Iterator[Shop]:
     with make_namespace(mesh) as namespace:
-        gateways = [_gateway(name, request.param) for name in ("way", "other-way")]
+        gateways = [_gateway(name, of_class) for name in ("way", "other-way")]
         apply_in(mesh, namespace, [*gateways, *APPLICATION])
         for name in ("way", "other-way"):
             mesh.kubectl(
                 "wait", "-n", namespace, "--for=condition=Programmed", f"gateway/{name}", "--timeout=60s"
             )
-        shop = Shop(mesh, namespace, request.param)
+        shop = Shop(mesh, namespace, of_class)
         for service in ("web", "second", "third", "bare"):
             shop.answers("200", "friend", service)
         yield shop

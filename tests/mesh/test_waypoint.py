@@ -1,6 +1,7 @@
 """A waypoint in front of a service: what passes through it, what its routes do, and that nobody goes past it.
 
-What routes do is tried with both kinds of waypoints: in pods of its own, and inline in the callers' node proxies."""
+All is tried with both kinds of waypoints, in pods of its own (`dedicated`), and inline in the callers' node proxies;
+what is tried with the first only says why."""
 
 import json
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 from ambit.testing.mesh import Mesh
 from tests.ingest.gateway.pairs import Authority
-from tests.mesh.pods import apply_in, pod
+from tests.mesh.pods import apply_in, pod, side_by_side
 from tests.mesh.secured import SECURED, roots, tls_policy
 from tests.mesh.shop import REQUESTS, Shop, make_shop, to
 
@@ -19,26 +20,29 @@ pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
 
 @pytest.fixture(scope="module")
-def dedicated(mesh: Mesh) -> Iterator[Shop]:
-    with make_shop(mesh, "ambit-waypoint", "all") as shop:
-        yield shop
+def shops(mesh: Mesh) -> Iterator[dict[str, Shop]]:
+    makers = {
+        "dedicated": make_shop(mesh, "ambit-waypoint", "all"),
+        "inline": make_shop(mesh, "ambit-inline", "service"),
+    }
+    with side_by_side(makers) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def inline(mesh: Mesh) -> Iterator[Shop]:
-    with make_shop(mesh, "ambit-inline", "service") as shop:
-        yield shop
+def dedicated(shops: dict[str, Shop]) -> Shop:
+    return shops["dedicated"]
 
 
 @pytest.fixture(params=["dedicated", "inline"])
-def shop(request: pytest.FixtureRequest) -> Shop:
-    found: Shop = request.getfixturevalue(request.param)
-    return found
+def shop(shops: dict[str, Shop], request: pytest.FixtureRequest) -> Shop:
+    return shops[request.param]
 
 
 @pytest.mark.feature("F31")
 def test_requests_go_through_the_waypoint(dedicated: Shop) -> None:
-    """Without a route to the service's own pods, which see the waypoint and are told who called."""
+    """Without a route to the service's own pods, which see the waypoint and are told who called. Inline there is no
+    proxy between: test_inline.py."""
     dedicated.mesh.wait("an answer", lambda: dedicated.server() in {"v1", "v2"})
     said = dedicated.ask("/once")  # Records come when connections end.
     assert "/once" in said
@@ -60,50 +64,51 @@ def test_requests_go_through_the_waypoint(dedicated: Shop) -> None:
 
 
 @pytest.mark.feature("F43")
-def test_every_request_is_told_of(dedicated: Shop) -> None:
-    """By a record with both ends, and in the metrics that Prometheus takes."""
-    mesh, own = dedicated.mesh, f"spiffe://cluster.local/ns/{dedicated.namespace}/sa"
-    dedicated.mesh.wait("an answer", lambda: dedicated.server("/seen?x=y") in {"v1", "v2"})
-    words = (
-        "flows",
-        "--requests",
-        "--path",
-        "/seen",
-        "--from",
-        f"{dedicated.namespace}/client",
-        "-o",
-        "json",
-    )
-    record = mesh.wait("the record", lambda: mesh.ambit(*words, "--code", "2xx").stdout.splitlines()[-1:])
-    told = json.loads(record[0])
+def test_every_request_is_told_of(shop: Shop) -> None:
+    """By a record with both ends: of the waypoint, or of the caller's node."""
+    mesh, namespace = shop.mesh, shop.namespace
+    shop.route(to(("web-v1", 1)))
+    shop.follows("the route", "v1")
+    assert shop.server("/seen?x=y") == "v1"
+    words = ("flows", "--requests", "--path", "/seen", "--from", f"{namespace}/client")
+    record = mesh.wait("the record", lambda: mesh.ambit(*words, "-o", "json").stdout.splitlines())
+    (told,) = map(json.loads, record)
     request = told["request"]
-    assert (told["proxy"], told["reporter"], told["hop"]) == (
-        f"{dedicated.namespace}/way",
-        "waypoint",
-        "tunnel",
-    )
-    assert told["source"]["identity"] == told["destination"]["identity"] == f"{own}/default"
-    assert told["destination"]["workload"] in {"v1", "v2"}
+    by = (f"{namespace}/way", "waypoint") if shop.is_dedicated else (None, "source")
+    assert (told.get("proxy"), told["reporter"], told["hop"]) == (*by, "tunnel")
+    own = f"spiffe://cluster.local/ns/{namespace}/sa/default"
+    assert told["source"]["identity"] == told["destination"]["identity"] == own
+    assert told["destination"]["workload"] == "v1"
+    assert told["destination"]["service"] == f"{namespace}/web.{namespace}.svc.cluster.local"
     assert (request["method"], request["host"], request["path"]) == ("GET", "web", "/seen")
-    line = mesh.ambit("flows", "--requests", "--path", "/seen", "--code", "200", "--last", "1").stdout
-    assert " GET web/seen 200 " in line
+    assert (request["code"], request["route"], request["attempts"]) == (200, f"{namespace}/web/0", 1)
+    assert " GET web/seen 200 " in mesh.ambit(*words, "--code", "2xx").stdout
+
+
+@pytest.mark.feature("F43")
+def test_every_request_is_counted(dedicated: Shop) -> None:
+    """In the metrics that Prometheus takes from the waypoint's pod."""
+    mesh, own = dedicated.mesh, f"spiffe://cluster.local/ns/{dedicated.namespace}/sa"
+    dedicated.mesh.wait("an answer", lambda: dedicated.server() in {"v1", "v2"})
     select = ("-n", dedicated.namespace, "-l", "gateway.networking.k8s.io/gateway-name=way")
     address = mesh.kubectl("get", "pods", *select, "-o", "jsonpath={.items[0].status.podIP}").stdout
-    text = mesh.on_node(mesh.nodes[0], "curl", "-sS", "-m", "10", f"http://{address}:15020/metrics").stdout
-    (counted,) = {
-        line.partition("{")[0]
-        for line in text.splitlines()
-        if line.startswith("istio_requests_total{")
-        and 'reporter="waypoint",source_workload="client"' in line
-        and f'source_principal="{own}/default"' in line
-        and 'destination_service_name="web"' in line
-        and 'response_code="200"' in line
-    }
-    assert counted
+
+    def is_counted() -> bool:
+        words = ("curl", "-sS", "-m", "10", f"http://{address}:15020/metrics")
+        return any(
+            line.startswith("istio_requests_total{")
+            and 'reporter="waypoint",source_workload="client"' in line
+            and f'source_principal="{own}/default"' in line
+            and 'destination_service_name="web"' in line
+            and 'response_code="200"' in line
+            for line in mesh.on_node(mesh.nodes[0], *words).stdout.splitlines()
+        )
+
+    mesh.wait("the number", is_counted)
 
 
 def test_requests_are_printed_where_a_telemetry_says_so(dedicated: Shop) -> None:
-    """And those only that its filter is true of."""
+    """And those only that its filter is true of. Nodes print none."""
     mesh, namespace = dedicated.mesh, dedicated.namespace
     telemetry = {
         "apiVersion": "telemetry.istio.io/v1",
@@ -130,6 +135,8 @@ def test_requests_are_printed_where_a_telemetry_says_so(dedicated: Shop) -> None
 
 
 def test_proxies_of_waypoints_are_listed(dedicated: Shop) -> None:
+    """An inline one has none."""
+
     def proxies() -> list[tuple[str, str]]:
         return [
             (each["type"], each["sync"])
@@ -235,7 +242,7 @@ def _tcp_route(**weights: int) -> dict[str, Any]:
 
 @pytest.mark.feature("F120")
 def test_connections_go_where_a_tcp_route_says(dedicated: Shop) -> None:
-    """And to the service's own pods without one."""
+    """And to the service's own pods without one. An inline waypoint refuses a TCPRoute, as one that is for requests."""
     for server in ("v2", "v1"):
         dedicated.apply(_tcp_route(**{f"web_{server}": 1}))
         answer = f"200 {server}"
@@ -264,6 +271,7 @@ print(json.dumps(found))
 
 @pytest.mark.feature("F62")
 def test_connections_are_shared_out_by_weight(dedicated: Shop) -> None:
+    """By a TCPRoute, which an inline waypoint refuses."""
     dedicated.apply(_tcp_route(web_v2=1))
     dedicated.mesh.wait("the first route", lambda: dedicated.ask(service="web:81").startswith("200 v2"))
     dedicated.apply(_tcp_route(web_v1=80, web_v2=20))
@@ -298,6 +306,7 @@ def _only_get() -> dict[str, Any]:
 
 @pytest.mark.feature("F48", "F63", "F93", "F94")
 def test_what_goes_to_a_service_entry_leaves_the_waypoint_as_tls(dedicated: Shop) -> None:
+    """With a policy that its endpoints could not enforce themselves, as they would have to without a proxy between."""
     mesh, authority = dedicated.mesh, Authority()
     pair = authority.pair("secured.example.com")
     env = [{"name": "PAIR", "value": pair.chain + pair.key}]
@@ -351,26 +360,27 @@ def test_what_goes_to_a_service_entry_leaves_the_waypoint_as_tls(dedicated: Shop
     assert ancestor["ancestorRef"]["name"] == "way"
 
 
-def test_why_tells_what_a_request_meets(dedicated: Shop) -> None:
-    """And the record of one that was sent says the same."""
-    dedicated.route(to(("web-v2", 1), matches=[{"path": {"type": "PathPrefix", "value": "/why"}}]))
-    dedicated.mesh.wait("the route", lambda: dedicated.server("/why") == "v2")
-    words = ("why", f"{dedicated.namespace}/client", "GET", "http://web/why", "-o", "json")
+def test_why_tells_what_a_request_meets(shop: Shop) -> None:
+    """And the record of one that was sent says the same. Endpoints see the waypoint, or the caller itself."""
+    shop.route(to(("web-v2", 1), matches=[{"path": {"type": "PathPrefix", "value": "/why"}}]))
+    shop.mesh.wait("the route", lambda: shop.server("/why") == "v2")
+    words = ("why", f"{shop.namespace}/client", "GET", "http://web/why", "-o", "json")
 
     def confirmed() -> dict[str, Any] | None:
-        answer: dict[str, Any] = json.loads(dedicated.mesh.ambit(*words).stdout)
+        answer: dict[str, Any] = json.loads(shop.mesh.ambit(*words).stdout)
         return answer if answer["confirmation"]["records"] == "agrees" else None
 
-    answer = dedicated.mesh.wait("a record that says the same", confirmed)
-    assert (answer["verdict"], answer["waypoint"]) == ("allowed", f"{dedicated.namespace}/way")
-    assert (answer["route"], answer["confirmation"]["verdict"]) == (f"{dedicated.namespace}/web/0", "200")
-    assert [each["backend"] for each in answer["shares"]] == [f"{dedicated.namespace}/web-v2:80"]
-    assert answer["shares"][0]["rulings"][0]["identity"].endswith("/sa/way")
+    answer = shop.mesh.wait("a record that says the same", confirmed)
+    waypoint, seen = (f"{shop.namespace}/way", "way") if shop.is_dedicated else (None, "default")
+    assert (answer["verdict"], answer.get("waypoint")) == ("allowed", waypoint)
+    assert (answer["route"], answer["confirmation"]["verdict"]) == (f"{shop.namespace}/web/0", "200")
+    assert [each["backend"] for each in answer["shares"]] == [f"{shop.namespace}/web-v2:80"]
+    assert answer["shares"][0]["rulings"][0]["identity"].endswith(f"/sa/{seen}")
 
 
-def test_why_names_the_policy_that_denies_a_request(dedicated: Shop) -> None:
+def test_why_names_the_policy_that_denies_a_request(shop: Shop) -> None:
     """And the record of one that was sent says the same."""
-    dedicated.route(to(("web-v1", 1)))
+    shop.route(to(("web", 1)))
     policy = {
         "apiVersion": "security.istio.io/v1",
         "kind": "AuthorizationPolicy",
@@ -381,25 +391,27 @@ def test_why_names_the_policy_that_denies_a_request(dedicated: Shop) -> None:
             "rules": [{"to": [{"operation": {"paths": ["/why-not"]}}]}],
         },
     }
-    dedicated.apply(policy)
-    words = ("why", f"{dedicated.namespace}/client", "GET", "http://web/why-not", "-o", "json")
+    shop.apply(policy)
+    words = ("why", f"{shop.namespace}/client", "GET", "http://web/why-not", "-o", "json")
 
     def confirmed() -> dict[str, Any] | None:
-        done = dedicated.mesh.ambit(*words, check=False)
+        done = shop.mesh.ambit(*words, check=False)
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer if done.returncode == 1 and answer["confirmation"]["records"] == "agrees" else None
 
     try:
-        dedicated.mesh.wait("the denial", lambda: dedicated.ask("/why-not").startswith("403"))
-        answer = dedicated.mesh.wait("a record that says the same", confirmed)
+        shop.mesh.wait("the denial", lambda: shop.ask("/why-not").startswith("403"))
+        answer = shop.mesh.wait("a record that says the same", confirmed)
     finally:
-        dedicated.mesh.kubectl("delete", "-n", dedicated.namespace, "authorizationpolicy/not-this")
-    rule = f"{dedicated.namespace}/not-this[0]"
-    assert (answer["verdict"], answer["policy"]["rule"]) == ("denied", rule)
-    assert answer["confirmation"]["rule"] == rule
-    assert answer["policy"]["identity"].endswith("/sa/default")
-    assert "shares" not in answer
-    dedicated.mesh.wait("no policy", lambda: dedicated.server("/why-not") == "v1")
+        shop.mesh.kubectl("delete", "-n", shop.namespace, "authorizationpolicy/not-this")
+    rule = f"{shop.namespace}/not-this[0]"
+    assert (answer["verdict"], answer["confirmation"]["rule"]) == ("denied", rule)
+    # A waypoint denies before it chooses where to send; without one each server's node decides.
+    assert ("shares" not in answer) is shop.is_dedicated
+    by = [answer["policy"]] if shop.is_dedicated else answer["shares"][0]["rulings"]
+    assert {each["rule"] for each in by} == {rule}
+    assert all(each["identity"].endswith("/sa/default") for each in by)
+    shop.mesh.wait("no policy", lambda: shop.ask("/why-not").startswith("200"))
 
 
 def test_what_no_rule_matches_is_not_found(shop: Shop) -> None:
@@ -410,6 +422,7 @@ def test_what_no_rule_matches_is_not_found(shop: Shop) -> None:
 
 @pytest.mark.feature("F29")
 def test_a_pod_that_is_called_by_its_own_address_is_behind_the_waypoint_too(dedicated: Shop) -> None:
+    """An inline one is for services: rules hold for the pod whichever way it is reached (test_inline.py)."""
     for address in dedicated.mesh.pod_addresses(dedicated.namespace, "v1"):
         host = f"[{address}]" if ":" in address else address
         dedicated.mesh.wait(
@@ -421,7 +434,8 @@ def test_a_pod_that_is_called_by_its_own_address_is_behind_the_waypoint_too(dedi
 
 
 def test_a_waypoint_is_replaced_under_requests(dedicated: Shop) -> None:
-    """None fails: neither on a connection that is kept nor on a new one."""
+    """None fails: neither on a connection that is kept nor on a new one. (Of inline ones the nodes' proxies are
+    replaced: test_inline.py.)"""
     dedicated.route(to(("web-v1", 1)))
     dedicated.follows("the route", "v1")
     words = ("exec", "-i", "-n", dedicated.namespace, "client", "--", "python3", "-uc", REQUESTS)
@@ -441,7 +455,7 @@ def test_a_waypoint_is_replaced_under_requests(dedicated: Shop) -> None:
 
 
 def test_without_a_waypoint_nobody_is_let_past(dedicated: Shop) -> None:
-    """And the record says why."""
+    """And the record says why. An inline one cannot be away."""
     mesh, namespace = dedicated.mesh, dedicated.namespace
     dedicated.route(to(("web-v1", 1)))
     dedicated.follows("the route", "v1")

@@ -7,6 +7,9 @@ import msgspec
 from ambit.core.identity import Identity
 from ambit.plan.announcement import Baggage, parse_baggage
 
+ANSWERED = "answered"
+"""Value of a request's `hop`: the proxy itself did, and no endpoint was asked."""
+
 
 class Reporter(StrEnum):
     SOURCE = "source"
@@ -57,8 +60,8 @@ class RequestPart(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
 
 
 class Flow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One connection as one side of it reports it, or one request (`request`) as its waypoint does. `time` is when it
-    began (seconds since 1970); bytes are `received` from client to server and `sent` from server to client."""
+    """One connection as one side of it reports it, or one request (`request`) as who has read it does. `time` is when
+    it began (seconds since 1970); bytes are `received` from client to server and `sent` from server to client."""
 
     time: float
     node: str
@@ -66,7 +69,7 @@ class Flow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     source: End
     destination: End
     hop: str = ""
-    """How it went on: tunnel, same-node, direct, refused; answered (by the waypoint itself)."""
+    """How it went on: tunnel, same-node, direct, refused; answered (by the proxy itself)."""
     decision: str = "allow"
     policy: str = ""
     cut: bool = False

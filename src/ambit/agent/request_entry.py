@@ -18,9 +18,11 @@ from ambit.envoy.access_log import (
     IDENTITY,
     POD,
     POLICY,
+    ROUTE,
     SEPARATOR,
     SERVICE,
     UNKNOWN,
+    WORKLOAD,
 )
 from ambit.envoy.request_log import ABOUT, AUTHORITY, LINE, NUMBERS, PORT, REQUEST, SHOWN
 from ambit.xds.protos import logs_pb2
@@ -43,7 +45,8 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     """What requests have in common. `service` is the key of the service that was called, or the uid of a workload that
     was called by its own address; at a gateway, which `is_edge`, of the service that it led to. `client` is an address
     (IPv6 in brackets), `identity` what the client proved, `target` the endpoint's address and port, empty when none was
-    asked; `target_identity` only of who proved it."""
+    asked; `target_identity` only of who proved it. `target_workload` (its uid), `target_way` (a `route` of
+    `ambit.envoy.access_log`) and `target_policy` (why it was refused there) are what the caller's node says."""
 
     service: str
     port: str
@@ -60,6 +63,9 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     target_pod: str = ""
     target_identity: str = ""
     target_baggage: str = ""
+    target_workload: str = ""
+    target_way: str = ""
+    target_policy: str = ""
     denied: bool = False
     policy: str = ""
     dry_run: str = ""
@@ -146,6 +152,9 @@ def read(text: str) -> About | None:
         target_pod=found[HOST + POD],
         target_identity=found[HOST + IDENTITY],
         target_baggage=found[HOST + BAGGAGE],
+        target_workload=found[HOST + WORKLOAD],
+        target_way=found[HOST + ROUTE],
+        target_policy=found[HOST + POLICY],
         denied=denied,
         policy="" if policy == _NO_POLICY else policy,
         dry_run=dry_run if not denied and found[DRY_RUN_RESULT] == _DENIED else "",

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from ambit.insight.leading import RequestAnswer
-from ambit.insight.ruling import ALLOWED, ASKED, DENIED, Ruling
+from ambit.insight.ruling import ALLOWED, ASKED, DENIED, MIXED, Ruling
 
 Flow = dict[str, Any]
 SAME_CONNECTION = 1.0
@@ -43,12 +43,13 @@ def confirm(source: str, ruling: Ruling, flows: Iterable[Flow]) -> Confirmation:
 
 def confirm_request(answer: RequestAnswer, path: str, flows: Iterable[Flow], host: str = "") -> Confirmation:
     """The newest record of such a request, to this service, of this path, and for `host` where that is given: whether
-    it met the same rule, with the same outcome. Where headers count, the newest that did, else it is unclear."""
+    it met the same rule, with the same outcome. `flows` are of who reads it: the waypoint, the gateway, or nodes. Where
+    headers count, the newest that did, else it is unclear."""
     method = answer.request.partition(" ")[0]
     about = [
         flow
         for flow in flows
-        if flow.get("proxy") == answer.reader
+        if _is_by(flow, answer)
         and (flow["request"].get("method"), flow["request"].get("path")) == (method, path)
         and _is_from(flow["source"], answer.source)
         and _is_to(flow.get("destination", {}), answer.service)
@@ -67,12 +68,22 @@ def _compared(answer: RequestAnswer, flow: Flow) -> Confirmation:
     request = flow["request"]
     verdict = DENIED if flow.get("decision") == "deny" else f"{request.get('code', 0)}"
     route = str(request.get("route", ""))
-    same = answer.verdict == ASKED or (verdict == DENIED) == (answer.verdict == DENIED)
+    is_open = answer.verdict == ASKED or (answer.is_inline and answer.verdict == MIXED)
+    same = is_open or (verdict == DENIED) == (answer.verdict == DENIED)
     same = same and (verdict == DENIED or not answer.route or route.partition("#")[0] == answer.route)
     rule = str(flow.get("policy", "")) if verdict == DENIED else route
-    if verdict == DENIED and answer.policy is not None and answer.policy.verdict == DENIED and rule:
-        same = same and rule == answer.policy.rule
-    return Confirmation(AGREES if same else DIFFERS, verdict, rule, float(flow["time"]), answer.reader)
+    by = {each.rule for each in answer.rulings if each.verdict == DENIED}
+    if verdict == DENIED and by and rule:
+        same = same and rule in by
+    reader = answer.reader or str(flow["node"])
+    return Confirmation(AGREES if same else DIFFERS, verdict, rule, float(flow["time"]), reader)
+
+
+def _is_by(flow: Flow, answer: RequestAnswer) -> bool:
+    """Whether the record is that of who reads the request."""
+    if answer.is_inline:
+        return bool(flow["reporter"] == "source")
+    return bool(flow.get("proxy") == answer.reader)
 
 
 def _is_to(server: dict[str, Any], service: str) -> bool:
@@ -81,11 +92,14 @@ def _is_to(server: dict[str, Any], service: str) -> bool:
 
 
 def _is_from(client: dict[str, Any], source: str) -> bool:
-    """Waypoints know a caller's address and workload, not its pod's name: `source` is `NAMESPACE/POD`."""
+    """Waypoints know a caller's address and workload, not its pod's name, which its node knows: `source` is
+    `NAMESPACE/POD`."""
     namespace, _, pod = source.partition("/")
     workload = str(client.get("workloadName", ""))
     if not pod:
         return _host(client["address"]) == source
+    if "workload" in client:
+        return (client.get("namespace"), client["workload"]) == (namespace, pod)
     return client.get("namespace") == namespace and (pod == workload or pod.startswith(f"{workload}-"))
 
 

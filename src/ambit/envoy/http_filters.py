@@ -42,8 +42,7 @@ def chain(subject: str, port: int, *, places: int = 1, by: str = "") -> list[Any
     identity, it is said who calls."""
     said = [http_headers.client_certificate_filter(by)] if by else []
     return [
-        request_log.asked_filter(*([http_authorizers.places(places)] if places > 1 else [])),
-        _filter(request_log.GRPC, grpc_stats_pb2.FilterConfig(emit_filter_state=True)),
+        *_told(*([http_authorizers.places(places)] if places > 1 else [])),
         *said,
         *(http_authorizers.filter_of(names.asks(subject, port, each)) for each in range(places)),
         http_jwt.filter_of(subject),
@@ -55,12 +54,16 @@ def chain(subject: str, port: int, *, places: int = 1, by: str = "") -> list[Any
 def of_pod(subject: str, port: int) -> list[Any]:
     """Those of the chain that decide, of a port whose requests are read where the server is."""
     return [
-        request_log.asked_filter(),
-        _filter(request_log.GRPC, grpc_stats_pb2.FilterConfig(emit_filter_state=True)),
+        *_told(),
         http_jwt.filter_of(f"{subject}|{port}"),
         http_rbac.filter_of(names.allowed(subject, port)),
         router(),
     ]
+
+
+def of_caller() -> list[Any]:
+    """Those of the chain that do what routes say, where requests are read at the node that they come from."""
+    return [*_told(), *of_routes()]
 
 
 def of_routes() -> list[Any]:
@@ -69,6 +72,13 @@ def of_routes() -> list[Any]:
         _filter(_CORS, cors_pb2.Cors()),
         _filter(_SESSION, stateful_session_pb2.StatefulSession()),
         router(),
+    ]
+
+
+def _told(*more: Any) -> list[Any]:
+    return [
+        request_log.asked_filter(*more),
+        _filter(request_log.GRPC, grpc_stats_pb2.FilterConfig(emit_filter_state=True)),
     ]
 
 

@@ -11,6 +11,7 @@
 | `tun\\|POD\\|ADDRESS:PORT` | on-demand cluster: the endpoints of this destination that are reached through a tunnel |
 | `req\\|POD\\|ADDRESS:PORT` | listener, and table, of requests to this destination, where they are routed inline |
 | `svc\\|req\\|POD\\|ADDRESS:PORT\\|SERVICE\\|PORT` | cluster: a backend of that table |
+| `svc\\|req\\|POD\\|ADDRESS:PORT\\|copies\\|SERVICE\\|PORT` | cluster and listener: the way of copies to one |
 | `in\\|POD` | also: table (RDS) of a pod some of whose requests are read where it is |
 | `into\\|pod\\|POD\\|PORT`, `svc\\|pod\\|POD\\|PORT` | of such a port: the way in, and listener and cluster of it |
 | `tokens\\|pod\\|POD\\|PORT`, `allowed\\|pod\\|POD\\|PORT` | extensions (ECDS): what its requests have to meet |
@@ -221,6 +222,11 @@ def requests_backend(requests: str, service: str) -> str:
     return f"{requests}|{service}"
 
 
+def requests_copies(requests: str, service: str) -> str:
+    """As `requests_backend`, of what sends copies there."""
+    return requests_backend(f"{requests}|copies", service)
+
+
 def resolved(source: str, hostname: str, port: int, generation: int = 0) -> str:
     return f"{_prefix(RESOLVED, source, generation)}{hostname}:{port}"
 
@@ -252,6 +258,18 @@ def parse_at_pod(text: str) -> tuple[str, str] | None:
     """Pod and service of an `at_pod`; None for anything else."""
     pod, separator, service = text.removeprefix(pod_requests("")).partition("|")
     return (pod, service) if separator and text.startswith(pod_requests("")) else None
+
+
+def from_pod(pod: str, service: str) -> str:
+    """Stands in logs for a service whose requests are read where they come from, at this pod."""
+    return f"{_REQUESTS}|{pod}|{service}"
+
+
+def parse_from_pod(text: str) -> tuple[str, str] | None:
+    """Pod and service of a `from_pod`; None for anything else."""
+    kind, _, rest = text.partition("|")
+    pod, separator, service = rest.partition("|")
+    return (pod, service) if separator and kind == _REQUESTS else None
 
 
 def service_cluster(service: str, port: int) -> str:

@@ -40,7 +40,17 @@ NUMBERS: Layout = {
     "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
     "messages": f"%FILTER_STATE({GRPC}:PLAIN)%",
 }
-_HOST_KEYS = (POD, access_log.IDENTITY, AUTHORITY, access_log.BAGGAGE)
+_HOST_KEYS = (
+    POD,
+    access_log.IDENTITY,
+    AUTHORITY,
+    access_log.BAGGAGE,
+    access_log.ROUTE,
+    access_log.WORKLOAD,
+    access_log.POLICY,
+)
+"""What is known of the endpoint: the first four where a waypoint or gateway chose it, the others, and the second and
+third, where the caller's node did."""
 _RULE = f"%DYNAMIC_METADATA({http_rbac.METADATA}:{{}})%"
 ABOUT: Layout = {
     SERVICE: f"%METADATA(LISTENER:{names.METADATA}:{SERVICE})%",

@@ -78,8 +78,8 @@ def requests(
 
 
 def of_caller(*, stat: str, table: str, default_host: str, logs: Iterable[RequestLog] = ()) -> Any:
-    """As `requests`, in the node proxy of who calls: policies are decided elsewhere, and no request is told of."""
-    manager = _manager(stat, table, http_filters.of_routes())
+    """As `requests`, in the node proxy of who calls: policies are decided elsewhere."""
+    manager = _manager(stat, table, http_filters.of_caller(), NOTHING)
     manager.access_log.extend(map(request_lines.to_agent, logs))
     return _inside(manager, default_host)
 

@@ -230,7 +230,7 @@ def _way(listener: str) -> Any:
 
 
 def _cluster(name: str, kind: int, tls: backend_tls.Spoken | None, speaks: Speaks) -> Any:
-    inner = clusters.plain_socket() if tls is None else backend_tls.socket(tls, _ALPN[speaks])
+    inner = clusters.plain_socket() if tls is None else tls_socket(tls, speaks)
     made = clusters.new_cluster(name, kind, {})
     made.connect_timeout.CopyFrom(seconds(defaults.CONNECT_TIMEOUT))
     made.lb_policy = cluster_pb2.Cluster.LEAST_REQUEST
@@ -245,6 +245,11 @@ def _cluster(name: str, kind: int, tls: backend_tls.Spoken | None, speaks: Speak
     clusters.keep_alive(made)
     without_limits(made)
     return made
+
+
+def tls_socket(tls: backend_tls.Spoken, speaks: Speaks) -> Any:
+    """Of a cluster by which servers are spoken to so."""
+    return backend_tls.socket(tls, _ALPN[speaks])
 
 
 def speak(made: Any, speaks: Speaks, tls: backend_tls.Spoken | None = None) -> None:

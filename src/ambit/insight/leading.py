@@ -61,6 +61,18 @@ class RequestAnswer(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
         """The Gateway whose proxy reads it."""
         return self.waypoint or self.gateway
 
+    @property
+    def is_inline(self) -> bool:
+        """Whether the client's own node proxy reads it."""
+        return not self.reader and self.connection is None and not self.parts
+
+    @property
+    def rulings(self) -> tuple[Ruling, ...]:
+        """Of policies about requests, wherever they are asked."""
+        if self.is_inline:
+            return tuple(ruling for share in self.shares for ruling in share.rulings)
+        return (self.policy,) if self.policy is not None else ()
+
 
 class Part(msgspec.Struct, frozen=True):
     """What becomes of so much of the requests, in percent, which one waypoint reads."""

@@ -6,6 +6,8 @@ tunnels as the pod, through the backend's own waypoint if it has one. The backen
 is another with inline routes, is its endpoints: tables do not lead to tables.
 """
 
+from collections.abc import Iterable, Iterator
+
 import msgspec
 
 from ambit.core.address import Address
@@ -54,22 +56,26 @@ def resources(
     reader = names.requests(asked)
     client = preferred_address(source.addresses, asked.address.version)
     assert client is not None, "a pod has an address"
+    caller = inline_requests.Caller(source.key, source.netns, client, source.identity)
     listener = inline_requests.listener(
         reader,
-        pod=source.key,
-        netns=source.netns,
-        client=client,
-        identity=source.identity,
+        caller=caller,
+        service=service.key,
+        port=asked.port,
         default_host=service.hostname,
         logs=_logs(service),
     )
     own = tuple(_of_reader(each, reader) for each in hosts)
     table = http_routes.table(reader, own, port=asked.port, by=source.identity.uri)
+    mirrored = _mirrored(hosts)
+    called = (
+        _backend(
+            reader, source, asked, *each, service, view, pods, settings, caller if each in mirrored else None
+        )
+        for each in sorted(backends.of_hosts(hosts))
+    )
     return (
-        *(
-            _backend(reader, source, asked, *each, service, view, pods, settings)
-            for each in sorted(backends.of_hosts(hosts))
-        ),
+        *(made for each in called for made in each),
         planned(LISTENER, reader, listener),
         planned(ROUTES, reader, table, on_demand=True),
     )
@@ -87,14 +93,17 @@ def _of_reader(host: Host, reader: str) -> Host:
 
 def _entry(entry: Entry, reader: str) -> Entry:
     action = entry.action
-    called, mirrors = (
-        tuple(
-            msgspec.structs.replace(each, service=names.requests_backend(reader, each.service))
-            if each.service
-            else each
-            for each in several
-        )
-        for several in (action.backends, action.mirrors)
+    called = tuple(
+        msgspec.structs.replace(each, service=names.requests_backend(reader, each.service))
+        if each.service
+        else each
+        for each in action.backends
+    )
+    mirrors = tuple(
+        msgspec.structs.replace(each, service=names.requests_copies(reader, each.service))
+        if each.service
+        else each
+        for each in action.mirrors
     )
     action = msgspec.structs.replace(action, backends=called, mirrors=mirrors)
     return msgspec.structs.replace(entry, action=action)
@@ -110,30 +119,45 @@ def _backend(
     view: MeshView,
     pods: LocalPods,
     settings: NodeSettings,
-) -> PlannedResource:
+    caller: inline_requests.Caller | None,
+) -> Iterator[PlannedResource]:
     """Without endpoints when there is no way: requests are answered with 503. So it is where nobody would enforce the
     rules of the service that was called, because the backend's pods are not that service's, and where servers are to be
-    spoken to with TLS and none of them can be trusted."""
+    spoken to with TLS and none of them can be trusted. Nothing for a service that does not exist: 500, as at a
+    waypoint. `caller` is given where it gets copies of requests, too."""
     service = view.service(key)
+    if service is None:
+        return
     found: object = None
-    if service is not None:
-        place = _address(service, asked.address)
-        if place is not None or not service.has_waypoint:
-            to = msgspec.structs.replace(asked, address=place or asked.address, port=port)
-            found = destinations.backend("", source, to, service, view, pods, settings, called)
+    place = _address(service, asked.address)
+    if place is not None or not service.has_waypoint:
+        to = msgspec.structs.replace(asked, address=place or asked.address, port=port)
+        found = destinations.backend("", source, to, service, view, pods, settings, called)
     endpoints: tuple[clusters.Endpoint, ...] = ()
     if isinstance(found, destinations.Balanced):
         endpoints = found.announcing(announcement.tags(workload_of(source, view, settings), key))
-    tls = service.backend_tls.get(port) if service is not None else None
-    if tls is not None and not tls.trusts:
-        endpoints = ()
-    is_http2 = service is not None and service.app_protocols.get(port) in backends.HTTP2
-    stands_for = names.requests_backend(reader, key)
-    speaks = Speaks.HTTP2 if is_http2 else Speaks.AS_CLIENT
-    name = names.service_cluster(stands_for, port)
+    tls = service.backend_tls.get(port)
     spoken = Spoken(tls) if tls is not None and tls.trusts else None
-    message = waypoint_services.cluster_with(name, endpoints, speaks, {access_log.SERVICE: key}, spoken)
-    return planned(CLUSTER, name, message)
+    if tls is not None and spoken is None:
+        endpoints = ()
+    speaks = Speaks.HTTP2 if service.app_protocols.get(port) in backends.HTTP2 else Speaks.AS_CLIENT
+    name = names.service_cluster(names.requests_backend(reader, key), port)
+    tags = {access_log.SERVICE: key}
+    yield planned(CLUSTER, name, waypoint_services.cluster_with(name, endpoints, speaks, tags, spoken))
+    if caller is None:
+        return
+    copies = names.service_cluster(names.requests_copies(reader, key), port)
+    if spoken is not None:
+        name = names.into_service(names.requests_copies(reader, key), port)
+        yield planned(CLUSTER, name, waypoint_services.cluster_with(name, endpoints, Speaks.BYTES, tags))
+    yield planned(CLUSTER, copies, inline_requests.copies(copies, speaks, spoken))
+    yield planned(LISTENER, copies, inline_requests.copier(copies, caller=caller, backend=name))
+
+
+def _mirrored(hosts: Iterable[Host]) -> frozenset[backends.Backend]:
+    """What gets copies of requests."""
+    actions = (entry.action for host in hosts for entry in host.entries)
+    return frozenset((each.service, each.port) for action in actions for each in action.mirrors)
 
 
 def _address(service: Service, like: Address) -> Address | None:

@@ -2,18 +2,21 @@
 
 import socketserver
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ambit.agent.logs import parse
+from ambit.agent.record import Flow
 from ambit.agent.request_entry import About as Request
+from ambit.agent.request_entry import Entry, requests
 from ambit.agent.request_entry import read as read_request
-from ambit.agent.request_entry import requests
+from ambit.agent.request_record import kept
 from ambit.core.address import Address
 from ambit.envoy import names
 from ambit.model.view import MeshView, Snapshot
 from ambit.node.cut import cut_short
 from ambit.node.flows.entry import About, Line, lines, read
+from ambit.node.flows.requests import flow_of
 from ambit.plan import node_proxy
 from ambit.plan.node_proxy import LocalPod, LocalPods, NodeSettings, PlannedResource
 from ambit.plan.values import CLUSTER, EXTENSION, LISTENER, ROUTES, SECRET
@@ -63,6 +66,7 @@ class Agent(ServedEnvoy):
         self.log: list[tuple[About, Line]] = []
         self.requests: list[Request | None] = []
         """What is told of those that are read on this node."""
+        self._entries: list[Entry] = []
         self.cut_short: list[str] = []
         self.roots = roots
         self._certificates = certificates
@@ -164,8 +168,18 @@ class Agent(ServedEnvoy):
             for key in {names.pod_of(name) for name in asked} & self.pods.keys():
                 self.add(self._outbound(self.pods[key or ""]))
 
+    def told(self) -> Iterator[Flow]:
+        """The records of these requests, as of now."""
+        pods = LocalPods(self.pods.values())
+        for about, entry in zip(self.requests, list(self._entries), strict=False):
+            flow = flow_of(about, self.view, pods, self.settings) if about is not None else None
+            if flow is not None:
+                yield from kept(flow, entry).records()
+
     def _access_log(self, message: bytes) -> None:
-        self.requests += [read_request(each.about) for each in requests(message)]
+        entries = list(requests(message))
+        self.requests += [read_request(each.about) for each in entries]
+        self._entries += entries
         for line in lines(message):
             about = read(line[-1])
             assert about is not None, line

@@ -1,4 +1,5 @@
-"""A waypoint with a real Envoy in front of two versions of a service, and clients on another node."""
+"""A waypoint with a real Envoy in front of two versions of a service, or none and both nodes do what it would; and
+clients on another node."""
 
 import ipaddress
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,7 @@ import pytest
 from ambit.agent.record import Flow
 from ambit.core.finding import ObjectRef
 from ambit.core.identity import Identity
+from ambit.core.names import INLINE_CLASS
 from ambit.envoy import names
 from ambit.model.http import Entry, Host
 from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
@@ -26,6 +28,7 @@ from tests.plan.dataplane.agent import LogSocket
 from tests.plan.dataplane.conftest import Mesh, Pod, next_base_id
 from tests.plan.dataplane.served import ServedEnvoy, until
 from tests.plan.waypoint.echo import Answer, Echo, ask
+from tests.plan.waypoint.placements import INLINE, WAYPOINT, make_bound, make_inline
 
 PORT, PLAIN_PORT, TCP_PORT = 80, 81, 82
 """Of the service: HTTP, HTTP without a tunnel to the endpoint, bytes."""
@@ -54,7 +57,8 @@ WEB = service("web", 1)
 V1, V2 = service("web-v1", 2, bound=False), service("web-v2", 3, bound=False)
 EMPTY = service("empty", 4)
 OUTSIDE = service("outside", 5)
-WAYPOINT = Service(
+BOUND = (WEB, EMPTY, OUTSIDE)
+WAYPOINT_SERVICE = Service(
     "waypoint",
     "default",
     "waypoint.default.svc.cluster.local",
@@ -65,7 +69,7 @@ PROXY = Proxy(
     "default/waypoint",
     ProxyKind.WAYPOINT,
     IDENTITY,
-    WAYPOINT.hostname,
+    WAYPOINT_SERVICE.hostname,
     ObjectRef("Gateway", "default", "waypoint"),
 )
 
@@ -86,7 +90,7 @@ class Waypoint(ServedEnvoy):
             namespace="default",
             identity=IDENTITY,
             addresses=host.addresses,
-            services={WAYPOINT.key: (Port(15008, 15008),)},
+            services={WAYPOINT_SERVICE.key: (Port(15008, 15008),)},
             tunnel=TunnelProtocol.NONE,
         )
 
@@ -128,9 +132,11 @@ class Waypoint(ServedEnvoy):
 
 
 class Scene:
-    """All of it. `route` gives the service `web` a table; `get` asks it from the client."""
+    """All of it. `route` gives the service `web` a table; `get` asks it from the client. `placement` is where requests
+    are read."""
 
     def __init__(self, mesh: Mesh, waypoint: Waypoint) -> None:
+        self.placement = WAYPOINT
         self.mesh = mesh
         self.waypoint = waypoint
         self.client = mesh.pods["client"]
@@ -163,13 +169,40 @@ class Scene:
             services={OUTSIDE.key: OUTSIDE.ports},
         )
         mesh.others = [waypoint.workload, outside]
-        mesh.services = [WEB, V1, V2, EMPTY, OUTSIDE, WAYPOINT]
+        mesh.services = [WEB, V1, V2, EMPTY, OUTSIDE, WAYPOINT_SERVICE]
 
     def bind(self, *routes: ServiceRoutes, workloads: tuple[Workload, ...] = (), **policies: Any) -> None:
         """`policies` are further fields of what is bound."""
-        services = (WEB, EMPTY, OUTSIDE)
-        bound = waypoint.Bound(services, {each.key: each for each in routes}, workloads, **policies)
-        self.waypoint.sync(bound)
+        bound = waypoint.Bound(BOUND, {each.key: each for each in routes}, workloads, **policies)
+        if self.placement == INLINE:
+            make_inline(self.mesh, bound)
+        else:
+            self.waypoint.sync(bound)
+
+    @property
+    def of_class(self) -> str:
+        """Of the waypoint's Gateway."""
+        return INLINE_CLASS if self.placement == INLINE else "istio-waypoint"
+
+    def place(self, placement: str) -> None:
+        """From now on requests are read there."""
+        if placement == self.placement:
+            return
+        self.placement = placement
+        if placement == WAYPOINT:
+            make_bound(self.mesh, BOUND)
+            return
+        self.bind()
+        # Who has asked for something once has the listener that reads it.
+        for name in ("client", "other", "v2"):
+            for each in BOUND:
+                until(lambda name=name, each=each: self._is_answered(name, each), "an answer")  # type: ignore[misc]
+
+    def _is_answered(self, name: str, service: Service) -> bool:
+        try:
+            return self.get(to=service, source=self.mesh.pods[name]).status in (200, 503)
+        except OSError:
+            return False
 
     def bind_workload(self, name: str) -> Iterator[Workload]:
         """A pod, or what is no pod, passes through the waypoint when it is called by its own address."""
@@ -242,8 +275,16 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
                 echo.close()
 
 
+@pytest.fixture(scope="module", params=[WAYPOINT, INLINE])
+def placement(running: Scene, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where requests are read: `at_waypoints_only` is for what cannot be at both."""
+    running.place(request.param)
+    yield request.param
+    running.place(WAYPOINT)
+
+
 @pytest.fixture
-def scene(running: Scene) -> Scene:
+def scene(running: Scene, placement: str) -> Scene:
     """Nothing but the bound services, without routes."""
     running.bind()
     for echo in running.echoes.values():

@@ -27,6 +27,7 @@ from ambit.model.workload import Port
 from tests.plan.dataplane.network import read_all
 from tests.plan.dataplane.served import until
 from tests.plan.waypoint.conftest import EMPTY, PORT, V1, V2, WEB, Scene
+from tests.plan.waypoint.placements import at_waypoints_only
 
 pytestmark = [pytest.mark.envoy, pytest.mark.netns]
 
@@ -269,6 +270,7 @@ def test_failed_requests_are_tried_again(scene: Scene) -> None:
 
 
 @pytest.mark.feature("F64")
+@at_waypoints_only("nobody counts the retries of all callers together")
 def test_a_budget_bounds_retries(scene: Scene) -> None:
     """Of 20 requests at once that all fail one in five is tried again, where without a budget it were all, three
     times."""

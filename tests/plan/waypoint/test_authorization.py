@@ -23,12 +23,12 @@ from tests.plan.dataplane.conftest import Pod
 from tests.plan.dataplane.network import read_all
 from tests.plan.waypoint.conftest import EMPTY, PORT, TCP_PORT, WEB, Scene
 from tests.plan.waypoint.echo import connection
+from tests.plan.waypoint.placements import INLINE
 
 pytestmark = [pytest.mark.envoy, pytest.mark.netns]
 
 SERVICE = (Target("Service", "default", "web"),)
 GATEWAY = (Target("Gateway", "default", "waypoint"),)
-CLASS = (Target("GatewayClass", "", "istio-waypoint"),)
 ALLOW, DENY = RequestAction.ALLOW, RequestAction.DENY
 
 
@@ -61,12 +61,14 @@ def test_a_denied_request_is_told_as_istio_tells_it(scene: Scene) -> None:
     assert scene.echoes["v1"].seen == []
 
 
-@pytest.mark.parametrize("targets", [SERVICE, GATEWAY, CLASS])
+@pytest.mark.parametrize("targets", [SERVICE, GATEWAY, ()])
 def test_policies_are_for_a_service_a_waypoint_or_all(scene: Scene, targets: tuple[Target, ...]) -> None:
+    targets = targets or (Target("GatewayClass", "", scene.of_class),)
     enforce(scene, policy(DENY, rule(one(Attribute.PATH, Exact("/a"))), targets=targets))
     assert [scene.get(each).status for each in ("/a", "/b")] == [403, 200]
-    # The other service has no endpoints.
-    assert scene.get("/a", to=EMPTY).status == (503 if targets == SERVICE else 403)
+    # The other service has no endpoints, so where those decide nobody does.
+    is_undecided = targets == SERVICE or scene.placement == INLINE
+    assert scene.get("/a", to=EMPTY).status == (503 if is_undecided else 403)
 
 
 def test_policies_of_others_do_not_count(scene: Scene) -> None:

@@ -1,4 +1,5 @@
-"""For random policies and requests a waypoint's Envoy decides as `ambit.policy.requests` does."""
+"""For random policies and requests a waypoint's Envoy decides as `ambit.policy.requests` does, and so do the Envoys of
+nodes where there is no proxy between."""
 
 import ipaddress
 from typing import Any
@@ -90,7 +91,7 @@ policies = st.lists(
     )
 )
 requests = st.tuples(
-    st.sampled_from(["client", "other"]),
+    st.sampled_from(["client", "other", "v2"]),
     st.sampled_from(METHODS),
     st.sampled_from(HOSTS),
     st.sampled_from(PATHS),

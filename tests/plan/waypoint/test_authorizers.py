@@ -18,10 +18,16 @@ from ambit.plan.node_proxy import NodeSettings
 from tests.plan.waypoint.authorizers import GrpcAuthorizer, HttpAuthorizer, Ruled
 from tests.plan.waypoint.conftest import IDENTITY, PROXY, WEB, Scene, service
 from tests.plan.waypoint.echo import connection
+from tests.plan.waypoint.placements import at_waypoints_only
 from tests.plan.waypoint.test_authorization import is_served, one, policy, rule
 from tests.plan.waypoint.test_seen import told
 
-pytestmark = [pytest.mark.envoy, pytest.mark.netns, pytest.mark.feature("N29")]
+pytestmark = [
+    pytest.mark.envoy,
+    pytest.mark.netns,
+    pytest.mark.feature("N29"),
+    at_waypoints_only("nodes ask nobody: a CUSTOM policy closes the service"),
+]
 
 CUSTOM, DENY, ALLOW = RequestAction.CUSTOM, RequestAction.DENY, RequestAction.ALLOW
 HTTP_PORT, GRPC_PORT, DEAD_PORT = 8000, 9000, 8001

@@ -8,11 +8,12 @@ import msgspec
 import pytest
 
 from ambit.model.backend_tls import BackendTls
-from ambit.model.http import Action, Backend, Entry, RequestMatch
+from ambit.model.http import Action, Backend, Entry, Mirror, RequestMatch
 from ambit.model.service import AppProtocol, Service
 from ambit.model.workload import Port, Workload
 from tests.plan.dataplane.conftest import Authority
-from tests.plan.waypoint.conftest import PORT, TARGET, Scene, service
+from tests.plan.dataplane.served import until
+from tests.plan.waypoint.conftest import PORT, TARGET, V2, Scene, service
 from tests.plan.waypoint.echo import Answer, Echo
 
 pytestmark = [pytest.mark.envoy, pytest.mark.netns]
@@ -61,12 +62,15 @@ class Servers:
         else:
             mesh.others = [serving(each) if each.name == name else each for each in mesh.others]
 
-    def get(self, tls: BackendTls | None, **more: object) -> Answer:
-        """The answer to a request that is led to the backend."""
+    def get(self, tls: BackendTls | None, *, is_copied: bool = False, **more: object) -> Answer:
+        """The answer to a request that is led to the backend, or `is_copied` to it."""
         of = backend(tls, **more)
         mesh = self.scene.mesh
         mesh.services = [each for each in mesh.services if each.name != of.name] + [of]
-        self.scene.route(Entry("default/route/0", RequestMatch(), Action((Backend(of.key, PORT),))))
+        action = Action((Backend(V2.key if is_copied else of.key, PORT),))
+        if is_copied:
+            action = msgspec.structs.replace(action, mirrors=(Mirror(of.key, PORT),))
+        self.scene.route(Entry("default/route/0", RequestMatch(), action))
         return self.scene.get("/a")
 
     def close(self) -> None:
@@ -110,6 +114,12 @@ def test_the_server_is_known_by_its_name(servers: Servers, server: str) -> None:
     assert (answer.status, answer.server) == (200, server)
     assert servers.seen == [HOST]
     assert answer.echo["headers"]["host"] == ["web"]
+
+
+def test_copies_are_sent_so_too(servers: Servers, server: str) -> None:
+    assert servers.get(BackendTls(HOST, servers.root, (HOST,)), is_copied=True).server == "v2"
+    until(lambda: [each.seen for each in servers.echoes if each.name == server] == [["/a"]], "the copy")
+    assert servers.seen == [HOST]
 
 
 @pytest.mark.parametrize(

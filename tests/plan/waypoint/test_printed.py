@@ -9,8 +9,13 @@ from ambit.model.telemetry import Level, LogFormat, LogRule, Printer, TelemetryP
 from tests.ingest.istio.test_telemetry import READABLE
 from tests.plan.dataplane.served import until
 from tests.plan.waypoint.conftest import Scene
+from tests.plan.waypoint.placements import at_waypoints_only
 
-pytestmark = [pytest.mark.envoy, pytest.mark.netns]
+pytestmark = [
+    pytest.mark.envoy,
+    pytest.mark.netns,
+    at_waypoints_only("nodes print no lines of Telemetries"),
+]
 FORMAT = (
     "mine %START_TIME(%s)% %REQ(:METHOD)% %REQ(X-A?:PATH):60% %RESP(x-served-by)% %TRAILER(T)% %HOSTNAME% %TRACE_ID% "
     "%DYNAMIC_METADATA(a.b:c)% %FILTER_STATE(ambit.caller:PLAIN)% 5%%"

@@ -10,8 +10,13 @@ from ambit.envoy import names
 from ambit.model.http import Action, Backend, Entry, PathChange, PathKind, PathMatch, RequestMatch, Rewrite
 from tests.plan.dataplane.served import until
 from tests.plan.waypoint.conftest import EMPTY, OUTSIDE, PORT, PROXY, TARGET, V2, WEB, Scene
+from tests.plan.waypoint.placements import at_waypoints_only
 
-pytestmark = [pytest.mark.envoy, pytest.mark.netns]
+pytestmark = [
+    pytest.mark.envoy,
+    pytest.mark.netns,
+    at_waypoints_only("what nodes tell is tried in test_seen_inline.py"),
+]
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 

@@ -13,8 +13,13 @@ from ambit.model.tracing import OverHttp, SpanTag, TagSource, Tracer, TracingRul
 from ambit.model.workload import Port
 from tests.plan.collector import GRPC_PORT, HTTP_PORT, Collector, Span
 from tests.plan.waypoint.conftest import PORT, WEB, Scene
+from tests.plan.waypoint.placements import at_waypoints_only
 
-pytestmark = [pytest.mark.envoy, pytest.mark.netns]
+pytestmark = [
+    pytest.mark.envoy,
+    pytest.mark.netns,
+    at_waypoints_only("nodes send no spans"),
+]
 HOST = "collector.default.svc.cluster.local"
 COLLECTOR = Service(
     "collector",

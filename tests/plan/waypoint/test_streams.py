@@ -15,8 +15,13 @@ from ambit.model.streams import Stream
 from ambit.model.workload import Port
 from tests.plan.dataplane.network import REFUSED, read_all
 from tests.plan.waypoint.conftest import EMPTY, TCP_PORT, V1, V2, WEB, Scene, service
+from tests.plan.waypoint.placements import at_waypoints_only
 
-pytestmark = [pytest.mark.envoy, pytest.mark.netns]
+pytestmark = [
+    pytest.mark.envoy,
+    pytest.mark.netns,
+    at_waypoints_only("a TCPRoute or TLSRoute for a service without a proxy between is refused"),
+]
 
 TO_V1, TO_V2 = Backend(V1.key, TCP_PORT), Backend(V2.key, TCP_PORT)
 NOBODY = Backend("", 0)

@@ -11,6 +11,7 @@ from tests.plan import test_waypoint_golden
 from tests.plan.dataplane.network import REFUSED
 from tests.plan.waypoint.conftest import EMPTY, IDENTITY, OUTSIDE, TARGET, TCP_PORT, V1, WEB, Scene
 from tests.plan.waypoint.echo import connection
+from tests.plan.waypoint.placements import at_waypoints_only
 from tests.wire import hbone
 
 pytestmark = [pytest.mark.envoy, pytest.mark.netns]
@@ -22,6 +23,11 @@ def test_requests_go_to_the_services_own_endpoints(scene: Scene) -> None:
     assert (answer.echo["path"], answer.echo["headers"]["host"]) == ("/a?b=c", ["web"])
 
 
+BETWEEN = at_waypoints_only("it is about the proxy between")
+BY_ADDRESS = at_waypoints_only("an inline waypoint is for services only")
+
+
+@BETWEEN
 @pytest.mark.feature("N22")
 def test_backends_learn_who_called(scene: Scene) -> None:
     """And not from what the caller says of itself."""
@@ -30,6 +36,7 @@ def test_backends_learn_who_called(scene: Scene) -> None:
     assert answer.echo["headers"]["x-forwarded-client-cert"] == [expected]
 
 
+@BETWEEN
 def test_the_pod_is_reached_as_the_waypoint(scene: Scene) -> None:
     scene.get()
     assert scene.get().echo["client"] == str(scene.waypoint.host.four)
@@ -47,6 +54,7 @@ def test_a_service_without_endpoints_is_unavailable(scene: Scene) -> None:
     assert scene.get(to=EMPTY).status == 503
 
 
+@BETWEEN
 def test_what_is_not_bound_is_not_carried(scene: Scene) -> None:
     """The clients' node still believes that it is: the waypoint has the last word."""
     scene.waypoint.sync(Bound())
@@ -55,6 +63,7 @@ def test_what_is_not_bound_is_not_carried(scene: Scene) -> None:
     assert scene.client.ask(WEB.addresses[0].address, TCP_PORT, b"123").endswith(" 3")
 
 
+@BETWEEN
 def test_envoy_accepts_every_kind_of_resource(scene: Scene) -> None:
     """What the golden files show. (Envoy 1.40 crashes when it *validates* what comes over ADS.)"""
     scene.waypoint.give(test_waypoint_golden.resources().values())
@@ -88,6 +97,7 @@ def workload(scene: Scene, request: pytest.FixtureRequest) -> Iterator[Workload]
     yield from scene.bind_workload(request.param)
 
 
+@BY_ADDRESS
 def test_requests_to_a_pods_own_address_go_through(scene: Scene, workload: Workload) -> None:
     answer = scene.get(to=workload, port=TARGET)
     assert (answer.server, answer.echo["client"]) == (workload.name, str(scene.waypoint.host.four))
@@ -95,6 +105,7 @@ def test_requests_to_a_pods_own_address_go_through(scene: Scene, workload: Workl
     assert answer.echo["headers"]["x-forwarded-client-cert"] == [said]
 
 
+@BY_ADDRESS
 def test_bytes_to_a_pods_own_address_go_through(scene: Scene, workload: Workload) -> None:
     """Whatever the port, in both families."""
     for address in workload.addresses:
@@ -102,6 +113,7 @@ def test_bytes_to_a_pods_own_address_go_through(scene: Scene, workload: Workload
         assert said == f"{scene.waypoint.host.four if address.version == 4 else scene.waypoint.host.six} 4"
 
 
+@BY_ADDRESS
 @pytest.mark.parametrize(
     ("authority", "status"),
     [

@@ -58,7 +58,7 @@ _LAST, _ALL = 20, 1_000_000
 )
 @click.option("--path", default=None, metavar="TEXT", help="Only requests with this in their path.")
 @click.option("--code", default=None, metavar="CODE", help="Only requests answered so: 404, 5xx.")
-@click.option("--requests", is_flag=True, help="Only requests, as waypoints tell of them.")
+@click.option("--requests", is_flag=True, help="Only requests, as who has read them tells.")
 @click.option("--port", default=None, type=click.IntRange(1, 65535), help="Only to this port.")
 @click.option("--verdict", type=click.Choice(VERDICTS), help="Only with this outcome.")
 @click.option("--denied", is_flag=True, help="The same as --verdict denied.")

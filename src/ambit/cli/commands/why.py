@@ -191,12 +191,12 @@ async def _confirmations(client: Client, answer: Answer) -> list[Confirmation]:
 
 
 async def _confirmation(client: Client, answer: RequestAnswer, host: str) -> list[Confirmation]:
-    """What the newest record of such a request says, of each part; none, with a note, when the waypoint cannot be
+    """What the newest record of such a request says, of each part; none, with a note, when who reads it cannot be
     asked."""
     if answer.parts:
         several = [await _confirmation(client, each.answer, host) for each in answer.parts]
         return [each for found in several for each in found] if all(several) else []
-    if not answer.reader or answer.connection is not None:
+    if answer.connection is not None:
         return []
     url = urlsplit(answer.request.partition(" ")[2])
     path = url.path or "/"
@@ -204,10 +204,17 @@ async def _confirmation(client: Client, answer: RequestAnswer, host: str) -> lis
         host = url.netloc  # many hosts are served by one gateway
     try:
         async with asyncio.timeout(PATIENCE):
-            pods = [pod for pod in await proxy_pods(client) if gateway_of(pod) == answer.reader]
-            flows = await proxy_flows(client, pods, NEWEST, "&" + urlencode({"path": path}))
+            if answer.is_inline:
+                # Where the server is, the path may be another.
+                flows = await read_flows(client, NEWEST, choice="&" + urlencode({"requests": 1}))
+            else:
+                pods = [pod for pod in await proxy_pods(client) if gateway_of(pod) == answer.reader]
+                flows = await proxy_flows(client, pods, NEWEST, "&" + urlencode({"path": path}))
     except TimeoutError:
         click.echo("note: no records: the proxy did not answer in time", err=True)
+        return []
+    except AmbitError as problem:
+        click.echo(f"note: no records: {problem.message}", err=True)
         return []
     return [confirm_request(answer, path, flows, host)]
 

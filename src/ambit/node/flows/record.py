@@ -175,11 +175,16 @@ def local_end(
 
 
 def _destination(about: About, view: MeshView) -> End:
-    workload = view.workload(about.workload) if about.workload else None
     text = about.target or about.destination
+    return endpoint_end(text, about.workload, about.identity, about.service, view)
+
+
+def endpoint_end(text: str, uid: str, identity: str, service: str, view: MeshView) -> End:
+    """The workload of this uid as a server at an address with port; where nobody knows it, what was said of it."""
+    workload = view.workload(uid) if uid else None
     if workload is None:
-        return End(text, identity=about.identity, service=about.service)
-    return _end(text, workload, about.service or _served(workload, text))
+        return End(text, identity=identity, service=service)
+    return _end(text, workload, service or _served(workload, text))
 
 
 def _served(workload: Workload, text: str, called: str = "") -> str:

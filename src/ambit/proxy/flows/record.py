@@ -3,14 +3,11 @@ and in what was asked, share all else."""
 
 import msgspec
 
-from ambit.agent.record import End, Flow, Reporter, RequestPart, described, peer
+from ambit.agent.record import ANSWERED, End, Flow, Reporter, RequestPart, described, peer
 from ambit.agent.request_entry import About
 from ambit.agent.stream_entry import About as Stream
 from ambit.plan.announcement import parse_baggage
 from ambit.plan.destinations import DIRECT, REFUSED, TUNNEL
-
-ANSWERED = "answered"
-"""The proxy itself did; no endpoint was asked."""
 
 
 def flow_of(about: About, *, proxy: str, node: str) -> Flow:
