@@ -58,6 +58,8 @@ V1, V2 = service("web-v1", 2, bound=False), service("web-v2", 3, bound=False)
 EMPTY = service("empty", 4)
 OUTSIDE = service("outside", 5)
 BOUND = (WEB, EMPTY, OUTSIDE)
+STANDING = service("standing", 10, bound=False, ports=(Port(PORT, 9),), inline=())
+"""Never asked. For its sake tunnels into both pods always go by a table, so that no change of placement drains them."""
 WAYPOINT_SERVICE = Service(
     "waypoint",
     "default",
@@ -148,7 +150,7 @@ class Scene:
         mesh.pods["v1"].listen(9000)
         for host in (mesh.pods["v1"], plain):
             host.listen(9001)
-        keys = {"v1": [WEB, V1], "v2": [V2]}
+        keys = {"v1": [WEB, V1, STANDING], "v2": [V2, STANDING]}
         for name, services in keys.items():
             pod = mesh.pods[name]
             ports = {each.key: each.ports for each in services}
@@ -169,7 +171,7 @@ class Scene:
             services={OUTSIDE.key: OUTSIDE.ports},
         )
         mesh.others = [waypoint.workload, outside]
-        mesh.services = [WEB, V1, V2, EMPTY, OUTSIDE, WAYPOINT_SERVICE]
+        mesh.services = [WEB, V1, V2, EMPTY, OUTSIDE, WAYPOINT_SERVICE, STANDING]
 
     def bind(self, *routes: ServiceRoutes, workloads: tuple[Workload, ...] = (), **policies: Any) -> None:
         """`policies` are further fields of what is bound."""
