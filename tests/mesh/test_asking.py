@@ -172,6 +172,7 @@ def test_while_he_is_away_nothing_passes_that_he_is_asked_about(shop: Shop) -> N
     shop.answers(f"web/{BY_GRPC}/yes", "200 None")
 
 
+@pytest.mark.laptop_only("the sample's manifest has kubelets pull its image anew, and tests have no registry")
 def test_istios_page_of_external_authorization_has_its_sample_say_no_and_yes(shop: Shop) -> None:
     page = Guide(shop.mesh, shop.namespace, shop.namespace)
     page.samples("httpbin", "curl", "extauthz/ext-authz")
