@@ -300,7 +300,7 @@ def _is_at(shop: Shop, name: str) -> bool:
 
 
 def test_requests_are_counted_and_printed_by_nodes(shop: Shop) -> None:
-    """As a Telemetry says: the caller's prints, that of the pod that reads them counts."""
+    """As a Telemetry says: the caller's prints; it counts, and so does that of the pod that reads them."""
     mesh, namespace = shop.mesh, shop.namespace
     shop.route(to(("web-v1", 1)))
     shop.follows("the route", "v1")
@@ -323,9 +323,9 @@ def test_requests_are_counted_and_printed_by_nodes(shop: Shop) -> None:
         found = "".join(mesh.on_node(each, *words).stdout for each in mesh.nodes)
         wanted = (f'destination_service="web.{namespace}.svc.cluster.local"', 'response_code="403"')
         lines = [each for each in found.splitlines() if each.startswith("istio_requests_total{")]
-        return any(
-            'reporter="destination"' in each and all(word in each for word in wanted) for each in lines
-        )
+        counted = [each for each in lines if all(word in each for word in wanted)]
+        reporters = ('reporter="source"', 'reporter="destination"')
+        return all(any(reporter in each for each in counted) for reporter in reporters)
 
     try:
         mesh.wait("the line", is_printed)
