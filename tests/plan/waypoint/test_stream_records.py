@@ -11,9 +11,14 @@ from ambit.model.policy import Exact, ServiceAccountMatch
 from ambit.model.request_policy import Attribute, RequestAction
 from tests.plan.dataplane.served import until
 from tests.plan.waypoint.conftest import IDENTITY, PROXY, TCP_PORT, WEB, Scene
+from tests.plan.waypoint.placements import at_waypoints_only
 from tests.plan.waypoint.test_authorization import enforce, is_served, one, policy, rule
 
-pytestmark = [pytest.mark.envoy, pytest.mark.netns]
+pytestmark = [
+    pytest.mark.envoy,
+    pytest.mark.netns,
+    at_waypoints_only("nodes tell of such connections as of any other"),
+]
 
 ALLOW, DENY = RequestAction.ALLOW, RequestAction.DENY
 CLIENT = rule(one(Attribute.SERVICE_ACCOUNT, ServiceAccountMatch("default", "client")))
