@@ -126,7 +126,7 @@ def shop(mesh: Mesh) -> Iterator[Shop]:
             pod("client", here, ["sleep", "3600"]),
         ]
         apply_in(mesh, namespace, objects)
-        yield Shop(mesh, namespace)
+        yield Shop(mesh, namespace, is_dedicated=True)
 
 
 def seen(shop: Shop) -> str:

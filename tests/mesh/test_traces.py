@@ -102,14 +102,18 @@ def test_a_trace_spans_gateway_and_waypoint(mesh: Mesh, namespace: str) -> None:
 
         mesh.wait("the gateway answers", lambda: asked("/").startswith("200 "))
 
+        answers: dict[str, str] = {}
+
         def both() -> tuple[str, Span, Span] | None:
+            """Of one of the requests so far: proxies send spans some time later."""
             answer = asked("/traced")
-            last = answer.partition("-")[2][:32]
-            found = {
-                each.resource["service.name"]: each for each in told(mesh, namespace) if each.trace == last
-            }
-            first, second = found.get(f"front.{namespace}"), found.get(f"way.{namespace}")
-            return (answer, first, second) if first is not None and second is not None else None
+            answers[answer.partition("-")[2][:32]] = answer
+            found = {(each.trace, each.resource["service.name"]): each for each in told(mesh, namespace)}
+            for trace, was in answers.items():
+                first, second = (found.get((trace, f"{name}.{namespace}")) for name in ("front", "way"))
+                if first is not None and second is not None:
+                    return was, first, second
+            return None
 
         answer, first, second = mesh.wait("spans of both", both)
         assert answer == f"200 00-{first.trace}-{second.id}-01"

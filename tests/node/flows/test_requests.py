@@ -127,7 +127,7 @@ def test_words_that_no_certificate_bears_out_do_not_count(identity: str) -> None
     assert flow.source.identity == identity
 
 
-words = st.text(alphabet=st.characters(exclude_characters="\n\r\0"), max_size=60)
+words = st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\n\r\0"), max_size=60)
 
 
 @settings(max_examples=60, deadline=None)
