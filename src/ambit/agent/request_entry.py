@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from ambit.agent.log_texts import named, texts
 from ambit.envoy import http_authorizers, http_rbac, names
 from ambit.envoy.access_log import (
     BAGGAGE,
@@ -25,7 +26,6 @@ from ambit.envoy.access_log import (
     WORKLOAD,
 )
 from ambit.envoy.request_log import ABOUT, AUTHORITY, LINE, NUMBERS, PORT, REQUEST, SHOWN
-from ambit.xds.protos import logs_pb2
 
 _NUMBERS = len(NUMBERS)
 _ABOUT = tuple(ABOUT)
@@ -103,35 +103,30 @@ class Asked(msgspec.Struct, frozen=True):
 
 def requests(message: bytes) -> Iterator[Entry]:
     """The requests of one message from Envoy; what is not one of ours is left out."""
-    for resource in logs_pb2.Export.FromString(message).resources:
-        for scope in resource.scopes:
-            for record in scope.records:
-                text = str(record.body.value, "utf-8", "replace")
-                try:
-                    numbers, about, asked = text.split(LINE, 2)
-                    now, port, received, sent, attempts, messages = numbers.split(SEPARATOR)
-                    yield Entry(
-                        record.time_unix_nano,
-                        float(now),
-                        port,
-                        int(received),
-                        int(sent),
-                        0 if attempts == UNKNOWN else int(attempts),
-                        None if messages == UNKNOWN else _messages(messages),
-                        about,
-                        asked,
-                    )
-                except ValueError:
-                    continue
+    for started, text in texts(message):
+        try:
+            numbers, about, asked = text.split(LINE, 2)
+            now, port, received, sent, attempts, messages = numbers.split(SEPARATOR)
+            yield Entry(
+                started,
+                float(now),
+                port,
+                int(received),
+                int(sent),
+                0 if attempts == UNKNOWN else int(attempts),
+                None if messages == UNKNOWN else _messages(messages),
+                about,
+                asked,
+            )
+        except ValueError:
+            continue
 
 
 def read(text: str) -> About | None:
     """The line that requests share; None when it is not one of ours."""
-    values = text.split(SEPARATOR)
-    if len(values) < len(_ABOUT):
+    found = named(_ABOUT, text.split(SEPARATOR))
+    if found is None:
         return None
-    # A peer's tab makes further fields, after all of ours but its own.
-    found = dict(zip(_ABOUT, (value if value != UNKNOWN else "" for value in values), strict=False))
     details = found["details"]
     denied = details.startswith(_REFUSALS)
     policy = _shown(found[SHOWN]) if details.startswith(_BY_OTHERS) else found[POLICY]

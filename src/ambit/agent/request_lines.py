@@ -4,21 +4,19 @@ from collections.abc import Iterator
 
 import msgspec
 
+from ambit.agent.log_texts import texts
 from ambit.envoy.access_log import UNKNOWN
 from ambit.envoy.request_log import LINE
-from ambit.xds.protos import logs_pb2
 
 
 def printed(message: bytes) -> Iterator[str]:
     """The lines of one message from Envoy; what is not one of ours is left out."""
-    for resource in logs_pb2.Export.FromString(message).resources:
-        for scope in resource.scopes:
-            for record in scope.records:
-                told, _, rest = str(record.body.value, "utf-8", "replace").partition(LINE)
-                if not told:
-                    yield rest
-                elif (line := _members(told, rest)) is not None:
-                    yield line
+    for _, text in texts(message):
+        told, _, rest = text.partition(LINE)
+        if not told:
+            yield rest
+        elif (line := _members(told, rest)) is not None:
+            yield line
 
 
 def _members(told: str, rest: str) -> str | None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from ambit.agent.log_texts import named, texts
 from ambit.agent.request_entry import bracketed, in_words
 from ambit.envoy import names
 from ambit.envoy.access_log import (
@@ -21,7 +22,6 @@ from ambit.envoy.access_log import (
 )
 from ambit.envoy.request_log import AUTHORITY, LINE, PORT
 from ambit.envoy.stream_log import ABOUT, DENIED, KIND, OWN
-from ambit.xds.protos import logs_pb2
 
 _ABOUT = tuple(ABOUT)
 _MARK = f"{KIND}{SEPARATOR}".encode()
@@ -69,26 +69,21 @@ def connections(message: bytes) -> Iterator[Entry]:
     """The connections of one message from Envoy; what is not one of ours is left out."""
     if _MARK not in message:
         return  # of requests, of which there are many
-    for resource in logs_pb2.Export.FromString(message).resources:
-        for scope in resource.scopes:
-            for record in scope.records:
-                text = str(record.body.value, "utf-8", "replace")
-                try:
-                    numbers, about = text.split(LINE, 1)
-                    kind, now, port, received, sent = numbers.split(SEPARATOR)
-                    if kind == KIND:
-                        yield Entry(record.time_unix_nano, float(now), port, int(received), int(sent), about)
-                except ValueError:
-                    continue
+    for started, text in texts(message):
+        try:
+            numbers, about = text.split(LINE, 1)
+            kind, now, port, received, sent = numbers.split(SEPARATOR)
+            if kind == KIND:
+                yield Entry(started, float(now), port, int(received), int(sent), about)
+        except ValueError:
+            continue
 
 
 def read(text: str) -> About | None:
     """The line that connections share; None when it is not one of ours."""
-    values = text.split(SEPARATOR)
-    if len(values) < len(_ABOUT):
+    found = named(_ABOUT, text.split(SEPARATOR))
+    if found is None:
         return None
-    # A peer's tab makes further fields, after all of ours but its own.
-    found = dict(zip(_ABOUT, (value if value != UNKNOWN else "" for value in values), strict=False))
     chain, _, rule = found["chain"].partition("|")
     denied = chain == DENIED
     policy, dry_run, result = _ruled(found)

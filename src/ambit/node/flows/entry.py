@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from ambit.agent.log_texts import named, texts
 from ambit.envoy import access_log, names
 from ambit.envoy.access_log import (
     BAGGAGE,
@@ -20,10 +21,8 @@ from ambit.envoy.access_log import (
     REQUEST_SEPARATOR,
     RESET,
     SEPARATOR,
-    UNKNOWN,
 )
 from ambit.plan.destinations import DIRECT, REFUSED, SAME_NODE, TUNNEL
-from ambit.xds.protos import logs_pb2
 
 _NO_POLICY = "default"
 """RBAC's rule name when no policy decided."""
@@ -79,20 +78,17 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
 
 def lines(message: bytes) -> Iterator[Line]:
     """The lines of one message from Envoy; what is not one of ours, or is about a request, is left out."""
-    for resource in logs_pb2.Export.FromString(message).resources:
-        for scope in resource.scopes:
-            for record in scope.records:
-                fields = str(record.body.value, "utf-8", "replace").split(SEPARATOR, _NUMBERS)
-                try:
-                    now, port, received, sent, text = fields
-                    if not text[:1].isalpha():
-                        continue  # of a request (`ambit.agent.request_entry`)
-                    trace = b""
-                    if REQUEST_SEPARATOR in text:
-                        text, trace = _request(text)
-                    yield record.time_unix_nano, float(now), port, int(received), int(sent), trace, text
-                except ValueError:
-                    continue
+    for started, whole in texts(message):
+        try:
+            now, port, received, sent, text = whole.split(SEPARATOR, _NUMBERS)
+            if not text[:1].isalpha():
+                continue  # of a request (`ambit.agent.request_entry`)
+            trace = b""
+            if REQUEST_SEPARATOR in text:
+                text, trace = _request(text)
+            yield started, float(now), port, int(received), int(sent), trace, text
+        except ValueError:
+            continue
 
 
 def read(text: str) -> About | None:
@@ -100,10 +96,9 @@ def read(text: str) -> About | None:
     text, _, called = text.partition(REQUEST_SEPARATOR)
     kind, *values = text.split(SEPARATOR)
     layout = _LAYOUTS.get(kind, ())
-    if not layout or len(values) < len(layout):
+    found = named(layout, values)
+    if not layout or found is None:
         return None
-    # A peer's tab makes further fields, after all of ours but its own.
-    found = dict(zip(layout, (value if value != UNKNOWN else "" for value in values), strict=False))
     return _hbone(kind, found, called) if kind == names.LOG_INBOUND else _tcp(kind, found)
 
 
