@@ -496,6 +496,36 @@ def test_connections_that_nobody_reads_are_told_of(shop: Shop) -> None:
     mesh.kubectl("delete", "-n", own, "gateway/front", "tcproute/web", "authorizationpolicy/edge")
 
 
+@pytest.mark.feature("N59")
+def test_nothing_in_another_network_is_called(shop: Shop) -> None:
+    """The same server, as a WorkloadEntry of the mesh's own network, and of another one."""
+    (address, *_) = shop.mesh.pod_addresses(shop.namespace, "web")
+    ports = [{"name": "http", "port": 80, "targetPort": 8080}]
+
+    def entry(**spec: Any) -> dict[str, Any]:
+        return {
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "WorkloadEntry",
+            "metadata": {"name": "far"},
+            "spec": {"address": address, "labels": {"app": "far"}, **spec},
+        }
+
+    far = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "far"},
+        "spec": {"selector": {"app": "far"}, "ports": ports},
+    }
+    shop.apply(far, entry(), gateway(), route({"backendRefs": [{"name": "far", "port": 80}]}))
+    edge = shop.address()
+    shop.until(edge, "200")
+    shop.apply(entry(network="elsewhere"))
+    shop.until(edge, "503")
+    shop.mesh.kubectl(
+        "delete", "-n", shop.namespace, "gateway/front", "httproute/web", "service/far", "workloadentry/far"
+    )
+
+
 @pytest.mark.feature("F121")
 def test_datagrams_go_where_a_udp_route_says(shop: Shop) -> None:
     """By the address of the gateway's Service to a pod of the mesh, which takes them in plain text, STRICT or not."""
