@@ -23,6 +23,8 @@ def test_kinds_of_the_mesh_that_are_not_enforced() -> None:
         definition("extensions.istio.io", "wasmplugins", "WasmPlugin"),
         definition("security.istio.io", "authorizationpolicies", "AuthorizationPolicy"),
         definition("gateway.networking.k8s.io", "referencegrants", "ReferenceGrant"),
+        definition("gateway.networking.k8s.io", "backendtlspolicies", "BackendTLSPolicy"),
+        definition("gateway.networking.x-k8s.io", "xbackendtrafficpolicies", "XBackendTrafficPolicy"),
         definition("networking.istio.io", "sidecars", "Sidecar", served=False),
         definition("example.com", "shops", "Shop"),
     ]
@@ -34,10 +36,10 @@ def test_kinds_of_the_mesh_that_are_not_enforced() -> None:
 def test_objects_are_named_and_counted() -> None:
     kind = Resource("networking.istio.io", "v1", "virtualservices", "VirtualService")
     objects = [{"metadata": {"namespace": "shop", "name": name}} for name in "edcba"]
-    assert list(without_effect(kind, objects, ())) == [
+    assert list(without_effect(kind, objects, {})) == [
         "VirtualService shop/a, shop/b, shop/c and 2 more: this version does nothing with the kind"
     ]
-    assert list(without_effect(kind, [], ())) == []
+    assert list(without_effect(kind, [], {})) == []
 
 
 def test_waypoints_and_their_routes_have_an_effect() -> None:
@@ -45,16 +47,34 @@ def test_waypoints_and_their_routes_have_an_effect() -> None:
         return {"metadata": {"namespace": "shop", "name": name}, "spec": spec}
 
     gateways = [named("ours", gatewayClassName="ambit-waypoint"), named("other", gatewayClassName="nginx")]
-    assert list(without_effect(GATEWAYS, gateways, {"nginx"})) == [
-        "Gateway shop/other: this version does nothing with the kind"
+    assert list(without_effect(GATEWAYS, gateways, {"nginx": {}})) == [
+        "Gateway shop/other: this version does nothing with that class"
     ]
-    assert list(without_effect(GATEWAYS, gateways, {"ambit-waypoint"})) == [
+    assert list(without_effect(GATEWAYS, gateways, {"ambit-waypoint": {}})) == [
         "Gateway shop/other: there is no GatewayClass 'nginx', so nothing serves it"
     ]
     routes = [
         named("ours", parentRefs=[{"group": "", "kind": "Service", "name": "web"}]),
         named("other", parentRefs=[{"kind": "Mesh", "name": "edge"}]),
     ]
-    assert list(without_effect(HTTP_ROUTES, routes, ())) == [
-        "HTTPRoute shop/other: this version does nothing with the kind"
+    assert list(without_effect(HTTP_ROUTES, routes, {})) == [
+        "HTTPRoute shop/other: this version does nothing with a route on such a parent"
+    ]
+
+
+def test_somebody_elses_waypoints_have_an_effect() -> None:
+    def of_class(name: str, **gateway: Any) -> dict[str, Any]:
+        spec = {"gatewayClassName": name, **gateway.pop("spec", {})}
+        return {"metadata": {"namespace": "shop", "name": name, **gateway}, "spec": spec}
+
+    binding = {"annotations": {"ambient.istio.io/waypoint-inbound-binding": "PROXY/15088"}}
+    gateways = [
+        of_class("told", **binding),
+        of_class("by-its-class"),
+        of_class("tunnels", spec={"listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}]}),
+        of_class("edge", spec={"listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]}),
+    ]
+    classes: dict[str, Any] = {name: {"metadata": {}} for name in ("told", "tunnels", "edge")}
+    assert list(without_effect(GATEWAYS, gateways, {**classes, "by-its-class": {"metadata": binding}})) == [
+        "Gateway shop/edge: this version does nothing with that class"
     ]

@@ -226,7 +226,7 @@ async def _objects_effective(client: Client) -> list[str]:
     found = await asyncio.gather(*(client.list(kind) for kind in kinds))
     has_classes = any(each["metadata"]["name"] == GATEWAY_CLASSES.qualified for each in definitions)
     gateway_classes = await client.list(GATEWAY_CLASSES) if has_classes else []
-    classes = {each["metadata"]["name"] for each in gateway_classes}
+    classes = {each["metadata"]["name"]: each for each in gateway_classes}
     return [
         line
         for kind, objects in zip(kinds, found, strict=True)

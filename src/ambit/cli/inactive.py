@@ -1,22 +1,17 @@
 """Objects that are accepted and have no effect in this version, so that nobody takes them for protection. Pure."""
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ambit.core.names import GATEWAY_CLASS_NAMES, INLINE_CLASS, WAYPOINT_CLASSES
-from ambit.kube.resource import (
-    AUTHORIZATION_POLICIES,
-    GATEWAY_CLASSES,
-    GATEWAYS,
-    LISTENER_SETS,
-    PEER_AUTHENTICATIONS,
-    REFERENCE_GRANTS,
-    REQUEST_AUTHENTICATIONS,
-    SERVICE_ENTRIES,
-    TELEMETRIES,
-    WORKLOAD_ENTRIES,
-    Resource,
+from ambit.core.names import (
+    GATEWAY_CLASS_NAMES,
+    HBONE_PORT,
+    INBOUND_BINDING_ANNOTATION,
+    INLINE_CLASS,
+    WAYPOINT_CLASSES,
 )
+from ambit.kube.resource import GATEWAYS, Resource
+from ambit.objects.decoding import PROJECTIONS
 
 Object = Mapping[str, Any]
 GROUPS = frozenset(
@@ -31,23 +26,13 @@ GROUPS = frozenset(
 )
 NAMED = 3
 """So many objects of a kind are named; the others are counted."""
+_ROUTES = frozenset({"HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute"})
 _KNOWN = frozenset(
-    each.qualified
-    for each in (
-        AUTHORIZATION_POLICIES,
-        PEER_AUTHENTICATIONS,
-        REQUEST_AUTHENTICATIONS,
-        SERVICE_ENTRIES,
-        TELEMETRIES,
-        WORKLOAD_ENTRIES,
-        GATEWAY_CLASSES,
-        LISTENER_SETS,
-        REFERENCE_GRANTS,
-    )
+    name for name, each in PROJECTIONS.items() if each.kind not in _ROUTES and name != GATEWAYS.qualified
 )
+"""Kinds that are read, whatever the object says."""
 _PARENTS = frozenset({"Service", "ServiceEntry", "Gateway", "ListenerSet"})
 """Kinds of parents whose routes waypoints and gateways apply. Without a kind it is a Gateway."""
-"""Enforced, or without an effect of their own."""
 
 
 def inactive_kinds(definitions: Iterable[Object]) -> Iterator[Resource]:
@@ -63,31 +48,42 @@ def inactive_kinds(definitions: Iterable[Object]) -> Iterator[Resource]:
         )
 
 
-def without_effect(kind: Resource, objects: Iterable[Object], classes: Container[str]) -> Iterator[str]:
+def without_effect(kind: Resource, objects: Iterable[Object], classes: Mapping[str, Object]) -> Iterator[str]:
     """One sentence for all objects of a kind that do nothing, and one for each Gateway whose class is none.
 
-    `classes`: names of the GatewayClasses that there are.
+    `classes`: the GatewayClasses that there are, by name.
     """
-    idle = sorted((each for each in objects if not _has_effect(kind, each)), key=_name)
+    idle = sorted((each for each in objects if not _has_effect(kind, each, classes)), key=_name)
     lost = [each for each in idle if _is_gateway(kind) and _class(each) not in classes]
     for each in lost:
         yield f"Gateway {_name(each)}: there is no GatewayClass {_class(each)!r}, so nothing serves it"
     names = [_name(each) for each in idle if each not in lost]
     if names:
         others = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        yield f"{kind.kind} {', '.join(names[:NAMED])}{others}: this version does nothing with the kind"
+        what = "with that class" if _is_gateway(kind) else "with the kind"
+        what = "with a route on such a parent" if kind.kind in _ROUTES else what
+        yield f"{kind.kind} {', '.join(names[:NAMED])}{others}: this version does nothing {what}"
 
 
-def _has_effect(kind: Resource, each: Object) -> bool:
+def _has_effect(kind: Resource, each: Object, classes: Mapping[str, Object]) -> bool:
     """Whether it is a waypoint or gateway, or a route that one applies. Their own status says what became of them."""
     spec = each.get("spec") or {}
-    match kind.kind:
-        case "Gateway" if _is_gateway(kind):
-            return _class(each) in (*WAYPOINT_CLASSES, *GATEWAY_CLASS_NAMES, INLINE_CLASS)
-        case "HTTPRoute" | "GRPCRoute" | "TLSRoute" | "TCPRoute" | "UDPRoute":
-            return any(parent.get("kind", "Gateway") in _PARENTS for parent in spec.get("parentRefs") or ())
-        case _:
-            return False
+    if _is_gateway(kind):
+        ours = (*WAYPOINT_CLASSES, *GATEWAY_CLASS_NAMES, INLINE_CLASS)
+        return _class(each) in ours or _is_foreign_waypoint(each, classes.get(_class(each), {}))
+    if kind.kind in _ROUTES:
+        return any(parent.get("kind", "Gateway") in _PARENTS for parent in spec.get("parentRefs") or ())
+    return False
+
+
+def _is_foreign_waypoint(gateway: Object, of_class: Object) -> bool:
+    """Whether it says how it takes what is for it (`ambit.ingest.gateway.foreign`), once its class is there."""
+    annotations = [(each.get("metadata") or {}).get("annotations") or {} for each in (gateway, of_class)]
+    listeners = (gateway.get("spec") or {}).get("listeners") or ()
+    return bool(of_class) and (
+        any(each.get(INBOUND_BINDING_ANNOTATION) for each in annotations)
+        or any((each.get("protocol"), each.get("port")) == ("HBONE", HBONE_PORT) for each in listeners)
+    )
 
 
 def _is_gateway(kind: Resource) -> bool:

@@ -82,9 +82,9 @@ def command(
 ) -> None:
     """What files of API objects come to: what nodes would be told, without a cluster.
 
-    Reads Namespaces, Nodes, Pods, Services, EndpointSlices, ServiceEntries, WorkloadEntries, AuthorizationPolicies,
-    PeerAuthentications, RequestAuthentications, Gateways and their classes, HTTPRoutes, GRPCRoutes and
-    ReferenceGrants, as `kubectl get -o yaml` prints them. L7 proxies, their routes and rules about tokens are shown
+    Reads what the control plane reads, as `kubectl get -o yaml` prints it: Namespaces, Nodes, Pods, Services,
+    EndpointSlices, ConfigMaps, Secrets of listeners, Istio's policies, ServiceEntries, WorkloadEntries and Telemetries,
+    and the kinds of the Gateway API. L7 proxies, their routes and rules about requests and tokens are shown
     with -o model. Findings go to standard error; with one of level error the exit code is 2.
     """
     if not files and not more:
