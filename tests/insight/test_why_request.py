@@ -393,6 +393,9 @@ def test_pods_decide_where_there_is_no_proxy_between() -> None:
         rulings = [*written.shares[0].rulings] if written.shares else []
         [ruling] = rulings or (written.connection.rulings if written.connection else ())
         assert (ruling.pod, ruling.rule) == ("default/web-1", "default/p[0]")
+        said = [each.strip() for each in request_lines(written)]
+        assert "denied by default/p[0]" in said
+        assert "no rule would decide otherwise" not in said, "nobody looked for one"
 
 
 def test_what_routes_change_before_pods_see_it_closes_the_service() -> None:

@@ -74,6 +74,7 @@ def _said(connection: Ruling, found: Ruling) -> Ruling:
         address=connection.address,
         port=connection.port,
         source=connection.source,
+        of_request=True,
         is_pod=connection.is_pod,
         mode=connection.mode,
         mode_by=connection.mode_by,

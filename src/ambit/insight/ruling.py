@@ -51,6 +51,8 @@ class Ruling(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """The PeerAuthentication that says so; empty when none does."""
     source: str = ""
     """The address that a pod is asked from."""
+    of_request: bool = False
+    """The pod's node has read a request: the nearest rule is not looked for."""
 
 
 def verdict_of(rulings: Sequence[Ruling]) -> str:

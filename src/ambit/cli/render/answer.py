@@ -129,7 +129,7 @@ def _ruling(ruling: Ruling) -> Iterator[str]:
         yield f"without that rule it would be {ruling.without}"
     if ruling.nearest is not None:
         yield f"nearest {ruling.nearest.action} rule: {_nearest(ruling.nearest)}"
-    elif ruling.verdict != REFUSED and ruling.pod:
+    elif ruling.verdict != REFUSED and ruling.pod and not ruling.of_request:
         yield "no rule would decide otherwise"
     if ruling.token:
         yield f"tokens: {ruling.token}"
