@@ -11,6 +11,13 @@ ANSWERED = "answered"
 """Value of a request's `hop`: the proxy itself did, and no endpoint was asked."""
 
 
+LONGEST_PLACE = 300
+"""Characters of a host with a port. Who opens a tunnel may ask for more, and records of it are kept."""
+LONGEST_LINE = 8_192
+"""Characters of what connections or requests have in common: a longer line, which peers can make as they like, is
+understood each time and not remembered."""
+
+
 class Reporter(StrEnum):
     SOURCE = "source"
     DESTINATION = "destination"

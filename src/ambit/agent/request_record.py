@@ -6,6 +6,11 @@ import msgspec
 
 from ambit.agent.record import Flow, RequestPart
 from ambit.agent.request_entry import Entry, read_asked
+from ambit.envoy.request_log import LINE
+
+_LONGEST, _LONGEST_OTHER = 2_048, 256
+"""Characters that are kept of what a client asked, and of each of its headers: thousands of requests with headers of
+60 KiB would take all memory that a proxy has."""
 
 
 class KeptRequest(msgspec.Struct, frozen=True, gc=False):
@@ -56,5 +61,14 @@ def kept(flow: Flow, entry: Entry) -> KeptRequest:
         entry.received,
         entry.sent,
         entry.attempts,
-        entry.asked,
+        _bounded(entry.asked),
     )
+
+
+def _bounded(asked: str) -> str:
+    if len(asked) <= _LONGEST:
+        return asked
+    first, *others = asked.split(LINE)
+    if len(first) > _LONGEST:
+        first = f"{first[:_LONGEST]}…"
+    return LINE.join((first, *(each[:_LONGEST_OTHER] for each in others)))

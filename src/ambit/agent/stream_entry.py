@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import msgspec
 
 from ambit.agent.log_texts import named, texts
+from ambit.agent.record import LONGEST_PLACE
 from ambit.agent.request_entry import bracketed, in_words
 from ambit.envoy import names
 from ambit.envoy.access_log import (
@@ -84,6 +85,7 @@ def read(text: str) -> About | None:
     found = named(_ABOUT, text.split(SEPARATOR))
     if found is None:
         return None
+    found["dialled"] = found["dialled"][:LONGEST_PLACE]
     chain, _, rule = found["chain"].partition("|")
     denied = chain == DENIED
     policy, dry_run, result = _ruled(found)

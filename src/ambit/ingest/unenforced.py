@@ -42,9 +42,10 @@ class Unenforced:
             context, given
         ):
             return given
-        nobody = GatewayAddress(
-            HBONE_PORT, namespace=given.namespace, hostname=f"{given.name}.{given.namespace}.{NO_WAYPOINT}"
-        )
+        # By the Gateway's name it is known whose policies are for it (`ambit.ingest.only_by_waypoint`).
+        foreign = self._foreign(context, given.waypoint)
+        namespace, _, name = (foreign.key if foreign else f"{given.namespace}/{given.name}").partition("/")
+        nobody = GatewayAddress(HBONE_PORT, namespace=namespace, hostname=f"{name}.{namespace}.{NO_WAYPOINT}")
         return msgspec.structs.replace(given, waypoint=nobody)
 
     def _protected_by(self, context: Context, given: Service) -> list[str]:

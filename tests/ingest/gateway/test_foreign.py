@@ -143,6 +143,7 @@ def test_what_a_policy_protects_is_closed_unless_it_says_that_it_enforces_them(
     made = compiler(*BOUND, *acme(), given)
     found = made.services[KEY].waypoint
     assert found is not None and found.hostname.endswith(".invalid")
+    assert any("only_by_waypoint" in each for each in made.workloads[WEB].policies), "by its own address"
     status = made.statuses[str(ObjectRef("AuthorizationPolicy", given[1]["metadata"]["namespace"], "p"))]
     assert isinstance(status, ObjectStatus) and not status.conditions[0].holds
     open_ = compiler(*BOUND, *acme(enforces="true"), given)

@@ -211,6 +211,7 @@ def test_hosts_are_led_by_the_names_in_hellos_where_settings_have_that() -> None
         (led("x.test"), "spec.hosts[0]", "begin with"),
         (led("*"), "spec.hosts[0]", "begin with"),
         (led("*.a.localhost"), "spec.hosts[0]", "begin with"),
+        (led("*.localhost."), "spec.hosts[0]", "begin with"),
         (led("*.LocalHost"), "spec.hosts[0]", "begin with"),
         (led("*.0.0.1"), "spec.hosts[0]", "no DNS name"),
         (led("*.0x1"), "spec.hosts[0]", "no DNS name"),

@@ -535,3 +535,12 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         node.collector.take(tcp("10.0.0.1:1", f"10.0.0.2:{number}", {**TUNNEL, "host_target": ""}, sent=1))
     assert len(node.collector._lanes) <= 10
     assert len(node.flows) == 100
+
+
+def test_a_peers_words_take_no_more_memory_than_there_is() -> None:
+    node = Node()
+    hostile = f"10.0.0.2:{'9' * 50_000}"
+    node.collector.take(http("10.0.0.9:1", hostile, CLIENT.identity.uri, 401, "strict[0]"))
+    node.collector.take(http("10.0.0.9:2", "10.0.0.2:80", CLIENT.identity.uri, 200, "", baggage="x" * 50_000))
+    assert len(node.flows) == 2 and not node.collector._lanes
+    assert all(len(each.destination.address) < 400 for each in node.flows)

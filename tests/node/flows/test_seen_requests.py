@@ -4,7 +4,7 @@ import msgspec
 
 from ambit.core.finding import ObjectRef
 from ambit.envoy import names
-from ambit.envoy.access_log import SERVICE
+from ambit.envoy.access_log import BAGGAGE, SERVICE
 from ambit.model.metrics import MetricsRule
 from ambit.model.proxy import Proxy, ProxyKind
 from ambit.model.service import Service
@@ -57,3 +57,11 @@ def test_telemetry_of_the_service_changes_them() -> None:
     told = msgspec.structs.replace(A, telemetry=InlineTelemetry(GATEWAY, (policy,)))
     (total,) = counted(told, text(**{SERVICE: names.at_pod(POD.key, A.key)}))
     assert 'team="red"' in total and "response_flags" not in total
+
+
+def test_what_a_peer_says_at_length_is_counted_and_not_remembered() -> None:
+    subject = names.at_pod(POD.key, A.key)
+    collector = Collector(Snapshot([SERVER], [A]), lambda: LocalPods([POD]), NodeSettings(node="n"))
+    collector.take(message(text(**{SERVICE: subject}), text(**{SERVICE: subject, BAGGAGE: "x" * 50_000})))
+    assert collector.requests is not None
+    assert len(list(collector.newest())) == 2 and len(collector.requests._lanes) == 1

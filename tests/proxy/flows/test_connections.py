@@ -172,3 +172,19 @@ def test_many_kinds_of_connections_are_counted_on() -> None:
     )
     assert counted(made, "connections_opened") == 2_003
     assert collecting.KEPT > 2_003
+
+
+def test_peers_words_take_no_more_memory_than_there_is() -> None:
+    made = collector(
+        text(
+            chain="denied",
+            cluster="into|shop/db|0",
+            dialled=f"10.0.0.9:{'9' * 50_000}",
+            **{HOST + AUTHORITY: ""},
+        ),
+        text(**{BAGGAGE: f"k8s.namespace.name=shop,{'x' * 50_000}"}),
+        text(),
+    )
+    assert all(len(each.destination.address) < 400 for each in made.newest())
+    assert max(map(len, made.connections._lanes)) < 2_000
+    assert counted(made, "connections_opened") + counted(made, "connections_failed") == 3

@@ -201,3 +201,15 @@ async def test_followers_are_told() -> None:
             found = await to_come.get()
     assert found.request is not None
     assert found.request.path == "/x"
+
+
+def test_clients_words_take_no_more_memory_than_there_is() -> None:
+    """What is kept of thousands of requests, and what is remembered of what they share, has a limit."""
+    long = "x" * 50_000
+    made = collector(text(f"GET cart /{long}"), text(**{BAGGAGE: f"k8s.namespace.name=shop,{long}"}), text())
+    usual, announced, asked = made.newest()
+    assert asked.request is not None and asked.request.path.endswith("x…")
+    assert len(asked.request.path) < 3_000 and asked.request.host == "cart"
+    assert announced.source.identity == usual.source.identity
+    assert max(map(len, made._lanes)) < 2_000
+    assert sum(counts[metrics.REQUESTS] for _, counts in made.series.items()) == 3

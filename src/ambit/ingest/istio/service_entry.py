@@ -196,7 +196,8 @@ def _wrong_host(host: str, spec: ServiceEntrySpec) -> str:
     if not hostnames.is_pattern(host):
         return f"{host!r} is no DNS name"
     is_wide = host.startswith("*")
-    if spec.resolution == DYNAMIC and (not is_wide or host == "*" or host.lower().endswith(".localhost")):
+    is_local = host.lower().rstrip(".").endswith(".localhost")
+    if spec.resolution == DYNAMIC and (not is_wide or host == "*" or is_local):
         return f"{host}: DYNAMIC_DNS is for hosts that begin with `*.`"
     is_itself = not spec.endpoints and spec.workload_selector is None and spec.resolution in RESOLVED
     return f"{host} is no name that could be resolved" if is_wide and is_itself else ""

@@ -18,7 +18,7 @@ import msgspec
 
 from ambit.agent import connection_metrics as metrics
 from ambit.agent.recent import Recent
-from ambit.agent.record import Flow
+from ambit.agent.record import LONGEST_LINE, Flow
 from ambit.agent.request_record import KeptRequest
 from ambit.envoy import names
 from ambit.model.view import MeshView
@@ -146,7 +146,9 @@ class Collector(Recent[Connection | KeptRequest]):
         about = read(text)
         if about is None:
             return None
-        lane = self._lanes[text, is_silent] = self._lane_of(about, is_silent)
+        lane = self._lane_of(about, is_silent)
+        if len(text) <= LONGEST_LINE:
+            self._lanes[text, is_silent] = lane
         return lane
 
     def _lane_of(self, about: About, is_silent: bool) -> _Lane:
@@ -182,7 +184,9 @@ class Collector(Recent[Connection | KeptRequest]):
         if failure is not None:
             key = f"{line[-1]}\t{failure.denied}\t{failure.failure}", True
             about = msgspec.structs.replace(lane.about, failure=failure.failure, denied=failure.denied)
-            lane = self._lanes.get(key) or self._lanes.setdefault(key, self._lane_of(about, is_silent=True))
+            lane = self._lanes.get(key) or self._lane_of(about, is_silent=True)
+            if len(key[0]) <= LONGEST_LINE:
+                self._lanes[key] = lane
         self._ended(lane, line)
         self._flush()
 

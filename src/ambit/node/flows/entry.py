@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import msgspec
 
 from ambit.agent.log_texts import named, texts
+from ambit.agent.record import LONGEST_PLACE
 from ambit.envoy import access_log, names
 from ambit.envoy.access_log import (
     BAGGAGE,
@@ -149,7 +150,7 @@ def _hbone(kind: str, found: dict[str, str], called: str) -> About:
         kind=kind,
         pod=found["pod"],
         client=_bracketed(found["client"]),
-        destination=found["authority"],
+        destination=found["authority"][:LONGEST_PLACE],
         ended=found["type"] not in _PERIODIC,
         carried=accepted,
         route=TUNNEL,

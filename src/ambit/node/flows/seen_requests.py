@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from ambit.agent import request_metrics
-from ambit.agent.record import End, Flow
+from ambit.agent.record import LONGEST_LINE, End, Flow
 from ambit.agent.request_entry import read, requests
 from ambit.agent.request_record import KeptRequest, kept
 from ambit.model.metrics import MetricsNote
@@ -43,11 +43,7 @@ class SeenRequests:
     def take(self, message: bytes) -> Iterator[KeptRequest]:
         """One message of Envoy's."""
         for entry in requests(message):
-            if entry.about not in self._lanes:
-                if len(self._lanes) >= _LANES:
-                    self._lanes.clear()
-                self._lanes[entry.about] = self._lane(entry.about)
-            lane = self._lanes[entry.about]
+            lane = self._lanes[entry.about] if entry.about in self._lanes else self._lane(entry.about)
             if lane is not None:
                 request = kept(lane.flow, entry)
                 request_metrics.count(lane.numbers, entry, request.milliseconds)
@@ -76,6 +72,11 @@ class SeenRequests:
     def _lane(self, text: str) -> _Lane | None:
         about = read(text)
         flow = flow_of(about, self._view, self._pods(), self._settings) if about is not None else None
-        if flow is None:
-            return None
-        return _Lane(flow, self._series.of(request_metrics.labels(flow, _NOBODY)))
+        lane = None
+        if flow is not None:
+            lane = _Lane(flow, self._series.of(request_metrics.labels(flow, _NOBODY)))
+        if len(self._lanes) >= _LANES:
+            self._lanes.clear()
+        if len(text) <= LONGEST_LINE:
+            self._lanes[text] = lane
+        return lane

@@ -9,7 +9,7 @@ import msgspec
 
 from ambit.agent import request_metrics as metrics
 from ambit.agent.recent import Recent
-from ambit.agent.record import End, Flow
+from ambit.agent.record import LONGEST_LINE, End, Flow
 from ambit.agent.request_entry import read, requests
 from ambit.agent.request_record import KeptRequest, kept
 from ambit.proxy.flows.connections import Connections, KeptConnection
@@ -59,5 +59,7 @@ class RequestCollector(Recent[KeptRequest | KeptConnection]):
         if len(self._lanes) >= _LANES:
             self._lanes.clear()
         flow = flow_of(about, proxy=self._proxy, node=self._node)
-        lane = self._lanes[text] = _Lane(flow, self.series.of(metrics.labels(flow, self._own)))
+        lane = _Lane(flow, self.series.of(metrics.labels(flow, self._own)))
+        if len(text) <= LONGEST_LINE:
+            self._lanes[text] = lane
         return lane

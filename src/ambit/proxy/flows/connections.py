@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from ambit.agent import connection_metrics as metrics
-from ambit.agent.record import End, Flow
+from ambit.agent.record import LONGEST_LINE, End, Flow
 from ambit.agent.stream_entry import About, Entry, connections, read
 
 OPEN = 50_000
@@ -79,7 +79,9 @@ class Connections:
             self._lanes.clear()
         flow = self._flow_of(about)
         numbers = self.series.of(metrics.labels(flow, self._own))
-        lane = self._lanes[text] = _Lane(about, flow, numbers)
+        lane = _Lane(about, flow, numbers)
+        if len(text) <= LONGEST_LINE:
+            self._lanes[text] = lane
         return lane
 
     def _count(self, lane: _Lane, entry: Entry) -> None:
