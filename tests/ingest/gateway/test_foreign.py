@@ -99,6 +99,7 @@ def test_classes_of_ours_have_nothing_of_it(of_class: str) -> None:
         ("PROXY/", "neither PROXY/PORT nor NONE/PORT"),
         ("PROXY/0", "neither"),
         ("PROXY/65536", "neither"),
+        ("PROXY/0000809999999999", "neither"),
         ("PROXY/٣", "neither"),
         ("proxy/15088", "neither"),
         ("HBONE", "neither"),

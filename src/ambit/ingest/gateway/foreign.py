@@ -94,7 +94,7 @@ def _annotation(name: str, given: gateway.Gateway, of_class: gateway.GatewayClas
 def _tunnel(text: str) -> ApplicationTunnel:
     """Raises ValueError."""
     word, _, number = text.partition("/")
-    is_number = number.isascii() and number.isdigit() and 0 < int(number[:6]) < 1 << 16
+    is_number = number.isascii() and number.isdigit() and len(number) < 6 and 0 < int(number) < 1 << 16
     if word not in TunnelledAs.__members__ or ("/" in text and not is_number):
         raise ValueError(
             f"annotation {INBOUND_BINDING_ANNOTATION}: {text!r} is neither PROXY/PORT nor NONE/PORT"
