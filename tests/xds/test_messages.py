@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ambit.core.identity import Identity
+from ambit.model.backend_tls import BackendTls
+from ambit.model.service import Service
 from ambit.model.workload import Workload
 from ambit.xds import messages
 from ambit.xds.frames import Resource
@@ -116,3 +118,14 @@ def test_a_value_of_session_affinity_that_came_later_is_none():
     for value, expected in (("ClientIP", True), ("Cookie", False)):
         affinity.config.Pack(StringValue(value=value))
         assert messages.decode_address(address.SerializeToString()).session_affinity is expected
+
+
+def test_roots_of_many_ports_are_sent_once():
+    """Every node is sent them: few bytes in the API must not become many."""
+    tls = BackendTls("a.example.com", "x" * 10_000, ("a.example.com",))
+    other = BackendTls("b.example.com", "", uris=("spiffe://b",))
+    spoken = {**dict.fromkeys(range(1, 101), tls), 200: other}
+    value = Service("a", "shop", "a.shop.svc", backend_tls=spoken)
+    resource = messages.to_resource(value)
+    assert len(resource.body) < 15_000
+    assert messages.from_resource(ADDRESS_TYPE, resource) == value

@@ -47,7 +47,8 @@ _AFFINITY, _BY_CLIENT = "ambit.session-affinity", "ClientIP"
 _INLINE = "ambit.inline-routes"
 """An extension of a service whose callers' nodes route requests: its tables, as JSON."""
 _TLS = "ambit.backend-tls"
-"""An extension of a service whose servers are spoken to with TLS: how, by port, as JSON."""
+"""An extension of a service whose servers are spoken to with TLS: ports, and how, as JSON. Roots can be long, and ports
+many, so what several ports have in common is said once: every node is sent it."""
 _TELEMETRY = "ambit.inline-telemetry"
 """Of one whose requests nodes read: what they tell of them, as JSON."""
 _RULES = "ambit.inline-rules"
@@ -126,8 +127,8 @@ def encode_service(service: Service) -> bytes:
         tables = BytesValue(value=msgspec.json.encode(service.inline))
         encoded.extensions.add(name=_INLINE).config.Pack(tables)
     if service.backend_tls:
-        ports = BytesValue(value=msgspec.json.encode(dict(sorted(service.backend_tls.items()))))
-        encoded.extensions.add(name=_TLS).config.Pack(ports)
+        spoken = BytesValue(value=msgspec.json.encode(_by_kind(service.backend_tls)))
+        encoded.extensions.add(name=_TLS).config.Pack(spoken)
     if service.telemetry is not None:
         told = BytesValue(value=msgspec.json.encode(service.telemetry, order="deterministic"))
         encoded.extensions.add(name=_TELEMETRY).config.Pack(told)
@@ -221,11 +222,22 @@ def _read_service(service: pb.Service) -> Service:
             for each in service.weighted_waypoints
         ),
         ingress_use_waypoint=service.ingress_use_waypoint,
-        backend_tls=_read_json(service, _TLS, dict[int, BackendTls]) or {},
+        backend_tls={
+            port: each
+            for ports, each in _read_json(service, _TLS, list[tuple[list[int], BackendTls]]) or ()
+            for port in ports
+        },
         inline=_read_json(service, _INLINE, tuple[ServiceRoutes, ...]),
         rules=_read_rules(service),
         telemetry=_read_json(service, _TELEMETRY, InlineTelemetry),
     )
+
+
+def _by_kind(given: Mapping[int, BackendTls]) -> list[tuple[list[int], BackendTls]]:
+    ports: dict[BackendTls, list[int]] = {}
+    for port, each in sorted(given.items()):
+        ports.setdefault(each, []).append(port)
+    return [(several, each) for each, several in ports.items()]
 
 
 def _read_json(service: pb.Service, name: str, kind: type[T]) -> T | None:
