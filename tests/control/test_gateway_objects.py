@@ -182,6 +182,14 @@ def test_what_is_there_already_is_not_written_again() -> None:
     assert fields == {"conditions": [condition("Accepted", at="2026-01-02T03:04:05Z")]}
 
 
+def test_a_message_is_no_longer_than_the_api_takes() -> None:
+    """Of a patch with long keys, say: else nothing of the status would be written."""
+    said = msgspec.structs.replace(ACCEPTED, message="x" * 50_000)
+    fields = to_write({}, ObjectStatus(version("GatewayClass"), (said,)), NOW)
+    assert fields is not None and len(fields["conditions"][0]["message"]) == 32_768
+    assert to_write({"status": fields}, ObjectStatus(version("GatewayClass"), (said,)), NOW) is None
+
+
 def test_a_class_says_what_it_supports() -> None:
     status = ObjectStatus(version("GatewayClass"), (ACCEPTED,), ("Gateway", "HTTPRoute"))
     live: dict[str, Any] = {"conditions": [condition("Accepted")]}

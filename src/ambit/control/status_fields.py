@@ -32,6 +32,9 @@ Fields = dict[str, Any]
 ACCEPTED = "ZtunnelAccepted"
 ACKNOWLEDGED = "ambit.io/Acknowledged"
 """Of policies for nodes."""
+_LONGEST = 32_768
+"""Characters of a condition's message (Kubernetes: `metav1.Condition`); who wrote an object may make us say more, and
+the API would take nothing of the status."""
 _OWN = {WAYPOINT_BOUND, WAYPOINT_ACCEPTED, KEYS_FETCHED, VISIBILITY_APPLIED, ACCEPTED, ACKNOWLEDGED}
 """Of an object that has conditions only: those that go when they are not said any more."""
 
@@ -44,6 +47,7 @@ def merged(
     before = [dict(each) for each in result]
     for condition in ours:
         wanted = msgspec.to_builtins(condition) | {"observedGeneration": generation}
+        wanted["message"] = condition.message[:_LONGEST]
         known = next((each for each in result if each.get("type") == condition.type), None)
         if known is None:
             result.append(wanted | {"lastTransitionTime": time_text(now)})
