@@ -474,11 +474,7 @@ def test_connections_that_nobody_reads_are_told_of(shop: Shop) -> None:
     (last, *_) = mesh.wait("the record", lambda: records("--to", f"{own}/web"))
     assert (last["proxy"], last["hop"], last["destination"]["workload"]) == (f"{own}/front", "tunnel", "web")
     assert last["sent"] > 0
-    select = ("-n", own, "-l", "gateway.networking.k8s.io/gateway-name=front")
-    pod_address = mesh.kubectl("get", "pods", *select, "-o", "jsonpath={.items[0].status.podIP}").stdout
-    scraped = mesh.on_node(mesh.nodes[0], "curl", "-sS", "-m", "10", f"http://{pod_address}:15020/metrics")
-    counted = [each for each in scraped.stdout.splitlines() if each.startswith("istio_tcp_sent_bytes_total{")]
-    assert any('destination_service_name="web"' in each for each in counted)
+    assert any('destination_service_name="web"' in each for each in _sent_bytes(mesh, own))
     everybody = {"from": [{"source": {"ipBlocks": ["0.0.0.0/0", "::/0"]}}]}
     policy = {
         "apiVersion": "security.istio.io/v1",
@@ -494,6 +490,18 @@ def test_connections_that_nobody_reads_are_told_of(shop: Shop) -> None:
     mesh.wait("the refusal", lambda: asked() != "200")
     mesh.wait("its record", lambda: f"{own}/edge[0]" in {each.get("policy") for each in records("--denied")})
     mesh.kubectl("delete", "-n", own, "gateway/front", "tcproute/web", "authorizationpolicy/edge")
+
+
+def _sent_bytes(mesh: Mesh, namespace: str) -> list[str]:
+    """What the pods of `front` have counted; those of a Gateway before it may still be ending."""
+    select = ("-n", namespace, "-l", "gateway.networking.k8s.io/gateway-name=front")
+    path = "jsonpath={.items[*].status.podIP}"
+    found = []
+    for address in mesh.kubectl("get", "pods", *select, "-o", path).stdout.split():
+        words = ("curl", "-sS", "-m", "10", f"http://{address}:15020/metrics")
+        scraped = mesh.on_node(mesh.nodes[0], *words, check=False).stdout
+        found += [each for each in scraped.splitlines() if each.startswith("istio_tcp_sent_bytes_total{")]
+    return found
 
 
 @pytest.mark.feature("N59")
