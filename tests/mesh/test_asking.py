@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from ambit.testing.mesh import Mesh
 from tests.mesh.authorizer import PROGRAM
 from tests.mesh.guide import Guide
 from tests.mesh.pods import apply_in, make_namespace, pod
+from tests.mesh.settings import with_mesh_config
 from tests.mesh.shop import waypoint
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl, pytest.mark.feature("N29")]
@@ -34,8 +34,6 @@ class Server(http.server.ThreadingHTTPServer):
 Server(("::", 8080), Handler).serve_forever()
 """
 BY_HTTP, BY_GRPC = "by-http", "by-grpc"
-_SYSTEM = ("-n", "ambit-system")
-_SETTINGS = ("configmap/ambit-mesh-config",)
 
 
 def _providers(namespace: str) -> str:
@@ -54,24 +52,6 @@ def _providers(namespace: str) -> str:
             ]
         }
     )
-
-
-@contextmanager
-def mesh_settings(mesh: Mesh, text: str) -> Iterator[None]:
-    """While these are the mesh's. The control plane reads them when it starts."""
-    before = mesh.kubectl(*_SYSTEM, "get", *_SETTINGS, "-o", r"jsonpath={.data.mesh\.yaml}").stdout
-
-    def become(wanted: str) -> None:
-        patch = json.dumps({"data": {"mesh.yaml": wanted}})
-        mesh.kubectl(*_SYSTEM, "patch", *_SETTINGS, "--type=merge", "-p", patch)
-        mesh.kubectl(*_SYSTEM, "rollout", "restart", "deployment/ambit-control")
-        mesh.kubectl(*_SYSTEM, "rollout", "status", "deployment/ambit-control", "--timeout=110s")
-
-    become(text)
-    try:
-        yield
-    finally:
-        become(before)
 
 
 def _policy(name: str, **spec: Any) -> dict[str, Any]:
@@ -130,7 +110,7 @@ class Shop:
 
 @pytest.fixture(scope="module")
 def shop(mesh: Mesh) -> Iterator[Shop]:
-    with make_namespace(mesh) as namespace, mesh_settings(mesh, _providers(namespace)):
+    with make_namespace(mesh) as namespace, with_mesh_config(mesh, _providers(namespace)):
         shop = Shop(mesh, namespace)
         web = _served("web", _SERVER, mesh.nodes[0], ("http", 80, 8080))
         web[0]["metadata"]["labels"] = {"istio.io/use-waypoint": "way"}

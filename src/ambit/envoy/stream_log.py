@@ -85,8 +85,7 @@ def every() -> Any:
 
 def denied() -> Any:
     """Every tunnel that a waypoint's policies deny."""
-    numbers = {**NUMBERS, "client_port": "%DOWNSTREAM_REMOTE_PORT%"}
-    log = _log(numbers, {key: _DENIED.get(key, access_log.UNKNOWN) for key in ABOUT})
+    log = _log(NUMBERS, {key: _DENIED.get(key, access_log.UNKNOWN) for key in ABOUT})
     value = base_pb2.RuntimeUInt32(default_value=_FORBIDDEN, runtime_key="ambit.denied")
     comparison = accesslog_pb2.ComparisonFilter(op=accesslog_pb2.ComparisonFilter.EQ, value=value)
     log.filter.status_code_filter.comparison.CopyFrom(comparison)
