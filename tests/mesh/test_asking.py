@@ -9,6 +9,7 @@ import yaml
 
 from ambit.testing.mesh import Mesh
 from tests.mesh.authorizer import PROGRAM
+from tests.mesh.echo import telling
 from tests.mesh.guide import Guide
 from tests.mesh.pods import apply_in, make_namespace, pod
 from tests.mesh.settings import with_mesh_config
@@ -16,23 +17,7 @@ from tests.mesh.shop import waypoint
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl, pytest.mark.feature("N29")]
 
-# Answers with the user that it is told.
-_SERVER = """
-import http.server, socket
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        said = str(self.headers.get("x-user")).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(said)))
-        self.end_headers()
-        self.wfile.write(said)
-    def log_message(self, *_):
-        pass
-class Server(http.server.ThreadingHTTPServer):
-    address_family = socket.AF_INET6
-Server(("::", 8080), Handler).serve_forever()
-"""
+_SERVER = telling("x-user")
 BY_HTTP, BY_GRPC = "by-http", "by-grpc"
 
 

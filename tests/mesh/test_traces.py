@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from ambit.testing.mesh import Mesh
+from tests.mesh.echo import telling
 from tests.mesh.pods import apply_in, pod
 from tests.mesh.settings import with_mesh_config
 from tests.mesh.shop import waypoint
@@ -43,24 +44,7 @@ class Server(http.server.ThreadingHTTPServer):
     address_family = socket.AF_INET6
 Server(("::", 4318), Handler).serve_forever()
 """
-# Answers with the trace that it is told.
-SERVER = """
-import http.server, socket
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    def do_GET(self):
-        said = str(self.headers.get("traceparent")).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(said)))
-        self.end_headers()
-        self.wfile.write(said)
-    def log_message(self, *_):
-        pass
-class Server(http.server.ThreadingHTTPServer):
-    address_family = socket.AF_INET6
-Server(("::", 8080), Handler).serve_forever()
-"""
+SERVER = telling("traceparent")
 ONLY_MESH = {
     "apiVersion": "security.istio.io/v1",
     "kind": "PeerAuthentication",
