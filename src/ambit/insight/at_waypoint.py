@@ -15,10 +15,9 @@ from ambit.model.request_policy import NEVER, OF_TOKENS, Clause, Match, RequestA
 from ambit.model.service import Service
 from ambit.model.workload import Workload
 from ambit.plan import targets
-from ambit.plan.destinations import rule_name
 from ambit.plan.endpoints import preferred_address
 from ambit.plan.waypoint import http_ports, is_http
-from ambit.policy.decide import Decision, Reason
+from ambit.policy.decide import Decision, Reason, rule_name
 from ambit.policy.requests import Request, RequestFacts, decide_request, matching_rule
 
 

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from ambit.plan.destinations import rule_name
-from ambit.policy.decide import Decision
+from ambit.policy.decide import Decision, rule_name
 from ambit.policy.nearest import Miss
 
 ALLOWED, DENIED, REFUSED, MIXED = "allowed", "denied", "refused", "mixed"

@@ -20,9 +20,8 @@ from ambit.model.view import MeshView
 from ambit.node.connections import Connection, Open, look
 from ambit.node.netns import sockets
 from ambit.plan import at_pod, node_proxy
-from ambit.plan.destinations import rule_name
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings
-from ambit.policy.decide import ConnectionFacts, decide
+from ambit.policy.decide import ConnectionFacts, decide, rule_name
 from ambit.policy.unidentified import decide_unidentified
 
 _log = logging.getLogger("ambit.policy")

@@ -32,6 +32,7 @@ from ambit.plan.values import (
     planned,
     workload_of,
 )
+from ambit.plan.ways import Balanced
 
 
 def resources(
@@ -134,7 +135,7 @@ def _backend(
         to = msgspec.structs.replace(asked, address=place or asked.address, port=port)
         found = destinations.backend("", source, to, service, view, pods, settings, called)
     endpoints: tuple[clusters.Endpoint, ...] = ()
-    if isinstance(found, destinations.Balanced):
+    if isinstance(found, Balanced):
         endpoints = found.announcing(announcement.tags(workload_of(source, view, settings), key))
     tls = service.backend_tls.get(port)
     spoken = Spoken(tls) if tls is not None and tls.trusts else None

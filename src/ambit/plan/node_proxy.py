@@ -16,7 +16,7 @@ from ambit.envoy import bootstrap as envoy_bootstrap
 from ambit.envoy.words import AnyMessage
 from ambit.model.view import MeshView
 from ambit.model.workload import ApplicationTunnel, TunnelledAs, Workload
-from ambit.plan import at_pod, authorization, destinations
+from ambit.plan import at_pod, authorization, destinations, ways
 from ambit.plan.names_served import host_targets
 from ambit.plan.values import (
     CLUSTER,
@@ -54,7 +54,7 @@ __all__ = [
 
 
 _LIMITED = {
-    access_log.ROUTE: destinations.REFUSED,
+    access_log.ROUTE: ways.REFUSED,
     access_log.REASON: "the pod has too many destinations",
 }
 
@@ -80,7 +80,7 @@ def shared_resources() -> tuple[PlannedResource, ...]:
         planned(
             CLUSTER,
             names.PASSTHROUGH,
-            clusters.passthrough(names.PASSTHROUGH, {access_log.ROUTE: destinations.DIRECT}),
+            clusters.passthrough(names.PASSTHROUGH, {access_log.ROUTE: ways.DIRECT}),
         ),
         planned(LISTENER, names.CONNECT_ORIGINATE, listeners.connect_originate()),
         planned(LISTENER, names.NETWORK_ORIGINATE, listeners.network_originate()),

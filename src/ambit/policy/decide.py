@@ -150,6 +150,20 @@ def with_dry_run(policies: Sequence[P], decided: Callable[[Sequence[P]], Decisio
     return decision if other == decision else msgspec.structs.replace(decision, dry_run=other)
 
 
+def rule_name(decision: Decision) -> str:
+    """The decision's rule as logs show it, the same as on HBONE (`ambit.plan.authorization`); empty when it was
+    allowed without any policy."""
+    match decision.reason:
+        case Reason.NO_ALLOW_POLICY:
+            return ""
+        case Reason.UNKNOWN_POLICY:
+            return UNKNOWN_POLICY + decision.policy
+        case Reason.NO_RULE_MATCHED:
+            return decision.policy or NO_ALLOW_MATCHED
+        case Reason.DENIED_BY_RULE | Reason.ALLOWED_BY_RULE | Reason.NOBODY_TO_ASK:
+            return f"{decision.policy}[{decision.rule}]"
+
+
 def _rule_holds(rule: Rule, facts: ConnectionFacts) -> bool:
     return all(_clause_holds(clause, facts) for clause in rule.clauses)
 

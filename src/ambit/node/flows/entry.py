@@ -23,7 +23,7 @@ from ambit.envoy.access_log import (
     RESET,
     SEPARATOR,
 )
-from ambit.plan.destinations import DIRECT, REFUSED, SAME_NODE, TUNNEL
+from ambit.plan.ways import DIRECT, REFUSED, SAME_NODE, TUNNEL
 
 _NO_POLICY = "default"
 """RBAC's rule name when no policy decided."""

@@ -17,9 +17,8 @@ from ambit.model.view import MeshView
 from ambit.model.workload import TunnelProtocol, Workload
 from ambit.node.flows.entry import SAME_NODE, TUNNEL, About
 from ambit.plan import at_pod, node_proxy
-from ambit.plan.destinations import rule_name
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings
-from ambit.policy.decide import ConnectionFacts, decide
+from ambit.policy.decide import ConnectionFacts, decide, rule_name
 
 
 class Connection(msgspec.Struct, frozen=True, gc=False):

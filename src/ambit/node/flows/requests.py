@@ -8,9 +8,9 @@ from ambit.core.address import host_port
 from ambit.envoy import names
 from ambit.model.view import MeshView
 from ambit.node.flows import record
-from ambit.plan.destinations import REFUSED, SAME_NODE, TUNNEL
 from ambit.plan.endpoints import preferred_address
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings
+from ambit.plan.ways import REFUSED, SAME_NODE, TUNNEL
 
 
 def flow_of(about: About, view: MeshView, pods: LocalPods, settings: NodeSettings) -> Flow | None:
