@@ -159,7 +159,7 @@ async def test_a_restarted_agent_takes_everything_back(world: World) -> None:
     held = await asyncio.to_thread(client.connect, server.four, 8080)
     node = world.nodes["node1"]
     assert node.agent is not None
-    while node.agent.configuration.destinations < 2:
+    while len(node.agent.configuration.destinations) < 2:
         # Later connections go straight into a tunnel, which is another question than the first one's.
         assert await client.says(server) == f"{client.four} 2"
     before = node.agent.supervisor.status.current

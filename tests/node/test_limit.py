@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ambit.node.configuration import configuration, turnover
+from ambit.node.configuration import destinations, turnover
 from ambit.node.process import NodeAgent
 from tests.node.world import Pod, World, making, until
 
@@ -19,7 +19,7 @@ PORTS = range(8100, 8112)
 @pytest.fixture
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     for module, name, value in (
-        (configuration, "MAX_DESTINATIONS", 5),
+        (destinations, "MAX_DESTINATIONS", 5),
         (turnover, "GRACE", 0.5),
         (turnover, "INTERVAL", 0.0),
         (turnover, "LOOK_SECONDS", 0.2),
@@ -64,7 +64,7 @@ async def test_it_goes_on_and_nothing_is_cut(world: World) -> None:
 
     for port in PORTS[:6]:
         await ask(far, port)
-    assert not agent.configuration.capped
+    assert not agent.configuration.destinations.capped
     await until(lambda: generations(agent, client)[-1] > 0)
     await until(lambda: not any(name.startswith("dst|") for name in _clusters(agent)))
     for connection in held:
@@ -89,7 +89,7 @@ async def test_it_goes_on_and_nothing_is_cut(world: World) -> None:
     assert last > before[-1]
     await until(lambda: len(generations(agent, client)) == 1)
     await ask(far, PORTS[0])
-    assert not agent.configuration.capped
+    assert not agent.configuration.destinations.capped
 
 
 def _clusters(agent: NodeAgent) -> list[str]:
@@ -100,7 +100,7 @@ def _clusters(agent: NodeAgent) -> list[str]:
 async def test_no_connection_fails_while_a_pod_begins_anew(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(configuration, "MAX_DESTINATIONS", 10)
+    monkeypatch.setattr(destinations, "MAX_DESTINATIONS", 10)
     monkeypatch.setattr(turnover, "INTERVAL", 3600.0)
     monkeypatch.setattr(turnover, "GRACE", 2.0)
     one = await world.node("node1")

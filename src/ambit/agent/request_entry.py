@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import msgspec
 
+from ambit.agent.ends import NO_POLICY, WOULD_DENY, Ends, caller, in_words
 from ambit.agent.log_texts import named, texts
-from ambit.envoy import http_authorizers, http_rbac, names
+from ambit.envoy import http_authorizers, http_rbac
 from ambit.envoy.access_log import (
     BAGGAGE,
     DRY_RUN,
@@ -30,49 +31,27 @@ from ambit.envoy.request_log import ABOUT, AUTHORITY, LINE, NUMBERS, PORT, REQUE
 _NUMBERS = len(NUMBERS)
 _ABOUT = tuple(ABOUT)
 _REQUEST = len(REQUEST)
-_DENIED = "denied"
-_NO_POLICY = "default"
-"""RBAC's rule name when no policy decided."""
 _BY_OTHERS = (http_authorizers.DENIED, http_authorizers.FAILED)
 _REFUSALS = ("rbac_access_denied", "jwt_authn_access_denied", *_BY_OTHERS)
 """Beginnings of details of answers that are decisions."""
-_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-")
 _B3 = re.compile(r"(?:[0-9a-f]{16}){1,2}")
 
 
-class About(msgspec.Struct, frozen=True, kw_only=True):
-    """What requests have in common. `service` is the key of the service that was called, or the uid of a workload that
-    was called by its own address; at a gateway, which `is_edge`, of the service that it led to. `client` is an address
-    (IPv6 in brackets), `identity` what the client proved, `target` the endpoint's address and port, empty when none was
-    asked; `target_identity` only of who proved it. `target_workload` (its uid), `target_way` (a `route` of
-    `ambit.envoy.access_log`) and `target_policy` (why it was refused there) are what the caller's node says."""
+class About(Ends, frozen=True, kw_only=True):
+    """What requests have in common. `target_workload` (its uid), `target_way` (a `route` of `ambit.envoy.access_log`)
+    and `target_policy` (why it was refused there) are what the caller's node says."""
 
-    service: str
-    port: str
-    is_edge: bool = False
-    client: str
-    identity: str = ""
-    baggage: str = ""
     protocol: str = ""
     code: int = 0
     flags: str = ""
     grpc_status: str = ""
     route: str = ""
-    target: str = ""
-    target_pod: str = ""
-    target_identity: str = ""
-    target_baggage: str = ""
     target_workload: str = ""
     target_way: str = ""
     target_policy: str = ""
-    denied: bool = False
-    policy: str = ""
-    dry_run: str = ""
     audited: tuple[str, ...] = ()
     details: str = ""
-    error: str = ""
-    """Why the proxy could not do what was asked; empty when it could, or decided not to."""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -132,12 +111,9 @@ def read(text: str) -> About | None:
     policy = _shown(found[SHOWN]) if details.startswith(_BY_OTHERS) else found[POLICY]
     dry_run, audited = http_rbac.parse_audit(found[DRY_RUN])
     return About(
-        service=found[SERVICE] or names.service_of(found["cluster"]),
+        **caller(found),
         is_edge=not found[SERVICE],
         port=found[PORT],
-        client=bracketed(found["client"]),
-        identity=found[IDENTITY].partition(",")[0],
-        baggage=found[BAGGAGE],
         protocol=found["protocol"],
         code=int(found["code"]) if found["code"].isdecimal() else 0,
         flags=found["flags"],
@@ -151,8 +127,8 @@ def read(text: str) -> About | None:
         target_way=found[HOST + ROUTE],
         target_policy=found[HOST + POLICY],
         denied=denied,
-        policy="" if policy == _NO_POLICY else policy,
-        dry_run=dry_run if not denied and found[DRY_RUN_RESULT] == _DENIED else "",
+        policy="" if policy == NO_POLICY else policy,
+        dry_run=dry_run if not denied and found[DRY_RUN_RESULT] == WOULD_DENY else "",
         audited=audited,
         details=details,
         error="" if denied else in_words(found["reason"]),
@@ -196,13 +172,3 @@ def _messages(text: str) -> tuple[int, int]:
 def _trace(traceparent: str) -> str:
     found = _TRACEPARENT.match(traceparent)
     return found[1] if found else ""
-
-
-def in_words(flags: str) -> str:
-    """Envoy's flags (RESPONSE_FLAGS_LONG) as people say them."""
-    return _WORD.sub(" ", flags).lower().replace(",", ", ")
-
-
-def bracketed(address: str) -> str:
-    """An address as it is written before a port."""
-    return f"[{address}]" if ":" in address else address

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import msgspec
 
+from ambit.agent.ends import NO_POLICY, WOULD_DENY, Ends, caller, in_words
 from ambit.agent.log_texts import named, texts
 from ambit.agent.record import LONGEST_PLACE
-from ambit.agent.request_entry import bracketed, in_words
 from ambit.envoy import names
 from ambit.envoy.access_log import (
     BAGGAGE,
@@ -27,32 +27,15 @@ from ambit.envoy.stream_log import ABOUT, DENIED, KIND, OWN
 _ABOUT = tuple(ABOUT)
 _MARK = f"{KIND}{SEPARATOR}".encode()
 _PERIODIC = "TcpPeriodic"
-_DENIED = "denied"
-_NO_POLICY = "default"
-"""RBAC's rule name when no policy decided."""
 _RULES = 3
 
 
-class About(msgspec.Struct, frozen=True, kw_only=True):
-    """What connections have in common; `ended` false means that they go on. Fields as in
-    `ambit.agent.request_entry.About`; `dialled` is the address and port that the client wanted."""
+class About(Ends, frozen=True, kw_only=True):
+    """What connections have in common; `ended` false means that they go on. `dialled` is the address and port that the
+    client wanted."""
 
     ended: bool
-    service: str
-    port: str
-    is_edge: bool
-    client: str
     dialled: str = ""
-    identity: str = ""
-    baggage: str = ""
-    target: str = ""
-    target_pod: str = ""
-    target_identity: str = ""
-    target_baggage: str = ""
-    denied: bool = False
-    policy: str = ""
-    dry_run: str = ""
-    error: str = ""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -91,20 +74,17 @@ def read(text: str) -> About | None:
     policy, dry_run, result = _ruled(found)
     return About(
         ended=found["type"] != _PERIODIC,
-        service=found[SERVICE] or names.service_of(found["cluster"]),
+        **caller(found),
         is_edge=not found[SERVICE] and not found["cluster"].startswith(names.WAY),
         port=found[PORT] or found["dialled"].rpartition(":")[2],
-        client=bracketed(found["client"]),
         dialled=found["dialled"],
-        identity=found[IDENTITY].partition(",")[0],
-        baggage=found[BAGGAGE],
         target=found[HOST + AUTHORITY] or (found["dialled"] if found[OWN + POD] else found["upstream"]),
         target_pod=found[HOST + POD] or found[OWN + POD],
         target_identity=found[HOST + IDENTITY] or found[OWN + IDENTITY],
         target_baggage=found[HOST + BAGGAGE],
         denied=denied,
-        policy=rule if denied and rule else "" if policy == _NO_POLICY else policy,
-        dry_run=dry_run if not denied and result == _DENIED else "",
+        policy=rule if denied and rule else "" if policy == NO_POLICY else policy,
+        dry_run=dry_run if not denied and result == WOULD_DENY else "",
         error="" if denied else found["failure"] or in_words(found["flags"]),
     )
 

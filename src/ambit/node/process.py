@@ -230,7 +230,7 @@ class NodeAgent:
                         self._renew_tunnels(),
                         self._end_unread(),
                         self.configuration.turnover.run(),
-                        self.configuration.detours.run(),
+                        self.configuration.moves.detours.run(),
                         self.reconciler.run(),
                         CniServer(
                             settings.run / "cni.sock",

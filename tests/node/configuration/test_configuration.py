@@ -19,7 +19,7 @@ from ambit.envoy import names
 from ambit.model.service import Service, VirtualAddress
 from ambit.model.view import MeshView, Snapshot
 from ambit.model.workload import Port, TunnelProtocol, Workload
-from ambit.node.configuration import configuration, detours, turnover
+from ambit.node.configuration import configuration, destinations, detours, turnover
 from ambit.node.configuration.configuration import Configuration
 from ambit.node.state import keys
 from ambit.node.state.mesh import MeshState
@@ -112,7 +112,10 @@ def test_2_answers_follow_every_change(
                     assert node.versions(planned.type_url)[planned.name] == planned.version
             for cluster in clusters:
                 asked_for = names.parse_cluster(cluster) if cluster.startswith(("dst|", "tun|")) else None
-                if isinstance(asked_for, names.Destination) and cluster not in node.configuration.detours:
+                if (
+                    isinstance(asked_for, names.Destination)
+                    and cluster not in node.configuration.moves.detours
+                ):
                     is_divided = (asked_for.address, 80) in shares.get(asked_for.source, {})
                     answer = node_proxy.destination(cluster, state, table, SETTINGS, is_divided=is_divided)
                     assert clusters[cluster] == answer.version, cluster
@@ -152,9 +155,9 @@ async def test_2_a_way_that_ends_stays_until_connections_go_elsewhere(
     assert node.versions(CLUSTER)[tunnelled] == before[tunnelled], "another change does not end it"
 
     monkeypatch.setattr(Publication, "settled", _acknowledged)
-    work = asyncio.ensure_future(node.configuration.detours.run())
+    work = asyncio.ensure_future(node.configuration.moves.detours.run())
     async with asyncio.timeout(30):
-        while tunnelled in node.configuration.detours:  # noqa: ASYNC110 - a task of ours changes it
+        while tunnelled in node.configuration.moves.detours:  # noqa: ASYNC110 - a task of ours changes it
             await asyncio.sleep(0)
     work.cancel()
     answer = node_proxy.destination(tunnelled, view, LocalPods([web]), SETTINGS)
@@ -205,9 +208,9 @@ class Way:
 
     async def settle(self) -> None:
         """Until nothing waits for Envoy any more."""
-        work = asyncio.ensure_future(self.node.configuration.detours.run())
+        work = asyncio.ensure_future(self.node.configuration.moves.detours.run())
         async with asyncio.timeout(30):
-            while self.tunnelled in self.node.configuration.detours:  # noqa: ASYNC110 - a task of ours changes it
+            while self.tunnelled in self.node.configuration.moves.detours:  # noqa: ASYNC110 - a task of ours changes it
                 await asyncio.sleep(0)
         work.cancel()
 
@@ -267,13 +270,13 @@ async def test_2_a_tunnel_stays_when_its_end_comes_again_as_the_former_one_is_ov
         await it.follow()
     assert it.into() == before
     kept = []
-    original = it.node.configuration.detours._answer
+    original = it.node.configuration.moves.detours._answer
 
     def answer(over: frozenset[str]) -> None:
         original(over)
         kept.append(it.into() == before)
 
-    it.node.configuration.detours._answer = answer
+    it.node.configuration.moves.detours._answer = answer
     it.now(TunnelProtocol.NONE)
     await it.settle()
     assert kept == [True, False]
@@ -305,7 +308,7 @@ async def test_2_a_destination_that_is_gone_is_refused_at_once() -> None:
     view.now = Snapshot([], [web_service])
     await node.configuration.changed({keys.endpoints(web_service.key)})
     assert node.versions(CLUSTER)[tunnelled] != before
-    assert tunnelled not in node.configuration.detours
+    assert tunnelled not in node.configuration.moves.detours
 
 
 class Changing:
@@ -326,7 +329,7 @@ async def test_2_an_ended_sandbox_leaves_nothing() -> None:
     node.configuration.asked([names.destination(web.key, ADDRESSES[1], 80)])
     node.configuration.remove(web.key)
     assert {kind: node.versions(kind) for kind in before} == before
-    assert node.configuration.destinations == 0
+    assert len(node.configuration.destinations) == 0
 
 
 async def test_a_pod_that_is_gone_is_known_by_key_to_its_last_records() -> None:
@@ -345,7 +348,7 @@ async def _acknowledged(_: Publication) -> None:
 
 async def test_2_a_pod_at_its_limit_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """New connections ask for other names; the old ones go when nothing can wait for them any more."""
-    monkeypatch.setattr(configuration, "MAX_DESTINATIONS", 2)
+    monkeypatch.setattr(destinations, "MAX_DESTINATIONS", 2)
     monkeypatch.setattr(turnover, "GRACE", 0.0)
     noted: list[tuple[int, ...]] = []
     node = Node(Snapshot(), lambda pod: noted.append(pod.generations))
@@ -353,17 +356,17 @@ async def test_2_a_pod_at_its_limit_begins_anew(monkeypatch: pytest.MonkeyPatch)
     node.configuration.add(web)
     wanted = [names.destination(web.key, ADDRESSES[1], port) for port in (81, 82, 83)]
     node.configuration.asked(wanted)
-    assert node.configuration.capped == set() and set(noted) == {(0, 1)}
+    assert node.configuration.destinations.capped == set() and set(noted) == {(0, 1)}
     anew = msgspec.structs.replace(web, generations=(0, 1))
     (outbound,) = node_proxy.outbound_resources(anew, Snapshot(), SETTINGS)
     assert node.versions(LISTENER)[outbound.name] == outbound.version
     for name in wanted:
         answer = node_proxy.destination(name, Snapshot(), LocalPods([anew]), SETTINGS)
         assert node.versions(CLUSTER)[name] == answer.version
-    assert node.configuration.destinations == 0
+    assert len(node.configuration.destinations) == 0
     again = names.destination(web.key, ADDRESSES[1], 81, 1)
     node.configuration.asked([again])
-    assert node.configuration.destinations == 1
+    assert len(node.configuration.destinations) == 1
     # No Envoy has acknowledged the listener yet, so nothing goes.
     work = asyncio.ensure_future(node.configuration.turnover.run())
     await asyncio.sleep(0)
@@ -395,7 +398,7 @@ async def test_2_a_pod_that_left_and_comes_back_goes_on_with_its_names() -> None
 async def test_2_destinations_of_a_pod_are_capped_when_it_began_anew_lately(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(configuration, "MAX_DESTINATIONS", 2)
+    monkeypatch.setattr(destinations, "MAX_DESTINATIONS", 2)
     monkeypatch.setattr(turnover, "KEPT", 1)
     node = Node(Snapshot())
     web = pod("web", "10.1.0.1")
@@ -404,7 +407,7 @@ async def test_2_destinations_of_a_pod_are_capped_when_it_began_anew_lately(
     node.configuration.asked(wanted)
     refused = node_proxy.destination(wanted[2], Snapshot(), LocalPods(), SETTINGS)
     assert node.versions(CLUSTER)[wanted[2]] == refused.version
-    assert node.configuration.capped == {web.key}
+    assert node.configuration.destinations.capped == {web.key}
     only = [(ADDRESSES[1], 81), (ADDRESSES[1], 82)]
     (limited,) = node_proxy.outbound_resources(web, Snapshot(), SETTINGS, only)
     assert node.versions(LISTENER)[limited.name] == limited.version
@@ -413,15 +416,15 @@ async def test_2_destinations_of_a_pod_are_capped_when_it_began_anew_lately(
 
 
 async def test_2_all_pods_together_are_capped_at_a_fair_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(configuration, "NODE_DESTINATIONS", 6)
-    monkeypatch.setattr(configuration, "LEAST_SHARE", 2)
+    monkeypatch.setattr(destinations, "NODE_DESTINATIONS", 6)
+    monkeypatch.setattr(destinations, "LEAST_SHARE", 2)
     monkeypatch.setattr(turnover, "KEPT", 1)
     node = Node(Snapshot())
     greedy, modest = pod("greedy", "10.1.0.1"), pod("modest", "10.1.0.2")
     for each, ports in ((greedy, range(81, 91)), (modest, range(81, 84))):
         node.configuration.add(each)
         node.configuration.asked([names.destination(each.key, ADDRESSES[1], port) for port in ports])
-    assert node.configuration.capped == {greedy.key}
+    assert node.configuration.destinations.capped == {greedy.key}
     assert names.destination(modest.key, ADDRESSES[1], 83) in node.versions(CLUSTER)
 
 

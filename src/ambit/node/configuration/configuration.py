@@ -23,10 +23,10 @@ from ambit.core.address import Address
 from ambit.core.errors import AmbitError
 from ambit.envoy import names
 from ambit.model.view import MeshView
-from ambit.node.configuration.detours import Detours
+from ambit.node.configuration.destinations import Destinations
+from ambit.node.configuration.moves import Moves
 from ambit.node.configuration.read_ports import Newly, ReadPorts
 from ambit.node.configuration.requests import Requests
-from ambit.node.configuration.shares import Shares
 from ambit.node.configuration.tracking import (
     Answer,
     Dependencies,
@@ -39,7 +39,6 @@ from ambit.plan import node_proxy
 from ambit.plan.values import (
     CLUSTER,
     EXTENSION,
-    LISTENER,
     ROUTES,
     LocalPod,
     LocalPods,
@@ -48,25 +47,11 @@ from ambit.plan.values import (
 )
 
 _log = logging.getLogger("ambit.configuration")
-MAX_DESTINATIONS = 4096
-"""Distinct destinations of one pod; with a further one it begins anew (`ambit.node.configuration.turnover`), or if
-it did so lately the further one is refused."""
-NODE_DESTINATIONS = 8_192
-"""When all pods of the node together have so many (220 MiB in Envoy), each may have its share only."""
-LEAST_SHARE = 32
 LISTENER_DELAY = 0.02
 """Seconds in which new destinations of a pod are gathered before its outbound listener sends them straight into
 their tunnels; until then they take the hop."""
 FORMER = 256
 """Pods that are gone and still known by key: Envoy reports their last connections up to a second later."""
-
-
-class _Earlier:
-    """What was asked for under a former generation; `is_answered`: a connection may still wait for that."""
-
-    def __init__(self, names: set[str], *, is_answered: bool) -> None:
-        self.names = names
-        self.is_answered = is_answered
 
 
 class Configuration:
@@ -91,9 +76,6 @@ class Configuration:
         self._requests = Requests(partial(server.is_asked_for, ROUTES), keep, kept)
         self.read_ports = ReadPorts(keep, kept)
         self.turnover = Turnover(self._pods_by_key, self._change_generations, self._forget, self._renew)
-        self.detours = Detours(self._answer_again)
-        self._moved: set[str] = set()
-        """Tunnelled names of destinations whose share changed since their pods' listeners were published."""
         self._last_generation: dict[str, int] = {}
         """Of pods that left the mesh and may come back: Envoy does not ask again for their earlier names."""
         self._pods: dict[str, LocalPod] = {}
@@ -101,18 +83,13 @@ class Configuration:
         self._known = LocalPods()
         self._table = TrackedPods((), self.read_ports.all_unread)
         self._sent: dict[str, frozenset[tuple[str, str]]] = {}
-        self._destinations: dict[str, set[str]] = {}
-        self._refused: dict[str, set[str]] = {}
-        self._earlier: dict[tuple[str, int], _Earlier] = {}
-        """Generations that are not a pod's last, while Envoy has their clusters."""
+        self.destinations = Destinations()
         self._dependencies = Dependencies()
-        self._shares = Shares(settings, self._dependencies)
+        self.moves = Moves(view, settings, self._dependencies, self._answer_again)
         self._outdated: set[str] = set()
         self._touched: set[str] = set()
         self._batch: asyncio.Future[Publication] | None = None
         self._waiting: set[str] = set()
-        self.capped: set[str] = set()
-        """Keys of pods that reached the limit of destinations."""
 
     @property
     def pods(self) -> Iterable[LocalPod]:
@@ -126,11 +103,6 @@ class Configuration:
     def table(self) -> LocalPods:
         """The node's pods, immutable; the newest of those that are gone are found by key."""
         return self._known
-
-    @property
-    def destinations(self) -> int:
-        """How many destinations all pods have asked for."""
-        return sum(len(known) for known in self._destinations.values())
 
     def reads(self, ports: Newly, publication: Publication, *, is_taken: bool) -> None:
         """Envoy has answered a publication since which it is to read requests to these ports, and no longer to others
@@ -157,23 +129,20 @@ class Configuration:
             pod = msgspec.structs.replace(pod, generations=(last,))
             with contextlib.suppress(AmbitError):
                 self._noted(pod)
-        for generation in pod.generations[:-1]:
-            self._earlier[pod.key, generation] = _Earlier(set(), is_answered=False)
+        self.destinations.resume(pod.key, pod.generations[:-1])
         self.turnover.resume(pod)
         self._pods[pod.key] = pod
         self._note_pods()
-        for name in self._destinations.get(pod.key, ()):
-            self._share(name)
-        resources = self._pod_resources(pod)
-        resources += self._as_before(pod)
+        for name in self.destinations.of(pod.key):
+            self._look(name)
+        resources = [*self._pod_resources(pod), *self._as_before(pod)]
         return self._publish([*resources, *self._answers(self._dependencies.on(pod_keys(pod)))])
 
     def _as_before(self, pod: LocalPod) -> list[PlannedResource]:
         """Answers that had listeners of their own in a former life of the agent; Envoy has these still."""
         found = []
         for name in self._requests.former(pod.key) if self._complete() else ():
-            if name not in self._destinations.setdefault(pod.key, set()):
-                self._destinations[pod.key].add(name)
+            if self.destinations.note(pod.key, name):
                 found.append(self._answer(name))
                 self._requests.resume(name)
         return found
@@ -182,14 +151,9 @@ class Configuration:
         """A pod's sandbox ends: its listeners, clusters and answers go; await the publication before the
         namespace goes."""
         touched, removed = self._without(key)
-        former = [each for each in self._earlier if each[0] == key]
-        gone = self._destinations.pop(key, set()).union(*(self._earlier.pop(each).names for each in former))
-        for name in gone:
-            removed.add((CLUSTER, name))
-            self._dependencies.forget(Answer("cluster", name))
-            self._requests.look(name, ())
-        removed |= {(CLUSTER, name) for name in self._refused.pop(key, ())}
-        self.capped.discard(key)
+        gone, refused = self.destinations.drop(key)
+        self._forget_answers(gone)
+        removed |= {(CLUSTER, name) for name in gone | refused}
         self._last_generation.pop(key, None)
         self.turnover.left(key)
         return self._publish(self._answers(self._dependencies.on(touched)), removed)
@@ -210,9 +174,8 @@ class Configuration:
     def _without(self, key: str) -> tuple[frozenset[str], set[tuple[str, str]]]:
         """What looked for this pod, and what is to be removed from Envoy."""
         pod = self._pods.pop(key, None)
-        self._shares.drop(key)
+        self.moves.drop(key)
         self.read_ports.forget(key)
-        self._moved = {name for name in self._moved if names.pod_of(name) != key}
         if pod is not None:
             workload = node_proxy.workload_of(pod, self._view, self._settings)
             self._former.append(msgspec.structs.replace(pod, workload=workload))
@@ -228,7 +191,7 @@ class Configuration:
         waiting, self._waiting = self._waiting, set()
         for answer in self._dependencies:
             if answer.kind == "share":
-                self._share(answer.name)
+                self._look(answer.name)
         resources = [each for pod in self._pods.values() for each in self._pod_resources(pod)]
         resources += [self._answer(answer.name) for answer in self._dependencies if answer.kind == "cluster"]
         resources += self._answers_new(sorted(waiting))
@@ -277,11 +240,11 @@ class Configuration:
         """The pod is about to connect to one of these, and should find its way into a tunnel prepared; None when
         there is nothing to do."""
         pod = self._pods.get(key)
-        if pod is None or key in self.capped or not self._complete():
+        if pod is None or key in self.destinations.capped or not self._complete():
             return None
         generation = pod.generations[-1]
         found = [names.tunnelled(key, address, port, generation) for address, port in destinations]
-        if not [name for name in found if not self._shares.has(name, key) and self._share(name)]:
+        if not [name for name in found if not self.moves.has(name, key) and self._look(name)]:
             return None
         self._outdated.discard(key)
         return self._publish(self._outbound([key]))
@@ -301,36 +264,29 @@ class Configuration:
                 found.append(self._answer(name))
             elif generation == pod.generations[-1]:
                 found.append(self._answer_new(pod, name))
-            elif (former := self._earlier.get((pod.key, generation))) is not None:
-                former.names.add(name)
-                if former.is_answered:
-                    found.append(self._answer(name))
-            # Else Envoy remembers, on a new stream, a name that no connection can want any more.
+            elif self.destinations.note_former(pod.key, generation, name):
+                found.append(self._answer(name))
         return found
 
     def _answer_new(self, pod: LocalPod, name: str) -> PlannedResource:
-        known = self._destinations.setdefault(pod.key, set())
-        if not known & names.forms(name) and (pod.key in self.capped or len(known) >= self._allowed()):
+        if not self.destinations.has_room(pod.key, name, len(self._pods)):
             if self._begin_anew(pod):
-                self._earlier[pod.key, pod.generations[-1]].names.add(name)
+                self.destinations.note_former(pod.key, pod.generations[-1], name)
                 return self._answer(name)
-            self._cap(pod.key)
-            self._refused.setdefault(pod.key, set()).add(name)
+            if self.destinations.refuse(pod.key, name):
+                # From now on Envoy refuses new ones without a question, which would cost memory too.
+                self._publish(self._pod_resources(self._pods[pod.key]))
             return node_proxy.destination(name, self._view, TrackedPods(()), self._settings)
-        known.add(name)
-        if self._share(name):
+        self.destinations.note(pod.key, name)
+        if self._look(name):
             if not self._outdated:
                 asyncio.get_running_loop().call_later(LISTENER_DELAY, self._update_listeners)
             self._outdated.add(pod.key)
         return self._answer(name)
 
-    def _share(self, name: str) -> bool:
+    def _look(self, name: str) -> bool:
         """Looks at the destination's way again; whether its pod's listener changes."""
-        asked = names.parse_cluster(name)
-        if not isinstance(asked, names.Destination) or not self._shares.note(asked, self._view, self._table):
-            return False
-        self._moved.add(names.tunnelled(asked.source, asked.address, asked.port, asked.generation))
-        return True
+        return self.moves.look(name, self._table)
 
     # Generations of names
 
@@ -345,16 +301,14 @@ class Configuration:
         except AmbitError as problem:
             _log.error("pod %s cannot begin anew: %s", pod.key, problem.message)
             return False
-        self.capped.discard(pod.key)
-        self._shares.drop(pod.key)
-        former = self._destinations.pop(pod.key, set()) | self._refused.pop(pod.key, set())
-        self._earlier[pod.key, last] = _Earlier(former, is_answered=True)
+        self.moves.begin_anew(pod.key)
+        self.destinations.begin_anew(pod.key, last)
         self.turnover.begun(pod, self._change_generations(pod))
         return True
 
     def _renew(self, key: str) -> None:
         pod = self._pods.get(key)
-        if pod is not None and key in self.capped:
+        if pod is not None and key in self.destinations.capped:
             self._begin_anew(pod)
 
     def _change_generations(self, pod: LocalPod) -> Publication:
@@ -366,45 +320,28 @@ class Configuration:
 
     def _forget(self, key: str, generation: int) -> int:
         """Removes the clusters of a generation, for which nothing waits; how many there were."""
-        former = self._earlier.pop((key, generation), None)
-        if former is None:
+        former = self.destinations.forget(key, generation)
+        if not former:
             return 0
-        for name in former.names:
+        self._forget_answers(former)
+        present = self._server.store.resources(CLUSTER).keys() & former
+        self._publish((), [(CLUSTER, name) for name in present])
+        self._server.refuse(CLUSTER, former - present)
+        return len(former)
+
+    def _forget_answers(self, gone: Iterable[str]) -> None:
+        for name in gone:
             self._dependencies.forget(Answer("cluster", name))
             self._requests.look(name, ())
-        present = self._server.store.resources(CLUSTER).keys() & former.names
-        self._publish((), [(CLUSTER, name) for name in present])
-        self._server.refuse(CLUSTER, former.names - present)
-        return len(former.names)
 
     def _pods_by_key(self, key: str) -> LocalPod | None:
         return self._pods.get(key)
-
-    def _allowed(self) -> int:
-        if self.destinations < NODE_DESTINATIONS:
-            return MAX_DESTINATIONS
-        return max(LEAST_SHARE, NODE_DESTINATIONS // len(self._pods))
-
-    def _cap(self, key: str) -> None:
-        """From now on Envoy refuses new destinations of this pod without a question, which would cost memory too."""
-        if key not in self.capped:
-            self.capped.add(key)
-            known = len(self._destinations[key])
-            _log.error("pod %s has %d destinations: no further one is served", key, known)
-            self._publish(self._pod_resources(self._pods[key]))
-
-    def _only(self, key: str) -> list[tuple[Address, int]] | None:
-        """The destinations that a capped pod may go on to use."""
-        if key not in self.capped:
-            return None
-        asked = (names.parse_cluster(name) for name in self._destinations[key])
-        return [(each.address, each.port) for each in asked if isinstance(each, names.Destination)]
 
     def _answer(self, name: str) -> PlannedResource:
         view = TrackedView(self._view)
         self._table.read = set()
         resource = node_proxy.destination(
-            name, view, self._table, self._settings, is_divided=self._is_divided(name)
+            name, view, self._table, self._settings, is_divided=self.moves.is_divided(name)
         )
         needed = (
             node_proxy.inline_resources(name, view, self._table, self._settings) if view.has_inline else ()
@@ -413,19 +350,12 @@ class Configuration:
         self._dependencies.record(Answer("cluster", name), view.read | self._table.read)
         return resource
 
-    def _is_divided(self, name: str) -> bool:
-        try:
-            asked = names.parse_cluster(name)
-        except ValueError:
-            return False
-        return isinstance(asked, names.Destination) and asked in self._shares
-
     def _answers(self, answers: Iterable[Answer]) -> list[PlannedResource]:
         found: list[PlannedResource] = []
         by_kind: dict[str, list[str]] = {"share": [], "pod": [], "cluster": []}
         for answer in sorted(answers):
             by_kind[answer.kind].append(answer.name)
-        moved = {names.pod_of(name) or "" for name in by_kind["share"] if self._share(name)}
+        moved = {names.pod_of(name) or "" for name in by_kind["share"] if self._look(name)}
         for key in by_kind["pod"]:
             found += self._pod_resources(self._pods[key])
         found += self._outbound(moved.difference(by_kind["pod"]))
@@ -433,24 +363,13 @@ class Configuration:
 
     def _current(self, answered: Iterable[str]) -> list[PlannedResource]:
         """Answers to what was answered before, but for those that wait until connections go elsewhere."""
-        return [self._answer(name) for name in answered if not self._is_overtaken(name)]
-
-    def _is_overtaken(self, name: str) -> bool:
-        """Whether connections that go on elsewhere may still come by this name."""
-        if name not in self._moved and name not in self.detours:
-            return False
-        asked = names.parse_cluster(name)
-        return (
-            isinstance(asked, names.Destination)
-            and asked not in self._shares
-            and node_proxy.goes_on(asked, self._view, self._table, self._settings)
-        )
+        return [self._answer(name) for name in answered if not self.moves.is_overtaken(name, self._table)]
 
     def _answer_again(self, waited: frozenset[str]) -> None:
         present = sorted(self._server.store.resources(CLUSTER).keys() & waited)
         # The mesh may have changed again, and what follows from that not have been computed yet.
         pods = {name: names.pod_of(name) or "" for name in present}
-        moved = {key for name, key in pods.items() if self._shares.has(name, key) and self._share(name)}
+        moved = {key for name, key in pods.items() if self.moves.has(name, key) and self._look(name)}
         self._publish([*self._outbound(moved), *self._current(present)])
 
     def _outbound(self, keys: Iterable[str]) -> list[PlannedResource]:
@@ -460,13 +379,17 @@ class Configuration:
             for key in sorted(keys)
             if key in self._pods
             for resource in node_proxy.outbound_resources(
-                self._pods[key], self._view, self._settings, self._only(key), self._shares.of(key)
+                self._pods[key],
+                self._view,
+                self._settings,
+                self.destinations.only(key),
+                self.moves.shares(key),
             )
         ]
 
     def _pod_resources(self, pod: LocalPod) -> list[PlannedResource]:
         view = TrackedView(self._view)
-        shares = self._shares.of(pod.key)
+        only, shares = self.destinations.only(pod.key), self.moves.shares(pod.key)
         if self._complete():
             self.read_ports.look(pod.key, node_proxy.read_ports(pod, view, self._settings))
             unread = self.read_ports.unread(pod.key)
@@ -475,14 +398,14 @@ class Configuration:
                 pod,
                 view,
                 self._settings,
-                self._only(pod.key),
+                only,
                 shares,
                 unread,
                 self.read_ports.left(pod.key),
                 had_readers=had,
             )
         else:
-            resources = node_proxy.outbound_resources(pod, view, self._settings, self._only(pod.key), shares)
+            resources = node_proxy.outbound_resources(pod, view, self._settings, only, shares)
         self._dependencies.record(Answer("pod", pod.key), view.read)
         sent = frozenset((resource.type_url, resource.name) for resource in resources)
         self._sent[pod.key] = self._sent.get(pod.key, frozenset()) | sent
@@ -493,24 +416,18 @@ class Configuration:
     ) -> Publication:
         resources = list(resources)
         sent = {(resource.type_url, resource.name) for resource in resources}
-        moved = {name for name in self._moved if (LISTENER, _outbound_of(name)) in sent}
+        moved = self.moves.carried(sent)
         # A share may be known before the batch that brings what else follows from the same change.
         forms = {form for name in moved for form in names.forms(name) if (CLUSTER, form) not in sent}
         resources += self._current(sorted(forms & self._server.store.resources(CLUSTER).keys()))
-        overtaken = frozenset(name for name in moved if self._is_overtaken(name))
-        self._moved -= moved
+        overtaken = frozenset(name for name in moved if self.moves.is_overtaken(name, self._table))
+        self.moves.over(moved)
         changed, gone = self._requests.take()
         resources = [*changed, *(each for each in resources if not self._requests.waits(each.name))]
         publication = self._server.publish(map(framed, _ordered(resources)), {*removed, *gone})
         self.read_ports.sent(publication)
-        if overtaken:
-            self.detours.wait(overtaken, publication)
+        self.moves.wait(overtaken, publication)
         return publication
-
-
-def _outbound_of(name: str) -> str:
-    """The listener that sends connections to this name."""
-    return names.outbound_listener(names.pod_of(name) or "")
 
 
 def _ordered(resources: Iterable[PlannedResource]) -> list[PlannedResource]:

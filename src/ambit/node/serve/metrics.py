@@ -31,10 +31,10 @@ def render(agent: NodeAgent, version: str) -> Iterator[str]:
         ),
         "ambit_workloads": ("Workloads and services known", agent.state.count(ADDRESS_TYPE)),
         "ambit_policies": ("Policies known", agent.state.count(AUTHORIZATION_TYPE)),
-        "ambit_destinations": ("Destinations that pods asked for", agent.configuration.destinations),
+        "ambit_destinations": ("Destinations that pods asked for", len(agent.configuration.destinations)),
         "ambit_destination_limit_reached": (
             "Pods at the limit of destinations",
-            len(agent.configuration.capped),
+            len(agent.configuration.destinations.capped),
         ),
         "ambit_refused_policies": (
             "Pods that accept no tunnel because Envoy refused their policy",

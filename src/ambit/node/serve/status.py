@@ -75,8 +75,8 @@ async def node_view(agent: NodeAgent) -> NodeView:
             problem=envoy.problem,
         ),
         rejections=agent.server.rejections,
-        destinations=agent.configuration.destinations,
-        capped=tuple(sorted(agent.configuration.capped)),
+        destinations=len(agent.configuration.destinations),
+        capped=tuple(sorted(agent.configuration.destinations.capped)),
         pods=tuple(
             PodView(
                 pod.namespace,

@@ -3,6 +3,7 @@ and in what was asked, share all else."""
 
 import msgspec
 
+from ambit.agent.ends import Ends
 from ambit.agent.record import ANSWERED, End, Flow, Reporter, RequestPart, described, peer
 from ambit.agent.request_entry import About
 from ambit.agent.stream_entry import About as Stream
@@ -62,7 +63,7 @@ def stream_flow(about: Stream, *, proxy: str, node: str) -> Flow:
     )
 
 
-def _destination(about: About | Stream, service: str) -> End:
+def _destination(about: Ends, service: str) -> End:
     if not about.target:
         host = service.partition("/")[2] or about.service.rpartition("/")[2] or "listener"
         return End(f"{host}:{about.port}", service=service)
