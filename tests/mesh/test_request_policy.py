@@ -222,12 +222,12 @@ def test_no_spelling_of_a_path_passes(shop: Shop) -> None:
 
 @pytest.mark.feature("F169")
 def test_what_audit_policies_match_is_told_and_who_is_denied(shop: Shop) -> None:
-    """With the rule, and who asked. AUDIT is for waypoints and gateways: pods' nodes tell of denials only."""
+    """With the rule, and who asked; whether or not there is another policy."""
     audited = {"to": [{"operation": {"paths": ["/audited/*"]}}]}
     closed = {"to": [{"operation": {"paths": ["/audited/closed", "/closed"]}}]}
     identity = f"spiffe://cluster.local/ns/{shop.namespace}/sa"
     audit, deny = (f"{shop.namespace}/{action}-service[0]" for action in ("audit", "deny"))
-    rules = [audit] if shop.of_class != "ambit-inline" else None
+    rules = [audit]
 
     def told(who: str, path: str) -> tuple[Any, ...]:
         """Asks, and says what has been told of such a request last, where policies are enforced."""
@@ -238,15 +238,22 @@ def test_what_audit_policies_match_is_told_and_who_is_denied(shop: Shop) -> None
         policies = (record.get("decision"), record.get("policy"), record.get("audited"))
         return (*policies, record["source"].get("identity"))
 
-    with shop.policy("AUDIT", audited), shop.policy("DENY", closed):
-        for who, path, wanted in (
-            ("friend", "/audited/open", (None, None, rules)),
-            ("stranger", "/audited/closed", ("deny", deny, rules)),
-            ("friend", "/closed", ("deny", deny, None)),
-            ("stranger", "/unseen", (None, None, None)),
-        ):
+    def are_told(*given: tuple[str, str, tuple[Any, ...]]) -> None:
+        for who, path, wanted in given:
             everything = (*wanted, f"{identity}/{who}")
             shop.mesh.wait(f"{wanted} of {path}", lambda each=(who, path): told(*each) == everything)  # noqa: B023
+
+    with shop.policy("AUDIT", audited):
+        are_told(
+            ("friend", "/audited/alone", (None, None, rules)), ("friend", "/unseen/alone", (None, None, None))
+        )
+        with shop.policy("DENY", closed):
+            are_told(
+                ("stranger", "/audited/closed", ("deny", deny, rules)),
+                ("friend", "/audited/open", (None, None, rules)),
+                ("friend", "/closed", ("deny", deny, None)),
+                ("stranger", "/unseen", (None, None, None)),
+            )
 
 
 # Status of a call of gRPC without a message, as its trailer or header says; by HTTP/2 without TLS.

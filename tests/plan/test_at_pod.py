@@ -1,7 +1,12 @@
 """Whose rules are enforced where a pod is."""
 
 import msgspec
+import pytest
 
+from ambit.model.backend_tls import BackendTls
+from ambit.model.inline_rules import InlineRules
+from ambit.model.request_policy import RequestAction, RequestPolicy
+from ambit.model.service import AppProtocol, Service
 from ambit.model.view import Snapshot
 from ambit.plan import at_pod
 from tests.plan.read_pod import READ, WORKLOAD
@@ -31,3 +36,43 @@ def test_it_takes_nothing_away_from_what_closes_a_pod() -> None:
     view = Snapshot([POD], [_FOREIGN], [closing])
     policies, _ = at_pod.policies_for(POD, view)
     assert closing in policies
+
+
+AUDITED = msgspec.structs.replace(
+    READ, rules=InlineRules((RequestPolicy("a", "default", RequestAction.AUDIT, ()),))
+)
+_BESIDE = msgspec.structs.replace(READ, name="beside", hostname="beside.default.svc", inline=None, rules=None)
+
+
+@pytest.mark.parametrize(
+    ("beside", "told"),
+    [
+        ({}, True),
+        ({"app_protocols": {80: AppProtocol.TCP}}, False),
+        ({"app_protocols": {}}, False),
+        ({"backend_tls": {80: BackendTls("beside.example")}}, False),
+    ],
+)
+def test_what_refuses_nothing_has_no_port_read_that_is_called_by_anything_but_requests(
+    beside: dict[str, object], *, told: bool
+) -> None:
+    other: Service = msgspec.structs.replace(_BESIDE, **beside)
+    pod = msgspec.structs.replace(WORKLOAD, services={READ.key: READ.ports, other.key: other.ports})
+    port = at_pod.ports_of(pod, Snapshot([pod], [AUDITED, other]))[8080]
+    assert (port.is_told, port.is_read) == (told, False)
+
+
+def test_where_something_may_be_refused_that_is_no_question() -> None:
+    other = msgspec.structs.replace(_BESIDE, app_protocols={80: AppProtocol.TCP})
+    pod = msgspec.structs.replace(WORKLOAD, services={READ.key: READ.ports, other.key: other.ports})
+    port = at_pod.ports_of(pod, Snapshot([pod], [READ, other]))[8080]
+    assert (port.is_told, port.is_read) == (False, True)
+
+
+def test_a_service_that_refuses_nothing_has_no_say_about_tokens() -> None:
+    other = msgspec.structs.replace(AUDITED, name="other", hostname="other.default.svc")
+    pod = msgspec.structs.replace(WORKLOAD, services={READ.key: READ.ports, other.key: other.ports})
+    port = at_pod.ports_of(pod, Snapshot([pod], [READ, other]))[8080]
+    assert not port.is_closed
+    assert READ.rules is not None and port.tokens == READ.rules.tokens
+    assert {each.service for each in port.judges} == {READ.key, other.key}

@@ -309,7 +309,7 @@ def _is_ready(
 def _is_read(value: Service | Workload) -> bool:
     """Whether pods' own nodes enforce rules for it."""
     if isinstance(value, Service):
-        return value.rules is not None
+        return value.enforced is not None
     return any(each.startswith(f"{value.namespace}/{READ_AT_POD}") for each in value.policies)
 
 

@@ -63,7 +63,7 @@ class Inline:
             given,
             waypoint=None,
             inline=self._tables_of(context, given),
-            rules=rules if rules.forbid else None,
+            rules=rules if rules.say_anything else None,
             telemetry=self._told(context, given, proxy),
         )
 
@@ -112,14 +112,8 @@ class Inline:
         return InlineTelemetry(proxy, tuple(found[key] for key in sorted(found))) if found else None
 
     def _rules(self, context: Context, given: Service, proxy: Proxy) -> InlineRules:
-        """AUDIT decides nothing."""
         named = _names_of(given, proxy)
-        policies = {
-            each.key: each
-            for name in named
-            for each in context.lookup(self._policies, name)
-            if each.action is not RequestAction.AUDIT
-        }
+        policies = {each.key: each for name in named for each in context.lookup(self._policies, name)}
         tokens = {each.key: each for name in named for each in context.lookup(self._tokens, name)}
         return InlineRules(
             tuple(policies[key] for key in sorted(policies)), tuple(tokens[key] for key in sorted(tokens))

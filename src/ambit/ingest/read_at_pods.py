@@ -23,7 +23,7 @@ class ReadAtPods:
         ruled = graph.derive(
             "services with rules for their pods",
             services,
-            lambda _, given: given if given.rules is not None else None,
+            lambda _, given: given if given.enforced is not None else None,
         )
         self._ruled = ruled.index(lambda each: [each.namespace])
 

@@ -22,16 +22,16 @@ def judged(connection: Ruling, request: Request, compiled: Compiled, shown: Show
     """The ruling of a pod about a connection, when it is this request that comes by it."""
     workload = _workload(connection, compiled)
     port = at_pod.ports_of(workload, compiled.view()).get(connection.port)
-    if connection.verdict != ALLOWED or port is None or not port.is_read:
+    if connection.verdict != ALLOWED or port is None or not _is_read(port):
         return connection
     if port.is_closed:
         return _said(connection, Ruling(DENIED, OTHER_TOKENS, identity=connection.identity))
     token = borne(port.tokens, request, shown)
     if token.refused:
         return _said(connection, token.ruling(connection.identity))
-    found = connection
+    found, audited = connection, dict[str, None]()
     source = ipaddress.ip_address(connection.source) if connection.source else None
-    for ruled in port.ruled:
+    for ruled in port.judges:
         assert source is not None, "a pod is asked from somewhere"
         facts = RequestFacts(
             source=source,
@@ -42,22 +42,27 @@ def judged(connection: Ruling, request: Request, compiled: Compiled, shown: Show
             request=token.request,
         )
         found = _said(connection, ruling_of(ruled.policies, facts, token.said))
+        audited.update(dict.fromkeys(found.audited))
         if found.verdict == DENIED:
             break
-    return found
+    return msgspec.structs.replace(found, audited=tuple(audited))
 
 
 def is_read(connection: Ruling, compiled: Compiled) -> bool:
     """Whether the pod's node reads what comes by this connection."""
     port = at_pod.ports_of(_workload(connection, compiled), compiled.view()).get(connection.port)
-    return port is not None and port.is_read
+    return port is not None and _is_read(port)
+
+
+def _is_read(port: at_pod.PodPort) -> bool:
+    return port.is_read or port.is_told
 
 
 def held_to(connection: Ruling, service: Service, compiled: Compiled) -> Ruling:
     """The ruling of a backend's pod about what was called by the name of `service`, which nobody sends where its rules
     are not enforced."""
     workload = _workload(connection, compiled)
-    if service.rules is None or (workload and at_pod.enforces(workload, service, connection.port)):
+    if service.enforced is None or (workload and at_pod.enforces(workload, service, connection.port)):
         return connection
     called = f"{service.namespace}/{service.name}"
     reason = (

@@ -26,6 +26,11 @@ class InlineRules(msgspec.Struct, frozen=True):
     tokens: tuple[TokenPolicy, ...] = ()
 
     @property
+    def say_anything(self) -> bool:
+        """Whether there are any: what they match is told, also where they refuse nothing."""
+        return bool(self.tokens or self.policies)
+
+    @property
     def forbid(self) -> bool:
         """Whether they may refuse something: AUDIT and dry runs do not."""
         acts = (each for each in self.policies if each.action is not RequestAction.AUDIT and not each.dry_run)

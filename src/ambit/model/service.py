@@ -105,7 +105,8 @@ class Service(msgspec.Struct, frozen=True):
     proxies speak to its servers. With `session_affinity` all connections of one client address go to one endpoint.
     With `ingress_use_waypoint` gateways go through the waypoint as well.
     `inline`: requests are routed where they come from, by these tables of its ports; None where they are not. With
-    `rules` its pods' own nodes read them and enforce these. `telemetry`: what those who read them tell."""
+    `rules` its pods' own nodes read them and enforce these, or tell what they match where none of them is `enforced`.
+    `telemetry`: what those who read them tell."""
 
     name: str
     namespace: str
@@ -164,12 +165,16 @@ class Service(msgspec.Struct, frozen=True):
         is_http = self.app_protocols.get(port) in HTTP
         return found or (ServiceRoutes(self.key, port) if is_http else None)
 
+    @property
+    def enforced(self) -> InlineRules | None:
+        """Its `rules`, if they may refuse something."""
+        return self.rules if self.rules is not None and self.rules.forbid else None
+
     def closing(self, workload: Workload) -> Authorization | None:
         """What stands for `rules` at a pod where nobody enforces them; None when there is nothing to enforce."""
         ports = sorted({each.target for each in workload.services.get(self.key, ()) if each.target})
-        return (
-            closing(self.name, workload.namespace, tuple(ports)) if ports and self.rules is not None else None
-        )
+        is_closed = bool(ports) and self.enforced is not None
+        return closing(self.name, workload.namespace, tuple(ports)) if is_closed else None
 
     @property
     def lets_pass(self) -> bool:

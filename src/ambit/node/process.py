@@ -229,6 +229,7 @@ class NodeAgent:
                         self.trust.run(),
                         self._renew_tunnels(),
                         self._end_unread(),
+                        self._begin_telling(),
                         self.configuration.turnover.run(),
                         self.configuration.moves.detours.run(),
                         self.reconciler.run(),
@@ -343,6 +344,13 @@ class NodeAgent:
             if problem is not None:
                 _log.error("what came with ports that are to be read stays closed: %s", problem)
             self.configuration.reads(ports, publication, is_taken=problem is None)
+
+    async def _begin_telling(self) -> None:
+        """Requests that are read only to be told of are led to who reads when Envoy has him."""
+        while True:
+            ports, publication = await self.configuration.told_ports.published.get()
+            problem = await publication.settled()
+            self.configuration.tells(ports, publication, is_taken=problem is None)
 
     def _note_cut(self, refused: Refused) -> None:
         found = refused.connection

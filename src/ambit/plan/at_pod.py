@@ -10,6 +10,8 @@ A pod can serve several services on one port, and nobody who reaches it can be t
 4. Only services of the pod's own namespace have a say: an EndpointSlice can put any pod behind any service.
 5. Which of its addresses a service was called by is not known here: a condition that some of them meet counts as it
    harms most.
+6. Rules that refuse nothing (AUDIT, dry runs) are told of, and change nothing for anybody: their ports are read only
+   where all that is called by them is HTTP in plain text, whatever service was meant (`PodPort.is_told`).
 
 `READ_AT_POD` policies stand for all this where it is not done; here they are lifted, each for what is done instead.
 """
@@ -55,14 +57,21 @@ class Ruled(msgspec.Struct, frozen=True):
 
 
 class PodPort(msgspec.Struct, frozen=True):
-    """A port of a pod with the services that have it, of which one at least has no proxy between."""
+    """A port of a pod with the services that have it, of which one at least has no proxy between. `is_clear`: all that
+    is called by it is HTTP in plain text."""
 
     services: tuple[Ruled, ...]
+    is_clear: bool = True
 
     @property
     def ruled(self) -> tuple[Ruled, ...]:
-        """Those that have rules."""
-        return tuple(each for each in self.services if each.rules is not None)
+        """Those that have rules that may refuse something."""
+        return tuple(each for each in self.services if each.rules is not None and each.rules.forbid)
+
+    @property
+    def judges(self) -> tuple[Ruled, ...]:
+        """Those whose rules requests are held to, or told by; all where there are none."""
+        return tuple(each for each in self.services if each.rules is not None) or self.services
 
     @property
     def is_http(self) -> bool:
@@ -73,6 +82,12 @@ class PodPort(msgspec.Struct, frozen=True):
     def is_read(self) -> bool:
         """Whether they are: by the node, before anybody else."""
         return self.is_http and bool(self.ruled)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether they are read only to be told of."""
+        has_rules = any(each.rules is not None for each in self.services)
+        return has_rules and not self.ruled and self.is_http and self.is_clear
 
     @property
     def of_connections(self) -> tuple[Ruled, ...]:
@@ -108,7 +123,10 @@ def ports_of(workload: Workload | None, view: MeshView) -> dict[int, PodPort]:
         for port in ports:
             if port.target:
                 found[port.target].append(_ruled(service, port.service))
-    return {target: PodPort(tuple(several)) for target, several in sorted(found.items())}
+    return {
+        target: PodPort(tuple(several), _is_clear(workload, target, view))
+        for target, several in sorted(found.items())
+    }
 
 
 def enforces(workload: Workload, service: Service, target: int) -> bool:
@@ -163,6 +181,22 @@ def decide_connection(port: PodPort, source: Address, identity: Identity | None)
         if not decision.allowed:
             break
     return decision
+
+
+def _is_clear(workload: Workload, target: int, view: MeshView) -> bool:
+    """Whether whoever means a service by this port speaks HTTP in plain text."""
+    called = (
+        (view.service(key), port.service)
+        for key, ports in workload.services.items()
+        for port in ports
+        if port.target == target
+    )
+    return all(
+        service is not None
+        and port not in service.backend_tls
+        and (service.inline_routes(port) is not None or service.app_protocols.get(port) in HTTP)
+        for service, port in called
+    )
 
 
 def _has_say(service: Service, workload: Workload) -> bool:

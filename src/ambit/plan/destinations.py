@@ -145,7 +145,7 @@ def backend(
     """Where bytes for a service go on: its waypoints or its endpoints, whether or not requests to it are read. With
     rules, or for another service that has them (`held_to`), to endpoints that enforce them only."""
     tags = {access_log.SERVICE: service.key}
-    if service.has_waypoint and held_to is not None and held_to.rules is not None:
+    if service.has_waypoint and held_to is not None and held_to.enforced is not None:
         return ways.refused(name, f"a waypoint does not enforce the rules for {held_to.key}", tags)
     if service.has_waypoint and not to_waypoint.stands_for(source, service, view, settings):
         return to_waypoint.answer(name, asked, service.waypoints, service, tags, view, settings)
@@ -172,7 +172,7 @@ def backend(
 
 def is_protected(choice: AnyChoice, service: Service) -> bool:
     """Whether an endpoint enforces the service's rules, if it has any. What is no pod of the mesh enforces nothing."""
-    return service.rules is None or (
+    return service.enforced is None or (
         isinstance(choice, Choice) and at_pod.enforces(choice.workload, service, choice.port)
     )
 

@@ -47,6 +47,7 @@ __all__ = [
     "required_secrets",
     "secret",
     "shared_resources",
+    "told_ports",
     "trust_bundle",
     "tunnelled_share",
     "workload_of",
@@ -98,17 +99,18 @@ def pod_resources(
     unread: Collection[int] = (),
     left: Collection[int] = (),
     had_readers: bool = False,
+    untold: Collection[int] = (),
 ) -> tuple[PlannedResource, ...]:
     """The three listeners, local cluster and policies of one pod. A pod whose workload is not known, or that
     names an unknown policy, accepts nothing. One with `only` can reach no other destination in the mesh. Of the ports
     whose requests are to be read, tunnels to those in `unread` are denied: Envoy does not read them yet. Those that
     are `left` were read until now. `had_readers`: a listener that leads to who reads may have tunnels still, while it
-    drains."""
+    drains. `untold`: ports that are to be read only to be told of, once Envoy has who reads."""
     workload = workload_of(pod, view, settings)
     policies, unknown = at_pod.policies_for(workload, view) if workload else ((), (pod.key,))
     closed = view.policies_for(workload) if workload else (policies, unknown)
     ports = at_pod.ports_of(workload, view)
-    read = [port for port, each in ports.items() if each.is_read]
+    read = [port for port, each in ports.items() if each.is_read or (each.is_told and port not in untold)]
     handed_on = workload.application_tunnel if workload else None
     hbone = listeners.hbone(
         pod=pod.key,
@@ -139,7 +141,7 @@ def pod_resources(
         *(_named(pod, workload, view, settings) if settings.network else ()),
         *(_handed_on(pod, handed_on) if handed_on is not None else ()),
         *(_for_readers(pod, workload, view, unread, denials) if workload and (ports or had_readers) else ()),
-        *(_read(pod, ports, left) if ports else ()),
+        *(_read(pod, ports, read, left) if ports else ()),
         *outbound_resources(pod, view, settings, only, tunnelled),
         planned(LISTENER, names.hbone_listener(pod.key), hbone),
         planned(LISTENER, names.plaintext_listener(pod.key), plaintext),
@@ -161,17 +163,25 @@ def _for_readers(
     yield planned(EXTENSION, name, policy, on_demand=True)
 
 
-def _read(pod: LocalPod, ports: at_pod.Ports, left: Collection[int]) -> Iterable[PlannedResource]:
+def _read(
+    pod: LocalPod, ports: at_pod.Ports, led: Collection[int], left: Collection[int]
+) -> Iterable[PlannedResource]:
     """What requests to the pod meet. What it is made with is imported then."""
     from ambit.plan import pod_requests
 
-    return pod_requests.resources(pod, ports, left)
+    return pod_requests.resources(pod, ports, led, left)
 
 
 def read_ports(pod: LocalPod, view: MeshView, settings: NodeSettings) -> frozenset[int]:
     """The pod's ports whose requests are read, as `pod_resources` has it."""
     ports = at_pod.ports_of(workload_of(pod, view, settings), view)
     return frozenset(port for port, each in ports.items() if each.is_read)
+
+
+def told_ports(pod: LocalPod, view: MeshView, settings: NodeSettings) -> frozenset[int]:
+    """Those whose requests are read only to be told of."""
+    ports = at_pod.ports_of(workload_of(pod, view, settings), view)
+    return frozenset(port for port, each in ports.items() if each.is_told)
 
 
 def _denials(ports: at_pod.Ports, *, is_plain: bool) -> Sequence[authorization.Row]:

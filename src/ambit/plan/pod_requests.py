@@ -16,9 +16,11 @@ _FETCHED: Mapping[KeySource, str] = {}
 """Keys come with the rules."""
 
 
-def resources(pod: LocalPod, ports: Ports, left: Collection[int] = ()) -> Iterator[PlannedResource]:
-    """Clusters first, the table of tunnels last. Requests to ports that are `left` meet what they met until now: others
-    may not be kept out yet."""
+def resources(
+    pod: LocalPod, ports: Ports, led: Collection[int], left: Collection[int] = ()
+) -> Iterator[PlannedResource]:
+    """Clusters first, the table of tunnels last. Requests to ports that are `led` there are read. Those to ports that
+    are `left` meet what they met until now: others may not be kept out yet."""
     read = {port: each for port, each in ports.items() if each.is_http}
     for port, each in read.items():
         server = pod_requests.server(pod.key, pod.netns, port, is_http2=each.is_http2)
@@ -28,8 +30,8 @@ def resources(pod: LocalPod, ports: Ports, left: Collection[int] = ()) -> Iterat
     for port, each in read.items():
         made = _port(pod, port, each)
         yield from (one for one in made if port not in left or one.type_url != EXTENSION)
-    led = [port for port, each in ports.items() if each.is_read or (each.is_http and port in left)]
-    table = connection_manager.table(pod=pod.key, addresses=pod.addresses, read=led)
+    to_reader = [port for port, each in ports.items() if port in led or (each.is_http and port in left)]
+    table = connection_manager.table(pod=pod.key, addresses=pod.addresses, read=to_reader)
     yield planned(ROUTES, table.name, table, on_demand=True)
 
 
@@ -51,7 +53,7 @@ def _is_for(port: int, *, is_plain: bool) -> Predicate:
 
 def _port(pod: LocalPod, port: int, given: PodPort) -> Iterator[PlannedResource]:
     subject = names.pod_requests(pod.key)
-    first = next(each for each in given.ruled or given.services if each.is_http)
+    first = next(each for each in (*given.judges, *given.services) if each.is_http)
     made = pod_requests.listener(
         pod.key,
         port,
@@ -64,9 +66,6 @@ def _port(pod: LocalPod, port: int, given: PodPort) -> Iterator[PlannedResource]
     name = names.tokens(tokens)
     message = http_jwt.closed(name) if given.is_closed else http_jwt.tokens(tokens, given.tokens, _FETCHED)
     yield planned(EXTENSION, name, message, on_demand=True)
-    judges = [
-        (each.policies, Place(each.port, networks_of(each.addresses)))
-        for each in given.ruled or given.services
-    ]
+    judges = [(each.policies, Place(each.port, networks_of(each.addresses))) for each in given.judges]
     allowed = names.allowed(subject, port)
     yield planned(EXTENSION, allowed, request_authorization.of_all(allowed, judges), on_demand=True)

@@ -29,6 +29,7 @@ from ambit.plan.backends import Provider
 from ambit.policy.decide import NO_ALLOW_MATCHED
 
 Row = tuple[Predicate, bool, str]
+Judge = tuple[Sequence[RequestPolicy], Place]
 _MOST_TOGETHER = 64
 """Combinations of rules of AUDIT policies that are told apart; beyond, only the first rule that matches is told."""
 
@@ -38,17 +39,19 @@ def extension(name: str, policies: Sequence[RequestPolicy], place: Place) -> Any
     return http_rbac.extension(name, *_decisions(policies, place))
 
 
-def of_all(name: str, judges: Sequence[tuple[Sequence[RequestPolicy], Place]]) -> AnyMessage:
+def of_all(name: str, judges: Sequence[Judge]) -> AnyMessage:
     """As `extension`, where what one of `judges` denies is denied."""
-    *others, (policies, place) = judges
-    rows, otherwise, dry_run = _decisions(policies, place)
-    before = [row for each in others for row in denials(*each)]
-    return http_rbac.extension(name, [*before, *rows], otherwise, [*before, *dry_run] if dry_run else [])
+    rows, otherwise = _rows_of_all([(_enforced(policies), place) for policies, place in judges])
+    return http_rbac.extension(name, rows, otherwise, _beside(judges))
 
 
 def denials(policies: Sequence[RequestPolicy], place: Place) -> list[Row]:
     """Rows of what the policies deny, and of nothing else."""
-    rows, (is_allowed, name) = _rows([policy for policy in policies if not policy.dry_run], place)
+    return _denials(_enforced(policies), place)
+
+
+def _denials(policies: Sequence[RequestPolicy], place: Place) -> list[Row]:
+    rows, (is_allowed, name) = _rows(policies, place)
     denying = [row for row in rows if not row[1]]
     if is_allowed:
         return denying
@@ -150,41 +153,59 @@ def _decisions(
     policies: Sequence[RequestPolicy], place: Place
 ) -> tuple[list[Row], tuple[bool, str], list[Row]]:
     """Rows, what holds without a match, and rows of the dry run."""
-    enforced = [policy for policy in policies if not policy.dry_run]
-    rows, otherwise = _rows(enforced, place)
-    audits = [each for each in enforced if each.action is RequestAction.AUDIT and each.rules]
-    beside: list[Row] = []
-    if len(enforced) != len(policies):
-        dry_run, fallback = _rows(policies, place)
-        beside = [*dry_run, (True, *fallback)]
+    return *_rows(_enforced(policies), place), _beside([(policies, place)])
+
+
+def _enforced(policies: Iterable[RequestPolicy]) -> list[RequestPolicy]:
+    return [policy for policy in policies if not policy.dry_run]
+
+
+def _beside(judges: Sequence[Judge]) -> list[Row]:
+    """What is told and not done: of dry runs, and by the names of rows of AUDIT."""
+    audits = [
+        (each, place)
+        for policies, place in judges
+        for each in _enforced(policies)
+        if each.action is RequestAction.AUDIT and each.rules
+    ]
+    told: list[Row] = []
+    if any(each.dry_run for policies, _ in judges for each in policies):
+        rows, fallback = _rows_of_all(judges)
+        told = [*rows, (True, *fallback)]
     elif audits:
-        beside = [(True, True, NO_POLICY)]
-    return (
-        rows,
-        otherwise,
-        [
-            (matchers.all_of([matched, predicate]), allow, http_rbac.with_audit(name, rules))
-            for matched, rules in _audited(sorted(audits, key=lambda each: each.key), place)
-            for predicate, allow, name in beside
-        ],
-    )
+        told = [(True, True, NO_POLICY)]
+    return [
+        (matchers.all_of([matched, predicate]), allow, http_rbac.with_audit(name, rules))
+        for matched, rules in _audited(sorted(audits, key=lambda each: each[0].key))
+        for predicate, allow, name in told
+    ]
 
 
-def _audited(policies: Sequence[RequestPolicy], place: Place) -> Iterator[tuple[Predicate, tuple[str, ...]]]:
+def _audited(
+    policies: Sequence[tuple[RequestPolicy, Place]],
+) -> Iterator[tuple[Predicate, tuple[str, ...]]]:
     """Which rules of AUDIT policies a request matches, tried in order: all that can be together, of each policy one.
     The last holds always."""
     if not policies:
         yield True, ()
         return
-    first, *others = policies
-    if prod(len(each.rules) + 1 for each in policies) > _MOST_TOGETHER:
+    (first, place), *others = policies
+    if prod(len(each.rules) + 1 for each, _ in policies) > _MOST_TOGETHER:
         others = []
-    rest = list(_audited(others, place))
+    rest = list(_audited(others))
     for index, rule in enumerate(first.rules):
         predicate = http_authorization.predicate(rule, RequestAction.AUDIT, place)
         for matched, rules in rest:
-            yield matchers.all_of([predicate, matched]), (f"{first.key}[{index}]", *rules)
-    yield from _audited(policies[1:], place) if not others else rest
+            named = dict.fromkeys((f"{first.key}[{index}]", *rules))
+            yield matchers.all_of([predicate, matched]), tuple(named)
+    yield from _audited(policies[1:]) if not others else rest
+
+
+def _rows_of_all(judges: Sequence[Judge]) -> tuple[list[Row], tuple[bool, str]]:
+    """Rows by which what one of them denies is denied; what the last one allows is allowed."""
+    *others, last = judges
+    rows, otherwise = _rows(*last)
+    return [*(row for each in others for row in _denials(*each)), *rows], otherwise
 
 
 def _rows(policies: Sequence[RequestPolicy], place: Place) -> tuple[list[Row], tuple[bool, str]]:

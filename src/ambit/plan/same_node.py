@@ -32,7 +32,7 @@ def answer(
     ruled = at_pod.ports_of(workload, view).get(asked.port)
     if ruled is not None and ruled.is_read and pods.is_unread(local, asked.port):
         return ways.refused(name, "requests to the pod are not read yet", tags)
-    if ruled is not None and ruled.is_read:
+    if ruled is not None and (ruled.is_read or (ruled.is_told and not pods.is_untold(local, asked.port))):
         from ambit.envoy import pod_requests
 
         reader = pod_requests.endpoint(local.key, asked.address, asked.port, source.identity.uri, tags)

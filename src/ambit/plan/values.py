@@ -49,15 +49,18 @@ class LocalPod(msgspec.Struct, frozen=True):
 
 class LocalPods:
     """The pods of a node, by key and by address; immutable once made. `former` are found by key only. `unread` has
-    ports, by key of their pod, whose requests are to be read, and may not be yet."""
+    ports, by key of their pod, whose requests are to be read, and may not be yet, `untold` those that are to be read
+    only to be told of."""
 
     def __init__(
         self,
         pods: Iterable[LocalPod] = (),
         former: Iterable[LocalPod] = (),
         unread: Mapping[str, Collection[int]] = MappingProxyType({}),
+        untold: Mapping[str, Collection[int]] = MappingProxyType({}),
     ) -> None:
         self._unread = unread
+        self._untold = untold
         self._by_key = {pod.key: pod for pod in pods}
         self._former = {pod.key: pod for pod in former}
         self._by_address = {address: pod for pod in self._by_key.values() for address in pod.addresses}
@@ -71,6 +74,10 @@ class LocalPods:
     def is_unread(self, pod: LocalPod, port: int) -> bool:
         """Whether what comes to this port is to be read and may not be yet."""
         return port in self._unread.get(pod.key, ())
+
+    def is_untold(self, pod: LocalPod, port: int) -> bool:
+        """Whether what comes to this port is to be read to be told of, and nobody may be there yet who does."""
+        return port in self._untold.get(pod.key, ())
 
     def __iter__(self) -> Iterator[LocalPod]:
         return iter(self._by_key.values())

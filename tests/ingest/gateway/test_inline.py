@@ -116,9 +116,12 @@ def test_a_policy_for_the_class_is_for_all_that_is_inline() -> None:
 
 @pytest.mark.parametrize("how", [{"action": "AUDIT"}, {"annotations": {"istio.io/dry-run": "true"}}])
 def test_what_forbids_nothing_closes_no_pods(how: dict[str, Any]) -> None:
+    """It goes with the service, to be told of."""
     made = compiler(BOUND, INLINE, WEB_POD, policy(WEB_SERVICE, **how))
-    assert made.services[KEY].rules is None
-    assert made.services[KEY].inline == ()
+    found = made.services[KEY]
+    assert found.rules is not None and [each.key for each in found.rules.policies] == ["default/p"]
+    assert found.enforced is None
+    assert found.inline == ()
     assert not made.authorizations
 
 

@@ -7,8 +7,11 @@ import msgspec
 
 from ambit.agent.publication import Publication
 from ambit.envoy import names
+from ambit.envoy.listeners import read_chain
+from ambit.model.inline_rules import InlineRules
+from ambit.model.request_policy import RequestAction, RequestPolicy
 from ambit.node.configuration.read_ports import Newly, ReadPorts
-from ambit.plan.values import CLUSTER, EXTENSION
+from ambit.plan.values import CLUSTER, EXTENSION, LISTENER, ROUTES
 from tests.node.configuration.test_requests import Agent
 from tests.plan import cases
 from tests.plan.read_pod import READ, SERVER, VIEW, WORKLOAD
@@ -150,3 +153,39 @@ async def test_tunnels_are_let_in_when_envoy_reads(tmp_path: Path) -> None:
     assert denies(names.policy(pod.key)) and not denies(names.policy_of_readers(pod.key))
     await agent.put(SERVER, msgspec.structs.replace(READ, inline=None, rules=None))
     assert not denies(names.policy(pod.key)) and not denies(names.policy_of_readers(pod.key))
+
+
+async def test_what_is_only_told_of_goes_to_who_reads_when_envoy_has_him(tmp_path: Path) -> None:
+    """Meanwhile it goes on as before."""
+    rules = InlineRules((RequestPolicy("a", "default", RequestAction.AUDIT, ()),))
+    audited = msgspec.structs.replace(READ, rules=rules)
+    pod, client = cases.pod(SERVER), cases.pod(cases.CLIENT)
+    agent = Agent(tmp_path / "state.sqlite")
+    configuration = agent.configuration
+    destination = names.destination(client.key, SERVER.addresses[0], 8080)
+    reader = names.service_cluster(names.pod_requests(pod.key), 8080).encode()
+
+    def are_read() -> set[bool]:
+        """Of tunnels, what comes in plain text, and clients of the node."""
+        store = agent.server.store
+        into = names.into_service(names.pod_requests(pod.key), 8080).encode()
+        return {
+            into in store.resources(ROUTES)[names.hbone_listener(pod.key)].body,
+            read_chain(8080).encode() in store.resources(LISTENER)[names.plaintext_listener(pod.key)].body,
+            reader in store.resources(CLUSTER)[destination].body,
+        }
+
+    await agent.put(SERVER, cases.CLIENT)
+    configuration.add(pod)
+    configuration.add(client)
+    configuration.asked([destination])
+    await agent.put(audited)
+    assert configuration.read_ports.published.empty()
+    ports, publication = configuration.told_ports.published.get_nowait()
+    assert ports == {pod.key: {8080}}
+    assert reader.decode() in agent.server.store.resources(LISTENER)
+    assert are_read() == {False}
+    configuration.tells(ports, publication, is_taken=True)
+    assert are_read() == {True}
+    await agent.put(msgspec.structs.replace(READ, rules=None))
+    assert are_read() == {False}

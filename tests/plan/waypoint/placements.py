@@ -15,7 +15,6 @@ from ambit.ingest.inline import problem
 from ambit.model.inline_rules import InlineRules
 from ambit.model.jwt import with_keys
 from ambit.model.proxy import Proxy, ProxyKind
-from ambit.model.request_policy import RequestAction
 from ambit.model.service import Service
 from ambit.node.cut import cut_unread
 from ambit.plan import at_pod, node_proxy, targets
@@ -55,7 +54,7 @@ def _inline(given: Service, bound: Bound) -> Service:
         tuple(
             each
             for each in sorted(bound.authorization, key=lambda policy: policy.key)
-            if each.action is not RequestAction.AUDIT and targets.concern(each.targets, _PROXY, given)
+            if targets.concern(each.targets, _PROXY, given)
         ),
         with_keys(
             sorted(
@@ -66,7 +65,9 @@ def _inline(given: Service, bound: Bound) -> Service:
         ),
     )
     assert not problem(given, tables, rules), "what nodes would be told of is closed"
-    return msgspec.structs.replace(given, waypoint=None, inline=tables, rules=rules if rules.forbid else None)
+    return msgspec.structs.replace(
+        given, waypoint=None, inline=tables, rules=rules if rules.say_anything else None
+    )
 
 
 def _tell(mesh: Mesh, made: Mapping[str, Service]) -> None:

@@ -1,20 +1,20 @@
-"""What AUDIT policies match is told, whatever is decided."""
+"""What AUDIT policies match is told, whatever is decided, by who reads requests: a waypoint, or the node of the pod."""
 
 import msgspec
 import pytest
 
+from ambit.agent.record import Flow, Reporter
 from ambit.model.policy import Exact, Prefix
 from ambit.model.request_policy import Attribute, RequestAction, Rule
+from tests.plan.dataplane.served import until
 from tests.plan.waypoint.conftest import Scene
-from tests.plan.waypoint.placements import at_waypoints_only
+from tests.plan.waypoint.placements import INLINE
 from tests.plan.waypoint.test_authorization import enforce, one, policy, rule
-from tests.plan.waypoint.test_seen import told
 
 pytestmark = [
     pytest.mark.envoy,
     pytest.mark.netns,
     pytest.mark.feature("F169"),
-    at_waypoints_only("what AUDIT matches is told by the proxy of a waypoint; nodes leave it out"),
 ]
 
 AUDIT, DENY = RequestAction.AUDIT, RequestAction.DENY
@@ -22,6 +22,22 @@ AUDIT, DENY = RequestAction.AUDIT, RequestAction.DENY
 
 def on(path: str) -> Rule:
     return rule(one(Attribute.PATH, Prefix(path)))
+
+
+def told(scene: Scene, path: str) -> Flow:
+    """The record of the one request for this path."""
+    found: list[Flow] = []
+
+    def came() -> bool:
+        by_nodes = (each for agent in scene.mesh.agents.values() for each in agent.told())
+        at_pods = (each for each in by_nodes if each.reporter is Reporter.DESTINATION)
+        records = at_pods if scene.placement == INLINE else scene.waypoint.told()
+        found[:] = [each for each in records if each.request is not None and each.request.path == path]
+        return bool(found)
+
+    until(came, f"record of {path}")
+    (only,) = found
+    return only
 
 
 def test_each_policy_with_its_first_rule(scene: Scene) -> None:
@@ -32,19 +48,19 @@ def test_each_policy_with_its_first_rule(scene: Scene) -> None:
         ("/unaudited", ("default/b[0]",)),
     ):
         assert scene.get(path).status == 200
-        flow, _ = told(scene, path)
+        flow = told(scene, path)
         assert (flow.audited, flow.decision, flow.dry_run) == (rules, "allow", "")
 
 
 def test_what_is_denied_too(scene: Scene) -> None:
     enforce(scene, policy(AUDIT, on("/audited"), name="a"), policy(DENY, on("/audited/1"), name="d"))
     assert [scene.get(each).status for each in ("/audited/1", "/audited/2", "/quiet")] == [403, 200, 200]
-    denied, _ = told(scene, "/audited/1")
+    denied = told(scene, "/audited/1")
     assert (denied.audited, denied.decision, denied.policy) == (("default/a[0]",), "deny", "default/d[0]")
     assert denied.source.identity == scene.client.identity.uri
-    allowed, _ = told(scene, "/audited/2")
+    allowed = told(scene, "/audited/2")
     assert (allowed.audited, allowed.decision) == (("default/a[0]",), "allow")
-    quiet, _ = told(scene, "/quiet")
+    quiet = told(scene, "/quiet")
     assert quiet.audited == ()
 
 
@@ -58,7 +74,7 @@ def test_beside_a_dry_run(scene: Scene) -> None:
         ("/neither/2", "GET", (), ""),
     ):
         assert scene.get(path, method=method).status == 200
-        flow, _ = told(scene, path)
+        flow = told(scene, path)
         assert (flow.audited, flow.dry_run) == (audited, dry_run)
 
 
@@ -66,5 +82,5 @@ def test_many_rules_together_are_told_by_the_first(scene: Scene) -> None:
     rules = [on(f"/many/{number}") for number in range(9)]
     enforce(scene, *(policy(AUDIT, *rules, name=name) for name in ("a", "b", "c")))
     assert scene.get("/many/8").status == 200
-    flow, _ = told(scene, "/many/8")
+    flow = told(scene, "/many/8")
     assert flow.audited == ("default/a[8]",)

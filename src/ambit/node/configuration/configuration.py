@@ -25,7 +25,7 @@ from ambit.envoy import names
 from ambit.model.view import MeshView
 from ambit.node.configuration.destinations import Destinations
 from ambit.node.configuration.moves import Moves
-from ambit.node.configuration.read_ports import Newly, ReadPorts
+from ambit.node.configuration.read_ports import READ, TOLD, Newly, ReadPorts
 from ambit.node.configuration.requests import Requests
 from ambit.node.configuration.tracking import (
     Answer,
@@ -74,14 +74,15 @@ class Configuration:
         self._complete = complete
         self._noted = noted
         self._requests = Requests(partial(server.is_asked_for, ROUTES), keep, kept)
-        self.read_ports = ReadPorts(keep, kept)
+        self.read_ports = ReadPorts(keep, kept, READ)
+        self.told_ports = ReadPorts(keep, kept, TOLD)
         self.turnover = Turnover(self._pods_by_key, self._change_generations, self._forget, self._renew)
         self._last_generation: dict[str, int] = {}
         """Of pods that left the mesh and may come back: Envoy does not ask again for their earlier names."""
         self._pods: dict[str, LocalPod] = {}
         self._former: deque[LocalPod] = deque(maxlen=FORMER)
         self._known = LocalPods()
-        self._table = TrackedPods((), self.read_ports.all_unread)
+        self._table = TrackedPods((), self.read_ports.all_unread, self.told_ports.all_unread)
         self._sent: dict[str, frozenset[tuple[str, str]]] = {}
         self.destinations = Destinations()
         self._dependencies = Dependencies()
@@ -107,7 +108,13 @@ class Configuration:
     def reads(self, ports: Newly, publication: Publication, *, is_taken: bool) -> None:
         """Envoy has answered a publication since which it is to read requests to these ports, and no longer to others
         of these pods: if it took that, clients are let in."""
-        changed = self.read_ports.settled(ports, publication, is_taken=is_taken)
+        self._read(self.read_ports.settled(ports, publication, is_taken=is_taken))
+
+    def tells(self, ports: Newly, publication: Publication, *, is_taken: bool) -> None:
+        """As `reads`, of ports whose requests are read only to be told of."""
+        self._read(self.told_ports.settled(ports, publication, is_taken=is_taken))
+
+    def _read(self, changed: Iterable[str]) -> None:
         pods = [self._pods[key] for key in changed if key in self._pods]
         resources = [each for pod in pods for each in self._pod_resources(pod)]
         looked_for = frozenset[str]().union(*map(pod_keys, pods))
@@ -169,13 +176,14 @@ class Configuration:
 
     def _note_pods(self) -> None:
         self._known = LocalPods(self._pods.values(), self._former)
-        self._table = TrackedPods(self._pods.values(), self.read_ports.all_unread)
+        self._table = TrackedPods(self._pods.values(), self.read_ports.all_unread, self.told_ports.all_unread)
 
     def _without(self, key: str) -> tuple[frozenset[str], set[tuple[str, str]]]:
         """What looked for this pod, and what is to be removed from Envoy."""
         pod = self._pods.pop(key, None)
         self.moves.drop(key)
         self.read_ports.forget(key)
+        self.told_ports.forget(key)
         if pod is not None:
             workload = node_proxy.workload_of(pod, self._view, self._settings)
             self._former.append(msgspec.structs.replace(pod, workload=workload))
@@ -392,6 +400,7 @@ class Configuration:
         only, shares = self.destinations.only(pod.key), self.moves.shares(pod.key)
         if self._complete():
             self.read_ports.look(pod.key, node_proxy.read_ports(pod, view, self._settings))
+            self.told_ports.look(pod.key, node_proxy.told_ports(pod, view, self._settings))
             unread = self.read_ports.unread(pod.key)
             had = (EXTENSION, names.policy_of_readers(pod.key)) in self._sent.get(pod.key, ())
             resources = node_proxy.pod_resources(
@@ -403,6 +412,7 @@ class Configuration:
                 unread,
                 self.read_ports.left(pod.key),
                 had_readers=had,
+                untold=self.told_ports.unread(pod.key),
             )
         else:
             resources = node_proxy.outbound_resources(pod, view, self._settings, only, shares)
@@ -426,6 +436,7 @@ class Configuration:
         resources = [*changed, *(each for each in resources if not self._requests.waits(each.name))]
         publication = self._server.publish(map(framed, _ordered(resources)), {*removed, *gone})
         self.read_ports.sent(publication)
+        self.told_ports.sent(publication)
         self.moves.wait(overtaken, publication)
         return publication
 

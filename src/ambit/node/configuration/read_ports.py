@@ -2,6 +2,9 @@
 connections from before, whose bytes go past whoever reads, must end then. Ports that are read no longer are until Envoy
 has what came with that: others may have to be kept out from then on.
 
+Ports that are read only to be told of are kept track of in the same way, and keep nobody out: they are led to who reads
+when Envoy has him.
+
 What Envoy reads is written down, because policies may come while the agent is away and Envoy goes on.
 """
 
@@ -15,7 +18,7 @@ from ambit.agent.publication import Publication
 from ambit.core.errors import AmbitError
 
 _log = logging.getLogger("ambit.configuration")
-_NOTE = "read-ports"
+READ, TOLD = "read-ports", "told-ports"
 """Of the state file's values of our own."""
 
 Newly = dict[str, frozenset[int]]
@@ -23,11 +26,14 @@ Newly = dict[str, frozenset[int]]
 
 
 class ReadPorts:
-    """`keep` writes a value of the agent's own down and may raise AmbitError; `kept` reads it."""
+    """`keep` writes a value of the agent's own down, by the name `note`, and may raise AmbitError; `kept` reads it."""
 
-    def __init__(self, keep: Callable[[str, bytes], None], kept: Callable[[str], bytes | None]) -> None:
+    def __init__(
+        self, keep: Callable[[str, bytes], None], kept: Callable[[str], bytes | None], note: str = READ
+    ) -> None:
         self._keep = keep
-        noted = kept(_NOTE)
+        self._name = note
+        noted = kept(note)
         found = msgspec.json.decode(noted, type=dict[str, list[int]]) if noted else {}
         self._confirmed = {pod: frozenset(ports) for pod, ports in found.items()}
         """What Envoy reads for sure."""
@@ -126,7 +132,7 @@ class ReadPorts:
     def _note(self) -> None:
         try:
             self._keep(
-                _NOTE, msgspec.json.encode({key: sorted(each) for key, each in self._confirmed.items()})
+                self._name, msgspec.json.encode({key: sorted(each) for key, each in self._confirmed.items()})
             )
         except AmbitError as problem:
             _log.error("ports whose requests are read are not written down: %s", problem.message)

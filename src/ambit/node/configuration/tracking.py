@@ -73,9 +73,12 @@ class TrackedPods(LocalPods):
     """The node's pods; lookups are recorded in `read`."""
 
     def __init__(
-        self, pods: Iterable[LocalPod], unread: Mapping[str, Collection[int]] = MappingProxyType({})
+        self,
+        pods: Iterable[LocalPod],
+        unread: Mapping[str, Collection[int]] = MappingProxyType({}),
+        untold: Mapping[str, Collection[int]] = MappingProxyType({}),
     ) -> None:
-        super().__init__(pods, unread=unread)
+        super().__init__(pods, unread=unread, untold=untold)
         self.read: set[str] = set()
 
     def by_key(self, key: str) -> LocalPod | None:

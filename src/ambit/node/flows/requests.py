@@ -65,6 +65,7 @@ def _of_server(
         decision="deny" if about.denied else "allow",
         policy=about.policy,
         dry_run=about.dry_run,
+        audited=about.audited,
         error=about.error,
         mutual_tls=bool(about.identity),
         request=_part(about),
