@@ -8,6 +8,8 @@ from typing import Any
 
 import grpc
 import msgspec
+from envoy.service.accesslog.v3 import als_pb2
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from ambit.node.netns.enter import in_namespace
@@ -15,7 +17,9 @@ from tests.plan.dataplane.network import Host, listener
 from tests.plan.dataplane.served import until
 
 GRPC_PORT, HTTP_PORT = 4317, 4318
-_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+_SPANS = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+_LOGS = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
+_ENTRIES = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -29,11 +33,22 @@ class Span(msgspec.Struct, frozen=True):
     resource: Mapping[str, str]
 
 
+class Record(msgspec.Struct, frozen=True):
+    """A record of a request: the line, and what is beside it."""
+
+    body: str
+    attributes: Mapping[str, str]
+    resource: Mapping[str, str]
+
+
 class Collector:
-    """Keeps the spans it is told of, and what came with each message."""
+    """Keeps the spans and records it is told of, Envoy's own entries, and what came with each message."""
 
     def __init__(self, host: Host) -> None:
         self.spans: list[Span] = []
+        self.records: list[Record] = []
+        self.entries: list[Any] = []
+        """`HTTPAccessLogEntry` messages."""
         self.headers: list[dict[str, str]] = []
         self._grpc = grpc.server(ThreadPoolExecutor(2))
         self._grpc.add_generic_rpc_handlers((_Calls(self),))
@@ -58,6 +73,16 @@ class Collector:
         self._grpc.stop(0).wait()
         self._http.shutdown()
         self._http.server_close()
+
+
+def records_in(message: bytes) -> Iterator[Record]:
+    """The records of a message to a collector."""
+    for each in logs_service_pb2.ExportLogsServiceRequest.FromString(message).resource_logs:
+        resource = _tags(each.resource.attributes)
+        # What is called scope_logs now had another name when xds-protos' messages were made.
+        for scope in each.instrumentation_library_logs:
+            for record in scope.logs:
+                yield Record(record.body.string_value, _tags(record.attributes), resource)
 
 
 def spans_in(message: bytes) -> Iterator[Span]:
@@ -86,14 +111,24 @@ class _Calls(grpc.GenericRpcHandler):
         self._collector = collector
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
-        if details.method != _EXPORT:
-            return None
+        if details.method == _ENTRIES:
+            return grpc.stream_unary_rpc_method_handler(self._streamed)
+        if details.method == _SPANS:
+            return grpc.unary_unary_rpc_method_handler(self._spans)
+        return grpc.unary_unary_rpc_method_handler(self._records) if details.method == _LOGS else None
 
-        def export(message: bytes, context: grpc.ServicerContext) -> bytes:
-            self._collector.take(message, context.invocation_metadata())
-            return b""
+    def _spans(self, message: bytes, context: grpc.ServicerContext) -> bytes:
+        self._collector.take(message, context.invocation_metadata())
+        return b""
 
-        return grpc.unary_unary_rpc_method_handler(export)
+    def _records(self, message: bytes, _: grpc.ServicerContext) -> bytes:
+        self._collector.records += records_in(message)
+        return b""
+
+    def _streamed(self, messages: Iterator[bytes], _: grpc.ServicerContext) -> bytes:
+        for each in messages:
+            self._collector.entries += als_pb2.StreamAccessLogsMessage.FromString(each).http_logs.log_entry
+        return b""
 
 
 class _Http(http.server.ThreadingHTTPServer):

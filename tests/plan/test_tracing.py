@@ -9,7 +9,8 @@ from ambit.model.proxy import ProxyKind
 from ambit.model.telemetry import Level, TelemetryPolicy
 from ambit.model.tracing import SpanTag, TagSource, Tracer, Tracing, TracingRule
 from ambit.plan.backends import Provider
-from ambit.plan.tracing import collectors, spans_of, tracing_of
+from ambit.plan.telling import collectors
+from ambit.plan.tracing import spans_of, tracing_of
 from ambit.plan.values import NodeSettings
 from tests.plan.test_request_logs import PROXY, WEB
 

@@ -269,10 +269,11 @@ _ALL = (
     Code(
         "AMB0241",
         "Access log that cannot be written",
-        "An entry of a Telemetry object names a provider that prints nothing, or a filter that Envoy could not read. "
-        "The entry does nothing, so that nothing is printed but what was meant; other entries count.",
+        "An entry of a Telemetry object names a provider that takes no access logs, or a filter that Envoy could not "
+        "read. The entry does nothing, so that nobody is told but what was meant; other entries count.",
         "accessLogging: [{filter: {expression: response.code >>> 400}}]",
-        "Correct the value that the text names. The provider `envoy` is always there.",
+        "Correct the value that the text names. The provider `envoy` is always there; others are extensionProviders of "
+        "the mesh's settings, of the kinds envoyFileAccessLog, envoyOtelAls and envoyHttpAls.",
     ),
     Code(
         "AMB0242",
@@ -291,6 +292,16 @@ _ALL = (
         "tracing: [{providers: [{name: jaeger}]}]",
         "Name a provider of the kind `opentelemetry` in extensionProviders of the mesh's settings; correct the tag "
         "that the text names.",
+    ),
+    Code(
+        "AMB0244",
+        "Access log that nodes do not send",
+        "Requests at inline waypoints are read by nodes, which have no identity as which they could tell a service of "
+        "them. What a Telemetry object has told to providers of the kinds envoyOtelAls and envoyHttpAls is left out "
+        "there; waypoints and gateways with pods of their own send it.",
+        "accessLogging: [{providers: [{name: otel}]}]   # and a Gateway of class ambit-inline",
+        "Have the node agents print the lines (provider `envoy`) and collect their output, or take a waypoint of class "
+        "ambit-waypoint.",
     ),
     Code(
         "AMB0301",

@@ -18,6 +18,7 @@ from ambit.envoy import (
     defaults,
     filter_state,
     http_filters,
+    log_services,
     refusals,
     request_lines,
     request_log,
@@ -180,7 +181,7 @@ def _manager(stat: str, table: str, filters: Iterable[Any], told: Told | None = 
         early_header_mutation_extensions=[_take_away(_ORDERS_TO_PROXY)],
         rds=http_connection_manager_pb2.Rds(config_source=from_ads(), route_config_name=table),
         http_filters=filters,
-        access_log=_logs(told.logs) if told is not None else (),
+        access_log=_logs(told) if told is not None else (),
     )
     if told is not None and told.spans is not None:
         request_tracing.configure(manager, told.spans)
@@ -193,8 +194,12 @@ def _filter(manager: Any) -> Any:
     )
 
 
-def _logs(logs: Iterable[RequestLog]) -> list[Any]:
-    return [request_log.every(), *map(request_log.printed, logs)]
+def _logs(told: Told) -> list[Any]:
+    return [
+        request_log.every(),
+        *map(request_log.printed, told.logs),
+        *map(log_services.sent, told.sent),
+    ]
 
 
 def _take_away(headers: Iterable[str]) -> Any:

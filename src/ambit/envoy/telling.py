@@ -2,6 +2,7 @@
 
 import msgspec
 
+from ambit.envoy.log_services import SentLog
 from ambit.envoy.request_tracing import Spans
 from ambit.model.telemetry import RequestLog
 
@@ -10,6 +11,7 @@ class Told(msgspec.Struct, frozen=True):
     """Besides the records that the agent gets."""
 
     logs: tuple[RequestLog, ...] = ()
+    sent: tuple[SentLog, ...] = ()
     spans: Spans | None = None
 
 

@@ -11,7 +11,7 @@ import msgspec
 from ambit.core.errors import BadInput
 from ambit.model.telemetry import LogFormat, MeshLogs, Printer
 
-_STDOUT = "/dev/stdout"
+STDOUT = "/dev/stdout"
 _OPERATOR = re.compile(r"%([A-Z0-9_]+)(\([^()]*\))?(:[0-9]{1,9})?%|%%|%")
 """An operator, two signs that stand for one, or one that is neither."""
 _PLAIN = frozenset(
@@ -57,10 +57,10 @@ _SHORTENED = frozenset(_WITH_VALUES)
 def mesh_logs(file: str, form: str, *, is_json: bool, name: str) -> MeshLogs:
     """What L7 proxies print when no Telemetry object says anything (`accessLogFile` is set), and how, by `form` and
     encoding. Raises BadInput, which names the field of the file `name`."""
-    if file not in ("", _STDOUT):
+    if file not in ("", STDOUT):
         raise BadInput(
             f"{name}: accessLogFile: {file!r} is no place that proxies can write to",
-            f"write {_STDOUT}; proxies have no files of their own",
+            f"write {STDOUT}; proxies have no files of their own",
         )
     members = _members(form, name) if is_json and form else ()
     for text in (text for _, text in members) if is_json else (form,):

@@ -10,7 +10,7 @@ import msgspec
 
 from ambit.core.errors import BadInput
 from ambit.core.selector import Requirement, Selector
-from ambit.ingest import authorizers, tracers
+from ambit.ingest import authorizers, log_providers, tracers
 from ambit.ingest.gateway.topology import GatewayTopology
 from ambit.ingest.log_format import mesh_logs
 from ambit.ingest.providers import FIELD as PROVIDERS
@@ -19,7 +19,7 @@ from ambit.ingest.settings import MeshSettings
 from ambit.ingest.visibility import EntryVisibility, VisibilityPolicy
 from ambit.model.provider import Authorizer
 from ambit.model.service import ServerNames, Visibility
-from ambit.model.telemetry import MeshLogs
+from ambit.model.telemetry import MeshLogs, Printer
 from ambit.model.tracing import MeshTracing, Tracer
 from ambit.objects.documents import Malformed, read_yaml
 
@@ -100,6 +100,7 @@ class _Visibility(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fi
 
 
 class _DefaultProviders(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    access_logging: tuple[str, ...] = ()
     tracing: tuple[str, ...] = ()
 
 
@@ -126,23 +127,29 @@ def mesh_config(text: str, name: str) -> MeshConfig:
     logs = mesh_logs(
         file.access_log_file, file.access_log_format, is_json=file.access_log_encoding == "JSON", name=name
     )
-    made = MeshConfig(logs=logs)
+    made = MeshConfig()
     collectors: list[Tracer] = []
+    printers: list[Printer] = []
     for each in providers(file.extension_providers, name):
         if each.kind in authorizers.KINDS:
             found = authorizers.authorizer(each)
             made = msgspec.structs.replace(made, authorizers=(*made.authorizers, found))
         elif each.kind in tracers.KINDS:
             collectors.append(tracers.tracer(each))
+        elif each.kind in log_providers.KINDS:
+            printers.append(log_providers.printer(each, logs.printers[0]))
         else:
             ignored = f"{PROVIDERS}: nothing uses {each.name}, which is of the kind {each.kind}"
             made = msgspec.structs.replace(made, ignored=(*made.ignored, ignored))
     tracing = tracers.mesh_tracing(
         collectors, file.default_providers.tracing, file.default_config.tracing, name
     )
+    logs = log_providers.with_providers(logs, printers, file.default_providers.access_logging, name)
     trusted = file.default_config.gateway_topology.num_trusted_proxies
     by_name = _server_names(file, name)
-    made = msgspec.structs.replace(made, tracing=tracing, trusted_proxies=trusted, server_names=by_name)
+    made = msgspec.structs.replace(
+        made, logs=logs, tracing=tracing, trusted_proxies=trusted, server_names=by_name
+    )
     return _with_visibility(made, file.service_entry_visibility, name)
 
 

@@ -6,6 +6,7 @@ import msgspec
 
 from ambit.model.jwt import Target
 from ambit.model.metrics import MetricsRule
+from ambit.model.provider import ProviderService
 from ambit.model.proxy import Proxy
 from ambit.model.tracing import TracingRule
 
@@ -28,11 +29,31 @@ class LogFormat(msgspec.Struct, frozen=True):
     is_json: bool = False
 
 
+class Entries(msgspec.Struct, frozen=True):
+    """Envoy's own messages about requests: what they have of headers and filter state, by names."""
+
+    request_headers: tuple[str, ...] = ()
+    response_headers: tuple[str, ...] = ()
+    response_trailers: tuple[str, ...] = ()
+    filter_state: tuple[str, ...] = ()
+
+
+class LogService(msgspec.Struct, frozen=True):
+    """A service that is told of requests over gRPC: by OTLP, with `attributes` (formats, as lines are) beside the line,
+    or in Envoy's own `entries`, which have no line."""
+
+    service: ProviderService
+    log_name: str
+    attributes: tuple[tuple[str, str], ...] = ()
+    entries: Entries | None = None
+
+
 class Printer(msgspec.Struct, frozen=True):
-    """A provider that prints lines on the proxy's standard output."""
+    """A provider that prints lines on the proxy's standard output, or sends them `to` a service."""
 
     name: str = "envoy"
     format: LogFormat = LogFormat()
+    to: LogService | None = None
 
 
 class LogRule(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from ambit.envoy import clusters, names, waypoint_services
 from ambit.envoy.backend_tls import Spoken
 from ambit.envoy.waypoint_services import Endpoint, PlainEndpoint, Speaks
 from ambit.model.http import Action, Host
+from ambit.model.provider import ProviderService
 from ambit.model.proxy import Proxy, ProxyKind
 from ambit.model.service import AppProtocol, LoadBalancing, RetryBudget, Service, WeightedWaypoint
 from ambit.model.streams import Stream
@@ -46,6 +47,18 @@ class Provider(msgspec.Struct, frozen=True, order=True):
     @property
     def cluster(self) -> str:
         return names.provider(self.service, self.port, "grpc" if self.is_grpc else "http")
+
+
+def provider(service: ProviderService, *, is_grpc: bool = True) -> Provider:
+    """The service that the mesh's settings mean: of a Kubernetes Service the namespace is in its name."""
+    namespace = service.namespace or (*service.hostname.split("."), "")[1]
+    return Provider(f"{namespace}/{service.hostname}", service.port, is_grpc=is_grpc)
+
+
+def service_name(proxy: Proxy) -> str:
+    """A proxy in words of OpenTelemetry."""
+    namespace, _, name = proxy.key.partition("/")
+    return f"{name}.{namespace}"
 
 
 def resources(

@@ -36,7 +36,7 @@ from ambit.model.telemetry import TelemetryPolicy
 from ambit.model.view import MeshView
 from ambit.plan import backends, datagrams, metrics, request_authorization, targets
 from ambit.plan.backends import Backend
-from ambit.plan.tracing import collectors, told_of
+from ambit.plan.telling import collectors, told_of
 from ambit.plan.values import (
     CLUSTER,
     EXTENSION,

@@ -83,8 +83,10 @@ def resources(
 
 
 def _logs(service: Service) -> tuple[RequestLog, ...]:
+    """Those that are printed: a node is nobody, as whom it could tell a service."""
     told = service.telemetry
-    return logs_of(told.policies, told.proxy, service) if told is not None else ()
+    logs = logs_of(told.policies, told.proxy, service) if told is not None else ()
+    return tuple(each for each in logs if each.printer.to is None)
 
 
 def _of_reader(host: Host, reader: str) -> Host:

@@ -5,29 +5,16 @@ from collections.abc import Iterable
 import msgspec
 
 from ambit.envoy.request_tracing import Spans
-from ambit.envoy.telling import Told
 from ambit.model.proxy import Proxy, ProxyKind
 from ambit.model.service import Service
-from ambit.model.telemetry import Level, TelemetryPolicy
+from ambit.model.telemetry import TelemetryPolicy
 from ambit.model.tracing import Tracer, Tracing, TracingRule
 from ambit.model.workload import Workload
-from ambit.plan.backends import Provider
-from ambit.plan.request_logs import logs_of
+from ambit.plan.backends import Provider, provider, service_name
 from ambit.plan.telemetry import in_force
 from ambit.plan.values import NodeSettings
 
 _FIELDS = Tracing.__struct_fields__
-
-
-def told_of(
-    policies: Iterable[TelemetryPolicy],
-    proxy: Proxy,
-    settings: NodeSettings,
-    subject: Service | Workload | None = None,
-) -> Told:
-    """Whatever a proxy tells of requests to `subject`."""
-    logs = logs_of(policies, proxy, subject)
-    return Told(logs, spans_of(policies, proxy, settings, subject))
 
 
 def spans_of(
@@ -51,7 +38,7 @@ def spans_of(
     return Spans(
         tracing,
         collector(tracing.tracer).cluster,
-        f"{name}.{namespace}",
+        service_name(proxy),
         tuple(about.items()),
         is_edge=proxy.kind is ProxyKind.GATEWAY,
     )
@@ -78,20 +65,6 @@ def _changed(farther: TracingRule, nearer: TracingRule) -> TracingRule:
     return msgspec.structs.replace(farther, **said)
 
 
-def collectors(policies: Iterable[TelemetryPolicy], proxy: Proxy) -> frozenset[Provider]:
-    """Whom a proxy may have to tell of any request: what is not used in the end is a cluster without connections."""
-    own = proxy.identity.namespace
-    return frozenset(
-        collector(rule.tracer)
-        for policy in policies
-        if policy.level is not Level.NAMESPACE or policy.namespace == own
-        for rule in policy.tracing
-        if rule.tracer is not None
-    )
-
-
 def collector(tracer: Tracer) -> Provider:
-    """The service behind a tracer: of a Kubernetes Service the namespace is in its name."""
-    service = tracer.service
-    namespace = service.namespace or (*service.hostname.split("."), "")[1]
-    return Provider(f"{namespace}/{service.hostname}", service.port, is_grpc=tracer.http is None)
+    """The service behind a tracer."""
+    return provider(tracer.service, is_grpc=tracer.http is None)

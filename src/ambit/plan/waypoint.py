@@ -47,7 +47,7 @@ from ambit.model.workload import TunnelProtocol, Workload
 from ambit.plan import backends, metrics, pins, request_authorization, server_names, targets
 from ambit.plan.backends import Backend, plainly, through_tunnel
 from ambit.plan.endpoints import Choice, preferred_address
-from ambit.plan.tracing import collectors, told_of
+from ambit.plan.telling import collectors, told_of
 from ambit.plan.values import (
     CLUSTER,
     ENDPOINTS,

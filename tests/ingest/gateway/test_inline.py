@@ -5,13 +5,16 @@ from typing import Any
 import pytest
 
 from ambit.ingest.mesh import Change, MeshCompiler
+from ambit.ingest.settings import MeshSettings
 from ambit.model.policy import Action
+from ambit.model.provider import ProviderService
 from ambit.model.proxy import ProxyKind
 from ambit.model.status import Condition, GatewayStatus, ObjectStatus, PolicyStatus, RouteStatus
+from ambit.model.telemetry import LogService, MeshLogs, Printer
 from tests.ingest.build import Given, pod, service
 from tests.ingest.gateway import test_backend_tls as backend_tls
 from tests.ingest.gateway.build import bound, gateway_class, route, to, waypoint
-from tests.ingest.test_mesh import compiler
+from tests.ingest.test_mesh import change, compiler
 from tests.ingest.test_policy_targets import tokens
 from tests.ingest.test_unenforced import WEB_SERVICE, policy
 
@@ -234,6 +237,34 @@ def test_what_is_to_be_told_goes_with_the_service() -> None:
         aimed = telemetry("default", targetRefs=[target])
         assert (compiler(BOUND, INLINE, aimed).services[KEY].telemetry is not None) is holds
     assert compiler(BOUND, waypoint(), own).services[KEY].telemetry is None
+
+
+OTLP = Printer("otlp", to=LogService(ProviderService("otel.obs.svc.cluster.local", 4317), "mine"))
+
+
+@pytest.mark.parametrize(
+    ("namespace", "more", "is_said"),
+    [
+        ("istio-system", {}, True),
+        ("default", {}, True),
+        ("elsewhere", {}, False),
+        ("default", {"targetRefs": [WEB_SERVICE]}, True),
+        ("default", {"targetRefs": [GATEWAY]}, True),
+        ("default", {"accessLogging": [{"providers": [{"name": "envoy"}]}]}, False),
+        (
+            "default",
+            {"accessLogging": [{"providers": [{"name": "otlp"}], "match": {"mode": "CLIENT"}}]},
+            False,
+        ),
+    ],
+)
+def test_that_nodes_tell_no_service_is_said(namespace: str, more: dict[str, Any], is_said: bool) -> None:
+    given = telemetry(namespace, **{"accessLogging": [{"providers": [{"name": "otlp"}]}], **more})
+    settings = MeshSettings(logs=MeshLogs((Printer(), OTLP)))
+    for gateway, wanted in ((INLINE, is_said), (waypoint(), False)):
+        made = MeshCompiler(settings)
+        made.apply(map(change, (BOUND, gateway, given)))
+        assert ("AMB0244" in {each.code for each in made.findings}) is wanted
 
 
 def test_a_class_is_inline_by_its_controller() -> None:

@@ -23,6 +23,7 @@ from ambit.plan import node_proxy, waypoint
 from ambit.plan.node_proxy import NodeSettings
 from ambit.plan.values import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES, SECRET, PlannedResource
 from ambit.proxy.flows.collector import RequestCollector
+from tests.plan.collector import GRPC_PORT, HTTP_PORT, Collector
 from tests.plan.dataplane import network as hosts
 from tests.plan.dataplane.agent import LogSocket
 from tests.plan.dataplane.conftest import Mesh, Pod, next_base_id
@@ -66,6 +67,14 @@ WAYPOINT_SERVICE = Service(
     "waypoint.default.svc.cluster.local",
     addresses=(VirtualAddress("", ipaddress.ip_address("10.96.1.9")),),
     ports=(Port(15008, 15008),),
+)
+COLLECTOR = Service(
+    "collector",
+    "default",
+    "collector.default.svc.cluster.local",
+    addresses=(VirtualAddress("", ipaddress.ip_address("10.96.1.30")),),
+    ports=(Port(GRPC_PORT, GRPC_PORT), Port(HTTP_PORT, HTTP_PORT)),
+    canonical=True,
 )
 PROXY = Proxy(
     "default/waypoint",
@@ -292,3 +301,20 @@ def scene(running: Scene, placement: str) -> Scene:
     for echo in running.echoes.values():
         echo.seen.clear()
     return running
+
+
+@pytest.fixture(scope="module")
+def collector(running: Scene) -> Iterator[Collector]:
+    """Behind the pod `other`, in the mesh."""
+    pod, services = running.mesh.pods["other"], running.mesh.services
+    before = pod.workload
+    pod.workload = msgspec.structs.replace(before, services={COLLECTOR.key: COLLECTOR.ports})
+    running.mesh.services = [*services, COLLECTOR]
+    running.mesh.update()
+    made = Collector(pod)
+    try:
+        yield made
+    finally:
+        made.close()
+        pod.workload, running.mesh.services = before, services
+        running.mesh.update()

@@ -1,18 +1,12 @@
 """Spans of requests at a waypoint, as a collector behind a tunnel gets them from a real Envoy."""
 
-import ipaddress
-from collections.abc import Iterator
-
-import msgspec
 import pytest
 
 from ambit.model.provider import ProviderService
-from ambit.model.service import Service, VirtualAddress
 from ambit.model.telemetry import Level, TelemetryPolicy
 from ambit.model.tracing import OverHttp, SpanTag, TagSource, Tracer, TracingRule
-from ambit.model.workload import Port
 from tests.plan.collector import GRPC_PORT, HTTP_PORT, Collector, Span
-from tests.plan.waypoint.conftest import PORT, WEB, Scene
+from tests.plan.waypoint.conftest import COLLECTOR, PORT, WEB, Scene
 from tests.plan.waypoint.placements import at_waypoints_only
 
 pytestmark = [
@@ -20,36 +14,11 @@ pytestmark = [
     pytest.mark.netns,
     at_waypoints_only("nodes send no spans"),
 ]
-HOST = "collector.default.svc.cluster.local"
-COLLECTOR = Service(
-    "collector",
-    "default",
-    HOST,
-    addresses=(VirtualAddress("", ipaddress.ip_address("10.96.1.30")),),
-    ports=(Port(GRPC_PORT, GRPC_PORT), Port(HTTP_PORT, HTTP_PORT)),
-    canonical=True,
-)
+HOST = COLLECTOR.hostname
 OVER_GRPC = Tracer("grpc", ProviderService(HOST, GRPC_PORT), 3000, headers=(("x-key", "secret"),))
 OVER_HTTP = Tracer("http", ProviderService(HOST, HTTP_PORT), 3000, OverHttp("/v1/traces"))
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SHORT = "463ac35c9f6413ad"
-
-
-@pytest.fixture(scope="module")
-def collector(running: Scene) -> Iterator[Collector]:
-    """Behind the pod `other`, in the mesh."""
-    pod, services = running.mesh.pods["other"], running.mesh.services
-    before = pod.workload
-    pod.workload = msgspec.structs.replace(before, services={COLLECTOR.key: COLLECTOR.ports})
-    running.mesh.services = [*services, COLLECTOR]
-    running.mesh.update()
-    made = Collector(pod)
-    try:
-        yield made
-    finally:
-        made.close()
-        pod.workload, running.mesh.services = before, services
-        running.mesh.update()
 
 
 def tracing(scene: Scene, *rules: TracingRule, tracer: Tracer = OVER_GRPC) -> None:

@@ -23,6 +23,8 @@ from ambit.model.status import (
 
 NO_WAYPOINT = "NoWaypoint"
 """Reason of a policy whose targets no waypoint serves."""
+NOT_BY_NODES = "NotByNodes"
+"""Reason of a Telemetry object of which nodes that read requests leave out what a service would be told."""
 NOBODY_TO_ASK = "ProviderNotFound"
 """Reason of one with the action CUSTOM that names nobody."""
 UNATTACHED = frozenset({"AncestorNotBound", "TargetNotFound"})
@@ -51,12 +53,16 @@ def _findings(status: Status, origin: ObjectRef) -> Iterator[Finding]:
             for condition in status.conditions:
                 if condition.type == WAYPOINT_BOUND and not condition.holds:
                     yield _finding("AMB0405", Level.ERROR, origin, "metadata.labels", condition)
-                if condition.type == WAYPOINT_ACCEPTED and not condition.holds:
+                if condition.type == WAYPOINT_ACCEPTED:
                     yield from _of_policy(condition, origin)
 
 
 def _of_policy(condition: Condition, origin: ObjectRef) -> Iterator[Finding]:
     """What is `Invalid` has findings of its own."""
+    if condition.reason == NOT_BY_NODES:
+        yield _finding("AMB0244", Level.WARNING, origin, "spec.accessLogging", condition)
+    if condition.holds:
+        return
     if origin.kind == "Telemetry":
         if condition.reason in (NO_WAYPOINT, "Conflicted"):
             yield _finding("AMB0240", Level.WARNING, origin, "spec", condition)

@@ -83,7 +83,7 @@ def _rule(given: AccessLogging, path: str, settings: MeshSettings, report: Repor
         found = settings.logs.printer(provider.name)
         if found is None:
             known = ", ".join(each.name for each in settings.logs.printers)
-            text = f"there is no provider {provider.name!r} that prints; there are {known}. The entry does nothing"
+            text = f"{provider.name!r} takes no access logs; these do: {known}. The entry does nothing"
             report.say("AMB0241", Level.ERROR, f"{path}.providers[{i}]", text)
             return None
         printers.append(found)

@@ -1,0 +1,47 @@
+"""What a proxy tells of requests, by all that is said about it, and whom."""
+
+from collections.abc import Iterable
+
+from ambit.envoy.log_services import SentLog
+from ambit.envoy.telling import Told
+from ambit.model.proxy import Proxy
+from ambit.model.service import Service
+from ambit.model.telemetry import Level, TelemetryPolicy
+from ambit.model.workload import Workload
+from ambit.plan.backends import Provider, provider, service_name
+from ambit.plan.request_logs import logs_of
+from ambit.plan.tracing import collector, spans_of
+from ambit.plan.values import NodeSettings
+
+
+def told_of(
+    policies: Iterable[TelemetryPolicy],
+    proxy: Proxy,
+    settings: NodeSettings,
+    subject: Service | Workload | None = None,
+) -> Told:
+    """Whatever a proxy tells of requests to `subject`."""
+    logs = logs_of(policies, proxy, subject)
+    return Told(
+        tuple(each for each in logs if each.printer.to is None),
+        tuple(
+            SentLog(each, to, provider(to.service).cluster, service_name(proxy))
+            for each in logs
+            if (to := each.printer.to) is not None
+        ),
+        spans_of(policies, proxy, settings, subject),
+    )
+
+
+def collectors(policies: Iterable[TelemetryPolicy], proxy: Proxy) -> frozenset[Provider]:
+    """Whom a proxy may have to tell of any request: what is not used in the end is a cluster without connections."""
+    own = proxy.identity.namespace
+    near = [each for each in policies if each.level is not Level.NAMESPACE or each.namespace == own]
+    traced = (rule.tracer for policy in near for rule in policy.tracing)
+    sent = (each.to for policy in near for rule in policy.logs for each in rule.printers)
+    return frozenset(
+        (
+            *(collector(each) for each in traced if each is not None),
+            *(provider(each.service) for each in sent if each is not None),
+        )
+    )

@@ -1,0 +1,110 @@
+"""Records of requests from a gateway and a waypoint, in the hands of a collector that is in the mesh."""
+
+import base64
+from typing import Any
+
+import pytest
+import yaml
+
+from ambit.testing.mesh import Mesh
+from tests.mesh.log_collector import PORT, PROGRAM
+from tests.mesh.pods import apply_in, pod
+from tests.mesh.settings import with_mesh_config
+from tests.mesh.shop import waypoint
+from tests.mesh.test_gateway import ASK, gateway, route
+from tests.mesh.test_traces import ONLY_MESH, SERVER, served
+from tests.plan.collector import Record, records_in
+
+pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
+SETTINGS = """
+extensionProviders:
+- name: told
+  envoyOtelAls:
+    service: collector.{namespace}.svc.cluster.local
+    port: 4317
+    logName: requests
+    logFormat: {{text: "%REQ(:METHOD)% %REQ(:PATH)%", labels: {{code: "%RESPONSE_CODE%"}}}}
+"""
+
+
+def _telemetry(name: str, **entry: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "telemetry.istio.io/v1",
+        "kind": "Telemetry",
+        "metadata": {"name": name},
+        "spec": {"accessLogging": [{"providers": [{"name": "told"}], **entry}]},
+    }
+
+
+def _told(mesh: Mesh, namespace: str, path: str) -> dict[str, list[Record]]:
+    """By who tells."""
+    lines = mesh.kubectl("logs", "-n", namespace, "collector").stdout.split()
+    found: dict[str, list[Record]] = {}
+    for record in (record for line in lines for record in records_in(base64.b64decode(line))):
+        if path in record.body:
+            found.setdefault(record.resource["service.name"], []).append(record)
+    return found
+
+
+@pytest.mark.feature("F112")
+def test_a_collector_is_told_of_requests_as_telemetries_say(mesh: Mesh, namespace: str) -> None:
+    """It takes nothing but mutual TLS. The gateway tells of all, the waypoint of what fails."""
+    with with_mesh_config(mesh, SETTINGS.format(namespace=namespace)):
+        address = _set_up(mesh, namespace)
+
+        def asked(path: str) -> str:
+            words = ("python3", "-c", ASK, address, "80", path, "shop.example.com")
+            return mesh.exec(namespace, "client", *words, check=False).stdout.strip()
+
+        mesh.wait("the gateway answers", lambda: asked("/").startswith("200 "))
+        both = {f"front.{namespace}", f"way.{namespace}"}
+
+        def tellers(path: str) -> set[str]:
+            asked(path)
+            return set(_told(mesh, namespace, path))
+
+        mesh.wait("both tell", lambda: tellers("/both") == both)
+        (record, *_) = _told(mesh, namespace, "/both")[f"way.{namespace}"]
+        assert (record.body, record.attributes) == ("GET /both", {"code": "200"})
+        assert record.resource["log_name"] == "requests"
+
+        failures = _telemetry("failures", filter={"expression": "response.code >= 400"})
+        web = {"group": "", "kind": "Service", "name": "web"}
+        failures["spec"]["targetRefs"] = [web]
+        mesh.kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump(failures))
+        condition = ("--for=condition=WaypointAccepted", "--timeout=60s")
+        mesh.kubectl("wait", "-n", namespace, "telemetry/failures", *condition, timeout=90)
+
+        paths: list[str] = []
+
+        def told_by_gateway_only() -> bool:
+            paths.append(f"/well/{len(paths)}/")
+            return tellers(paths[-1]) == {f"front.{namespace}"}
+
+        mesh.wait("the waypoint is silent about what is well", told_by_gateway_only)
+        mesh.kubectl("delete", "-n", namespace, "pod/web", "--wait=false")
+        mesh.wait("the waypoint tells of failures", lambda: f"way.{namespace}" in tellers("/failed"))
+        codes = {each.attributes["code"] for each in _told(mesh, namespace, "/failed")[f"way.{namespace}"]}
+        assert codes == {"503"}
+        assert set(_told(mesh, namespace, paths[-1])) == {f"front.{namespace}"}
+
+
+def _set_up(mesh: Mesh, namespace: str) -> str:
+    """The address of a gateway whose requests go through a waypoint to a server."""
+    bound = {"istio.io/use-waypoint": "way", "istio.io/ingress-use-waypoint": "true"}
+    objects = [
+        ONLY_MESH,
+        _telemetry("all"),
+        waypoint("ambit-waypoint", "service"),
+        *served(mesh, "web", SERVER, 80, 8080, **bound),
+        *served(mesh, "collector", PROGRAM, PORT, PORT),
+        gateway(),
+        route({"backendRefs": [{"name": "web", "port": 80}]}),
+        pod("client", mesh.nodes[0], ["sleep", "3600"]),
+    ]
+    apply_in(mesh, namespace, objects)
+    for name in ("front", "way"):
+        words = ("wait", "-n", namespace, f"gateway/{name}", "--for=condition=Programmed", "--timeout=60s")
+        mesh.kubectl(*words, timeout=90)
+    path = "jsonpath={.status.addresses[0].value}"
+    return mesh.kubectl("get", "gateway", "front", "-n", namespace, "-o", path).stdout
