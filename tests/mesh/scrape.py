@@ -1,6 +1,7 @@
-"""What node agents count, as a scraper reads it."""
+"""What node agents and proxies of Gateways count, as a scraper reads it."""
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from ambit.core.names import METRICS_PORT
@@ -22,6 +23,21 @@ def scrape(mesh: Mesh) -> list[Sample]:
         mesh.on_node(node, "curl", "-sS", f"{address}:{METRICS_PORT}/metrics").stdout
         for node, address in (line.split() for line in agents.splitlines())
     ]
+    return _samples(texts)
+
+
+def scrape_gateway(mesh: Mesh, namespace: str, gateway: str) -> list[Sample]:
+    """Samples of all pods of a Gateway that answer; those of one before it may still be ending."""
+    select = ("-n", namespace, "-l", f"gateway.networking.k8s.io/gateway-name={gateway}")
+    addresses = mesh.kubectl("get", "pods", *select, "-o", "jsonpath={.items[*].status.podIP}").stdout.split()
+    words = ("curl", "-sS", "-m", "10")
+    return _samples(
+        mesh.on_node(mesh.nodes[0], *words, f"http://{address}:{METRICS_PORT}/metrics", check=False).stdout
+        for address in addresses
+    )
+
+
+def _samples(texts: Iterable[str]) -> list[Sample]:
     return [
         Sample(name, dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', labels)), float(value))
         for text in texts

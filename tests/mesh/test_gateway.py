@@ -9,6 +9,7 @@ import pytest
 
 from ambit.testing.mesh import Mesh
 from tests.mesh.pods import apply_in, make_namespace, pod, web_and_client
+from tests.mesh.scrape import scrape_gateway, total
 from tests.tokens import Issuer
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
@@ -474,7 +475,10 @@ def test_connections_that_nobody_reads_are_told_of(shop: Shop) -> None:
     (last, *_) = mesh.wait("the record", lambda: records("--to", f"{own}/web"))
     assert (last["proxy"], last["hop"], last["destination"]["workload"]) == (f"{own}/front", "tunnel", "web")
     assert last["sent"] > 0
-    assert any('destination_service_name="web"' in each for each in _sent_bytes(mesh, own))
+    sent = total(
+        scrape_gateway(mesh, own, "front"), "istio_tcp_sent_bytes_total", destination_service_name="web"
+    )
+    assert sent > 0
     everybody = {"from": [{"source": {"ipBlocks": ["0.0.0.0/0", "::/0"]}}]}
     policy = {
         "apiVersion": "security.istio.io/v1",
@@ -490,18 +494,6 @@ def test_connections_that_nobody_reads_are_told_of(shop: Shop) -> None:
     mesh.wait("the refusal", lambda: asked() != "200")
     mesh.wait("its record", lambda: f"{own}/edge[0]" in {each.get("policy") for each in records("--denied")})
     mesh.kubectl("delete", "-n", own, "gateway/front", "tcproute/web", "authorizationpolicy/edge")
-
-
-def _sent_bytes(mesh: Mesh, namespace: str) -> list[str]:
-    """What the pods of `front` have counted; those of a Gateway before it may still be ending."""
-    select = ("-n", namespace, "-l", "gateway.networking.k8s.io/gateway-name=front")
-    path = "jsonpath={.items[*].status.podIP}"
-    found = []
-    for address in mesh.kubectl("get", "pods", *select, "-o", path).stdout.split():
-        words = ("curl", "-sS", "-m", "10", f"http://{address}:15020/metrics")
-        scraped = mesh.on_node(mesh.nodes[0], *words, check=False).stdout
-        found += [each for each in scraped.splitlines() if each.startswith("istio_tcp_sent_bytes_total{")]
-    return found
 
 
 @pytest.mark.feature("N59")

@@ -10,6 +10,7 @@ import pytest
 from ambit.testing.mesh import Mesh
 from tests.ingest.gateway.pairs import Authority
 from tests.mesh.pods import apply_in, pod
+from tests.mesh.scrape import scrape, total
 from tests.mesh.secured import SECURED, roots, tls_policy
 from tests.mesh.shop import REQUESTS, Shop, make_shop, to, waypoint
 
@@ -319,13 +320,10 @@ def test_requests_are_counted_and_printed_by_nodes(shop: Shop) -> None:
 
     def is_counted() -> bool:
         assert shop.ask("/admin").startswith("403")
-        words = ("curl", "-sS", "-m", "10", "http://localhost:15020/metrics")
-        found = "".join(mesh.on_node(each, *words).stdout for each in mesh.nodes)
-        wanted = (f'destination_service="web.{namespace}.svc.cluster.local"', 'response_code="403"')
-        lines = [each for each in found.splitlines() if each.startswith("istio_requests_total{")]
-        counted = [each for each in lines if all(word in each for word in wanted)]
-        reporters = ('reporter="source"', 'reporter="destination"')
-        return all(any(reporter in each for each in counted) for reporter in reporters)
+        samples, service = scrape(mesh), f"web.{namespace}.svc.cluster.local"
+        labels = {"destination_service": service, "response_code": "403"}
+        reporters = ("source", "destination")
+        return all(total(samples, "istio_requests_total", reporter=each, **labels) > 0 for each in reporters)
 
     try:
         mesh.wait("the line", is_printed)

@@ -13,6 +13,7 @@ import pytest
 from ambit.testing.mesh import Mesh
 from tests.ingest.gateway.pairs import Authority
 from tests.mesh.pods import apply_in, pod, side_by_side
+from tests.mesh.scrape import scrape_gateway, total
 from tests.mesh.secured import SECURED, roots, tls_policy
 from tests.mesh.shop import REQUESTS, Shop, make_shop, to
 
@@ -90,19 +91,16 @@ def test_every_request_is_counted(dedicated: Shop) -> None:
     """In the metrics that Prometheus takes from the waypoint's pod."""
     mesh, own = dedicated.mesh, f"spiffe://cluster.local/ns/{dedicated.namespace}/sa"
     dedicated.mesh.wait("an answer", lambda: dedicated.server() in {"v1", "v2"})
-    select = ("-n", dedicated.namespace, "-l", "gateway.networking.k8s.io/gateway-name=way")
-    address = mesh.kubectl("get", "pods", *select, "-o", "jsonpath={.items[0].status.podIP}").stdout
+    labels = {
+        "reporter": "waypoint",
+        "source_workload": "client",
+        "source_principal": f"{own}/default",
+        "destination_service_name": "web",
+        "response_code": "200",
+    }
 
     def is_counted() -> bool:
-        words = ("curl", "-sS", "-m", "10", f"http://{address}:15020/metrics")
-        return any(
-            line.startswith("istio_requests_total{")
-            and 'reporter="waypoint",source_workload="client"' in line
-            and f'source_principal="{own}/default"' in line
-            and 'destination_service_name="web"' in line
-            and 'response_code="200"' in line
-            for line in mesh.on_node(mesh.nodes[0], *words).stdout.splitlines()
-        )
+        return total(scrape_gateway(mesh, dedicated.namespace, "way"), "istio_requests_total", **labels) > 0
 
     mesh.wait("the number", is_counted)
 
