@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from ambit.core.names import MESH_CONFIG_KEY
 from ambit.testing.mesh import Mesh
@@ -23,20 +23,27 @@ def with_trust_domain_alias(mesh: Mesh, alias: str) -> Iterator[None]:
         _patch(mesh, before)
 
 
+class Put(Protocol):
+    """Gives the control plane other settings; `taken`: waits until it has them."""
+
+    def __call__(self, text: str, *, taken: bool = True) -> None: ...
+
+
 @contextmanager
-def with_mesh_config(mesh: Mesh, text: str) -> Iterator[None]:
+def with_mesh_config(mesh: Mesh, text: str) -> Iterator[Put]:
     """The fields of Istio's MeshConfig are these."""
     named = ("configmap/ambit-mesh-config", "-n", "ambit-system")
     before = json.loads(mesh.kubectl("get", *named, "-o", "json").stdout)["data"][MESH_CONFIG_KEY]
 
-    def put(text: str) -> None:
+    def put(text: str, *, taken: bool = True) -> None:
         mesh.kubectl("patch", *named, "-p", json.dumps({"data": {MESH_CONFIG_KEY: text}}))
         mesh.kubectl("rollout", "restart", *_CONTROL)
-        _settled(mesh)
+        if taken:
+            _settled(mesh)
 
     try:
         put(text)
-        yield
+        yield put
     finally:
         put(before)
 

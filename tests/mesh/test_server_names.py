@@ -1,27 +1,19 @@
 """Hosts of a wildcard outside, found by the name in a client's hello: where the mesh's settings have it, and never to
 what is the mesh's own."""
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ambit.testing.laptop import LaptopMesh
-from ambit.testing.plugin import start_mesh
+from ambit.testing.mesh import Mesh
 from tests.ingest.gateway.pairs import Authority
-from tests.mesh.pods import apply_in, pod
+from tests.mesh.pods import apply_in, make_namespace, pod
+from tests.mesh.settings import with_mesh_config
 from tests.mesh.shop import waypoint
 
-pytestmark = [
-    pytest.mark.mesh,
-    pytest.mark.kubectl,
-    pytest.mark.laptop_only("an address of the Internet that is the node's own, and settings from a file"),
-]
-NAMESPACE = "egress"
+pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 PUBLIC = "93.184.216.34"
-DOMAIN = f"names.{NAMESPACE}.svc.cluster.local"
 # Says its own name and the one that was asked for.
 _SERVER = """
 import socket, ssl, sys, tempfile
@@ -32,7 +24,7 @@ with tempfile.NamedTemporaryFile("w") as file:
     context.load_cert_chain(file.name)
 asked = []
 context.sni_callback = lambda _, name, __: asked.append(name)
-listener = socket.create_server(("", 443))
+listener = socket.create_server((sys.argv[3], 443))
 print("listens", flush=True)
 while True:
     plain, _ = listener.accept()
@@ -58,22 +50,21 @@ except OSError as problem:
 """
 
 
-def entry(**spec: Any) -> dict[str, Any]:
+def entry(domain: str) -> dict[str, Any]:
     return {
         "apiVersion": "networking.istio.io/v1",
         "kind": "ServiceEntry",
         "metadata": {"name": "hosts", "labels": {"istio.io/use-waypoint": "way"}},
         "spec": {
-            "hosts": [f"*.{DOMAIN}"],
+            "hosts": [f"*.{domain}"],
             "ports": [{"number": 443, "name": "tls", "protocol": "TLS"}],
             "resolution": "DYNAMIC_DNS",
-            **spec,
         },
     }
 
 
 def named(**hosts: list[str]) -> list[dict[str, Any]]:
-    """Host names that the cluster's DNS has in DOMAIN."""
+    """Host names that the cluster's DNS has, of the Service `names`."""
     endpoints = [
         {"addresses": [address], "hostname": host, "conditions": {"ready": True}}
         for host, addresses in hosts.items()
@@ -99,72 +90,75 @@ def named(**hosts: list[str]) -> list[dict[str, Any]]:
     ]
 
 
+class Egress:
+    """`outside` is at an address of the Internet; `inner` is a pod; `client` asks for names of `domain`."""
+
+    def __init__(self, mesh: Mesh, namespace: str) -> None:
+        self.mesh = mesh
+        self.namespace = namespace
+        self.domain = f"names.{namespace}.svc.cluster.local"
+
+    def ask(self, name: str) -> str:
+        """Who answers for a name at the address that the mesh gave the hosts. (The cluster's own DNS knows these names,
+        so a pod would not be told that address by name, as it is of hosts that only the mesh knows.)"""
+        path = "jsonpath={.status.addresses[0].value}"
+        found = self.mesh.kubectl("get", "serviceentry", "hosts", "-n", self.namespace, "-o", path)
+        asked = ("python3", "-c", _ASK, found.stdout, name)
+        return self.mesh.exec(self.namespace, "client", *asked).stdout.strip()
+
+
 @pytest.fixture(scope="module")
-def own(kubectl_program: str | None) -> Iterator[LaptopMesh]:
-    """`outside` is at an address of the Internet, which is the node's; `inner` is a pod."""
+def egress(mesh: Mesh) -> Iterator[Egress]:
     pair = Authority().pair("names.test")
     shown = pair.chain + pair.key
-    with tempfile.TemporaryDirectory(prefix="ambit-") as root:
-        file = Path(root) / "mesh.yaml"
-        file.write_text("enableWildcardHostServiceEntriesForTls: true\n")
-        mesh = start_mesh(Path(root), kubectl_program, "--nodes", "1", "--mesh-config", str(file))
-        (node,) = mesh.nodes
-        server = None
-        try:
-            mesh.on_node(node, "ip", "address", "add", f"{PUBLIC}/32", "dev", "lo")
-            server = mesh.start_on_node(node, "python3", "-uc", _SERVER, "outside", shown)
-            mesh.create_namespace(NAMESPACE, {"istio.io/dataplane-mode": "ambient"})
-            mesh.wait_for_account(NAMESPACE)
-            ready = {"readinessProbe": {"tcpSocket": {"port": 443}, "periodSeconds": 1}}
-            inner = pod("inner", node, ["python3", "-uc", _SERVER, "inner", shown], **ready)
-            client = pod("client", node, ["sleep", "3600"])
-            apply_in(mesh, NAMESPACE, [waypoint("ambit-waypoint", "service"), entry(), inner, client])
-            (address,) = (each for each in mesh.pod_addresses(NAMESPACE, "inner") if ":" not in each)
-            both = [PUBLIC.replace(".34", ".35"), address]
-            apply_in(mesh, NAMESPACE, named(out=[PUBLIC], other=[PUBLIC], inner=[address], mixed=both))
-            mesh.kubectl(
-                "wait", "-n", NAMESPACE, "--for=condition=Programmed", "gateway/way", "--timeout=60s"
-            )
-            yield mesh
-        finally:
-            if server is not None:
-                server.kill()
-                server.communicate()
-            mesh.ambit("down")
-
-
-def ask(mesh: LaptopMesh, name: str) -> str:
-    """Who answers for a name at the address that the mesh gave the hosts. (The cluster's own DNS knows these names,
-    so a pod would not be told that address by name, as it is of hosts that only the mesh knows.)"""
-    path = "jsonpath={.status.addresses[0].value}"
-    address = mesh.kubectl("get", "serviceentry", "hosts", "-n", NAMESPACE, "-o", path).stdout
-    return mesh.exec(NAMESPACE, "client", "python3", "-c", _ASK, address, name).stdout.strip()
+    with (
+        with_mesh_config(mesh, "enableWildcardHostServiceEntriesForTls: true\n"),
+        mesh.outside(PUBLIC) as node,
+        make_namespace(mesh, enrolled=False) as elsewhere,
+        make_namespace(mesh) as namespace,
+    ):
+        found = Egress(mesh, namespace)
+        outside = pod("outside", node, ["python3", "-uc", _SERVER, "outside", shown, PUBLIC])
+        outside["spec"]["hostNetwork"] = True
+        apply_in(mesh, elsewhere, [outside])
+        ready = {"readinessProbe": {"tcpSocket": {"port": 443}, "periodSeconds": 1}}
+        inner = pod("inner", node, ["python3", "-uc", _SERVER, "inner", shown, ""], **ready)
+        client = pod("client", node, ["sleep", "3600"])
+        apply_in(mesh, namespace, [waypoint("ambit-waypoint", "service"), entry(found.domain), inner, client])
+        (address,) = (each for each in mesh.pod_addresses(namespace, "inner") if ":" not in each)
+        both = [PUBLIC.replace(".34", ".35"), address]
+        apply_in(mesh, namespace, named(out=[PUBLIC], other=[PUBLIC], inner=[address], mixed=both))
+        mesh.kubectl("wait", "-n", namespace, "--for=condition=Programmed", "gateway/way", "--timeout=60s")
+        yield found
+        mesh.kubectl("delete", "-n", elsewhere, "pod", "outside")
 
 
 @pytest.mark.feature("N4")
-def test_the_name_in_the_hello_leads_outside_and_never_into_the_mesh(own: LaptopMesh) -> None:
+def test_the_name_in_the_hello_leads_outside_and_never_into_the_mesh(egress: Egress) -> None:
     """`mixed` has an address outside that does not answer, and the pod's."""
+    domain = egress.domain
     for host in ("out", "other"):
-        name = f"{host}.{DOMAIN}"
-        own.wait(f"{host} answers", lambda name=name: ask(own, name) == f"outside {name}")
-    for name in (f"inner.{DOMAIN}", f"mixed.{DOMAIN}", "elsewhere.example.org", DOMAIN, "localhost", ""):
-        assert ask(own, name).startswith("nobody"), name
-    told = own.kubectl("logs", "-n", NAMESPACE, "deployment/way").stdout
-    assert f"inner.{DOMAIN} is said to be at" in told and f"mixed.{DOMAIN} is said to be at" in told
+        name = f"{host}.{domain}"
+        egress.mesh.wait(f"{host} answers", lambda name=name: egress.ask(name) == f"outside {name}")
+    for name in (f"inner.{domain}", f"mixed.{domain}", "elsewhere.example.org", domain, "localhost", ""):
+        assert egress.ask(name).startswith("nobody"), name
+    told = egress.mesh.kubectl("logs", "-n", egress.namespace, "deployment/way").stdout
+    assert f"inner.{domain} is said to be at" in told and f"mixed.{domain} is said to be at" in told
 
 
 @pytest.mark.feature("N4")
-def test_policies_for_it_are_enforced(own: LaptopMesh) -> None:
-    own.wait("open", lambda: ask(own, f"out.{DOMAIN}").startswith("outside"))
+def test_policies_for_it_are_enforced(egress: Egress) -> None:
+    mesh, name = egress.mesh, f"out.{egress.domain}"
+    mesh.wait("open", lambda: egress.ask(name).startswith("outside"))
     target = {"group": "networking.istio.io", "kind": "ServiceEntry", "name": "hosts"}
-    source = {"principals": [f"cluster.local/ns/{NAMESPACE}/sa/default"]}
+    source = {"principals": [f"cluster.local/ns/{egress.namespace}/sa/default"]}
     policy = {
         "apiVersion": "security.istio.io/v1",
         "kind": "AuthorizationPolicy",
         "metadata": {"name": "nobody"},
         "spec": {"targetRefs": [target], "action": "DENY", "rules": [{"from": [{"source": source}]}]},
     }
-    apply_in(own, NAMESPACE, [policy])
-    own.wait("refused", lambda: ask(own, f"out.{DOMAIN}").startswith("nobody"))
-    own.kubectl("delete", "authorizationpolicy", "nobody", "-n", NAMESPACE)
-    own.wait("open again", lambda: ask(own, f"out.{DOMAIN}").startswith("outside"))
+    apply_in(mesh, egress.namespace, [policy])
+    mesh.wait("refused", lambda: egress.ask(name).startswith("nobody"))
+    mesh.kubectl("delete", "authorizationpolicy", "nobody", "-n", egress.namespace)
+    mesh.wait("open again", lambda: egress.ask(name).startswith("outside"))

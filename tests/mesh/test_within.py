@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
 # A network namespace of its own behind the interface `docker0` of the pod, and connections from there.
 NESTED = """
-import ctypes, json, os, socket, subprocess, sys
+import ctypes, json, os, socket, struct, subprocess, sys
 
 NETWORK = 0x40000000
 libc = ctypes.CDLL(None)
@@ -27,6 +27,18 @@ def ip(words, enter=None):
 def in_pod(words):
     ip(words, lambda: libc.setns(pod, NETWORK) and os._exit(1))
 
+def attribute(kind, data):
+    return struct.pack("=HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
+
+def make_pair():
+    # By rtnetlink(7), as BusyBox's ip cannot: RTM_NEWLINK, IFLA_IFNAME 3, IFLA_LINKINFO 18, IFLA_NET_NS_FD 28.
+    peer = bytes(16) + attribute(3, b"docker0") + attribute(28, struct.pack("=I", pod))
+    kind = attribute(1, b"veth") + attribute(2, attribute(1, peer))
+    link = bytes(16) + attribute(3, b"eth0") + attribute(18, kind)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as asked:
+        asked.send(struct.pack("=IHHII", 16 + len(link), 16, 0x605, 1, 0) + link)
+        assert struct.unpack_from("=i", asked.recv(4096), 16) == (0,)
+
 def ask(address):
     try:
         with socket.create_connection((address, 9000), 5) as dialled:
@@ -35,8 +47,7 @@ def ask(address):
         return type(problem).__name__
 
 assert libc.unshare(NETWORK) == 0
-ip("link add eth0 type veth peer name docker0")
-ip("link set docker0 netns /proc/{pid}/ns/net")
+make_pair()
 in_pod("addr add 172.31.0.1/24 dev docker0")
 in_pod("link set docker0 up")
 ip("addr add 172.31.0.2/24 dev eth0")
@@ -90,9 +101,6 @@ def answers(mesh: Mesh, namespace: str, name: str, addresses: list[str]) -> list
 
 
 @pytest.mark.feature("F55")
-@pytest.mark.laptop_only(
-    "makes its interfaces by iproute2; nodes of the test cluster have BusyBox's ip, which cannot"
-)
 def test_a_container_inside_of_a_pod_reaches_what_the_pod_may_reach(mesh: Mesh, house: str) -> None:
     path = "jsonpath={.spec.clusterIPs}"
     service = json.loads(mesh.kubectl("get", "service", "web", "-n", house, "-o", path).stdout)

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -145,6 +146,20 @@ class Mesh(ABC):
         """Start a program there that goes on by itself; the caller ends it."""
         command = self._node_command(node, words)
         return subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, text=True)
+
+    @contextmanager
+    def outside(self, address: str) -> Iterator[str]:
+        """An IPv4 address of the Internet, for a while without leaving the machine: the node that is given has it, and
+        all others know the way. A server there is a pod of that node with `hostNetwork`."""
+        own, *others = self.nodes
+        way = self.node_addresses(own)[0]
+        places = {own: ("address", f"{address}/32 dev lo")}
+        places |= dict.fromkeys(others, ("route", f"{address}/32 via {way}"))
+        with ExitStack() as stack:
+            for node, (kind, what) in places.items():
+                self.on_node(node, "ip", kind, "add", *what.split())
+                stack.callback(self.on_node, node, "ip", kind, "del", *what.split())
+            yield own
 
     def kill(self, part: str, node: str, *, until_back: bool = True) -> None:
         """SIGKILL a node's `envoy` or `node agent`, and wait until there is a new one."""
