@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ambit.cli.helm import umbrella_chart
+from ambit.cli.kinds import CHANNEL, experimental_kinds
 from ambit.kube.client import Client
 from ambit.kube.resource import (
     CLUSTER_ROLES,
@@ -34,6 +35,8 @@ from tests.control.test_process import eventually
 
 POLICIES = "authorizationpolicies.security.istio.io"
 GATEWAYS = "gateways.gateway.networking.k8s.io"
+TLS = "backendtlspolicies.gateway.networking.k8s.io"
+ROUTES = "httproutes.gateway.networking.k8s.io"
 
 
 class Installer:
@@ -287,6 +290,80 @@ async def test_purge_takes_what_the_installation_made_and_nothing_else(cluster: 
 
     await eventually(remaining, lambda found: found == {GATEWAYS})
     assert "deletionTimestamp" in (await client.get(NAMESPACES, "istio-system"))["metadata"]
+
+
+async def channels(cluster: Installer) -> dict[str, str]:
+    """Of the Gateway API's kinds."""
+    found = [each["metadata"] for each in await cluster.client.list(CUSTOM_RESOURCE_DEFINITIONS)]
+    return {
+        each["name"]: each["annotations"][CHANNEL] for each in found if "gateway.networking" in each["name"]
+    }
+
+
+async def test_the_channel_of_the_gateway_api_is_the_standard_one_or_as_asked(cluster: Installer) -> None:
+    before = await cluster.names(CUSTOM_RESOURCE_DEFINITIONS)
+    await cluster.done("install", "--no-wait")
+    standard = await channels(cluster)
+    assert standard[ROUTES] == "standard" and set(standard.values()) == {"standard"}
+    assert not await has_retries(cluster)
+    said = await cluster.done("install", "--dry-run", "--gateway-api", "experimental")
+    assert said.count(f'"{CHANNEL}":"experimental"') == len(experimental_kinds())
+    assert f'"{CHANNEL}":"standard"' not in said
+    assert await channels(cluster) == standard
+
+    for again in (("--gateway-api", "experimental"), ()):
+        await cluster.done("install", "--no-wait", *again)
+        experimental = await channels(cluster)
+        assert experimental.keys() > standard.keys() and set(experimental.values()) == {"experimental"}
+        assert await has_retries(cluster)
+        labels = (await cluster.client.get(CUSTOM_RESOURCE_DEFINITIONS, TLS))["metadata"]["labels"]
+        assert labels["gateway.networking.k8s.io/policy"] == "Direct", "their own labels stay"
+    await cluster.done("uninstall")
+    assert await channels(cluster) == experimental
+    await cluster.done("uninstall", "--purge")
+
+    async def remaining() -> set[str]:
+        return await cluster.names(CUSTOM_RESOURCE_DEFINITIONS)
+
+    await eventually(remaining, lambda found: found == before)
+
+
+async def has_retries(cluster: Installer) -> bool:
+    """Whether rules of HTTPRoutes have the field `retry`."""
+    kind = await cluster.client.get(CUSTOM_RESOURCE_DEFINITIONS, ROUTES)
+    version = next(each for each in kind["spec"]["versions"] if each["storage"])
+    spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    return "retry" in spec["properties"]["rules"]["items"]["properties"]
+
+
+async def test_kinds_of_somebody_else_keep_their_channel(cluster: Installer) -> None:
+    client = cluster.client
+    theirs = next(each for each in experimental_kinds() if each["metadata"]["name"] == ROUTES)
+    theirs["metadata"] = {**theirs["metadata"], "labels": {"owner": "somebody"}}
+    annotations = theirs["metadata"]["annotations"] | {CHANNEL: "standard"}
+    theirs["metadata"]["annotations"] = annotations
+    await client.create(CUSTOM_RESOURCE_DEFINITIONS, theirs)
+    words = ("install", "--no-wait", "--gateway-api", "experimental")
+    code, said = await cluster.ambit(*words, HELM=needed_helm())
+    assert (
+        code == 1
+        and f"error: not of the experimental channel, and not of this installation: {ROUTES}" in said
+    )
+    assert "hint: bring them to the experimental channel" in said
+    assert GATEWAYS not in await cluster.names(CUSTOM_RESOURCE_DEFINITIONS)
+
+    change = {"metadata": {"annotations": {CHANNEL: "experimental", "note": "mine"}}}
+    await client.patch(CUSTOM_RESOURCE_DEFINITIONS, ROUTES, change)
+    await cluster.done(*words)
+    assert set((await channels(cluster)).values()) == {"experimental"}
+    metadata = (await client.get(CUSTOM_RESOURCE_DEFINITIONS, ROUTES))["metadata"]
+    assert metadata["labels"] == {"owner": "somebody"} and metadata["annotations"]["note"] == "mine"
+    await cluster.done("uninstall", "--purge")
+
+    async def remaining() -> set[str]:
+        return {name for name in await cluster.names(CUSTOM_RESOURCE_DEFINITIONS) if "gateway" in name}
+
+    await eventually(remaining, lambda found: found == {ROUTES})
 
 
 async def test_captured_pods_are_not_cut_off(cluster: Installer) -> None:

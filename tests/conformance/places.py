@@ -14,7 +14,6 @@ import yaml
 
 from ambit.core.errors import AmbitError
 from ambit.local.layout import API_PORT, FABRIC_V4
-from ambit.objects.crds import read_bundle
 from ambit.testing.laptop import LaptopMesh
 from tests.conformance import echo
 from tests.conformance.echo import Servers
@@ -76,11 +75,8 @@ def nodes(servers: Servers, name: str, channel: str, *, keep: bool) -> Iterator[
             for archive in archives:
                 lifecycle.load_image(cluster, archive)
         where = _Nodes(cluster)
-        if fresh and channel == "experimental":  # charts leave kinds alone that are there
-            kinds = {"apiVersion": "v1", "kind": "List", "items": read_bundle("gateway-experimental")}
-            where.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(kinds))
         with timed("ambit install"):
-            install(cluster)
+            install(cluster, channel)
             if not fresh:
                 restart(cluster)
         yield where

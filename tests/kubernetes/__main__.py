@@ -58,7 +58,9 @@ def _run(cluster: Cluster, keep: bool, words: list[str]) -> int:
             with timed("pods without the mesh"):
                 _measured_starts(cluster, "without")
         with timed("ambit install"):
-            install(cluster)
+            install(
+                cluster, "experimental"
+            )  # what has the fields of the standard one, and those of more tests
             if not fresh:
                 restart(cluster)
         if fresh:

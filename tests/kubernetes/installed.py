@@ -19,9 +19,11 @@ INSTALL_TIMEOUT = 180
 LOOK = "run `./dev test-kubernetes --keep` and read the logs of the pods in ambit-system"
 
 
-def install(cluster: Cluster) -> None:
-    """Installs or upgrades. Raises AmbitError, and prints what runs in the cluster, when it did not get ready."""
+def install(cluster: Cluster, channel: str = "standard") -> None:
+    """Installs or upgrades, with the kinds of this channel of the Gateway API. Raises AmbitError, and prints what runs
+    in the cluster, when it did not get ready."""
     settings = ["--set", "global.hub=localhost", "--set", "global.tag=dev", "--timeout", str(INSTALL_TIMEOUT)]
+    settings += ["--gateway-api", channel]
     if lifecycle.execute(cluster, [sys.executable, "-m", "ambit", "install", *settings]):
         lifecycle.execute(cluster, ["kubectl", "get", "pods", "--all-namespaces", "-o", "wide"])
         lifecycle.execute(cluster, ["kubectl", "-n", "ambit-system", "get", "events"])

@@ -26,8 +26,17 @@ def ambit(*words: str) -> str:
     return done.stdout
 
 
-def install(*values: str) -> None:
-    ambit("install", "--timeout", str(WAIT), *(word for value in values for word in ("--set", value)))
+def install(*values: str, channel: str = "") -> None:
+    words = [word for value in values for word in ("--set", value)]
+    words += ["--gateway-api", channel] if channel else []
+    ambit("install", "--timeout", str(WAIT), *words)
+
+
+def channels(kubernetes: Kubernetes) -> set[str]:
+    """Of which channel the Gateway API's kinds are."""
+    found = [each["metadata"] for each in items(kubernetes, "crds")]
+    named = [each for each in found if "gateway.networking." in each["name"]]
+    return {each["annotations"]["gateway.networking.k8s.io/channel"] for each in named}
 
 
 def items(kubernetes: Kubernetes, *words: str) -> list[dict[str, Any]]:
@@ -153,3 +162,7 @@ def test_it_leaves_nothing_and_can_be_installed_again(kubernetes: Kubernetes) ->
     assert left == []
     install()
     ambit("check", "--wait", "60")
+    assert channels(kubernetes) == {"standard"}
+    for channel in ("experimental", ""):  # which is that of the other tests, and stays
+        install(channel=channel)
+        assert channels(kubernetes) == {"experimental"}

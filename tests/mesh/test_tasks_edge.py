@@ -215,7 +215,6 @@ spec:
     edge.delete("httproute/http")
 
 
-@pytest.mark.laptop_only("the sample is of the API's experimental channel, TCPRoute v1alpha2")
 @pytest.mark.feature("F120")
 @pytest.mark.feature("F122")
 def test_a_fifth_of_the_connections_is_shifted_to_the_second_version(edge: Guide) -> None:

@@ -178,9 +178,6 @@ def test_requests_have_so_much_time(shop: Shop) -> None:
 
 
 @pytest.mark.feature("F33")
-@pytest.mark.laptop_only(
-    "the charts install the API's standard channel, which has no field `retry`: on nodes the conformance suite tries it"
-)
 def test_failed_requests_are_tried_again_elsewhere(shop: Shop) -> None:
     path = "/fails-at-v1"
     retry = {"attempts": 2, "codes": [503], "backoff": "10ms"}

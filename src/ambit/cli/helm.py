@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ambit
 from ambit.core.errors import AmbitError, BadInput, EnvironmentProblem
@@ -20,6 +21,9 @@ RELEASE_ANNOTATIONS = {
     "meta.helm.sh/release-namespace": SYSTEM_NAMESPACE,
 }
 """Which release an object belongs to, as Helm writes it."""
+FIELD_MANAGER = "ambit-install"
+OURS = {"app.kubernetes.io/managed-by": FIELD_MANAGER}
+"""Label of what an installation made beside Helm, and that goes with it."""
 _ELSEWHERE = "HELM_KUBE"
 """Variables that begin so would lead Helm to another cluster or account than that of the checks before it."""
 ADMISSION_POLICIES = "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"
@@ -48,6 +52,16 @@ def find_helm() -> str:
             "install Helm 3 (https://helm.sh/docs/intro/install), or set HELM to its path",
         )
     return found
+
+
+def is_of_release(value: dict[str, Any]) -> bool:
+    """Whether Helm made this object as one of the release."""
+    return RELEASE_ANNOTATIONS.items() <= (value["metadata"].get("annotations") or {}).items()
+
+
+def is_ours(value: dict[str, Any]) -> bool:
+    """Whether an installation made it beside Helm."""
+    return OURS.items() <= (value["metadata"].get("labels") or {}).items()
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """`ambit install`."""
 
 import asyncio
+import json
 import time
 from typing import Any
 
@@ -8,7 +9,18 @@ import click
 
 from ambit.cli import access
 from ambit.cli.checks import CHECKS, Outcome, run_checks
-from ambit.cli.helm import ADMISSION_POLICIES, RELEASE, find_helm, helm, kubeconfig_file, umbrella_chart
+from ambit.cli.helm import (
+    ADMISSION_POLICIES,
+    FIELD_MANAGER,
+    OURS,
+    RELEASE,
+    find_helm,
+    helm,
+    is_ours,
+    kubeconfig_file,
+    umbrella_chart,
+)
+from ambit.cli.kinds import EXPERIMENTAL, apply_experimental_kinds, experimental_kinds
 from ambit.cli.mesh import in_charge
 from ambit.cli.preflight import PRE_CHECKS
 from ambit.cli.render.outcomes import print_outcomes
@@ -22,9 +34,6 @@ from ambit.kube.resource import CONTROLLER_REVISIONS, DAEMON_SETS, DEPLOYMENTS, 
 
 READY = ("control-ready", "proxies-ready")
 LOOK_AGAIN = 0.5
-FIELD_MANAGER = "ambit-install"
-OURS = {"app.kubernetes.io/managed-by": FIELD_MANAGER}
-"""Label of a namespace that an installation made, and that goes with it."""
 # Node agents enter the namespaces of pods, which no lesser level allows.
 PRIVILEGED = {"pod-security.kubernetes.io/enforce": "privileged"}
 _REVISION = "controller-revision-hash"
@@ -50,6 +59,13 @@ Object = dict[str, Any]
     type=click.Path(exists=True, dir_okay=False),
     help="A file of values; may be repeated.",
 )
+@click.option(
+    "--gateway-api",
+    type=click.Choice(["standard", EXPERIMENTAL]),
+    default="standard",
+    show_default=True,
+    help="Which channel of the Gateway API's kinds to install. Experimental ones that are there stay.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the objects and change nothing.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until all parts are ready.")
 @click.option("--timeout", default=300.0, show_default=True, help="Seconds to wait.")
@@ -62,6 +78,7 @@ def command(
     values: tuple[str, ...],
     texts: tuple[str, ...],
     files: tuple[str, ...],
+    gateway_api: str,
     dry_run: bool,
     wait: bool,
     timeout: float,
@@ -80,6 +97,10 @@ def command(
     ]
     with umbrella_chart() as chart:
         if dry_run:
+            if gateway_api == EXPERIMENTAL:
+                options += ["--set", "base.crds.gatewayAPI=false"]
+                for kind in experimental_kinds():
+                    click.echo(f"---\n{json.dumps(kind, separators=(',', ':'), ensure_ascii=False)}")
             template = ["template", RELEASE, str(chart), "-n", SYSTEM_NAMESPACE, *options]
             click.echo(helm([*template, "--api-versions", ADMISSION_POLICIES]), nl=False)
             return
@@ -88,6 +109,9 @@ def command(
         file = kubeconfig_file(kubeconfig)
         _prepare(Client.from_kubeconfig(file, context), force)
         progress.done("checks")
+        if gateway_api == EXPERIMENTAL:
+            access.run(access.with_client(Client.from_kubeconfig(file, context), apply_experimental_kinds))
+            progress.done("kinds of the Gateway API")
         helm(
             ["upgrade", "--install", RELEASE, str(chart), "-n", SYSTEM_NAMESPACE, *options],
             kubeconfig=file,
@@ -120,8 +144,7 @@ async def _namespace(client: Client) -> None:
     except NotFound:
         labels = {**OURS, **PRIVILEGED}
     else:
-        is_ours = OURS.items() <= (found["metadata"].get("labels") or {}).items()
-        labels = {**OURS, **PRIVILEGED} if is_ours else PRIVILEGED
+        labels = {**OURS, **PRIVILEGED} if is_ours(found) else PRIVILEGED
     value = {"metadata": {"name": SYSTEM_NAMESPACE, "labels": labels}}
     await client.apply(NAMESPACES, value, field_manager=FIELD_MANAGER, force=True)
 

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from ambit.cli import access
-from ambit.cli.commands.install import LOOK_AGAIN, OURS
-from ambit.cli.helm import RELEASE, RELEASE_ANNOTATIONS, helm, kubeconfig_file
+from ambit.cli.commands.install import LOOK_AGAIN
+from ambit.cli.helm import RELEASE, helm, is_of_release, is_ours, kubeconfig_file
 from ambit.cli.mesh import NODE_PROXIES, node_of, system_pods
 from ambit.cli.render.progress import Progress
 from ambit.core.errors import AmbitError, NotRunning
@@ -141,7 +141,7 @@ async def _rest_left(client: Client) -> bool:
         return False
     if "deletionTimestamp" in namespace["metadata"]:
         return False
-    return _is_ours(namespace) or any([await _exists(client, kind, name) for kind, name in WRITTEN])
+    return is_ours(namespace) or any([await _exists(client, kind, name) for kind, name in WRITTEN])
 
 
 async def _remove_rest(client: Client) -> None:
@@ -162,7 +162,7 @@ async def _remove_rest(client: Client) -> None:
         namespace = await client.get(NAMESPACES, SYSTEM_NAMESPACE)
     except NotFound:
         return
-    if _is_ours(namespace):
+    if is_ours(namespace):
         await _delete(client, NAMESPACES, namespace)
         return
     for kind, name in WRITTEN:
@@ -190,16 +190,8 @@ async def _made(client: Client) -> list[tuple[Resource, dict[str, Any]]]:
         (kind, each)
         for kind in (CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES)
         for each in await client.list(kind)
-        if _is_of_release(each) and "deletionTimestamp" not in each["metadata"]
+        if (is_of_release(each) or is_ours(each)) and "deletionTimestamp" not in each["metadata"]
     ]
-
-
-def _is_of_release(value: dict[str, Any]) -> bool:
-    return RELEASE_ANNOTATIONS.items() <= (value["metadata"].get("annotations") or {}).items()
-
-
-def _is_ours(namespace: dict[str, Any]) -> bool:
-    return OURS.items() <= (namespace["metadata"].get("labels") or {}).items()
 
 
 async def _exists(client: Client, kind: Resource, name: str) -> bool:
