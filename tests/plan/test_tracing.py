@@ -1,23 +1,34 @@
 """What counts when several things are said about spans."""
 
+from ipaddress import ip_address
+
 import msgspec
 import pytest
+from envoy.config.endpoint.v3 import endpoint_pb2
+from google.protobuf.any_pb2 import Any
 
+from ambit.core.identity import Identity
+from ambit.envoy import names
 from ambit.model.jwt import Target
 from ambit.model.provider import ProviderService
 from ambit.model.proxy import ProxyKind
 from ambit.model.telemetry import Level, TelemetryPolicy
 from ambit.model.tracing import SpanTag, TagSource, Tracer, Tracing, TracingRule
+from ambit.model.view import Snapshot
+from ambit.model.workload import Port, Workload
+from ambit.plan import waypoint
 from ambit.plan.backends import Provider
 from ambit.plan.telling import collectors
 from ambit.plan.tracing import spans_of, tracing_of
-from ambit.plan.values import NodeSettings
+from ambit.plan.values import ENDPOINTS, NodeSettings
+from ambit.plan.waypoint import Bound
 from tests.plan.test_request_logs import PROXY, WEB
 
 ONE = Tracer("one", ProviderService("otel.obs.svc.cluster.local", 4317), 3000)
 TWO = Tracer("two", ProviderService("otel.example.com", 443, "obs"), 3000)
 TAGS = (SpanTag("a", TagSource.LITERAL, "b"),)
 OF_WEB = (Target("Service", "shop", "web"),)
+PORT = Port(80, 8080)
 
 
 def policy(level: Level, *rules: TracingRule, **more: object) -> TelemetryPolicy:
@@ -84,3 +95,26 @@ def test_collectors_are_services_of_some_namespace() -> None:
     grpc = Provider("obs/otel.obs.svc.cluster.local", 4317, is_grpc=True)
     assert collectors([MESH, own], PROXY) == {grpc, Provider("obs/otel.example.com", 443, is_grpc=True)}
     assert collectors([elsewhere], PROXY) == frozenset()
+
+
+@pytest.mark.parametrize(("telemetry", "parts"), [((), set()), ((MESH,), {"namespace", "workload"})])
+def test_endpoints_are_described_in_parts_only_where_spans_may_be_told(
+    telemetry: tuple[TelemetryPolicy, ...], parts: set[str]
+) -> None:
+    workload = Workload(
+        "Kubernetes//Pod/shop/one",
+        "one",
+        "shop",
+        Identity("cluster.local", "shop", "one"),
+        (ip_address("10.244.1.2"),),
+        workload_name="one",
+        services={WEB.key: (PORT,)},
+    )
+    web = msgspec.structs.replace(WEB, ports=(PORT,))
+    bound = Bound((web,), telemetry=telemetry)
+    made = waypoint.resources(PROXY, bound, Snapshot([workload], [web]), NodeSettings(node=""))
+    (endpoints,) = (each for each in made if each.type_url == ENDPOINTS and WEB.key in each.name)
+    assignment = endpoint_pb2.ClusterLoadAssignment()
+    Any.FromString(endpoints.body).Unpack(assignment)
+    ((endpoint,),) = (each.lb_endpoints for each in assignment.endpoints)
+    assert set(endpoint.metadata.filter_metadata[names.METADATA].fields) - {"pod", "baggage"} == parts

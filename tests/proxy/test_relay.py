@@ -221,3 +221,27 @@ def _answered(between: Between, type_url: str) -> list[Acknowledged]:
         for each in between.control.events
         if isinstance(each, Acknowledged) and each.response.type_url == type_url
     ]
+
+
+async def test_every_envoy_gets_the_whole_of_what_is_kept_in_little_memory(between: Between) -> None:
+    bodies = {name: f"{name} ".encode() + bytes(range(256)) * 4 for name in ("one", "two")}
+    between.put(CLUSTER, *(Resource(name=name, version="1", body=body) for name, body in bodies.items()))
+    async with relaying(between):
+        await until(lambda: between.server.store.get(CLUSTER, "two"))
+        kept = between.server.store.resources(CLUSTER).values()
+        assert not any(each.body for each in kept)
+        for _ in range(2):
+            async with between.envoy() as envoy:
+                await envoy.send(Request(type_url=CLUSTER))
+                sent = (await envoy.next()).resources
+                assert {each.name: each.body for each in sent} == bodies
+
+
+async def test_keys_that_are_shown_to_clients_are_kept_as_they_are(between: Between) -> None:
+    """So that no key outlives its certificate by what others are compared with."""
+    name = names.shown_certificate("shop/web")
+    between.put(SECRET, Resource(name=name, version="1", body=bytes(1000)))
+    async with relaying(between):
+        await until(lambda: between.server.store.get(SECRET, name))
+        kept = between.server.store.get(SECRET, name)
+        assert kept is not None and kept.body == bytes(1000)

@@ -4,7 +4,7 @@ Answers: 403 who is denied before anything is read, 404 what is not bound here, 
 that is not there yet.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from envoy.config.core.v3 import base_pb2
@@ -33,6 +33,7 @@ Way = tuple[str, int]
 """The key of a service, or the uid of a workload, and a port."""
 _UpgradeConfig = route_components_pb2.RouteAction.UpgradeConfig
 _BAD_REQUEST, _NOT_FOUND = 400, 404
+_ANY = "*"
 _USUAL = ".+:[1-9][0-9]*"
 _NOT_BOUND = "not bound to this waypoint"
 
@@ -59,13 +60,14 @@ def table(ways: Mapping[Way, Iterable[str]], judged: Callable[[Any], None] = lam
     """The table of the listener: `ways` has the authorities of tunnels by what they lead into. An authority that ends
     in `*` stands for all ports, each in its usual spelling: what one with a leading zero leads to has a way of its own,
     with rules. `judged` adds to each virtual host (`names.into_service`) who may pass."""
+    given = {way: tuple(authorities) for way, authorities in ways.items()}
     hosts = [
         route_components_pb2.VirtualHost(
             name=names.into_service(*way),
             domains=authorities,
-            routes=[_into(way), _answer(_connect()), _bad()],
+            routes=[*_into(way, authorities), _bad()],
         )
-        for way, authorities in ways.items()
+        for way, authorities in given.items()
     ]
     for host in hosts:
         judged(host)
@@ -110,13 +112,16 @@ def _connect() -> Any:
     return route_components_pb2.RouteMatch(connect_matcher=route_components_pb2.RouteMatch.ConnectMatcher())
 
 
-def _into(way: Way) -> Any:
-    match = _connect()
-    match.headers.add(
-        name=":authority",
-        string_match=string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=_USUAL)),
-    )
-    return route_components_pb2.Route(
+def _into(way: Way, authorities: Sequence[str]) -> list[Any]:
+    """Where the port is in the authority itself, no other spelling gets here: an expression costs memory."""
+    match, others = _connect(), []
+    if any(each.endswith(_ANY) for each in authorities):
+        match.headers.add(
+            name=":authority",
+            string_match=string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=_USUAL)),
+        )
+        others = [_answer(_connect())]
+    route = route_components_pb2.Route(
         name=names.into_service(*way),
         match=match,
         route=route_components_pb2.RouteAction(
@@ -128,6 +133,7 @@ def _into(way: Way) -> Any:
             ],
         ),
     )
+    return [route, *others]
 
 
 def _bad() -> Any:

@@ -71,8 +71,13 @@ def parse_baggage(text: str) -> Baggage:
 
 def endpoint_tags(workload: Workload) -> dict[str, str]:
     """What records of requests say of the endpoint that answered: in the same words; its identity only if it proves
-    one. The same in parts is for spans."""
+    one."""
     proven = {access_log.IDENTITY: workload.identity.uri} if workload.tunnel is TunnelProtocol.HBONE else {}
+    return {access_log.POD: workload.name, access_log.BAGGAGE: baggage(workload), **proven}
+
+
+def endpoint_tags_for_spans(workload: Workload) -> dict[str, str]:
+    """As `endpoint_tags`, and the same in parts: of these each costs Envoy 1.3 KiB for every endpoint."""
     parts = {
         "cluster_id": workload.cluster_id,
         "namespace": workload.namespace,
@@ -80,8 +85,7 @@ def endpoint_tags(workload: Workload) -> dict[str, str]:
         "canonical_service": workload.canonical_name,
         "canonical_revision": workload.canonical_revision,
     }
-    said = {name: value for name, value in parts.items() if value}
-    return {access_log.POD: workload.name, access_log.BAGGAGE: baggage(workload), **said, **proven}
+    return {**endpoint_tags(workload), **{name: value for name, value in parts.items() if value}}
 
 
 def tags(workload: Workload | None, service: str) -> dict[str, str]:

@@ -3,7 +3,7 @@ cluster for each identity that is reached through a tunnel. Endpoints are reache
 tunnel whose server is pinned to the workload's identity, or plainly where there is no tunnel.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import partial
 
@@ -22,7 +22,7 @@ from ambit.model.proxy import Proxy, ProxyKind
 from ambit.model.service import AppProtocol, LoadBalancing, RetryBudget, Service, WeightedWaypoint
 from ambit.model.streams import Stream
 from ambit.model.view import MeshView
-from ambit.model.workload import GatewayAddress, TunnelProtocol
+from ambit.model.workload import GatewayAddress, TunnelProtocol, Workload
 from ambit.plan import pins
 from ambit.plan.announcement import endpoint_tags
 from ambit.plan.endpoints import Choice, NamedChoice, RemoteChoice, Sought, all_choices
@@ -35,6 +35,8 @@ HTTP2 = frozenset({AppProtocol.HTTP2, AppProtocol.GRPC})
 """What is said to speak HTTP/2 only."""
 Backend = tuple[str, int]
 """A service's key and port."""
+Tagged = Callable[[Workload], Mapping[str, str]]
+"""What is known of an endpoint."""
 
 
 class Provider(msgspec.Struct, frozen=True, order=True):
@@ -69,8 +71,10 @@ def resources(
     memo: Memo,
     tunnels: Iterable[names.Tunnel] = (),
     providers: Iterable[Provider] = (),
+    tagged: Tagged = endpoint_tags,
 ) -> Iterator[PlannedResource]:
-    """Everything behind these backends, `providers`, and further `tunnels`. What does not exist has nothing."""
+    """Everything behind these backends, `providers`, and further `tunnels`. What does not exist has nothing. Endpoints
+    are `tagged` for records and spans."""
     needed = set(tunnels)
     shown = names.shown_certificate(proxy.client_certificate) if proxy.client_certificate else ""
     called = [(names.service_cluster(key, port), key, port, how) for (key, port), how in wanted.items()]
@@ -84,7 +88,7 @@ def resources(
             # Not by leaving endpoints out: those come by themselves, and may be there a moment longer.
             yield planned(CLUSTER, name, clusters.refused(name, {}))
             continue
-        endpoints = tuple(_endpoints(service, port, proxy, view, settings))
+        endpoints = tuple(_endpoints(service, port, proxy, view, settings, tagged))
         needed |= {each for each in map(_tunnel, endpoints) if each is not None}
         spoken = Spoken(tls, shown) if tls is not None else None
         given = (endpoints, speaks, spoken, service.retry_budget)
@@ -142,13 +146,13 @@ def _cluster(
 
 
 def _endpoints(
-    service: Service, port: int, proxy: Proxy, view: MeshView, settings: NodeSettings
+    service: Service, port: int, proxy: Proxy, view: MeshView, settings: NodeSettings, tagged: Tagged
 ) -> Iterator[Endpoint]:
     """In whatever place: requests of all callers come here, so nearness to this proxy means nothing. What another
     namespace puts behind its service is called only as far as it is that namespace's own. A gateway goes through the
     waypoint of a service that says so."""
     if through := waypoints_of(service, proxy):
-        yield from _through_waypoints(through, service, port, view, settings)
+        yield from _through_waypoints(through, service, port, view, settings, tagged)
         return
     health = (service.load_balancing or LoadBalancing()).health_policy
     anywhere = msgspec.structs.replace(service, load_balancing=LoadBalancing(health_policy=health))
@@ -160,13 +164,13 @@ def _endpoints(
                 choice.port,
                 hostname=choice.workload.hostname,
                 weight=choice.workload.capacity,
-                tags=endpoint_tags(choice.workload),
+                tags=tagged(choice.workload),
             )
         elif choice.workload.tunnel is TunnelProtocol.HBONE:
             if _may_name(service, choice.workload.identity.namespace, proxy):
-                yield through_tunnel(choice, service.key if service.subject_alt_names else "")
+                yield through_tunnel(choice, service.key if service.subject_alt_names else "", tagged)
         else:
-            yield plainly(choice)
+            yield plainly(choice, tagged)
 
 
 def _is_the_proxy_itself(choice: Choice | NamedChoice) -> bool:
@@ -190,6 +194,7 @@ def _through_waypoints(
     port: int,
     view: MeshView,
     settings: NodeSettings,
+    tagged: Tagged,
 ) -> Iterator[Endpoint]:
     """The pods of waypoints, asked for the service by its name, or by an address when it has a wildcard or they are
     told of addresses. A waypoint that is not there, or lets nobody in, is nobody."""
@@ -203,7 +208,7 @@ def _through_waypoints(
     for (choice, _), weight in zip(found, whole([part for _, part in found]), strict=True):
         is_handed = choice.workload.application_tunnel is not None
         authority = by_address if is_handed or service.hostname.startswith("*") else by_name
-        yield msgspec.structs.replace(through_tunnel(choice, ""), authority=authority, weight=weight)
+        yield msgspec.structs.replace(through_tunnel(choice, "", tagged), authority=authority, weight=weight)
 
 
 def _pods(gateway: GatewayAddress, view: MeshView, settings: NodeSettings) -> Iterator[Choice]:
@@ -240,7 +245,7 @@ def _namespace_of(uri: str) -> str:
         return ""
 
 
-def through_tunnel(choice: Choice, pinned: str) -> clusters.Endpoint:
+def through_tunnel(choice: Choice, pinned: str, tagged: Tagged) -> clusters.Endpoint:
     """`pinned` is the service whose other names count, too."""
     return clusters.Endpoint(
         listener=names.CONNECT_ORIGINATE,
@@ -248,17 +253,17 @@ def through_tunnel(choice: Choice, pinned: str) -> clusters.Endpoint:
         cluster=names.tunnel(choice.workload.identity, pinned),
         authority=host_port(choice.address, choice.port),
         weight=choice.workload.capacity,
-        tags=endpoint_tags(choice.workload),
+        tags=tagged(choice.workload),
     )
 
 
-def plainly(choice: Choice) -> PlainEndpoint:
+def plainly(choice: Choice, tagged: Tagged) -> PlainEndpoint:
     """As the proxy itself."""
     return PlainEndpoint(
         choice.port,
         choice.address,
         weight=choice.workload.capacity,
-        tags=endpoint_tags(choice.workload),
+        tags=tagged(choice.workload),
     )
 
 

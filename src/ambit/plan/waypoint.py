@@ -45,7 +45,8 @@ from ambit.model.telemetry import TelemetryPolicy
 from ambit.model.view import MeshView
 from ambit.model.workload import TunnelProtocol, Workload
 from ambit.plan import backends, metrics, pins, request_authorization, server_names, targets
-from ambit.plan.backends import Backend, plainly, through_tunnel
+from ambit.plan.announcement import endpoint_tags, endpoint_tags_for_spans
+from ambit.plan.backends import Backend, Tagged, plainly, through_tunnel
 from ambit.plan.endpoints import Choice, preferred_address
 from ambit.plan.telling import collectors, told_of
 from ambit.plan.values import (
@@ -138,9 +139,11 @@ def resources(
         if key in read:
             given = (service, proxy, policies)
             made += memo.of(("policies", key), given, partial(_made_policies, service, proxy, bound))
+    traced = collectors(bound.telemetry, proxy)
+    tagged = endpoint_tags_for_spans if traced else endpoint_tags
     tunnels: set[names.Tunnel] = set()
     for workload in bound.workloads:
-        made += _workload(workload, proxy, bound, view, settings)
+        made += _workload(workload, proxy, bound, view, settings, tagged)
         if http_ports(workload, view):
             made += _policies(workload, proxy, bound)
             if workload.tunnel is TunnelProtocol.HBONE:
@@ -152,10 +155,10 @@ def resources(
     made += metrics.resources(bound.telemetry, proxy, bound.services)
     made += server_names.note(bound.services)
     called = [
-        *collectors(bound.telemetry, proxy),
+        *traced,
         *request_authorization.showing(bound.authorization).providers,
     ]
-    made += backends.resources(wanted, proxy, view, settings, memo, tunnels, called)
+    made += backends.resources(wanted, proxy, view, settings, memo, tunnels, called, tagged)
     return tuple(made)
 
 
@@ -245,7 +248,7 @@ def http_ports(workload: Workload, view: MeshView) -> dict[int, bool]:
 
 
 def _workload(
-    workload: Workload, proxy: Proxy, bound: Bound, view: MeshView, settings: NodeSettings
+    workload: Workload, proxy: Proxy, bound: Bound, view: MeshView, settings: NodeSettings, tagged: Tagged
 ) -> Iterator[PlannedResource]:
     """Requests to ports that speak HTTP, bytes to all others."""
     uid, tunnelled = workload.uid, workload.tunnel is TunnelProtocol.HBONE
@@ -258,7 +261,7 @@ def _workload(
         address = preferred_address(workload.addresses, backends.FAMILIES[0])
         assert address is not None, "a workload that is called by its address has one"
         choice = Choice(workload, address, port)
-        endpoint = through_tunnel(choice, "") if tunnelled else plainly(choice)
+        endpoint = through_tunnel(choice, "", tagged) if tunnelled else plainly(choice, tagged)
         yield planned(ENDPOINTS, name, waypoint_services.endpoints_of(name, [endpoint]))
     name = names.service_cluster(uid, waypoint_services.ANY_PORT)
     yield planned(LISTENER, name, waypoint_services.workload_listener(uid, tunnelled=tunnelled))

@@ -29,6 +29,7 @@ from ambit.plan import authority, metrics, server_names
 from ambit.plan.authority import AuthorityNote
 from ambit.plan.values import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES, SECRET
 from ambit.xds.client_session import ClientSession, Update
+from ambit.xds.compact import Compactor
 from ambit.xds.frames import Node, Resource
 
 _log = logging.getLogger("ambit.relay")
@@ -74,6 +75,7 @@ class Relay:
         self._told: set[str] = set()
         self._leaving: dict[tuple[str, str], asyncio.TimerHandle] = {}
         """What is gone but for Envoy, by type and name."""
+        self._compactor = Compactor()
         self._refused: dict[tuple[str, str], tuple[str, str]] = {}
         """Version and Envoy's words, by type and name."""
         self.complete = asyncio.Event()
@@ -121,13 +123,18 @@ class Relay:
         later = removed if type_url in _DRAINING else []
         at_once = [] if later else removed
         publication = self._server.publish(
-            ((type_url, each) for each in resources), ((type_url, name) for name in at_once)
+            ((type_url, self._kept(type_url, each)) for each in resources),
+            ((type_url, name) for name in at_once),
         )
         for each in resources:
             self._stay(type_url, each.name)
         for name in later:
             self._leave(type_url, name)
         return publication
+
+    def _kept(self, type_url: str, resource: Resource) -> Resource:
+        """As it is kept for the next Envoy. Of keys nothing outlives them, so none is what others are like."""
+        return resource if type_url == SECRET else self._compactor.compact(type_url, resource)
 
     async def _settle(
         self, type_url: str, resources: list[Resource], foreign: list[str], publication: Publication

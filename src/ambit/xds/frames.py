@@ -22,6 +22,10 @@ class Resource(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     encoded: bytes = b""
     """Its field of a response as `ambit.xds.wire` last encoded it: one encoding serves every stream."""
 
+    def content(self) -> bytes:
+        """What is sent: `body`, unless it is kept in another form (`ambit.xds.compact`)."""
+        return self.body
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Resource):
             return NotImplemented

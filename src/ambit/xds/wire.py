@@ -40,7 +40,7 @@ def _length(number: int) -> bytes:
 
 def _encoded(resource: Resource) -> bytes:
     value = pb.Resource(
-        name=resource.name, version=resource.version, resource=resource.body
+        name=resource.name, version=resource.version, resource=resource.content()
     ).SerializeToString()
     return _RESOURCES_TAG + _length(len(value)) + value
 
