@@ -256,6 +256,26 @@ def test_what_audit_policies_match_is_told_and_who_is_denied(shop: Shop) -> None
             )
 
 
+@pytest.mark.feature("F14")
+def test_who_asks_is_who_opened_the_connection_whatever_a_header_says(shop: Shop) -> None:
+    """In the records of all who tell of it, and in lines about it."""
+    own = shop.mesh.kubectl(
+        "get", "pod", "friend", "-n", shop.namespace, "-o", "jsonpath={.status.podIP}"
+    ).stdout
+    words = ("flows", "--requests", "-n", shop.namespace, "--path", "/forged", "-o", "json")
+
+    def told() -> set[str]:
+        records = map(json.loads, shop.mesh.ambit(*words).stdout.splitlines())
+        return {each["source"]["address"].rpartition(":")[0] for each in records}
+
+    # Whoever reads requests at the pod does so for the sake of a policy.
+    with shop.policy("DENY", {"to": [{"operation": {"paths": ["/closed"]}}]}):
+        shop.answers("403", "friend", "web/closed")
+        assert shop.asks("friend", "web/forged", "GET", "-H", "x-forwarded-for: 192.0.2.7") == "200"
+        shop.mesh.wait("records", told)
+        assert told() == {own}
+
+
 # Status of a call of gRPC without a message, as its trailer or header says; by HTTP/2 without TLS.
 _GRPC = ("-D", "-", "--http2-prior-knowledge", "-H", "content-type: application/grpc", "-H", "te: trailers")
 

@@ -46,7 +46,7 @@ def as_text(case: str, resource: PlannedResource) -> str:
                 drop(content, repeated)
         case "req" if case == "req_listener":
             # The same as of waypoints.
-            for repeated in ("access_log", "early_header_mutation_extensions"):
+            for repeated in ("access_log", "early_header_mutation_extensions", "local_reply_config"):
                 drop(content, repeated)
         case "req" if case == "req_cluster_secured":
             # The same as for other backends, and as to other servers that are spoken to with TLS.

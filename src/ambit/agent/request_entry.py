@@ -85,11 +85,11 @@ def requests(message: bytes) -> Iterator[Entry]:
     for started, text in texts(message):
         try:
             numbers, about, asked = text.split(LINE, 2)
-            now, port, received, sent, attempts, messages = numbers.split(SEPARATOR)
+            now, peer, received, sent, attempts, messages = numbers.split(SEPARATOR)
             yield Entry(
                 started,
                 float(now),
-                port,
+                peer.rpartition(":")[2],
                 int(received),
                 int(sent),
                 0 if attempts == UNKNOWN else int(attempts),

@@ -27,7 +27,9 @@ TRACE = f"%FILTER_STATE({_TRACE}:PLAIN)%"
 ORIGINAL_DESTINATION = "envoy.network.transport_socket.original_dst_address"
 CALLER = "ambit.caller"
 """The identity that the client of a tunnel proved, for who reads requests inside of it."""
-CLIENT = "ambit.client"
+CLIENT, _PEER = "ambit.client", "ambit.peer"
+CLIENT_FORMAT, PEER_FORMAT = (f"%FILTER_STATE({each}:PLAIN)%" for each in (CLIENT, _PEER))
+_REMOTE = "%DOWNSTREAM_REMOTE_ADDRESS%"
 CALLER_FORMAT = f"%FILTER_STATE({CALLER}:PLAIN)%"
 
 
@@ -52,7 +54,7 @@ def cluster(template: str) -> Any:
 
 def client_address() -> Any:
     """An internal listener sees the client's address as the peer's."""
-    return _value(REMOTE_ADDRESS, REMOTE_ADDRESS, "%DOWNSTREAM_REMOTE_ADDRESS%", _SHARE.ONCE)
+    return _value(REMOTE_ADDRESS, REMOTE_ADDRESS, _REMOTE, _SHARE.ONCE)
 
 
 def own_address(place: str) -> Any:
@@ -120,6 +122,16 @@ def own_client() -> Any:
 def client() -> Any:
     """Inside of this tunnel its client's address is known, whatever a request's headers say."""
     return _value(CLIENT, "envoy.string", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", _SHARE.ONCE)
+
+
+def peer() -> Any:
+    """As `client`, with the port, for logs."""
+    return text(_PEER, _REMOTE, is_shared=True)
+
+
+def own_peer() -> Any:
+    """As `own_client`, with the port, for logs."""
+    return text(_PEER, _REMOTE)
 
 
 def network_filter(*values: Any) -> Any:

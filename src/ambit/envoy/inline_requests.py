@@ -103,5 +103,7 @@ def _as_pod(caller: Caller) -> Any:
         filter_state.client_certificate(names.client_secret(caller.identity)),
         filter_state.own_address(host_port(caller.address, _ANY_PORT)),
         filter_state.own_caller(caller.identity.uri),
+        filter_state.own_client(),
+        filter_state.own_peer(),
         filter_state.trace(tcp_proxy.trace(caller.pod)),
     )

@@ -11,7 +11,7 @@ from envoy.config.core.v3 import config_source_pb2, grpc_service_pb2
 from envoy.extensions.access_loggers.grpc.v3 import als_pb2
 
 from ambit.envoy import access_log
-from ambit.envoy.request_log import USUAL_TEXT
+from ambit.envoy.request_log import usual_text
 from ambit.envoy.words import pack, pack_untyped
 from ambit.model.telemetry import Entries, LogService, RequestLog
 
@@ -29,18 +29,18 @@ class SentLog(msgspec.Struct, frozen=True):
     by: str
 
 
-def sent(given: SentLog) -> Any:
-    """Every request that the filter is true of."""
+def sent(given: SentLog, *, is_believed: bool = False) -> Any:
+    """Every request that the filter is true of. `is_believed`: as in `request_log.every`."""
     entries = given.to.entries
-    made = _otlp(given) if entries is None else _entries(given, entries)
+    made = _otlp(given, is_believed=is_believed) if entries is None else _entries(given, entries)
     if given.log.filter:
         made.filter.extension_filter.CopyFrom(access_log.cel(given.log.filter))
     return made
 
 
-def _otlp(given: SentLog) -> Any:
+def _otlp(given: SentLog, *, is_believed: bool) -> Any:
     # xds-protos 1.85 has only the deprecated `common_config`, which Envoy 1.40 warns about.
-    text = given.log.printer.format.text or USUAL_TEXT
+    text = given.log.printer.format.text or usual_text(is_believed=is_believed)
     fields = {
         "log_name": given.to.log_name,
         "grpc_service": {

@@ -79,6 +79,7 @@ def listener(pod: str, port: int, *, identity: str, service: str, default_host: 
             filter_state.network_filter(
                 filter_state.told_caller(f"%DYNAMIC_METADATA({names.METADATA}:{CALLER})%"),
                 filter_state.own_client(),
+                filter_state.own_peer(),
             ),
             manager,
         ],

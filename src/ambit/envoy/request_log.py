@@ -6,6 +6,9 @@ peer can choose comes last in it, so a tab there can pretend nothing about the f
 client asked (`REQUEST`), each after a line feed, which no header can have.
 
 What was asked is kept before any filter or route can change it (`asked_filter`).
+
+Who asks is who opened the connection, not who `x-forwarded-for` says, which anybody writes; only where the header is
+believed, as far as trusted proxies before a gateway have written it, that one is told instead (`_ALLEGED`).
 """
 
 from typing import Any
@@ -34,7 +37,7 @@ GRPC = "envoy.filters.http.grpc_stats"
 Layout = access_log.Layout
 NUMBERS: Layout = {
     "now": "%EMIT_TIME(%s.%6f)%",
-    "client_port": "%DOWNSTREAM_REMOTE_PORT%",
+    "peer": filter_state.PEER_FORMAT,
     "received": "%BYTES_RECEIVED%",
     "sent": "%BYTES_SENT%",
     "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
@@ -55,7 +58,7 @@ _RULE = f"%DYNAMIC_METADATA({http_rbac.METADATA}:{{}})%"
 ABOUT: Layout = {
     SERVICE: f"%METADATA(LISTENER:{names.METADATA}:{SERVICE})%",
     PORT: f"%METADATA(LISTENER:{names.METADATA}:{PORT})%",
-    "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+    "client": filter_state.CLIENT_FORMAT,
     access_log.IDENTITY: filter_state.CALLER_FORMAT,
     "protocol": "%PROTOCOL%",
     "code": "%RESPONSE_CODE%",
@@ -81,6 +84,11 @@ REQUEST: Layout = {
     "tunnel": filter_state.TRACE,
 }
 LINE = "\n"
+_ALLEGED = {
+    filter_state.PEER_FORMAT: "%DOWNSTREAM_REMOTE_ADDRESS%",
+    filter_state.CLIENT_FORMAT: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+}
+"""What is told of who opened the connection, and of whom its requests' headers name."""
 USUAL_MEMBERS = {
     "start_time": "%START_TIME%",
     "route_name": "%ROUTE_NAME%",
@@ -103,7 +111,7 @@ USUAL_MEMBERS = {
     "upstream_cluster": "%UPSTREAM_CLUSTER_RAW%",
     "upstream_local_address": "%UPSTREAM_LOCAL_ADDRESS%",
     "downstream_local_address": "%DOWNSTREAM_LOCAL_ADDRESS%",
-    "downstream_remote_address": "%DOWNSTREAM_REMOTE_ADDRESS%",
+    "downstream_remote_address": filter_state.PEER_FORMAT,
     "requested_server_name": "%REQUESTED_SERVER_NAME%",
     "upstream_transport_failure_reason": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
 }
@@ -114,37 +122,54 @@ USUAL_TEXT = (
     '"%UPSTREAM_TRANSPORT_FAILURE_REASON%" %BYTES_RECEIVED% %BYTES_SENT% %DURATION% '
     '%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% "%REQ(X-FORWARDED-FOR)%" "%REQ(USER-AGENT)%" "%REQ(X-REQUEST-ID)%" '
     '"%REQ(:AUTHORITY)%" "%UPSTREAM_HOST%" %UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS% '
-    "%DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n"
+    f"%DOWNSTREAM_LOCAL_ADDRESS% {filter_state.PEER_FORMAT} %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n"
 )
 
 
-def every() -> Any:
-    """Every request, when it has ended. The same for all listeners: Envoy keeps a buffer for each distinct log."""
+def every(*, is_believed: bool = False) -> Any:
+    """Every request, when it has ended; `is_believed` what its headers say of who asks. The same for all listeners:
+    Envoy keeps a buffer for each distinct log."""
     body = LINE.join(
         (SEPARATOR.join(NUMBERS.values()), SEPARATOR.join(ABOUT.values()), LINE.join(REQUEST.values()))
     )
-    return access_log.to_agent(names.LOG_REQUESTS, body)
+    return access_log.to_agent(names.LOG_REQUESTS, _seen(body, is_believed=is_believed))
 
 
-def printed(log: RequestLog) -> Any:
-    """Lines on the proxy's standard output."""
+def _seen(text: str, *, is_believed: bool) -> str:
+    for seen, alleged in _ALLEGED.items() if is_believed else ():
+        text = text.replace(seen, alleged)
+    return text
+
+
+def usual_text(*, is_believed: bool) -> str:
+    """A line as Istio's proxies print it."""
+    return _seen(USUAL_TEXT, is_believed=is_believed)
+
+
+def printed(log: RequestLog, *, is_believed: bool = False) -> Any:
+    """Lines on the proxy's standard output. `is_believed`: as in `every`; a format of one's own is as it is."""
     made = accesslog_pb2.AccessLog(
         name="envoy.access_loggers.stdout",
-        typed_config=pack(stream_pb2.StdoutAccessLog(log_format=_format(log.printer.format))),
+        typed_config=pack(
+            stream_pb2.StdoutAccessLog(log_format=_format(log.printer.format, is_believed=is_believed))
+        ),
     )
     if log.filter:
         made.filter.extension_filter.CopyFrom(access_log.cel(log.filter))
     return made
 
 
-def _format(wanted: LogFormat) -> Any:
+def _format(wanted: LogFormat, *, is_believed: bool) -> Any:
     if wanted.is_json:
         made = substitution_format_string_pb2.SubstitutionFormatString()
-        made.json_format.update(dict(wanted.members) or USUAL_MEMBERS)
+        usual = {key: _seen(each, is_believed=is_believed) for key, each in USUAL_MEMBERS.items()}
+        made.json_format.update(dict(wanted.members) or usual)
         return made
     line = wanted.text if wanted.text.endswith("\n") else f"{wanted.text}\n"
     return substitution_format_string_pb2.SubstitutionFormatString(
-        text_format_source=base_pb2.DataSource(inline_string=line if wanted.text else USUAL_TEXT)
+        text_format_source=base_pb2.DataSource(
+            inline_string=line if wanted.text else usual_text(is_believed=is_believed)
+        )
     )
 
 

@@ -121,7 +121,7 @@ def at_the_edge(
     if certificates is Certificates.VERIFIED:
         seen.append(filter_state.caller_at_the_edge())
     filters = [filter_state.http_filter(*seen), *http_filters.chain(subject, port, places=places)]
-    manager = _manager(stat, table, filters, told)
+    manager = _manager(stat, table, filters, told, is_believed=True)
     manager.http2_protocol_options.max_concurrent_streams.value = defaults.EDGE_STREAMS
     manager.common_http_protocol_options.idle_timeout.CopyFrom(seconds(defaults.EDGE_IDLE_TIMEOUT))
     manager.use_remote_address.value = True
@@ -155,7 +155,9 @@ def quic_options() -> Any:
     )
 
 
-def _manager(stat: str, table: str, filters: Iterable[Any], told: Told | None = None) -> Any:
+def _manager(
+    stat: str, table: str, filters: Iterable[Any], told: Told | None = None, *, is_believed: bool = False
+) -> Any:
     manager = _Manager(
         stat_prefix=stat,
         codec_type=_Manager.AUTO,
@@ -181,7 +183,7 @@ def _manager(stat: str, table: str, filters: Iterable[Any], told: Told | None = 
         early_header_mutation_extensions=[_take_away(_ORDERS_TO_PROXY)],
         rds=http_connection_manager_pb2.Rds(config_source=from_ads(), route_config_name=table),
         http_filters=filters,
-        access_log=_logs(told) if told is not None else (),
+        access_log=_logs(told, is_believed=is_believed) if told is not None else (),
     )
     if told is not None and told.spans is not None:
         request_tracing.configure(manager, told.spans)
@@ -194,11 +196,11 @@ def _filter(manager: Any) -> Any:
     )
 
 
-def _logs(told: Told) -> list[Any]:
+def _logs(told: Told, *, is_believed: bool) -> list[Any]:
     return [
-        request_log.every(),
-        *map(request_log.printed, told.logs),
-        *map(log_services.sent, told.sent),
+        request_log.every(is_believed=is_believed),
+        *(request_log.printed(each, is_believed=is_believed) for each in told.logs),
+        *(log_services.sent(each, is_believed=is_believed) for each in told.sent),
     ]
 
 

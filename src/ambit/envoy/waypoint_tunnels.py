@@ -97,6 +97,7 @@ def _manager() -> Any:
                 stream_log.ruled(),
                 filter_state.trace("%REQ(TRACEPARENT)%"),
                 filter_state.client(),
+                filter_state.peer(),
                 filter_state.client_address(),
                 filter_state.dialled_address("%REQ(:authority)%"),
             ),

@@ -128,8 +128,9 @@ def test_each_is_told_of(scene: Scene, where: str) -> None:
     """With who called, which rule decided, and where it was for."""
     agent = scene.servers[where].agent
     scene.serve(web(policy(DENY, _about(Attribute.PATH, "/admin"))))
-    until(lambda: scene.status(scene.a, where, "/admin") == 403, "the policy")
-    assert scene.status(scene.a, where, "/other") == 200
+    lie = {"x-forwarded-for": "192.0.2.7"}
+    until(lambda: scene.status(scene.a, where, "/admin", headers=lie) == 403, "the policy")
+    assert scene.status(scene.a, where, "/other", headers=lie) == 200
 
     def told() -> dict[int, Request]:
         return {

@@ -28,7 +28,7 @@ def told(edge: Edge, path: str) -> Flow:
 
 def test_a_request_and_what_it_is_counted_under(edge: Edge) -> None:
     edge.apply(gateway(), to_edge({"backendRefs": [to("one")]}))
-    edge.get("shop.example.com", "/told?x=y")
+    edge.get("shop.example.com", "/told?x=y", x_forwarded_for="192.0.2.7")
     flow = told(edge, "/told")
     assert (flow.reporter, flow.hop, flow.proxy) == (Reporter.GATEWAY, "direct", "default/edge")
     assert flow.source.address.rpartition(":")[0] == str(edge.client.four)
@@ -57,3 +57,14 @@ def test_what_no_route_takes(edge: Edge) -> None:
     flow = told(edge, "/nowhere")
     assert (flow.hop, flow.error, flow.destination.service) == ("answered", "no route found", "")
     assert flow.destination.address == "listener:80"
+
+
+def test_who_asks_by_way_of_trusted_proxies_is_who_they_say(edge: Edge) -> None:
+    """Who comes past them says nothing."""
+    config = "gatewayTopology: {numTrustedProxies: 2}"
+    behind = {"infrastructure": {"annotations": {"proxy.istio.io/config": config}}}
+    edge.apply(gateway(**behind), to_edge({"backendRefs": [to("one")]}))
+    edge.get("shop.example.com", "/led", x_forwarded_for="192.0.2.1, 203.0.113.9, 198.51.100.1")
+    edge.get("shop.example.com", "/past", x_forwarded_for="203.0.113.9")
+    sources = [told(edge, path).source.address.rpartition(":")[0] for path in ("/led", "/past")]
+    assert sources == ["203.0.113.9", str(edge.client.four)]

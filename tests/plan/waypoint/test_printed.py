@@ -57,10 +57,13 @@ def test_objects_of_members(scene: Scene) -> None:
 
 def test_the_usual_members(scene: Scene) -> None:
     printing(scene, LogRule((Printer(format=LogFormat(is_json=True)),)))
-    scene.get("/whole")
+    scene.get("/whole", x_forwarded_for="192.0.2.7")
     until(lambda: bool(lines(scene, "/whole")), "a line")
     told = json.loads(lines(scene, "/whole")[0])
     assert (told["method"], told["path"], told["response_code"]) == ("GET", "/whole", 200)
+    own = str(scene.client.workload.addresses[0])
+    assert told["downstream_remote_address"].rpartition(":")[0] == own
+    assert told["x_forwarded_for"] == "192.0.2.7"
 
 
 def test_a_format_of_the_meshs_settings(scene: Scene) -> None:

@@ -48,7 +48,8 @@ def counted(scene: Scene, metric: str, **labels: str) -> float:
 
 def test_a_request(scene: Scene) -> None:
     before = time.time()
-    scene.get("/record?secret=1", traceparent=f"00-{TRACE}-b7ad6b7169203331-01", x_request_id="mine")
+    said = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01", "x_request_id": "mine"}
+    scene.get("/record?secret=1", x_forwarded_for="192.0.2.7", **said)
     flow, request = told(scene, "/record")
     assert before - 1 < flow.time < time.time()
     assert 0 < flow.milliseconds < 20_000
