@@ -72,7 +72,7 @@ def test_others_get_only_themselves():
     ],
 )
 def test_callers_without_their_pod(reason, caller, pod):
-    assert reason in check_caller(caller, pod)
+    assert reason in (check_caller(caller, pod) or "")
 
 
 def test_a_caller_with_its_pod():

@@ -75,7 +75,7 @@ def test_another_wish_while_certificates_are_renewed_waits() -> None:
 
 def test_roots_of_the_same_signer_follow_at_once() -> None:
     steady = TrustState.begin(OLD.files, NOW)
-    more = Wanted(AuthorityFiles(*[OLD.files.certificate, OLD.files.key], OLD.files.roots + NEW.files.roots))
+    more = Wanted(AuthorityFiles(OLD.files.certificate, OLD.files.key, OLD.files.roots + NEW.files.roots))
     both = step(steady, more)
     assert (both.phase, len(certificates(both.roots))) == (Phase.STEADY, 2)
     assert step(both, OLD).roots == OLD.files.roots

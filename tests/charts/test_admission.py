@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import cel
 import msgspec
 import pytest
+from cel import cel
 
 from ambit.control.gateway_objects import gateway_objects
 from ambit.control.gateway_patches import patched

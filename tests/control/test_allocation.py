@@ -1,11 +1,13 @@
 """Addresses of ServiceEntries' hosts are written by a whole control plane, on our API server."""
 
+from typing import Any
+
 from ambit.kube.resource import SERVICE_ENTRIES
 from ambit.xds.messages import ADDRESS_TYPE, from_resource
 from tests.control.test_process import agent_token, client, eventually, running  # noqa: F401 - a fixture
 from tests.control.world import Ztunnel
 
-ENTRY = {
+ENTRY: dict[str, Any] = {
     "metadata": {"name": "outside", "namespace": "shop"},
     "spec": {
         "hosts": ["db.outside.example", "*.wild.example"],

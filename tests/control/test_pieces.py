@@ -1,5 +1,6 @@
 import asyncio
 import datetime as dt
+from typing import Any
 
 import grpc
 import msgspec
@@ -40,7 +41,7 @@ from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, from_resource
     ],
 )
 def test_who_is_enrolled(enrolled, pod, namespace):
-    value = {"metadata": {"name": "p", "labels": {}, "annotations": {}}, "spec": {}}
+    value: Any = {"metadata": {"name": "p", "labels": {}, "annotations": {}}, "spec": {}}
     if "labels" in pod:
         value["metadata"]["labels"]["istio.io/dataplane-mode"] = pod["labels"]
     if "annotation" in pod:
@@ -145,9 +146,9 @@ def test_conditions_of_others_are_left_alone_and_times_change_with_the_status():
     ]
     assert merged(first, [ours], 1, now + dt.timedelta(days=1)) is None
     again = merged(first, [Condition("ours", "True", "r", "new")], 2, now + dt.timedelta(days=1))
-    assert again[1]["lastTransitionTime"] == "2026-01-02T00:00:00Z"
+    assert again is not None and again[1]["lastTransitionTime"] == "2026-01-02T00:00:00Z"
     changed = merged(first, [Condition("ours", "False", "r", "m")], 2, now + dt.timedelta(days=1))
-    assert changed[1]["lastTransitionTime"] == "2026-01-03T00:00:00Z"
+    assert changed is not None and changed[1]["lastTransitionTime"] == "2026-01-03T00:00:00Z"
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def changes(path: Path) -> list[Change]:
 
 
 def moved(delta: MeshDelta) -> dict[str, Any]:
-    parts = {
+    parts: dict[str, Any] = {
         "authorizations": delta.authorizations,
         "services": delta.services,
         "workloads": delta.workloads,
@@ -59,7 +59,7 @@ def moved(delta: MeshDelta) -> dict[str, Any]:
     return {
         name: {"upserts": sorted(part.upserts), "removals": sorted(part.removals)}
         for name, part in parts.items()
-        if part  # type: ignore[truthy-bool]
+        if part
     }
 
 

@@ -19,7 +19,10 @@ STRANGER = "10.9.9.9"
 
 @st.composite
 def peer(draw: st.DrawFn, index: int) -> dict[str, Any]:
-    spec = {"mtls": {"mode": draw(MODES)}, "portLevelMtls": draw(st.sampled_from([{}, {"80": {}}]))}
+    spec: dict[str, Any] = {
+        "mtls": {"mode": draw(MODES)},
+        "portLevelMtls": draw(st.sampled_from([{}, {"80": {}}])),
+    }
     spec["portLevelMtls"] = {port: {"mode": draw(MODES)} for port in spec["portLevelMtls"]}
     if (selector := draw(SELECTORS)) is not None:
         spec["selector"] = selector

@@ -19,7 +19,8 @@ def greet(
     )
     values = owned.to_dict()
     kopf.adopt(values)
-    Client(field_manager="greeter").apply(ConfigMap.from_dict(values), force=True)
+    adopted: Any = ConfigMap.from_dict(values)
+    Client(field_manager="greeter").apply(adopted, force=True)
     kopf.info(body, reason="Greeted", message=f"said {spec['text']}")
     return {"text": spec["text"]}
 

@@ -127,7 +127,7 @@ def test_a_lightkube_script_does_its_work(lightkube: Client) -> None:
     created = lightkube.create(deployment)
     assert created.metadata is not None and created.metadata.uid
     lightkube.wait(Deployment, "web", for_conditions=["Available"])
-    [pod] = lightkube.list(Pod, labels=labels)
+    [pod] = lightkube.list(Pod, labels=labels)  # type: ignore[type-var]  # its types say `name` where it has none
     assert pod.status is not None and pod.status.phase == "Running"
 
     lightkube.patch(Deployment, "web", {"spec": {"replicas": 2}}, patch_type=PatchType.MERGE)

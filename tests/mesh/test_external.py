@@ -66,10 +66,11 @@ def town(mesh: Mesh) -> Iterator[Town]:
         peers = {**named, "metadata": {"name": "peers"}, "spec": {**service, "clusterIP": "None"}}
         apply_in(mesh, outside, [named, peers, *servers])
         apply_in(mesh, inside, [pod("client", mesh.nodes[0], ["sleep", "3600"])])
-        where = (
-            mesh.pod_addresses(space, name)[0] for space, name in ((inside, "client"), (outside, "near"))
+        client, near, far = (
+            mesh.pod_addresses(space, name)[0]
+            for space, name in ((inside, "client"), (outside, "near"), (outside, "far"))
         )
-        yield Town(inside, outside, *where, mesh.pod_addresses(outside, "far")[0])
+        yield Town(inside, outside, client, near, far)
 
 
 def entry(name: str, host: str, **spec: Any) -> dict[str, Any]:

@@ -105,7 +105,7 @@ class Shop:
     ) -> Iterator[str]:
         """While it is there; its name."""
         namespace, (group, kind, name) = namespace or self.namespace, target
-        given = {
+        given: dict[str, Any] = {
             "apiVersion": "security.istio.io/v1",
             "kind": "AuthorizationPolicy",
             "metadata": {"name": f"{action.lower()}-{kind.lower()}"},

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Self
+from typing import Any, Self
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -393,7 +393,7 @@ def provoke_http2(
     while len(found) >= _FRAME_HEAD:
         length, kind = int.from_bytes(found[:3], "big"), found[3]
         if kind == HEADERS:
-            fields = dict(decoder.decode(found[_FRAME_HEAD : _FRAME_HEAD + length]))
+            fields: dict[Any, Any] = dict(decoder.decode(found[_FRAME_HEAD : _FRAME_HEAD + length]))
             statuses += [int(fields[":status"])] if ":status" in fields else []
         found = found[_FRAME_HEAD + length :]
     return statuses

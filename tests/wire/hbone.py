@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 from cryptography import x509
@@ -34,7 +34,7 @@ from tests.plan.dataplane.network import Host
 
 PORT = 15008
 STREAM_WINDOW, CONNECTION_WINDOW = 4 << 20, 16 << 20
-_SETTINGS: Mapping[int, int] = {
+_SETTINGS: Mapping[Any, int] = {
     SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
     SettingCodes.MAX_FRAME_SIZE: 1 << 20,
 }
@@ -364,7 +364,7 @@ def _carry(client: Client, stream: int, connection: socket.socket) -> None:
     client.close()
 
 
-def _begin(http: H2Connection, settings: Mapping[int, int]) -> None:
+def _begin(http: H2Connection, settings: Mapping[Any, int]) -> None:
     http.local_settings = Settings(client=http.config.client_side, initial_values={**_SETTINGS, **settings})
     http.initiate_connection()
     http.increment_flow_control_window(CONNECTION_WINDOW - 65535)

@@ -111,7 +111,7 @@ SAMPLES: dict[str, Any] = {
     "remoteIpBlocks": "10.0.0.0/8",
     "notRemoteIpBlocks": "10.0.0.0/8",
 }
-REQUIRED = {
+REQUIRED: dict[str, Any] = {
     "targetRef": {"kind": "Service", "name": "db"},
     "targetRefs": {"kind": "Service", "name": "db"},
     "when": {"key": "source.principal", "values": ["x"]},

@@ -44,7 +44,7 @@ class Shim:
             "signal": None,
         }
         self.containers.update(self.slot, running, POD)
-        self.containers.update(self.slot, {**running, "finished": 1.1, "exit_code": self.exit_code}, POD)
+        self.containers.update(self.slot, running | {"finished": 1.1, "exit_code": self.exit_code}, POD)
         return 7
 
 

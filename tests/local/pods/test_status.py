@@ -1,5 +1,6 @@
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,10 +68,7 @@ def test_ready_follows_containers_and_names_the_unready() -> None:
 
 def test_transition_times_change_with_the_status_only() -> None:
     first = status_of(POD, [slot(state(None))], FACTS)
-    later = Facts(
-        *(getattr(FACTS, name) for name in ("addresses", "host_addresses", "start_time", "sandbox_ready")),
-        "9",
-    )
+    later = msgspec.structs.replace(FACTS, now="9")
     second = status_of({**POD, "status": first}, [slot(state(None), ready=True)], later)
     assert condition(second, "Ready")["lastTransitionTime"] == "9"
     assert condition(second, "PodScheduled")["lastTransitionTime"] == FACTS.now

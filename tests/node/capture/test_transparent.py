@@ -427,17 +427,17 @@ def test_removal_leaves_nothing() -> None:
         commands = ("nft list ruleset", "ip rule", "ip -6 rule", "ip route show table 100")
         return "".join(
             subprocess.run(
-                ["nsenter", f"--net={pair.pod}", *each.split()], check=False, capture_output=True, text=True
+                ["nsenter", f"--net={made.pod}", *each.split()], check=False, capture_output=True, text=True
             ).stdout
             for each in commands
         )
 
-    with Pair(f"acap{os.getpid()}") as pair:
+    with Pair(f"acap{os.getpid()}") as made:
         before = state()
-        asyncio.run(apply.redirect(str(pair.pod), CAPTURE))
+        asyncio.run(apply.redirect(str(made.pod), CAPTURE))
         assert state() != before
         for _ in range(2):
-            asyncio.run(apply.remove(str(pair.pod), CAPTURE))
+            asyncio.run(apply.remove(str(made.pod), CAPTURE))
         assert state() == before
 
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ambit.core.errors import AmbitError
-from ambit.node.netns import identity, kubelet
+from ambit.node.netns import identity
+from ambit.node.netns.identity import NamespaceId
 from ambit.node.netns.kubelet import KubeletPods, pod_uid
 
 UID = "0b7e0a3c-6a0b-4d5e-9d8f-7f1a2b3c4d5e"
@@ -81,9 +82,9 @@ class Host:
         return self._namespaces / name
 
     @staticmethod
-    def _identify(path: str) -> kubelet.NamespaceId:
+    def _identify(path: str) -> NamespaceId:
         found = Path(path).stat()
-        return kubelet.NamespaceId(found.st_dev, found.st_ino)
+        return NamespaceId(found.st_dev, found.st_ino)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Requests that a policy with the action CUSTOM matches are shown to its provider, and to nobody else."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 import pytest
@@ -169,7 +169,7 @@ def test_headers_over_grpc(asking: Asking) -> None:
 
 
 @pytest.mark.parametrize("over", [over_http, over_grpc])
-def test_bodies(asking: Asking, over: type[Whom]) -> None:
+def test_bodies(asking: Asking, over: Callable[..., Whom]) -> None:
     whom = over(body=BodyInCheck(8))
     server = asking.http if whom.authorizer.http else asking.grpc
     asking.enforce(custom(whom))
@@ -183,7 +183,7 @@ def test_bodies(asking: Asking, over: type[Whom]) -> None:
 
 
 @pytest.mark.parametrize("over", [over_http, over_grpc])
-def test_whoever_cannot_be_asked_says_no(asking: Asking, over: type[Whom]) -> None:
+def test_whoever_cannot_be_asked_says_no(asking: Asking, over: Callable[..., Whom]) -> None:
     asking.enforce(custom(over(DEAD_PORT)))
     path = f"/secret/dead/{over().authorizer.name}"
     assert [asking.scene.get(each).status for each in ("/open", path)] == [200, 403]
@@ -199,7 +199,7 @@ def test_whoever_cannot_be_asked_says_no(asking: Asking, over: type[Whom]) -> No
 
 
 @pytest.mark.parametrize("over", [over_http, over_grpc])
-def test_patience_ends(asking: Asking, over: type[Whom]) -> None:
+def test_patience_ends(asking: Asking, over: Callable[..., Whom]) -> None:
     for server in (asking.http, asking.grpc):
         server.ruled = Ruled(delay=1.0)
     asking.enforce(custom(over(timeout=100)))
