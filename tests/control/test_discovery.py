@@ -265,7 +265,7 @@ async def test_a_policy_counts_as_taken_with_the_workloads_that_name_it(world):
 
 async def test_whoever_waits_for_a_node_hears_that_it_is_gone(world):
     heard = []
-    world.discovery.on_gone = lambda: heard.append([each.node for each in world.discovery.standings()])
+    world.discovery.on_gone = lambda _: heard.append([each.node for each in world.discovery.standings()])
     node = Ztunnel(world)
     async with node.connected():
         await node.receive()

@@ -1,6 +1,7 @@
 """Whether the nodes that enforce a policy at their pods have it."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 
 import msgspec
 
@@ -28,6 +29,7 @@ class Scene:
     def __init__(self) -> None:
         self.view = LiveView()
         self.acknowledged = dict.fromkeys(("node1", "node2", "node3"), 0)
+        self.asked = 0
         self.nodes = RuledNodes(self.view, self._find)
         self.proxies: list[Answer] = []
         self.answers = PolicyAnswers(lambda _: self.proxies, self.nodes.answers)
@@ -40,8 +42,9 @@ class Scene:
         self.nodes.compiled(delta, revision)
         self.answers.changed(DENY.kind, ["shop/deny"])
 
-    def _find(self, key: str, revision: int, nodes: Collection[str]) -> Iterator[Answer]:
+    def _find(self, key: str, revision: int, nodes: AbstractSet[str]) -> Iterator[Answer]:
         assert key == WEB
+        self.asked += 1
         for node in sorted(nodes):
             yield Answer(node, self.acknowledged[node] < revision)
 
@@ -57,10 +60,32 @@ def test_nodes_with_pods_of_the_service_count() -> None:
     assert scene.said == "waiting for node1, node2"
     scene.acknowledged |= {"node1": 1}
     assert scene.said == "waiting for node2"
-    assert not scene.nodes.have_answered(DENY)
+    assert scene.nodes.answered("node1", [DENY]) == []
     scene.acknowledged |= {"node2": 2}
-    assert scene.nodes.have_answered(DENY)
+    assert scene.nodes.answered("node2", [DENY]) == [DENY]
     assert scene.said == "acknowledged by all 2 nodes"
+
+
+def test_only_a_node_that_may_be_the_last_one_has_all_looked_at() -> None:
+    scene = Scene()
+    assert scene.nodes.answered("node3", [DENY]) == []
+    assert scene.asked == 0  # it has no pods of the service
+    assert scene.nodes.answered("node1", [DENY]) == []
+    assert scene.asked == 1
+    for _ in range(100):
+        assert scene.nodes.answered("node2", [DENY]) == []
+    assert scene.asked == 1  # node1 is known to be behind
+    scene.acknowledged |= {"node1": 1, "node2": 1}
+    assert scene.nodes.answered("node1", [DENY]) == [DENY]
+
+
+def test_after_a_change_of_the_mesh_nobody_is_known_to_be_behind() -> None:
+    scene = Scene()
+    assert scene.nodes.answered("node1", [DENY]) == []
+    moved = msgspec.structs.replace(pod("node1", WEB), node="node2")
+    scene.take(2, moved)
+    scene.acknowledged |= {"node2": 1}
+    assert scene.nodes.answered("node2", [DENY]) == [DENY]
 
 
 def test_beside_proxies() -> None:

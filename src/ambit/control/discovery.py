@@ -12,6 +12,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from collections.abc import Set as AbstractSet
 from itertools import chain
 from typing import Any
 
@@ -90,15 +91,16 @@ class Discovery:
         self._authenticator = authenticator
         self._counters = counters
         self._streams: set[Stream] = set()
+        self._by_node: dict[str, set[Stream]] = {}
         self._stopping = False
         self._encoder = wire.Encoder()
         self._turns = Turns(LONG_WRITES, LONG_TURN)
         self.others: Others = _nobody
         """Serves who is no node agent."""
-        self.on_answer: Callable[[], None] = lambda: None
-        """Called after a node acknowledged or rejected something."""
-        self.on_gone: Callable[[], None] = lambda: None
-        """Called after a node's stream has ended."""
+        self.on_answer: Callable[[str], None] = lambda _: None
+        """Called with a node that acknowledged or rejected something."""
+        self.on_gone: Callable[[str], None] = lambda _: None
+        """Called with the node whose stream has ended."""
         self.on_caller: Callable[[str], None] = lambda _: None
         """Called with the other end of a connection whose caller is a node agent."""
         counters.declare(PUSHED, "Responses sent, by type.")
@@ -176,12 +178,12 @@ class Discovery:
             errors = filter(None, (session.rejection(AUTHORIZATION_TYPE, name) for name in names))
             yield Answer(stream.caller.node, behind, next(errors, ""))
 
-    def answers(self, name: str, revision: int, nodes: Collection[str]) -> Iterator[Answer]:
+    def answers(self, name: str, revision: int, nodes: AbstractSet[str]) -> Iterator[Answer]:
         """What streams of these nodes say of the address of this name, which was published with this revision."""
-        for stream in self._streams:
-            if stream.caller.node in nodes:
+        for node in nodes & self._by_node.keys():
+            for stream in self._by_node[node]:
                 behind = stream.session.status(ADDRESS_TYPE).acknowledged < revision
-                yield Answer(stream.caller.node, behind, stream.session.rejection(ADDRESS_TYPE, name) or "")
+                yield Answer(node, behind, stream.session.rejection(ADDRESS_TYPE, name))
 
     def stop(self) -> None:
         """End all streams so that their clients look for another replica."""
@@ -213,6 +215,7 @@ class Discovery:
         self.on_caller(context.peer())
         event(log, logging.INFO, "node connected", node=stream.caller.node, caller=stream.caller)
         self._streams.add(stream)
+        self._by_node.setdefault(stream.caller.node, set()).add(stream)
         reader = asyncio.create_task(self._read(stream, requests))
         release = asyncio.get_running_loop().call_later(
             PREREQUISITE_WAIT, lambda: stream.send(stream.session.release())
@@ -220,8 +223,8 @@ class Discovery:
         try:
             await self._write(stream, context)
         finally:
-            self._streams.discard(stream)
-            self.on_gone()
+            self._forget(stream)
+            self.on_gone(stream.caller.node)
             release.cancel()
             reader.cancel()
             event(log, logging.INFO, "node disconnected", node=stream.caller.node, caller=stream.caller)
@@ -231,6 +234,13 @@ class Discovery:
             await context.abort(status, reason)
         if self._stopping:
             await context.abort(*STOPPING)
+
+    def _forget(self, stream: Stream) -> None:
+        self._streams.discard(stream)
+        left = self._by_node[stream.caller.node]
+        left.discard(stream)
+        if not left:
+            del self._by_node[stream.caller.node]
 
     def _open(self, caller: Caller) -> Stream:
         if self._stopping:
@@ -263,7 +273,7 @@ class Discovery:
                     if response.type_url == AUTHORIZATION_TYPE:
                         # What one policy did wrong may have held up others, which the node refused with it.
                         stream.send(stream.session.retry(AUTHORIZATION_TYPE))
-                    self.on_answer()
+                    self.on_answer(stream.caller.node)
                 case Rejected(response, error):
                     self._counters.count(ANSWERED, type=response.type_url, answer="nack")
                     event(
@@ -274,7 +284,7 @@ class Discovery:
                         type=response.type_url,
                         error=error,
                     )
-                    self.on_answer()
+                    self.on_answer(stream.caller.node)
                 case _:
                     pass
 

@@ -323,19 +323,19 @@ class ControlPlane:
         if pod is not None and (pod.metadata.namespace, pod.service_account) in self._settings.node_accounts:
             keeper.wake()
 
-    def _answered(self) -> None:
+    def _answered(self, node: str) -> None:
         self._status.answered()
-        self._proxies.nodes_answered()
+        self._proxies.node_answered(node)
         self._reporter.wake()
 
     def _refused(self, origin: ObjectRef) -> None:
         self._objects.look_again(origin)
         self._reporter.wake()
 
-    def _gone(self) -> None:
+    def _gone(self, node: str) -> None:
         """A node that moved to another replica is waited for there. All are gone when this process ends."""
         if self._ready:
-            self._answered()
+            self._answered(node)
 
     def _compiled(self, changes: Sequence[Change], delta: MeshDelta) -> None:
         self._proxies.take(delta)

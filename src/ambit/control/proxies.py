@@ -252,11 +252,10 @@ class ProxyDiscovery:
         for each in self._policies.waiting if type_url == EXTENSION else ():
             self.on_refused(each)
 
-    def nodes_answered(self) -> None:
-        """A node acknowledged or rejected something: it may be the last one that a policy waits for."""
-        for each in self._policies.waiting:
-            if self.ruled.have_answered(each):
-                self.on_refused(each)
+    def node_answered(self, node: str) -> None:
+        """It acknowledged or rejected something, or is gone: it may be the last one that a policy waits for."""
+        for each in self.ruled.answered(node, self._policies.waiting):
+            self.on_refused(each)
 
     def _tell(self) -> None:
         """Statuses of routes whose table is refused, or is not any more, are looked at again."""

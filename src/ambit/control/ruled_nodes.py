@@ -6,7 +6,8 @@ Nodes count that are connected here and have pods of the service.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 
 from ambit.control.answers import Answer
 from ambit.control.view import LiveView
@@ -15,7 +16,7 @@ from ambit.ingest.mesh import MeshDelta
 from ambit.ingest.policy_statuses import KIND as POLICY_KIND
 from ambit.model.service import Service
 
-Find = Callable[[str, int, Collection[str]], Iterator[Answer]]
+Find = Callable[[str, int, AbstractSet[str]], Iterator[Answer]]
 
 
 class RuledNodes:
@@ -29,6 +30,10 @@ class RuledNodes:
         self._origins: dict[str, frozenset[ObjectRef]] = {}
         self._services: dict[ObjectRef, set[str]] = defaultdict(set)
         """By what their rules come from."""
+        self._nodes: dict[str, frozenset[str]] = {}
+        """With pods of a service, by its key, since the mesh changed last."""
+        self._awaited: dict[ObjectRef, str] = {}
+        """A node without whose answer all that enforce the policy cannot have answered, since the mesh changed last."""
 
     def compiled(self, delta: MeshDelta, revision: int) -> None:
         """A batch was published; nodes that have all of it have acknowledged this revision of addresses."""
@@ -39,19 +44,41 @@ class RuledNodes:
                 self._revisions[key] = revision
         for key in delta.services.removals:
             self._note(key, frozenset())
+        self._nodes.clear()
+        self._awaited.clear()
 
     def answers(self, origin: ObjectRef) -> Iterator[Answer]:
         """Of each node that enforces this object's policy; several, when it does for several services."""
         for key in sorted(self._services.get(origin, ())):
-            service = self._view.service(key)
-            pods = self._view.endpoints(service) if service is not None else ()
-            if nodes := {each.node for each in pods if each.node}:
+            if nodes := self._with_pods(key):
                 yield from self._find(key, self._revisions[key], nodes)
 
-    def have_answered(self, origin: ObjectRef) -> bool:
-        """Whether there are such nodes, and none of them is behind."""
-        found = list(self.answers(origin))
-        return bool(found) and not any(each.behind for each in found)
+    def answered(self, node: str, policies: Iterable[ObjectRef]) -> list[ObjectRef]:
+        """Those of these policies that nobody is behind with, now that this node has answered or is gone. Called at
+        every answer, so it asks about a policy only where that node may be the last one."""
+        return [
+            each for each in policies if self._awaited.get(each, node) == node and self._is_last(node, each)
+        ]
+
+    def _is_last(self, node: str, origin: ObjectRef) -> bool:
+        if not any(node in self._with_pods(key) for key in self._services.get(origin, ())):
+            return False
+        self._awaited.pop(origin, None)
+        is_anybody = False
+        for each in self.answers(origin):
+            if each.behind:
+                self._awaited[origin] = each.node
+                return False
+            is_anybody = True
+        return is_anybody
+
+    def _with_pods(self, key: str) -> frozenset[str]:
+        nodes = self._nodes.get(key)
+        if nodes is None:
+            service = self._view.service(key)
+            pods = self._view.endpoints(service) if service is not None else ()
+            nodes = self._nodes[key] = frozenset(each.node for each in pods if each.node)
+        return nodes
 
     def _note(self, key: str, origins: frozenset[ObjectRef]) -> None:
         for each in self._origins.pop(key, frozenset()) - origins:
