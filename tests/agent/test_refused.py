@@ -139,3 +139,22 @@ async def test_listeners_come_beside_one_that_is_refused(server: EnvoyServer, ba
     error = await given(server, cluster("any"), *made, *(table(name, "1") for name in TABLES))
     assert error is not None and f"listener of {bad}" in error
     await until(ports, **{**dict.fromkeys(TABLES, "1"), bad: ""})
+
+
+@pytest.mark.parametrize("bad", TABLES)
+async def test_what_was_refused_with_others_and_is_taken_by_itself_is_not_told_as_refused(
+    server: EnvoyServer, bad: str
+) -> None:
+    ports = {name: free_port() for name in TABLES}
+    await given(server, cluster("any"), *(listener(name, port) for name, port in ports.items()))
+    await given(server, *(table(name, "1") for name in TABLES))
+    await until(ports, **dict.fromkeys(TABLES, "1"))
+    async with asyncio.timeout(20):
+        published = server.publish(table(name, "2", "(" if name == bad else ".*") for name in TABLES)
+        assert await published.settled() is not None
+    assert published.refused == {(ROUTES, bad)}
+    made = [cluster(f"{name} 2", **({"connect_timeout": "-1s"} if name == bad else {})) for name in TABLES]
+    async with asyncio.timeout(20):
+        published = server.publish(made)
+        assert await published.settled() is not None
+    assert published.refused == {(CLUSTER, f"{bad} 2")}

@@ -147,6 +147,22 @@ def test_the_name_in_the_hello_leads_outside_and_never_into_the_mesh(egress: Egr
 
 
 @pytest.mark.feature("N4")
+def test_a_public_address_of_the_clusters_own_is_not_outside(egress: Egress) -> None:
+    mesh, name = egress.mesh, f"out.{egress.domain}"
+    mesh.wait("open", lambda: egress.ask(name).startswith("outside"))
+    taken = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "taken"},
+        "spec": {"externalIPs": [PUBLIC], "ports": [{"port": 443}]},
+    }
+    apply_in(mesh, egress.namespace, [taken])
+    mesh.wait("it is the cluster's", lambda: egress.ask(name).startswith("nobody"))
+    mesh.kubectl("delete", "service", "taken", "-n", egress.namespace)
+    mesh.wait("outside again", lambda: egress.ask(name).startswith("outside"))
+
+
+@pytest.mark.feature("N4")
 def test_policies_for_it_are_enforced(egress: Egress) -> None:
     mesh, name = egress.mesh, f"out.{egress.domain}"
     mesh.wait("open", lambda: egress.ask(name).startswith("outside"))

@@ -37,6 +37,7 @@ def test_without_a_pattern_no_name_is() -> None:
         "10.0.0.1",
         "100.64.0.1",
         "127.0.0.1",
+        "168.63.129.16",
         "169.254.169.254",
         "172.16.0.1",
         "192.0.2.1",
@@ -62,3 +63,9 @@ def test_what_is_no_public_address_of_ipv4_is_out_of_reach(address: str) -> None
 def test_public_addresses_and_ranges_that_are_said_are_within_reach() -> None:
     given = list(map(ipaddress.ip_address, ("93.184.216.34", "10.20.1.1", "10.21.1.1")))
     assert NOTE.reachable(given) == given[:2]
+
+
+def test_the_clusters_own_addresses_are_never() -> None:
+    given = list(map(ipaddress.ip_address, ("93.184.216.34", "93.184.216.35", "10.20.1.1", "10.20.1.2")))
+    note = NamesNote(("*.example.com",), ("10.20.0.0/16",), ("93.184.216.34", "10.20.1.1"))
+    assert note.reachable(given) == [given[1], given[3]]

@@ -20,7 +20,7 @@ from ambit.core.errors import EnvironmentProblem
 from ambit.envoy import names
 from ambit.plan import node_proxy
 from ambit.plan.values import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, PlannedResource
-from ambit.xds.events import Asked, ProtocolViolation, Rejected
+from ambit.xds.events import Acknowledged, Asked, ProtocolViolation, Rejected
 from ambit.xds.frames import Request, Resource, Response
 from ambit.xds.session import ServerSession
 from ambit.xds.store import Changed, Store
@@ -127,11 +127,11 @@ class EnvoyServer:
         publication = Publication(
             {change.type_url: self.store.revision(change.type_url) for change in changes},
             {change.type_url: frozenset(change.before) for change in changes},
-            [
-                self._refused[resource.name].error
+            {
+                (type_url, resource.name): self._refused[resource.name].error
                 for type_url, resource in wanted
                 if type_url == EXTENSION and resource.name in self._refused
-            ],
+            },
         )
         if not publication.check(stream.progress for stream in self._streams):
             self._publications.append(publication)
@@ -250,10 +250,13 @@ class EnvoyServer:
             match event:
                 case Asked(type_url, names):
                     self._asked(type_url, names)
+                case Acknowledged():
+                    for publication in self._publications:
+                        publication.acknowledged(event, stream)
                 case Rejected(response, error):
                     _log.error("Envoy rejected %s: %s", response.type_url.rpartition(".")[2], error)
                     for publication in self._publications:
-                        publication.rejected(event)
+                        publication.rejected(event, stream)
                     for resource in response.resources if response.type_url == EXTENSION else ():
                         self._close(resource, error)
                 case _:

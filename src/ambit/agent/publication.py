@@ -8,6 +8,7 @@ none.
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 
 from ambit.plan.values import EXTENSION
 from ambit.xds.events import Acknowledged, Event, Rejected
@@ -24,12 +25,14 @@ class Publication:
         self,
         revisions: Mapping[str, int],
         names: Mapping[str, frozenset[str]],
-        refused: Iterable[str] = (),
+        refused: Mapping[tuple[str, str], str] = {},
     ) -> None:
-        """`refused`: why parts of it, which Envoy does not take, are not even sent."""
+        """`refused`: why parts of it, by type and name, which Envoy does not take, are not even sent."""
         self._revisions = revisions
         self._names = names
-        self._errors: dict[str, None] = dict.fromkeys(refused)
+        self._errors: dict[str, None] = dict.fromkeys(refused.values())
+        self._refused = {(0, *each) for each in refused}
+        """With whose answer it was."""
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if not revisions:
             self._done.set_result(None)
@@ -43,7 +46,17 @@ class Publication:
     def done(self) -> bool:
         return self._done.done()
 
-    def rejected(self, event: Rejected) -> None:
+    @property
+    def refused(self) -> AbstractSet[tuple[str, str]]:
+        """What of it Envoy did not take, by type and name, as far as it has answered."""
+        return {(type_url, name) for _, type_url, name in self._refused}
+
+    def acknowledged(self, event: Acknowledged, stream: object) -> None:
+        """Takes note of what was refused with others, and is taken by itself."""
+        type_url = event.response.type_url
+        self._refused -= {(id(stream), type_url, each.name) for each in event.response.resources}
+
+    def rejected(self, event: Rejected, stream: object) -> None:
         """Takes note when the rejection concerns this change."""
         names = self._names.get(event.response.type_url, frozenset())
         sent = {resource.name for resource in event.response.resources}
@@ -52,6 +65,8 @@ class Publication:
             is_known = mentioned or len(sent) != 1 or event.response.type_url in SINGLY
             alone = "" if is_known else f"{next(iter(sent))}: "
             self._errors[f"{alone}{event.error}"] = None
+            type_url = event.response.type_url
+            self._refused |= {(id(stream), type_url, each) for each in names & (mentioned or sent)}
 
     def check(self, streams: Iterable["StreamProgress"]) -> bool:
         """Whether it is settled now."""

@@ -41,6 +41,7 @@ from ambit.ingest.istio.entries import compile_entries, compile_workload_entries
 from ambit.ingest.kube.compile import KubeSources, compile_kube
 from ambit.ingest.kube.datagrams import compile_datagrams
 from ambit.ingest.only_by_waypoint import OnlyByWaypoint
+from ambit.ingest.own_addresses import OwnAddresses
 from ambit.ingest.owners import Owners
 from ambit.ingest.past_waypoints import past_waypoints
 from ambit.ingest.policy_statuses import policy_statuses
@@ -156,6 +157,14 @@ class MeshCompiler:
             Owners(namespaces, self._sources["services"], self._sources["pods"], settings.cluster_domain),
             binds,
             visibilities,
+            OwnAddresses(
+                graph,
+                self._sources["nodes"],
+                self._sources["services"],
+                self._sources["endpointslices.discovery.k8s.io"],
+                self._sources["pods"],
+                settings.server_names,
+            ),
             settings,
         )
         kube = compile_kube(

@@ -95,9 +95,10 @@ class RetryBudget(msgspec.Struct, frozen=True):
 
 class ServerNames(msgspec.Struct, frozen=True):
     """Where names in clients' hellos may lead to beside public addresses (`ambit.model.server_names`): ranges in their
-    usual form."""
+    usual form. To `own` addresses of the cluster they never lead."""
 
     ranges: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
 
 
 class Service(msgspec.Struct, frozen=True):

@@ -341,16 +341,18 @@ class NodeAgent:
             table = self.configuration.table
             self.cut += await cut_unread(ports, table, self.pre_mesh.of, self._note_cut)
             await self._cut_denied(pod for key in ports if (pod := table.by_key(key)) is not None)
-            if problem is not None:
-                _log.error("what came with ports that are to be read stays closed: %s", problem)
-            self.configuration.reads(ports, publication, is_taken=problem is None)
+            if refused := self.configuration.reads(ports, publication):
+                several = ", ".join(refused)
+                _log.error(
+                    "what came with ports that are to be read of %s stays closed: %s", several, problem
+                )
 
     async def _begin_telling(self) -> None:
         """Requests that are read only to be told of are led to who reads when Envoy has him."""
         while True:
             ports, publication = await self.configuration.told_ports.published.get()
-            problem = await publication.settled()
-            self.configuration.tells(ports, publication, is_taken=problem is None)
+            await publication.settled()
+            self.configuration.tells(ports, publication)
 
     def _note_cut(self, refused: Refused) -> None:
         found = refused.connection

@@ -111,6 +111,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, rename="camel"):
     internal_traffic_policy: str = ""
     traffic_distribution: str = ""
     external_name: str = ""
+    external_ips: tuple[str, ...] | None = msgspec.field(default=None, name="externalIPs")
 
 
 class Ingress(msgspec.Struct, frozen=True):
@@ -146,6 +147,16 @@ class Service(msgspec.Struct, frozen=True):
             return self.addresses
         given = self.status.load_balancer.ingress or ()
         return tuple(each.ip or each.hostname for each in given if each.ip or each.hostname)
+
+    @property
+    def every_address(self) -> tuple[str, ...]:
+        """All at which the cluster answers for it, as text; of a load balancer names, too."""
+        given = self.status.load_balancer.ingress or ()
+        return (
+            *self.addresses,
+            *(self.spec.external_ips or ()),
+            *(each.ip or each.hostname for each in given),
+        )
 
     @property
     def headless(self) -> bool:
@@ -200,8 +211,19 @@ class Namespace(msgspec.Struct, frozen=True):
     metadata: ObjectMeta
 
 
+class NodeAddress(msgspec.Struct, frozen=True):
+    """An IP address or a name."""
+
+    address: str = ""
+
+
+class NodeStatus(msgspec.Struct, frozen=True):
+    addresses: tuple[NodeAddress, ...] | None = None
+
+
 class Node(msgspec.Struct, frozen=True):
     metadata: ObjectMeta
+    status: NodeStatus = NodeStatus()
 
 
 class ConfigData(msgspec.Struct, frozen=True, rename="camel"):

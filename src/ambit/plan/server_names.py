@@ -18,7 +18,9 @@ def note(services: Iterable[Service]) -> Iterator[PlannedResource]:
         ranges = {
             text for each in given if each.server_names is not None for text in each.server_names.ranges
         }
-        said = NamesNote(tuple(sorted({each.hostname for each in given})), tuple(sorted(ranges)))
+        own = {text for each in given if each.server_names is not None for text in each.server_names.own}
+        hosts = {each.hostname for each in given}
+        said = NamesNote(tuple(sorted(hosts)), tuple(sorted(ranges)), tuple(sorted(own)))
         text = msgspec.json.encode(said, order="sorted").decode()
         yield planned(SECRET, names.NAMES, tls.note(names.NAMES, text))
 

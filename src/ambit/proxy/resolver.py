@@ -39,8 +39,11 @@ PENDING = 256
 MOST = 16
 """Addresses in an answer, so that it fits into a datagram."""
 _DATAGRAM = 4096
-_LONGEST = 300
+_LONGEST = 60
 """Seconds that Envoy may keep an answer."""
+_NOWHERE = ipaddress.IPv4Address("255.255.255.255")
+"""Where no connection goes: the kernel refuses it at once (connect(2), ENETUNREACH). Of an answer without an address
+Envoy would keep the former one, as long as the name is asked for."""
 _HEADER, _TRUNCATED = 12, 0x02
 _PASSED_ON = frozenset({Rcode.NOERROR, Rcode.NXDOMAIN})
 
@@ -111,7 +114,8 @@ class Resolver:
         if len(allowed) < len(given):
             refused = ", ".join(str(each) for each in given if each not in allowed)
             _log.warning("%s is said to be at %s, where names of hellos lead nobody", query.name, refused)
-        answers = [address_record(query.name, min(ttl, _LONGEST), each) for each in allowed[:MOST]]
+        told = allowed[:MOST] if allowed or not given else [_NOWHERE]
+        answers = [address_record(query.name, min(ttl, _LONGEST), each) for each in told]
         return encode_reply(query, rcode, answers)
 
     async def _asked(self, name: str) -> tuple[Rcode, int, list[Address]]:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from ambit.agent.publication import Publication
 from ambit.envoy import names
@@ -12,6 +13,8 @@ from ambit.model.inline_rules import InlineRules
 from ambit.model.request_policy import RequestAction, RequestPolicy
 from ambit.node.configuration.read_ports import Newly, ReadPorts
 from ambit.plan.values import CLUSTER, EXTENSION, LISTENER, ROUTES
+from ambit.xds.events import Rejected
+from ambit.xds.frames import Response
 from tests.node.configuration.test_requests import Agent
 from tests.plan import cases
 from tests.plan.read_pod import READ, SERVER, VIEW, WORKLOAD
@@ -37,7 +40,7 @@ class Scene:
 
     def answer(self, *, is_taken: bool = True) -> list[str]:
         """To the publication that was told last."""
-        return self.ports.settled(*self.told[-1], is_taken=is_taken)
+        return self.ports.settled(*self.told[-1], () if is_taken else [POD])
 
     @property
     def noted(self) -> object:
@@ -72,13 +75,21 @@ async def test_what_envoy_did_not_take_is_unread_and_told_again() -> None:
     assert scene.answer() == [POD]
 
 
+async def test_a_pod_waits_for_its_own_configuration_only() -> None:
+    scene = Scene()
+    scene.ports.look("shop/other/sandbox", frozenset({80}))
+    scene.newly(80)
+    assert scene.ports.settled(*scene.told[-1], ["shop/other/sandbox"]) == [POD]
+    assert (scene.ports.unread(POD), scene.ports.unread("shop/other/sandbox")) == (set(), {80})
+
+
 async def test_one_that_is_left_is_read_until_envoy_has_answered() -> None:
     scene = Scene(read_ports={POD: [80, 81]})
     assert scene.newly(81) == [{POD: frozenset()}]
     assert (scene.ports.left(POD), scene.noted) == ({80}, {POD: [81]})
     early = scene.told[-1]
     assert scene.newly() == [{POD: frozenset()}]
-    assert scene.ports.settled(*early, is_taken=True) == []
+    assert scene.ports.settled(*early) == []
     assert scene.answer(is_taken=False) == []
     assert scene.ports.left(POD) == {80, 81}
     assert scene.newly() == [{POD: frozenset()}]
@@ -100,7 +111,7 @@ async def test_an_answer_to_an_earlier_publication_says_nothing() -> None:
     early = scene.told[-1]
     scene.newly()
     scene.newly(80)
-    assert scene.ports.settled(*early, is_taken=True) == []
+    assert scene.ports.settled(*early) == []
     assert scene.ports.unread(POD) == {80}
     assert scene.answer() == [POD]
 
@@ -148,7 +159,7 @@ async def test_tunnels_are_let_in_when_envoy_reads(tmp_path: Path) -> None:
     assert ports == {pod.key: {8080}}
     assert denies(names.policy(pod.key)) and denies(names.policy_of_readers(pod.key))
     assert is_refused()
-    configuration.reads(ports, publication, is_taken=True)
+    assert configuration.reads(ports, publication) == []
     assert not is_refused()
     assert denies(names.policy(pod.key)) and not denies(names.policy_of_readers(pod.key))
     await agent.put(SERVER, msgspec.structs.replace(READ, inline=None, rules=None))
@@ -185,7 +196,27 @@ async def test_what_is_only_told_of_goes_to_who_reads_when_envoy_has_him(tmp_pat
     assert ports == {pod.key: {8080}}
     assert reader.decode() in agent.server.store.resources(LISTENER)
     assert are_read() == {False}
-    configuration.tells(ports, publication, is_taken=True)
+    configuration.tells(ports, publication)
     assert are_read() == {True}
     await agent.put(msgspec.structs.replace(READ, rules=None))
     assert are_read() == {False}
+
+
+@pytest.mark.parametrize("is_own", [False, True])
+async def test_what_envoy_refuses_of_others_keeps_no_pod_closed(tmp_path: Path, *, is_own: bool) -> None:
+    pod, client = cases.pod(WORKLOAD), cases.pod(cases.CLIENT)
+    agent = Agent(tmp_path / "state.sqlite")
+    configuration = agent.configuration
+    await agent.put(SERVER, cases.CLIENT)
+    configuration.add(pod)
+    configuration.add(client)
+    others = names.destination(client.key, WORKLOAD.addresses[0], 8080)
+    configuration.asked([others])
+    await agent.put(WORKLOAD, READ, *VIEW.policies_for(WORKLOAD)[0])
+    ports, publication = configuration.read_ports.published.get_nowait()
+    type_url, name = (EXTENSION, names.policy_of_readers(pod.key)) if is_own else (CLUSTER, others)
+    sent = agent.server.store.resources(type_url)[name]
+    publication.rejected(Rejected(Response(type_url=type_url, nonce="1", resources=(sent,)), "bad"), agent)
+    assert publication.refused == {(type_url, name)}
+    assert configuration.reads(ports, publication) == ([pod.key] if is_own else [])
+    assert configuration.read_ports.unread(pod.key) == ({8080} if is_own else set())

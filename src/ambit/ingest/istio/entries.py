@@ -13,7 +13,8 @@ from ambit.graph.collection import Collection, Index
 from ambit.graph.engine import Context, Graph
 from ambit.ingest.binds import Binds
 from ambit.ingest.istio.endpoint import ENTRY, WORKLOAD, entry_workload, parts, ports_of, problem
-from ambit.ingest.istio.service_entry import CompiledEntry, Host, service_entry
+from ambit.ingest.istio.service_entry import DYNAMIC, CompiledEntry, Host, service_entry
+from ambit.ingest.own_addresses import OwnAddresses
 from ambit.ingest.owners import Owners, normal
 from ambit.ingest.settings import MeshSettings
 from ambit.ingest.targets import ServiceTarget, chosen
@@ -51,6 +52,7 @@ def compile_entries(
     owners: Owners,
     binds: Binds,
     visibilities: Visibilities,
+    own: OwnAddresses,
     settings: MeshSettings,
 ) -> EntryCollections:
     """Adds the collections of ServiceEntries to a graph."""
@@ -83,6 +85,7 @@ def compile_entries(
             binds.entry(context, given.metadata.namespace, given.metadata.labels),
             visibilities.allowed(context, given.metadata.namespace),
             settings,
+            own.server_names(context) if given.spec.resolution == DYNAMIC else None,
         ),
     )
 

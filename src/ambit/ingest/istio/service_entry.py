@@ -34,6 +34,7 @@ from ambit.model.service import (
     AppProtocol,
     BalancingMode,
     LoadBalancing,
+    ServerNames,
     Service,
     VirtualAddress,
     Visibility,
@@ -78,10 +79,12 @@ def service_entry(
     waypoint: GatewayAddress | None,
     allowed: Visibility | None,
     settings: MeshSettings,
+    server_names: ServerNames | None = None,
 ) -> CompiledEntry:
     """Reads an object. `same_host` are the entries with the same host, for each of its hosts, that everybody sees or
     that are of its own namespace, itself among them; `same_address` those with one of its addresses; `distribution` is
-    the namespace's wish, `waypoint` takes what is sent to its hosts, `allowed` is the most that may be seen of it."""
+    the namespace's wish, `waypoint` takes what is sent to its hosts, `allowed` is the most that may be seen of it,
+    `server_names` what a host of resolution DYNAMIC_DNS may lead to."""
     spec, meta = given.spec, given.metadata
     findings: list[Finding] = []
 
@@ -136,6 +139,7 @@ def service_entry(
                 waypoint=waypoint,
                 visibility=visibility,
                 settings=settings,
+                server_names=server_names,
             )
         )
     return CompiledEntry(tuple(hosts), tuple(findings))
@@ -152,6 +156,7 @@ def _host(
     waypoint: GatewayAddress | None,
     visibility: Visibility,
     settings: MeshSettings,
+    server_names: ServerNames | None,
 ) -> Host:
     spec, meta = given.spec, given.metadata
     # Canonical and of this form are Services only (`Service.is_kubernetes`).
@@ -177,7 +182,7 @@ def _host(
         else preference((meta.annotations.get(DISTRIBUTION_ANNOTATION, ""), distribution)),
         canonical=canonical,
         visibility=visibility,
-        server_names=settings.server_names if by_name else None,
+        server_names=server_names if by_name else None,
     )
     targets = tuple(TargetPort(port.name, port.number, port.target_port or port.number) for port in ports)
     target = ServiceTarget(

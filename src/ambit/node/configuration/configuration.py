@@ -105,14 +105,21 @@ class Configuration:
         """The node's pods, immutable; the newest of those that are gone are found by key."""
         return self._known
 
-    def reads(self, ports: Newly, publication: Publication, *, is_taken: bool) -> None:
+    def reads(self, ports: Newly, publication: Publication) -> list[str]:
         """Envoy has answered a publication since which it is to read requests to these ports, and no longer to others
-        of these pods: if it took that, clients are let in."""
-        self._read(self.read_ports.settled(ports, publication, is_taken=is_taken))
+        of these pods: to pods of which it took all, clients are let in. The keys of the others: what else it refuses
+        is not their business."""
+        refused = self._refused(ports, publication)
+        self._read(self.read_ports.settled(ports, publication, refused))
+        return refused
 
-    def tells(self, ports: Newly, publication: Publication, *, is_taken: bool) -> None:
+    def tells(self, ports: Newly, publication: Publication) -> None:
         """As `reads`, of ports whose requests are read only to be told of."""
-        self._read(self.told_ports.settled(ports, publication, is_taken=is_taken))
+        self._read(self.told_ports.settled(ports, publication, self._refused(ports, publication)))
+
+    def _refused(self, pods: Iterable[str], publication: Publication) -> list[str]:
+        """Those of these pods of which Envoy did not take everything."""
+        return sorted(key for key in pods if publication.refused & self._sent.get(key, frozenset()))
 
     def _read(self, changed: Iterable[str]) -> None:
         pods = [self._pods[key] for key in changed if key in self._pods]

@@ -10,7 +10,7 @@ What Envoy reads is written down, because policies may come while the agent is a
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
@@ -92,9 +92,9 @@ class ReadPorts:
         if newly:
             self.published.put_nowait((newly, publication))
 
-    def settled(self, ports: Newly, publication: Publication, *, is_taken: bool) -> list[str]:
-        """Envoy has answered. The keys of pods of which it reads more now, or need read less; what it did not take is
-        told again with the next publication."""
+    def settled(self, ports: Newly, publication: Publication, refused: Collection[str] = ()) -> list[str]:
+        """Envoy has answered. The keys of pods of which it reads more now, or need read less; what it `refused`, by the
+        keys of pods, is told again with the next publication of theirs."""
         changed = []
         for pod, several in ports.items():
             told = self._told.get(pod, {})
@@ -104,7 +104,7 @@ class ReadPorts:
             is_left = self._left_with.get(pod) is publication
             if is_left:
                 del self._left_with[pod]
-            if not is_taken:
+            if pod in refused:
                 continue
             if answered:
                 self._unread[pod] -= answered
