@@ -8,7 +8,7 @@ from ambit.model.backend_tls import BackendTls
 from ambit.model.http import Action, Backend, Entry, Host, Mirror, RequestMatch
 from ambit.model.proxy import ServiceRoutes
 from ambit.model.service import Service
-from ambit.plan.values import CLUSTER, LISTENER
+from ambit.plan.values import CLUSTER, LISTENER, ROUTES
 from tests.plan import cases
 from tests.plan.as_text import content_of
 
@@ -52,3 +52,15 @@ def test_copies_take_a_way_of_their_own() -> None:
     way = [("cluster", f"copies|{key}|80"), ("listener", f"copies|{key}|80")]
     assert _routed(copied, backend_tls={}) == [("cluster", f"{key}|80"), *way]
     assert _routed(copied) == [("cluster", f"{key}|80"), ("cluster", f"copies|{key}|80"), *way]
+
+
+def test_routes_of_other_callers_are_in_nobodys_table() -> None:
+    def entry(name: str, *namespaces: str) -> Entry:
+        match = RequestMatch(source_namespaces=namespaces)
+        return Entry(name, match, Action((Backend(f"{name}/{name}", 80),)))
+
+    hosts = (Host(("*",), (entry("theirs", "other"), entry("own", "default"), entry("all"))),)
+    routes = (ServiceRoutes(cases.SECURED.key, 80, hosts),)
+    found = cases.secured(msgspec.structs.replace(cases.SECURED, inline=routes))
+    (table,) = (content_of(each) for each in found if each.type_url == ROUTES)
+    assert [each["name"] for host in table["virtual_hosts"] for each in host["routes"]] == ["own", "all"]

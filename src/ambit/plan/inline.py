@@ -54,6 +54,7 @@ def resources(
     if not isinstance(service, Service) or routes is None:
         return ()
     hosts = routes.hosts or http_routes.to_service(service.key, asked.port, service.session)
+    hosts = tuple(_for_callers_in(source.namespace, each) for each in hosts)
     reader = names.requests(asked)
     client = preferred_address(source.addresses, asked.address.version)
     assert client is not None, "a pod has an address"
@@ -80,6 +81,16 @@ def resources(
         planned(LISTENER, reader, listener),
         planned(ROUTES, reader, table, on_demand=True),
     )
+
+
+def _for_callers_in(namespace: str, host: Host) -> Host:
+    """The same without routes of other callers: what those write makes nobody else's table longer, or refused."""
+    entries = (
+        each
+        for each in host.entries
+        if not each.match.source_namespaces or namespace in each.match.source_namespaces
+    )
+    return msgspec.structs.replace(host, entries=tuple(entries))
 
 
 def _logs(service: Service) -> tuple[RequestLog, ...]:
