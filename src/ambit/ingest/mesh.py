@@ -476,6 +476,7 @@ class MeshCompiler:
     def _policy_sources(self) -> PolicySources:
         given = self._sources
         return PolicySources(
+            namespaces=given["namespaces"],
             policies=given["backendtlspolicies.gateway.networking.k8s.io"],
             config_maps=given["configmaps"],
             services=given["services"],

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from ambit.core.names import SYSTEM_ROOTS
+from ambit.ingest.gateway.backend_tls import MOST_IN_NAMESPACE, MOST_ROOTS
 from ambit.ingest.mesh import Change, MeshCompiler
 from ambit.model.backend_tls import BackendTls
 from ambit.model.status import Parent, PolicyStatus
@@ -71,6 +72,38 @@ def conditions(compiled: MeshCompiler, name: str = "tls") -> dict[str, tuple[str
     (ancestor,) = status.ancestors
     assert ancestor.parent == Parent(GROUP, "Gateway", "waypoint", "default")
     return {each.type: (each.status, each.reason) for each in ancestor.conditions}
+
+
+def test_roots_of_one_policy_have_a_bound() -> None:
+    """Every node is sent them."""
+    fine, much = ROOT * (MOST_ROOTS // len(ROOT) - 1), ROOT * (MOST_ROOTS // len(ROOT) + 1)
+    assert conditions(made(policy(), roots(fine))) == FINE
+    compiled = made(policy(), roots(much))
+    assert conditions(compiled)["Accepted"] == ("False", "Invalid")
+    assert not tls(compiled)[443].trusts
+    assert "KiB, and one policy may have 256" in compiled.findings[0].text
+
+
+def test_so_have_those_of_a_namespace_and_the_older_ones_go_first() -> None:
+    large = roots(ROOT * (MOST_ROOTS // len(ROOT)))
+    several = [
+        policy(f"p{index:02}", created=f"2026-01-01T00:00:{index:02}Z", target={"name": f"web{index}"})
+        for index in range(20)
+    ]
+    services = [bound(service(f"web{index}", {"app": "web"}), "waypoint") for index in range(20)]
+    namespace = ("namespaces", {"metadata": {"name": "default"}})
+    compiled = compiler(waypoint(), namespace, large, *services, *several)
+    trusted = [
+        index
+        for index in range(20)
+        for each in compiled.services[f"default/web{index}.default.svc.cluster.local"].backend_tls.values()
+        if each.trusts
+    ]
+    assert trusted == [*range(MOST_IN_NAMESPACE // MOST_ROOTS)]
+    assert conditions(compiled, "p15") == FINE
+    assert conditions(compiled, "p16")["Accepted"] == ("False", "Invalid")
+    compiled.apply([change(roots())])
+    assert conditions(compiled, "p16") == FINE
 
 
 def test_all_ports_of_a_service_are_called_with_tls() -> None:

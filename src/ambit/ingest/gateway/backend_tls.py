@@ -5,6 +5,8 @@
 - `wellKnownCACertificates: System` trusts the public authorities that the proxy's image has.
 - Who has no root that could be trusted sends nothing: never plain text where TLS was asked for.
 - With `subjectAltNames` the server's certificate must say one of these; the hostname is then asked for only.
+- Everybody who may call a service is sent its roots, nodes of other teams, too: MOST_ROOTS for one policy, and
+  MOST_IN_NAMESPACE for all of a namespace, each as often as it has targets; the older ones go first.
 - A policy says what became of it for each Gateway through which its services are called: their waypoints, and gateways
   with routes to them.
 """
@@ -24,11 +26,15 @@ from ambit.model.backend_tls import BackendTls
 from ambit.model.service import Service
 from ambit.model.status import Condition, Status
 from ambit.objects.backend_policies import BackendTLSPolicy, Validation
-from ambit.objects.kube import ConfigMap
+from ambit.objects.kube import ConfigMap, Namespace
 from ambit.objects.kube import Service as KubeService
 from ambit.objects.networking import ServiceEntry
 
 KIND = "BackendTLSPolicy"
+MOST_ROOTS = 256 * 1024
+"""Bytes of PEM: the authorities of a browser are 220 KiB."""
+MOST_IN_NAMESPACE = 4 * 1024 * 1024
+"""Bytes that one namespace may have every node carry."""
 _ANY = ""
 _SYSTEM = "System"
 
@@ -36,6 +42,7 @@ _SYSTEM = "System"
 class CompiledPolicy(msgspec.Struct, frozen=True):
     """`targets` are objects (`ServiceEntry <namespace>/<name>`) with the name of a port, or an empty one."""
 
+    namespace: str
     age: tuple[str, str, str]
     targets: tuple[tuple[str, str], ...]
     tls: BackendTls
@@ -43,8 +50,14 @@ class CompiledPolicy(msgspec.Struct, frozen=True):
     refused: str = ""
     """Why it cannot be carried out, beside its references."""
 
+    @property
+    def weight(self) -> int:
+        """Bytes that it has others carry."""
+        return len(self.tls.roots.encode()) * max(1, len(self.targets))
+
 
 class PolicySources(msgspec.Struct, frozen=True):
+    namespaces: Collection[Namespace]
     policies: Collection[BackendTLSPolicy]
     config_maps: Collection[ConfigMap]
     services: Collection[KubeService]
@@ -57,11 +70,23 @@ class BackendPolicies:
     def __init__(self, graph: Graph, sources: PolicySources) -> None:
         self._graph = graph
         self._sources = sources
-        self._compiled = graph.derive(
-            "backend tls policies",
+        written = graph.derive(
+            "backend tls policies as they are written",
             sources.policies,
             lambda context, given: _compiled(given, lambda key: context.get(sources.config_maps, key)),
         )
+        by_namespace = written.index(lambda each: [each.namespace])
+        too_much = graph.derive(
+            "backend tls policies with too much",
+            sources.namespaces,
+            lambda context, given: _too_much(context.lookup(by_namespace, given.metadata.name)) or None,
+        )
+
+        def within_bounds(context: Context, given: CompiledPolicy) -> CompiledPolicy:
+            over = context.get(too_much, given.namespace)
+            return _refused(given, _TOO_MUCH) if over is not None and given.age in over else given
+
+        self._compiled = graph.derive("backend tls policies", written, within_bounds)
         self._by_target = self._compiled.index(lambda each: [name for name, _ in each.targets])
 
     def service(self, context: Context, given: Service) -> Service:
@@ -115,15 +140,43 @@ class BackendPolicies:
         ]
 
 
+_TOO_MUCH = (
+    "validation.caCertificateRefs: policies of this namespace have more than "
+    f"{MOST_IN_NAMESPACE // 1024**2} MiB of roots, each counted for each of its targets: name fewer roots, or targets"
+)
+
+
+def _too_much(policies: Iterable[CompiledPolicy]) -> frozenset[tuple[str, str, str]]:
+    """The ages of those that are more than a namespace may have."""
+    found, sum_ = [], 0
+    for each in sorted(policies, key=lambda each: each.age):
+        if sum_ + each.weight > MOST_IN_NAMESPACE:
+            found.append(each.age)
+        else:
+            sum_ += each.weight
+    return frozenset(found)
+
+
+def _refused(given: CompiledPolicy, why: str) -> CompiledPolicy:
+    nobody = msgspec.structs.replace(given.tls, roots="", roots_file="")
+    return msgspec.structs.replace(given, tls=nobody, refused=why)
+
+
 def _compiled(given: BackendTLSPolicy, known: Callable[[str], ConfigMap | None]) -> CompiledPolicy:
     meta, validation = given.metadata, given.spec.validation
     roots, wrong = roots_of(validation.ca_certificate_refs, meta.namespace, known)
     refused = _refusal(validation)
+    if not refused and (size := len(roots.encode())) > MOST_ROOTS:
+        refused = (
+            f"validation.caCertificateRefs: they hold {size // 1024} KiB, and one policy may have "
+            f"{MOST_ROOTS // 1024}: leave out roots that its servers do not need"
+        )
     names = tuple(each.hostname for each in validation.subject_alt_names if each.type == "Hostname")
     uris = tuple(each.uri for each in validation.subject_alt_names if each.type == "URI")
     if not validation.subject_alt_names:
         names = (validation.hostname,)
     return CompiledPolicy(
+        meta.namespace,
         meta.age,
         tuple(
             dict.fromkeys(
