@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ambit.core import hostnames
+from ambit.envoy import http_routes
 from ambit.model.http import Host
 from ambit.plan import gateway
 from tests.ingest.build import service
@@ -78,3 +79,18 @@ def test_the_most_specific_listener_alone_answers(case: tuple[list[str], Routes]
     assert len(set(domains)) == len(domains), "Envoy refuses a table with a domain twice"
     for host in HOSTS:
         assert answered(hosts, host) == expected(own, routes, host), host
+
+
+def test_a_route_with_many_host_names_is_written_once() -> None:
+    """Or one object would make tables of 16 times its size."""
+    names = [f"a{number}.test" for number in range(16)]
+    rules = [to("web")]
+    made = compiler(
+        service("web", {"app": "web"}),
+        edge(listener("http", 80)),
+        to_edge({"backendRefs": rules}, hostnames=names),
+    )
+    (routes,) = made.listener_routes.values()
+    table = http_routes.table("port|80", routes.hosts, port=80)
+    assert sorted(sorted(each.domains) for each in table.virtual_hosts) == [["*"], sorted(names)]
+    assert [len(each.routes) for each in table.virtual_hosts if "*" not in each.domains] == [1]

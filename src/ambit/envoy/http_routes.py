@@ -58,7 +58,7 @@ def table(
     `quic_port` clients are told that this takes HTTP/3. Headers that are `withheld` are in no answer of a backend."""
     made = route_pb2.RouteConfiguration(
         name=name,
-        virtual_hosts=[_virtual_host(name, host, scheme, port, memo or Memo()) for host in hosts],
+        virtual_hosts=[_virtual_host(name, host, scheme, port, memo or Memo()) for host in _joined(hosts)],
         ignore_port_in_host_matching=True,
         validate_clusters=boolean(False),
         response_headers_to_remove=withheld,
@@ -71,6 +71,17 @@ def table(
             http_headers.option(_ALTERNATIVE, f'h3=":{quic_port}"; ma={_A_DAY}')
         )
     return made
+
+
+def _joined(hosts: Iterable[Host]) -> list[Host]:
+    """Those with the very same entries as one, so that a route with many host names is written once."""
+    domains: dict[tuple[int, ...], list[str]] = {}
+    entries: dict[tuple[int, ...], tuple[Entry, ...]] = {}
+    for host in hosts:
+        key = tuple(map(id, host.entries))
+        domains.setdefault(key, []).extend(host.domains)
+        entries[key] = host.entries
+    return [Host(tuple(domains[key]), each) for key, each in entries.items()]
 
 
 def _virtual_host(table: str, host: Host, scheme: str, port: int, memo: Memo) -> Any:
