@@ -117,4 +117,4 @@ def test_endpoints_are_described_in_parts_only_where_spans_may_be_told(
     assignment = endpoint_pb2.ClusterLoadAssignment()
     Any.FromString(endpoints.body).Unpack(assignment)
     ((endpoint,),) = (each.lb_endpoints for each in assignment.endpoints)
-    assert set(endpoint.metadata.filter_metadata[names.METADATA].fields) - {"pod", "baggage"} == parts
+    assert set(endpoint.metadata.filter_metadata[names.METADATA].fields) - {"known"} == parts

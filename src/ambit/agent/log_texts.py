@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from ambit.envoy.access_log import UNKNOWN
+from ambit.envoy.access_log import KNOWN_SEPARATOR, UNKNOWN
 from ambit.xds.protos import logs_pb2
 
 
@@ -12,6 +12,13 @@ def texts(message: bytes) -> Iterator[tuple[int, str]]:
         for scope in resource.scopes:
             for record in scope.records:
                 yield record.time_unix_nano, str(record.body.value, "utf-8", "replace")
+
+
+def endpoint(known: str) -> tuple[str, str, str]:
+    """What is known of an endpoint (`ambit.envoy.access_log.known`): pod, identity, baggage."""
+    pod, _, rest = known.partition(KNOWN_SEPARATOR)
+    identity, _, baggage = rest.partition(KNOWN_SEPARATOR)
+    return pod, identity, baggage
 
 
 def named(layout: Sequence[str], values: Sequence[str]) -> dict[str, str] | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import msgspec
 
 from ambit.agent.ends import NO_POLICY, WOULD_DENY, Ends, caller, in_words
-from ambit.agent.log_texts import named, texts
+from ambit.agent.log_texts import endpoint, named, texts
 from ambit.envoy import http_authorizers, http_rbac
 from ambit.envoy.access_log import (
     BAGGAGE,
@@ -107,6 +107,7 @@ def read(text: str) -> About | None:
     if found is None:
         return None
     details = found["details"]
+    pod, identity, baggage = endpoint(found[HOST + POD])
     denied = details.startswith(_REFUSALS)
     policy = _shown(found[SHOWN]) if details.startswith(_BY_OTHERS) else found[POLICY]
     dry_run, audited = http_rbac.parse_audit(found[DRY_RUN])
@@ -120,9 +121,9 @@ def read(text: str) -> About | None:
         grpc_status=found["grpc"],
         route=found["route"],
         target=found[HOST + AUTHORITY] or found["upstream"],
-        target_pod=found[HOST + POD],
-        target_identity=found[HOST + IDENTITY],
-        target_baggage=found[HOST + BAGGAGE],
+        target_pod=pod,
+        target_identity=identity or found[HOST + IDENTITY],
+        target_baggage=baggage or found[HOST + BAGGAGE],
         target_workload=found[HOST + WORKLOAD],
         target_way=found[HOST + ROUTE],
         target_policy=found[HOST + POLICY],

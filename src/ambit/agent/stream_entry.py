@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import msgspec
 
 from ambit.agent.ends import NO_POLICY, WOULD_DENY, Ends, caller, in_words
-from ambit.agent.log_texts import named, texts
+from ambit.agent.log_texts import endpoint, named, texts
 from ambit.agent.record import LONGEST_PLACE
 from ambit.envoy import names
 from ambit.envoy.access_log import (
@@ -72,6 +72,7 @@ def read(text: str) -> About | None:
     chain, _, rule = found["chain"].partition("|")
     denied = chain == DENIED
     policy, dry_run, result = _ruled(found)
+    pod, identity, baggage = endpoint(found[HOST + POD])
     return About(
         ended=found["type"] != _PERIODIC,
         **caller(found),
@@ -79,9 +80,9 @@ def read(text: str) -> About | None:
         port=found[PORT] or found["dialled"].rpartition(":")[2],
         dialled=found["dialled"],
         target=found[HOST + AUTHORITY] or (found["dialled"] if found[OWN + POD] else found["upstream"]),
-        target_pod=found[HOST + POD] or found[OWN + POD],
-        target_identity=found[HOST + IDENTITY] or found[OWN + IDENTITY],
-        target_baggage=found[HOST + BAGGAGE],
+        target_pod=pod or found[OWN + POD],
+        target_identity=identity or found[HOST + IDENTITY] or found[OWN + IDENTITY],
+        target_baggage=baggage or found[HOST + BAGGAGE],
         denied=denied,
         policy=rule if denied and rule else "" if policy == NO_POLICY else policy,
         dry_run=dry_run if not denied and result == WOULD_DENY else "",

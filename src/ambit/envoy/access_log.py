@@ -34,6 +34,9 @@ ROUTE = "route"
 TARGET = "target"
 """Keys of METADATA."""
 
+KNOWN = "known"
+"""Key of METADATA: what an L7 proxy knows of an endpoint (`known`)."""
+KNOWN_FORMAT = f"%UPSTREAM_METADATA({names.METADATA}:{KNOWN})%"
 DRY_RUN, DRY_RUN_RESULT = "dry_run", "dry_run_result"
 BAGGAGE = "baggage"
 CLOSED = "closed"
@@ -42,6 +45,7 @@ RESET = "RemoteReset"
 HOST = "host_"
 UNKNOWN = "-"
 SEPARATOR = "\t"
+KNOWN_SEPARATOR = "|"
 Layout = dict[str, str]
 
 NUMBERS: Layout = {
@@ -108,6 +112,12 @@ LAYOUTS = {
     names.LOG_TUNNEL: TUNNEL,
     names.LOG_INBOUND: HBONE,
 }
+
+
+def known(pod: str, identity: str, baggage: str) -> str:
+    """One text for all of it: each entry of metadata costs Envoy memory for every endpoint, each field of a format for
+    every listener. Names and identities have no such separator, and in baggage it is quoted."""
+    return KNOWN_SEPARATOR.join((pod, identity, baggage))
 
 
 def every(kind: str) -> Any:

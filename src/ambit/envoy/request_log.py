@@ -11,6 +11,7 @@ Who asks is who opened the connection, not who `x-forwarded-for` says, which any
 believed, as far as trusted proxies before a gateway have written it, that one is told instead (`_ALLEGED`).
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from envoy.config.accesslog.v3 import accesslog_pb2
@@ -43,17 +44,18 @@ NUMBERS: Layout = {
     "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
     "messages": f"%FILTER_STATE({GRPC}:PLAIN)%",
 }
-_HOST_KEYS = (
-    POD,
-    access_log.IDENTITY,
-    AUTHORITY,
-    access_log.BAGGAGE,
-    access_log.ROUTE,
-    access_log.WORKLOAD,
-    access_log.POLICY,
-)
-"""What is known of the endpoint: the first four where a waypoint or gateway chose it, the others, and the second and
-third, where the caller's node did."""
+_BY_NODE = (access_log.IDENTITY, access_log.ROUTE, access_log.WORKLOAD, access_log.POLICY)
+"""What is known of an endpoint that the caller's node chose."""
+_HOST: Layout = {
+    POD: access_log.KNOWN_FORMAT,
+    access_log.IDENTITY: "",
+    AUTHORITY: "",
+    access_log.BAGGAGE: access_log.UNKNOWN,
+    access_log.ROUTE: "",
+    access_log.WORKLOAD: "",
+    access_log.POLICY: "",
+}
+"""Of the endpoint; without a format of its own the entry of that name."""
 _RULE = f"%DYNAMIC_METADATA({http_rbac.METADATA}:{{}})%"
 ABOUT: Layout = {
     SERVICE: f"%METADATA(LISTENER:{names.METADATA}:{SERVICE})%",
@@ -67,7 +69,7 @@ ABOUT: Layout = {
     "grpc": "%GRPC_STATUS_NUMBER%",
     "route": "%ROUTE_NAME%",
     "cluster": "%UPSTREAM_CLUSTER_RAW%",
-    **{HOST + key: f"%UPSTREAM_METADATA({names.METADATA}:{key})%" for key in _HOST_KEYS},
+    **{HOST + key: given or f"%UPSTREAM_METADATA({names.METADATA}:{key})%" for key, given in _HOST.items()},
     "upstream": "%UPSTREAM_REMOTE_ADDRESS%",
     access_log.POLICY: _RULE.format(http_rbac.ENFORCED_RULE),
     access_log.DRY_RUN: _RULE.format(http_rbac.SHADOW_RULE),
@@ -127,10 +129,21 @@ USUAL_TEXT = (
 
 
 def every(*, is_believed: bool = False) -> Any:
-    """Every request, when it has ended; `is_believed` what its headers say of who asks. The same for all listeners:
-    Envoy keeps a buffer for each distinct log."""
+    """Every request of an L7 proxy, when it has ended; `is_believed` what its headers say of who asks. The same for all
+    listeners: Envoy keeps a buffer for each distinct log."""
+    return _log(_BY_NODE, is_believed=is_believed)
+
+
+def of_node() -> Any:
+    """As `every`, where a node reads requests."""
+    return _log([POD], is_believed=False)
+
+
+def _log(without: Iterable[str], *, is_believed: bool) -> Any:
+    """What an endpoint never has is not looked for."""
+    about = {**ABOUT, **{HOST + key: access_log.UNKNOWN for key in without}}
     body = LINE.join(
-        (SEPARATOR.join(NUMBERS.values()), SEPARATOR.join(ABOUT.values()), LINE.join(REQUEST.values()))
+        (SEPARATOR.join(NUMBERS.values()), SEPARATOR.join(about.values()), LINE.join(REQUEST.values()))
     )
     return access_log.to_agent(names.LOG_REQUESTS, _seen(body, is_believed=is_believed))
 

@@ -80,14 +80,14 @@ def requests(
 
 def of_caller(*, stat: str, table: str, default_host: str, logs: Iterable[RequestLog] = ()) -> Any:
     """As `requests`, in the node proxy of who calls: policies are decided elsewhere."""
-    manager = _manager(stat, table, http_filters.of_caller(), NOTHING)
+    manager = _manager(stat, table, http_filters.of_caller())
     manager.access_log.extend(map(request_lines.to_agent, logs))
     return _inside(manager, default_host)
 
 
 def of_pod(*, stat: str, table: Any, subject: str, port: int, default_host: str) -> Any:
     """As `requests`, where the server is: `table` is the RouteConfiguration itself, because it never changes."""
-    manager = _manager(stat, "", http_filters.of_pod(subject, port), NOTHING)
+    manager = _manager(stat, "", http_filters.of_pod(subject, port))
     manager.route_config.CopyFrom(table)
     return _inside(manager, default_host)
 
@@ -183,7 +183,7 @@ def _manager(
         early_header_mutation_extensions=[_take_away(_ORDERS_TO_PROXY)],
         rds=http_connection_manager_pb2.Rds(config_source=from_ads(), route_config_name=table),
         http_filters=filters,
-        access_log=_logs(told, is_believed=is_believed) if told is not None else (),
+        access_log=_logs(told, is_believed=is_believed) if told is not None else [request_log.of_node()],
     )
     if told is not None and told.spans is not None:
         request_tracing.configure(manager, told.spans)

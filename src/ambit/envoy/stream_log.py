@@ -39,7 +39,12 @@ NUMBERS: Layout = {
     "received": "%BYTES_RECEIVED%",
     "sent": "%BYTES_SENT%",
 }
-_HOST_KEYS = (POD, IDENTITY, AUTHORITY, BAGGAGE)
+_HOST: Layout = {
+    POD: access_log.KNOWN_FORMAT,
+    IDENTITY: access_log.UNKNOWN,
+    AUTHORITY: f"%UPSTREAM_METADATA({names.METADATA}:{AUTHORITY})%",
+    BAGGAGE: access_log.UNKNOWN,
+}
 _RULES = (http_rbac.ENFORCED_RULE, http_rbac.SHADOW_RULE, http_rbac.SHADOW_RESULT)
 _TRIED = {
     POLICY: f"{network_rbac.DECIDED}{http_rbac.SHADOW_RULE}",
@@ -55,7 +60,7 @@ ABOUT: Layout = {
     "chain": "%FILTER_CHAIN_NAME%",
     "flags": "%RESPONSE_FLAGS_LONG%",
     "cluster": "%UPSTREAM_CLUSTER_RAW%",
-    **{HOST + key: f"%UPSTREAM_METADATA({names.METADATA}:{key})%" for key in _HOST_KEYS},
+    **{HOST + key: given for key, given in _HOST.items()},
     "upstream": "%UPSTREAM_REMOTE_ADDRESS%",
     **{OWN + key: f"%CLUSTER_METADATA({names.METADATA}:{OWN}{key})%" for key in (POD, IDENTITY)},
     **{key: f"%DYNAMIC_METADATA({network_rbac.METADATA}:{name})%" for key, name in _TRIED.items()},

@@ -72,8 +72,8 @@ def parse_baggage(text: str) -> Baggage:
 def endpoint_tags(workload: Workload) -> dict[str, str]:
     """What records of requests say of the endpoint that answered: in the same words; its identity only if it proves
     one."""
-    proven = {access_log.IDENTITY: workload.identity.uri} if workload.tunnel is TunnelProtocol.HBONE else {}
-    return {access_log.POD: workload.name, access_log.BAGGAGE: baggage(workload), **proven}
+    proven = workload.identity.uri if workload.tunnel is TunnelProtocol.HBONE else ""
+    return {access_log.KNOWN: access_log.known(workload.name, proven, baggage(workload))}
 
 
 def endpoint_tags_for_spans(workload: Workload) -> dict[str, str]:

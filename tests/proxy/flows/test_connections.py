@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ambit.agent import connection_metrics
 from ambit.agent.record import End, Flow, Reporter
 from ambit.agent.stream_entry import connections, read
-from ambit.envoy import stream_log
+from ambit.envoy import access_log, stream_log
 from ambit.envoy.access_log import BAGGAGE, HOST, IDENTITY, POD, POLICY, SERVICE
 from ambit.envoy.request_log import AUTHORITY
 from ambit.proxy.flows import collector as collecting
@@ -98,6 +98,13 @@ def test_a_record_has_both_ends_and_the_numbers() -> None:
 def test_who_decided(fields: dict[str, str], decision: str, policy: str, dry_run: str) -> None:
     found = flow(**fields)
     assert (found.decision, found.policy, found.dry_run) == (decision, policy, dry_run)
+
+
+def test_what_is_known_of_the_endpoint_is_one_text() -> None:
+    known = (USUAL[HOST + POD], USUAL[HOST + IDENTITY], USUAL[HOST + BAGGAGE])
+    joined = flow(**{HOST + POD: access_log.known(*known), HOST + IDENTITY: "", HOST + BAGGAGE: ""})
+    assert joined == flow()
+    assert joined.destination.identity == USUAL[HOST + IDENTITY]
 
 
 def test_a_tunnel_that_was_denied_led_to_a_service() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ambit.agent import request_metrics as metrics
 from ambit.agent.record import Flow, Reporter
 from ambit.agent.request_entry import read, read_asked, requests
-from ambit.envoy import request_log
+from ambit.envoy import access_log, request_log
 from ambit.envoy.access_log import BAGGAGE, HOST, IDENTITY, POD, POLICY, SERVICE
 from ambit.model.metrics import MetricsNote, Override
 from ambit.proxy.flows.collector import RequestCollector
@@ -50,6 +50,14 @@ def collector(*texts: str) -> RequestCollector:
 def flow(**fields: str) -> Flow:
     (found,) = collector(text(**fields)).newest()
     return found
+
+
+def test_what_is_known_of_the_endpoint_is_one_text() -> None:
+    """As L7 proxies say it; each thing by itself as nodes do."""
+    known = (USUAL[HOST + POD], USUAL[HOST + IDENTITY], USUAL[HOST + BAGGAGE])
+    joined = flow(**{HOST + POD: access_log.known(*known), HOST + IDENTITY: "", HOST + BAGGAGE: ""})
+    assert joined == flow()
+    assert joined.destination.identity == USUAL[HOST + IDENTITY]
 
 
 def lines(of: RequestCollector, metric: str) -> list[str]:
