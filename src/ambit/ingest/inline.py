@@ -10,15 +10,18 @@ refuse what is to go there:
 3. Rules for a ServiceEntry: its endpoints need not be in the mesh.
 4. TLS to servers (`Service.backend_tls`) beside rules: callers' nodes speak it, so pods' nodes could read no request.
 5. TLS for bytes: callers' nodes speak it for requests only.
+6. What is more than MOST_IN_NAMESPACE: tables and rules travel with each service to every node, and a policy for a
+   Gateway is said again for each of its services, so one object could fill the message that all nodes are sent.
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import msgspec
 
 from ambit.core.names import GATEWAY_CLASS_NAMES, WAYPOINT_CLASSES
 from ambit.graph.collection import Collection
-from ambit.graph.engine import Context
+from ambit.graph.engine import Context, Graph
 from ambit.ingest.unenforced import forbids
 from ambit.model.http import Action, HeaderChanges
 from ambit.model.inline_rules import InlineRules
@@ -27,7 +30,10 @@ from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
 from ambit.model.request_policy import Attribute, RequestAction, RequestPolicy
 from ambit.model.service import Service
 from ambit.model.telemetry import InlineTelemetry, Level, TelemetryPolicy
+from ambit.objects.kube import Namespace
 
+MOST_IN_NAMESPACE = 8 * 1024 * 1024
+"""Bytes that the services of one namespace may have every node carry: its services go in the order of their names."""
 PATH, HOST = ":path", ":authority"
 _USUAL_TOKEN = "authorization"  # noqa: S105 - the name of a header
 _READ = {Attribute.PATH: PATH, Attribute.HOST: HOST, Attribute.REMOTE_IP: "x-forwarded-for"}
@@ -38,6 +44,8 @@ class Inline:
 
     def __init__(
         self,
+        graph: Graph,
+        namespaces: Collection[Namespace],
         services: Collection[Service],
         proxies: Collection[Proxy],
         tables: Collection[ServiceRoutes],
@@ -52,6 +60,24 @@ class Inline:
         self._tokens = tokens.index(_targets)
         self._policies = policies.index(_targets)
         self._telemetry = telemetry.index(_told_of)
+        sources: dict[str, Collection[Any]] = {
+            "tables": tables,
+            "tokens": tokens,
+            "policies": policies,
+            "telemetry": telemetry,
+        }
+        self._sizes = {
+            name: graph.derive(f"sizes of {name} that nodes are told", source, lambda _, each: _size(each))
+            for name, source in sources.items()
+        }
+        self._in_namespace = services.index(
+            lambda each: [each.namespace] if each.waypoint is not None else []
+        )
+        self._too_much = graph.derive(
+            "services that nodes are told too much of",
+            namespaces,
+            lambda context, given: self._over(context, given.metadata.name) or None,
+        )
 
     def service(self, context: Context, given: Service) -> Service:
         """The service with its tables and rules instead of its waypoint, when that is inline."""
@@ -83,6 +109,30 @@ class Inline:
                 found[each.key] = text
         return found
 
+    def _over(self, context: Context, namespace: str) -> frozenset[str]:
+        found, sum_ = [], 0
+        for each in context.lookup(self._in_namespace, namespace):
+            proxy = self._proxy(context, each)
+            size = self._weight(context, each, proxy) if proxy is not None else 0
+            if size and sum_ + size > MOST_IN_NAMESPACE:
+                found.append(each.key)
+            else:
+                sum_ += size
+        return frozenset(found)
+
+    def _weight(self, context: Context, given: Service, proxy: Proxy) -> int:
+        """About how many bytes nodes are told of the service's requests."""
+        rules, told = self._rules(context, given, proxy), self._told(context, given, proxy)
+        keys = {
+            "tables": {each.key for each in self._tables_of(context, given)},
+            "policies": {each.key for each in rules.policies},
+            "tokens": {each.key for each in rules.tokens},
+            "telemetry": {each.key for each in told.policies} if told is not None else set[str](),
+        }
+        return sum(
+            context.get(self._sizes[name], key) or 0 for name, several in keys.items() for key in several
+        )
+
     def _proxy(self, context: Context, given: Service) -> Proxy | None:
         found = context.lookup(self._by_host, _place(given)) if given.waypoint is not None else ()
         return found[0] if found else None
@@ -95,6 +145,8 @@ class Inline:
         return tuple(each for each in found if each is not None)
 
     def _problem(self, context: Context, given: Service, proxy: Proxy) -> str:
+        if given.key in (context.get(self._too_much, given.namespace) or ()):
+            return TOO_MUCH
         tables, rules = self._tables_of(context, given), self._rules(context, given, proxy)
         called = ({(given.key, port) for port in given.backend_tls}, _backends(tables))
         if rules.forbid and any(self._speaks_tls(context, *each) for each in set().union(*called)):
@@ -122,7 +174,15 @@ class Inline:
 
 _CLASS = "GatewayClass"
 _OTHER_CLASSES = frozenset((*WAYPOINT_CLASSES, *GATEWAY_CLASS_NAMES))
+TOO_MUCH = (
+    f"what nodes are told of the namespace's services is more than {MOST_IN_NAMESPACE >> 20} MiB, each route and "
+    "policy counted for each service: have fewer values, or a waypoint with pods"
+)
 UNREADABLE = "pods' nodes cannot read requests that a BackendTLSPolicy has encrypted before"
+
+
+def _size(given: object) -> int:
+    return len(msgspec.json.encode(given, enc_hook=str))
 
 
 def _names(rules: InlineRules) -> str:

@@ -226,6 +226,8 @@ class MeshCompiler:
         )
         routes = compile_routes(graph, self._route_sources(), secured, waypoints, edges, settings)
         inline = Inline(
+            graph,
+            namespaces,
             bound,
             waypoints.proxies,
             routes.tables,

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from ambit.ingest.inline import MOST_IN_NAMESPACE
 from ambit.ingest.mesh import Change, MeshCompiler
 from ambit.ingest.settings import MeshSettings
 from ambit.model.policy import Action
@@ -11,9 +12,10 @@ from ambit.model.provider import ProviderService
 from ambit.model.proxy import ProxyKind
 from ambit.model.status import Condition, GatewayStatus, ObjectStatus, PolicyStatus, RouteStatus
 from ambit.model.telemetry import LogService, MeshLogs, Printer
+from ambit.xds import rules
 from tests.ingest.build import Given, pod, service
 from tests.ingest.gateway import test_backend_tls as backend_tls
-from tests.ingest.gateway.build import bound, gateway_class, route, to, waypoint
+from tests.ingest.gateway.build import bound, gateway_class, namespace, route, to, waypoint
 from tests.ingest.test_mesh import change, compiler
 from tests.ingest.test_policy_targets import tokens
 from tests.ingest.test_unenforced import WEB_SERVICE, policy
@@ -108,6 +110,33 @@ def test_so_do_rules_about_tokens(target: dict[str, str]) -> None:
     made = compiler(BOUND, INLINE, tokens(target))
     rules = made.services[KEY].rules
     assert rules is not None and [each.key for each in rules.tokens] == ["default/tokens"]
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_one_object_does_not_fill_what_all_nodes_are_told(*, large: bool) -> None:
+    """A policy for a Gateway is said of each of its services again, to every node."""
+    paths = [f"/{'p' * 1000}/{number}" for number in range(1000 if large else 10)]
+    services = [bound(service(f"web{number}", {"app": "web"}), "waypoint") for number in range(20)]
+    given = policy(GATEWAY, rules=[{"to": [{"operation": {"paths": paths}}]}])
+    made = compiler(INLINE, namespace("default"), *services, given)
+    sizes = [
+        len(rules.encode(each.rules)) if each.rules is not None else 0
+        for each in sorted(made.services.values(), key=lambda each: each.key)
+    ]
+    if not large:
+        assert all(sizes)
+        return
+    told = [each for each in sizes if each]
+    assert sum(told) <= MOST_IN_NAMESPACE * 1.2 and len(told) >= 5
+    assert sizes[len(told) :] == [0] * (20 - len(told))
+    closed = sorted(made.services.values(), key=lambda each: each.key)[len(told) :]
+    assert all(each.waypoint is not None and each.inline is None for each in closed)
+    (told_of,) = {
+        each.message for each in _conditions(made, "AuthorizationPolicy default/p") if "MiB" in each.message
+    }
+    assert "web9" in told_of or "web8" in told_of
+    made.apply([Change("authorizationpolicies.security.istio.io", "default/p")])
+    assert all(each.inline is not None for each in made.services.values())
 
 
 def test_a_policy_for_the_class_is_for_all_that_is_inline() -> None:
