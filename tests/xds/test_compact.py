@@ -1,10 +1,11 @@
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ambit.xds import wire
-from ambit.xds.compact import SHORT, Compact, Compactor
+from ambit.xds.compact import LONG, SHORT, Compact, Compactor
 from ambit.xds.frames import Resource, Response
 
 LISTENERS = "listeners"
@@ -16,9 +17,9 @@ def resource(body: bytes, name: str = "a") -> Resource:
 
 
 @given(st.lists(bodies, max_size=5))
-def test_compact_ones_are_equal_and_have_the_same_content(given):
+def test_compact_ones_are_equal_and_have_the_same_content(all_of_them):
     compactor = Compactor()
-    for body in given:
+    for body in all_of_them:
         whole = resource(body)
         compact = compactor.compact(LISTENERS, whole)
         assert (compact, compact.content()) == (whole, body)
@@ -48,6 +49,7 @@ def test_another_of_its_type_takes_little():
     assert len(second.deflated) < SHORT / 4
 
 
-def test_short_ones_stay_as_they_are():
-    short = resource(bytes(SHORT - 1))
-    assert Compactor().compact(LISTENERS, short) is short
+@pytest.mark.parametrize("size", [0, SHORT - 1, LONG + 1])
+def test_short_and_long_ones_stay_as_they_are(size):
+    whole = resource(bytes(size))
+    assert Compactor().compact(LISTENERS, whole) is whole

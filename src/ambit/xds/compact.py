@@ -8,8 +8,9 @@ import zlib
 
 from ambit.xds.frames import Resource
 
-SHORT = 256
-"""Bytes; what is shorter stays as it is."""
+SHORT, LONG = 256, 32 << 10
+"""Bytes. What is shorter, or longer, stays as it is: a table of all services changes with each of them, and takes some
+ten milliseconds."""
 _RAW = -zlib.MAX_WBITS
 """Neither header nor checksum: none of this leaves the process."""
 
@@ -33,7 +34,7 @@ class Compactor:
 
     def compact(self, type_url: str, resource: Resource) -> Resource:
         """An equal resource with the same content. The first of each type is kept."""
-        if len(resource.body) < SHORT:
+        if not SHORT <= len(resource.body) <= LONG:
             return resource
         like = self._like.setdefault(type_url, resource.body)
         deflating = zlib.compressobj(wbits=_RAW, zdict=like)
