@@ -5,7 +5,6 @@ what is tried with the first only says why."""
 
 import json
 import subprocess
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,8 +12,9 @@ import pytest
 
 from ambit.testing.mesh import Mesh
 from tests.ingest.gateway.pairs import Authority
+from tests.mesh.authorizer import PROGRAM
 from tests.mesh.pods import apply_in, pod, side_by_side
-from tests.mesh.scrape import Sample, scrape, scrape_gateway, total
+from tests.mesh.scrape import scrape_gateway, total
 from tests.mesh.secured import SECURED, roots, tls_policy
 from tests.mesh.shop import REQUESTS, Shop, make_shop, to
 
@@ -104,99 +104,6 @@ def test_every_request_is_counted(dedicated: Shop) -> None:
         return total(scrape_gateway(mesh, dedicated.namespace, "way"), "istio_requests_total", **labels) > 0
 
     mesh.wait("the number", is_counted)
-
-
-@pytest.mark.feature("F43")
-def test_what_clients_say_is_a_label_where_a_telemetry_wants_it(shop: Shop) -> None:
-    """Of too many values those that came first stay; all requests are counted nevertheless, with their other labels."""
-    mesh, namespace = shop.mesh, shop.namespace
-    labels = {
-        "team": {"value": "request.headers['x-team']"},
-        "at": {"value": "string(destination.port)"},
-        "response_flags": {"operation": "REMOVE"},
-    }
-    overrides = [{"match": {"metric": "REQUEST_COUNT"}, "tagOverrides": labels}]
-    telemetry = {
-        "apiVersion": "telemetry.istio.io/v1",
-        "kind": "Telemetry",
-        "metadata": {"name": "labelled"},
-        "spec": {"metrics": [{"providers": [{"name": "prometheus"}], "overrides": overrides}]},
-    }
-    shop.route(to(("web-v1", 1)))
-    shop.follows("the route", "v1")
-
-    def counted() -> Counter[str]:
-        """Requests of callers by team."""
-        found: Counter[str] = Counter()
-        ours = {"destination_service_namespace": namespace, "at": "80"}
-        for name, told, value in _samples(shop):
-            if (
-                name == "istio_requests_total"
-                and ours.items() <= told.items()
-                and told["reporter"] != "destination"
-            ):
-                assert "response_flags" not in told
-                found[told["team"]] += int(value)
-        return found
-
-    shop.apply(telemetry)
-    try:
-        mesh.wait("the first label", lambda: shop.servers(1, x_team="red") and counted().get("red"))
-        before = counted()["red"]
-        shop.servers(5, x_team="red")
-        mesh.wait("five more", lambda: counted()["red"] >= before + 5)
-        words = ("exec", "-i", "-n", namespace, "client", "--", "python3", "-c", _TEAMS)
-        mesh.kubectl(*words)
-        mesh.wait("all of them", lambda: sum(counted().values()) >= before + 5 + 300)
-        found = counted()
-        assert len(found) <= 102 and found["other"] >= 200
-        assert found["red"] == before + 5
-    finally:
-        mesh.kubectl("delete", "-n", namespace, "telemetry/labelled")
-
-
-_TEAMS = """
-import http.client
-client = http.client.HTTPConnection("web", timeout=30)
-for i in range(300):
-    client.request("GET", "/", headers={"x-team": f"team-{i}"})
-    client.getresponse().read()
-"""
-
-
-def _samples(shop: Shop) -> list[Sample]:
-    """Of the waypoint's pod, or of all nodes where there is none."""
-    return scrape_gateway(shop.mesh, shop.namespace, "way") if shop.is_dedicated else scrape(shop.mesh)
-
-
-@pytest.mark.feature("F43")
-def test_metrics_of_connections_follow_a_telemetry_at_a_waypoint(dedicated: Shop) -> None:
-    """Nodes count all, whatever it says."""
-    overrides = [
-        {"match": {"metric": "TCP_OPENED_CONNECTIONS"}, "tagOverrides": {"team": {"value": "'red'"}}},
-        {"match": {"metric": "TCP_SENT_BYTES"}, "disabled": True},
-    ]
-    telemetry = {
-        "apiVersion": "telemetry.istio.io/v1",
-        "kind": "Telemetry",
-        "metadata": {"name": "connections"},
-        "spec": {"metrics": [{"overrides": overrides}]},
-    }
-
-    def labels(name: str) -> list[dict[str, str]]:
-        return [each.labels for each in _samples(dedicated) if each.name == name]
-
-    opened, sent = "istio_tcp_connections_opened_total", "istio_tcp_sent_bytes_total"
-    dedicated.mesh.wait(
-        "a number", lambda: dedicated.ask(service="web:81") and labels(opened) and labels(sent)
-    )
-    assert not any("team" in each for each in labels(opened))
-    dedicated.apply(telemetry)
-    try:
-        dedicated.mesh.wait("the label", lambda: all(each.get("team") == "red" for each in labels(opened)))
-        assert labels(opened) and not labels(sent)
-    finally:
-        dedicated.mesh.kubectl("delete", "-n", dedicated.namespace, "telemetry/connections")
 
 
 def test_requests_are_printed_where_a_telemetry_says_so(dedicated: Shop) -> None:
@@ -300,6 +207,43 @@ def test_copies_of_requests_go_elsewhere_and_nobody_waits_for_them(shop: Shop) -
     # The one to whom the copy goes does not answer before it is told to.
     shop.mesh.wait("a copy", lambda: shop.server(path) == "v1" and shop.heard("v2", path) > before)
     shop.ask("/go-on", service="web-v2")
+
+
+@pytest.mark.feature("F118")
+def test_requests_of_a_rule_are_shown_to_who_says_yes_or_no(dedicated: Shop) -> None:
+    """A filter of the API's experimental channel. While he is away nobody passes."""
+    shop, mesh = dedicated, dedicated.mesh
+    ports = [{"name": "http", "port": 8000}, {"name": "grpc", "port": 9000}]
+    ready = {"readinessProbe": {"tcpSocket": {"port": 8000}, "periodSeconds": 1}}
+    serving = [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "authz"},
+            "spec": {"selector": {"app": "authz"}, "ports": ports},
+        },
+        pod("authz", mesh.nodes[1], ["python3", "-uc", PROGRAM], labels={"app": "authz"}, **ready),
+    ]
+    apply_in(mesh, shop.namespace, serving)
+
+    def asking(protocol: str, port: int) -> dict[str, Any]:
+        asked = {"protocol": protocol, "backendRef": {"name": "authz", "port": port}, protocol.lower(): {}}
+        matches = [{"path": {"value": f"/{protocol}"}}]
+        filters = [{"type": "ExternalAuth", "externalAuth": asked}]
+        return to(("web-v1", 1), matches=matches, filters=filters)
+
+    shop.route(asking("HTTP", 8000), asking("GRPC", 9000), to(("web-v1", 1)))
+    try:
+        for protocol in ("HTTP", "GRPC"):
+            mesh.wait("his no", lambda each=protocol: shop.ask(f"/{each}/no").startswith("401"))
+            mesh.wait("his yes", lambda each=protocol: shop.server(f"/{each}/yes") == "v1")
+        assert shop.server("/no") == "v1"
+        mesh.kubectl("delete", "pod", "-n", shop.namespace, "authz", "--now")
+        for protocol in ("HTTP", "GRPC"):
+            mesh.wait("nobody", lambda each=protocol: shop.ask(f"/{each}/yes").startswith("403"))
+    finally:
+        shop.route(to(("web-v1", 1)))
+        mesh.kubectl("delete", "-n", shop.namespace, "service/authz", "pod/authz", "--ignore-not-found")
 
 
 @pytest.mark.feature("N22")

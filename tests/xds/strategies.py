@@ -26,18 +26,9 @@ from ambit.model.policy import (
     ServiceAccountMatch,
     Suffix,
 )
-from ambit.model.provider import ProviderService
 from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
 from ambit.model.service import Service, VirtualAddress
-from ambit.model.telemetry import (
-    Entries,
-    InlineTelemetry,
-    Level,
-    LogRule,
-    LogService,
-    Printer,
-    TelemetryPolicy,
-)
+from ambit.model.telemetry import InlineTelemetry, Level, LogRule, Printer, TelemetryPolicy
 from ambit.model.tracing import TracingRule
 from ambit.model.workload import (
     ApplicationTunnel,
@@ -69,13 +60,6 @@ def some(of, size=3):
     return st.lists(of, max_size=size).map(tuple)
 
 
-log_services = st.builds(
-    LogService,
-    st.builds(ProviderService, names, port_numbers, names),
-    texts,
-    some(st.tuples(texts, texts)),
-    st.none() | st.builds(Entries, some(texts)),
-)
 gateways = st.builds(GatewayAddress, port=port_numbers, namespace=names, hostname=names) | st.builds(
     GatewayAddress, port=port_numbers, network=texts, address=addresses
 )
@@ -221,16 +205,9 @@ inline_telemetry = st.builds(
             TelemetryPolicy,
             key=texts,
             level=st.sampled_from(Level),
-            logs=some(
-                st.builds(LogRule, some(st.builds(Printer, texts, to=st.none() | log_services)), texts)
-            ),
+            logs=some(st.builds(LogRule, some(st.builds(Printer, texts)), texts)),
             metrics=some(
-                st.builds(
-                    MetricsRule,
-                    some(texts),
-                    labels=some(st.tuples(texts, st.none() | texts)),
-                    expressions=some(st.tuples(texts, texts)),
-                )
+                st.builds(MetricsRule, some(texts), labels=some(st.tuples(texts, st.none() | texts)))
             ),
             tracing=some(st.builds(TracingRule, sampling=st.none() | st.floats(0, 100))),
         ),

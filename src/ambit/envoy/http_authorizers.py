@@ -4,6 +4,8 @@ A place is an extension of its own (ECDS), so that a policy holds for open conne
 the first that a request matches says by which filter it is shown to its authorizer. So whom nothing matches passes
 without any other filter having run. Each authorizer has a place: in a list of several filters Envoy leaves out what
 comes after the first that has to wait (1.40).
+
+After these is the place of routes, which does nothing unless the route that a request meets says whom to ask.
 """
 
 from collections.abc import Iterable
@@ -20,19 +22,23 @@ from envoy.extensions.filters.http.composite.v3 import composite_pb2
 from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
-from envoy.type.matcher.v3 import string_pb2
+from envoy.type.matcher.v3 import regex_pb2, string_pb2
 from envoy.type.v3 import http_status_pb2
 
 from ambit.envoy import filter_state, http_rbac, matchers
-from ambit.envoy.words import extension, from_ads, seconds
+from ambit.envoy.words import extension, from_ads, pack, seconds
 from ambit.model.policy import Exact, Prefix, Suffix
-from ambit.model.provider import Authorizer, BodyInCheck, HeaderNames, OverHttp
+from ambit.model.provider import Authorizer, BodyInCheck, HeaderNames, Others, OverHttp
 
+BY_ROUTE = "ambit.by-route"
+"""Name of the place of routes."""
 DENIED, FAILED = "ext_authz_denied", "ext_authz_error"
 """Beginnings of the details of answers: the authorizer said no, or could not be asked."""
 ACTIONS = "%FILTER_STATE(envoy.extensions.filters.http.composite.matched_actions:PLAIN)%"
 """Of the access log: JSON with the rule that a request matches, by place; also of places that it did not get to."""
 _PLACES = "ambit.places"
+_PSEUDO_HEADERS = (":authority", ":method", ":path", ":protocol", ":scheme", ":status")
+_COMPOSITE = extension("envoy.filters.http.composite", composite_pb2.Composite())
 _TYPES = tuple(
     f"type.googleapis.com/{each.DESCRIPTOR.full_name}"
     for each in (extension_matcher_pb2.ExtensionWithMatcher, rbac_pb2.RBAC)
@@ -59,10 +65,23 @@ def place(name: str, rows: Iterable[Row]) -> Any:
     listed = matchers.first_match(
         ((predicate, _through(rule, message)) for predicate, message, rule in found), None
     )
-    composite = extension("envoy.filters.http.composite", composite_pb2.Composite())
     return extension(
-        name, extension_matcher_pb2.ExtensionWithMatcher(extension_config=composite, xds_matcher=listed)
+        name, extension_matcher_pb2.ExtensionWithMatcher(extension_config=_COMPOSITE, xds_matcher=listed)
     )
+
+
+def of_routes() -> Any:
+    """The place of routes in a chain of filters."""
+    nobody = extension_matcher_pb2.ExtensionWithMatcher(
+        extension_config=_COMPOSITE, xds_matcher=matchers.first_match((), None)
+    )
+    return http_connection_manager_pb2.HttpFilter(name=BY_ROUTE, typed_config=pack(nobody))
+
+
+def by_route(authorizer: Authorizer, cluster: str, rule: str) -> Any:
+    """What a route says to its place: all requests are shown to him. `rule` is who says so."""
+    everything = matchers.first_match([(True, _through(rule, asking(authorizer, cluster)))], None)
+    return extension_matcher_pb2.ExtensionWithMatcherPerRoute(xds_matcher=everything)
 
 
 def places(count: int) -> Any:
@@ -100,6 +119,8 @@ def asking(authorizer: Authorizer, cluster: str) -> Any:
                 timeout=seconds(authorizer.timeout / 1000),
             )
         )
+        if authorizer.check:
+            made.allowed_headers.CopyFrom(_names(authorizer.check))
         return made
     made.http_service.CopyFrom(_http(authorizer, authorizer.http, cluster))
     if authorizer.http.check:
@@ -135,7 +156,7 @@ def _names(given: HeaderNames) -> Any:
     return string_pb2.ListStringMatcher(patterns=map(_name, given))
 
 
-def _name(given: Exact | Prefix | Suffix) -> Any:
+def _name(given: Exact | Prefix | Suffix | Others) -> Any:
     match given:
         case Exact(text):
             return string_pb2.StringMatcher(exact=text)
@@ -143,6 +164,9 @@ def _name(given: Exact | Prefix | Suffix) -> Any:
             return string_pb2.StringMatcher(prefix=text)
         case Suffix(text):
             return string_pb2.StringMatcher(suffix=text)
+        case Others(names):
+            regex = regex_pb2.RegexMatcher(regex=matchers.none_of((*names, *_PSEUDO_HEADERS)))
+            return string_pb2.StringMatcher(safe_regex=regex)
 
 
 def _body(given: BodyInCheck) -> Any:

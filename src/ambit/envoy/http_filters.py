@@ -8,8 +8,9 @@ A filter does nothing unless a route has a configuration for it. The order and i
 4. Tokens: who a request is from, before anybody decides about it; preflight requests, which carry none, pass.
 5. Authorization: by who the caller is, what the token says and what is asked for.
 6. CORS: answers preflight requests, which carry no credentials and are for nobody behind.
-7. Stateful session: chooses the endpoint, so after all that may answer instead.
-8. Router: ends the chain.
+7. Whom a route has requests shown to: he gets none that is refused anyway, and what he says is no matter of policies.
+8. Stateful session: chooses the endpoint, so after all that may answer instead.
+9. Router: ends the chain.
 """
 
 import re
@@ -70,6 +71,7 @@ def of_routes() -> list[Any]:
     """Those of the chain that do what routes say."""
     return [
         _filter(_CORS, cors_pb2.Cors()),
+        http_authorizers.of_routes(),
         _filter(_SESSION, stateful_session_pb2.StatefulSession()),
         router(),
     ]
@@ -86,10 +88,15 @@ def router() -> Any:
     return _filter(_ROUTER, router_pb2.Router(dynamic_stats=boolean(False), suppress_envoy_headers=True))
 
 
-def configure(route: Any, action: Action) -> None:
-    """What the route says to filters before the router."""
+def configure(route: Any, action: Action, rule: str) -> None:
+    """What the route says to filters before the router. `rule` is its name in telemetry."""
     if action.cors is not None:
         route.typed_per_filter_config[_CORS].CopyFrom(pack(_cors(action.cors)))
+    asked = action.external_auth
+    if asked is not None:
+        cluster = names.provider(asked.service, asked.port, is_grpc=asked.authorizer.http is None)
+        said = http_authorizers.by_route(asked.authorizer, cluster, rule)
+        route.typed_per_filter_config[http_authorizers.BY_ROUTE].CopyFrom(pack(said))
     if action.session is not None:
         session = stateful_session_pb2.StatefulSessionPerRoute(stateful_session=_session(action.session))
         route.typed_per_filter_config[_SESSION].CopyFrom(pack(session))

@@ -145,7 +145,7 @@ def _route(entry: Entry, name: str, **what: Any) -> Any:
     if not route.HasField("redirect"):
         http_headers.change_requests(route, entry.action.request_headers)
     http_headers.change_responses(route, entry.action.response_headers)
-    http_filters.configure(route, entry.action)
+    http_filters.configure(route, entry.action, entry.name)
     return route
 
 

@@ -7,6 +7,7 @@ Envoy sends copies of requests without what it knows of the connection that they
 cluster `svc|req|…|copies|…` ─> internal listener of that name, which knows the pod ─> the backend's cluster
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -27,9 +28,9 @@ from ambit.envoy import (
     tcp_proxy,
     waypoint_services,
 )
-from ambit.envoy.telling import NOTHING, Told
 from ambit.envoy.waypoint_services import REQUESTS, Speaks
 from ambit.envoy.words import pack, uint32
+from ambit.model.telemetry import RequestLog
 
 _ANY_PORT = 0
 
@@ -50,12 +51,12 @@ def listener(
     service: str,
     port: int,
     default_host: str,
-    told: Told = NOTHING,
+    logs: Iterable[RequestLog] = (),
 ) -> Any:
     """Reads one pod's requests to a port of this service by the table of the same name. What goes on goes as the pod:
     from its namespace, with its certificate, from its address, but for the port, so that requests of several
     connections share one."""
-    manager = request_manager.of_caller(stat=REQUESTS, table=name, default_host=default_host, told=told)
+    manager = request_manager.of_caller(stat=REQUESTS, table=name, default_host=default_host, logs=logs)
     made = listener_pb2.Listener(
         name=name,
         internal_listener=listener_pb2.Listener.InternalListenerConfig(),

@@ -3,6 +3,7 @@
 A predicate is True, False, or a message; so a caller that already knows an answer just returns it.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -47,6 +48,22 @@ def alternatives(patterns: Iterable[str]) -> Iterator[str]:
         length += len(pattern) + 5
     if gathered:
         yield "|".join(gathered)
+
+
+def none_of(words: Iterable[str]) -> str:
+    """A regular expression (RE2, which has no negation) that as a whole matches every text but these."""
+    tails: dict[str, list[str]] = {}
+    others = True
+    for word in words:
+        if word:
+            tails.setdefault(word[0], []).append(word[1:])
+        else:
+            others = False
+    if not tails:
+        return "(?s:.*)" if others else "(?s:.+)"
+    known = "".join(map(re.escape, sorted(tails)))
+    parts = [f"(?s:[^{known}].*)", *(re.escape(first) + none_of(tails[first]) for first in sorted(tails))]
+    return f"(?:{'|'.join(parts)})" + ("?" if others else "")
 
 
 def negated(predicate: Predicate) -> Predicate:

@@ -340,9 +340,9 @@ def asks(subject: str, port: int, place: int = 0) -> str:
     return f"{ASKS}{subject}|{port}|{place}"
 
 
-def provider(service: str, port: int, protocol: str) -> str:
-    """Of the cluster by which a proxy itself calls a service, in this protocol."""
-    return f"own|{service}|{port}|{protocol}"
+def provider(service: str, port: int, *, is_grpc: bool) -> str:
+    """Of the cluster by which a proxy itself calls a service."""
+    return f"own|{service}|{port}|{'grpc' if is_grpc else 'http'}"
 
 
 def inner(asked: Inner) -> str:

@@ -10,7 +10,8 @@ refuse what is to go there:
 3. Rules for a ServiceEntry: its endpoints need not be in the mesh.
 4. TLS to servers (`Service.backend_tls`) beside rules: callers' nodes speak it, so pods' nodes could read no request.
 5. TLS for bytes: callers' nodes speak it for requests only.
-6. What is more than MOST_IN_NAMESPACE: tables and rules travel with each service to every node, and a policy for a
+6. `ExternalAuth` of a route: callers' nodes would ask, and not everybody comes from one.
+7. What is more than MOST_IN_NAMESPACE: tables and rules travel with each service to every node, and a policy for a
    Gateway is said again for each of its services, so one object could fill the message that all nodes are sent.
 """
 
@@ -151,7 +152,7 @@ class Inline:
         called = ({(given.key, port) for port in given.backend_tls}, _backends(tables))
         if rules.forbid and any(self._speaks_tls(context, *each) for each in set().union(*called)):
             return f"{_names(rules)}: {UNREADABLE}"
-        return _tls_for_bytes(given, tables) or problem(given, tables, rules)
+        return _tls_for_bytes(given, tables) or _asked(tables) or problem(given, tables, rules)
 
     def _speaks_tls(self, context: Context, key: str, port: int) -> bool:
         found = context.get(self._services, key)
@@ -197,6 +198,15 @@ def _tls_for_bytes(service: Service, tables: tuple[ServiceRoutes, ...]) -> str:
     if not ports:
         return ""
     return f"a BackendTLSPolicy asks for TLS on port {', '.join(ports)}, which is not said to speak HTTP"
+
+
+def _asked(tables: Iterable[ServiceRoutes]) -> str:
+    """Why routes cannot have anybody asked here."""
+    entries = (entry for table in tables for host in table.hosts for entry in host.entries)
+    found = next((each.name for each in entries if each.action.external_auth is not None), "")
+    return (
+        f"ExternalAuth of {found}: who comes past its callers' nodes would be let in without" if found else ""
+    )
 
 
 def problem(service: Service, tables: Iterable[ServiceRoutes], rules: InlineRules) -> str:

@@ -240,6 +240,7 @@ class MeshCompiler:
             graph,
             self._sources["authorizationpolicies.security.istio.io"],
             self._services,
+            routes.tables,
             waypoints.lets_past,
             others.at,
             settings,

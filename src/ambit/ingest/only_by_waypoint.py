@@ -4,7 +4,8 @@ A policy with `targetRefs` decides at the waypoint, so whoever went past it, to 
 the mesh in plain text, would meet no policy at all (Istio leaves it to an AuthorizationPolicy of one's own to forbid
 that). Here the nodes forbid it, by a DENY policy that is made of the binding:
 
-1. Of a bound service that a policy protects (by its name, its Gateway or the GatewayClass) the ports of its pods; of a
+1. Of a bound service that a policy protects (by its name, its Gateway or the GatewayClass), or that has a route with
+   `ExternalAuth`, the ports of its pods; of a
    bound pod whose Gateway or GatewayClass is named, all ports.
 2. A pod that several such services share takes what comes from any of their waypoints.
 3. A waypoint that does not exist, or does not let the namespace in, is nobody: then nobody may.
@@ -29,6 +30,7 @@ from ambit.ingest.settings import MeshSettings
 from ambit.ingest.targeted import forbids, references
 from ambit.ingest.unenforced import IsForeign
 from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Rule, Scope
+from ambit.model.proxy import ServiceRoutes
 from ambit.model.service import Service
 from ambit.model.workload import GatewayAddress, TunnelProtocol, Workload
 from ambit.objects.istio import AuthorizationPolicy, TargetRef
@@ -70,6 +72,7 @@ class OnlyByWaypoint:
         graph: Graph,
         policies: Collection[AuthorizationPolicy],
         services: Collection[Service],
+        tables: Collection[ServiceRoutes],
         lets_past: LetsPast,
         foreign: IsForeign,
         settings: MeshSettings,
@@ -77,6 +80,7 @@ class OnlyByWaypoint:
         self._foreign = foreign
         self._settings = settings
         self._lets_past = lets_past
+        self._asking = tables.index(lambda each: [each.service] if _asks(each) else [])
         guarding = graph.derive(
             "policies that guard", policies, lambda _, given: given if forbids(given) else None
         )
@@ -137,12 +141,17 @@ class OnlyByWaypoint:
         return not self._lets_past(context, given)
 
     def _guard(self, context: Context, given: Service) -> _Guard | None:
-        if given.waypoint is None or not self._is_named(context, self._names_of(context, given)):
+        if given.waypoint is None or not self._is_guarded(context, given):
             return None
         if self._lets_past(context, given):
             return None
         callers = (name for each in gateways_of(given) for name in self.callers(context, each))
         return _Guard(given.key, given.namespace, tuple(callers))
+
+    def _is_guarded(self, context: Context, given: Service) -> bool:
+        """By a policy, or by a route that has somebody asked."""
+        named = self._is_named(context, self._names_of(context, given))
+        return named or bool(context.lookup(self._asking, given.key))
 
     def _is_named(self, context: Context, targets: Iterable[str]) -> bool:
         return any(context.lookup(self._by_target, each) for each in targets)
@@ -195,6 +204,12 @@ class OnlyByWaypoint:
 
 
 _CLASSES = "GatewayClass"
+
+
+def _asks(table: ServiceRoutes) -> bool:
+    """Routes of other namespaces, which are for their own requests only, protect nothing."""
+    entries = (entry for host in table.hosts for entry in host.entries if not entry.match.source_namespaces)
+    return any(each.action.external_auth is not None for each in entries)
 
 
 def _own_name(given: Service) -> str:

@@ -108,7 +108,14 @@ def at_table(
     answer = msgspec.structs.replace(
         answer, route=entry.name, met=_in_words(entry.match), origin=str(entry.origin or "")
     )
-    return _acted(answer, entry.action, lead, compiled)
+    found = _acted(answer, entry.action, lead, compiled)
+    authorized_by = entry.action.external_auth
+    if authorized_by is None:
+        return found
+    reason = f"{found.reason}; " if found.reason else ""
+    reason += f"its rule asks {authorized_by.service}:{authorized_by.port} first"
+    verdict = ASKED if found.verdict in (ALLOWED, ANSWERED) else found.verdict
+    return msgspec.structs.replace(found, verdict=verdict, reason=reason)
 
 
 def _acted(answer: RequestAnswer, action: Action, lead: Lead, compiled: Compiled) -> RequestAnswer:

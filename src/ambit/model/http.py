@@ -9,6 +9,7 @@ from enum import Enum
 import msgspec
 
 from ambit.core.finding import ObjectRef
+from ambit.model.provider import Authorizer
 
 
 class PathKind(Enum):
@@ -109,6 +110,18 @@ class Cors(msgspec.Struct, frozen=True):
     max_age_seconds: int = 5
 
 
+class ExternalAuth(msgspec.Struct, frozen=True):
+    """Requests are shown to this service, which lets them pass or answers them (Gateway API `HTTPExternalAuthFilter`).
+    `service` is a key of the mesh's services, which `authorizer.service` names as well."""
+
+    service: str
+    authorizer: Authorizer
+
+    @property
+    def port(self) -> int:
+        return self.authorizer.service.port
+
+
 class Retry(msgspec.Struct, frozen=True):
     """Up to `attempts` further tries on these status codes, on connections refused or reset, and on a backend's time
     out when `Action.backend_timeout` is set."""
@@ -127,8 +140,8 @@ class SessionPersistence(msgspec.Struct, frozen=True):
 
 
 class Action(msgspec.Struct, frozen=True):
-    """What happens to a request that matched. In order: CORS, redirect, changes, mirrors, one of `backends`.
-    Without backends and redirect it is answered with `status`."""
+    """What happens to a request that matched. In order: CORS, who is asked, redirect, changes, mirrors, one of
+    `backends`. Without backends and redirect it is answered with `status`."""
 
     backends: tuple[Backend, ...] = ()
     redirect: Redirect | None = None
@@ -137,6 +150,7 @@ class Action(msgspec.Struct, frozen=True):
     response_headers: HeaderChanges = HeaderChanges()
     mirrors: tuple[Mirror, ...] = ()
     cors: Cors | None = None
+    external_auth: ExternalAuth | None = None
     request_timeout: int | None = None
     """None is the default (none); 0 turns it off."""
     backend_timeout: int | None = None

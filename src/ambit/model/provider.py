@@ -16,7 +16,13 @@ class ProviderService(msgspec.Struct, frozen=True):
         return f"{self.namespace}/{self.hostname}" if self.namespace else self.hostname
 
 
-HeaderNames = tuple[Exact | Prefix | Suffix, ...]
+class Others(msgspec.Struct, frozen=True, tag="others"):
+    """Every name but these."""
+
+    names: tuple[str, ...]
+
+
+HeaderNames = tuple[Exact | Prefix | Suffix | Others, ...]
 """Names of headers, in lower case."""
 
 
@@ -41,9 +47,10 @@ class OverHttp(msgspec.Struct, frozen=True):
 
 
 class Authorizer(msgspec.Struct, frozen=True):
-    """Whom policies with the action CUSTOM ask (Istio: `envoyExtAuthzHttp`, `envoyExtAuthzGrpc`). `timeout` is in
-    milliseconds, `status_on_error` what is answered when nobody can be asked; with `fail_open` the request passes
-    then. Without `http` it is asked over gRPC."""
+    """Whom policies with the action CUSTOM ask (Istio: `envoyExtAuthzHttp`, `envoyExtAuthzGrpc`), or routes (Gateway
+    API `HTTPExternalAuthFilter`). `timeout` is in milliseconds, `status_on_error` what is answered when nobody can be
+    asked; with `fail_open` the request passes then. Without `http` it is asked over gRPC, where `check` are the headers
+    that are sent along, all when there are none."""
 
     name: str
     service: ProviderService
@@ -53,3 +60,4 @@ class Authorizer(msgspec.Struct, frozen=True):
     status_on_error: int = 403
     body: BodyInCheck | None = None
     http: OverHttp | None = None
+    check: HeaderNames = ()

@@ -77,6 +77,30 @@ class CorsFilter(msgspec.Struct, frozen=True, rename="camel"):
     max_age: int = 5
 
 
+class GrpcAuth(msgspec.Struct, frozen=True, rename="camel"):
+    allowed_headers: tuple[str, ...] = ()
+
+
+class HttpAuth(msgspec.Struct, frozen=True, rename="camel"):
+    path: str = ""
+    allowed_headers: tuple[str, ...] = ()
+    allowed_response_headers: tuple[str, ...] = ()
+
+
+class ForwardBody(msgspec.Struct, frozen=True, rename="camel"):
+    max_size: int = 0
+
+
+class ExternalAuth(msgspec.Struct, frozen=True, rename="camel"):
+    """`protocol` is HTTP or GRPC, and says which of `http` and `grpc` counts."""
+
+    protocol: str
+    backend_ref: BackendObject
+    grpc: GrpcAuth = GrpcAuth()
+    http: HttpAuth = HttpAuth()
+    forward_body: ForwardBody = ForwardBody()
+
+
 class Filter(msgspec.Struct, frozen=True, rename="camel"):
     """`type` says which of the other fields counts."""
 
@@ -87,6 +111,7 @@ class Filter(msgspec.Struct, frozen=True, rename="camel"):
     request_redirect: RequestRedirect | None = None
     url_rewrite: UrlRewrite | None = None
     cors: CorsFilter | None = None
+    external_auth: ExternalAuth | None = None
 
 
 class BackendRef(msgspec.Struct, frozen=True):

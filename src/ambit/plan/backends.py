@@ -48,7 +48,7 @@ class Provider(msgspec.Struct, frozen=True, order=True):
 
     @property
     def cluster(self) -> str:
-        return names.provider(self.service, self.port, "grpc" if self.is_grpc else "http")
+        return names.provider(self.service, self.port, is_grpc=self.is_grpc)
 
 
 def provider(service: ProviderService, *, is_grpc: bool = True) -> Provider:
@@ -107,6 +107,16 @@ def of_hosts(hosts: Iterable[Host]) -> set[Backend]:
         found |= {(each.service, each.port) for each in action.backends if each.service}
         found |= {(each.service, each.port) for each in action.mirrors}
     return found
+
+
+def asked_by(hosts: Iterable[Host]) -> set[Provider]:
+    """Whom the entries of tables have requests shown to."""
+    asked = (each.external_auth for each in _actions(hosts))
+    return {
+        Provider(each.service, each.port, is_grpc=each.authorizer.http is None)
+        for each in asked
+        if each is not None
+    }
 
 
 def of_streams(streams: Iterable[Stream]) -> set[Backend]:

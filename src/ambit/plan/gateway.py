@@ -37,7 +37,7 @@ from ambit.model.view import MeshView
 from ambit.plan import backends, datagrams, metrics, request_authorization, targets
 from ambit.plan.announcement import endpoint_tags, endpoint_tags_for_spans
 from ambit.plan.backends import Backend
-from ambit.plan.telling import collectors, told_of, tracers
+from ambit.plan.telling import collectors, told_of
 from ambit.plan.values import (
     CLUSTER,
     EXTENSION,
@@ -121,8 +121,9 @@ def resources(
         name = names.shown_certificate(pair.name)
         made.append(planned(SECRET, name, tls.certificate(name, chain_pem=pair.chain, key_pem=pair.key)))
     made += metrics.resources(attached.telemetry, proxy)
-    called = [*collectors(attached.telemetry, proxy), *showing.providers]
-    tagged = endpoint_tags_for_spans if tracers(attached.telemetry, proxy) else endpoint_tags
+    traced = collectors(attached.telemetry, proxy)
+    called = [*traced, *showing.providers, *_asked_by_routes(attached)]
+    tagged = endpoint_tags_for_spans if traced else endpoint_tags
     wanted = _speaks(proxy, attached, view)
     made += backends.resources(wanted, proxy, view, settings, memo, providers=called, tagged=tagged)
     return tuple(made)
@@ -136,10 +137,15 @@ def depends_on(proxy: Proxy, attached: Attached, view: MeshView) -> frozenset[st
         for key, _ in backends.of_hosts(each.hosts) | backends.of_streams(each.streams)
     }
     called.update(each.asked.service for each in attached.authorization if each.asked is not None)
+    called.update(each.service for each in _asked_by_routes(attached))
     services = [found for each in called if (found := view.service(each)) is not None]
     waypoints = {part.gateway for each in services for part in backends.waypoints_of(each, proxy)}
     told = (each.service for each in collectors(attached.telemetry, proxy))
     return frozenset({*called, *(f"{each.namespace}/{each.hostname}" for each in waypoints), *told})
+
+
+def _asked_by_routes(attached: Attached) -> set[backends.Provider]:
+    return backends.asked_by(host for each in attached.routes.values() for host in each.hosts)
 
 
 def isolated(own: Sequence[Listener], attached: Attached) -> tuple[Host, ...]:

@@ -48,7 +48,7 @@ from ambit.plan import backends, metrics, pins, request_authorization, server_na
 from ambit.plan.announcement import endpoint_tags, endpoint_tags_for_spans
 from ambit.plan.backends import Backend, Tagged, plainly, through_tunnel
 from ambit.plan.endpoints import Choice, preferred_address
-from ambit.plan.telling import collectors, told_of, tracers
+from ambit.plan.telling import collectors, told_of
 from ambit.plan.values import (
     CLUSTER,
     ENDPOINTS,
@@ -139,7 +139,8 @@ def resources(
         if key in read:
             given = (service, proxy, policies)
             made += memo.of(("policies", key), given, partial(_made_policies, service, proxy, bound))
-    tagged = endpoint_tags_for_spans if tracers(bound.telemetry, proxy) else endpoint_tags
+    traced = collectors(bound.telemetry, proxy)
+    tagged = endpoint_tags_for_spans if traced else endpoint_tags
     tunnels: set[names.Tunnel] = set()
     for workload in bound.workloads:
         made += _workload(workload, proxy, bound, view, settings, tagged)
@@ -154,8 +155,9 @@ def resources(
     made += metrics.resources(bound.telemetry, proxy, bound.services)
     made += server_names.note(bound.services)
     called = [
-        *collectors(bound.telemetry, proxy),
+        *traced,
         *request_authorization.showing(bound.authorization).providers,
+        *_asked_by_routes(bound, memo),
     ]
     made += backends.resources(wanted, proxy, view, settings, memo, tunnels, called, tagged)
     return tuple(made)
@@ -170,6 +172,7 @@ def depends_on(proxy: Proxy, bound: Bound, memo: Memo | None = None) -> frozense
     called.update(each.asked.service for each in bound.authorization if each.asked is not None)
     memo = memo or Memo()
     called.update(service for service, _ in _all_backends(bound, memo))
+    called.update(each.service for each in _asked_by_routes(bound, memo))
     return frozenset(called.union(_by_key(bound, memo)))
 
 
@@ -294,6 +297,14 @@ def _backends(bound: Bound, memo: Memo) -> set[Backend]:
     for routes in bound.routes.values():
         if routes.service in services:
             found |= memo.of(("backends", routes.key), (routes,), partial(_of_routes, routes))
+    return found
+
+
+def _asked_by_routes(bound: Bound, memo: Memo) -> set[backends.Provider]:
+    services, found = _by_key(bound, memo), set[backends.Provider]()
+    for routes in bound.routes.values():
+        if routes.service in services:
+            found |= memo.of(("asked", routes.key), (routes,), partial(backends.asked_by, routes.hosts))
     return found
 
 

@@ -131,7 +131,8 @@ class Node:
 
     def count(self, counter: int, **labels: str) -> int:
         total = 0
-        for found, _, counts in self.collector.counters.sets():
+        for values, counts in self.collector.counters._series.items():
+            found = dict(zip(metrics.LABELS, values, strict=True))
             if all(found[name] == value for name, value in labels.items()):
                 total += counts[counter]
         return total

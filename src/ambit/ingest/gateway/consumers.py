@@ -33,14 +33,15 @@ def concerns(of_route: str, consumer: str) -> bool:
 
 
 def changes(action: Action, consumer: str, service: Service) -> str:
-    """What an action changes of requests for the Service itself, as a sentence; empty when nothing (3)."""
+    """What an action changes of requests for the Service itself, as a sentence; empty when nothing (3). Who is
+    asked may change what he likes."""
     backends = [each for each in action.backends if each.service == service.key]
     mirrors = [each for each in action.mirrors if each.service == service.key]
-    changed = action.rewrite is not None or bool(action.request_headers)
+    changed = action.rewrite is not None or bool(action.request_headers) or action.external_auth is not None
     if (changed and (backends or mirrors)) or any(each.rewrite or each.request_headers for each in backends):
         return (
             f"filters: a route of namespace {consumer} must not change requests for the Service of namespace "
-            f"{service.namespace} (URLRewrite, RequestHeaderModifier)"
+            f"{service.namespace} (URLRewrite, RequestHeaderModifier, ExternalAuth)"
         )
     return ""
 

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from ambit.model.http import Cors, HeaderChanges, Mirror, PathChange, Redirect, Rewrite
+from ambit.ingest.gateway.external_auth import external_auth
+from ambit.model.http import Cors, ExternalAuth, HeaderChanges, Mirror, PathChange, Redirect, Rewrite
 from ambit.objects import routes
 
 
@@ -13,7 +14,7 @@ class BadFilter(ValueError):
 
 
 class Filters(msgspec.Struct, frozen=True):
-    """What a list of filters comes to."""
+    """What a list of filters comes to. `nobody_to_ask`: who must be asked was not resolved, so nobody may pass."""
 
     request_headers: HeaderChanges = HeaderChanges()
     response_headers: HeaderChanges = HeaderChanges()
@@ -21,6 +22,8 @@ class Filters(msgspec.Struct, frozen=True):
     rewrite: Rewrite | None = None
     mirrors: tuple[Mirror, ...] = ()
     cors: Cors | None = None
+    external_auth: ExternalAuth | None = None
+    nobody_to_ask: bool = False
 
 
 Resolve = Callable[[routes.BackendObject], tuple[str, int] | None]
@@ -33,6 +36,8 @@ def filters_of(given: Iterable[routes.Filter], resolve: Resolve) -> Filters:
     redirect: Redirect | None = None
     rewrite: Rewrite | None = None
     cors: Cors | None = None
+    authorized_by: ExternalAuth | None = None
+    nobody_to_ask = False
     mirrors: list[Mirror] = []
     for index, each in enumerate(given):
         where = f"filters[{index}]"
@@ -52,11 +57,23 @@ def filters_of(given: Iterable[routes.Filter], resolve: Resolve) -> Filters:
                 rewrite = Rewrite(wanted.hostname, _path(wanted.path, where))
             case routes.Filter(type="CORS", cors=allowed) if allowed:
                 cors = _cors(allowed)
+            case routes.Filter(type="ExternalAuth", external_auth=whom) if whom and not authorized_by:
+                found = resolve(whom.backend_ref)
+                nobody_to_ask = nobody_to_ask or found is None
+                if found is not None:
+                    authorized_by = _asked(whom, found, where)
             case _:
                 raise BadFilter(f"{where}.type: {each.type} cannot be carried out")
     if redirect is not None and rewrite is not None:
         raise BadFilter("filters: RequestRedirect and URLRewrite exclude each other")
-    return Filters(request, response, redirect, rewrite, tuple(mirrors), cors)
+    return Filters(request, response, redirect, rewrite, tuple(mirrors), cors, authorized_by, nobody_to_ask)
+
+
+def _asked(given: routes.ExternalAuth, found: tuple[str, int], where: str) -> ExternalAuth:
+    try:
+        return external_auth(given, *found)
+    except ValueError as problem:
+        raise BadFilter(f"{where}.externalAuth.{problem}") from None
 
 
 def _joined(former: HeaderChanges, given: routes.HeaderModifier) -> HeaderChanges:

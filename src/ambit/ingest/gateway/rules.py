@@ -3,6 +3,7 @@
 - A match that cannot be made is left out, and said (`PartiallyInvalid`).
 - A rule with a filter or another part that cannot be carried out answers its requests with 500, and says so: they must
   not pass without it (Gateway API `HTTPRouteFilter.extensionRef`).
+- A rule that has requests shown to a service which is not resolved answers them with 500, too.
 - A share of requests whose backend is not resolved is answered with 500 (`HTTPRouteRule.backendRefs`); so is a rule
   without backends and redirect.
 """
@@ -45,7 +46,7 @@ class Rules(msgspec.Struct, frozen=True):
     refused: tuple[str, ...] = ()
     unresolved: tuple[Unresolved, ...] = ()
     valid: int = 0
-    """So many rules are as written."""
+    """So many rules are as written, or keep requests out until they are."""
     streams: tuple[Stream, ...] = ()
 
 
@@ -79,8 +80,14 @@ def rules_of(route: Route, referrer: Referrer, known: Known, settings: MeshSetti
         for place, ranked in _matches(rule, said):
             entries.append(RankedEntry(ranked.rank, (index, place), _entry(name, ranked, action, origin)))
         refused += [f"rules[{index}].{each}" for each in said]
-        valid += not said
+        valid += not said or _keeps_out(rule)
     return Rules(tuple(entries), tuple(refused), tuple(dict.fromkeys(unresolved)), valid)
+
+
+def _keeps_out(rule: _Rule) -> bool:
+    """Whether requests would pass, with nobody asked, if a route of such rules did not count."""
+    of_backends = (each.filters for each in rule.backend_refs)
+    return any(each.type == "ExternalAuth" for filters in (rule.filters, *of_backends) for each in filters)
 
 
 def _with_session(action: Action, known: Known) -> Action:
@@ -132,6 +139,8 @@ def _is_http(rule: _Rule) -> bool:
 def _action(rule: _Rule, service: Callable[[routes.BackendObject], tuple[str, int] | None]) -> Action:
     """Raises BadFilter, BadValue."""
     filters = filters_of(rule.filters, service)
+    if filters.nobody_to_ask:
+        return Action(status=500)
     backends = tuple(_backends(rule.backend_refs, service))
     request, backend, retry = _limits(rule) if isinstance(rule, routes.HttpRule) else (None, None, None)
     action = Action(
@@ -142,6 +151,7 @@ def _action(rule: _Rule, service: Callable[[routes.BackendObject], tuple[str, in
         response_headers=filters.response_headers,
         mirrors=filters.mirrors,
         cors=filters.cors,
+        external_auth=filters.external_auth,
         request_timeout=request,
         backend_timeout=backend,
         retry=retry,
@@ -163,7 +173,7 @@ def _backends(
             filters = filters_of(each.filters, service)
         except BadFilter as problem:
             raise BadFilter(f"backendRefs[{index}].{problem}") from None
-        if filters.mirrors or filters.cors:
+        if filters.mirrors or filters.cors or filters.external_auth or filters.nobody_to_ask:
             raise BadFilter(
                 f"backendRefs[{index}].filters: only headers, URLs and redirects can be changed here"
             )
