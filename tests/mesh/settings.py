@@ -13,11 +13,11 @@ _ARGUMENTS = "/spec/template/spec/containers/0/args"
 
 
 @contextmanager
-def with_trust_domain_alias(mesh: Mesh, alias: str) -> Iterator[None]:
-    """The control plane takes this trust domain for the mesh's own, too."""
+def with_options(mesh: Mesh, *words: str) -> Iterator[None]:
+    """The control plane has these options of its command beside its own; of two that say the same the last counts."""
     before = _control(mesh)["spec"]["template"]["spec"]["containers"][0]["args"]
     try:
-        _patch(mesh, [*before, "--trust-domain-alias", alias])
+        _patch(mesh, [*before, *words])
         yield
     finally:
         _patch(mesh, before)

@@ -1,4 +1,4 @@
-"""Certificates that live for seconds, under traffic: renewed, signed by another authority, without an authority."""
+"""Certificates that live for seconds, under traffic: signed by another authority, without an authority."""
 
 import base64
 import datetime as dt
@@ -18,8 +18,9 @@ from ambit.ca.authority import Authority, AuthorityFiles
 from ambit.testing.laptop import LaptopMesh
 from ambit.testing.plugin import start_mesh
 from tests.ca.authorities import intermediate_of, revoked_by
+from tests.mesh.renewal import all_renewed, nobody_noticed
 from tests.mesh.test_faults import only
-from tests.mesh.traffic import attempts, start_traffic
+from tests.mesh.traffic import start_traffic
 from tests.soak import long
 
 pytestmark = [
@@ -58,36 +59,6 @@ def brief(kubectl_program: str | None) -> Iterator[LaptopMesh]:
         yield mesh
 
 
-def serials(mesh: LaptopMesh) -> dict[tuple[str, str], str]:
-    """Of each leaf, by node and identity."""
-    return {
-        (node, entry["identity"]): entry["certChain"][0]["serialNumber"]
-        for node, entries in mesh.dump("certs").items()
-        for entry in entries
-        if entry["certChain"]
-    }
-
-
-def all_renewed(mesh: LaptopMesh, timeout: float) -> None:
-    """Until each certificate is another one than now."""
-    before = serials(mesh)
-
-    def renewed() -> bool:
-        now = serials(mesh)
-        return now.keys() == before.keys() and all(now[each] != before[each] for each in before)
-
-    mesh.wait("all certificates are new", renewed, timeout)
-
-
-def nobody_noticed(mesh: LaptopMesh, since: float) -> None:
-    """Every request since then was answered, on new connections and on the one that was open all the time, and who is
-    denied never was."""
-    seen = attempts(mesh, NAMESPACE, since=since)
-    assert {each.kind for each in seen} == {"fresh", "kept"}
-    assert [each for each in seen if each.result != 200] == []
-    assert [each for each in attempts(mesh, NAMESPACE, "denied") if each.result == 200] == []
-
-
 def trust(mesh: LaptopMesh) -> dict[str, Any]:
     """What `ambit certs root` says; asked again while a control plane is about to go or to come."""
 
@@ -124,17 +95,9 @@ def plug_in(mesh: LaptopMesh, files: AuthorityFiles, revoked: str = "") -> None:
     mesh.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
 
 
-@pytest.mark.feature("F10")
-def test_certificates_are_renewed_under_traffic(brief: LaptopMesh) -> None:
-    begin = time.time()
-    for _ in range(2):
-        all_renewed(brief, timeout=60)
-    nobody_noticed(brief, begin)
-
-
 @pytest.mark.feature("F10", "F23")
 def test_an_authority_that_is_frozen_for_nearly_half_of_a_life_costs_nothing(brief: LaptopMesh) -> None:
-    all_renewed(brief, timeout=60)
+    all_renewed(brief, NAMESPACE, timeout=60)
     begin = time.time()
     pid = only(brief, "control plane")
     os.kill(pid, signal.SIGSTOP)
@@ -142,8 +105,8 @@ def test_an_authority_that_is_frozen_for_nearly_half_of_a_life_costs_nothing(bri
         brief.wait("a good part of half of a life has passed", lambda: time.time() > begin + 12)
     finally:
         os.kill(pid, signal.SIGCONT)
-    all_renewed(brief, timeout=60)
-    nobody_noticed(brief, begin)
+    all_renewed(brief, NAMESPACE, timeout=60)
+    nobody_noticed(brief, NAMESPACE, begin)
 
 
 @pytest.mark.timeout(400)
@@ -169,7 +132,7 @@ def test_one_root_follows_another_under_traffic(brief: LaptopMesh) -> None:
     path = "jsonpath={.data.root-cert\\.pem}"
     published = brief.kubectl("get", "configmap", "istio-ca-root-cert", "-n", NAMESPACE, "-o", path).stdout
     assert published == root.roots
-    nobody_noticed(brief, begin)
+    nobody_noticed(brief, NAMESPACE, begin)
 
 
 @pytest.mark.feature("N6")
@@ -190,8 +153,8 @@ def test_revocation_lists_are_taken_up_under_traffic(brief: LaptopMesh) -> None:
         lambda: (found := trust(brief))["revoked"] == 1 and not found["behind"],
         timeout=60,
     )
-    all_renewed(brief, timeout=60)
-    nobody_noticed(brief, begin)
+    all_renewed(brief, NAMESPACE, timeout=60)
+    nobody_noticed(brief, NAMESPACE, begin)
 
 
 @pytest.mark.feature("F10")
@@ -200,7 +163,7 @@ def test_revocation_lists_are_taken_up_under_traffic(brief: LaptopMesh) -> None:
 def test_an_authority_away_for_half_of_each_life_costs_nothing(brief: LaptopMesh) -> None:
     """Stopped and started anew in each life of a certificate."""
     rounds = long(1, int(os.environ.get("AMBIT_SOAK_ROUNDS", "15")))
-    all_renewed(brief, timeout=120)
+    all_renewed(brief, NAMESPACE, timeout=120)
     judged, start = 0, 8.0
     for _ in range(2 * rounds):
         begin = time.time()
@@ -212,10 +175,10 @@ def test_an_authority_away_for_half_of_each_life_costs_nothing(brief: LaptopMesh
         brief.kubectl("scale", *CONTROL, "--replicas=1")
         brief.kubectl("rollout", "status", *CONTROL, "--timeout=60s")
         start = time.time() - starting
-        all_renewed(brief, timeout=60)
+        all_renewed(brief, NAMESPACE, timeout=60)
         brief.wait("the round is over", lambda begin=begin: time.time() > begin + LIFE)  # type: ignore[misc]
         if starting + start - begin <= LIFE / 2:
-            nobody_noticed(brief, begin)
+            nobody_noticed(brief, NAMESPACE, begin)
             judged += 1
         if judged == rounds:
             return

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ambit.testing.mesh import Mesh
-from tests.mesh.settings import with_trust_domain_alias
+from tests.mesh.settings import with_options
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
@@ -341,7 +341,7 @@ def test_callers_are_known_by_their_trust_domain_and_by_what_means_the_same(
         )
         apply(mesh, pods, OF_TRUST_DOMAINS.format(domain="former.example", namespace=pods))
         mesh.wait("policies on another one", lambda: served() == everybody)
-        with with_trust_domain_alias(mesh, "former.example"):
+        with with_options(mesh, "--trust-domain-alias", "former.example"):
             mesh.wait("it means the same", lambda: served() == strangers)
         mesh.wait("it does not any more", lambda: served() == everybody)
     finally:
