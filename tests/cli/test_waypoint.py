@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from ambit.cli.commands import waypoint as module
 from ambit.cli.main import ambit
-from ambit.cli.waypoints import condition, enrolled_in, gateway
+from ambit.cli.waypoints import condition, enrolled_in
 from ambit.core.errors import AmbitError, BadInput
 from ambit.kube.client import Client
 from ambit.kube.errors import AlreadyExists
@@ -108,14 +108,29 @@ async def test_a_namespace_that_is_not_there_is_named(client: Client, typed: Run
 
 async def test_inline_waypoints_are_listed(client: Client, typed: Run) -> None:
     await typed("apply", "-n", "shop")
-    inline = gateway("light", "shop", "", "")
-    inline["spec"]["gatewayClassName"] = "ambit-inline"
-    await client.create(GATEWAYS, inline, "shop")
+    await typed("apply", "-n", "shop", "--name", "light", "--inline")
+    made = await client.get(GATEWAYS, "light", "shop")
+    assert made["spec"]["gatewayClassName"] == "ambit-inline"
     listed = (await typed("list", "-A")).stdout.splitlines()
     assert [line.split()[:5] for line in listed[1:]] == [
         ["shop", "light", "default", "service", "(inline)"],
         ["shop", "waypoint", "default", "service", "Unknown"],
     ]
+    await programmed(client, "light")
+    await programmed(client, "waypoint")
+    told = (await typed("status", "-n", "shop")).stdout.splitlines()
+    assert [line.split()[:5] for line in told[1:]] == [
+        ["light", "True", "Programmed", "Programmed", "inline"],
+        ["waypoint", "True", "Programmed", "Programmed", "pods"],
+    ]
+
+
+def test_an_inline_waypoint_is_for_services() -> None:
+    typed = ["waypoint", "generate", "--inline"]
+    made = yaml.safe_load(CliRunner().invoke(ambit, [*typed, "--for", "service"]).stdout)
+    assert made["spec"]["gatewayClassName"] == "ambit-inline"
+    with pytest.raises(BadInput, match="it is for services only"):
+        CliRunner().invoke(ambit, [*typed, "--for", "all"], catch_exceptions=False)
 
 
 async def test_apply_waits_and_labels_only_what_is_ready(client: Client, typed: Run) -> None:
@@ -182,7 +197,14 @@ async def test_list_and_status(client: Client, typed: Run) -> None:
     found = json.loads((await typed("list", "-n", "shop", "-o", "json")).stdout)
     assert [each["kind"] for each in found] == ["Gateway"]
     ready = await typed("status", "-n", "shop")
-    assert ready.stdout.splitlines()[0].split() == ["NAME", "STATUS", "TYPE", "REASON", "MESSAGE"]
+    assert ready.stdout.splitlines()[0].split() == [
+        "NAME",
+        "STATUS",
+        "TYPE",
+        "REASON",
+        "PLACEMENT",
+        "MESSAGE",
+    ]
     assert ready.stdout.splitlines()[1].split()[:4] == ["waypoint", "True", "Programmed", "Programmed"]
     late = await typed("status", "-A", "--waypoint-timeout", "0.1s")
     assert late.exit_code == 1

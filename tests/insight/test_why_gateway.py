@@ -110,7 +110,10 @@ def test_policies_decide_before_routes() -> None:
     answer = asked("http://shop.example.com/v1/a", private)
     assert answer.policy is not None
     assert (answer.verdict, answer.policy.rule, answer.route) == ("denied", "default/edge[0]", "")
-    assert asked("http://shop.example.com/v2", private).verdict == "answered"
+    passed = asked("http://shop.example.com/v2", private)
+    assert passed.verdict == "answered"
+    assert passed.policy is not None and passed.policy.nearest is not None
+    assert (passed.policy.nearest.rule, passed.policy.nearest.misses[0].actual) == ("default/edge[0]", "/v2")
 
 
 def test_who_asks_is_who_connects_or_whom_a_trusted_proxy_names() -> None:

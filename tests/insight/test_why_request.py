@@ -287,6 +287,21 @@ def test_a_request_that_a_policy_of_its_waypoint_denies_goes_nowhere() -> None:
     ]
 
 
+def test_the_rule_that_came_nearest_is_told_with_what_it_lacks() -> None:
+    """Of a request that is denied the ALLOW rule, of one that is allowed the DENY rule."""
+    other = "{to: [{operation: {methods: [GET], paths: [/v2], hosts: [other]}}]}"
+    denied = asked("http://web/v1", *ALL, policy("ALLOW", other, POSTS))
+    assert denied.policy is not None
+    assert "  nearest ALLOW rule: default/p[1], but methods must be POST, here GET" in request_lines(denied)
+    allowed = asked("http://web/v1", *ALL, policy("DENY", "{to: [{operation: {notPaths: [/v1]}}]}"))
+    lines = list(request_lines(allowed))
+    assert "  nearest DENY rule: default/p[0], but it is for all but /v1 (notPaths), here is /v1" in lines
+    both = asked("http://web/v1", *ALL, policy("DENY", "{}"), policy("ALLOW", "{}", name="q"))
+    assert "  nearest ALLOW rule: default/q[0], which holds, but DENY goes first" in request_lines(both)
+    bare = asked("http://web/v1", *ALL)
+    assert bare.policy is None or bare.policy.nearest is None
+
+
 @pytest.mark.parametrize(
     ("rules", "asking", "found"),
     [
@@ -395,7 +410,9 @@ def test_pods_decide_where_there_is_no_proxy_between() -> None:
         assert (ruling.pod, ruling.rule) == ("default/web-1", "default/p[0]")
         said = [each.strip() for each in request_lines(written)]
         assert "denied by default/p[0]" in said
-        assert "no rule would decide otherwise" not in said, "nobody looked for one"
+        assert "no rule would decide otherwise" not in said, "no policy allows anything"
+        said = [each.strip() for each in request_lines(read)]
+        assert "nearest DENY rule: default/p[0], but methods must be POST, here GET" in said
 
 
 def test_what_routes_change_before_pods_see_it_closes_the_service() -> None:

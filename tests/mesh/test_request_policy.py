@@ -256,6 +256,37 @@ def test_what_audit_policies_match_is_told_and_who_is_denied(shop: Shop) -> None
             )
 
 
+@pytest.mark.feature("F40")
+def test_why_says_which_rule_came_nearest_to_letting_a_request_in(shop: Shop) -> None:
+    """And which condition of it failed."""
+    friend = f"cluster.local/ns/{shop.namespace}/sa/friend"
+    rules = [
+        {"from": [{"source": {"principals": [friend]}}], "to": [{"operation": {"methods": ["PUT", "HEAD"]}}]},
+        {"from": [{"source": {"principals": [friend]}}], "to": [{"operation": {"methods": ["GET"]}}]},
+    ]
+
+    def nearest(who: str, method: str) -> tuple[str, list[dict[str, Any]]]:
+        words = ("why", f"{shop.namespace}/{who}", method, "http://web/", "-o", "json")
+        answer = json.loads(shop.mesh.ambit(*words, check=False).stdout)
+        rulings = [answer["policy"]] if "policy" in answer else answer["shares"][0]["rulings"]
+        assert {each["verdict"] for each in rulings} == {"denied"}
+        assert shop.asks(who, "web/", method) == "403"
+        (found,) = {json.dumps(each["nearest"]) for each in rulings}
+        return json.loads(found)["rule"], json.loads(found)["misses"]
+
+    with shop.policy("ALLOW", *rules) as policy:
+        shop.answers("403", "stranger", "web/")
+        assert shop.asks("friend", "web/") == "200"
+        name = f"{shop.namespace}/{policy.partition('/')[2]}"
+        post = {"field": "methods", "wanted": ["PUT", "HEAD"], "actual": "POST"}
+        assert nearest("friend", "POST") == (f"{name}[0]", [post])
+        other = friend.replace("friend", "stranger")
+        assert nearest("stranger", "GET") == (
+            f"{name}[1]",
+            [{"field": "principals", "wanted": [friend], "actual": other}],
+        )
+
+
 @pytest.mark.feature("F14")
 def test_who_asks_is_who_opened_the_connection_whatever_a_header_says(shop: Shop) -> None:
     """In the records of all who tell of it, and in lines about it."""

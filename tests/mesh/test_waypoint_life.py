@@ -195,6 +195,24 @@ def test_a_namespace_goes_through_a_waypoint_with_one_command(mesh: Mesh, shop: 
     pass_by(mesh, shop, {"one": "client"})
 
 
+@pytest.mark.feature("F161")
+def test_one_without_pods_is_made_listed_and_used_with_the_same_command(mesh: Mesh, shop: str) -> None:
+    words = ("-n", shop, "--name", "light")
+    mesh.ambit("waypoint", "apply", *words, "--inline", "--wait", timeout=120)
+    rows = [mesh.ambit("waypoint", each, "-n", shop).stdout for each in ("list", "status")]
+    assert [each.splitlines()[1].split()[:5] for each in rows] == [
+        ["light", "default", "service", "(inline)", "True"],
+        ["light", "True", "Programmed", "Programmed", "inline"],
+    ]
+    assert mesh.kubectl("get", "deployments", "-n", shop, "light", check=False).returncode != 0
+    bind(mesh, shop, "service", "one", to="istio.io/use-waypoint=light")
+    pass_by(mesh, shop, {"one": "client"})
+    mesh.ambit("waypoint", "delete", "light", "-n", shop)
+    pass_by(mesh, shop, {"one": "refused"})
+    bind(mesh, shop, "service", "one", to="istio.io/use-waypoint-")
+    pass_by(mesh, shop, {"one": "client"})
+
+
 PROTECTED = {
     "apiVersion": "security.istio.io/v1",
     "kind": "AuthorizationPolicy",

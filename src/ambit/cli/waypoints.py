@@ -22,12 +22,19 @@ PROGRAMMED = "Programmed"
 Object = dict[str, Any]
 
 
-def gateway(name: str, namespace: str, traffic: str, revision: str) -> Object:
+def gateway(
+    name: str, namespace: str, traffic: str, revision: str, of_class: str = WAYPOINT_CLASSES[0]
+) -> Object:
     """The Gateway. Empty texts are left out: what it takes is then its class's to say. Raises BadInput."""
     name = name or DEFAULT
     if name == WAYPOINT_NONE:
         raise BadInput(
             f"no waypoint can be called {name!r}, which as a label means none", "choose another name"
+        )
+    if of_class == INLINE_CLASS and traffic not in ("", WaypointFor.SERVICE.value):
+        raise BadInput(
+            f"an inline waypoint takes no traffic of `--for {traffic}`: it is for services only",
+            "leave out --for, or --inline",
         )
     labels = {WAYPOINT_FOR_LABEL: traffic, REVISION_LABEL: revision}
     metadata: Object = {"name": name}
@@ -40,7 +47,7 @@ def gateway(name: str, namespace: str, traffic: str, revision: str) -> Object:
         "apiVersion": GATEWAYS.api_version,
         "kind": GATEWAYS.kind,
         "metadata": metadata,
-        "spec": {"gatewayClassName": WAYPOINT_CLASSES[0], "listeners": [listener]},
+        "spec": {"gatewayClassName": of_class, "listeners": [listener]},
     }
 
 
@@ -68,29 +75,35 @@ def is_programmed(waypoint: Object) -> bool:
     return bool(condition(waypoint)["status"] == "True")
 
 
+def is_inline(waypoint: Object) -> bool:
+    """Whether it has no pods of its own."""
+    return bool(waypoint["spec"].get("gatewayClassName") == INLINE_CLASS)
+
+
 def row(waypoint: Object, classes: Mapping[str, Object]) -> list[str]:
     """NAMESPACE, NAME, REVISION, TRAFFIC TYPE (which says what is inline) and PROGRAMMED. `classes` are GatewayClasses
     by name."""
     labels, of_class = _labels(waypoint), classes.get(waypoint["spec"]["gatewayClassName"], {})
     traffic = labels.get(WAYPOINT_FOR_LABEL) or _labels(of_class).get(WAYPOINT_FOR_LABEL)
-    is_inline = waypoint["spec"]["gatewayClassName"] == INLINE_CLASS
     return [
         waypoint["metadata"]["namespace"],
         waypoint["metadata"]["name"],
         labels.get(REVISION_LABEL) or "default",
-        (traffic or WaypointFor.SERVICE.value) + (" (inline)" if is_inline else ""),
+        (traffic or WaypointFor.SERVICE.value) + (" (inline)" if is_inline(waypoint) else ""),
         condition(waypoint)["status"],
     ]
 
 
 def status_row(waypoint: Object) -> list[str]:
-    """NAMESPACE, NAME, STATUS, TYPE, REASON and MESSAGE."""
+    """NAMESPACE, NAME, STATUS, TYPE, REASON, PLACEMENT and MESSAGE."""
     said = condition(waypoint)
     metadata = waypoint["metadata"]
     return [
         metadata["namespace"],
         metadata["name"],
-        *(str(said.get(each, "")) for each in ("status", "type", "reason", "message")),
+        *(str(said.get(each, "")) for each in ("status", "type", "reason")),
+        "inline" if is_inline(waypoint) else "pods",
+        str(said.get("message", "")),
     ]
 
 

@@ -9,7 +9,7 @@ import msgspec
 from ambit.core.address import Address
 from ambit.insight.at_tokens import NOTHING, Shown, borne
 from ambit.insight.manifests import Compiled
-from ambit.insight.ruling import ASKED, Ruling, in_words, verdict_name
+from ambit.insight.ruling import ASKED, Otherwise, Ruling, in_words, verdict_name
 from ambit.model.proxy import Proxy, ServiceRoutes
 from ambit.model.request_policy import NEVER, OF_TOKENS, Clause, Match, RequestAction, RequestPolicy, Rule
 from ambit.model.service import Service
@@ -18,6 +18,7 @@ from ambit.plan import targets
 from ambit.plan.endpoints import preferred_address
 from ambit.plan.waypoint import http_ports, is_http
 from ambit.policy.decide import Decision, Reason, rule_name
+from ambit.policy.nearest_request import nearest_request
 from ambit.policy.requests import Request, RequestFacts, decide_request, matching_rule
 
 
@@ -94,12 +95,22 @@ def ruling_of(policies: Sequence[RequestPolicy], facts: RequestFacts, token: str
         identity=_caller(facts),
         rule=rule_name(decision),
         policies=tuple(sorted(each.key for each in policies)),
+        nearest=otherwise(policies, facts, is_allowed=decision.allowed),
         without=in_words(without) if without else "",
         dry_run=in_words(decision.dry_run) if decision.dry_run else "",
         asks=tuple(f"provider {each.provider} by {each.policy}[{each.rule}]" for each in found.asked),
         audited=tuple(f"{key}[{rule}]" for key, rule in found.audited),
         token=token or "; ".join(_tokens(policies, decision, facts)),
     )
+
+
+def otherwise(
+    policies: Sequence[RequestPolicy], facts: RequestFacts, *, is_allowed: bool
+) -> Otherwise | None:
+    """Allowed: the DENY rule that lacks least. Denied: the ALLOW rule, also when a DENY rule goes before it."""
+    action = RequestAction.DENY if is_allowed else RequestAction.ALLOW
+    found = nearest_request(policies, action, facts)
+    return Otherwise(found.rule, found.action.name, found.misses) if found is not None else None
 
 
 def _caller(facts: RequestFacts) -> str:

@@ -51,7 +51,7 @@ class Ruling(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     source: str = ""
     """The address that a pod is asked from."""
     of_request: bool = False
-    """The pod's node has read a request: the nearest rule is not looked for."""
+    """The pod's node has read a request."""
 
 
 def verdict_of(rulings: Sequence[Ruling]) -> str:

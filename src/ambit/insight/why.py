@@ -13,10 +13,11 @@ import msgspec
 from ambit.core.address import Address, host_port
 from ambit.core.errors import BadInput
 from ambit.core.finding import ObjectRef
+from ambit.core.identity import Identity
 from ambit.core.names import RESERVED_PORTS
 from ambit.ingest.istio.peer import deciding
 from ambit.insight.at_gateway import connecting, gateway_of
-from ambit.insight.at_waypoint import Passage, at_waypoint, reads
+from ambit.insight.at_waypoint import Passage, at_waypoint, otherwise, reads
 from ambit.insight.ends import Destination, find_destination, find_source
 from ambit.insight.manifests import Compiled
 from ambit.insight.node_resources import node_settings
@@ -40,6 +41,7 @@ from ambit.plan.endpoints import Choice, all_choices, choices, for_client, prefe
 from ambit.plan.values import at
 from ambit.policy.decide import ConnectionFacts, Decision, Reason, decide, rule_name
 from ambit.policy.nearest import decide_without, nearest
+from ambit.policy.requests import RequestFacts, decide_request
 
 NOT_CAPTURED = "the destination is not in the mesh, so nothing decides"
 NOBODY = "nobody in the mesh has this address, so it passes untouched"
@@ -209,6 +211,7 @@ def _ruling(client: Workload | Address, choice: Choice, compiled: Compiled) -> R
             identity=facts.identity.uri if facts.identity else "",
             rule=rule_name(of_bytes),
             policies=(*(policy.key for policy in policies), of_bytes.policy),
+            nearest=_otherwise_of_bytes(ruled, source, facts.identity),
         )
     without = decide_without(policies, decision, facts)
     return msgspec.structs.replace(
@@ -235,6 +238,17 @@ def _otherwise(
     if found is None:
         return None
     return Otherwise(f"{found.policy.key}[{found.rule}]", action.name, found.misses)
+
+
+def _otherwise_of_bytes(
+    port: at_pod.PodPort | None, source: Address, identity: Identity | None
+) -> Otherwise | None:
+    """Of the service of this port whose rules about requests deny."""
+    for each in port.of_connections if port is not None else ():
+        facts = RequestFacts(source, each.port, next(iter(each.addresses), None), identity)
+        if not decide_request(each.policies, facts).decision.allowed:
+            return otherwise(each.policies, facts, is_allowed=False)
+    return None
 
 
 def _said(at: Ruling, verdict: str, reason: str) -> Ruling:

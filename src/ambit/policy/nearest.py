@@ -20,6 +20,7 @@ from ambit.model.policy import (
     ServiceAccountMatch,
     Suffix,
 )
+from ambit.model.request_policy import PathTemplate
 from ambit.policy.decide import ConnectionFacts, Decision, decide, match_holds
 
 _FIELDS = {
@@ -97,7 +98,7 @@ def _of_match(match: Match, facts: ConnectionFacts) -> tuple[Miss, ...]:
     if match == Match():
         return (Miss("", (), ""),)
     return tuple(
-        Miss(_name(field), tuple(map(_text, values)), _actual(field, facts))
+        Miss(_name(field), tuple(map(text_of, values)), _actual(field, facts))
         for field in match.__struct_fields__
         if (values := getattr(match, field)) and not match_holds(Match(**{field: values}), facts)
     )
@@ -128,9 +129,10 @@ def _actual(field: str, facts: ConnectionFacts) -> str:
             return ""
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """A value as AuthorizationPolicy writes it."""
     match value:
-        case Exact(text):
+        case Exact(text) | PathTemplate(text):
             return text
         case Prefix(text):
             return f"{text}*"

@@ -138,11 +138,12 @@ def _clause(clause: Clause, facts: RequestFacts, *, is_lax: bool) -> bool:
 
 def _match(match: Match, facts: RequestFacts, *, is_lax: bool) -> bool:
     return bool(match.conditions) and all(
-        _condition(condition, facts, is_lax=is_lax) for condition in match.conditions
+        condition_holds(condition, facts, is_lax=is_lax) for condition in match.conditions
     )
 
 
-def _condition(condition: Condition, facts: RequestFacts, *, is_lax: bool) -> bool:
+def condition_holds(condition: Condition, facts: RequestFacts, *, is_lax: bool) -> bool:
+    """Whether it does as its rule counts: `is_lax` where that leads to a denial."""
     wanted = not condition.values or any(
         _hit(condition, each, facts, is_lax=is_lax) for each in condition.values
     )
@@ -195,9 +196,9 @@ def _of_request(condition: Condition, value: Value, request: Request, *, is_lax:
         case Attribute.HEADER, Exact() | Prefix() | Suffix() | Presence():
             return _header(value, request.headers.get(condition.name[0]), is_lax=is_lax)
         case Attribute.CLAIM, Exact() | Prefix() | Suffix() | Presence():
-            return any(_text(value, each) for each in _claims(request.claims, condition.name))
+            return any(_text(value, each) for each in claims(request.claims, condition.name))
         case Attribute.REQUEST_PRINCIPAL, Exact() | Prefix() | Suffix() | Presence():
-            issuer, subject = (_claims(request.claims, (each,)) for each in ("iss", "sub"))
+            issuer, subject = (claims(request.claims, (each,)) for each in ("iss", "sub"))
             return bool(issuer and subject) and _text(value, f"{issuer[0]}/{subject[0]}")
         case _:
             raise AssertionError(f"{condition.attribute} has no {value!r}")
@@ -239,9 +240,9 @@ def _header(value: StringMatch, given: str | None, *, is_lax: bool) -> bool:
     return any(_text(value, each) for each in readings)
 
 
-def _claims(claims: Mapping[str, Any], way: Iterable[str]) -> list[str]:
+def claims(given: Mapping[str, Any], way: Iterable[str]) -> list[str]:
     """The texts at a claim: of a list each. Nothing else has a text."""
-    found: Any = claims
+    found: Any = given
     for each in way:
         found = found.get(each) if isinstance(found, Mapping) else None
     several = found if isinstance(found, list) else [found]

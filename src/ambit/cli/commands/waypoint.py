@@ -27,7 +27,13 @@ from ambit.cli.waypoints import (
 )
 from ambit.core.errors import AmbitError, BadInput
 from ambit.core.names import DATAPLANE_MODE_AMBIENT as AMBIENT
-from ambit.core.names import DATAPLANE_MODE_LABEL, USE_WAYPOINT_LABEL, USE_WAYPOINT_NAMESPACE_LABEL
+from ambit.core.names import (
+    DATAPLANE_MODE_LABEL,
+    INLINE_CLASS,
+    USE_WAYPOINT_LABEL,
+    USE_WAYPOINT_NAMESPACE_LABEL,
+    WAYPOINT_CLASSES,
+)
 from ambit.kube.client import Client
 from ambit.kube.errors import Conflict, NotFound
 from ambit.kube.resource import GATEWAY_CLASSES, GATEWAYS, NAMESPACES, SERVICES
@@ -69,6 +75,13 @@ _TRAFFIC = click.option(
 )
 _NAME = click.option("--name", "waypoint", default=DEFAULT, show_default=True, help="Name of the waypoint.")
 _REVISION = click.option("-r", "--revision", default="", metavar="NAME", help="Label `istio.io/rev`.")
+_INLINE = click.option(
+    "--inline",
+    "of_class",
+    flag_value=INLINE_CLASS,
+    default=WAYPOINT_CLASSES[0],
+    help="Without pods of its own.",
+)
 _EVERYWHERE = click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="Of all namespaces.")
 _PATIENCE = click.option(
     "--waypoint-timeout",
@@ -90,16 +103,17 @@ def command() -> None:
 @_NAME
 @_TRAFFIC
 @_REVISION
-def generate(namespace: str, waypoint: str, traffic: str | None, revision: str) -> None:
+@_INLINE
+def generate(namespace: str, waypoint: str, traffic: str | None, revision: str, of_class: str) -> None:
     """Print a waypoint as YAML."""
     import yaml
 
-    made = gateway(waypoint, namespace, traffic or "", revision)
+    made = gateway(waypoint, namespace, traffic or "", revision, of_class)
     click.echo(yaml.safe_dump(made, sort_keys=False), nl=False)
 
 
 @command.command("apply")
-@_options(_NAME, _TRAFFIC, _REVISION, _PATIENCE)
+@_options(_NAME, _TRAFFIC, _REVISION, _INLINE, _PATIENCE)
 @click.option("-w", "--wait", is_flag=True, help="Wait until it is programmed.")
 @click.option(
     "--enroll-namespace", "enroll", is_flag=True, help="Label the namespace with it, once it is programmed."
@@ -115,6 +129,7 @@ def apply(
     waypoint: str,
     traffic: str | None,
     revision: str,
+    of_class: str,
     patience: float,
     wait: bool,
     enroll: bool,
@@ -124,11 +139,13 @@ def apply(
 
     With --enroll-namespace the namespace's services and pods go through it from then on. Nobody is sent past a waypoint
     that is not ready, so the label is set when the waypoint is programmed, whether or not --wait is given.
+
+    With --inline it has no pods: callers' nodes route requests, and the nodes of the pods that serve enforce policies.
     """
 
     async def work(client: Client) -> None:
         place = namespace or client.namespace
-        made = gateway(waypoint, place, traffic or "", revision)
+        made = gateway(waypoint, place, traffic or "", revision, of_class)
         name = made["metadata"]["name"]
         found = await _namespace(client, place)
         if enroll:
@@ -258,7 +275,7 @@ def status(
             await asyncio.sleep(_LOOK_AGAIN)
 
     found = run(with_client(open_client(instance, kubeconfig, context), work))
-    columns = ["NAME", "STATUS", "TYPE", "REASON", "MESSAGE"]
+    columns = ["NAME", "STATUS", "TYPE", "REASON", "PLACEMENT", "MESSAGE"]
     _show(columns, list(map(status_row, found)), found, output, everywhere=everywhere)
     if wait and not all(map(is_programmed, found)):
         raise click.exceptions.Exit(1)

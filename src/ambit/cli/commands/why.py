@@ -120,10 +120,10 @@ def command(
     decides, the nearest rule that would have decided otherwise and what it lacks, and whether the newest record of
     such a connection says the same. Exits with 0 when it is allowed at every endpoint, with 1 when not.
 
-    With METHOD and URL (http://web/path): which waypoint reads the request, what policies say of it there, which rule
-    of which route it meets, and where that leads. With --gateway the same of a request from outside. Where a second
-    waypoint takes a part of a service's connections each part has its own answer. Signatures of tokens and certificates
-    are not tried.
+    With METHOD and URL (http://web/path): which waypoint reads the request, what policies say of it there and which
+    rule came nearest to saying otherwise, which rule of which route it meets, and where that leads. With --gateway the
+    same of a request from outside. Where a second waypoint takes a part of a service's connections each part has its
+    own answer. Signatures of tokens and certificates are not tried.
     """
     _check(asked, bool(headers or token), gateway, certificate)
     destination, given = asked[-1], _headers(headers) | _bearing(token)

@@ -128,7 +128,7 @@ def _ruling(ruling: Ruling) -> Iterator[str]:
     if ruling.without:
         yield f"without that rule it would be {ruling.without}"
     if ruling.nearest is not None:
-        yield f"nearest {ruling.nearest.action} rule: {_nearest(ruling.nearest)}"
+        yield f"nearest {ruling.nearest.action} rule: {_nearest(ruling.nearest, ruling.reason)}"
     elif ruling.verdict != REFUSED and ruling.pod and not ruling.of_request:
         yield "no rule would decide otherwise"
     if ruling.token:
@@ -154,9 +154,10 @@ def _plain_text(ruling: Ruling) -> str:
     return f"accepted: {by}"
 
 
-def _nearest(found: Otherwise) -> str:
+def _nearest(found: Otherwise, reason: str) -> str:
     if not found.misses:
-        return f"{found.rule}, which holds, but DENY goes first"
+        first = "CUSTOM" if reason == Reason.NOBODY_TO_ASK.value else "DENY"
+        return f"{found.rule}, which holds, but {first} goes first"
     return f"{found.rule}, but {'; '.join(map(_miss, found.misses))}"
 
 
