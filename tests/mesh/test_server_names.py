@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ambit.envoy.server_names import HOSTS
 from ambit.testing.mesh import Mesh
 from tests.ingest.gateway.pairs import Authority
 from tests.mesh.pods import apply_in, make_namespace, pod
@@ -98,13 +99,17 @@ class Egress:
         self.namespace = namespace
         self.domain = f"names.{namespace}.svc.cluster.local"
 
-    def ask(self, name: str) -> str:
-        """Who answers for a name at the address that the mesh gave the hosts. (The cluster's own DNS knows these names,
-        so a pod would not be told that address by name, as it is of hosts that only the mesh knows.)"""
+    @property
+    def address(self) -> str:
+        """The one that the mesh gave the hosts. (The cluster's own DNS knows these names, so a pod would not be told it
+        by name, as it is of hosts that only the mesh knows.)"""
         path = "jsonpath={.status.addresses[0].value}"
-        found = self.mesh.kubectl("get", "serviceentry", "hosts", "-n", self.namespace, "-o", path)
-        asked = ("python3", "-c", _ASK, found.stdout, name)
-        return self.mesh.exec(self.namespace, "client", *asked).stdout.strip()
+        return self.mesh.kubectl("get", "serviceentry", "hosts", "-n", self.namespace, "-o", path).stdout
+
+    def ask(self, name: str, client: str = "client") -> str:
+        """Who answers a pod for a name."""
+        asked = ("python3", "-c", _ASK, self.address, name)
+        return self.mesh.exec(self.namespace, client, *asked).stdout.strip()
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +132,9 @@ def egress(mesh: Mesh) -> Iterator[Egress]:
         apply_in(mesh, namespace, [waypoint("ambit-waypoint", "service"), entry(found.domain), inner, client])
         (address,) = (each for each in mesh.pod_addresses(namespace, "inner") if ":" not in each)
         both = [PUBLIC.replace(".34", ".35"), address]
-        apply_in(mesh, namespace, named(out=[PUBLIC], other=[PUBLIC], inner=[address], mixed=both))
+        apply_in(
+            mesh, namespace, named(out=[PUBLIC], other=[PUBLIC], fresh=[PUBLIC], inner=[address], mixed=both)
+        )
         mesh.kubectl("wait", "-n", namespace, "--for=condition=Programmed", "gateway/way", "--timeout=60s")
         yield found
         mesh.kubectl("delete", "-n", elsewhere, "pod", "outside")
@@ -144,6 +151,44 @@ def test_the_name_in_the_hello_leads_outside_and_never_into_the_mesh(egress: Egr
         assert egress.ask(name).startswith("nobody"), name
     told = egress.mesh.kubectl("logs", "-n", egress.namespace, "deployment/way").stdout
     assert f"inner.{domain} is said to be at" in told and f"mixed.{domain} is said to be at" in told
+
+
+# Asks for so many names below a domain at an address; how many were answered.
+_FLOOD = """
+import socket, ssl, sys
+from concurrent.futures import ThreadPoolExecutor
+context = ssl.create_default_context()
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+def ask(number):
+    try:
+        with socket.create_connection((sys.argv[1], 443), 10) as plain:
+            with context.wrap_socket(plain, server_hostname=f"n{number}.{sys.argv[2]}"):
+                return 1
+    except OSError:
+        return 0
+with ThreadPoolExecutor(8) as pool:
+    print(sum(pool.map(ask, range(int(sys.argv[3])))))
+"""
+
+
+@pytest.mark.feature("N4")
+def test_who_asks_for_many_names_does_not_take_them_from_all_others(egress: Egress) -> None:
+    """Once in 4,096 times the four others would share with him."""
+    mesh, name, others = egress.mesh, f"fresh.{egress.domain}", [f"other{number}" for number in range(4)]
+    accounts = []
+    for each in others:
+        mesh.kubectl("create", "serviceaccount", each, "-n", egress.namespace)
+        accounts.append(pod(each, mesh.nodes[0], ["sleep", "3600"]))
+        accounts[-1]["spec"]["serviceAccountName"] = each
+    apply_in(mesh, egress.namespace, accounts)
+    known = f"out.{egress.domain}"
+    for each in others:
+        mesh.wait(f"{each} is let out", lambda each=each: egress.ask(known, each).startswith("outside"))
+    flood = ("python3", "-c", _FLOOD, egress.address, egress.domain, str(HOSTS + 44))
+    mesh.exec(egress.namespace, "client", *flood)
+    assert egress.ask(name).startswith("nobody")
+    assert any(egress.ask(name, each).startswith("outside") for each in others)
+    mesh.wait("names are forgotten", lambda: egress.ask(name).startswith("outside"))
 
 
 @pytest.mark.feature("N4")

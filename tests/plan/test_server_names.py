@@ -7,6 +7,7 @@ from typing import Any
 from ambit.core.finding import ObjectRef
 from ambit.core.identity import Identity
 from ambit.envoy import names
+from ambit.envoy.server_names import SHARES
 from ambit.model.proxy import Proxy, ProxyKind
 from ambit.model.server_names import NamesNote
 from ambit.model.service import AppProtocol, ServerNames, Service, VirtualAddress
@@ -47,14 +48,21 @@ def test_a_hello_of_the_pattern_is_resolved_by_the_agent_and_nothing_else_goes_o
     found = made(service("*.x.test"))
     key = "default/*.x.test"
     listener: Any = content_of(found[LISTENER, names.service_cluster(key, 443)])
-    (chain,) = listener["filter_chains"]
-    assert chain["filter_chain_match"] == {"server_names": ["*.x.test"]}
-    assert "default_filter_chain" not in listener
-    resolved, proxy = (each["typed_config"] for each in chain["filters"])
-    assert resolved["port_value"] == 8443 and proxy["cluster"] == names.server_names(key, 443)
-    cluster: Any = content_of(found[CLUSTER, names.server_names(key, 443)])
-    cache = cluster["cluster_type"]["typed_config"]["dns_cache_config"]
-    assert cache == resolved["dns_cache_config"] and cache["dns_lookup_family"] == "V4_ONLY"
+    (named,) = listener["filter_chain_matcher"]["matcher_list"]["matchers"]
+    assert named["predicate"]["single_predicate"]["value_match"] == {"suffix": ".x.test", "ignore_case": True}
+    assert "default_filter_chain" not in listener and "on_no_match" not in listener["filter_chain_matcher"]
+    assert len(listener["filter_chains"]) == SHARES
+    caches = []
+    for share, chain in enumerate(listener["filter_chains"]):
+        name = names.server_names(key, 443, share)
+        resolved, proxy = (each["typed_config"] for each in chain["filters"])
+        assert resolved["port_value"] == 8443 and chain["name"] == proxy["cluster"] == name
+        cluster: Any = content_of(found[CLUSTER, name])
+        caches.append(resolved["dns_cache_config"])
+        assert cluster["cluster_type"]["typed_config"]["dns_cache_config"] == caches[-1]
+    assert len({each["name"] for each in caches}) == SHARES, "callers of one share refuse no others anything"
+    cache = caches[0]
+    assert cache["dns_lookup_family"] == "V4_ONLY"
     (place,) = cache["typed_dns_resolver_config"]["typed_config"]["resolvers"]
     assert place["socket_address"] == {"protocol": "UDP", "address": "127.0.0.1", "port_value": 15053}
     endpoints: Any = content_of(found[ENDPOINTS, names.service_cluster(key, 443)])

@@ -4,7 +4,7 @@ A predicate is True, False, or a message; so a caller that already knows an answ
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from envoy.config.core.v3 import address_pb2
@@ -106,6 +106,14 @@ def server_name(pattern: str) -> Predicate:
     return _single(network_inputs_pb2.ServerNameInput(), value_match=_regex(pattern))
 
 
+def server_name_below(suffix: str) -> Predicate:
+    """The name in the client's hello ends with this, and is longer."""
+    return _single(
+        network_inputs_pb2.ServerNameInput(),
+        value_match=string_pb2.StringMatcher(suffix=suffix, ignore_case=True),
+    )
+
+
 def filter_state(key: str, pattern: str) -> Predicate:
     """The whole object of this key on the connection matches this RE2 pattern."""
     return _single(network_inputs_pb2.FilterStateInput(key=key), value_match=_regex(pattern))
@@ -177,18 +185,30 @@ def by_destination(rows: Mapping[tuple[Address, int], Any], otherwise: Any) -> A
     return matcher_pb2.Matcher.OnMatch(matcher=tree)
 
 
+def by_share(key: str, taken: Sequence[Any]) -> Any:
+    """Takes one of these, by a hash of the connection's object of this key; the first where there is none."""
+    source, whole = network_inputs_pb2.FilterStateInput(key=key), len(taken)
+    rows = [(_hashed(source, least, whole), taken[least]) for least in range(whole - 1, 0, -1)]
+    return nested(first_match(rows, taken[0]))
+
+
 def share(parts: int, whole: int, taken: Any, otherwise: Any) -> Any:
     """Takes `taken` for this share of connections, by a hash of the client's port."""
     if parts >= whole:
         return taken
-    hashing = consistent_hashing_pb2.ConsistentHashing(threshold=whole - parts, modulo=whole)
-    predicate = _single(
-        network_inputs_pb2.SourcePortInput(),
+    predicate = _hashed(network_inputs_pb2.SourcePortInput(), whole - parts, whole)
+    return matcher_pb2.Matcher.OnMatch(matcher=first_match([(predicate, taken)], otherwise))
+
+
+def _hashed(source: Any, least: int, whole: int) -> Predicate:
+    """A hash of it, of `whole` values, is `least` or more."""
+    hashing = consistent_hashing_pb2.ConsistentHashing(threshold=least, modulo=whole)
+    return _single(
+        source,
         custom_match=extension_pb2.TypedExtensionConfig(
             name="envoy.matching.matchers.consistent_hashing", typed_config=pack(hashing)
         ),
     )
-    return matcher_pb2.Matcher.OnMatch(matcher=first_match([(predicate, taken)], otherwise))
 
 
 def _by_value(source: Any, rows: Mapping[str, Any], otherwise: Any) -> Any:

@@ -276,8 +276,8 @@ def service_cluster(service: str, port: int) -> str:
     return f"svc|{service}|{port}"
 
 
-def server_names(service: str, port: int) -> str:
-    return f"names|{service}|{port}"
+def server_names(service: str, port: int, share: int) -> str:
+    return f"names|{service}|{port}|{share}"
 
 
 def stream(listener: str, rule: str) -> str:

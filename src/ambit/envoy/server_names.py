@@ -1,9 +1,13 @@
 """Bytes to hosts outside by the name in a client's hello: TLS is not ended, the name is resolved, and the connection
 goes to what it resolves to.
 
-Names are those of a pattern, others and clients without any end. Who answers for them is the proxy's own agent
-(`ambit.proxy.resolver`), so that no answer leads to where nobody may be led: Envoy dials any address of an answer, one
-after the other. Whoever may connect says the name himself, so it proves nothing about where bytes end up.
+Names are those of a pattern, others and clients without any end. Envoy has so many names in mind and refuses further
+ones until others were not asked for in a while; so callers are divided by a hash of their identity, and who asks for
+many names refuses others to those only who share with him.
+
+Who answers for them is the proxy's own agent (`ambit.proxy.resolver`), so that no answer leads to where nobody may be
+led: Envoy dials any address of an answer, one after the other. Whoever may connect says the name himself, so it proves
+nothing about where bytes end up.
 """
 
 from typing import Any
@@ -19,28 +23,24 @@ from envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3 import sni_dy
 from envoy.extensions.network.dns_resolver.cares.v3 import cares_dns_resolver_pb2
 
 from ambit.core.names import DNS_PORT
-from ambit.envoy import clusters, defaults, names, tcp_proxy, waypoint_services
+from ambit.envoy import clusters, defaults, filter_state, matchers, names, tcp_proxy, waypoint_services
 from ambit.envoy.words import pack, seconds, udp_address, uint32
 
 RESOLVER = "127.0.0.1"
-_HOSTS = 1024
-"""Names that one proxy has in mind at once. More are refused until others have not been asked for a while."""
+SHARES = 8
+HOSTS = 256
+"""Names that one proxy has in mind at once for the callers of a share."""
+_UNUSED, _LOOKED_AT = 60, 30
+"""Seconds after which a name that nobody asks for may be forgotten, and after which Envoy looks whether it may, where
+nameservers do not know it."""
 
 
 def listener(service: str, port: int, *, pattern: str, target: int) -> Any:
     """Connections to a service's port whose clients ask for a host of `pattern`, on to its port `target`."""
     name = names.service_cluster(service, port)
-    resolved = sni_dynamic_forward_proxy_pb2.FilterConfig(dns_cache_config=_cache(), port_value=target)
-    chain = listener_components_pb2.FilterChain(
-        name=name,
-        filter_chain_match=listener_components_pb2.FilterChainMatch(server_names=[pattern]),
-        filters=[
-            listener_components_pb2.Filter(
-                name="envoy.filters.network.sni_dynamic_forward_proxy", typed_config=pack(resolved)
-            ),
-            tcp_proxy.fixed(names.server_names(service, port)),
-        ],
-    )
+    chains = [_chain(service, port, target, share) for share in range(SHARES)]
+    shared = matchers.by_share(filter_state.CALLER, [matchers.filter_chain(each.name) for each in chains])
+    named = matchers.server_name_below(pattern.removeprefix("*"))
     return listener_pb2.Listener(
         name=name,
         internal_listener=listener_pb2.Listener.InternalListenerConfig(),
@@ -54,19 +54,34 @@ def listener(service: str, port: int, *, pattern: str, target: int) -> Any:
                 typed_config=pack(tls_inspector_pb2.TlsInspector()),
             ),
         ],
-        filter_chains=[chain],
+        filter_chain_matcher=matchers.first_match([(named, shared)], None),
+        filter_chains=chains,
     )
 
 
-def cluster(service: str, port: int) -> Any:
-    """What such names have resolved to."""
+def _chain(service: str, port: int, target: int, share: int) -> Any:
+    name = names.server_names(service, port, share)
+    resolved = sni_dynamic_forward_proxy_pb2.FilterConfig(dns_cache_config=_cache(share), port_value=target)
+    return listener_components_pb2.FilterChain(
+        name=name,
+        filters=[
+            listener_components_pb2.Filter(
+                name="envoy.filters.network.sni_dynamic_forward_proxy", typed_config=pack(resolved)
+            ),
+            tcp_proxy.fixed(name),
+        ],
+    )
+
+
+def cluster(service: str, port: int, share: int) -> Any:
+    """What such names have resolved to for the callers of a share."""
     made = cluster_pb2.Cluster(
-        name=names.server_names(service, port),
+        name=names.server_names(service, port, share),
         connect_timeout=seconds(defaults.CONNECT_TIMEOUT),
         lb_policy=cluster_pb2.Cluster.CLUSTER_PROVIDED,
         cluster_type=cluster_pb2.Cluster.CustomClusterType(
             name="envoy.clusters.dynamic_forward_proxy",
-            typed_config=pack(forward_cluster_pb2.ClusterConfig(dns_cache_config=_cache())),
+            typed_config=pack(forward_cluster_pb2.ClusterConfig(dns_cache_config=_cache(share))),
         ),
     )
     clusters.keep_alive(made)
@@ -74,15 +89,17 @@ def cluster(service: str, port: int) -> Any:
     return made
 
 
-def _cache() -> Any:
-    """One for all: what is said of it must be the same everywhere."""
+def _cache(share: int) -> Any:
+    """One for all services: what is said of it must be the same everywhere."""
     resolver = cares_dns_resolver_pb2.CaresDnsResolverConfig()
     place = resolver.resolvers.add()
     place.CopyFrom(udp_address(RESOLVER, DNS_PORT))
     return dns_cache_pb2.DnsCacheConfig(
-        name="server names",
+        name=f"server names {share}",
         dns_lookup_family=cluster_pb2.Cluster.V4_ONLY,
-        max_hosts=uint32(_HOSTS),
+        max_hosts=uint32(HOSTS),
+        host_ttl=seconds(_UNUSED),
+        dns_refresh_rate=seconds(_LOOKED_AT),
         typed_dns_resolver_config=extension_pb2.TypedExtensionConfig(
             name="envoy.network.dns_resolver.cares", typed_config=pack(resolver)
         ),

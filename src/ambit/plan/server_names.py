@@ -34,10 +34,12 @@ def parse(body: bytes) -> NamesNote:
 
 
 def inside(key: str, port: int, *, pattern: str, target: int) -> Iterator[PlannedResource]:
-    """The listener inside of tunnels to this port, and the cluster that it leads to."""
+    """The listener inside of tunnels to this port, and the clusters that it leads to."""
     # What it is made with takes room, and few have such hosts.
     from ambit.envoy import server_names
 
     made = server_names.listener(key, port, pattern=pattern, target=target)
     yield planned(LISTENER, made.name, made)
-    yield planned(CLUSTER, names.server_names(key, port), server_names.cluster(key, port))
+    for share in range(server_names.SHARES):
+        made = server_names.cluster(key, port, share)
+        yield planned(CLUSTER, made.name, made)
