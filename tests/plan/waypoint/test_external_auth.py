@@ -135,8 +135,8 @@ def test_whoever_cannot_be_asked_says_no(asking: Asking, protocol: str) -> None:
     for port in (DEAD_PORT, 7):
         show(asking, asked_by(protocol, port))
         assert [asking.scene.get(each).status for each in ("/open", "/secret")] == [200, 403]
-    server_of(asking, protocol).ruled = Ruled(status=500)
-    show(asking, asked_by(protocol))
+    asking.http.ruled = Ruled(status=500)
+    show(asking, asked_by("HTTP"))
     assert asking.scene.get("/secret").status == 403
 
 
@@ -151,11 +151,11 @@ def test_he_is_asked_after_policies_and_before_a_redirect(asking: Asking) -> Non
 
 def test_he_is_asked_beside_whom_policies_name(asking: Asking) -> None:
     show(asking, asked_by("HTTP"), custom(over_grpc()))
-    assert asking.scene.get("/secret/1").status == 200
+    assert asking.scene.get("/secret/both").status == 200
     assert [len(asking.http.asked), len(asking.grpc.asked)] == [1, 1]
     for http, grpc, asked in ((200, 403, [1, 2]), (403, 200, [2, 3])):
         asking.http.ruled, asking.grpc.ruled = Ruled(status=http), Ruled(status=grpc)
-        assert asking.scene.get("/secret/2").status == 403
+        assert asking.scene.get("/secret/one").status == 403
         assert [len(asking.http.asked), len(asking.grpc.asked)] == asked
 
 
