@@ -40,3 +40,17 @@ def test_what_the_rules_match_is_shown_and_nothing_else(edge: Edge) -> None:
     assert (edge.get(path="/open").server, asked) == ("one", [])
     assert (edge.get(path="/secret").server, asked) == ("one", ["/check/secret"])
     assert edge.get(path="/secret", x_want_status="401").status == 401
+
+
+def test_so_it_does_where_a_route_says_so(edge: Edge) -> None:
+    http = {"path": "/check", "allowedHeaders": ["x-want-status"]}
+    whom = {"protocol": "HTTP", "backendRef": to("two"), "http": http}
+    filters = [{"type": "ExternalAuth", "externalAuth": whom}]
+    secret = {"matches": [{"path": {"value": "/secret"}}], "filters": filters, "backendRefs": [to("one")]}
+    routed = to_edge(secret, {"backendRefs": [to("one")]}, hostnames=["shop.example.com"])
+    edge.apply(gateway(listener()), routed)
+    asked = edge.echoes["two"].seen
+    asked.clear()
+    assert (edge.get(path="/open").server, asked) == ("one", [])
+    assert (edge.get(path="/secret").server, asked) == ("one", ["/check/secret"])
+    assert edge.get(path="/secret", x_want_status="401").status == 401
