@@ -15,7 +15,7 @@ from bench.kubernetes.site import pids_of, use_of
 
 
 def test_it_is_measured_only_when_named() -> None:
-    assert [each.name for each in SUBJECTS if not each.usual] == ["kubernetes"]
+    assert "kubernetes" in {each.name for each in SUBJECTS if not each.usual}
 
 
 def test_istio_is_of_one_pinned_version() -> None:
