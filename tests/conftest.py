@@ -2,6 +2,7 @@
 
 import os
 import signal
+from types import FrameType
 
 import pytest
 from hypothesis import settings
@@ -28,7 +29,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """A test run that is told to end takes its clusters down, as after Ctrl-C."""
     if config.option.soak:
         soak.begin()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _end(_signal: int, _frame: FrameType | None) -> None:
+    """Once: who ends a whole group of processes, one of which passes it on, tells us twice."""
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    raise KeyboardInterrupt
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -1,88 +1,118 @@
-"""`./dev test-kubernetes`: images, a cluster of two nodes, ambit in it, the tests that need it, everything down.
+"""`./dev test-kubernetes`: images, clusters of two nodes, ambit in them, the tests that need one, everything down.
 
-The tests are those marked `kubernetes`, and those of the laptop's mesh, driven in this cluster. Other arguments are
-pytest's: `-k bookinfo`, `-m kubernetes`. With `--keep` the cluster stays for a look, and the next run with `--keep`
-uses it again; clusters with different names (`--name`) do not disturb each other.
+The tests are those marked `kubernetes`, and those of the laptop's mesh, driven in these clusters. Their files are
+shared out over the clusters (`--clusters`); in each, one runs after the other. Other arguments are pytest's:
+`-k bookinfo`, `-m kubernetes`. With `--keep` the clusters stay for a look, and the next run with `--keep` uses them
+again; runs with different names (`--name`) do not disturb each other.
 """
 
 import argparse
+import functools
 import os
 import signal
 import sys
 
 from ambit.core.errors import AmbitError
-from tests.kubernetes.cluster import lifecycle, programs
+from tests.kubernetes.cluster import lifecycle, processes, programs
 from tests.kubernetes.cluster.settings import Cluster, load, state_folder
-from tests.kubernetes.installed import IMAGES, LOOK, checked, install, restart, stop, timed
+from tests.kubernetes.installed import IMAGES, LOOK, checked, install, restart, stop, timed, told
+from tests.kubernetes.side_by_side import at_once, called, shared_out
 
 TESTS = ["-m", "kubernetes or mesh", "--mesh", "kubernetes", "--timeout", "300", "--durations", "15"]
 PLACES = ["tests/image", "tests/kubernetes", "tests/mesh"]
 """Where such tests lie; collecting all others takes a while."""
 PODS = {"AMBIT_CAPTURE_PODS": "20", "AMBIT_CAPTURE_DURING_OUTAGES": "200"}
 """How many pods send their first bytes, and how many more start while agents are deleted."""
+CLUSTERS = 2
+"""For two processors: most tests wait more than they compute."""
 
 
 def main() -> int:
     """Runs all of it and returns pytest's exit code, or that of what failed before."""
     parser = argparse.ArgumentParser(prog="./dev test-kubernetes", description=__doc__)
-    parser.add_argument("--keep", action="store_true", help="leave the cluster running, and use one that is")
-    parser.add_argument("--name", help="which cluster (default with --keep: `ambit-kept`)")
+    parser.add_argument(
+        "--keep", action="store_true", help="leave the clusters running, and use those that are"
+    )
+    parser.add_argument("--name", help="which clusters (default with --keep: `ambit-kept`)")
+    parser.add_argument(
+        "--clusters",
+        type=int,
+        choices=range(1, 10),
+        default=CLUSTERS,
+        metavar="N",
+        help="over how many clusters the tests are shared out (default: %(default)s)",
+    )
     options, words = parser.parse_known_args()
+    if options.clusters > 1 and "--pdb" in words:
+        parser.error("--pdb needs a terminal of its own: add --clusters 1")
     signal.signal(signal.SIGTERM, stop)
     os.environ |= PODS | os.environ
     name = options.name or ("ambit-kept" if options.keep else f"ambit-{os.getpid()}")
-    try:
-        return _run(Cluster(name, state_folder(name), 2), options.keep, words)
-    except AmbitError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"\nhint: {error.hint}", file=sys.stderr)
-        return error.exit_code
+    where = called(name, state_folder(name), options.clusters)
+    return told(lambda: _run(where, options.keep, words))
 
 
-def _run(cluster: Cluster, keep: bool, words: list[str]) -> int:
+def _run(where: list[Cluster], keep: bool, words: list[str]) -> int:
     programs.check_machine()
-    with timed("programs of the cluster"):
+    with timed("programs of the clusters"):
         programs.build()
     with timed("images"):
         checked([sys.executable, "-m", "image"])
+    fresh = [cluster for cluster in where if load(cluster.state) is None]
     try:
-        fresh = load(cluster.state) is None
-        if fresh:
-            with timed("cluster"):
-                lifecycle.up(cluster)
+        with timed("clusters"):
+            at_once(lifecycle.up, fresh)
         with timed("images onto nodes"):
-            for archive in IMAGES:
-                lifecycle.load_image(cluster, archive)
-        if fresh:
+            at_once(_load_images, where)
+        if where[0] in fresh:
             with timed("pods without the mesh"):
-                _measured_starts(cluster, "without")
+                _measured_starts(where[0], "without")
         with timed("ambit install"):
-            install(
-                cluster, "experimental"
-            )  # what has the fields of the standard one, and those of more tests
-            if not fresh:
-                restart(cluster)
-        if fresh:
+            at_once(functools.partial(_install, fresh=fresh), where)
+        if where[0] in fresh:
             with timed("pods with the mesh"):
-                _measured_starts(cluster, "with")
+                _measured_starts(where[0], "with")
         with timed("tests"):
-            where = [] if any(word.startswith("tests/") for word in words) else PLACES
-            return lifecycle.execute(cluster, [sys.executable, "-m", "pytest", *TESTS, *words, *where])
+            return _tests(where, words)
     finally:
         if keep:
-            print(
-                f"kept: export KUBE_STATE={cluster.state}; python -m tests.kubernetes.cluster kubectl get pods -A"
-            )
+            for cluster in where:
+                kubectl = "python -m tests.kubernetes.cluster kubectl get pods -A"
+                print(f"kept: export KUBE_STATE={cluster.state}; {kubectl}")
         else:
+            for each in (signal.SIGINT, signal.SIGTERM):  # whoever asks twice asks for nothing else
+                signal.signal(each, signal.SIG_IGN)
             with timed("down"):
-                lifecycle.down(cluster.state)
+                at_once(_down, where)
+
+
+def _load_images(cluster: Cluster) -> None:
+    for archive in IMAGES:
+        lifecycle.load_image(cluster, archive)
+
+
+def _install(cluster: Cluster, fresh: list[Cluster]) -> None:
+    install(cluster, "experimental")  # what has the fields of the standard one, and those of more tests
+    if cluster not in fresh:
+        restart(cluster)
 
 
 def _measured_starts(cluster: Cluster, which: str) -> None:
     command = [sys.executable, "-m", "tests.kubernetes.starts", which]
     if lifecycle.execute(cluster, command):
         raise AmbitError(f"`{' '.join(command[1:])}` failed", hint=LOOK)
+
+
+def _tests(where: list[Cluster], words: list[str]) -> int:
+    places = [] if any(word.startswith("tests/") for word in words) else PLACES
+    command = [sys.executable, "-m", "pytest", *TESTS, *words, *places]
+    if len(where) == 1:
+        return lifecycle.execute(where[0], command)
+    return processes.run([*command, *shared_out(where)], lifecycle.tools())
+
+
+def _down(cluster: Cluster) -> None:
+    lifecycle.down(cluster.state)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 IMAGES = [ROOT / ".cache/image/ambit.tar", ROOT / ".cache/image/samples.tar"]
 """What `python -m image` writes."""
 INSTALL_TIMEOUT = 180
+INTERRUPTED = 130
+"""The exit code of what was told to end."""
 LOOK = "run `./dev test-kubernetes --keep` and read the logs of the pods in ambit-system"
 
 
@@ -56,6 +58,19 @@ def timed(what: str) -> Iterator[None]:
     print(f"{what}: {time.monotonic() - began:.1f} s", flush=True)
 
 
+def told(work: Callable[[], int | None]) -> int:
+    """The exit code of what it did; prints what of its failure someone can act on. Ctrl-C ends quietly."""
+    try:
+        return work() or 0
+    except AmbitError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"\nhint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
 def stop(_signal: int, _frame: FrameType | None) -> None:
     """A signal's handler that lets the cluster be taken down."""
-    raise SystemExit(130)
+    raise SystemExit(INTERRUPTED)

@@ -142,7 +142,8 @@ def _enrol_under_load(kubernetes: Kubernetes) -> list[str]:
         answers += [load.stdout.readline().strip() for _ in range(AFTER)]
     finally:
         kubernetes.execute(NAMESPACE, "deploy/curl", "touch", "/tmp/enough")
-        rest, _ = load.communicate(timeout=60)
+        rest = load.stdout.read()  # `communicate` would lose what `readline` has read ahead
+        load.wait(timeout=60)
     return answers + rest.splitlines()
 
 

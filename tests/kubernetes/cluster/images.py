@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import platform
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -70,7 +71,7 @@ def pack_files(
     }
     for blob in (packed, config, manifest):
         blobs[f"blobs/{_digest(blob).replace(':', '/')}"] = blob
-    fresh = archive.with_suffix(".new")
+    fresh = archive.with_suffix(f".{os.getpid()}")  # another cluster's start may be packing the same
     fresh.write_bytes(_tar(blobs, mode=0o644))
     return fresh.replace(archive)
 

@@ -86,17 +86,17 @@ def kubectl(cluster: Cluster, *words: str, quiet: bool = False) -> None:
 
 def execute(cluster: Cluster, command: Sequence[str]) -> int:
     """Runs a command where the cluster's addresses are reached, as administrator, and returns its exit code."""
-    return subprocess.run([*cluster.inside(), *command], env=environment(cluster)).returncode
+    return processes.run([*cluster.inside(), *command], environment(cluster))
 
 
 def environment(cluster: Cluster) -> dict[str, str]:
     """The environment in which kubectl, helm and ambit mean this cluster."""
-    return {
-        **os.environ,
-        "KUBECONFIG": str(cluster.kubeconfig()),
-        "KUBE_STATE": str(cluster.state),
-        "PATH": f"{programs.bin_folder()}:{os.environ.get('PATH', processes.PATH)}",
-    }
+    return {**tools(), "KUBECONFIG": str(cluster.kubeconfig()), "KUBE_STATE": str(cluster.state)}
+
+
+def tools() -> dict[str, str]:
+    """The environment in which kubectl and helm are found."""
+    return {**os.environ, "PATH": f"{programs.bin_folder()}:{os.environ.get('PATH', processes.PATH)}"}
 
 
 def running(state: Path) -> Cluster:

@@ -9,13 +9,15 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ambit.core.errors import AmbitError
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 POLL = 0.1
+GRACE = 30.0
+"""Seconds that a command has to end by itself."""
 
 
 def start(state: Path, name: str, command: Sequence[str | Path]) -> subprocess.Popen[bytes]:
@@ -29,6 +31,22 @@ def start(state: Path, name: str, command: Sequence[str | Path]) -> subprocess.P
             start_new_session=True,
             env={**os.environ, "PATH": PATH},
         )
+
+
+def run(command: Sequence[str], env: Mapping[str, str]) -> int:
+    """Runs `command` to its end and returns its exit code. When this process is told to end, so is `command`, and it
+    gets `GRACE` seconds to clean up."""
+    process = subprocess.Popen(command, env=env)
+    try:
+        return process.wait()
+    except BaseException as told:
+        if not isinstance(told, KeyboardInterrupt):  # a terminal's Ctrl-C reached the command, too
+            process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
+        process.kill()
+        process.wait()
+        raise
 
 
 def record(state: Path, name: str, pid: int) -> None:
