@@ -7,6 +7,7 @@ from typing import NamedTuple
 from ambit.core.names import METRICS_PORT
 from ambit.testing.mesh import Mesh
 
+NODE_AGENTS = "-n", "ambit-system", "-l", "app=ztunnel"
 PLACES = "jsonpath={range .items[*]}{.spec.nodeName} {.status.podIP}{'\\n'}{end}"
 
 
@@ -18,7 +19,7 @@ class Sample(NamedTuple):
 
 def scrape(mesh: Mesh) -> list[Sample]:
     """Samples of all node agents."""
-    agents = mesh.kubectl("get", "pods", "-n", "ambit-system", "-l", "app=ztunnel", "-o", PLACES).stdout
+    agents = mesh.kubectl("get", "pods", *NODE_AGENTS, "-o", PLACES).stdout
     texts = [
         mesh.on_node(node, "curl", "-sS", f"{address}:{METRICS_PORT}/metrics").stdout
         for node, address in (line.split() for line in agents.splitlines())

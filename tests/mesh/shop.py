@@ -56,27 +56,6 @@ for _ in range(int(sys.argv[1])):
     found[said.partition(" ")[0] if answer.status == 200 else str(answer.status)] += 1
 print(json.dumps(found))
 """
-# Asks all the time, on a connection that is kept and on new ones; tells what failed, or how often it went well.
-REQUESTS = """
-import http.client, select, sys
-kept, well = http.client.HTTPConnection("web", timeout=30), 0
-while not select.select([sys.stdin], [], [], 0.02)[0]:
-    once = http.client.HTTPConnection("web", timeout=30)
-    for each in (kept, once):
-        try:
-            each.request("GET", "/")
-            answer = each.getresponse()
-            answer.read()
-            assert answer.status == 200, answer.status
-        except (OSError, AssertionError, http.client.HTTPException) as problem:
-            print("failed", "kept" if each is kept else "new", repr(problem), "after", well, flush=True)
-            raise SystemExit
-    once.close()
-    well += 1
-    if well == 1:
-        print("open", flush=True)
-print("well", well, flush=True)
-"""
 
 
 def service(name: str, **labels: str) -> dict[str, Any]:
@@ -142,6 +121,20 @@ def _route(*rules: dict[str, Any]) -> dict[str, Any]:
 def to(*shares: tuple[str, int], **more: Any) -> dict[str, Any]:
     """A rule that shares requests out."""
     return {"backendRefs": [{"name": name, "port": 80, "weight": weight} for name, weight in shares], **more}
+
+
+def no_admin(service: str) -> dict[str, Any]:
+    """A policy that keeps everybody from one path."""
+    return {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": "no-admin"},
+        "spec": {
+            "targetRefs": [{"group": "", "kind": "Service", "name": service}],
+            "action": "DENY",
+            "rules": [{"to": [{"operation": {"paths": ["/admin"]}}]}],
+        },
+    }
 
 
 class Shop:

@@ -1,7 +1,6 @@
 """A gateway at the edge: who is outside the mesh comes in by it, and by mutual TLS from there on."""
 
 import json
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from ambit.testing.mesh import Mesh
 from tests.mesh.pods import apply_in, make_namespace, pod, web_and_client
 from tests.mesh.scrape import scrape_gateway, total
+from tests.mesh.unbroken import no_request_fails
 from tests.tokens import Issuer
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
@@ -336,53 +336,16 @@ with socket.create_connection((sys.argv[1], 80), timeout=10) as connection:
 """
 
 
-# Asks all the time, on a connection that is kept and on new ones; tells what failed, or how often it went well.
-_REQUESTS = """
-import http.client, select, sys
-kept, well = http.client.HTTPConnection(sys.argv[1], 80, timeout=30), 0
-while not select.select([sys.stdin], [], [], 0.02)[0]:
-    once = http.client.HTTPConnection(sys.argv[1], 80, timeout=30)
-    for each in (kept, once):
-        try:
-            each.request("GET", "/")
-            answer = each.getresponse()
-            answer.read()
-            assert answer.status == 200, answer.status
-        except (OSError, AssertionError, http.client.HTTPException) as problem:
-            print("failed", "kept" if each is kept else "new", repr(problem), "after", well, flush=True)
-            raise SystemExit
-    once.close()
-    well += 1
-    if well == 1:
-        print("open", flush=True)
-print("well", flush=True)
-"""
-
-
 def test_a_rolling_restart_fails_no_request(shop: Shop) -> None:
     shop.apply(gateway(), route({"backendRefs": [{"name": "web", "port": 80}]}))
     address = shop.address()
     shop.until(address, "200")
-    command = ("exec", "-i", "-n", shop.outside, "client", "--", "python3", "-uc", _REQUESTS, address)
-    asking = shop.mesh.popen(*command, stdin=subprocess.PIPE)
-    assert asking.stdin is not None and asking.stdout is not None
-    assert asking.stdout.readline() == "open\n"
     named = ("-n", shop.namespace, "deployment/front-ambit")
-    shop.mesh.kubectl("rollout", "restart", *named)
-    shop.mesh.kubectl("rollout", "status", *named, "--timeout=90s", timeout=120)
-    pods = (
-        "get",
-        "pods",
-        "-n",
-        shop.namespace,
-        "-o",
-        "name",
-        "-l",
-        "gateway.networking.k8s.io/gateway-name=front",
-    )
-    shop.mesh.wait("one pod is left", lambda: len(shop.mesh.kubectl(*pods).stdout.split()) == 1)
-    told, _ = asking.communicate("stop\n", timeout=60)
-    assert told == "well\n"
+    pods = ("pods", "-n", shop.namespace, "-o", "name", "-l", "gateway.networking.k8s.io/gateway-name=front")
+    with no_request_fails(shop.mesh, shop.outside, address):
+        shop.mesh.kubectl("rollout", "restart", *named)
+        shop.mesh.kubectl("rollout", "status", *named, "--timeout=90s", timeout=120)
+        shop.mesh.wait("one pod is left", lambda: len(shop.mesh.kubectl("get", *pods).stdout.split()) == 1)
     shop.mesh.kubectl("delete", "-n", shop.namespace, "gateway/front", "httproute/web")
 
 

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from ambit.testing.mesh import Mesh
-from tests.mesh.pods import apply_in, make_namespace, side_by_side
+from tests.mesh.placements import at_both
+from tests.mesh.pods import apply_in, make_namespace
 from tests.tokens import Issuer
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
@@ -125,21 +126,6 @@ class Shop:
         self.mesh.kubectl("wait", *where, "requestauthentication/tokens")
 
 
-CLASSES = ("ambit-waypoint", "ambit-inline")
-
-
-@pytest.fixture(scope="module")
-def shops(mesh: Mesh) -> Iterator[dict[str, Shop]]:
-    with side_by_side({each: _shop(mesh, each) for each in CLASSES}) as made:
-        yield made
-
-
-@pytest.fixture(scope="module", params=CLASSES)
-def shop(shops: dict[str, Shop], request: pytest.FixtureRequest) -> Shop:
-    """Wherever tokens are verified."""
-    return shops[request.param]
-
-
 @contextmanager
 def _shop(mesh: Mesh, of_class: str) -> Iterator[Shop]:
     with make_namespace(mesh) as namespace:
@@ -148,6 +134,9 @@ def _shop(mesh: Mesh, of_class: str) -> Iterator[Shop]:
         made = Shop(mesh, namespace)
         mesh.wait("an answer", lambda: made.ask()[0] == 200)
         yield made
+
+
+shops, shop = at_both(_shop)
 
 
 @pytest.mark.feature("F87")

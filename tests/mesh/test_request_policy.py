@@ -1,4 +1,5 @@
-"""What waypoints let through: policy about requests, by who calls, as its owners and the mesh's write it."""
+"""What waypoints let through, wherever they are: policy about requests, by who calls, as its owners and the mesh's
+write it."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +10,8 @@ import pytest
 import yaml
 
 from ambit.testing.mesh import Mesh
-from tests.mesh.pods import apply_in, make_namespace, side_by_side
+from tests.mesh.placements import INLINE, at_both
+from tests.mesh.pods import apply_in, make_namespace
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
@@ -156,21 +158,6 @@ class Shop:
         self.mesh.wait(f"{reason} of {policy}", lambda: self.condition(policy, namespace) == (status, reason))
 
 
-CLASSES = ("istio-waypoint", "ambit-inline")
-
-
-@pytest.fixture(scope="module")
-def shops(mesh: Mesh) -> Iterator[dict[str, Shop]]:
-    with side_by_side({each: _shop(mesh, each) for each in CLASSES}) as made:
-        yield made
-
-
-@pytest.fixture(scope="module", params=CLASSES)
-def shop(shops: dict[str, Shop], request: pytest.FixtureRequest) -> Shop:
-    """Wherever policies are enforced."""
-    return shops[request.param]
-
-
 @contextmanager
 def _shop(mesh: Mesh, of_class: str) -> Iterator[Shop]:
     with make_namespace(mesh) as namespace:
@@ -184,6 +171,9 @@ def _shop(mesh: Mesh, of_class: str) -> Iterator[Shop]:
         for service in ("web", "second", "third", "bare"):
             shop.answers("200", "friend", service)
         yield shop
+
+
+shops, shop = at_both(_shop, ("istio-waypoint", INLINE))
 
 
 @pytest.mark.feature("F40")

@@ -4,41 +4,33 @@ All is tried with both kinds of waypoints, in pods of its own (`dedicated`), and
 what is tried with the first only says why."""
 
 import json
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 
 from ambit.testing.mesh import Mesh
-from tests.ingest.gateway.pairs import Authority
 from tests.mesh.authorizer import PROGRAM
-from tests.mesh.pods import apply_in, pod, side_by_side
-from tests.mesh.scrape import scrape_gateway, total
-from tests.mesh.secured import SECURED, roots, tls_policy
-from tests.mesh.shop import REQUESTS, Shop, make_shop, to
+from tests.mesh.placements import IN_PODS, at_both
+from tests.mesh.pods import apply_in, pod
+from tests.mesh.scrape import NODE_AGENTS, scrape, scrape_gateway, total
+from tests.mesh.shop import Shop, make_shop, service, to
+from tests.mesh.unbroken import no_request_fails
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
 
-@pytest.fixture(scope="module")
-def shops(mesh: Mesh) -> Iterator[dict[str, Shop]]:
-    makers = {
-        "dedicated": make_shop(mesh, "ambit-waypoint", "all"),
-        "inline": make_shop(mesh, "ambit-inline", "service"),
-    }
-    with side_by_side(makers) as made:
-        yield made
+def _shop(mesh: Mesh, of_class: str) -> AbstractContextManager[Shop]:
+    return make_shop(mesh, of_class, "all" if of_class == IN_PODS else "service")
+
+
+shops, shop = at_both(_shop)
 
 
 @pytest.fixture(scope="module")
 def dedicated(shops: dict[str, Shop]) -> Shop:
-    return shops["dedicated"]
-
-
-@pytest.fixture(params=["dedicated", "inline"])
-def shop(shops: dict[str, Shop], request: pytest.FixtureRequest) -> Shop:
-    return shops[request.param]
+    return shops[IN_PODS]
 
 
 @pytest.mark.feature("F31")
@@ -88,27 +80,34 @@ def test_every_request_is_told_of(shop: Shop) -> None:
 
 
 @pytest.mark.feature("F43")
-def test_every_request_is_counted(dedicated: Shop) -> None:
-    """In the metrics that Prometheus takes from the waypoint's pod."""
-    mesh, own = dedicated.mesh, f"spiffe://cluster.local/ns/{dedicated.namespace}/sa"
-    dedicated.mesh.wait("an answer", lambda: dedicated.server() in {"v1", "v2"})
-    labels = {
-        "reporter": "waypoint",
+def test_every_request_is_counted(shop: Shop) -> None:
+    """In the metrics that Prometheus takes from the waypoint's pod, or from the caller's node."""
+    mesh = shop.mesh
+    shop.route(to(("web", 1)))
+    mesh.wait("an answer", lambda: shop.server() in {"v1", "v2"})
+    wanted = {
+        "reporter": "waypoint" if shop.is_dedicated else "source",
         "source_workload": "client",
-        "source_principal": f"{own}/default",
+        "source_principal": f"spiffe://cluster.local/ns/{shop.namespace}/sa/default",
         "destination_service_name": "web",
+        "destination_service_namespace": shop.namespace,
         "response_code": "200",
     }
 
-    def is_counted() -> bool:
-        return total(scrape_gateway(mesh, dedicated.namespace, "way"), "istio_requests_total", **labels) > 0
+    def counted() -> float:
+        samples = scrape_gateway(mesh, shop.namespace, "way") if shop.is_dedicated else scrape(mesh)
+        return total(samples, "istio_requests_total", **wanted)
 
-    mesh.wait("the number", is_counted)
+    before = mesh.wait("the number", counted)
+    assert shop.servers(10).total() == 10
+    mesh.wait("ten more", lambda: counted() >= before + 10)
 
 
-def test_requests_are_printed_where_a_telemetry_says_so(dedicated: Shop) -> None:
-    """And those only that its filter is true of. Nodes print none."""
-    mesh, namespace = dedicated.mesh, dedicated.namespace
+def test_requests_are_printed_where_a_telemetry_says_so(shop: Shop) -> None:
+    """And those only that its filter is true of: by the waypoint, or the caller's node."""
+    mesh, namespace = shop.mesh, shop.namespace
+    shop.route(to(("web-v1", 1)))
+    shop.follows("the route", "v1")
     telemetry = {
         "apiVersion": "telemetry.istio.io/v1",
         "kind": "Telemetry",
@@ -121,15 +120,19 @@ def test_requests_are_printed_where_a_telemetry_says_so(dedicated: Shop) -> None
         },
     }
     apply_in(mesh, namespace, [telemetry])
+    printer = ("-n", namespace, "deployment/way")
+    if not shop.is_dedicated:
+        printer = (*NODE_AGENTS, "--tail=-1")
+    printed, silent = f"/printed/{namespace}", f"/silent/{namespace}"
 
     def lines(path: str) -> list[str]:
-        dedicated.ask(path)
-        said = mesh.kubectl("logs", "-n", namespace, "deployment/way").stdout.splitlines()
+        shop.ask(path)
+        said = mesh.kubectl("logs", *printer).stdout.splitlines()
         return [line for line in said if path in line]
 
-    found = mesh.wait("a line", lambda: lines("/printed"))
-    assert '"GET /printed HTTP/1.1" 200' in found[0]
-    assert lines("/silent") == []
+    found = mesh.wait("a line", lambda: lines(printed))
+    assert f'"GET {printed} HTTP/1.1" 200' in found[0]
+    assert lines(silent) == []
     mesh.kubectl("delete", "telemetry", "-n", namespace, "printed")
 
 
@@ -317,82 +320,6 @@ def test_connections_are_shared_out_by_weight(dedicated: Shop) -> None:
     assert 12 <= found["v2"] <= 68
 
 
-_ENTRY = {
-    "group": "networking.istio.io",
-    "kind": "ServiceEntry",
-    "name": "secured",
-    "sectionName": "http",
-}
-
-
-def _only_get() -> dict[str, Any]:
-    return {
-        "apiVersion": "security.istio.io/v1",
-        "kind": "AuthorizationPolicy",
-        "metadata": {"name": "secured"},
-        "spec": {
-            "targetRefs": [{"group": "networking.istio.io", "kind": "ServiceEntry", "name": "secured"}],
-            "rules": [{"to": [{"operation": {"methods": ["GET"]}}]}],
-        },
-    }
-
-
-@pytest.mark.feature("F48", "F63", "F93", "F94")
-def test_what_goes_to_a_service_entry_leaves_the_waypoint_as_tls(dedicated: Shop) -> None:
-    """With a policy that its endpoints could not enforce themselves, as they would have to without a proxy between."""
-    mesh, authority = dedicated.mesh, Authority()
-    pair = authority.pair("secured.example.com")
-    env = [{"name": "PAIR", "value": pair.chain + pair.key}]
-    labels = {"istio.io/dataplane-mode": "none"}
-    probe = {"tcpSocket": {"port": 8443}, "periodSeconds": 1}
-    server = pod(
-        "secured", mesh.nodes[0], ["python3", "-uc", SECURED], labels=labels, env=env, readinessProbe=probe
-    )
-    apply_in(mesh, dedicated.namespace, [server])
-    address = mesh.pod_addresses(dedicated.namespace, "secured")[0]
-    entry = {
-        "hosts": ["secured.test"],
-        "ports": [{"number": 80, "name": "http", "protocol": "HTTP", "targetPort": 8443}],
-        "resolution": "STATIC",
-        "endpoints": [{"address": address}],
-    }
-    dedicated.apply(
-        {
-            "apiVersion": "networking.istio.io/v1",
-            "kind": "ServiceEntry",
-            "metadata": {"name": "secured"},
-            "spec": entry,
-        },
-        roots(authority.root),
-        tls_policy("secured.example.com", _ENTRY),
-    )
-    well = "200 secured secured.example.com"
-    mesh.wait("TLS to the server", lambda: dedicated.ask(service="secured.test") == well)
-    dedicated.apply(_only_get())
-    posts = (
-        "curl",
-        "-sS",
-        "-m",
-        "10",
-        "-o",
-        "/dev/null",
-        "-w",
-        "%{http_code}",
-        "-d",
-        "x",
-        "http://secured.test/",
-    )
-    mesh.wait(
-        "the policy", lambda: mesh.exec(dedicated.namespace, "client", *posts, check=False).stdout == "403"
-    )
-    assert dedicated.ask(service="secured.test") == well
-    dedicated.apply(tls_policy("other.example.com", _ENTRY))
-    mesh.wait("a server of another name", lambda: dedicated.ask(service="secured.test").startswith("503"))
-    found = mesh.kubectl("get", "backendtlspolicy/secured", "-n", dedicated.namespace, "-o", "json").stdout
-    (ancestor,) = json.loads(found)["status"]["ancestors"]
-    assert ancestor["ancestorRef"]["name"] == "way"
-
-
 def test_why_tells_what_a_request_meets(shop: Shop) -> None:
     """And the record of one that was sent says the same. Endpoints see the waypoint, or the caller itself."""
     shop.route(to(("web-v2", 1), matches=[{"path": {"type": "PathPrefix", "value": "/why"}}]))
@@ -447,10 +374,115 @@ def test_why_names_the_policy_that_denies_a_request(shop: Shop) -> None:
     shop.mesh.wait("no policy", lambda: shop.ask("/why-not").startswith("200"))
 
 
+def test_endpoints_nearby_are_preferred_where_callers_choose(shop: Shop) -> None:
+    """By the callers' nodes; a waypoint in pods chooses among all (docs/limits.md)."""
+    near = service("web")
+    near["metadata"]["annotations"] = {"networking.istio.io/traffic-distribution": "PreferSameNode"}
+    shop.route(to(("web", 1)))
+    shop.mesh.wait("both", lambda: set(shop.servers(20)) == {"v1", "v2"})
+    shop.apply(near)
+    try:
+        if not shop.is_dedicated:
+            shop.mesh.wait("the one nearby", lambda: shop.servers(20) == {"v2": 20})
+        else:
+            assert set(shop.servers(50)) == {"v1", "v2"}
+    finally:
+        shop.apply(service("web"))
+    shop.mesh.wait("both again", lambda: set(shop.servers(20)) == {"v1", "v2"})
+
+
 def test_what_no_rule_matches_is_not_found(shop: Shop) -> None:
     shop.route(to(("web-v1", 1), matches=[{"path": {"type": "Exact", "value": "/only"}}]))
     shop.mesh.wait("the route", lambda: shop.server("/other") == "404")
     assert shop.server("/only") == "v1"
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_requests_are_routed_on_the_way_to_this_node_and_to_others(shop: Shop, place: int) -> None:
+    """With the server's policy in force: who may not call it, the waypoint or the caller, is refused there."""
+    node = shop.mesh.nodes[place]
+    name = f"caller-{place}"
+    shop.route(to(("web-v1", 1), matches=[{"path": {"value": "/one"}}]), to(("web-v2", 1)))
+    apply_in(shop.mesh, shop.namespace, [pod(name, node, ["sleep", "3600"])])
+
+    def asked(path: str) -> str:
+        words = ("curl", "-sS", "-m", "10", f"http://web{path}")
+        return shop.mesh.exec(shop.namespace, name, *words, check=False).stdout.partition(" ")[0]
+
+    shop.mesh.wait("both versions", lambda: (asked("/one"), asked("/two")) == ("v1", "v2"))
+    denied = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": "closed"},
+        "spec": {"selector": {"matchLabels": {"version": "v2"}}, "action": "DENY", "rules": [{}]},
+    }
+    shop.apply(denied)
+    try:
+        shop.mesh.wait("the refusal", lambda: asked("/two") not in {"v2", ""})
+        assert asked("/one") == "v1"
+    finally:
+        shop.mesh.kubectl("delete", "-n", shop.namespace, "authorizationpolicy", "closed")
+    shop.mesh.wait("the way again", lambda: asked("/two") == "v2")
+    shop.mesh.kubectl("delete", "-n", shop.namespace, "pod", name)
+
+
+# Says its first word before it has heard any.
+_GREETS = """
+import socket
+server = socket.create_server(("::", 7000), family=socket.AF_INET6, dualstack_ipv6=True)
+while True:
+    connection, _ = server.accept()
+    connection.sendall(b"welcome")
+    connection.close()
+"""
+_LISTENS = "import socket; print(socket.create_connection(('web', 7000), 10).recv(9).decode())"
+
+
+def test_ports_that_are_no_http_go_on_as_bytes(shop: Shop) -> None:
+    """Also of the same service: a server that speaks first is heard."""
+    more = service("web")
+    more["spec"]["ports"].append({"name": "greets", "port": 7000})
+    shop.apply(more)
+    greeting = pod("greets", shop.mesh.nodes[1], ["python3", "-uc", _GREETS], labels={"app": "web"})
+    apply_in(shop.mesh, shop.namespace, [greeting])
+    try:
+
+        def heard() -> str:
+            words = ("python3", "-c", _LISTENS)
+            return shop.mesh.exec(shop.namespace, "client", *words, check=False).stdout.strip()
+
+        shop.mesh.wait("the greeting", lambda: heard() == "welcome")
+    finally:
+        shop.mesh.kubectl("delete", "pod", "-n", shop.namespace, "greets")
+        shop.apply(service("web"))
+
+
+@pytest.mark.parametrize("event", ["the route changes", "endpoints change"])
+def test_no_request_fails_while(shop: Shop, event: str) -> None:
+    """Neither on a connection that is kept nor on a new one."""
+    shop.route(to(("web-v1", 1)))
+    shop.follows("the route", "v1")
+    with no_request_fails(shop.mesh, shop.namespace):
+        _EVENTS[event](shop)
+        shop.follows("the route afterwards", "v1")
+
+
+def _change_the_route(shop: Shop) -> None:
+    for version in ("v2", "v1", "v2", "v1"):
+        shop.route(to((f"web-{version}", 1)))
+        shop.follows("the change", version)
+
+
+def _change_endpoints(shop: Shop) -> None:
+    more = pod("more", shop.mesh.nodes[0], ["sleep", "3600"], labels={"app": "web", "version": "v2"})
+    apply_in(shop.mesh, shop.namespace, [more])
+    shop.mesh.kubectl("delete", "pod", "-n", shop.namespace, "more")
+
+
+_EVENTS: dict[str, Callable[[Shop], None]] = {
+    "the route changes": _change_the_route,
+    "endpoints change": _change_endpoints,
+}
 
 
 @pytest.mark.feature("F29")
@@ -471,20 +503,16 @@ def test_a_waypoint_is_replaced_under_requests(dedicated: Shop) -> None:
     replaced: test_inline.py.)"""
     dedicated.route(to(("web-v1", 1)))
     dedicated.follows("the route", "v1")
-    words = ("exec", "-i", "-n", dedicated.namespace, "client", "--", "python3", "-uc", REQUESTS)
-    asking = dedicated.mesh.popen(*words, stdin=subprocess.PIPE)
-    assert asking.stdout is not None
-    assert asking.stdout.readline() == "open\n"
     selector = ("-n", dedicated.namespace, "-l", "gateway.networking.k8s.io/gateway-name=way")
     path = "jsonpath={.items[*].metadata.name}"
-    before = dedicated.mesh.kubectl("get", "pods", *selector, "-o", path).stdout
-    dedicated.mesh.kubectl("rollout", "restart", "-n", dedicated.namespace, "deployment/way")
-    dedicated.mesh.wait(
-        "the former pod is gone",
-        lambda: before not in dedicated.mesh.kubectl("get", "pods", *selector, "-o", path).stdout,
-    )
-    said, _ = asking.communicate("end")
-    assert said.startswith("well"), said
+
+    def names() -> str:
+        return dedicated.mesh.kubectl("get", "pods", *selector, "-o", path).stdout
+
+    with no_request_fails(dedicated.mesh, dedicated.namespace):
+        before = names()
+        dedicated.mesh.kubectl("rollout", "restart", "-n", dedicated.namespace, "deployment/way")
+        dedicated.mesh.wait("the former pod is gone", lambda: before not in names())
 
 
 def test_without_a_waypoint_nobody_is_let_past(dedicated: Shop) -> None:

@@ -1,4 +1,6 @@
-"""Waypoints come and go with their Gateways, and take the traffic of what is bound to them and nothing else."""
+"""Waypoints come and go with their Gateways, and take the traffic of what is bound to them and nothing else.
+
+What is not tried with an inline one, of the fixture `of_class`, is about pods, or about what only they take."""
 
 import json
 from collections.abc import Iterator
@@ -7,6 +9,7 @@ from typing import Any
 import pytest
 
 from ambit.testing.mesh import Mesh
+from tests.mesh.placements import IN_PODS, INLINE, PLACEMENTS
 from tests.mesh.pods import apply_in, make_namespace, pod
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
@@ -23,10 +26,12 @@ class Tell(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 http.server.ThreadingHTTPServer(("", 8080), Tell).serve_forever()
 """
+# Says whom the server sees, and whether a route was met.
 ASK = """
 import http.client, sys, urllib.request
 try:
-    print(urllib.request.urlopen(f"http://{sys.argv[1]}", timeout=30).read().decode())
+    answer = urllib.request.urlopen(f"http://{sys.argv[1]}", timeout=30)
+    print(answer.read().decode(), answer.headers.get("x-routed", ""))
 except (OSError, http.client.HTTPException):
     print("refused")
 """
@@ -35,10 +40,16 @@ OBJECTS = ("deployment", "service", "serviceaccount")
 
 @pytest.fixture
 def shop(mesh: Mesh) -> Iterator[str]:
-    """An enrolled namespace with a server behind two services, and a client."""
+    """An enrolled namespace with a server behind two services, each with a route, and a client."""
     with make_namespace(mesh) as name:
-        apply_in(mesh, name, [service("one"), service("two"), *pods()])
+        services = [make(each) for each in ("one", "two") for make in (service, route)]
+        apply_in(mesh, name, [*services, *pods()])
         yield name
+
+
+@pytest.fixture(params=PLACEMENTS)
+def of_class(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def service(name: str) -> dict[str, Any]:
@@ -48,6 +59,21 @@ def service(name: str) -> dict[str, Any]:
         "kind": "Service",
         "metadata": {"name": name},
         "spec": {"selector": {"app": "server"}, "ports": ports},
+    }
+
+
+def route(name: str) -> dict[str, Any]:
+    """To the service, whose answers say that it was met."""
+    header = {"set": [{"name": "x-routed", "value": "routed"}]}
+    rule = {
+        "filters": [{"type": "ResponseHeaderModifier", "responseHeaderModifier": header}],
+        "backendRefs": [{"name": name, "port": 80}],
+    }
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": {"name": name},
+        "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": name}], "rules": [rule]},
     }
 
 
@@ -66,38 +92,41 @@ def pods() -> Iterator[dict[str, Any]]:
         }
 
 
-def waypoint(takes: str = "service") -> dict[str, Any]:
+def waypoint(takes: str = "service", of_class: str = IN_PODS) -> dict[str, Any]:
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "Gateway",
         "metadata": {"name": "waypoint", "labels": {"istio.io/waypoint-for": takes}},
         "spec": {
-            "gatewayClassName": "ambit-waypoint",
+            "gatewayClassName": of_class,
             "listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}],
         },
     }
 
 
-def make_waypoint(mesh: Mesh, namespace: str, takes: str = "service") -> None:
+def make_waypoint(mesh: Mesh, namespace: str, of_class: str = IN_PODS) -> None:
     """Until it is programmed."""
-    mesh.kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(waypoint(takes)))
+    mesh.kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(waypoint(of_class=of_class)))
     wait = ("wait", "-n", namespace, "gateway/waypoint", "--for=condition=Programmed", "--timeout=110s")
     mesh.kubectl(*wait)
 
 
 def pass_by(mesh: Mesh, namespace: str, expected: dict[str, str]) -> None:
-    """Until the server sees requests to these places come from `client`, `waypoint` or are `refused`."""
+    """Until requests to these places are `refused`, or the server sees them come from `client`, `waypoint`, or from the
+    client by way of a route (`inline`)."""
 
     def seen() -> dict[str, str]:
         listed = json.loads(mesh.kubectl("get", "pods", "-n", namespace, "-o", "json").stdout)["items"]
         names = {
             each["status"].get("podIP"): each["metadata"]["labels"].get("app", "waypoint") for each in listed
         }
-        answers = {
-            place: mesh.exec(namespace, "client", "python3", "-c", ASK, place).stdout.strip()
-            for place in expected
-        }
-        return {place: names.get(answer, answer) for place, answer in answers.items()}
+        found = {}
+        for place in expected:
+            said = mesh.exec(namespace, "client", "python3", "-c", ASK, place).stdout.strip()
+            answer, _, routed = said.partition(" ")
+            name = names.get(answer, answer)
+            found[place] = INLINE if (name, routed) == ("client", "routed") else name
+        return found
 
     mesh.wait(f"requests are seen from {expected}", lambda: seen() == expected)
 
@@ -125,16 +154,22 @@ def test_a_gateway_brings_a_waypoint_and_takes_it_away(mesh: Mesh, shop: str) ->
     mesh.wait("nothing of it is left", lambda: left() == "")
 
 
+def way(of_class: str) -> str:
+    """What `pass_by` says of requests through a waypoint of this class."""
+    return INLINE if of_class == INLINE else "waypoint"
+
+
 @pytest.mark.feature("F28")
-def test_what_is_bound_passes_through_it_and_nothing_else(mesh: Mesh, shop: str) -> None:
-    make_waypoint(mesh, shop)
+def test_what_is_bound_passes_through_it_and_nothing_else(mesh: Mesh, shop: str, of_class: str) -> None:
+    make_waypoint(mesh, shop, of_class)
+    through = way(of_class)
     pass_by(mesh, shop, {"one": "client", "two": "client"})
     bind(mesh, shop, "service", "one")
-    pass_by(mesh, shop, {"one": "waypoint", "two": "client"})
+    pass_by(mesh, shop, {"one": through, "two": "client"})
     mesh.kubectl("label", "namespace", shop, "istio.io/use-waypoint=waypoint")
-    pass_by(mesh, shop, {"one": "waypoint", "two": "waypoint"})
+    pass_by(mesh, shop, {"one": through, "two": through})
     bind(mesh, shop, "service", "one", to="istio.io/use-waypoint=none")
-    pass_by(mesh, shop, {"one": "client", "two": "waypoint"})
+    pass_by(mesh, shop, {"one": "client", "two": through})
     # Nobody is sent past a waypoint that is not there.
     mesh.kubectl("delete", "-n", shop, "gateway", "waypoint")
     pass_by(mesh, shop, {"one": "client", "two": "refused"})
@@ -158,7 +193,7 @@ def test_a_waypoint_takes_what_it_is_for(mesh: Mesh, shop: str) -> None:
 
 
 @pytest.mark.feature("F22")
-def test_another_namespaces_waypoint_takes_whom_it_lets_in(mesh: Mesh, shop: str) -> None:
+def test_another_namespaces_waypoint_takes_whom_it_lets_in(mesh: Mesh, shop: str, of_class: str) -> None:
     """Who may not, and asks all the same, reaches nobody: he is not sent past it."""
 
     def said() -> str:
@@ -166,7 +201,7 @@ def test_another_namespaces_waypoint_takes_whom_it_lets_in(mesh: Mesh, shop: str
         return mesh.kubectl("get", "-n", shop, "service", "one", "-o", path).stdout
 
     with make_namespace(mesh) as others:
-        make_waypoint(mesh, others)
+        make_waypoint(mesh, others, of_class)
         bind(mesh, shop, "service", "one", to=f"istio.io/use-waypoint-namespace={others}")
         bind(mesh, shop, "service", "one")
         mesh.wait("it is said", lambda: said() == "AttachmentDenied")
@@ -175,10 +210,12 @@ def test_another_namespaces_waypoint_takes_whom_it_lets_in(mesh: Mesh, shop: str
         patch = json.dumps({"spec": {"listeners": [listener]}})
         mesh.kubectl("patch", "-n", others, "gateway", "waypoint", "--type=merge", "-p", patch)
         mesh.wait("it is said", lambda: said() == "WaypointAccepted")
-        path = "jsonpath={.items[0].status.podIP}"
-        selector = "gateway.networking.k8s.io/gateway-name=waypoint"
-        address = mesh.kubectl("get", "pods", "-n", others, "-l", selector, "-o", path).stdout
-        pass_by(mesh, shop, {"one": address, "two": "client"})
+        through = INLINE
+        if of_class == IN_PODS:
+            path = "jsonpath={.items[0].status.podIP}"
+            selector = "gateway.networking.k8s.io/gateway-name=waypoint"
+            through = mesh.kubectl("get", "pods", "-n", others, "-l", selector, "-o", path).stdout
+        pass_by(mesh, shop, {"one": through, "two": "client"})
 
 
 @pytest.mark.feature("F161")
@@ -256,7 +293,10 @@ def test_what_a_policy_protects_at_its_waypoint_is_reached_in_no_other_way(mesh:
 
 
 @pytest.mark.feature("F28")
-def test_past_a_waypoint_that_is_not_ready_goes_only_what_is_labelled_so(mesh: Mesh, shop: str) -> None:
+def test_past_a_waypoint_that_is_not_ready_goes_only_what_is_labelled_so(
+    mesh: Mesh, shop: str, of_class: str
+) -> None:
+    """One that does not exist, or has no pods. An inline one is where callers are."""
     for name in ("one", "two"):
         bind(mesh, shop, "service", name)
     bind(mesh, shop, "service", "two", to="ambit.io/fail-open=true")
@@ -265,7 +305,9 @@ def test_past_a_waypoint_that_is_not_ready_goes_only_what_is_labelled_so(mesh: M
         "the record names the waypoint",
         lambda: f"waypoint {shop}/waypoint.{shop}" in mesh.ambit("flows", "--to", shop, "-n", shop).stdout,
     )
-    make_waypoint(mesh, shop)
-    pass_by(mesh, shop, {"one": "waypoint", "two": "waypoint"})
+    make_waypoint(mesh, shop, of_class)
+    pass_by(mesh, shop, {"one": way(of_class), "two": way(of_class)})
+    if of_class == INLINE:
+        return
     mesh.kubectl("scale", "-n", shop, "deployment", "waypoint", "--replicas=0")
     pass_by(mesh, shop, {"one": "refused", "two": "client"})
