@@ -380,6 +380,14 @@ def test_custom_asks_somebody_rather_than_to_decide(to: tuple[str, str, str]) ->
     assert ruled(posts, denied, method="POST") == ("denied", "default/d[0]", "")
 
 
+def test_so_do_pods_where_there_is_no_proxy_between() -> None:
+    for url in ("http://web/v1", "http://10.244.1.2:8080/v1"):
+        answer = asked(url, BOUND, OTHER, INLINE, custom(POSTS), method="POST")
+        [ruling] = [*answer.shares[0].rulings] if answer.shares else answer.connection.rulings  # type: ignore[union-attr]
+        assert (answer.verdict, ruling.asks) == ("asked", ("provider authz by default/p[0]",)), url
+        assert "asks provider authz by default/p[0]" in [each.strip() for each in request_lines(answer)]
+
+
 def test_nobody_to_ask_denies() -> None:
     answer = asked("http://web/v1", *PLAIN, custom("{}", provider="nobody"))
     assert answer.policy is not None

@@ -1,4 +1,5 @@
-"""Requests that somebody in the mesh is asked about, who takes calls of the waypoint only."""
+"""Requests that somebody in the mesh is asked about, who takes calls of those only who read requests: a waypoint in a
+pod, or the pods that serve, without a proxy between."""
 
 import json
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ pytestmark = [pytest.mark.mesh, pytest.mark.kubectl, pytest.mark.feature("N29")]
 
 _SERVER = telling("x-user")
 BY_HTTP, BY_GRPC = "by-http", "by-grpc"
+IN_A_POD, INLINE = "ambit-waypoint", "ambit-inline"
 
 
 def _providers(namespace: str) -> str:
@@ -70,11 +72,12 @@ def _served(name: str, script: str, node: str, *ports: tuple[str, int, int]) -> 
 
 
 class Shop:
-    """`web` behind a waypoint, `authz` whom it asks, and `client`."""
+    """`web` behind a waypoint of this class, `authz` who is asked, and `client`."""
 
-    def __init__(self, mesh: Mesh, namespace: str) -> None:
+    def __init__(self, mesh: Mesh, namespace: str, of_class: str) -> None:
         self.mesh = mesh
         self.namespace = namespace
+        self.of_class = of_class
         self.authorizer = _served("authz", PROGRAM, mesh.nodes[1], ("http", 8000, 8000), ("grpc", 9000, 9000))
 
     def ask(self, url: str) -> str:
@@ -92,23 +95,30 @@ class Shop:
         words = ("flows", "--requests", "--denied", "-n", self.namespace, "--path", path, "-o", "json")
         return [json.loads(each)["policy"] for each in self.mesh.ambit(*words).stdout.splitlines()]
 
+    def wait_for(self, policy: str) -> None:
+        """It is enforced."""
+        said = ("wait", "-n", self.namespace, f"authorizationpolicy/{policy}")
+        self.mesh.kubectl(*said, "--for=condition=WaypointAccepted", "--timeout=60s")
 
-@pytest.fixture(scope="module")
-def shop(mesh: Mesh) -> Iterator[Shop]:
+
+@pytest.fixture(scope="module", params=[IN_A_POD, INLINE])
+def shop(mesh: Mesh, request: pytest.FixtureRequest) -> Iterator[Shop]:
     with make_namespace(mesh) as namespace, with_mesh_config(mesh, _providers(namespace)):
-        shop = Shop(mesh, namespace)
+        shop = Shop(mesh, namespace, request.param)
         web = _served("web", _SERVER, mesh.nodes[0], ("http", 80, 8080))
         web[0]["metadata"]["labels"] = {"istio.io/use-waypoint": "way"}
-        only_waypoint = {"from": [{"source": {"principals": [f"cluster.local/ns/{namespace}/sa/way"]}}]}
-        guard = _policy("only-waypoint", selector={"matchLabels": {"app": "authz"}}, rules=[only_waypoint])
+        web[1]["spec"]["serviceAccountName"] = "web"
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "web"}}
+        reader = "way" if request.param == IN_A_POD else "web"
+        only = {"from": [{"source": {"principals": [f"cluster.local/ns/{namespace}/sa/{reader}"]}}]}
+        guard = _policy("only-reader", selector={"matchLabels": {"app": "authz"}}, rules=[only])
         client = pod("client", mesh.nodes[0], ["sleep", "3600"])
-        way = waypoint("ambit-waypoint", "service")
+        way = waypoint(request.param, "service")
         customs = [_custom(each) for each in (BY_HTTP, BY_GRPC)]
-        apply_in(mesh, namespace, [way, guard, *customs, *web, *shop.authorizer, client])
+        apply_in(mesh, namespace, [account, way, guard, *customs, *web, *shop.authorizer, client])
         mesh.kubectl("wait", "-n", namespace, "--for=condition=Programmed", "gateway/way", "--timeout=60s")
         for name in (BY_HTTP, BY_GRPC):
-            said = ("wait", "-n", namespace, f"authorizationpolicy/{name}")
-            mesh.kubectl(*said, "--for=condition=WaypointAccepted", "--timeout=60s")
+            shop.wait_for(name)
         shop.answers("web/open", "200 None")
         yield shop
 
@@ -121,8 +131,24 @@ def test_his_no_is_the_answer_and_his_yes_lets_pass(shop: Shop, provider: str, u
     shop.mesh.wait("the record", lambda: set(shop.denied_by(f"/{provider}/no")) == {rule})
 
 
-def test_nobody_but_the_waypoint_asks_him(shop: Shop) -> None:
+def test_nobody_but_who_reads_asks_him(shop: Shop) -> None:
     shop.mesh.wait("the refusal", lambda: shop.ask("authz:8000/") == "refused")
+
+
+def test_whoever_comes_past_the_service_meets_the_same_where_nothing_is_between(shop: Shop) -> None:
+    """By the pod's own address, also from outside of the mesh in plain text."""
+    if shop.of_class != INLINE:
+        return
+    pod = shop.mesh.kubectl(
+        "get", "pod", "web", "-n", shop.namespace, "-o", "jsonpath={.status.podIP}"
+    ).stdout
+    for provider, user in ((BY_HTTP, "ann"), (BY_GRPC, "None")):
+        shop.answers(f"{pod}:8080/{provider}/yes", f"200 {user}")
+        assert shop.ask(f"{pod}:8080/{provider}/no") == "401 denied"
+    assert shop.ask(f"{pod}:8080/open") == "200 None"
+    words = ("why", f"{shop.namespace}/client", "GET", f"http://web.{shop.namespace}/{BY_HTTP}/yes")
+    said = shop.mesh.ambit(*words, check=False).stdout
+    assert f"asks provider {BY_HTTP} by {shop.namespace}/{BY_HTTP}[0]" in said
 
 
 def test_while_he_is_away_nothing_passes_that_he_is_asked_about(shop: Shop) -> None:

@@ -9,7 +9,7 @@ from ambit.model.request_policy import RequestAction, RequestPolicy
 from ambit.model.service import AppProtocol, Service
 from ambit.model.view import Snapshot
 from ambit.plan import at_pod
-from tests.plan.read_pod import READ, WORKLOAD
+from tests.plan.read_pod import ASKING, READ, WORKLOAD
 
 _FOREIGN = msgspec.structs.replace(READ, namespace="strangers", hostname="read.strangers.svc.cluster.local")
 """Of another namespace, with an EndpointSlice that names the pod."""
@@ -28,6 +28,17 @@ def test_who_puts_somebody_elses_pod_behind_a_service_decides_nothing_there() ->
 def test_what_such_a_service_is_sent_goes_to_no_pod_that_does_not_enforce_its_rules() -> None:
     assert at_pod.enforces(POD, READ, 8080)
     assert not at_pod.enforces(POD, _FOREIGN, 8080)
+
+
+def test_nodes_that_ask_nobody_leave_a_pod_closed_whose_rules_ask() -> None:
+    """Nodes of before know the other name only. Whichever a pod has for the moment is lifted where rules hold."""
+    before, now = READ.closing(WORKLOAD), ASKING.closing(WORKLOAD)
+    assert before is not None and now is not None and before.key != now.key
+    assert READ.lifted(WORKLOAD) == ASKING.lifted(WORKLOAD) == {before.key, now.key}
+    for closing in (before, now):
+        pod = msgspec.structs.replace(WORKLOAD, policies=(closing.key,))
+        for service in (READ, ASKING):
+            assert at_pod.policies_for(pod, Snapshot([pod], [service], [closing])) == ((), ())
 
 
 def test_it_takes_nothing_away_from_what_closes_a_pod() -> None:

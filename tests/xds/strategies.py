@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ambit.core.finding import ObjectRef
 from ambit.core.identity import Identity
-from ambit.model import http, request_policy
+from ambit.model import http, provider, request_policy
 from ambit.model import service as svc
 from ambit.model.backend_tls import BackendTls
 from ambit.model.http import Backend, Entry, Host, NamedMatch, PathKind, PathMatch, RequestMatch
@@ -146,6 +146,24 @@ _conditions = st.builds(
     request_policy.Condition, st.sampled_from(request_policy.Attribute), _values, _values, some(texts)
 )
 _targets = some(st.builds(Target, st.sampled_from(["Service", "Gateway", "GatewayClass"]), names, names))
+_header_names = some(st.builds(Exact, texts) | st.builds(Prefix, texts) | st.builds(Suffix, texts))
+_authorizers = st.builds(
+    provider.Authorizer,
+    texts,
+    st.builds(provider.ProviderService, names, port_numbers, texts),
+    fail_open=st.booleans(),
+    body=st.none() | st.builds(provider.BodyInCheck, port_numbers, st.booleans(), st.booleans()),
+    http=st.none()
+    | st.builds(
+        provider.OverHttp,
+        texts,
+        _header_names,
+        some(st.tuples(texts, texts)),
+        _header_names,
+        _header_names,
+        _header_names,
+    ),
+)
 request_policies = st.builds(
     request_policy.RequestPolicy,
     names,
@@ -166,6 +184,7 @@ request_policies = st.builds(
     ),
     dry_run=st.booleans(),
     provider=texts,
+    asked=st.none() | st.builds(request_policy.Asked, _authorizers, texts),
 )
 _origins = st.builds(ObjectRef, names, names, names)
 token_policies = st.builds(

@@ -36,6 +36,8 @@ DENIED, FAILED = "ext_authz_denied", "ext_authz_error"
 """Beginnings of the details of answers: the authorizer said no, or could not be asked."""
 ACTIONS = "%FILTER_STATE(envoy.extensions.filters.http.composite.matched_actions:PLAIN)%"
 """Of the access log: JSON with the rule that a request matches, by place; also of places that it did not get to."""
+QUESTION = "x-ambit-question"
+"""A header that all questions have."""
 _PLACES = "ambit.places"
 _PSEUDO_HEADERS = (":authority", ":method", ":path", ":protocol", ":scheme", ":status")
 _COMPOSITE = extension("envoy.filters.http.composite", composite_pb2.Composite())
@@ -43,6 +45,7 @@ _TYPES = tuple(
     f"type.googleapis.com/{each.DESCRIPTOR.full_name}"
     for each in (extension_matcher_pb2.ExtensionWithMatcher, rbac_pb2.RBAC)
 )
+_QUESTION = base_pb2.HeaderValue(key=QUESTION, value="1")
 Row = tuple[matchers.Predicate, Any, str]
 """Which requests, what filter (`asking`, `refusing`) they meet, and the name of the rule that says so."""
 
@@ -94,6 +97,11 @@ def has_places(count: int) -> matchers.Predicate:
     return matchers.filter_state(_PLACES, str(count))
 
 
+def is_question() -> matchers.Predicate:
+    """Whether a request says that it is one. Whoever says so of his own is refused more, never less."""
+    return matchers.header(QUESTION, r"\C*")
+
+
 def refusing(rule: str) -> Any:
     """A filter that answers 403."""
     return http_rbac.deciding((), (False, rule))
@@ -117,6 +125,7 @@ def asking(authorizer: Authorizer, cluster: str) -> Any:
                     cluster_name=cluster, authority=authorizer.service.hostname
                 ),
                 timeout=seconds(authorizer.timeout / 1000),
+                initial_metadata=[_QUESTION],
             )
         )
         if authorizer.check:
@@ -137,6 +146,7 @@ def _http(authorizer: Authorizer, given: OverHttp, cluster: str) -> Any:
         ),
         path_prefix=given.path_prefix,
     )
+    made.authorization_request.headers_to_add.append(_QUESTION)
     for name, value in given.added:
         # Else it would be a format of access logs.
         header = base_pb2.HeaderValue(key=name, value=value.replace("%", "%%"))

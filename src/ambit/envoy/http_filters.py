@@ -52,10 +52,12 @@ def chain(subject: str, port: int, *, places: int = 1, by: str = "") -> list[Any
     ]
 
 
-def of_pod(subject: str, port: int) -> list[Any]:
+def of_pod(subject: str, port: int, *, places: int = 1, by: str) -> list[Any]:
     """Those of the chain that decide, of a port whose requests are read where the server is."""
     return [
-        *_told(),
+        *_told(*([http_authorizers.places(places)] if places > 1 else [])),
+        http_headers.client_certificate_filter(by),
+        *(http_authorizers.filter_of(names.asks(subject, port, each)) for each in range(places)),
         http_jwt.filter_of(f"{subject}|{port}"),
         http_rbac.filter_of(names.allowed(subject, port)),
         router(),

@@ -15,6 +15,9 @@
 | `in\\|POD` | also: table (RDS) of a pod some of whose requests are read where it is |
 | `into\\|pod\\|POD\\|PORT`, `svc\\|pod\\|POD\\|PORT` | of such a port: the way in, and listener and cluster of it |
 | `tokens\\|pod\\|POD\\|PORT`, `allowed\\|pod\\|POD\\|PORT` | extensions (ECDS): what its requests have to meet |
+| `asks\\|pod\\|POD\\|PORT\\|PLACE` | extension (ECDS): whom they are shown to |
+| `own\\|pod\\|POD\\|SERVICE\\|PORT\\|PROTOCOL` | cluster and listener: calls of the node itself in the name of a pod |
+| `into\\|own\\|pod\\|…` | cluster: where these go |
 | `dns\\|POD\\|NAME:PORT` | on-demand cluster: what this name resolves to, dialled as the pod would |
 | `hbone\\|IDENTITY`, `hbone\\|SERVICE\\|IDENTITY` | on-demand cluster: tunnels to one identity |
 | `net\\|FAMILY\\|HOST:PORT\\|SERVICE\\|GATEWAY` | on-demand cluster: tunnels through a gateway's tunnels |
@@ -343,6 +346,16 @@ def asks(subject: str, port: int, place: int = 0) -> str:
 def provider(service: str, port: int, *, is_grpc: bool) -> str:
     """Of the cluster by which a proxy itself calls a service."""
     return f"own|{service}|{port}|{'grpc' if is_grpc else 'http'}"
+
+
+def called_by(pod: str, provider: str) -> str:
+    """As `provider`, where a node calls in the name of a pod; also of the listener that it leads to."""
+    return provider.replace("|", f"|{pod_requests(pod)}|", 1)
+
+
+def way_of(call: str) -> str:
+    """The cluster that a `called_by` goes on to."""
+    return f"{WAY}{call}"
 
 
 def inner(asked: Inner) -> str:

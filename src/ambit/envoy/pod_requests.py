@@ -1,7 +1,7 @@
 """Requests that are read where their server is: what one port of a pod has for it.
 
-tunnel, same node or plain ─> cluster `into|pod|POD|PORT` ─> internal listener `svc|pod|POD|PORT`: tokens, policies ─>
-cluster of that name ─> the port, in the pod's namespace, from the client's address
+tunnel, same node or plain ─> cluster `into|pod|POD|PORT` ─> internal listener `svc|pod|POD|PORT`: who else is asked,
+tokens, policies ─> cluster of that name ─> the port, in the pod's namespace, from the client's address
 
 Who the client is comes with the connection: from the tunnel's certificate (`filter_state.CALLER`), or from the node
 itself, in the endpoint's metadata (`CALLER`), where the client is a pod of the same node. Plain connections are
@@ -61,8 +61,9 @@ def server(pod: str, netns: str, port: int, *, is_http2: bool) -> Any:
     return made
 
 
-def listener(pod: str, port: int, *, identity: str, service: str, default_host: str) -> Any:
-    """Reads requests to a port of the pod with this identity, which are told of as those to this service."""
+def listener(pod: str, port: int, *, identity: str, service: str, default_host: str, places: int = 1) -> Any:
+    """Reads requests to a port of the pod with this identity, which are told of as those to this service. There are so
+    many `places` for others who authorize."""
     subject = names.pod_requests(pod)
     name = names.service_cluster(subject, port)
     own = http_routes.to_service(subject, port)
@@ -72,6 +73,8 @@ def listener(pod: str, port: int, *, identity: str, service: str, default_host: 
         subject=subject,
         port=port,
         default_host=default_host,
+        by=identity,
+        places=places,
     )
     chain = listener_components_pb2.FilterChain(
         name=name,

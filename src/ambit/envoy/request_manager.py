@@ -85,9 +85,11 @@ def of_caller(*, stat: str, table: str, default_host: str, logs: Iterable[Reques
     return _inside(manager, default_host)
 
 
-def of_pod(*, stat: str, table: Any, subject: str, port: int, default_host: str) -> Any:
+def of_pod(
+    *, stat: str, table: Any, subject: str, port: int, default_host: str, by: str, places: int = 1
+) -> Any:
     """As `requests`, where the server is: `table` is the RouteConfiguration itself, because it never changes."""
-    manager = _manager(stat, "", http_filters.of_pod(subject, port))
+    manager = _manager(stat, "", http_filters.of_pod(subject, port, places=places, by=by))
     manager.route_config.CopyFrom(table)
     return _inside(manager, default_host)
 

@@ -4,14 +4,13 @@ pods enforce policies and rules about tokens.
 Last of all that is done to a service. What nobody would enforce or speak leaves a waypoint that nobody has, and nodes
 refuse what is to go there:
 
-1. CUSTOM: no node asks others.
-2. Rules about what a route changes on the way (a path, a host, a header): pods see requests as they arrive, so such a
-   rule would let in what it refuses at a waypoint.
-3. Rules for a ServiceEntry: its endpoints need not be in the mesh.
-4. TLS to servers (`Service.backend_tls`) beside rules: callers' nodes speak it, so pods' nodes could read no request.
-5. TLS for bytes: callers' nodes speak it for requests only.
-6. `ExternalAuth` of a route: callers' nodes would ask, and not everybody comes from one.
-7. What is more than MOST_IN_NAMESPACE: tables and rules travel with each service to every node, and a policy for a
+1. Rules about what a route changes on the way (a path, a host, a header): pods see requests as they arrive, so such a
+   rule would let in what it refuses at a waypoint. CUSTOM looks at all that the provider is shown.
+2. Rules for a ServiceEntry: its endpoints need not be in the mesh.
+3. TLS to servers (`Service.backend_tls`) beside rules: callers' nodes speak it, so pods' nodes could read no request.
+4. TLS for bytes: callers' nodes speak it for requests only.
+5. `ExternalAuth` of a route: callers' nodes would ask, and not everybody comes from one.
+6. What is more than MOST_IN_NAMESPACE: tables and rules travel with each service to every node, and a policy for a
    Gateway is said again for each of its services, so one object could fill the message that all nodes are sent.
 """
 
@@ -27,8 +26,10 @@ from ambit.ingest.unenforced import forbids
 from ambit.model.http import Action, HeaderChanges
 from ambit.model.inline_rules import InlineRules
 from ambit.model.jwt import Target, TokenPolicy
+from ambit.model.policy import Exact, Prefix, Suffix
+from ambit.model.provider import Authorizer, Others
 from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
-from ambit.model.request_policy import Attribute, RequestAction, RequestPolicy
+from ambit.model.request_policy import Attribute, RequestPolicy
 from ambit.model.service import Service
 from ambit.model.telemetry import InlineTelemetry, Level, TelemetryPolicy
 from ambit.objects.kube import Namespace
@@ -37,6 +38,8 @@ MOST_IN_NAMESPACE = 8 * 1024 * 1024
 """Bytes that the services of one namespace may have every node carry: its services go in the order of their names."""
 PATH, HOST = ":path", ":authority"
 _USUAL_TOKEN = "authorization"  # noqa: S105 - the name of a header
+_SHOWN_ALWAYS = frozenset({PATH, HOST, _USUAL_TOKEN, "content-length"})
+"""To an authorizer over HTTP, beside the method (Envoy: `ExtAuthz.allowed_headers`)."""
 _READ = {Attribute.PATH: PATH, Attribute.HOST: HOST, Attribute.REMOTE_IP: "x-forwarded-for"}
 
 
@@ -214,16 +217,37 @@ def problem(service: Service, tables: Iterable[ServiceRoutes], rules: InlineRule
     if not rules.forbid:
         return ""
     forbidding = [each for each in rules.policies if forbids(each)]
-    custom = [each.key for each in forbidding if each.action is RequestAction.CUSTOM]
-    if custom:
-        return f"{', '.join(custom)} is CUSTOM, and nodes ask nobody"
     if not service.is_kubernetes:
         return f"{_names(rules)} is for a ServiceEntry, whose endpoints enforce nothing"
     changed = set(_changed(tables))
     for key, looked_at in _looked_at(forbidding, rules.tokens):
         if looked_at in changed:
             return f"{key} looks at {looked_at}, which a route of the service changes before pods see it"
+    for policy in forbidding:
+        if policy.asked is not None and (name := next(_shown(policy.asked.authorizer, changed), "")):
+            who = f"provider {policy.provider} of {policy.key}"
+            return f"{who} is shown {name}, which a route of the service changes before pods see it"
     return ""
+
+
+def _shown(authorizer: Authorizer, changed: Iterable[str]) -> Iterator[str]:
+    """What of this an authorizer is shown: over gRPC all, over HTTP headers that he is to have, too."""
+    over = authorizer.http
+    for name in sorted(changed):
+        if over is None or name in _SHOWN_ALWAYS or any(_hits(each, name) for each in over.check):
+            yield name
+
+
+def _hits(pattern: Exact | Prefix | Suffix | Others, name: str) -> bool:
+    match pattern:
+        case Exact(text):
+            return name == text
+        case Prefix(text):
+            return name.startswith(text)
+        case Suffix(text):
+            return name.endswith(text)
+        case Others(names):
+            return name not in names
 
 
 def _looked_at(policies: Iterable[RequestPolicy], tokens: Iterable[TokenPolicy]) -> Iterator[tuple[str, str]]:

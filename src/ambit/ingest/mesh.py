@@ -232,7 +232,7 @@ class MeshCompiler:
             waypoints.proxies,
             routes.tables,
             policies.tokens,
-            self._request_policies,
+            self._asking,
             policies.telemetry,
         )
         self._services = graph.derive("services with inline routes", bound, inline.service)

@@ -9,7 +9,7 @@ from ambit.core.identity import Identity
 from ambit.insight.at_tokens import NOTHING, Shown, borne
 from ambit.insight.at_waypoint import forwarded, ruling_of
 from ambit.insight.manifests import Compiled
-from ambit.insight.ruling import ALLOWED, DENIED, REFUSED, Ruling
+from ambit.insight.ruling import ALLOWED, ASKED, DENIED, REFUSED, Ruling
 from ambit.model.service import Service
 from ambit.model.workload import Workload
 from ambit.plan import at_pod
@@ -41,10 +41,13 @@ def judged(connection: Ruling, request: Request, compiled: Compiled, shown: Show
             remote=forwarded(request),
             request=token.request,
         )
-        found = _said(connection, ruling_of(ruled.policies, facts, token.said))
-        audited.update(dict.fromkeys(found.audited))
-        if found.verdict == DENIED:
+        said = _said(connection, ruling_of(ruled.policies, facts, token.said))
+        audited.update(dict.fromkeys(said.audited))
+        asks = tuple(dict.fromkeys((*found.asks, *said.asks)))
+        found = said
+        if said.verdict == DENIED:
             break
+        found = msgspec.structs.replace(said, asks=asks, verdict=ASKED if asks else said.verdict)
     return msgspec.structs.replace(found, audited=tuple(audited))
 
 

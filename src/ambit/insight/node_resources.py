@@ -29,7 +29,7 @@ def node_resources(compiled: Compiled, pod: str = "") -> Iterator[tuple[str, Pla
             yield node, resource
         for local in pods:
             if pod in ("", f"{local.namespace}/{local.name}"):
-                for resource in node_proxy.pod_resources(local, view, settings):
+                for resource in node_proxy.pod_resources(local, view, settings, pods=pods):
                     yield node, resource
                 for name in _questions(local, compiled):
                     yield node, node_proxy.destination(name, view, pods, settings)

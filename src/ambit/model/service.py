@@ -173,9 +173,22 @@ class Service(msgspec.Struct, frozen=True):
 
     def closing(self, workload: Workload) -> Authorization | None:
         """What stands for `rules` at a pod where nobody enforces them; None when there is nothing to enforce."""
-        ports = sorted({each.target for each in workload.services.get(self.key, ()) if each.target})
-        is_closed = bool(ports) and self.enforced is not None
-        return closing(self.name, workload.namespace, tuple(ports)) if is_closed else None
+        ports = self._targets(workload)
+        if not ports or self.enforced is None:
+            return None
+        return closing(self.name, workload.namespace, ports, asks=self.enforced.ask)
+
+    def lifted(self, workload: Workload) -> frozenset[str]:
+        """Keys of all policies that stand for whatever `rules` the service has: a pod may have that of its former
+        rules a moment longer."""
+        ports = self._targets(workload)
+        if not ports or self.enforced is None:
+            return frozenset()
+        both = (closing(self.name, workload.namespace, ports, asks=each) for each in (False, True))
+        return frozenset(each.key for each in both)
+
+    def _targets(self, workload: Workload) -> tuple[int, ...]:
+        return tuple(sorted({each.target for each in workload.services.get(self.key, ()) if each.target}))
 
     @property
     def lets_pass(self) -> bool:

@@ -145,9 +145,10 @@ def policies_for(
     lifted: set[str] = set()
     for key, ports in workload.services.items() if _is_served(workload) else ():
         service = view.service(key)
-        closing = service.closing(workload) if service is not None and _has_say(service, workload) else None
-        if closing is not None and not any(each.target in unread for each in ports):
-            lifted.add(closing.key)
+        if service is None or not _has_say(service, workload):
+            continue
+        if not any(each.target in unread for each in ports):
+            lifted |= service.lifted(workload)
     if not lifted:
         return policies, unknown
     return (

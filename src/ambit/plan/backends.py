@@ -78,8 +78,11 @@ def resources(
     needed = set(tunnels)
     shown = names.shown_certificate(proxy.client_certificate) if proxy.client_certificate else ""
     called = [(names.service_cluster(key, port), key, port, how) for (key, port), how in wanted.items()]
-    called += [(each.cluster, each.service, each.port, _speaks(each, view)) for each in set(providers)]
-    for name, key, port, speaks in sorted(called, key=lambda each: each[:3]):
+    called += [
+        (each.cluster, each.service, each.port, speaks(each, view.service(each.service)))
+        for each in set(providers)
+    ]
+    for name, key, port, spoken_as in sorted(called, key=lambda each: each[:3]):
         service = view.service(key)
         if service is None or not _has_port(service, port):
             continue
@@ -91,7 +94,7 @@ def resources(
         endpoints = tuple(_endpoints(service, port, proxy, view, settings, tagged))
         needed |= {each for each in map(_tunnel, endpoints) if each is not None}
         spoken = Spoken(tls, shown) if tls is not None else None
-        given = (endpoints, speaks, spoken, service.retry_budget)
+        given = (endpoints, spoken_as, spoken, service.retry_budget)
         yield from memo.of(("backend", name), given, partial(_cluster, name, *given))
     secret = names.server_secret(proxy.identity)
     for tunnel in sorted(needed, key=lambda each: (each.identity, each.service)):
@@ -136,8 +139,8 @@ def _hbone(name: str, allowed: Sequence[str], secret: str) -> PlannedResource:
     return planned(CLUSTER, name, clusters.own_hbone(name, allowed, secret))
 
 
-def _speaks(provider: Provider, view: MeshView) -> Speaks:
-    service = view.service(provider.service)
+def speaks(provider: Provider, service: Service | None) -> Speaks:
+    """What is spoken to a provider, which is this service if it is there."""
     is_http2 = service is not None and service.app_protocols.get(provider.port) in HTTP2
     return Speaks.HTTP2 if provider.is_grpc or is_http2 else Speaks.HTTP1
 

@@ -103,7 +103,7 @@ def resources(
             name = names.allowed(proxy.key, port)
             place = Place(port, is_edge=True, by_tls=by_tls)
             made.append(planned(EXTENSION, name, request_authorization.extension(name, policies, place)))
-            for extension in request_authorization.places(proxy.key, showing, place):
+            for extension in request_authorization.places(proxy.key, port, showing, [(policies, place)]):
                 made.append(planned(EXTENSION, extension.name, extension))
         if any(not each.protocol.is_of_requests for each in on_port):
             admission = _admission(policies, port, by_tls=by_tls)

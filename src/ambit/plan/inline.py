@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from ambit.core.address import Address
-from ambit.envoy import access_log, clusters, http_routes, inline_requests, names, waypoint_services
+from ambit.envoy import access_log, calls, clusters, http_routes, inline_requests, names, waypoint_services
 from ambit.envoy.backend_tls import Spoken
 from ambit.envoy.waypoint_services import Speaks
 from ambit.model.http import Entry, Host
@@ -58,7 +58,7 @@ def resources(
     reader = names.requests(asked)
     client = preferred_address(source.addresses, asked.address.version)
     assert client is not None, "a pod has an address"
-    caller = inline_requests.Caller(source.key, source.netns, client, source.identity)
+    caller = calls.Caller(source.key, source.netns, client, source.identity)
     listener = inline_requests.listener(
         reader,
         caller=caller,
@@ -133,7 +133,7 @@ def _backend(
     view: MeshView,
     pods: LocalPods,
     settings: NodeSettings,
-    caller: inline_requests.Caller | None,
+    caller: calls.Caller | None,
 ) -> Iterator[PlannedResource]:
     """Without endpoints when there is no way: requests are answered with 503. So it is where nobody would enforce the
     rules of the service that was called, because the backend's pods are not that service's, and where servers are to be
@@ -164,8 +164,8 @@ def _backend(
     if spoken is not None:
         name = names.into_service(names.requests_copies(reader, key), port)
         yield planned(CLUSTER, name, waypoint_services.cluster_with(name, endpoints, Speaks.BYTES, tags))
-    yield planned(CLUSTER, copies, inline_requests.copies(copies, speaks, spoken))
-    yield planned(LISTENER, copies, inline_requests.copier(copies, caller=caller, backend=name))
+    yield planned(CLUSTER, copies, calls.cluster(copies, speaks, spoken))
+    yield planned(LISTENER, copies, calls.listener(copies, caller=caller, way=name))
 
 
 def _mirrored(hosts: Iterable[Host]) -> frozenset[backends.Backend]:

@@ -100,12 +100,13 @@ def pod_resources(
     left: Collection[int] = (),
     had_readers: bool = False,
     untold: Collection[int] = (),
+    pods: LocalPods | None = None,
 ) -> tuple[PlannedResource, ...]:
     """The three listeners, local cluster and policies of one pod. A pod whose workload is not known, or that
     names an unknown policy, accepts nothing. One with `only` can reach no other destination in the mesh. Of the ports
     whose requests are to be read, tunnels to those in `unread` are denied: Envoy does not read them yet. Those that
     are `left` were read until now. `had_readers`: a listener that leads to who reads may have tunnels still, while it
-    drains. `untold`: ports that are to be read only to be told of, once Envoy has who reads."""
+    drains. `untold`: ports that are to be read only to be told of, once Envoy has who reads. `pods` are the node's."""
     workload = workload_of(pod, view, settings)
     policies, unknown = at_pod.policies_for(workload, view) if workload else ((), (pod.key,))
     closed = view.policies_for(workload) if workload else (policies, unknown)
@@ -141,7 +142,7 @@ def pod_resources(
         *(_named(pod, workload, view, settings) if settings.network else ()),
         *(_handed_on(pod, handed_on) if handed_on is not None else ()),
         *(_for_readers(pod, workload, view, unread, denials) if workload and (ports or had_readers) else ()),
-        *(_read(pod, ports, read, left) if ports else ()),
+        *(_read(pod, ports, view, pods or LocalPods((pod,)), settings, read, left) if ports else ()),
         *outbound_resources(pod, view, settings, only, tunnelled),
         planned(LISTENER, names.hbone_listener(pod.key), hbone),
         planned(LISTENER, names.plaintext_listener(pod.key), plaintext),
@@ -164,12 +165,18 @@ def _for_readers(
 
 
 def _read(
-    pod: LocalPod, ports: at_pod.Ports, led: Collection[int], left: Collection[int]
+    pod: LocalPod,
+    ports: at_pod.Ports,
+    view: MeshView,
+    pods: LocalPods,
+    settings: NodeSettings,
+    led: Collection[int],
+    left: Collection[int],
 ) -> Iterable[PlannedResource]:
     """What requests to the pod meet. What it is made with is imported then."""
     from ambit.plan import pod_requests
 
-    return pod_requests.resources(pod, ports, led, left)
+    return pod_requests.resources(pod, ports, view, pods, settings, led, left)
 
 
 def read_ports(pod: LocalPod, view: MeshView, settings: NodeSettings) -> frozenset[int]:
@@ -221,6 +228,10 @@ def refused_policy(name: str) -> PlannedResource:
         from ambit.envoy import http_jwt
 
         return planned(EXTENSION, name, http_jwt.closed(name), on_demand=True)
+    if name.startswith(names.ASKS):
+        from ambit.plan import request_authorization
+
+        return planned(EXTENSION, name, request_authorization.refused_place(name), on_demand=True)
     return planned(EXTENSION, name, authorization.refused(name), on_demand=True)
 
 

@@ -7,20 +7,40 @@ from ambit.envoy import connection_manager, http_jwt, matchers, names, pod_reque
 from ambit.envoy.http_authorization import Place
 from ambit.envoy.matchers import Predicate
 from ambit.model.jwt import KeySource
-from ambit.plan import request_authorization
+from ambit.model.view import MeshView
+from ambit.plan import pod_calls, request_authorization
 from ambit.plan.at_pod import PodPort, Ports, networks_of
 from ambit.plan.authorization import Row
-from ambit.plan.values import CLUSTER, EXTENSION, LISTENER, ROUTES, LocalPod, PlannedResource, planned
+from ambit.plan.request_authorization import Showing
+from ambit.plan.values import (
+    CLUSTER,
+    EXTENSION,
+    LISTENER,
+    ROUTES,
+    LocalPod,
+    LocalPods,
+    NodeSettings,
+    PlannedResource,
+    planned,
+)
 
 _FETCHED: Mapping[KeySource, str] = {}
 """Keys come with the rules."""
 
 
 def resources(
-    pod: LocalPod, ports: Ports, led: Collection[int], left: Collection[int] = ()
+    pod: LocalPod,
+    ports: Ports,
+    view: MeshView,
+    pods: LocalPods,
+    settings: NodeSettings,
+    led: Collection[int],
+    left: Collection[int] = (),
 ) -> Iterator[PlannedResource]:
     """Clusters first, the table of tunnels last. Requests to ports that are `led` there are read. Those to ports that
     are `left` meet what they met until now: others may not be kept out yet."""
+    asked = (each for port in ports.values() for each in _showing(pod, port).providers)
+    yield from pod_calls.resources(pod, asked, view, pods, settings)
     read = {port: each for port, each in ports.items() if each.is_http}
     for port, each in read.items():
         server = pod_requests.server(pod.key, pod.netns, port, is_http2=each.is_http2)
@@ -54,12 +74,14 @@ def _is_for(port: int, *, is_plain: bool) -> Predicate:
 def _port(pod: LocalPod, port: int, given: PodPort) -> Iterator[PlannedResource]:
     subject = names.pod_requests(pod.key)
     first = next(each for each in (*given.judges, *given.services) if each.is_http)
+    showing = _showing(pod, given)
     made = pod_requests.listener(
         pod.key,
         port,
         identity=pod.identity.uri,
         service=first.service,
         default_host=first.hostname,
+        places=showing.places,
     )
     yield planned(LISTENER, made.name, made)
     tokens = f"{subject}|{port}"
@@ -67,5 +89,13 @@ def _port(pod: LocalPod, port: int, given: PodPort) -> Iterator[PlannedResource]
     message = http_jwt.closed(name) if given.is_closed else http_jwt.tokens(tokens, given.tokens, _FETCHED)
     yield planned(EXTENSION, name, message, on_demand=True)
     judges = [(each.policies, Place(each.port, networks_of(each.addresses))) for each in given.judges]
+    for extension in request_authorization.places(subject, port, showing, judges):
+        yield planned(EXTENSION, extension.name, extension, on_demand=True)
     allowed = names.allowed(subject, port)
     yield planned(EXTENSION, allowed, request_authorization.of_all(allowed, judges), on_demand=True)
+
+
+def _showing(pod: LocalPod, given: PodPort) -> Showing:
+    """Bytes are shown to nobody."""
+    judges = given.judges if given.is_http else ()
+    return request_authorization.showing((policy for each in judges for policy in each.policies), pod.key)

@@ -8,7 +8,8 @@ Envoy's network filter would ask after it has dialled, and let through what a se
 CUSTOM comes before: in the chain of filters there is a place for each authorizer that requests are shown to
 (`ambit.envoy.http_authorizers`), and one that does nothing where there is none. A chain that has one place more or less
 is another listener, whose former connections go on for a while by the chain that they came in by: what they could not
-be shown is refused there.
+be shown is refused there. Where a pod's node reads requests, questions that it is itself asked so are refused, not
+asked about: whoever is asked could be the pod itself, or ask it in turn, without end.
 
 AUDIT is decided beside the dry run, whose name tells the rules (`http_rbac.with_audit`).
 """
@@ -65,10 +66,10 @@ def refused(name: str) -> AnyMessage:
 
 
 class Showing(msgspec.Struct, frozen=True):
-    """To whom requests to a port may have to be shown, in order, as `policies` say."""
+    """To whom requests to a port may have to be shown, in order; by the node of a pod, in its name."""
 
-    policies: tuple[RequestPolicy, ...] = ()
     authorizers: tuple[Asked, ...] = ()
+    pod: str = ""
 
     @property
     def places(self) -> int:
@@ -79,24 +80,31 @@ class Showing(msgspec.Struct, frozen=True):
         """What has to be called for that."""
         return map(_provider, self.authorizers)
 
-
-def showing(policies: Iterable[RequestPolicy]) -> Showing:
-    """What those of these policies come to that are CUSTOM."""
-    custom = sorted(
-        (each for each in policies if each.action is RequestAction.CUSTOM and not each.dry_run),
-        key=lambda each: each.key,
-    )
-    asked = {each.asked.authorizer.name: each.asked for each in custom if each.asked is not None}
-    return Showing(tuple(custom), tuple(asked[name] for name in sorted(asked)))
+    def cluster(self, asked: Asked) -> str:
+        """By which somebody is asked."""
+        provider = _provider(asked)
+        return names.called_by(self.pod, provider.cluster) if self.pod else provider.cluster
 
 
-def places(subject: str, given: Showing, place: Place) -> Iterator[AnyMessage]:
-    """The extensions `names.asks` of a port of this subject."""
+def showing(policies: Iterable[RequestPolicy], pod: str = "") -> Showing:
+    """What those of these policies come to that are CUSTOM; at this `pod`, if it is not at a proxy."""
+    asked = {each.asked.authorizer.name: each.asked for each in _asking(policies) if each.asked is not None}
+    return Showing(tuple(asked[name] for name in sorted(asked)), pod)
+
+
+def places(subject: str, port: int, given: Showing, judges: Sequence[Judge]) -> Iterator[AnyMessage]:
+    """The extensions `names.asks` of a port of this subject, for all who have a say."""
+    rules = [
+        (policy, predicate, name)
+        for policies, place in judges
+        for policy in _asking(policies)
+        for predicate, name in _custom(policy, place)
+    ]
     for index in range(given.places):
-        rows = list(_shown(given, index, place))
+        rows = list(_shown(given, index, rules))
         if index == 0:
-            rows = [*_closed(given, place), *rows]
-        yield http_authorizers.place(names.asks(subject, place.port, index), rows)
+            rows = [*_closed(given, rules), *rows]
+        yield http_authorizers.place(names.asks(subject, port, index), rows)
 
 
 def refused_place(name: str) -> AnyMessage:
@@ -104,28 +112,41 @@ def refused_place(name: str) -> AnyMessage:
     return http_authorizers.place(name, [(True, http_authorizers.refusing(REFUSED_BY_ENVOY), "refused")])
 
 
-def _shown(given: Showing, index: int, place: Place) -> Iterator[http_authorizers.Row]:
+_Rules = Sequence[tuple[RequestPolicy, Predicate, str]]
+"""Rules of policies with what they hold for, and their names."""
+
+
+def _asking(policies: Iterable[RequestPolicy]) -> list[RequestPolicy]:
+    """Those that are CUSTOM, by key."""
+    custom = (each for each in policies if each.action is RequestAction.CUSTOM and not each.dry_run)
+    return sorted(custom, key=lambda each: each.key)
+
+
+def _shown(given: Showing, index: int, rules: _Rules) -> Iterator[http_authorizers.Row]:
     """To the authorizer of this index."""
     if index >= len(given.authorizers):
         return
     asked = given.authorizers[index]
-    asking = http_authorizers.asking(asked.authorizer, _provider(asked).cluster)
-    for policy in given.policies:
+    asking = http_authorizers.asking(asked.authorizer, given.cluster(asked))
+    for policy, predicate, name in rules:
         if policy.asked is not None and policy.asked.authorizer.name == asked.authorizer.name:
-            yield from ((predicate, asking, name) for predicate, name in _custom(policy, place))
+            yield predicate, asking, name
 
 
-def _closed(given: Showing, place: Place) -> Iterator[http_authorizers.Row]:
-    """What nobody can be shown: there is nobody, or no place for him in the chain that the connection came in by."""
+def _closed(given: Showing, rules: _Rules) -> Iterator[http_authorizers.Row]:
+    """What nobody can be shown: there is nobody, or no place for him in the chain that the connection came in by; at a
+    pod, what is a question itself."""
     elsewhere = matchers.negated(http_authorizers.has_places(given.places))
     first = given.authorizers[0].authorizer.name if given.authorizers else ""
-    for policy in given.policies:
-        for predicate, name in _custom(policy, place):
-            if policy.asked is None:
-                yield predicate, http_authorizers.refusing(name), name
-            elif policy.asked.authorizer.name != first:
-                predicate = matchers.all_of([elsewhere, predicate])
-                yield predicate, http_authorizers.refusing(name), name
+    for policy, predicate, name in rules:
+        refusing = http_authorizers.refusing(name)
+        if policy.asked is None:
+            yield predicate, refusing, name
+            continue
+        if given.pod:
+            yield matchers.all_of([http_authorizers.is_question(), predicate]), refusing, name
+        if policy.asked.authorizer.name != first:
+            yield matchers.all_of([elsewhere, predicate]), refusing, name
 
 
 def _custom(policy: RequestPolicy, place: Place) -> Iterator[tuple[Predicate, str]]:

@@ -350,7 +350,7 @@ def _inside(
     allowed = names.allowed(key, port)
     yield planned(EXTENSION, allowed, request_authorization.extension(allowed, policies, place))
     showing = request_authorization.showing(policies)
-    for extension in request_authorization.places(key, showing, place):
+    for extension in request_authorization.places(key, port, showing, [judge]):
         yield planned(EXTENSION, extension.name, extension)
     host, by = key.rpartition("/")[2], proxy.identity.uri
     listener = waypoint_services.http_listener(

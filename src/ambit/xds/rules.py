@@ -12,6 +12,7 @@ from ambit.model.inline_rules import InlineRules
 from ambit.model.jwt import Target, TokenPolicy
 from ambit.model.policy import Exact, Prefix, Presence, ServiceAccountMatch, Suffix
 from ambit.model.request_policy import (
+    Asked,
     Attribute,
     Clause,
     Condition,
@@ -44,6 +45,7 @@ class _Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     dry_run: bool = False
     provider: str = ""
     origin: ObjectRef | None = None
+    asked: Asked | None = None
 
 
 class _Rules(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -79,6 +81,7 @@ def _policy(given: RequestPolicy) -> _Policy:
         given.dry_run,
         given.provider,
         given.origin,
+        given.asked,
     )
 
 
@@ -96,6 +99,7 @@ def _read_policy(given: _Policy) -> RequestPolicy:
         given.dry_run,
         given.provider,
         given.origin,
+        given.asked,
     )
 
 

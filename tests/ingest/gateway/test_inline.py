@@ -7,8 +7,8 @@ import pytest
 from ambit.ingest.inline import MOST_IN_NAMESPACE
 from ambit.ingest.mesh import Change, MeshCompiler
 from ambit.ingest.settings import MeshSettings
-from ambit.model.policy import Action
-from ambit.model.provider import ProviderService
+from ambit.model.policy import Action, Prefix
+from ambit.model.provider import Authorizer, OverHttp, ProviderService
 from ambit.model.proxy import ProxyKind
 from ambit.model.status import Condition, GatewayStatus, ObjectStatus, PolicyStatus, RouteStatus
 from ambit.model.telemetry import LogService, MeshLogs, Printer
@@ -199,10 +199,44 @@ def test_other_changes_are_nothing_to_it(rule: dict[str, Any], changing: Given) 
     assert (condition.status, condition.reason) == ("True", "Accepted")
 
 
-def test_a_policy_that_asks_somebody_closes_the_service() -> None:
-    made = compiler(BOUND, INLINE, policy(WEB_SERVICE, action="CUSTOM"))
-    found = made.services[KEY]
-    assert found.inline is None and found.waypoint is not None
+def _asking(*given: Given, **over: Any) -> MeshCompiler:
+    """With a policy that has a provider, whom the service `authz` is, asked about all that is deleted."""
+    whom = Authorizer("a", ProviderService("authz.default.svc.cluster.local", 80), **over)
+    made = MeshCompiler(MeshSettings(authorizers=(whom,)))
+    rule = {"to": [{"operation": {"methods": ["DELETE"]}}]}
+    asks = policy(WEB_SERVICE, action="CUSTOM", provider={"name": "a"}, rules=[rule])
+    made.apply(map(change, (BOUND, INLINE, asks, service("authz", {"app": "authz"}), *given)))
+    return made
+
+
+def test_a_policy_that_asks_somebody_goes_with_whom_it_asks() -> None:
+    made = _asking(WEB_POD)
+    rules = made.services[KEY].rules
+    assert rules is not None
+    [asked] = [each.asked for each in rules.policies]
+    assert asked is not None and asked.service == "default/authz.default.svc.cluster.local"
+    [workload] = (each for each in made.workloads.values() if each.name == "web")
+    assert workload.policies == ("default/read_at_pod.asking_web_8080",)
+    nobody = compiler(BOUND, INLINE, policy(WEB_SERVICE, action="CUSTOM")).services[KEY].rules
+    assert nobody is not None and nobody.policies[0].asked is None
+
+
+@pytest.mark.parametrize(
+    ("over", "changing", "word"),
+    [
+        ({"http": OverHttp()}, _REWRITES, ":path"),
+        ({"http": OverHttp()}, _RENAMES, ":authority"),
+        ({"http": OverHttp()}, _SETS, ""),
+        ({"http": OverHttp(check=(Prefix("x-"),))}, _SETS, "x-role"),
+        ({}, _SETS, "x-role"),
+    ],
+)
+def test_so_does_what_a_provider_is_shown(over: dict[str, Any], changing: Given, word: str) -> None:
+    made = _asking(changing, **over)
+    assert (made.services[KEY].rules is None) is bool(word)
+    (condition,) = _conditions(made, "AuthorizationPolicy default/p")
+    assert (condition.reason == "NotEnforced") is bool(word)
+    assert word in condition.message
 
 
 def _conditions(made: MeshCompiler, name: str) -> tuple[Condition, ...]:

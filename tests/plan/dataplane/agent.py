@@ -97,7 +97,12 @@ class Agent(ServedEnvoy):
         wanted = [*node_proxy.shared_resources(), node_proxy.trust_bundle(self.roots)]
         for pod in self.pods.values():
             wanted += node_proxy.pod_resources(
-                pod, self.view, self.settings, self.only.get(pod.key), self._tunnelled(pod)
+                pod,
+                self.view,
+                self.settings,
+                self.only.get(pod.key),
+                self._tunnelled(pod),
+                pods=LocalPods(self.pods.values()),
             )
             wanted += [self._secret(name) for name in node_proxy.required_secrets(pod.identity)]
         with self.lock:

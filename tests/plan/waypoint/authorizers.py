@@ -26,6 +26,7 @@ class Asked(msgspec.Struct):
     headers: dict[str, str]
     body: bytes = b""
     raw_body: bytes = b""
+    metadata: dict[str, str] = {}
 
 
 class Ruled(msgspec.Struct):
@@ -93,10 +94,16 @@ class GrpcAuthorizer(external_auth_pb2_grpc.AuthorizationServicer):  # type: ign
         self._server.stop(0).wait()
 
     def Check(self, request: Any, context: Any) -> Any:
-        del context
         seen = request.attributes.request.http
         self.asked.append(
-            Asked(seen.method, seen.path, dict(seen.headers), seen.body.encode(), seen.raw_body)
+            Asked(
+                seen.method,
+                seen.path,
+                dict(seen.headers),
+                seen.body.encode(),
+                seen.raw_body,
+                dict(context.invocation_metadata()),
+            )
         )
         time.sleep(self.ruled.delay)
         options = [

@@ -5,7 +5,10 @@ from collections.abc import Callable, Iterator
 import msgspec
 import pytest
 
+from ambit.agent.record import Flow, Reporter, RequestPart
+from ambit.core.identity import Identity
 from ambit.envoy import names
+from ambit.envoy.http_authorizers import QUESTION
 from ambit.model.policy import Exact, Prefix, Suffix
 from ambit.model.provider import Authorizer, BodyInCheck, OverHttp, ProviderService
 from ambit.model.request_policy import Asked as Whom
@@ -15,10 +18,12 @@ from ambit.model.view import Snapshot
 from ambit.model.workload import Port
 from ambit.plan import waypoint
 from ambit.plan.node_proxy import NodeSettings
+from tests.plan.dataplane.served import until
+from tests.plan.waypoint import test_seen_inline
 from tests.plan.waypoint.authorizers import GrpcAuthorizer, HttpAuthorizer, Ruled
 from tests.plan.waypoint.conftest import IDENTITY, PROXY, WEB, Scene, service
 from tests.plan.waypoint.echo import connection
-from tests.plan.waypoint.placements import at_waypoints_only
+from tests.plan.waypoint.placements import WAYPOINT, at_waypoints_only
 from tests.plan.waypoint.test_authorization import is_served, one, policy, rule
 from tests.plan.waypoint.test_seen import told
 
@@ -26,7 +31,6 @@ pytestmark = [
     pytest.mark.envoy,
     pytest.mark.netns,
     pytest.mark.feature("N29"),
-    at_waypoints_only("nodes ask nobody: a CUSTOM policy closes the service"),
 ]
 
 CUSTOM, DENY, ALLOW = RequestAction.CUSTOM, RequestAction.DENY, RequestAction.ALLOW
@@ -47,6 +51,22 @@ class Asking(msgspec.Struct):
     scene: Scene
     http: HttpAuthorizer
     grpc: GrpcAuthorizer
+
+    @property
+    def reader(self) -> Identity:
+        """In whose name is asked."""
+        return IDENTITY if self.scene.placement == WAYPOINT else self.scene.mesh.pods["v1"].identity
+
+    def told(self, path: str) -> tuple[Flow, RequestPart]:
+        """The record of the one request for this path, by who has read it."""
+        if self.scene.placement == WAYPOINT:
+            return told(self.scene, path)
+        return test_seen_inline.told(self.scene.mesh.pods["v1"].agent, path, Reporter.DESTINATION)
+
+    def is_open(self) -> bool:
+        """Whether requests go on, also by the connections that nodes keep between them: of those that came in where
+        there were more places, or fewer, each refuses one."""
+        return all(self.scene.get("/open").status == 200 for _ in range(8))
 
     def enforce(self, *policies: RequestPolicy) -> None:
         self.scene.bind(authorization=policies)
@@ -74,8 +94,13 @@ def servers(running: Scene) -> Iterator[Asking]:
 def asking(scene: Scene, servers: Asking) -> Asking:
     assert scene is servers.scene
     for each in (servers.http, servers.grpc):
-        each.asked.clear()
         each.ruled = Ruled()
+    # What is sent here replaces all that was; an agent leaves a place that connections may still have.
+    until(servers.is_open, "connections that have what they need")
+    for echo in scene.echoes.values():
+        echo.seen.clear()
+    for each in (servers.http, servers.grpc):
+        each.asked.clear()
     return servers
 
 
@@ -109,7 +134,7 @@ def test_what_the_rules_match_is_shown_and_nothing_else(asking: Asking, whom: Wh
     answer = asking.scene.get(path)
     assert (answer.status, answer.body) == (401, b"no")
     assert asking.scene.echoes["v1"].seen == ["/open", "/secret/a?b=c"]
-    flow, request = told(asking.scene, path)
+    flow, request = asking.told(path)
     assert (flow.decision, flow.policy, request.code) == ("deny", "default/c[0]", 401)
     assert flow.source.identity == asking.scene.client.identity.uri
 
@@ -146,7 +171,7 @@ def test_headers_over_http(asking: Asking) -> None:
     assert asked.headers["host"] == "web"
     shown = {key: asked.headers.get(key) for key in ("x-one", "x-team-a", "my-id", "x-two", "x-mesh")}
     assert shown == {"x-one": "mine", "x-team-a": "2", "my-id": "3", "x-two": None, "x-mesh": "100 %"}
-    caller = f"By={IDENTITY.uri};URI={asking.scene.client.identity.uri}"
+    caller = f"By={asking.reader.uri};URI={asking.scene.client.identity.uri}"
     assert asked.headers["x-forwarded-client-cert"] == caller
     got = answer.echo["headers"]
     assert (got["x-user"], "x-other" in got, got["x-one"]) == (["ann"], False, ["1"])
@@ -163,7 +188,7 @@ def test_headers_over_grpc(asking: Asking) -> None:
     answer = asking.scene.get("/secret", x_one="1", x_user="eve", x_forwarded_client_cert=forged)
     (asked,) = asking.grpc.asked
     assert (asked.headers["x-one"], asked.headers[":authority"]) == ("1", "web")
-    caller = f"By={IDENTITY.uri};URI={asking.scene.client.identity.uri}"
+    caller = f"By={asking.reader.uri};URI={asking.scene.client.identity.uri}"
     assert asked.headers["x-forwarded-client-cert"] == caller
     assert answer.echo["headers"]["x-user"] == ["ann"]
 
@@ -187,7 +212,7 @@ def test_whoever_cannot_be_asked_says_no(asking: Asking, over: Callable[..., Who
     asking.enforce(custom(over(DEAD_PORT)))
     path = f"/secret/dead/{over().authorizer.name}"
     assert [asking.scene.get(each).status for each in ("/open", path)] == [200, 403]
-    flow, _ = told(asking.scene, path)
+    flow, _ = asking.told(path)
     assert (flow.decision, flow.policy) == ("deny", "default/c[0]")
     asking.enforce(custom(over(DEAD_PORT, status_on_error=503)))
     assert asking.scene.get("/secret").status == 503
@@ -211,7 +236,7 @@ def test_patience_ends(asking: Asking, over: Callable[..., Whom]) -> None:
 def test_an_unknown_provider_lets_nothing_pass(asking: Asking) -> None:
     asking.enforce(custom(None))
     assert [asking.scene.get(each).status for each in ("/open", "/secret/unknown")] == [200, 403]
-    flow, _ = told(asking.scene, "/secret/unknown")
+    flow, _ = asking.told("/secret/unknown")
     assert (flow.decision, flow.policy) == ("deny", "default/c[0]")
 
 
@@ -220,21 +245,24 @@ def test_several_are_asked(asking: Asking) -> None:
     asking.enforce(
         whole, custom(over_grpc(), name="d"), custom(None, rule(one(Attribute.PATH, Exact("/no"))))
     )
+    until(asking.is_open, "a place for each")
+    asking.http.asked.clear()
     assert [asking.scene.get(each).status for each in ("/open", "/secret", "/no")] == [200, 200, 403]
     assert [len(asking.http.asked), len(asking.grpc.asked)] == [2, 1]
     asking.grpc.ruled = Ruled(status=403)
     assert [asking.scene.get(each).status for each in ("/open", "/secret/1")] == [200, 403]
-    flow, _ = told(asking.scene, "/secret/1")
+    flow, _ = asking.told("/secret/1")
     assert flow.policy == "default/c[0] or default/d[0]"
     asking.http.ruled, asking.grpc.ruled = Ruled(status=403), Ruled()
     assert [asking.scene.get(each).status for each in ("/open/2", "/secret/2")] == [403, 403]
-    flow, _ = told(asking.scene, "/open/2")
+    flow, _ = asking.told("/open/2")
     assert flow.policy == "default/c[0]"
 
 
 def test_open_connections_obey_at_once(asking: Asking) -> None:
     """Also when a policy needs one to be asked for whom the connection's chain has no place."""
     asking.enforce()
+    until(asking.is_open, "the chain with one place")
     address = WEB.addresses[0].address
     sock = asking.scene.client.connect(address, 80)
     with connection(sock, "web") as client:
@@ -264,6 +292,7 @@ def test_bytes_cannot_be_shown(asking: Asking) -> None:
         assert is_served(asking.scene.client) is is_open
 
 
+@at_waypoints_only("the test gives resources to the proxy of a waypoint")
 def test_what_envoy_does_not_take_refuses(asking: Asking) -> None:
     name = names.asks(WEB.key, 80)
     asking.enforce()
@@ -274,3 +303,22 @@ def test_what_envoy_does_not_take_refuses(asking: Asking) -> None:
     made = waypoint.resources(PROXY, waypoint.Bound((WEB,)), view, NodeSettings(node=""))
     asking.scene.waypoint.give([refused if each.name == name else each for each in made])
     assert asking.scene.get("/a").status == 403
+
+
+@pytest.mark.parametrize("over", [over_http, over_grpc])
+def test_questions_say_what_they_are(asking: Asking, over: Callable[..., Whom]) -> None:
+    server = asking.http if over().authorizer.http else asking.grpc
+    asking.enforce(custom(over()))
+    assert asking.scene.get("/secret").status == 200
+    (asked,) = server.asked
+    said = asked.headers if over().authorizer.http else asked.metadata
+    assert said[QUESTION] == "1"
+
+
+def test_nobody_is_asked_about_questions(asking: Asking) -> None:
+    """Where requests are read at pods. Whoever is asked about requests to himself would be asked without end."""
+    itself = Authorizer("self", ProviderService(WEB.hostname, 80), 2000, fail_open=True, http=OverHttp())
+    asking.enforce(custom(Whom(itself, WEB.key), Rule()))
+    allowed = asking.scene.placement == WAYPOINT  # which goes past itself
+    assert asking.scene.get("/itself").status == (200 if allowed else 403)
+    assert (asking.scene.echoes["v1"].seen != []) is allowed

@@ -405,6 +405,7 @@ class Configuration:
     def _pod_resources(self, pod: LocalPod) -> list[PlannedResource]:
         view = TrackedView(self._view)
         only, shares = self.destinations.only(pod.key), self.moves.shares(pod.key)
+        self._table.read = set()
         if self._complete():
             self.read_ports.look(pod.key, node_proxy.read_ports(pod, view, self._settings))
             self.told_ports.look(pod.key, node_proxy.told_ports(pod, view, self._settings))
@@ -420,10 +421,11 @@ class Configuration:
                 self.read_ports.left(pod.key),
                 had_readers=had,
                 untold=self.told_ports.unread(pod.key),
+                pods=self._table,
             )
         else:
             resources = node_proxy.outbound_resources(pod, view, self._settings, only, shares)
-        self._dependencies.record(Answer("pod", pod.key), view.read)
+        self._dependencies.record(Answer("pod", pod.key), view.read | self._table.read)
         sent = frozenset((resource.type_url, resource.name) for resource in resources)
         self._sent[pod.key] = self._sent.get(pod.key, frozenset()) | sent
         return list(resources)
