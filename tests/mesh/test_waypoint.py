@@ -4,6 +4,7 @@ All is tried with both kinds of waypoints, in pods of its own (`dedicated`), and
 what is tried with the first only says why."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -14,7 +15,7 @@ from ambit.testing.mesh import Mesh
 from tests.mesh.authorizer import PROGRAM
 from tests.mesh.placements import IN_PODS, at_both
 from tests.mesh.pods import apply_in, pod
-from tests.mesh.scrape import NODE_AGENTS, scrape, scrape_gateway, total
+from tests.mesh.scrape import NODE_AGENTS, Sample, scrape, scrape_gateway, total
 from tests.mesh.shop import Shop, make_shop, service, to
 from tests.mesh.unbroken import no_request_fails
 
@@ -101,6 +102,99 @@ def test_every_request_is_counted(shop: Shop) -> None:
     before = mesh.wait("the number", counted)
     assert shop.servers(10).total() == 10
     mesh.wait("ten more", lambda: counted() >= before + 10)
+
+
+@pytest.mark.feature("F43")
+def test_what_clients_say_is_a_label_where_a_telemetry_wants_it(shop: Shop) -> None:
+    """Of too many values those that came first stay; all requests are counted nevertheless, with their other labels."""
+    mesh, namespace = shop.mesh, shop.namespace
+    labels = {
+        "team": {"value": "request.headers['x-team']"},
+        "at": {"value": "string(destination.port)"},
+        "response_flags": {"operation": "REMOVE"},
+    }
+    overrides = [{"match": {"metric": "REQUEST_COUNT"}, "tagOverrides": labels}]
+    telemetry = {
+        "apiVersion": "telemetry.istio.io/v1",
+        "kind": "Telemetry",
+        "metadata": {"name": "labelled"},
+        "spec": {"metrics": [{"providers": [{"name": "prometheus"}], "overrides": overrides}]},
+    }
+    shop.route(to(("web-v1", 1)))
+    shop.follows("the route", "v1")
+
+    def counted() -> Counter[str]:
+        """Requests of callers by team."""
+        found: Counter[str] = Counter()
+        ours = {"destination_service_namespace": namespace, "at": "80"}
+        for name, told, value in _samples(shop):
+            if (
+                name == "istio_requests_total"
+                and ours.items() <= told.items()
+                and told["reporter"] != "destination"
+            ):
+                assert "response_flags" not in told
+                found[told["team"]] += int(value)
+        return found
+
+    shop.apply(telemetry)
+    try:
+        mesh.wait("the first label", lambda: shop.servers(1, x_team="red") and counted().get("red"))
+        before = counted()["red"]
+        shop.servers(5, x_team="red")
+        mesh.wait("five more", lambda: counted()["red"] >= before + 5)
+        words = ("exec", "-i", "-n", namespace, "client", "--", "python3", "-c", _TEAMS)
+        mesh.kubectl(*words)
+        mesh.wait("all of them", lambda: sum(counted().values()) >= before + 5 + 300)
+        found = counted()
+        assert len(found) <= 102 and found["other"] >= 200
+        assert found["red"] == before + 5
+    finally:
+        mesh.kubectl("delete", "-n", namespace, "telemetry/labelled")
+
+
+_TEAMS = """
+import http.client
+client = http.client.HTTPConnection("web", timeout=30)
+for i in range(300):
+    client.request("GET", "/", headers={"x-team": f"team-{i}"})
+    client.getresponse().read()
+"""
+
+
+def _samples(shop: Shop) -> list[Sample]:
+    """Of the waypoint's pod, or of all nodes where there is none."""
+    return scrape_gateway(shop.mesh, shop.namespace, "way") if shop.is_dedicated else scrape(shop.mesh)
+
+
+@pytest.mark.feature("F43")
+def test_metrics_of_connections_follow_a_telemetry_at_a_waypoint(dedicated: Shop) -> None:
+    """Nodes count all, whatever it says."""
+    overrides = [
+        {"match": {"metric": "TCP_OPENED_CONNECTIONS"}, "tagOverrides": {"team": {"value": "'red'"}}},
+        {"match": {"metric": "TCP_SENT_BYTES"}, "disabled": True},
+    ]
+    telemetry = {
+        "apiVersion": "telemetry.istio.io/v1",
+        "kind": "Telemetry",
+        "metadata": {"name": "connections"},
+        "spec": {"metrics": [{"overrides": overrides}]},
+    }
+
+    def labels(name: str) -> list[dict[str, str]]:
+        return [each.labels for each in _samples(dedicated) if each.name == name]
+
+    opened, sent = "istio_tcp_connections_opened_total", "istio_tcp_sent_bytes_total"
+    dedicated.mesh.wait(
+        "a number", lambda: dedicated.ask(service="web:81") and labels(opened) and labels(sent)
+    )
+    assert not any("team" in each for each in labels(opened))
+    dedicated.apply(telemetry)
+    try:
+        dedicated.mesh.wait("the label", lambda: all(each.get("team") == "red" for each in labels(opened)))
+        assert labels(opened) and not labels(sent)
+    finally:
+        dedicated.mesh.kubectl("delete", "-n", dedicated.namespace, "telemetry/connections")
 
 
 def test_requests_are_printed_where_a_telemetry_says_so(shop: Shop) -> None:

@@ -12,13 +12,13 @@ from ambit.envoy import names
 from ambit.model.jwt import Target
 from ambit.model.provider import ProviderService
 from ambit.model.proxy import ProxyKind
-from ambit.model.telemetry import Level, TelemetryPolicy
+from ambit.model.telemetry import Level, LogRule, LogService, Printer, TelemetryPolicy
 from ambit.model.tracing import SpanTag, TagSource, Tracer, Tracing, TracingRule
 from ambit.model.view import Snapshot
 from ambit.model.workload import Port, Workload
 from ambit.plan import waypoint
 from ambit.plan.backends import Provider
-from ambit.plan.telling import collectors
+from ambit.plan.telling import collectors, told_of
 from ambit.plan.tracing import spans_of, tracing_of
 from ambit.plan.values import ENDPOINTS, NodeSettings
 from ambit.plan.waypoint import Bound
@@ -97,7 +97,21 @@ def test_collectors_are_services_of_some_namespace() -> None:
     assert collectors([elsewhere], PROXY) == frozenset()
 
 
-@pytest.mark.parametrize(("telemetry", "parts"), [((), set()), ((MESH,), {"namespace", "workload"})])
+SENT = Printer("otlp", to=LogService(ProviderService("logs.obs.svc.cluster.local", 4317), "mine"))
+LOGGED = TelemetryPolicy("shop/logs", Level.MESH, (LogRule((SENT,)),))
+
+
+def test_who_gets_access_logs_is_told_too() -> None:
+    logs = Provider("obs/logs.obs.svc.cluster.local", 4317, is_grpc=True)
+    grpc = Provider("obs/otel.obs.svc.cluster.local", 4317, is_grpc=True)
+    assert collectors([MESH, LOGGED], PROXY) == {grpc, logs}
+    told = told_of([MESH, LOGGED], PROXY, NodeSettings(node=""), WEB)
+    assert told.logs == () and [(each.cluster, each.by) for each in told.sent] == [(logs.cluster, "way.shop")]
+
+
+@pytest.mark.parametrize(
+    ("telemetry", "parts"), [((), set()), ((LOGGED,), set()), ((MESH,), {"namespace", "workload"})]
+)
 def test_endpoints_are_described_in_parts_only_where_spans_may_be_told(
     telemetry: tuple[TelemetryPolicy, ...], parts: set[str]
 ) -> None:

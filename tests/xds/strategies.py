@@ -26,9 +26,18 @@ from ambit.model.policy import (
     ServiceAccountMatch,
     Suffix,
 )
+from ambit.model.provider import ProviderService
 from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
 from ambit.model.service import Service, VirtualAddress
-from ambit.model.telemetry import InlineTelemetry, Level, LogRule, Printer, TelemetryPolicy
+from ambit.model.telemetry import (
+    Entries,
+    InlineTelemetry,
+    Level,
+    LogRule,
+    LogService,
+    Printer,
+    TelemetryPolicy,
+)
 from ambit.model.tracing import TracingRule
 from ambit.model.workload import (
     ApplicationTunnel,
@@ -60,6 +69,13 @@ def some(of, size=3):
     return st.lists(of, max_size=size).map(tuple)
 
 
+log_services = st.builds(
+    LogService,
+    st.builds(ProviderService, names, port_numbers, names),
+    texts,
+    some(st.tuples(texts, texts)),
+    st.none() | st.builds(Entries, some(texts)),
+)
 gateways = st.builds(GatewayAddress, port=port_numbers, namespace=names, hostname=names) | st.builds(
     GatewayAddress, port=port_numbers, network=texts, address=addresses
 )
@@ -224,9 +240,16 @@ inline_telemetry = st.builds(
             TelemetryPolicy,
             key=texts,
             level=st.sampled_from(Level),
-            logs=some(st.builds(LogRule, some(st.builds(Printer, texts)), texts)),
+            logs=some(
+                st.builds(LogRule, some(st.builds(Printer, texts, to=st.none() | log_services)), texts)
+            ),
             metrics=some(
-                st.builds(MetricsRule, some(texts), labels=some(st.tuples(texts, st.none() | texts)))
+                st.builds(
+                    MetricsRule,
+                    some(texts),
+                    labels=some(st.tuples(texts, st.none() | texts)),
+                    expressions=some(st.tuples(texts, texts)),
+                )
             ),
             tracing=some(st.builds(TracingRule, sampling=st.none() | st.floats(0, 100))),
         ),

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from ambit.agent.record import End, Flow, Reporter
-from ambit.agent.series import ENDS, MAX_SERIES, UNKNOWN, Labels, Series, ends
+from ambit.agent.series import AS_COUNTED, ENDS, MAX_SERIES, UNKNOWN, Labels, Series, ends
+from ambit.model.metrics import MetricsNote
 
 LABELS = ("reporter", *ENDS, "request_protocol", "response_flags", "connection_security_policy")
 _FAMILIES = (
@@ -25,13 +26,12 @@ def series() -> Series:
     return Series(LABELS, len(_FAMILIES), MAX_SERIES)
 
 
-def render(counters: Series) -> Iterator[str]:
-    """Prometheus text lines."""
-    shown = tuple(counters.items())
+def render(counters: Series, note: MetricsNote = AS_COUNTED) -> Iterator[str]:
+    """Prometheus text lines. `note` says what is left out."""
     for index, (name, text) in enumerate(_FAMILIES):
         yield f"# HELP {name}_total {text}."
         yield f"# TYPE {name}_total counter"
-        for labels, counts in shown:
+        for labels, counts in counters.shown(name, note):
             if counts[index] or index in (OPENED, RECEIVED, SENT):
                 yield f"{name}_total{{{labels}}} {counts[index]}"
 

@@ -26,7 +26,7 @@ from ambit.envoy.access_log import (
     UNKNOWN,
     WORKLOAD,
 )
-from ambit.envoy.request_log import ABOUT, AUTHORITY, LINE, NUMBERS, PORT, REQUEST, SHOWN
+from ambit.envoy.request_log import ABOUT, AUTHORITY, LINE, MARKS, NUMBERS, PORT, REQUEST, SHOWN
 
 _NUMBERS = len(NUMBERS)
 _ABOUT = tuple(ABOUT)
@@ -67,6 +67,11 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     messages: tuple[int, int] | None
     about: str
     asked: str
+    values: "Values" = ()
+
+
+Values = tuple[tuple[str, str], ...]
+"""Of expressions, by their names (`ambit.model.metrics.mark`); what is not known is not there."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -85,7 +90,10 @@ def requests(message: bytes) -> Iterator[Entry]:
     for started, text in texts(message):
         try:
             numbers, about, asked = text.split(LINE, 2)
-            now, peer, received, sent, attempts, messages = numbers.split(SEPARATOR)
+            now, peer, received, sent, attempts, messages, *named = numbers.split(SEPARATOR)
+            values: Values = ()
+            if named:
+                values, asked = _valued(named[0].split(MARKS), asked)
             yield Entry(
                 started,
                 float(now),
@@ -96,9 +104,20 @@ def requests(message: bytes) -> Iterator[Entry]:
                 None if messages == UNKNOWN else _messages(messages),
                 about,
                 asked,
+                values,
             )
         except ValueError:
             continue
+
+
+def _valued(marks: list[str], text: str) -> tuple[Values, str]:
+    """The values of expressions, and the lines after them: nothing of both where one has line feeds of its own, and so
+    could be anything."""
+    lines = text.split(LINE)
+    if len(lines) != len(marks) + _REQUEST:
+        return (), ""
+    found = zip(marks, lines, strict=False)
+    return tuple((each, value) for each, value in found if value != UNKNOWN), LINE.join(lines[len(marks) :])
 
 
 def read(text: str) -> About | None:

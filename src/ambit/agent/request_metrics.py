@@ -4,15 +4,14 @@ Buckets are Envoy's own, which Istio's waypoints have for all three (`envoy.conf
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
-from operator import add
+from collections.abc import Iterator
 
 import msgspec
 
 from ambit.agent.record import End, Flow, Reporter
 from ambit.agent.request_entry import Entry
-from ambit.agent.series import ENDS, UNKNOWN, Labels, Series, ends, written
-from ambit.model.metrics import MetricsNote, Override
+from ambit.agent.series import AS_COUNTED, ENDS, UNKNOWN, Labels, Series, ends
+from ambit.model.metrics import MetricsNote
 
 LABELS = (
     "reporter",
@@ -30,7 +29,6 @@ BOUNDS = (
     *(300_000, 600_000, 1_800_000, 3_600_000),
 )
 _BUCKETS = len(BOUNDS) + 1
-_AS_COUNTED, _UNCHANGED = MetricsNote(), Override()
 REQUESTS, MESSAGES_IN, MESSAGES_OUT = range(3)
 """Positions in the numbers of a label set."""
 _WIDTH = _BUCKETS + 1
@@ -97,40 +95,20 @@ def _security(flow: Flow, *, is_edge: bool) -> str:
     return "mutual_tls" if proven else UNKNOWN
 
 
-def render(found: Series, note: MetricsNote = _AS_COUNTED) -> Iterator[str]:
+def render(found: Series, note: MetricsNote = AS_COUNTED) -> Iterator[str]:
     """Prometheus text, a piece for each label set and metric: whole it can be megabytes. `note` says what is left
     out."""
     for name, text, position in _COUNTERS:
         yield f"# HELP {name}_total {text}.\n# TYPE {name}_total counter\n"
-        for shown, numbers in _shown(found, name, note):
+        for shown, numbers in found.shown(name, note):
             if numbers[position]:
                 yield f"{name}_total{{{shown}}} {numbers[position]}\n"
     for histogram in HISTOGRAMS:
         name = histogram.name
         yield f"# HELP {name} {histogram.text}.\n# TYPE {name} histogram\n"
-        for shown, numbers in _shown(found, name, note):
-            yield "".join(_lines(histogram, shown, numbers))
-
-
-def _shown(found: Series, metric: str, note: MetricsNote) -> Iterable[tuple[str, list[int]]]:
-    """Label sets as they are to be written, with their numbers: those that differ in what is left out are one."""
-    if not note.changes(metric):
-        return found.items()
-    merged: dict[str, list[int]] = {}
-    for labels, numbers in found.sets():
-        service = f"{labels['destination_service_namespace']}/{labels['destination_service']}"
-        override = note.of(service).get(metric, _UNCHANGED)
-        if override.disabled:
-            continue
-        for name, value in override.labels:
-            if value is None:
-                labels.pop(name, None)
-            else:
-                labels[name] = value
-        text = written(labels.items())
-        before = merged.get(text)
-        merged[text] = numbers if before is None else list(map(add, before, numbers))
-    return merged.items()
+        for shown, numbers in found.shown(name, note):
+            if numbers[REQUESTS]:
+                yield "".join(_lines(histogram, shown, numbers))
 
 
 def _lines(histogram: _Histogram, shown: str, numbers: list[int]) -> Iterator[str]:

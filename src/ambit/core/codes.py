@@ -278,11 +278,12 @@ _ALL = (
     Code(
         "AMB0242",
         "Telemetry that is not carried out",
-        "A Telemetry object says something of metrics that proxies do not count by: an expression as the value of a "
-        "label, a provider other than `prometheus`, a metric of connections. Only that part does nothing.",
-        "metrics: [{overrides: [{tagOverrides: {host: {value: request.host}}}]}]",
-        "Write the value as a text in quotes; change labels where metrics are scraped; take the part out of the "
-        "object.",
+        "A Telemetry object says something of metrics that proxies do not count by: an expression that Envoy could not "
+        "read, or one for a metric of connections, a provider other than `prometheus`, a metric that is not there. "
+        "Only that part does nothing.",
+        "metrics: [{overrides: [{tagOverrides: {host: {value: request.hosts()}}}]}]",
+        "Correct what the text names; write the value as a text in quotes; change labels where metrics are scraped; "
+        "take the part out of the object.",
     ),
     Code(
         "AMB0243",

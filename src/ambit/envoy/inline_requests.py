@@ -6,7 +6,6 @@ backend ─> the same internal listeners by which bytes go on, as the same pod
 Copies of requests go by a cluster `svc|req|…|copies|…` to the backend's (`ambit.envoy.calls`).
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
@@ -14,9 +13,9 @@ from envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
 
 from ambit.envoy import access_log, calls, defaults, names, request_log, request_manager
 from ambit.envoy.calls import Caller
+from ambit.envoy.telling import NOTHING, Told
 from ambit.envoy.waypoint_services import REQUESTS
 from ambit.envoy.words import pack, uint32
-from ambit.model.telemetry import RequestLog
 
 
 def listener(
@@ -26,12 +25,12 @@ def listener(
     service: str,
     port: int,
     default_host: str,
-    logs: Iterable[RequestLog] = (),
+    told: Told = NOTHING,
 ) -> Any:
     """Reads one pod's requests to a port of this service by the table of the same name. What goes on goes as the pod:
     from its namespace, with its certificate, from its address, but for the port, so that requests of several
     connections share one."""
-    manager = request_manager.of_caller(stat=REQUESTS, table=name, default_host=default_host, logs=logs)
+    manager = request_manager.of_caller(stat=REQUESTS, table=name, default_host=default_host, told=told)
     made = listener_pb2.Listener(
         name=name,
         internal_listener=listener_pb2.Listener.InternalListenerConfig(),

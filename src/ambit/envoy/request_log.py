@@ -1,9 +1,10 @@
 """The access log of requests: one text about each, many in one message to the agent (`ambit.agent.request_entry`).
 
-A text has three lines. The first are numbers that differ between any two requests (`NUMBERS`). The second is what
-requests of the same kind have in common (`ABOUT`), so that the agent understands it once for thousands of them; what a
-peer can choose comes last in it, so a tab there can pretend nothing about the fields before. The others are what the
-client asked (`REQUEST`), each after a line feed, which no header can have.
+A text has lines. The first are numbers that differ between any two requests (`NUMBERS`). The second is what requests of
+the same kind have in common (`ABOUT`), so that the agent understands it once for thousands of them; what a peer can
+choose comes last in it, so a tab there can pretend nothing about the fields before. The others are what the client
+asked (`REQUEST`), each after a line feed, which no header can have. Where a Telemetry wants values of expressions as
+labels, the first line ends with their names, and the values stand before what was asked.
 
 What was asked is kept before any filter or route can change it (`asked_filter`).
 
@@ -11,7 +12,7 @@ Who asks is who opened the connection, not who `x-forwarded-for` says, which any
 believed, as far as trusted proxies before a gateway have written it, that one is told instead (`_ALLEGED`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from envoy.config.accesslog.v3 import accesslog_pb2
@@ -21,6 +22,7 @@ from envoy.extensions.access_loggers.stream.v3 import stream_pb2
 from ambit.envoy import access_log, filter_state, http_authorizers, http_rbac, names
 from ambit.envoy.access_log import HOST, POD, SEPARATOR, SERVICE
 from ambit.envoy.words import pack
+from ambit.model.metrics import mark
 from ambit.model.telemetry import LogFormat, RequestLog
 
 ASKED = "ambit.asked"
@@ -91,6 +93,10 @@ _ALLEGED = {
     filter_state.CLIENT_FORMAT: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
 }
 """What is told of who opened the connection, and of whom its requests' headers name."""
+MARKS = ","
+"""Between the names of expressions (`ambit.model.metrics.mark`)."""
+LONGEST_VALUE = 128
+"""Characters of the value of an expression: it is a label, and can be what a client says."""
 USUAL_MEMBERS = {
     "start_time": "%START_TIME%",
     "route_name": "%ROUTE_NAME%",
@@ -128,24 +134,31 @@ USUAL_TEXT = (
 )
 
 
-def every(*, is_believed: bool = False) -> Any:
-    """Every request of an L7 proxy, when it has ended; `is_believed` what its headers say of who asks. The same for all
-    listeners: Envoy keeps a buffer for each distinct log."""
-    return _log(_BY_NODE, is_believed=is_believed)
+def every(values: Sequence[str] = (), *, is_believed: bool = False) -> Any:
+    """Every request of an L7 proxy, when it has ended, with the values of these expressions; `is_believed` what its
+    headers say of who asks. The same for all listeners that want the same: Envoy keeps a buffer for each distinct
+    log."""
+    return _log(_BY_NODE, values, is_believed=is_believed)
 
 
-def of_node() -> Any:
+def of_node(values: Sequence[str] = ()) -> Any:
     """As `every`, where a node reads requests."""
-    return _log([POD], is_believed=False)
+    return _log([POD], values, is_believed=False)
 
 
-def _log(without: Iterable[str], *, is_believed: bool) -> Any:
+def _log(without: Iterable[str], values: Sequence[str], *, is_believed: bool) -> Any:
     """What an endpoint never has is not looked for."""
+    numbers = [*NUMBERS.values()]
+    if values:
+        numbers.append(MARKS.join(map(mark, values)))
     about = {**ABOUT, **{HOST + key: access_log.UNKNOWN for key in without}}
-    body = LINE.join(
-        (SEPARATOR.join(NUMBERS.values()), SEPARATOR.join(about.values()), LINE.join(REQUEST.values()))
+    lines = (
+        SEPARATOR.join(numbers),
+        SEPARATOR.join(about.values()),
+        *(f"%CEL({each}):{LONGEST_VALUE}%" for each in values),
+        *REQUEST.values(),
     )
-    return access_log.to_agent(names.LOG_REQUESTS, _seen(body, is_believed=is_believed))
+    return access_log.to_agent(names.LOG_REQUESTS, _seen(LINE.join(lines), is_believed=is_believed))
 
 
 def _seen(text: str, *, is_believed: bool) -> str:

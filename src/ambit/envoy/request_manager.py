@@ -26,7 +26,6 @@ from ambit.envoy import (
 )
 from ambit.envoy.telling import NOTHING, Told
 from ambit.envoy.words import boolean, from_ads, pack, seconds, uint32
-from ambit.model.telemetry import RequestLog
 
 _Manager = http_connection_manager_pb2.HttpConnectionManager
 _Told = _Manager.SetCurrentClientCertDetails
@@ -78,10 +77,10 @@ def requests(
     return _inside(_manager(stat, table, filters, told), default_host)
 
 
-def of_caller(*, stat: str, table: str, default_host: str, logs: Iterable[RequestLog] = ()) -> Any:
-    """As `requests`, in the node proxy of who calls: policies are decided elsewhere."""
+def of_caller(*, stat: str, table: str, default_host: str, told: Told = NOTHING) -> Any:
+    """As `requests`, in the node proxy of who calls: policies are decided elsewhere, and the agent prints lines."""
     manager = _manager(stat, table, http_filters.of_caller())
-    manager.access_log.extend(map(request_lines.to_agent, logs))
+    manager.access_log.extend((request_log.of_node(told.values), *map(request_lines.to_agent, told.logs)))
     return _inside(manager, default_host)
 
 
@@ -90,6 +89,7 @@ def of_pod(
 ) -> Any:
     """As `requests`, where the server is: `table` is the RouteConfiguration itself, because it never changes."""
     manager = _manager(stat, "", http_filters.of_pod(subject, port, places=places, by=by))
+    manager.access_log.append(request_log.of_node())
     manager.route_config.CopyFrom(table)
     return _inside(manager, default_host)
 
@@ -185,7 +185,7 @@ def _manager(
         early_header_mutation_extensions=[_take_away(_ORDERS_TO_PROXY)],
         rds=http_connection_manager_pb2.Rds(config_source=from_ads(), route_config_name=table),
         http_filters=filters,
-        access_log=_logs(told, is_believed=is_believed) if told is not None else [request_log.of_node()],
+        access_log=_logs(told, is_believed=is_believed) if told is not None else (),
     )
     if told is not None and told.spans is not None:
         request_tracing.configure(manager, told.spans)
@@ -200,7 +200,7 @@ def _filter(manager: Any) -> Any:
 
 def _logs(told: Told, *, is_believed: bool) -> list[Any]:
     return [
-        request_log.every(is_believed=is_believed),
+        request_log.every(told.values, is_believed=is_believed),
         *(request_log.printed(each, is_believed=is_believed) for each in told.logs),
         *(log_services.sent(each, is_believed=is_believed) for each in told.sent),
     ]

@@ -8,11 +8,13 @@ from ambit.model.telemetry import RequestLog
 
 
 class Told(msgspec.Struct, frozen=True):
-    """Besides the records that the agent gets."""
+    """Besides what is in all records that the agent gets."""
 
     logs: tuple[RequestLog, ...] = ()
     sent: tuple[SentLog, ...] = ()
     spans: Spans | None = None
+    values: tuple[str, ...] = ()
+    """Of these expressions, in the records that the agent gets."""
 
 
 NOTHING = Told()

@@ -37,7 +37,7 @@ from ambit.model.view import MeshView
 from ambit.plan import backends, datagrams, metrics, request_authorization, targets
 from ambit.plan.announcement import endpoint_tags, endpoint_tags_for_spans
 from ambit.plan.backends import Backend
-from ambit.plan.telling import collectors, told_of
+from ambit.plan.telling import collectors, told_of, tracers
 from ambit.plan.values import (
     CLUSTER,
     EXTENSION,
@@ -121,9 +121,8 @@ def resources(
         name = names.shown_certificate(pair.name)
         made.append(planned(SECRET, name, tls.certificate(name, chain_pem=pair.chain, key_pem=pair.key)))
     made += metrics.resources(attached.telemetry, proxy)
-    traced = collectors(attached.telemetry, proxy)
-    called = [*traced, *showing.providers, *_asked_by_routes(attached)]
-    tagged = endpoint_tags_for_spans if traced else endpoint_tags
+    called = [*collectors(attached.telemetry, proxy), *showing.providers, *_asked_by_routes(attached)]
+    tagged = endpoint_tags_for_spans if tracers(attached.telemetry, proxy) else endpoint_tags
     wanted = _speaks(proxy, attached, view)
     made += backends.resources(wanted, proxy, view, settings, memo, providers=called, tagged=tagged)
     return tuple(made)

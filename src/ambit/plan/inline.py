@@ -13,13 +13,14 @@ import msgspec
 from ambit.core.address import Address
 from ambit.envoy import access_log, calls, clusters, http_routes, inline_requests, names, waypoint_services
 from ambit.envoy.backend_tls import Spoken
+from ambit.envoy.telling import NOTHING, Told
 from ambit.envoy.waypoint_services import Speaks
 from ambit.model.http import Entry, Host
 from ambit.model.service import Service
-from ambit.model.telemetry import RequestLog
 from ambit.model.view import MeshView, holder
 from ambit.plan import announcement, backends, destinations
 from ambit.plan.endpoints import preferred_address
+from ambit.plan.metrics import expressions_of
 from ambit.plan.request_logs import logs_of
 from ambit.plan.values import (
     CLUSTER,
@@ -65,7 +66,7 @@ def resources(
         service=service.key,
         port=asked.port,
         default_host=service.hostname,
-        logs=_logs(service),
+        told=_told(service),
     )
     own = tuple(_of_reader(each, reader) for each in hosts)
     table = http_routes.table(reader, own, port=asked.port, by=source.identity.uri)
@@ -93,11 +94,14 @@ def _for_callers_in(namespace: str, host: Host) -> Host:
     return msgspec.structs.replace(host, entries=tuple(entries))
 
 
-def _logs(service: Service) -> tuple[RequestLog, ...]:
-    """Those that are printed: a node is nobody, as whom it could tell a service."""
-    told = service.telemetry
-    logs = logs_of(told.policies, told.proxy, service) if told is not None else ()
-    return tuple(each for each in logs if each.printer.to is None)
+def _told(service: Service) -> Told:
+    """What is printed and counted: a node is nobody, as whom it could tell a service."""
+    said = service.telemetry
+    if said is None:
+        return NOTHING
+    logs = logs_of(said.policies, said.proxy, service)
+    values = expressions_of(said.policies, said.proxy, service)
+    return Told(tuple(each for each in logs if each.printer.to is None), values=values)
 
 
 def _of_reader(host: Host, reader: str) -> Host:

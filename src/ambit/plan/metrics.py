@@ -6,12 +6,15 @@ import msgspec
 from google.protobuf.any_pb2 import Any
 
 from ambit.envoy import names, tls
-from ambit.model.metrics import MetricsNote, Override
+from ambit.model.metrics import OF_REQUESTS, Expressions, Labels, MetricsNote, MetricsRule, Override
 from ambit.model.proxy import Proxy, ProxyKind
 from ambit.model.service import Service
 from ambit.model.telemetry import Level, TelemetryPolicy
+from ambit.model.workload import Workload
 from ambit.plan.telemetry import concerns, in_force
 from ambit.plan.values import SECRET, PlannedResource, planned
+
+_HAVE_VALUES = frozenset(OF_REQUESTS.values())
 
 
 def resources(
@@ -49,8 +52,17 @@ def note_of(
     return MetricsNote(usual, own)
 
 
+def expressions_of(
+    policies: Iterable[TelemetryPolicy], proxy: Proxy, subject: Service | Workload | None = None
+) -> tuple[str, ...]:
+    """Those whose values records of requests to `subject` are to have, sorted."""
+    given = [each for each in policies if each.metrics]
+    overrides = _overrides(given, proxy, subject).values() if given else ()
+    return tuple(sorted({text for each in overrides if not each.disabled for _, text in each.expressions}))
+
+
 def _overrides(
-    policies: Iterable[TelemetryPolicy], proxy: Proxy, subject: Service | None
+    policies: Iterable[TelemetryPolicy], proxy: Proxy, subject: Service | Workload | None
 ) -> dict[str, Override]:
     is_edge = proxy.kind is ProxyKind.GATEWAY
     found: dict[str, Override] = {}
@@ -61,6 +73,14 @@ def _overrides(
             for metric in rule.metrics:
                 before = found.get(metric, Override())
                 disabled = before.disabled if rule.disabled is None else rule.disabled
-                labels = {**dict(before.labels), **dict(rule.labels)}
-                found[metric] = Override(disabled, tuple(sorted(labels.items())))
+                found[metric] = Override(disabled, *_labels(before, rule, has_values=metric in _HAVE_VALUES))
     return {metric: each for metric, each in found.items() if each != Override()}
+
+
+def _labels(before: Override, rule: MetricsRule, *, has_values: bool) -> tuple[Labels, Expressions]:
+    """What is said of a label last counts."""
+    expressions = rule.expressions if has_values else ()
+    named = {name for name, _ in (*rule.labels, *expressions)}
+    labels = (*rule.labels, *(each for each in before.labels if each[0] not in named))
+    valued = (*expressions, *(each for each in before.expressions if each[0] not in named))
+    return tuple(sorted(labels)), tuple(sorted(valued))

@@ -9,6 +9,7 @@ from ambit.model.service import Service
 from ambit.model.telemetry import Level, TelemetryPolicy
 from ambit.model.workload import Workload
 from ambit.plan.backends import Provider, provider, service_name
+from ambit.plan.metrics import expressions_of
 from ambit.plan.request_logs import logs_of
 from ambit.plan.tracing import collector, spans_of
 from ambit.plan.values import NodeSettings
@@ -30,18 +31,23 @@ def told_of(
             if (to := each.printer.to) is not None
         ),
         spans_of(policies, proxy, settings, subject),
+        expressions_of(policies, proxy, subject),
     )
 
 
 def collectors(policies: Iterable[TelemetryPolicy], proxy: Proxy) -> frozenset[Provider]:
     """Whom a proxy may have to tell of any request: what is not used in the end is a cluster without connections."""
-    own = proxy.identity.namespace
-    near = [each for each in policies if each.level is not Level.NAMESPACE or each.namespace == own]
-    traced = (rule.tracer for policy in near for rule in policy.tracing)
+    near = _near(policies, proxy)
     sent = (each.to for policy in near for rule in policy.logs for each in rule.printers)
-    return frozenset(
-        (
-            *(collector(each) for each in traced if each is not None),
-            *(provider(each.service) for each in sent if each is not None),
-        )
-    )
+    return tracers(near, proxy).union(provider(each.service) for each in sent if each is not None)
+
+
+def tracers(policies: Iterable[TelemetryPolicy], proxy: Proxy) -> frozenset[Provider]:
+    """Those who may have to be told of spans."""
+    given = (rule.tracer for policy in _near(policies, proxy) for rule in policy.tracing)
+    return frozenset(collector(each) for each in given if each is not None)
+
+
+def _near(policies: Iterable[TelemetryPolicy], proxy: Proxy) -> list[TelemetryPolicy]:
+    own = proxy.identity.namespace
+    return [each for each in policies if each.level is not Level.NAMESPACE or each.namespace == own]

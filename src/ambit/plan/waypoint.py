@@ -48,7 +48,7 @@ from ambit.plan import backends, metrics, pins, request_authorization, server_na
 from ambit.plan.announcement import endpoint_tags, endpoint_tags_for_spans
 from ambit.plan.backends import Backend, Tagged, plainly, through_tunnel
 from ambit.plan.endpoints import Choice, preferred_address
-from ambit.plan.telling import collectors, told_of
+from ambit.plan.telling import collectors, told_of, tracers
 from ambit.plan.values import (
     CLUSTER,
     ENDPOINTS,
@@ -139,8 +139,7 @@ def resources(
         if key in read:
             given = (service, proxy, policies)
             made += memo.of(("policies", key), given, partial(_made_policies, service, proxy, bound))
-    traced = collectors(bound.telemetry, proxy)
-    tagged = endpoint_tags_for_spans if traced else endpoint_tags
+    tagged = endpoint_tags_for_spans if tracers(bound.telemetry, proxy) else endpoint_tags
     tunnels: set[names.Tunnel] = set()
     for workload in bound.workloads:
         made += _workload(workload, proxy, bound, view, settings, tagged)
@@ -155,7 +154,7 @@ def resources(
     made += metrics.resources(bound.telemetry, proxy, bound.services)
     made += server_names.note(bound.services)
     called = [
-        *traced,
+        *collectors(bound.telemetry, proxy),
         *request_authorization.showing(bound.authorization).providers,
         *_asked_by_routes(bound, memo),
     ]

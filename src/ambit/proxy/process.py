@@ -184,7 +184,7 @@ class ProxyAgent:
                 yield f"# TYPE {name} {kind}\n{name} {value}\n".encode()
             for part in metrics.render(self.requests.series, self._overrides):
                 yield part.encode()
-            for line in connection_metrics.render(self.requests.connections.series):
+            for line in connection_metrics.render(self.requests.connections.series, self._overrides):
                 yield f"{line}\n".encode()
             yield told
 

@@ -9,7 +9,7 @@ from ambit.ingest.istio.log_filter import LONGEST, Unreadable, check
 from ambit.ingest.mesh import Change, MeshCompiler
 from ambit.ingest.settings import MeshSettings
 from ambit.model.jwt import Target
-from ambit.model.metrics import METRICS, MetricsRule
+from ambit.model.metrics import ALL, MetricsRule
 from ambit.model.provider import ProviderService
 from ambit.model.status import ObjectStatus
 from ambit.model.telemetry import Level, LogRule, MeshLogs, Printer, TelemetryPolicy
@@ -112,7 +112,7 @@ def test_entries() -> None:
         ({"accessLogging": [ENVOY], "selector": {"matchLabels": {"a": "b"}}}, "AMB0240 spec.selector"),
         ({"metrics": [{"providers": [{"name": "stackdriver"}]}]}, "AMB0242 spec.metrics[0].providers"),
         (
-            {"metrics": [{"overrides": [{"match": {"metric": "TCP_SENT_BYTES"}, "disabled": True}]}]},
+            {"metrics": [{"overrides": [{"match": {"metric": "RETRIES"}, "disabled": True}]}]},
             "AMB0242 spec.metrics[0].overrides[0].match",
         ),
         (
@@ -183,18 +183,37 @@ def test_entries_about_metrics() -> None:
                 "response_code": {"operation": "REMOVE"},
                 "team": {"value": "'red'"},
                 "host": {"value": "request.host"},
+                "port": {"value": "string(destination.port)"},
+                "kind": {"value": "request.headers['x-kind']\n.startsWith('a') ? 'a' : 'b'"},
                 "le": {"operation": "REMOVE"},
+                "half": {"value": "response.code % 2"},
+                "run": {"value": "run('rm')"},
+                "two": {"value": "string(request.host) + string(request.path)"},
             },
+        },
+        {
+            "match": {"metric": "TCP_SENT_BYTES"},
+            "tagOverrides": {"host": {"value": "request.host"}, "team": {"value": "'red'"}},
         },
     ]
     (policy,), findings = compiled(
         {"metrics": [{"providers": [{"name": "prometheus"}], "overrides": overrides}]}
     )
     where = "AMB0242 spec.metrics[0].overrides[1].tagOverrides"
-    assert findings == [f"{where}.host", f"{where}.le"]
+    of_connections = "AMB0242 spec.metrics[0].overrides[2].tagOverrides.host"
+    said = [*(f"{where}.{name}" for name in ("half", "le", "run", "two")), of_connections]
+    assert sorted(findings) == sorted(said)
+    expressions = (
+        ("host", "request.host"),
+        ("kind", "request.headers['x-kind'] .startsWith('a') ? 'a' : 'b'"),
+        ("port", "destination.port"),
+    )
     assert policy.metrics == (
-        MetricsRule(tuple(METRICS.values()), True, at_waypoints=False),
-        MetricsRule(("istio_requests",), None, (("response_code", None), ("team", "red"))),
+        MetricsRule(ALL, True, at_waypoints=False),
+        MetricsRule(
+            ("istio_requests",), None, (("response_code", None), ("team", "red")), expressions=expressions
+        ),
+        MetricsRule(("istio_tcp_sent_bytes",), None, (("team", "red"),)),
     )
 
 

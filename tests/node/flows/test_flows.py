@@ -131,8 +131,7 @@ class Node:
 
     def count(self, counter: int, **labels: str) -> int:
         total = 0
-        for values, counts in self.collector.counters._series.items():
-            found = dict(zip(metrics.LABELS, values, strict=True))
+        for found, _, counts in self.collector.counters.sets():
             if all(found[name] == value for name, value in labels.items()):
                 total += counts[counter]
         return total

@@ -18,7 +18,7 @@ from ambit.node.state.mesh import MeshState, Stored
 from ambit.node.upstream.subscription import Subscription
 from ambit.xds.client_session import Update
 from ambit.xds.events import Acknowledged, Event, Rejected
-from ambit.xds.frames import Node, Request, Resource
+from ambit.xds.frames import Node, Request, Resource, Response
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, to_resource
 from ambit.xds.session import ServerSession
 from ambit.xds.store import Store
@@ -47,6 +47,8 @@ class ControlPlaneServer:
         self.port = 0
         self._server = grpc.aio.server()
         self._sessions: list[tuple[ServerSession, grpc.aio.ServicerContext]] = []
+        self._writing = asyncio.Lock()
+        """Two writes to a stream at once are an error of gRPC's."""
 
     async def start(self, port: int = 0) -> None:
         self._server = grpc.aio.server()
@@ -69,7 +71,11 @@ class ControlPlaneServer:
     async def change(self, type_url: str, *resources: Resource, gone: Iterable[str] = ()) -> None:
         changed = self.store.update(type_url, {each.name: each for each in resources}, gone)
         for session, context in self._sessions:
-            for response in session.notify(changed):
+            await self._write(context, session.notify(changed))
+
+    async def _write(self, context: grpc.aio.ServicerContext, responses: Iterable[Response]) -> None:
+        async with self._writing:
+            for response in responses:
                 await context.write(response)
 
     async def _serve(self, _: object, context: grpc.aio.ServicerContext) -> None:
@@ -83,8 +89,7 @@ class ControlPlaneServer:
                 if request.type_url not in seen:
                     seen.add(request.type_url)
                     self.first.append(request)
-                for response in session.receive(request):
-                    await context.write(response)
+                await self._write(context, session.receive(request))
                 self.events += session.take_events()
         finally:
             self._sessions.remove(entry)

@@ -77,6 +77,7 @@ class Edge(ServedEnvoy):
                 tuple(made.tokens.values()),
                 certificates=shown.pairs if shown is not None else (),
                 datagrams=made.datagrams,
+                telemetry=tuple(made.telemetry.values()),
                 authorization=(*made.request_policies.values(), *authorization),
             )
             wanted += gateway.resources(proxy, attached, view, NodeSettings(node=""))

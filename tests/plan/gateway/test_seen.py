@@ -4,6 +4,7 @@ import pytest
 
 from ambit.agent import request_metrics as metrics
 from ambit.agent.record import Flow, Reporter
+from ambit.model.metrics import MetricsNote, Override
 from tests.ingest.gateway.build import edge as gateway
 from tests.ingest.gateway.build import to, to_edge
 from tests.plan.dataplane.served import until
@@ -49,6 +50,25 @@ def test_a_request_and_what_it_is_counted_under(edge: Edge) -> None:
     assert counted
     assert all('reporter="source",source_workload="edge"' in each for each in counted)
     assert all(f'source_principal="{IDENTITY.uri}"' in each for each in counted)
+
+
+def test_what_a_client_says_is_a_label_where_a_telemetry_wants_it(edge: Edge) -> None:
+    labels = {"team": {"value": "request.headers['x-team']"}}
+    telemetry = (
+        "telemetries.telemetry.istio.io",
+        {
+            "metadata": {"name": "labels", "namespace": "default"},
+            "spec": {"metrics": [{"overrides": [{"tagOverrides": labels}]}]},
+        },
+    )
+    edge.apply(gateway(), to_edge({"backendRefs": [to("one")]}), telemetry)
+    edge.get("shop.example.com", "/labelled", x_team="red")
+    flow = told(edge, "/labelled")
+    assert flow.request is not None and flow.request.host == "shop.example.com"
+    note = MetricsNote({"istio_requests": Override(expressions=(("team", labels["team"]["value"]),))})
+    with edge.lock:
+        lines = "".join(metrics.render(edge.requests.series, note)).splitlines()
+    assert [each for each in lines if 'team="red"' in each and each.endswith(" 1")]
 
 
 def test_what_no_route_takes(edge: Edge) -> None:

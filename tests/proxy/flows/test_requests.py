@@ -1,6 +1,7 @@
 """From Envoy's access-log messages about requests to records and counters."""
 
 import asyncio
+import re
 
 import pytest
 from hypothesis import given
@@ -9,9 +10,10 @@ from hypothesis import strategies as st
 from ambit.agent import request_metrics as metrics
 from ambit.agent.record import Flow, Reporter
 from ambit.agent.request_entry import read, read_asked, requests
+from ambit.agent.series import MOST_VALUES, Series
 from ambit.envoy import access_log, request_log
 from ambit.envoy.access_log import BAGGAGE, HOST, IDENTITY, POD, POLICY, SERVICE
-from ambit.model.metrics import MetricsNote, Override
+from ambit.model.metrics import MetricsNote, Override, mark
 from ambit.proxy.flows.collector import RequestCollector
 from tests.node.flows.envoy_lines import STARTED, message
 
@@ -87,6 +89,66 @@ def test_histograms_of_what_is_one_are_added_up() -> None:
     lines = [each for each in shown if each.startswith(wanted)]
     assert [each.rpartition(" ")[2] for each in lines[-3:]] == ["2", "20", "2"]
     assert len({each.partition("le=")[0] for each in lines[:-2]}) == 1
+
+
+def valued(numbers: str = "10\t20\t1\t-", more: str = "", **values: str) -> str:
+    """A request with the values of expressions; `more` comes after the values."""
+    first, about, *asked = text(numbers=numbers).split("\n")
+    marks = ",".join(map(mark, values))
+    return "\n".join((f"{first}\t{marks}", about, *values.values(), *([more] if more else []), *asked))
+
+
+TEAM = MetricsNote({"istio_requests": Override(expressions=(("team", "a"),))})
+
+
+def by_team(made: RequestCollector, note: MetricsNote = TEAM) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for line in "".join(metrics.render(made.series, note)).splitlines():
+        if line.startswith("istio_requests_total{"):
+            (team,) = re.findall(r'team="([^"]*)"', line)
+            assert team not in found
+            found[team] = int(line.rpartition(" ")[2])
+    return found
+
+
+def test_values_of_expressions_are_labels() -> None:
+    """Of metrics that nothing is said of they are none."""
+    made = collector(
+        valued(a="red", b="1"), valued(a="red", b="2"), valued(a="blue", b="-"), valued(b="1"), text()
+    )
+    assert by_team(made) == {"red": 2, "blue": 1, "unknown": 2}
+    shown = "".join(metrics.render(made.series, TEAM))
+    (size,) = re.findall(r"^istio_request_bytes_count\{.*\} (\d+)$", shown, re.MULTILINE)
+    assert size == "5"
+    (first, *_) = made.newest()
+    assert first.request is not None and first.request.method == "GET"
+
+
+def test_a_value_with_line_feeds_pretends_nothing() -> None:
+    made = collector(valued(a="red", more="GET other /"))
+    assert by_team(made) == {"unknown": 1}
+    (found,) = made.newest()
+    assert found.request is not None and (found.request.method, found.request.host) == ("", "")
+
+
+def test_values_are_too_many_some_time() -> None:
+    """Those that came first stay."""
+    made = collector(*(valued(a=f"t{i}", b="1") for i in range(MOST_VALUES + 50)), valued(a="t1", b="2"))
+    found = by_team(made)
+    of_other = MetricsNote({"istio_requests": Override(expressions=(("team", "b"),))})
+    assert by_team(made, of_other) == {"1": MOST_VALUES + 50, "2": 1}
+    assert len(found) == MOST_VALUES + 1
+    assert (found["other"], found["t1"]) == (50, 2)
+    assert sum(found.values()) == MOST_VALUES + 51
+
+
+def test_values_leave_room_for_what_has_none() -> None:
+    made = Series(("who",), 1, 100)
+    for i in range(300):
+        made.of((f"w{i % 40}",), (("a", f"v{i}"),))[0] += 1
+        made.of((f"w{i % 40}",))[0] += 1
+    assert {labels["who"] for labels, *_ in made.sets()} == {f"w{i}" for i in range(40)}
+    assert len(made) == 50 + 40
 
 
 def test_who_denied() -> None:
@@ -220,4 +282,4 @@ def test_clients_words_take_no_more_memory_than_there_is() -> None:
     assert len(asked.request.path) < 3_000 and asked.request.host == "cart"
     assert announced.source.identity == usual.source.identity
     assert max(map(len, made._lanes)) < 2_000
-    assert sum(counts[metrics.REQUESTS] for _, counts in made.series.items()) == 3
+    assert sum(counts[metrics.REQUESTS] for *_, counts in made.series.sets()) == 3

@@ -8,6 +8,7 @@ from ambit.agent import request_metrics
 from ambit.agent.record import LONGEST_LINE, End, Flow
 from ambit.agent.request_entry import read, requests
 from ambit.agent.request_record import KeptRequest, kept
+from ambit.agent.series import Labels
 from ambit.model.metrics import MetricsNote
 from ambit.model.view import MeshView
 from ambit.node.flows.requests import flow_of
@@ -22,6 +23,7 @@ class _Lane(msgspec.Struct):
     """What requests have in common that differ in numbers only, and where they are counted."""
 
     flow: Flow
+    labels: Labels
     numbers: list[int]
 
 
@@ -46,7 +48,8 @@ class SeenRequests:
             lane = self._lanes[entry.about] if entry.about in self._lanes else self._lane(entry.about)
             if lane is not None:
                 request = kept(lane.flow, entry)
-                request_metrics.count(lane.numbers, entry, request.milliseconds)
+                numbers = self._series.of(lane.labels, entry.values) if entry.values else lane.numbers
+                request_metrics.count(numbers, entry, request.milliseconds)
                 yield request
 
     def render(self) -> Iterator[str]:
@@ -58,7 +61,7 @@ class SeenRequests:
         """What is said of the metrics of services that were called."""
         keys = {
             f"{labels['destination_service_namespace']}/{labels['destination_service']}"
-            for labels, _ in self._series.sets()
+            for labels, *_ in self._series.sets()
         }
         services = (self._view.service(key) for key in sorted(keys))
         return MetricsNote(
@@ -74,7 +77,8 @@ class SeenRequests:
         flow = flow_of(about, self._view, self._pods(), self._settings) if about is not None else None
         lane = None
         if flow is not None:
-            lane = _Lane(flow, self._series.of(request_metrics.labels(flow, _NOBODY)))
+            labels = request_metrics.labels(flow, _NOBODY)
+            lane = _Lane(flow, labels, self._series.of(labels))
         if len(self._lanes) >= _LANES:
             self._lanes.clear()
         if len(text) <= LONGEST_LINE:

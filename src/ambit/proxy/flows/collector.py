@@ -12,6 +12,7 @@ from ambit.agent.recent import Recent
 from ambit.agent.record import LONGEST_LINE, End, Flow
 from ambit.agent.request_entry import read, requests
 from ambit.agent.request_record import KeptRequest, kept
+from ambit.agent.series import Labels
 from ambit.proxy.flows.connections import Connections, KeptConnection
 from ambit.proxy.flows.record import flow_of, stream_flow
 
@@ -23,6 +24,7 @@ _NOBODY = End("")
 
 class _Lane(msgspec.Struct, frozen=True):
     flow: Flow
+    labels: Labels
     numbers: list[int]
 
 
@@ -48,7 +50,8 @@ class RequestCollector(Recent[KeptRequest | KeptConnection]):
             if lane is None:
                 continue
             request = kept(lane.flow, entry)
-            metrics.count(lane.numbers, entry, request.milliseconds)
+            numbers = self.series.of(lane.labels, entry.values) if entry.values else lane.numbers
+            metrics.count(numbers, entry, request.milliseconds)
             self.keep(request)
 
     def _lane(self, text: str) -> _Lane | None:
@@ -59,7 +62,8 @@ class RequestCollector(Recent[KeptRequest | KeptConnection]):
         if len(self._lanes) >= _LANES:
             self._lanes.clear()
         flow = flow_of(about, proxy=self._proxy, node=self._node)
-        lane = _Lane(flow, self.series.of(metrics.labels(flow, self._own)))
+        labels = metrics.labels(flow, self._own)
+        lane = _Lane(flow, labels, self.series.of(labels))
         if len(text) <= LONGEST_LINE:
             self._lanes[text] = lane
         return lane
