@@ -76,7 +76,7 @@ def told(mesh: Mesh, namespace: str) -> list[Span]:
 
 @pytest.mark.feature("F167", "N13")
 def test_a_trace_spans_gateway_and_waypoint(mesh: Mesh, namespace: str) -> None:
-    """The collector takes nothing but mutual TLS."""
+    """The collector takes nothing but mutual TLS. Without a proxy between, the client's node tells as the client."""
     with with_mesh_config(mesh, SETTINGS.format(namespace=namespace)):
         address = _set_up(mesh, namespace)
 
@@ -105,6 +105,29 @@ def test_a_trace_spans_gateway_and_waypoint(mesh: Mesh, namespace: str) -> None:
         assert first.tags["istio.destination_workload"] == "way"
         assert second.tags["istio.source_namespace"] == namespace
         assert second.tags["istio.destination_workload"] == "web"
+
+        line = waypoint("ambit-inline", "service")
+        line["metadata"]["name"] = "line"
+        mesh.kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump(line))
+        mesh.kubectl("label", "-n", namespace, "service/web", "istio.io/use-waypoint=line", "--overwrite")
+        traces = set()
+
+        def asked_inline() -> str:
+            words = ("python3", "-c", ASK, "web", "80", "/inline", "web")
+            return mesh.exec(namespace, "client", *words, check=False).stdout.strip()
+
+        def by_its_node() -> Span | None:
+            traces.add(asked_inline().partition("-")[2][:32])
+            found = (each for each in told(mesh, namespace) if each.trace in traces)
+            return next(
+                (each for each in found if each.resource["service.name"] == f"line.{namespace}"), None
+            )
+
+        span = mesh.wait("a span of the client's node", by_its_node)
+        assert (span.tags["istio.source_workload"], span.tags["istio.destination_workload"]) == (
+            "client",
+            "web",
+        )
         off = {
             "apiVersion": "telemetry.istio.io/v1",
             "kind": "Telemetry",
@@ -112,7 +135,7 @@ def test_a_trace_spans_gateway_and_waypoint(mesh: Mesh, namespace: str) -> None:
             "spec": {"tracing": [{"disableSpanReporting": True}]},
         }
         mesh.kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump(off))
-        mesh.wait("nobody is told", lambda: asked("/untraced") == "200 None")
+        mesh.wait("nobody is told", lambda: asked("/untraced") == asked_inline() == "200 None")
 
 
 def _set_up(mesh: Mesh, namespace: str) -> str:

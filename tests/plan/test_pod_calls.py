@@ -26,7 +26,8 @@ _NAME = names.called_by(_POD.key, _PROVIDER.cluster)
 
 def _made(*services: Service, workload: Workload = FAR, provider: Provider = _PROVIDER) -> dict[Any, Any]:
     view = Snapshot([SERVER, workload], services)
-    made = pod_calls.resources(_POD, [provider, provider], view, LocalPods([_POD]), cases.SETTINGS)
+    called = {names.called_by(_POD.key, provider.cluster): provider}
+    made = pod_calls.resources(_POD, called, view, LocalPods([_POD]), cases.SETTINGS)
     return {(each.type_url, each.name): content_of(each) for each in made}
 
 

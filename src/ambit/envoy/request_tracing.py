@@ -4,8 +4,8 @@ Envoy reads and writes the headers of W3C only (`traceparent`, `tracestate`). Wh
 Zipkin's headers (B3) is written as `traceparent` before Envoy looks for that, where there is none; Zipkin's own go on
 as they came.
 
-Spans of a waypoint have its client's workload: what the tunnel says of it is put into a header, which the first filter
-takes apart and away.
+Spans of a waypoint have its client's workload: what the tunnel says of it, or the client's own node knows, is put into
+a header, which the first filter takes apart and away.
 """
 
 from collections.abc import Iterator
@@ -58,6 +58,10 @@ class Spans(msgspec.Struct, frozen=True):
     service: str
     about: tuple[tuple[str, str], ...] = ()
     is_edge: bool = False
+    client: str = ""
+    """Who calls, where that is known before: an identity and, after a comma, what the client says of itself."""
+    endpoint: str = ""
+    """Begins the keys of an endpoint's metadata that have the parts of whom it is."""
 
 
 def configure(manager: Any, spans: Spans) -> None:
@@ -133,7 +137,10 @@ def _tags(spans: Spans) -> Iterator[Any]:
                 yield custom_tag_pb2.CustomTag(
                     tag=name, literal=custom_tag_pb2.CustomTag.Literal(value=value)
                 )
-    for name, value in (*_ends("destination", _UPSTREAM), *(() if spans.is_edge else _SOURCE)):
+    for name, value in (
+        *_ends("destination", _UPSTREAM.format(spans.endpoint)),
+        *(() if spans.is_edge else _SOURCE),
+    ):
         if name not in own:
             yield custom_tag_pb2.CustomTag(tag=name, value=value)
 
@@ -143,7 +150,7 @@ def _ends(end: str, template: str) -> Iterator[tuple[str, str]]:
         yield f"istio.{end}_{part}", template.format(part)
 
 
-_UPSTREAM = f"%UPSTREAM_METADATA({names.METADATA}:{{}})%"
+_UPSTREAM = f"%UPSTREAM_METADATA({names.METADATA}:{{}}{{{{}}}})%"
 _SOURCE = tuple(_ends("source", f"%DYNAMIC_METADATA({_CLIENT}:{{}})%"))
 
 
@@ -167,7 +174,12 @@ def _before(spans: Spans) -> Any:
     mutations += _parents_in_b3()
     if not spans.is_edge:
         mutations.append(
-            _added(_SAID, f"{filter_state.CALLER_FORMAT},{request_log.CLIENT_BAGGAGE}", is_replaced=True)
+            _added(
+                _SAID,
+                spans.client.replace("%", "%%")
+                or f"{filter_state.CALLER_FORMAT},{request_log.CLIENT_BAGGAGE}",
+                is_replaced=True,
+            )
         )
     return extension_pb2.TypedExtensionConfig(
         name="envoy.http.early_header_mutation.header_mutation",

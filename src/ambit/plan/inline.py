@@ -13,15 +13,18 @@ import msgspec
 from ambit.core.address import Address
 from ambit.envoy import access_log, calls, clusters, http_routes, inline_requests, names, waypoint_services
 from ambit.envoy.backend_tls import Spoken
+from ambit.envoy.request_tracing import Spans
 from ambit.envoy.telling import NOTHING, Told
 from ambit.envoy.waypoint_services import Speaks
 from ambit.model.http import Entry, Host
 from ambit.model.service import Service
 from ambit.model.view import MeshView, holder
-from ambit.plan import announcement, backends, destinations
+from ambit.plan import announcement, backends, destinations, pod_calls
+from ambit.plan.backends import Provider
 from ambit.plan.endpoints import preferred_address
 from ambit.plan.metrics import expressions_of
 from ambit.plan.request_logs import logs_of
+from ambit.plan.tracing import collector, spans_of
 from ambit.plan.values import (
     CLUSTER,
     LISTENER,
@@ -34,6 +37,9 @@ from ambit.plan.values import (
     workload_of,
 )
 from ambit.plan.ways import Balanced
+
+_PART = "span_"
+"""Begins the keys of endpoints' metadata that are for spans: others have some of the names."""
 
 
 def resources(
@@ -60,24 +66,35 @@ def resources(
     client = preferred_address(source.addresses, asked.address.version)
     assert client is not None, "a pod has an address"
     caller = calls.Caller(source.key, source.netns, client, source.identity)
+    spans, tells = _spans(reader, source, service, view, settings)
     listener = inline_requests.listener(
         reader,
         caller=caller,
         service=service.key,
         port=asked.port,
         default_host=service.hostname,
-        told=_told(service),
+        told=_told(service, spans),
     )
     own = tuple(_of_reader(each, reader) for each in hosts)
     table = http_routes.table(reader, own, port=asked.port, by=source.identity.uri)
     mirrored = _mirrored(hosts)
     called = (
         _backend(
-            reader, source, asked, *each, service, view, pods, settings, caller if each in mirrored else None
+            reader,
+            source,
+            asked,
+            *each,
+            service,
+            view,
+            pods,
+            settings,
+            caller if each in mirrored else None,
+            is_told=spans is not None,
         )
         for each in sorted(backends.of_hosts(hosts))
     )
     return (
+        *pod_calls.resources(source, tells, view, pods, settings),
         *(made for each in called for made in each),
         planned(LISTENER, reader, listener),
         planned(ROUTES, reader, table, on_demand=True),
@@ -94,14 +111,40 @@ def _for_callers_in(namespace: str, host: Host) -> Host:
     return msgspec.structs.replace(host, entries=tuple(entries))
 
 
-def _told(service: Service) -> Told:
-    """What is printed and counted: a node is nobody, as whom it could tell a service."""
+def _told(service: Service, spans: Spans | None) -> Told:
+    """What is printed, counted and traced."""
     said = service.telemetry
     if said is None:
         return NOTHING
     logs = logs_of(said.policies, said.proxy, service)
     values = expressions_of(said.policies, said.proxy, service)
-    return Told(tuple(each for each in logs if each.printer.to is None), values=values)
+    return Told(tuple(each for each in logs if each.printer.to is None), spans=spans, values=values)
+
+
+def _spans(
+    reader: str, source: LocalPod, service: Service, view: MeshView, settings: NodeSettings
+) -> tuple[Spans | None, dict[str, Provider]]:
+    """Spans of the requests as the service's Gateway would leave them, sent in the pod's name; and by which cluster to
+    whom."""
+    told = service.telemetry
+    spans = spans_of(told.policies, told.proxy, settings, service) if told is not None else None
+    if spans is None:
+        return None, {}
+    to = collector(spans.tracing.tracer)
+    cluster = names.service_cluster(names.requests_spans(reader, to.service), to.port)
+    workload = workload_of(source, view, settings)
+    said = announcement.baggage(workload) if workload is not None else ""
+    client = f"{source.identity.uri},{said}"
+    return msgspec.structs.replace(spans, cluster=cluster, client=client, endpoint=_PART), {cluster: to}
+
+
+def _parts(endpoint: clusters.Endpoint, view: MeshView) -> clusters.Endpoint:
+    """With what spans say of whom it is."""
+    workload = view.workload(endpoint.tags.get(access_log.WORKLOAD, ""))
+    if workload is None:
+        return endpoint
+    parts = {f"{_PART}{name}": value for name, value in announcement.parts(workload).items()}
+    return msgspec.structs.replace(endpoint, tags={**endpoint.tags, **parts})
 
 
 def _of_reader(host: Host, reader: str) -> Host:
@@ -138,11 +181,13 @@ def _backend(
     pods: LocalPods,
     settings: NodeSettings,
     caller: calls.Caller | None,
+    *,
+    is_told: bool,
 ) -> Iterator[PlannedResource]:
     """Without endpoints when there is no way: requests are answered with 503. So it is where nobody would enforce the
     rules of the service that was called, because the backend's pods are not that service's, and where servers are to be
     spoken to with TLS and none of them can be trusted. Nothing for a service that does not exist: 500, as at a
-    waypoint. `caller` is given where it gets copies of requests, too."""
+    waypoint. `caller` is given where it gets copies of requests, too; with `is_told` endpoints have what spans say."""
     service = view.service(key)
     if service is None:
         return
@@ -154,6 +199,8 @@ def _backend(
     endpoints: tuple[clusters.Endpoint, ...] = ()
     if isinstance(found, Balanced):
         endpoints = found.announcing(announcement.tags(workload_of(source, view, settings), key))
+    if is_told:
+        endpoints = tuple(_parts(each, view) for each in endpoints)
     tls = service.backend_tls.get(port)
     spoken = Spoken(tls) if tls is not None and tls.trusts else None
     if tls is not None and spoken is None:

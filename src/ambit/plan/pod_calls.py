@@ -1,11 +1,12 @@
-"""Services that a node calls in the name of one of its pods: whom it asks about requests to the pod.
+"""Services that a node calls in the name of one of its pods: whom it asks about requests to the pod, and whom it tells
+of requests of the pod.
 
 They are reached as the pod would reach them: within the node, by tunnels as the pod, through their own waypoint if they
 have one, plainly outside of the mesh, with TLS where a BackendTLSPolicy says so. But not whatever another namespace has
 put behind its service: the pod did not choose to call that, and would lend its identity.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -32,12 +33,11 @@ from ambit.plan.ways import DIRECT, Balanced
 
 
 def resources(
-    pod: LocalPod, providers: Iterable[Provider], view: MeshView, pods: LocalPods, settings: NodeSettings
+    pod: LocalPod, called: Mapping[str, Provider], view: MeshView, pods: LocalPods, settings: NodeSettings
 ) -> Iterator[PlannedResource]:
-    """The clusters `names.called_by`, and what they lead to. One without endpoints, to which every call fails, where
-    there is no such service, no way to it, or no server that can be trusted."""
-    for provider in sorted(set(providers)):
-        name = names.called_by(pod.key, provider.cluster)
+    """Clusters of these names, by which providers are called, and what they lead to. One without endpoints, to which
+    every call fails, where there is no such service, no way to it, or no server that can be trusted."""
+    for name, provider in sorted(called.items()):
         service = view.service(provider.service)
         tls = service.backend_tls.get(provider.port) if service is not None else None
         if service is None or (tls is not None and not tls.trusts):

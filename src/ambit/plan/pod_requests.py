@@ -39,7 +39,11 @@ def resources(
 ) -> Iterator[PlannedResource]:
     """Clusters first, the table of tunnels last. Requests to ports that are `led` there are read. Those to ports that
     are `left` meet what they met until now: others may not be kept out yet."""
-    asked = (each for port in ports.values() for each in _showing(pod, port).providers)
+    asked = {
+        names.called_by(pod.key, each.cluster): each
+        for port in ports.values()
+        for each in _showing(pod, port).providers
+    }
     yield from pod_calls.resources(pod, asked, view, pods, settings)
     read = {port: each for port, each in ports.items() if each.is_http}
     for port, each in read.items():

@@ -16,6 +16,7 @@ from ambit.model.inline_rules import InlineRules
 from ambit.model.jwt import with_keys
 from ambit.model.proxy import Proxy, ProxyKind
 from ambit.model.service import Service
+from ambit.model.telemetry import InlineTelemetry
 from ambit.node.cut import cut_unread
 from ambit.plan import at_pod, node_proxy, targets
 from ambit.plan.values import LocalPods
@@ -66,7 +67,11 @@ def _inline(given: Service, bound: Bound) -> Service:
     )
     assert not problem(given, tables, rules), "what nodes would be told of is closed"
     return msgspec.structs.replace(
-        given, waypoint=None, inline=tables, rules=rules if rules.say_anything else None
+        given,
+        waypoint=None,
+        inline=tables,
+        rules=rules if rules.say_anything else None,
+        telemetry=InlineTelemetry(_PROXY, bound.telemetry) if bound.telemetry else None,
     )
 
 

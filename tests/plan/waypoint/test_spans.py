@@ -1,4 +1,5 @@
-"""Spans of requests at a waypoint, as a collector behind a tunnel gets them from a real Envoy."""
+"""Spans of requests at a waypoint, or of the node of who calls, as a collector behind a tunnel, or on that node, gets
+them from a real Envoy."""
 
 import pytest
 
@@ -7,12 +8,10 @@ from ambit.model.telemetry import Level, TelemetryPolicy
 from ambit.model.tracing import OverHttp, SpanTag, TagSource, Tracer, TracingRule
 from tests.plan.collector import GRPC_PORT, HTTP_PORT, Collector, Span
 from tests.plan.waypoint.conftest import COLLECTOR, PORT, WEB, Scene
-from tests.plan.waypoint.placements import at_waypoints_only
 
 pytestmark = [
     pytest.mark.envoy,
     pytest.mark.netns,
-    at_waypoints_only("nodes send no spans"),
 ]
 HOST = COLLECTOR.hostname
 OVER_GRPC = Tracer("grpc", ProviderService(HOST, GRPC_PORT), 3000, headers=(("x-key", "secret"),))
@@ -41,7 +40,7 @@ def parents(found: list[Span]) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("tracer", [OVER_GRPC, OVER_HTTP], ids=lambda each: each.name)
 def test_a_span_says_who_called_whom(scene: Scene, collector: Collector, tracer: Tracer) -> None:
     tracing(scene, tracer=tracer)
-    path = f"/span/{tracer.name}"
+    path = f"/span/{scene.placement}/{tracer.name}"
     told = seen(scene, f"{path}?x=1")
     (span,) = collector.wait(path)
     assert told["traceparent"] == f"00-{span.trace}-{span.id}-01"
