@@ -240,26 +240,26 @@ _EVENTS: dict[str, Callable[[Shop], None]] = {
 
 
 def test_a_policy_that_pods_cannot_enforce_closes_the_service(shop: Shop) -> None:
-    """Nobody there asks a provider: so nobody comes in, and the policy says why."""
-    shop.route(to(("web-v1", 1)))
+    """It looks at what a route changes before pods see it: so nobody comes in, and the policy says why."""
+    named = {"set": [{"name": "x-user", "value": "ann"}]}
+    shop.route(to(("web-v1", 1), filters=[{"type": "RequestHeaderModifier", "requestHeaderModifier": named}]))
     shop.follows("the route", "v1")
     policy = {
         "apiVersion": "security.istio.io/v1",
         "kind": "AuthorizationPolicy",
-        "metadata": {"name": "asks"},
+        "metadata": {"name": "names"},
         "spec": {
             "targetRefs": [{"kind": "Service", "group": "", "name": "web"}],
-            "action": "CUSTOM",
-            "provider": {"name": "somebody"},
-            "rules": [{"to": [{"operation": {"methods": ["POST"]}}]}],
+            "action": "DENY",
+            "rules": [{"when": [{"key": "request.headers[x-user]", "values": ["eve"]}]}],
         },
     }
     shop.apply(policy)
     try:
         shop.mesh.wait("the refusal", lambda: not shop.ask().startswith("200"))
         path = "jsonpath={.status.conditions[?(@.type=='WaypointAccepted')].reason}"
-        get = ("get", "-n", shop.namespace, "authorizationpolicy", "asks", "-o", path)
-        shop.mesh.wait("the reason", lambda: shop.mesh.kubectl(*get).stdout == "ProviderNotFound")
+        get = ("get", "-n", shop.namespace, "authorizationpolicy", "names", "-o", path)
+        shop.mesh.wait("the reason", lambda: shop.mesh.kubectl(*get).stdout == "NotEnforced")
     finally:
-        shop.mesh.kubectl("delete", "-n", shop.namespace, "authorizationpolicy", "asks")
+        shop.mesh.kubectl("delete", "-n", shop.namespace, "authorizationpolicy", "names")
     shop.follows("the way again", "v1")

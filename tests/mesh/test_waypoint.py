@@ -137,18 +137,26 @@ def test_what_clients_say_is_a_label_where_a_telemetry_wants_it(shop: Shop) -> N
                 found[told["team"]] += int(value)
         return found
 
+    asked = 0
+
+    def is_labelled() -> bool:
+        """Some of these are counted before there is the label, others later than they are looked for."""
+        nonlocal asked
+        asked += shop.servers(1, x_team="red").total()
+        return counted()["red"] > 0
+
     shop.apply(telemetry)
     try:
-        mesh.wait("the first label", lambda: shop.servers(1, x_team="red") and counted().get("red"))
+        mesh.wait("the first label", is_labelled)
         before = counted()["red"]
         shop.servers(5, x_team="red")
         mesh.wait("five more", lambda: counted()["red"] >= before + 5)
         words = ("exec", "-i", "-n", namespace, "client", "--", "python3", "-c", _TEAMS)
         mesh.kubectl(*words)
-        mesh.wait("all of them", lambda: sum(counted().values()) >= before + 5 + 300)
+        mesh.wait("those that are too many", lambda: counted()["other"] >= 200)
         found = counted()
-        assert len(found) <= 102 and found["other"] >= 200
-        assert found["red"] == before + 5
+        assert len(found) <= 102
+        assert before + 5 <= found["red"] <= asked + 5
     finally:
         mesh.kubectl("delete", "-n", namespace, "telemetry/labelled")
 
