@@ -204,9 +204,12 @@ def _tls_for_bytes(service: Service, tables: tuple[ServiceRoutes, ...]) -> str:
 
 
 def _asked(tables: Iterable[ServiceRoutes]) -> str:
-    """Why routes cannot have anybody asked here."""
-    entries = (entry for table in tables for host in table.hosts for entry in host.entries)
-    found = next((each.name for each in entries if each.action.external_auth is not None), "")
+    """Why routes cannot have anybody asked here. Routes of callers close nothing to others: who meets one with
+    `ExternalAuth` gets nowhere, because there is no way to whom it asks."""
+    asking = (
+        entry for table in tables for entry in table.own_entries if entry.action.external_auth is not None
+    )
+    found = next((each.name for each in asking), "")
     return (
         f"ExternalAuth of {found}: who comes past its callers' nodes would be let in without" if found else ""
     )

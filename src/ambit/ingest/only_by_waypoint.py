@@ -207,9 +207,7 @@ _CLASSES = "GatewayClass"
 
 
 def _asks(table: ServiceRoutes) -> bool:
-    """Routes of other namespaces, which are for their own requests only, protect nothing."""
-    entries = (entry for host in table.hosts for entry in host.entries if not entry.match.source_namespaces)
-    return any(each.action.external_auth is not None for each in entries)
+    return any(each.action.external_auth is not None for each in table.own_entries)
 
 
 def _own_name(given: Service) -> str:

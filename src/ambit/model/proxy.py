@@ -1,12 +1,13 @@
 """L7 proxies, and what each does with which traffic."""
 
+from collections.abc import Iterator
 from enum import Enum
 
 import msgspec
 
 from ambit.core.finding import ObjectRef
 from ambit.core.identity import Identity
-from ambit.model.http import Host
+from ambit.model.http import Entry, Host
 from ambit.model.streams import Stream
 
 
@@ -154,3 +155,9 @@ class ServiceRoutes(msgspec.Struct, frozen=True):
     @property
     def key(self) -> str:
         return f"{self.service}:{self.port}"
+
+    @property
+    def own_entries(self) -> Iterator[Entry]:
+        """Of requests: without those of other namespaces' routes, which are for their own requests only."""
+        entries = (entry for host in self.hosts for entry in host.entries)
+        return (each for each in entries if not each.match.source_namespaces)

@@ -127,6 +127,16 @@ def test_an_inline_service_is_closed_by_it() -> None:
     assert found.inline is None and found.waypoint is not None
 
 
+def test_callers_close_nothing_to_others_by_it() -> None:
+    rule = {**asking(backendRef=to("ab")), "backendRefs": [to("ab")]}
+    theirs = service("ab", {"app": "ab"}, namespace="shop")
+    compiled = compiler(with_ports(HTTP), theirs, INLINE, consumer(rule))
+    found = compiled.services[KEY].inline
+    assert found is not None and [
+        entry.action.external_auth is not None for entry in found[0].hosts[0].entries
+    ]
+
+
 @given(st.sets(st.text("ab:-", max_size=4), max_size=6), st.text("ab:-x\n", max_size=5))
 def test_none_of_matches_every_other_text(words: set[str], text: str) -> None:
     assert (re2.fullmatch(matchers.none_of(words), text) is not None) == (text not in words)

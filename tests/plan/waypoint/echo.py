@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -122,6 +122,20 @@ def connection(sock: socket.socket, host: str) -> Iterator[http.client.HTTPConne
         yield client
     finally:
         client.close()
+
+
+@contextlib.contextmanager
+def statuses(sock: socket.socket, host: str) -> Iterator[Callable[[str], int]]:
+    """What this connection, which is kept, gets for a path."""
+    with connection(sock, host) as client:
+
+        def status(path: str) -> int:
+            client.request("GET", path)
+            response = client.getresponse()
+            response.read()
+            return response.status
+
+        yield status
 
 
 def ask(

@@ -22,8 +22,8 @@ from tests.plan.dataplane.served import until
 from tests.plan.waypoint import test_seen_inline
 from tests.plan.waypoint.authorizers import GrpcAuthorizer, HttpAuthorizer, Ruled
 from tests.plan.waypoint.conftest import IDENTITY, PROXY, WEB, Scene, service
-from tests.plan.waypoint.echo import connection
-from tests.plan.waypoint.placements import WAYPOINT, at_waypoints_only
+from tests.plan.waypoint.echo import statuses
+from tests.plan.waypoint.placements import INLINE, WAYPOINT, at_waypoints_only
 from tests.plan.waypoint.test_authorization import is_served, one, policy, rule
 from tests.plan.waypoint.test_seen import told
 
@@ -265,17 +265,13 @@ def test_open_connections_obey_at_once(asking: Asking) -> None:
     until(asking.is_open, "the chain with one place")
     address = WEB.addresses[0].address
     sock = asking.scene.client.connect(address, 80)
-    with connection(sock, "web") as client:
-
-        def status(path: str) -> int:
-            client.request("GET", path)
-            response = client.getresponse()
-            response.read()
-            return response.status
-
+    with statuses(sock, "web") as status:
         assert status("/secret") == 200
         asking.http.ruled = Ruled(status=401)
         asking.enforce(custom(over_http(name="b")))
+        if asking.scene.placement == INLINE:
+            # The first rules of a pod's port cut what nodes keep open between them, maybe under a request.
+            until(lambda: status("/open") == 200, "the way again")
         assert [status("/open"), status("/secret")] == [200, 401]
         asking.http.ruled = Ruled()
         also = custom(over_grpc(name="c"), rule(one(Attribute.PATH, Prefix("/also"))), name="z")

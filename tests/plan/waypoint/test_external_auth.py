@@ -21,7 +21,7 @@ from ambit.model.request_policy import Attribute, RequestAction, RequestPolicy
 from ambit.objects import routes
 from tests.plan.waypoint.authorizers import GrpcAuthorizer, HttpAuthorizer, Ruled
 from tests.plan.waypoint.conftest import PORT, WEB
-from tests.plan.waypoint.echo import connection
+from tests.plan.waypoint.echo import statuses
 from tests.plan.waypoint.placements import at_waypoints_only
 from tests.plan.waypoint.test_actions import TO_V1, TO_V2
 from tests.plan.waypoint.test_authorization import one, policy, rule
@@ -168,14 +168,7 @@ def test_browsers_ask_first_whether_they_may_without_him(asking: Asking) -> None
 
 def test_open_connections_obey_at_once(asking: Asking) -> None:
     sock = asking.scene.client.connect(WEB.addresses[0].address, PORT)
-    with connection(sock, "web") as client:
-
-        def status(path: str) -> int:
-            client.request("GET", path)
-            response = client.getresponse()
-            response.read()
-            return response.status
-
+    with statuses(sock, "web") as status:
         assert status("/secret") == 200
         asking.http.ruled = Ruled(status=401)
         show(asking, asked_by("HTTP"))
