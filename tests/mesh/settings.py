@@ -60,4 +60,9 @@ def _patch(mesh: Mesh, arguments: list[str]) -> None:
 
 
 def _settled(mesh: Mesh) -> None:
+    """Those before answer for some seconds after they were replaced, as they were told."""
     mesh.kubectl("rollout", "status", *_CONTROL, "--timeout=90s", timeout=100)
+    control = _control(mesh)["spec"]
+    labels = ",".join(f"{key}={value}" for key, value in control["selector"]["matchLabels"].items())
+    pods = ("get", "pods", "-n", "ambit-system", "-l", labels, "-o", "name")
+    mesh.wait("those before are gone", lambda: len(mesh.kubectl(*pods).stdout.split()) == control["replicas"])
