@@ -81,6 +81,7 @@ def _row(option: click.Option, context: click.Context) -> str:
     record = option.get_help_record(context)
     assert record is not None
     flags, text = record
-    environment = f" Also `${option.envvar}`." if option.envvar else ""
+    names = [option.envvar] if isinstance(option.envvar, str) else option.envvar or ()
+    environment = f" Also {', else '.join(f'`${name}`' for name in names)}." if names else ""
     cells = ("`" + flags + "`", text + environment)
     return f"| {' | '.join(cell.replace('|', PIPE) for cell in cells)} |"

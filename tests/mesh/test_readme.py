@@ -1,4 +1,4 @@
-"""What README.md tells a newcomer to type works as it is written."""
+"""What README.md and the beginnings of pages tell a newcomer to type works as it is written."""
 
 import os
 import re
@@ -40,10 +40,15 @@ def environment(kubectl_program: str) -> Iterator[dict[str, str]]:
         subprocess.run([ambit, "down"], env=prepared, check=True, capture_output=True, timeout=60)
 
 
-def test_your_own_mesh(environment: dict[str, str]) -> None:
-    section = (ROOT / "README.md").read_text().split("## Your own mesh")[1]
+def first_block(page: str, heading: str) -> str:
+    """The first lines to type below a heading."""
+    section = (ROOT / page).read_text().split(f"## {heading}\n")[1]
     (block,) = re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[:1]
-    setup, *lines = block.splitlines()
+    return block
+
+
+def test_your_own_mesh(environment: dict[str, str]) -> None:
+    setup, *lines = first_block("README.md", "Your own mesh").splitlines()
     assert setup.startswith("./dev setup")
     # `-f` follows for ever; a newcomer looks at it until the request of a moment ago is there.
     seen = "until ambit flows | grep -q 'default/curl-.*productpage'; do :; done; ambit flows"
@@ -58,3 +63,28 @@ def test_your_own_mesh(environment: dict[str, str]) -> None:
     assert re.search(r"^127\.0\.0\.1:\d+$", done.stdout, re.MULTILINE)
     assert "Status check results are √" in done.stdout
     assert "is gone" in done.stderr
+
+
+def test_policy_and_waypoints_in_short(environment: dict[str, str]) -> None:
+    """One after the other in one cluster; some of the lines fail, as they say."""
+    seen = {
+        "ambit flows -n shop --denied": "until {} | grep -q 'DENIED by shop/ratings'; do :; done; {}",
+        "ambit flows -n shop --requests": "until {} | grep -q '→ shop/reviews-v'; do :; done; {}",
+    }
+    script = "ambit up --nodes 2\nexport KUBECONFIG=$(ambit local kubeconfig --path)\n"
+    for page in ("docs/policy.md", "docs/waypoints.md"):
+        block = first_block(page, "In short")
+        for line, until in seen.items():
+            block = block.replace(line, until.format(line, line))
+        script += f"{block}\nkubectl delete namespace shop\n"
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=ROOT, env=environment, check=False, capture_output=True, text=True, timeout=110,
+    )  # fmt: skip
+    said = f"{done.stdout}\n{done.stderr}"
+    assert re.findall(r"^[Ee]rror.*|.*not found.*", done.stderr, re.MULTILINE) == [], said
+    assert re.search(r"terminated with exit code (52|56)", done.stderr), said
+    assert "DENIED by shop/ratings: no rule allows it" in done.stdout, said
+    assert "here cluster.local/ns/shop/sa/curl" in done.stdout, said
+    assert re.search(r"^90 % to shop/reviews-v1:9080: allowed$", done.stdout, re.MULTILINE), said
+    assert "Simple Bookstore App" in done.stdout, said
