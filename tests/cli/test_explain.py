@@ -14,6 +14,7 @@ def test_every_code_can_be_explained() -> None:
     for code, each in CODES.items():
         text = CliRunner().invoke(command, [code.lower()]).output
         assert text.startswith(f"{code}: {each.title}") and each.repair in text
+        assert CliRunner().invoke(command, [code.removeprefix("AMB0")]).output == text
 
 
 def test_the_list_and_the_machine_formats() -> None:

@@ -152,6 +152,25 @@ def test_a_policy_says_when_nodes_enforce_it(shop: Shop) -> None:
     mesh.wait("no policy", lambda: shop.ask("/admin").startswith("200"))
 
 
+def test_a_service_that_a_route_closes_is_named(shop: Shop) -> None:
+    """Its route asks somebody (a filter of the API's experimental channel), which nobody could do for every caller."""
+    asked = {"protocol": "HTTP", "backendRef": {"name": "web-v2", "port": 80}, "http": {}}
+    shop.route(to(("web-v1", 1), filters=[{"type": "ExternalAuth", "externalAuth": asked}]))
+    name = f"Service {shop.namespace}/web "
+
+    def said() -> str:
+        lines = shop.mesh.ambit("check", "-o", "short", check=False).stdout.splitlines()
+        return next((line for line in lines if "AMB0411" in line and name in line), "")
+
+    try:
+        shop.mesh.wait("the finding", lambda: "ExternalAuth" in said())
+        shop.mesh.wait("nobody", lambda: not shop.ask().startswith(("2", "4", "5")))
+    finally:
+        shop.route(to(("web", 1)))
+    shop.mesh.wait("everybody", lambda: shop.ask().startswith("200"))
+    shop.mesh.wait("no finding", lambda: not said())
+
+
 def test_nobody_comes_in_unread_while_a_waypoint_becomes_inline(shop: Shop) -> None:
     """From one in pods, where a policy protects the service, with the policy in force all the time."""
     mesh, namespace = shop.mesh, shop.namespace

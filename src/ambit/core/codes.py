@@ -436,6 +436,15 @@ _ALL = (
         "Take the label or annotation away, enrol the pods, or name every Service and Gateway that leads to them in "
         "targetRefs.",
     ),
+    Code(
+        "AMB0411",
+        "Service that is closed",
+        "The service has an inline waypoint, and something that is written for it (a policy, tokens, a route with the "
+        "filter ExternalAuth, a BackendTLSPolicy) nobody could carry out there for everybody who calls. Connections to "
+        "it are refused; their records call its waypoint not ready.",
+        "filters: [{type: ExternalAuth, …}]   # in a route of a Service whose Gateway is of class ambit-inline",
+        "Write it in another way, or give the Gateway the class ambit-waypoint, whose pods carry it out.",
+    ),
 )
 
 CODES: dict[str, Code] = {each.code: each for each in _ALL}

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from ambit.core.finding import Finding, Level, ObjectRef
 from ambit.core.names import GATEWAY_CLASS_NAMES, WAYPOINT_CLASSES
 from ambit.graph.collection import Collection
 from ambit.graph.engine import Context, Graph
@@ -31,7 +32,8 @@ from ambit.model.provider import Authorizer, Others
 from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
 from ambit.model.request_policy import Attribute, RequestPolicy
 from ambit.model.service import Service
-from ambit.model.telemetry import InlineTelemetry, Level, TelemetryPolicy
+from ambit.model.telemetry import InlineTelemetry, TelemetryPolicy
+from ambit.model.telemetry import Level as Told
 from ambit.objects.kube import Namespace
 
 MOST_IN_NAMESPACE = 8 * 1024 * 1024
@@ -102,6 +104,15 @@ class Inline:
         proxy = self._proxy(context, given)
         text = self._problem(context, given, proxy) if proxy is not None else ""
         return (given.key, text) if text else None
+
+    def finding(self, context: Context, given: Service) -> tuple[Finding, ...] | None:
+        """The same for `ambit check`, on the object: what it is because of may be somebody else's and look well."""
+        why = self.why_closed(context, given)
+        if why is None:
+            return None
+        origin = ObjectRef("Service" if given.is_kubernetes else "ServiceEntry", given.namespace, given.name)
+        text = f"connections to {given.hostname} are refused: {why[1]}"
+        return (Finding("AMB0411", Level.ERROR, origin, "metadata.labels", text),)
 
     def closed(self, context: Context, place: str) -> dict[str, str]:
         """Of the services that are bound to the inline waypoint at `<namespace>/<hostname>` those that nobody reaches,
@@ -324,9 +335,9 @@ def _names_of(service: Service, proxy: Proxy) -> tuple[str, ...]:
 def _told_of(policy: TelemetryPolicy) -> list[str]:
     """By whom it is for: all (empty), those of a namespace (`<namespace>/`), or targets."""
     match policy.level:
-        case Level.TARGET:
+        case Told.TARGET:
             return _targets(policy)
-        case Level.NAMESPACE:
+        case Told.NAMESPACE:
             return [f"{policy.namespace}/"]
         case _:
             return [""]

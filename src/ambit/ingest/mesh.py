@@ -316,6 +316,12 @@ class MeshCompiler:
             outside.findings,
             about_status,
             missing_parents(graph, self._parent_sources()),
+            graph.derive(
+                "findings of services that nobody could serve inline",
+                bound,
+                inline.finding,
+                key=lambda found: f"{found[0].origin} {found[0].text} (closed)",
+            ),
             past_waypoints(graph, routes.compiled, bound, self._proxies, ingress),
             WaysAround(
                 graph,

@@ -125,6 +125,9 @@ def test_an_inline_service_is_closed_by_it() -> None:
     compiled = compiler(BOUND, service("v2", {"app": "v2"}), INLINE, route(asking()))
     found = compiled.services[KEY]
     assert found.inline is None and found.waypoint is not None
+    (finding,) = compiled.findings
+    assert (finding.code, str(finding.origin)) == ("AMB0411", "Service default/web")
+    assert "ExternalAuth of default/route/0" in finding.text
 
 
 def test_callers_close_nothing_to_others_by_it() -> None:

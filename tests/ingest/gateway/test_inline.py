@@ -272,6 +272,7 @@ def test_tls_for_bytes_closes_it() -> None:
     made = compiler(*given)
     assert made.services[KEY].inline is None
     assert "port 80" in made.closed[KEY]
+    assert [(each.code, str(each.origin)) for each in made.findings] == [("AMB0411", "Service default/web")]
 
 
 def test_a_policy_for_tls_tells_of_the_inline_gateway() -> None:

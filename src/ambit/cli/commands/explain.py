@@ -27,9 +27,11 @@ def command(code: str | None, output: str) -> None:
         else:
             emit_data(list(CODES.values()), output)
         return
-    found = CODES.get(code.upper())
+    asked = f"AMB{int(code):04}" if code.isdecimal() else code.upper()
+    found = CODES.get(asked)
     if found is None:
-        near = difflib.get_close_matches(code.upper(), CODES, n=1)
+        family = [each for each in CODES if each[:5] == asked[:5]]
+        near = difflib.get_close_matches(asked, family or CODES, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise BadInput(f"{code!r} is no finding of this version", f"{hint}`ambit explain` lists all")
     if output == "text":
