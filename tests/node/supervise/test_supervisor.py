@@ -74,6 +74,15 @@ async def running(envoy: EnvoySpec) -> AsyncIterator[tuple[Supervisor, Watch]]:
             await task
 
 
+async def answered(supervisor: Supervisor, times: int) -> None:
+    """Returns when Envoy has had so many answers of its older generation: it counts its uptime after each."""
+    async with asyncio.timeout(10 * times + 10):
+        seen = {await supervisor.admin.stat("server.uptime")}
+        while len(seen) <= times:
+            await asyncio.sleep(0.05)
+            seen.add(await supervisor.admin.stat("server.uptime"))
+
+
 async def test_a_killed_envoy_is_back_within_a_second(tmp_path: Path) -> None:
     async with running(spec(tmp_path)) as (_, watch):
         first = await watch.until(lambda status: status.state is State.SERVING)
@@ -149,9 +158,7 @@ async def test_a_crash_of_the_older_generation_leaves_the_successor_alone(tmp_pa
         assert current is not None
         os.kill(older.pid, signal.SIGKILL)
         await watch.until(lambda status: status.state is State.SERVING)
-        async with asyncio.timeout(15):
-            while supervisor._stand_in is None or supervisor._stand_in.answered < 2:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+        await answered(supervisor, 2)
         started = time.monotonic()
         assert (await supervisor.admin.server_info()).epoch == 1
         assert time.monotonic() - started < 0.5
@@ -314,11 +321,31 @@ async def test_a_successor_goes_on_when_its_older_generation_has_ended(tmp_path:
         following.write_text(listener(port))
         following.replace(listeners)
         await opened(port)
-        async with asyncio.timeout(30):
-            while supervisor._stand_in is None or supervisor._stand_in.answered < 3:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+        await answered(supervisor, 3)
         assert (await supervisor.admin.server_info()).epoch == 1
         assert supervisor.status.crashes == 0
+
+
+async def test_a_successor_needs_no_agent(tmp_path: Path) -> None:
+    """Its older generation has ended, and nobody of ours runs: it used to abort after ten seconds of asking."""
+    envoy, watch = spec(tmp_path, max_drain=600), Watch()
+    agent = Supervisor(envoy, watch)
+    task = asyncio.ensure_future(agent.run())
+    await watch.until(lambda status: status.state is State.SERVING)
+    await agent.restart()
+    assert agent.status.older is not None
+    os.kill(agent.status.older.pid, signal.SIGKILL)
+    await watch.until(lambda status: status.state is State.SERVING and status.older is None)
+    task.cancel()
+    await asyncio.wait([task])
+    # Statistics are due every five seconds: the last of these questions is asked after more than ten.
+    await answered(agent, 4)
+    async with running(envoy) as (_, second):
+        adopted = await second.until(lambda status: status.state is State.SERVING)
+        assert adopted.current is not None
+        assert adopted.current.epoch == 1
+        assert adopted.crashes == 0
+        assert second.seen[-1].older is None
 
 
 FORMER_POD = """

@@ -121,8 +121,9 @@ def rotate(log: Path) -> None:
             log.replace(log.with_name(log.name + ".1"))
 
 
-async def spawn(argv: Sequence[str], log: Path) -> tuple[int, int]:
-    """Starts a detached process with its output appended to `log`; its pid and start time.
+async def spawn(argv: Sequence[str], log: Path, keep: Sequence[int] = ()) -> tuple[int, int]:
+    """Starts a detached process with its output appended to `log`, and with the open files `keep`; its pid and start
+    time.
 
     Raises EnvironmentProblem when it cannot be started.
     """
@@ -138,6 +139,7 @@ async def spawn(argv: Sequence[str], log: Path) -> tuple[int, int]:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=output,
+            pass_fds=keep,
         )
         reply, _ = await helper.communicate()
     text = reply.decode().strip()

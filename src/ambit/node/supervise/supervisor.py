@@ -22,7 +22,7 @@ from ambit.node.supervise import records
 from ambit.node.supervise.generation import Generation, number_in, own_space, spawn
 from ambit.node.supervise.records import Record
 from ambit.node.supervise.spec import EnvoySpec
-from ambit.node.supervise.stand_in import StandIn, terminate
+from ambit.node.supervise.stand_in import Place, release, take, terminate
 from ambit.node.supervise.table import Action, Event, State, back_off, step
 
 _log = logging.getLogger("ambit.envoy")
@@ -65,7 +65,9 @@ class Supervisor:
         self._older: Generation | None = None
         self._next: Generation | None = None
         self._older_connections: int | None = None
-        self._stand_in: StandIn | None = None
+        self._taken: Place | None = None
+        """Where somebody stands in for an older generation."""
+        self._taking = asyncio.Lock()
         self._ending: Generation | None = None
         """An older generation that is told to end: the stand-in is in its place already."""
         self._events: asyncio.Queue[tuple[Event, Generation | None]] = asyncio.Queue(maxsize=64)
@@ -99,12 +101,8 @@ class Supervisor:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             await self._begin()
-            try:
-                while not await self._handle(*await self._events.get()):
-                    pass
-            finally:
-                if self._stand_in is not None:
-                    self._stand_in.close()
+            while not await self._handle(*await self._events.get()):
+                pass
 
     async def restart(self, force: bool = False) -> None:
         """Hands over to a successor; returns when it serves.
@@ -188,36 +186,52 @@ class Supervisor:
             self._serving.set()
         else:
             self._serving.clear()
-        self._keep_stand_in()
+        await self._keep_stand_in()
         records.write(self._file, Record(self._current, self._older))
         if self._changed is not None:
             self._changed(self.status)
         return event is Event.STOP
 
-    def _keep_stand_in(self) -> None:
-        """A successor whose older generation is gone, for whatever reason, finds somebody in its place."""
-        current = self._current
-        alone = current is not None and current.epoch > 0 and self._older in (None, self._ending)
-        place = (current.base_id, current.epoch - 1) if alone and current is not None else None
-        if self._stand_in is not None and place != (self._stand_in.base_id, self._stand_in.epoch):
-            self._stand_in.close()
-            self._stand_in = None
-        if place is not None and self._stand_in is None:
-            self._stand_in = StandIn(self.spec.run, *place, lives=self._older is not None)
+    async def _keep_stand_in(self) -> bool:
+        """A successor whose older generation is gone, for whatever reason, finds somebody in its place. False when
+        nobody could be put there: it is tried again."""
+        async with self._taking:
+            current = self._current
+            if current is None or current.epoch == 0 or self._older not in (None, self._ending):
+                self._taken = None
+                return True
+            place = self._place(current.base_id, current.epoch - 1)
+            if place == self._taken:
+                return True
+            try:
+                await take(place, current, self.spec.log, lives=self._older is not None)
+            except (EnvironmentProblem, OSError) as problem:
+                _log.error("nobody answers Envoy for its older generation: %s", problem)
+                self._start(self._keep_stand_in_later())
+                return False
+            self._taken = place
             if self._older is None:
-                self._start(self._released(self._stand_in))
+                self._start(self._released(place))
+            return True
 
-    async def _released(self, stand_in: StandIn) -> None:
+    async def _keep_stand_in_later(self) -> None:
+        await asyncio.sleep(_LOOK_SECONDS)
+        await self._keep_stand_in()
+
+    async def _released(self, place: Place) -> None:
         """Its successor may wait for an answer of the older generation that died: then it answers nobody else."""
         for _ in range(_SILENCES):
             with contextlib.suppress(Unreachable):
                 await self.admin.server_info()
                 return
-        if stand_in is self._stand_in:
+        if place == self._taken:
             _log.warning(
                 "Envoy waits for an answer of the older generation, which is gone: answered in its place"
             )
-            stand_in.release()
+            release(place)
+
+    def _place(self, base_id: int, epoch: int) -> Place:
+        return Place(self.spec.run, base_id, epoch)
 
     def _meaning(self, event: Event, generation: Generation | None) -> Event:
         """A process that ended means different things by the role it has now; one that was never started has none."""
@@ -388,10 +402,11 @@ class Supervisor:
         await self._empty(older)
         while older == self._older:
             self._ending = older
-            self._keep_stand_in()
+            is_answered = await self._keep_stand_in()
             await asyncio.sleep(_LOOK_SECONDS)
-            with contextlib.suppress(OSError):
-                terminate(self.spec.run, older.base_id, older.epoch)
+            if is_answered:
+                with contextlib.suppress(OSError):
+                    terminate(self._place(older.base_id, older.epoch))
 
     async def _empty(self, older: Generation) -> None:
         """Returns when it has carried nothing for some time, or is gone."""
@@ -409,7 +424,7 @@ class Supervisor:
         """A signal, or what reaches an Envoy of another pod."""
         if generation is not None and generation.foreign:
             with contextlib.suppress(OSError):
-                terminate(self.spec.run, generation.base_id, generation.epoch)
+                terminate(self._place(generation.base_id, generation.epoch))
         elif generation is not None:
             generation.signal(number)
 
