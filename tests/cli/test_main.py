@@ -24,10 +24,31 @@ def test_a_misspelt_command_is_guessed(typed: str, meant: str) -> None:
     assert f"No such command '{typed}'. Did you mean '{meant}'?" in result.output
 
 
-def test_logs_are_kubectl_s() -> None:
-    result = CliRunner().invoke(ambit, ["logs"])
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("logs", "kubectl -n ambit-system logs -l app=ztunnel"),
+        ("inject", "kubectl label namespace NAME istio.io/dataplane-mode=ambient"),
+        ("completion", "_AMBIT_COMPLETE=bash_source ambit"),
+    ],
+)
+def test_what_is_no_command_is_answered_with_what_to_type(typed: str, words: str) -> None:
+    result = CliRunner().invoke(ambit, [typed])
     assert result.exit_code == click.UsageError.exit_code
-    assert "kubectl -n ambit-system logs -l app=ztunnel" in result.output
+    assert words in result.output
+    assert typed not in COMMANDS
+
+
+def test_the_shell_completes_commands_and_options() -> None:
+    program = [
+        sys.executable,
+        "-c",
+        "import sys; sys.argv[0] = 'ambit'; from ambit.cli.entry import main; main()",
+    ]
+    for line, word, offered in (("ambit fl", "1", "flows"), ("ambit flows --den", "2", "--denied")):
+        given = {**os.environ, "_AMBIT_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": word}
+        said = subprocess.run(program, env=given, check=False, capture_output=True, text=True)
+        assert f"plain,{offered}" in said.stdout.splitlines(), said
 
 
 @pytest.mark.parametrize(
@@ -35,7 +56,7 @@ def test_logs_are_kubectl_s() -> None:
     [
         ("proxy-status", "ambit ps"),
         ("help", "ambit --help"),
-        ("analyze", "ambit check"),
+        ("analyze", "ambit check`, for files `ambit compile -f FILE"),
         ("pc", "ambit compile -o envoy"),
         ("bug-report", "ambit check -o json`, `ps -o json` and `node status -o json"),
         ("stat", "ambit flows` or `ambit connections"),

@@ -35,6 +35,12 @@ def run(*words: str) -> Result:
     return result
 
 
+def test_a_url_alone_is_answered_with_the_method_before_it() -> None:
+    with pytest.raises(BadInput) as refused:
+        run("client", "http://web/v1", "-f", SCOPES)
+    assert refused.value.hint == "give SRC GET http://web/v1"
+
+
 def test_golden(request: pytest.FixtureRequest) -> None:
     text = "".join(run(*words, "-f", SCOPES).stdout + "\n" for words in QUESTIONS)
     if request.config.getoption("--update-golden"):

@@ -16,6 +16,9 @@ Only data goes to standard output; notes and errors go to standard error.
 Exit codes: 0 done; 1 not healthy, a claim did not hold, or something else stood in the way; 2 a mistake in what was
 typed or applied; 130 interrupted.
 
+Words of `istioctl` and `linkerd` (`proxy-status`, `analyze`, `tap`, …) are answered with the command here. The shell
+completes commands and options after `eval "$(_AMBIT_COMPLETE=bash_source ambit)"` (`zsh_source`, `fish_source`).
+
 ## Common options
 
 Commands that read the mesh ask, in this order: the cluster of `--kubeconfig`, the laptop instance of `--name`, the

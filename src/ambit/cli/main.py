@@ -79,7 +79,9 @@ ELSEWHERE = {
     "pc": "compile -o envoy",
     "zc": "workloads`, `services`, `policies`, `certs` or `connections",
     "ztunnel-config": "workloads`, `services`, `policies`, `certs` or `connections",
-    "analyze": "check",
+    "analyze": "check`, for files `ambit compile -f FILE",
+    "diagnostics": "check",
+    "manifest": "install --dry-run",
     "verify-install": "check",
     "precheck": "check --pre",
     "bug-report": "check -o json`, `ps -o json` and `node status -o json",
@@ -88,6 +90,9 @@ ELSEWHERE = {
     "observe": "flows -f",
     "monitor": "flows -f",
     "stat": "flows` or `ambit connections",
+    "top": "flows -f --requests",
+    "edges": "flows",
+    "viz": "flows -f",
     "dashboard": "flows -f",
     "describe": "why` or `ambit workloads",
     "authz": "why",
@@ -111,10 +116,14 @@ class _ReaderGone(Exception):
     """Whoever reads standard output has seen enough."""
 
 
-LOGS = (
-    "Type `kubectl -n ambit-system logs -l app=ztunnel` (node agents) or `-l app=istiod` (control plane); "
-    "on a laptop also `ambit local logs`."
-)
+TYPE = {
+    "logs": "Type `kubectl -n ambit-system logs -l app=ztunnel` (node agents) or `-l app=istiod` (control plane); "
+    "on a laptop also `ambit local logs`.",
+    "inject": "Nothing is injected into pods: type `kubectl label namespace NAME istio.io/dataplane-mode=ambient`.",
+    "completion": 'For bash type `eval "$(_AMBIT_COMPLETE=bash_source ambit)"`; others: `zsh_source`, `fish_source`.',
+}
+"""What is not a command of ours, and what to type instead."""
+TYPE["kube-inject"] = TYPE["inject"]
 
 
 @contextlib.contextmanager
@@ -149,8 +158,8 @@ class LazyGroup(click.Group):
             raise click.UsageError(
                 f"No such command '{args[0]}'. Here it is `ambit {ELSEWHERE[args[0]]}`.", ctx
             )
-        if args and args[0] == "logs":
-            raise click.UsageError(f"No such command 'logs'. {LOGS}", ctx)
+        if args and args[0] in TYPE:
+            raise click.UsageError(f"No such command '{args[0]}'. {TYPE[args[0]]}", ctx)
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             raise click.NoSuchCommand(args[0], possibilities=COMMANDS, ctx=ctx)
         return super().resolve_command(ctx, args)

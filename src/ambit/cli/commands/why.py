@@ -222,6 +222,8 @@ async def _confirmation(client: Client, answer: RequestAnswer, host: str) -> lis
 def _check(asked: tuple[str, ...], bears: bool, gateway: str, certificate: Path | None) -> None:
     if len(asked) > 2:
         raise BadInput(f"{len(asked) + 1} words are too many", "give SRC DST:PORT, or SRC METHOD URL")
+    if len(asked) == 1 and "://" in asked[0]:
+        raise BadInput(f"the method of the request to {asked[0]} is missing", f"give SRC GET {asked[0]}")
     if bears and len(asked) == 1:
         raise BadInput("a connection has no headers or tokens", "give SRC METHOD URL with -H and --token")
     if gateway and len(asked) == 1:
