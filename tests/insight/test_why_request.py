@@ -123,6 +123,20 @@ def test_a_waypoint_that_is_not_there_refuses() -> None:
     )
 
 
+def test_why_a_waypoint_refuses_is_what_its_condition_says() -> None:
+    """One of another namespace lets nobody in that its listener does not; somebody else's needs a Service."""
+    there = {"name": "way", "namespace": "there"}
+    bound = BOUND.replace("way}", "way, istio.io/use-waypoint-namespace: there}")
+    closed = {**yaml.safe_load(WAYPOINT), "metadata": there}
+    binding = {"ambient.istio.io/waypoint-inbound-binding": "PROXY/15088"}
+    foreign = {**closed, "metadata": {**there, "annotations": binding}}
+    foreign["spec"] = {**closed["spec"], "gatewayClassName": "acme"}
+    for gateway, words in ((closed, "lets nobody of namespace default in"), (foreign, "no Service carries")):
+        answer = asked("http://web/", bound, yaml.safe_dump(gateway))
+        assert answer.verdict == "refused"
+        assert answer.reason.startswith("waypoint there/way ") and words in answer.reason
+
+
 def test_a_service_without_endpoints() -> None:
     empty = SERVICES % ("empty", "istio.io/use-waypoint: way", 9, "empty")
     answer = asked("http://empty/", empty, WAYPOINT)

@@ -36,7 +36,7 @@ def waypoint_between(
         return None
     name = f"{address.namespace}/{address.hostname.partition('.')[0]}"
     if address.hostname.endswith(NOT_ALLOWED):
-        return Way(name, refused=f"waypoint {name} does not let this namespace in")
+        return Way(name, refused=_unusable(name, bound, compiled))
     if address.hostname.endswith(NO_WAYPOINT):
         return Way(
             "", refused=f"it is closed: {_without_proxy(bound, compiled)} is for it, and it has no waypoint"
@@ -85,6 +85,20 @@ def _foreign(name: str, address: GatewayAddress, compiled: Compiled) -> Way:
         return Way(name, refused=f"waypoint {name} is not there, and nobody is let past it")
     pods = _ready(key, compiled)
     return Way(name, pod=pods[0]) if pods else Way(name, refused=f"waypoint {name} has no pod that is ready")
+
+
+def _unusable(name: str, bound: Service | Workload, compiled: Compiled) -> str:
+    """As the compiler says it of the object that asks for the waypoint."""
+    words = f"waypoint {name} "
+    kinds = ("Service", "ServiceEntry") if isinstance(bound, Service) else ("Pod", "WorkloadEntry")
+    of_object = [(kind, bound.namespace, bound.name) for kind in kinds]
+    said = (
+        each.text
+        for each in compiled.findings
+        if (each.origin.kind, each.origin.namespace, each.origin.name) in of_object
+    )
+    found = next((text for text in said if text.startswith(words)), "")
+    return found or f"{words}does not let this namespace in"
 
 
 def _ready(service: str, compiled: Compiled) -> list[Workload]:
