@@ -1,4 +1,5 @@
-"""Records of requests from a gateway and a waypoint, in the hands of a collector that is in the mesh."""
+"""Records of requests from a gateway and a waypoint, or the node of who calls, in the hands of a collector that is in
+the mesh."""
 
 import base64
 from typing import Any
@@ -8,6 +9,7 @@ import yaml
 
 from ambit.testing.mesh import Mesh
 from tests.mesh.log_collector import PORT, PROGRAM
+from tests.mesh.placements import PLACEMENTS
 from tests.mesh.pods import apply_in, pod
 from tests.mesh.settings import with_mesh_config
 from tests.mesh.shop import waypoint
@@ -47,16 +49,24 @@ def _told(mesh: Mesh, namespace: str, path: str) -> dict[str, list[Record]]:
 
 
 @pytest.mark.feature("F112")
-def test_a_collector_is_told_of_requests_as_telemetries_say(mesh: Mesh, namespace: str) -> None:
-    """It takes nothing but mutual TLS. The gateway tells of all, the waypoint of what fails."""
+@pytest.mark.parametrize("of_class", PLACEMENTS)
+def test_a_collector_is_told_of_requests_as_telemetries_say(
+    mesh: Mesh, namespace: str, of_class: str
+) -> None:
+    """It takes nothing but mutual TLS. The gateway tells of all, the waypoint of what fails; without a proxy between
+    the client's node does, as the client."""
     with with_mesh_config(mesh, SETTINGS.format(namespace=namespace)):
-        address = _set_up(mesh, namespace)
+        address = _set_up(mesh, namespace, of_class)
 
-        def asked(path: str) -> str:
-            words = ("python3", "-c", ASK, address, "80", path, "shop.example.com")
+        def answer(path: str, of: str) -> str:
+            words = ("python3", "-c", ASK, of, "80", path, "shop.example.com")
             return mesh.exec(namespace, "client", *words, check=False).stdout.strip()
 
-        mesh.wait("the gateway answers", lambda: asked("/").startswith("200 "))
+        def asked(path: str) -> list[str]:
+            """By the gateway, and by the service."""
+            return [answer(path, each) for each in (address, "web")]
+
+        mesh.wait("both answer", lambda: all(each.startswith("200 ") for each in asked("/")))
         both = {f"front.{namespace}", f"way.{namespace}"}
 
         def tellers(path: str) -> set[str]:
@@ -67,6 +77,8 @@ def test_a_collector_is_told_of_requests_as_telemetries_say(mesh: Mesh, namespac
         (record, *_) = _told(mesh, namespace, "/both")[f"way.{namespace}"]
         assert (record.body, record.attributes) == ("GET /both", {"code": "200"})
         assert record.resource["log_name"] == "requests"
+        answer("/once", "web")
+        mesh.wait("a record", lambda: _told(mesh, namespace, "/once"))
 
         failures = _telemetry("failures", filter={"expression": "response.code >= 400"})
         web = {"group": "", "kind": "Service", "name": "web"}
@@ -91,15 +103,17 @@ def test_a_collector_is_told_of_requests_as_telemetries_say(mesh: Mesh, namespac
             return {each.attributes["code"] for each in _told(mesh, namespace, "/failed").get(way, [])}
 
         mesh.wait("the waypoint tells of failures", lambda: "503" in codes())
+        ((teller, records),) = _told(mesh, namespace, "/once").items()
+        assert (teller, len(records)) == (way, 1)
 
 
-def _set_up(mesh: Mesh, namespace: str) -> str:
-    """The address of a gateway whose requests go through a waypoint to a server."""
+def _set_up(mesh: Mesh, namespace: str, of_class: str) -> str:
+    """The address of a gateway whose requests go to a server, through a waypoint that has pods."""
     bound = {"istio.io/use-waypoint": "way", "istio.io/ingress-use-waypoint": "true"}
     objects = [
         ONLY_MESH,
         _telemetry("all"),
-        waypoint("ambit-waypoint", "service"),
+        waypoint(of_class, "service"),
         *served(mesh, "web", SERVER, 80, 8080, **bound),
         *served(mesh, "collector", PROGRAM, PORT, PORT),
         gateway(),

@@ -2,14 +2,27 @@
 
 import ipaddress
 
+import msgspec
+
+from ambit.core.finding import ObjectRef
 from ambit.core.identity import Identity
 from ambit.envoy import names
 from ambit.model import http
 from ambit.model.backend_tls import BackendTls
 from ambit.model.http import Backend, Entry, Host, NamedMatch, RequestMatch
 from ambit.model.policy import Action, Authorization, Clause, Exact, Match, Prefix, Presence, Rule, Scope
-from ambit.model.proxy import ServiceRoutes
+from ambit.model.provider import ProviderService
+from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
 from ambit.model.service import AppProtocol, BalancingMode, LoadBalancing, Service, VirtualAddress
+from ambit.model.telemetry import (
+    Entries,
+    InlineTelemetry,
+    Level,
+    LogRule,
+    LogService,
+    Printer,
+    TelemetryPolicy,
+)
 from ambit.model.view import Snapshot
 from ambit.model.workload import (
     ApplicationTunnel,
@@ -21,7 +34,7 @@ from ambit.model.workload import (
 )
 from ambit.plan import node_proxy
 from ambit.plan.node_proxy import LocalPod, LocalPods, NodeSettings, PlannedResource
-from ambit.plan.values import CLUSTER
+from ambit.plan.values import CLUSTER, LISTENER
 
 TOLD = TunnelledAs.PROXY
 
@@ -129,6 +142,26 @@ SECURED = Service(
     inline=(),
 )
 """By TLS, routed where requests come from."""
+LOGS = ProviderService("logs.default.svc.cluster.local", 4317)
+_SENT = (
+    Printer("records", to=LogService(LOGS, "requests", (("code", "%RESPONSE_CODE%"),))),
+    Printer("entries", to=LogService(LOGS, "entries", entries=Entries(request_headers=("x-team",)))),
+)
+LOGGED = msgspec.structs.replace(
+    SECURED,
+    backend_tls={},
+    telemetry=InlineTelemetry(
+        Proxy(
+            "default/way",
+            ProxyKind.INLINE,
+            Identity("cluster.local", "default", "way"),
+            "",
+            ObjectRef("Gateway", "default", "way"),
+        ),
+        (TelemetryPolicy("default/all", Level.MESH, (LogRule(_SENT, "response.code >= 400"),)),),
+    ),
+)
+"""Routed where requests come from, and a service is told of those that fail."""
 GATEWAY = workload(
     "gateway",
     "172.16.9.1",
@@ -254,6 +287,9 @@ def resources() -> dict[str, PlannedResource]:
         backend = each.name.split("/")[-1].partition(".")[0] if kind == "cluster" else ""
         found["_".join(filter(None, ("req", kind, backend)))] = each
     found["req_cluster_secured"] = next(each for each in secured(SECURED) if each.type_url == CLUSTER)
+    found["req_logged"] = next(
+        each for each in secured(LOGGED) if each.type_url == LISTENER and each.name.startswith("req|")
+    )
     name = names.resolved(client.key, BY_NAME.hostname, 6432)
     found["dns_name"] = node_proxy.destination(name, VIEW, PODS, SETTINGS)
     name = names.tunnel(FAR.identity, SERVICE.key)

@@ -48,6 +48,10 @@ def as_text(case: str, resource: PlannedResource) -> str:
             # The same as of waypoints.
             for repeated in ("access_log", "early_header_mutation_extensions", "local_reply_config"):
                 drop(content, repeated)
+        case "req" if case == "req_logged":
+            # The rest is as in the one before, and the first log as of waypoints.
+            (*_, manager) = content["filter_chains"][0]["filters"]
+            content = {"access_log": manager["typed_config"]["access_log"][1:]}
         case "req" if case == "req_cluster_secured":
             # The same as for other backends, and as to other servers that are spoken to with TLS.
             for repeated in ("circuit_breakers", "load_assignment", "transport_socket_matches"):

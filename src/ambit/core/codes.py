@@ -295,16 +295,6 @@ _ALL = (
         "that the text names.",
     ),
     Code(
-        "AMB0244",
-        "Access log that nodes do not send",
-        "Requests at inline waypoints are read by nodes, which have no identity as which they could tell a service of "
-        "them. What a Telemetry object has told to providers of the kinds envoyOtelAls and envoyHttpAls is left out "
-        "there; waypoints and gateways with pods of their own send it.",
-        "accessLogging: [{providers: [{name: otel}]}]   # and a Gateway of class ambit-inline",
-        "Have the node agents print the lines (provider `envoy`) and collect their output, or take a waypoint of class "
-        "ambit-waypoint.",
-    ),
-    Code(
         "AMB0301",
         "Host that nodes cannot serve",
         "What is no DNS name is nobody's host. Node proxies send connections by address. A host without addresses of "

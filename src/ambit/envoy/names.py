@@ -13,6 +13,7 @@
 | `svc\\|req\\|POD\\|ADDRESS:PORT\\|SERVICE\\|PORT` | cluster: a backend of that table |
 | `svc\\|req\\|POD\\|ADDRESS:PORT\\|copies\\|SERVICE\\|PORT` | cluster and listener: the way of copies to one |
 | `svc\\|req\\|POD\\|ADDRESS:PORT\\|spans\\|SERVICE\\|PORT` | cluster and listener: the way of spans of them |
+| `svc\\|req\\|POD\\|ADDRESS:PORT\\|logs\\|SERVICE\\|PORT` | cluster and listener: the way of their access logs |
 | `in\\|POD` | also: table (RDS) of a pod some of whose requests are read where it is |
 | `into\\|pod\\|POD\\|PORT`, `svc\\|pod\\|POD\\|PORT` | of such a port: the way in, and listener and cluster of it |
 | `tokens\\|pod\\|POD\\|PORT`, `allowed\\|pod\\|POD\\|PORT` | extensions (ECDS): what its requests have to meet |
@@ -234,6 +235,11 @@ def requests_copies(requests: str, service: str) -> str:
 def requests_spans(requests: str, service: str) -> str:
     """As `requests_backend`, of what spans of them are sent by."""
     return requests_backend(f"{requests}|spans", service)
+
+
+def requests_logs(requests: str, service: str) -> str:
+    """As `requests_backend`, of what their access logs are sent by."""
+    return requests_backend(f"{requests}|logs", service)
 
 
 def resolved(source: str, hostname: str, port: int, generation: int = 0) -> str:

@@ -80,7 +80,8 @@ def requests(
 def of_caller(*, stat: str, table: str, default_host: str, told: Told = NOTHING) -> Any:
     """As `requests`, in the node proxy of who calls: policies are decided elsewhere, and the agent prints lines."""
     manager = _manager(stat, table, http_filters.of_caller())
-    manager.access_log.extend((request_log.of_node(told.values), *map(request_lines.to_agent, told.logs)))
+    lines, sent = map(request_lines.to_agent, told.logs), map(log_services.sent, told.sent)
+    manager.access_log.extend((request_log.of_node(told.values), *lines, *sent))
     if told.spans is not None:
         request_tracing.configure(manager, told.spans)
     return _inside(manager, default_host)

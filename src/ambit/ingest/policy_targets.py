@@ -12,7 +12,7 @@ from ambit.ingest.gateway.findings import NO_WAYPOINT
 from ambit.ingest.inline import Inline, host_of
 from ambit.ingest.istio.tokens import KIND
 from ambit.model.jwt import Target, TokenPolicy
-from ambit.model.proxy import Proxy, ProxyKind
+from ambit.model.proxy import Proxy
 from ambit.model.service import Service
 from ambit.model.status import Condition, ObjectStatus, Status
 from ambit.objects.istio import RequestAuthentication
@@ -38,9 +38,6 @@ class Served:
         self._proxies = proxies
         self._inline = inline
         self._by_host = proxies.index(lambda each: [host_of(each)])
-        self._inline_in = proxies.index(
-            lambda each: ["", each.identity.namespace] if each.kind is ProxyKind.INLINE else []
-        )
         behind = graph.derive(
             "services behind waypoints", services, lambda _, each: each if each.waypoint is not None else None
         )
@@ -64,23 +61,6 @@ class Served:
                     return Care.CLOSED
                 known = [proxy for host in hosts for proxy in context.lookup(self._by_host, host)]
                 return Care.TAKEN if known else Care.NOBODY
-
-    def by_nodes(self, context: Context, target: Target) -> bool:
-        """Whether nodes take care of it, or of a part."""
-        match target.kind:
-            case "GatewayClass":
-                return target.name == INLINE_CLASS
-            case "Gateway":
-                proxy = context.get(self._proxies, f"{target.namespace}/{target.name}")
-                return proxy is not None and proxy.kind is ProxyKind.INLINE
-            case kind:
-                found = context.lookup(self._by_object, f"{kind} {target.namespace}/{target.name}")
-                proxies = (each for host in _hosts(found) for each in context.lookup(self._by_host, host))
-                return any(each.kind is ProxyKind.INLINE for each in proxies)
-
-    def inline_in(self, context: Context, namespace: str) -> list[str]:
-        """Keys of the inline waypoints of a namespace; of all, without one."""
-        return sorted(each.key for each in context.lookup(self._inline_in, namespace))
 
 
 def _hosts(services: Iterable[Service]) -> list[str]:

@@ -6,7 +6,7 @@ from ambit.core.finding import Finding, Level
 from ambit.graph.collection import Collection
 from ambit.graph.engine import Context, Graph
 from ambit.ingest.gateway.conditions import WAYPOINT_ACCEPTED, no, version, yes
-from ambit.ingest.gateway.findings import NO_WAYPOINT, NOT_BY_NODES
+from ambit.ingest.gateway.findings import NO_WAYPOINT
 from ambit.ingest.istio.telemetry import KIND
 from ambit.ingest.policy_targets import Care, Served
 from ambit.model.status import Condition, ObjectStatus, Status
@@ -49,8 +49,7 @@ def telemetry_statuses(
             if served.care(context, target) is Care.NOBODY
         ]
         hidden = older(context, policy) if policy is not None else {}
-        untold = _untold(context, policy, served) if policy is not None else ""
-        return ObjectStatus(version(each.metadata, KIND), (_condition(policy, said, nobody, hidden, untold),))
+        return ObjectStatus(version(each.metadata, KIND), (_condition(policy, said, nobody, hidden),))
 
     return graph.derive("statuses of telemetry", given, status, key=lambda made: str(made.version.origin))
 
@@ -66,30 +65,11 @@ def _reaches(policy: TelemetryPolicy) -> list[str]:
             return [policy.level.name]
 
 
-def _untold(context: Context, policy: TelemetryPolicy, served: Served) -> str:
-    """Whose requests the services are not told of that its entries name: those that nodes read."""
-    sent = {each.name for rule in policy.logs for each in rule.printers if each.to is not None}
-    if not sent or not any(rule.at_waypoints and not rule.disabled for rule in policy.logs):
-        return ""
-    if policy.level is Reach.TARGET:
-        found = [f"{each.kind} {each.name}" for each in policy.targets if served.by_nodes(context, each)]
-    else:
-        namespace = policy.namespace if policy.level is Reach.NAMESPACE else ""
-        found = [f"Gateway {key}" for key in served.inline_in(context, namespace)]
-    if not found:
-        return ""
-    return (
-        f"{', '.join(sorted(sent))}: nobody is told of requests of {', '.join(found)}, which nodes read: they have no"
-        " identity as which they could tell"
-    )
-
-
 def _condition(
     policy: TelemetryPolicy | None,
     said: Iterable[Finding],
     nobody: list[str],
     hidden: dict[str, str],
-    untold: str,
 ) -> Condition:
     wrong = sorted(said)
     text = "; ".join(f"{each.code} {each.path}: {each.text}" for each in wrong)
@@ -103,8 +83,6 @@ def _condition(
         return no(WAYPOINT_ACCEPTED, NO_WAYPOINT, f"there is no proxy for {', '.join(nobody)}")
     unserved = [f"there is no proxy for {', '.join(nobody)}"] if nobody else []
     reasons = [*([text] if text else []), *others, *unserved]
-    if untold:
-        return yes(WAYPOINT_ACCEPTED, NOT_BY_NODES, "; ".join([untold, *reasons]))
     if reasons:
         return yes(WAYPOINT_ACCEPTED, "PartiallyInvalid", "; ".join(reasons))
     return yes(WAYPOINT_ACCEPTED, "Accepted", f"carried out by {_who(policy)}")

@@ -13,18 +13,16 @@ import msgspec
 from ambit.core.address import Address
 from ambit.envoy import access_log, calls, clusters, http_routes, inline_requests, names, waypoint_services
 from ambit.envoy.backend_tls import Spoken
-from ambit.envoy.request_tracing import Spans
 from ambit.envoy.telling import NOTHING, Told
 from ambit.envoy.waypoint_services import Speaks
 from ambit.model.http import Entry, Host
 from ambit.model.service import Service
 from ambit.model.view import MeshView, holder
 from ambit.plan import announcement, backends, destinations, pod_calls
-from ambit.plan.backends import Provider
+from ambit.plan.backends import Provider, provider
 from ambit.plan.endpoints import preferred_address
-from ambit.plan.metrics import expressions_of
-from ambit.plan.request_logs import logs_of
-from ambit.plan.tracing import collector, spans_of
+from ambit.plan.telling import told_of
+from ambit.plan.tracing import collector
 from ambit.plan.values import (
     CLUSTER,
     LISTENER,
@@ -66,14 +64,14 @@ def resources(
     client = preferred_address(source.addresses, asked.address.version)
     assert client is not None, "a pod has an address"
     caller = calls.Caller(source.key, source.netns, client, source.identity)
-    spans, tells = _spans(reader, source, service, view, settings)
+    told, tells = _told(reader, source, service, view, settings)
     listener = inline_requests.listener(
         reader,
         caller=caller,
         service=service.key,
         port=asked.port,
         default_host=service.hostname,
-        told=_told(service, spans),
+        told=told,
     )
     own = tuple(_of_reader(each, reader) for each in hosts)
     table = http_routes.table(reader, own, port=asked.port, by=source.identity.uri)
@@ -89,7 +87,7 @@ def resources(
             pods,
             settings,
             caller if each in mirrored else None,
-            is_told=spans is not None,
+            is_told=told.spans is not None,
         )
         for each in sorted(backends.of_hosts(hosts))
     )
@@ -111,31 +109,31 @@ def _for_callers_in(namespace: str, host: Host) -> Host:
     return msgspec.structs.replace(host, entries=tuple(entries))
 
 
-def _told(service: Service, spans: Spans | None) -> Told:
-    """What is printed, counted and traced."""
+def _told(
+    reader: str, source: LocalPod, service: Service, view: MeshView, settings: NodeSettings
+) -> tuple[Told, dict[str, Provider]]:
+    """What the service's Gateway would tell of the requests, told in the pod's name; and by which cluster whom."""
     said = service.telemetry
     if said is None:
-        return NOTHING
-    logs = logs_of(said.policies, said.proxy, service)
-    values = expressions_of(said.policies, said.proxy, service)
-    return Told(tuple(each for each in logs if each.printer.to is None), spans=spans, values=values)
-
-
-def _spans(
-    reader: str, source: LocalPod, service: Service, view: MeshView, settings: NodeSettings
-) -> tuple[Spans | None, dict[str, Provider]]:
-    """Spans of the requests as the service's Gateway would leave them, sent in the pod's name; and by which cluster to
-    whom."""
-    told = service.telemetry
-    spans = spans_of(told.policies, told.proxy, settings, service) if told is not None else None
-    if spans is None:
-        return None, {}
-    to = collector(spans.tracing.tracer)
-    cluster = names.service_cluster(names.requests_spans(reader, to.service), to.port)
-    workload = workload_of(source, view, settings)
-    said = announcement.baggage(workload) if workload is not None else ""
-    client = f"{source.identity.uri},{said}"
-    return msgspec.structs.replace(spans, cluster=cluster, client=client, endpoint=_PART), {cluster: to}
+        return NOTHING, {}
+    told = told_of(said.policies, said.proxy, settings, service)
+    tells: dict[str, Provider] = {}
+    sent = []
+    for each in told.sent:
+        to = provider(each.to.service)
+        cluster = names.service_cluster(names.requests_logs(reader, to.service), to.port)
+        tells[cluster] = to
+        sent.append(msgspec.structs.replace(each, cluster=cluster))
+    spans = told.spans
+    if spans is not None:
+        to = collector(spans.tracing.tracer)
+        cluster = names.service_cluster(names.requests_spans(reader, to.service), to.port)
+        tells[cluster] = to
+        workload = workload_of(source, view, settings)
+        baggage = announcement.baggage(workload) if workload is not None else ""
+        client = f"{source.identity.uri},{baggage}"
+        spans = msgspec.structs.replace(spans, cluster=cluster, client=client, endpoint=_PART)
+    return msgspec.structs.replace(told, sent=tuple(sent), spans=spans), tells
 
 
 def _parts(endpoint: clusters.Endpoint, view: MeshView) -> clusters.Endpoint:

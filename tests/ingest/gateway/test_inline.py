@@ -306,29 +306,14 @@ def test_what_is_to_be_told_goes_with_the_service() -> None:
 OTLP = Printer("otlp", to=LogService(ProviderService("otel.obs.svc.cluster.local", 4317), "mine"))
 
 
-@pytest.mark.parametrize(
-    ("namespace", "more", "is_said"),
-    [
-        ("istio-system", {}, True),
-        ("default", {}, True),
-        ("elsewhere", {}, False),
-        ("default", {"targetRefs": [WEB_SERVICE]}, True),
-        ("default", {"targetRefs": [GATEWAY]}, True),
-        ("default", {"accessLogging": [{"providers": [{"name": "envoy"}]}]}, False),
-        (
-            "default",
-            {"accessLogging": [{"providers": [{"name": "otlp"}], "match": {"mode": "CLIENT"}}]},
-            False,
-        ),
-    ],
-)
-def test_that_nodes_tell_no_service_is_said(namespace: str, more: dict[str, Any], is_said: bool) -> None:
-    given = telemetry(namespace, **{"accessLogging": [{"providers": [{"name": "otlp"}]}], **more})
-    settings = MeshSettings(logs=MeshLogs((Printer(), OTLP)))
-    for gateway, wanted in ((INLINE, is_said), (waypoint(), False)):
-        made = MeshCompiler(settings)
-        made.apply(map(change, (BOUND, gateway, given)))
-        assert ("AMB0244" in {each.code for each in made.findings}) is wanted
+def test_services_that_are_told_go_with_it_and_nothing_is_wrong() -> None:
+    given = telemetry("default", accessLogging=[{"providers": [{"name": "otlp"}]}])
+    made = MeshCompiler(MeshSettings(logs=MeshLogs((Printer(), OTLP))))
+    made.apply(map(change, (BOUND, INLINE, given)))
+    told = made.services[KEY].telemetry
+    assert told is not None
+    assert [rule.printers for policy in told.policies for rule in policy.logs] == [(OTLP,)]
+    assert not made.findings
 
 
 def test_a_class_is_inline_by_its_controller() -> None:

@@ -1,4 +1,5 @@
-"""Records of requests at a waypoint, as a service behind a tunnel gets them from a real Envoy."""
+"""Records of requests at a waypoint, or of the node of who calls, as a service behind a tunnel, or on that node, gets
+them from a real Envoy."""
 
 import pytest
 
@@ -14,7 +15,6 @@ from tests.plan.waypoint.placements import at_waypoints_only
 pytestmark = [
     pytest.mark.envoy,
     pytest.mark.netns,
-    at_waypoints_only("a node is nobody, as whom it could tell a service"),
 ]
 PLACE = ProviderService(COLLECTOR.hostname, GRPC_PORT)
 
@@ -71,6 +71,7 @@ def test_envoys_own_entries(scene: Scene, collector: Collector) -> None:
     assert found() == [{"x-team": "red"}]
 
 
+@at_waypoints_only("a node's agent prints lines")
 def test_both_lines_and_records(scene: Scene, collector: Collector) -> None:
     telling(scene, LogRule((Printer(), otlp())))
     scene.get("/otlp/both")

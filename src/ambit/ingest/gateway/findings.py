@@ -23,8 +23,6 @@ from ambit.model.status import (
 
 NO_WAYPOINT = "NoWaypoint"
 """Reason of a policy whose targets no waypoint serves."""
-NOT_BY_NODES = "NotByNodes"
-"""Reason of a Telemetry object of which nodes that read requests leave out what a service would be told."""
 NOBODY_TO_ASK = "ProviderNotFound"
 """Reason of one with the action CUSTOM that names nobody."""
 UNATTACHED = frozenset({"AncestorNotBound", "TargetNotFound"})
@@ -59,8 +57,6 @@ def _findings(status: Status, origin: ObjectRef) -> Iterator[Finding]:
 
 def _of_policy(condition: Condition, origin: ObjectRef) -> Iterator[Finding]:
     """What is `Invalid` has findings of its own."""
-    if condition.reason == NOT_BY_NODES:
-        yield _finding("AMB0244", Level.WARNING, origin, "spec.accessLogging", condition)
     if condition.holds:
         return
     if origin.kind == "Telemetry":
