@@ -56,6 +56,12 @@ REQUEST: dict[str, Any] = {
 }
 
 
+def test_a_client_of_udp() -> None:
+    part = {"listener": "dns", "route": "shop/names/0", "received": 1, "sent": 2}
+    assert "unverified udp shop/names/0 1/2 datagrams 10/20B" in line(mutualTls=False, datagrams=part)
+    assert "udp dns 1/0 datagrams" in line(datagrams={"listener": "dns", "received": 1})
+
+
 def test_a_request() -> None:
     assert line(**REQUEST) == (
         "shop/way/waypoint shop/client:40000 (shop/buyer) → shop/web:8080 (shop/seller)"

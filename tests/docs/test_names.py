@@ -48,6 +48,7 @@ def test_the_metrics_of_the_page_are_those_of_the_code() -> None:
     sources = [
         SOURCE / "node/serve/metrics.py",
         SOURCE / "agent/connection_metrics.py",
+        SOURCE / "agent/datagram_metrics.py",
         SOURCE / "agent/request_metrics.py",
         SOURCE / "proxy/process.py",
         *(SOURCE / "control").glob("*.py"),

@@ -517,6 +517,29 @@ def test_datagrams_go_where_a_udp_route_says(shop: Shop) -> None:
     accepted = "jsonpath={.status.parents[*].conditions[?(@.type=='Accepted')].status}"
     found = shop.mesh.kubectl("get", "udproute", "udp", "-n", shop.namespace, "-o", accepted)
     assert found.stdout == "True"
-    shop.mesh.kubectl(
-        "delete", "-n", shop.namespace, "gateway/front", "udproute/udp", "service/udp", "pod/udp"
+    # Who is behind the port ends with the route, and with them the sessions of clients.
+    shop.mesh.kubectl("delete", "-n", shop.namespace, "udproute/udp")
+    (told, *_) = shop.mesh.wait("the record", lambda: _datagram_records(shop))
+    assert (told["proxy"], told["hop"]) == (f"{shop.namespace}/front", "direct")
+    assert told["destination"]["service"].startswith(f"{shop.namespace}/udp.")
+    assert told["datagrams"] == {
+        "listener": "udp",
+        "route": f"{shop.namespace}/udp/0",
+        "received": 1,
+        "sent": 1,
+    }
+    assert (told["received"], told["sent"]) == (2, 8)
+    counted = total(
+        scrape_gateway(shop.mesh, shop.namespace, "front"),
+        "ambit_udp_sent_bytes_total",
+        destination_service_name="udp",
     )
+    assert counted >= 8
+    shop.mesh.kubectl("delete", "-n", shop.namespace, "gateway/front", "service/udp", "pod/udp")
+
+
+def _datagram_records(shop: Shop) -> list[dict[str, Any]]:
+    """Of clients that were answered."""
+    told = shop.mesh.ambit("flows", "--last", "100", "-n", shop.namespace, "-o", "json").stdout
+    found = [each for each in map(json.loads, told.splitlines()) if "datagrams" in each]
+    return [each for each in found if each.get("sent")]

@@ -38,10 +38,14 @@ class Recent(Generic[AnyKept]):
 
     def keep(self, kept: AnyKept) -> None:
         self._kept.append(kept)
+        self.tell(kept)
+
+    def tell(self, kept: Kept, *, most: int = _FOLLOWER) -> None:
+        """To followers that have fewer than `most` before them."""
         if self._followers:
             for record in kept.records():
                 for queue in self._followers:
-                    if not queue.full():
+                    if queue.qsize() < most:
                         queue.put_nowait(record)
 
     @contextmanager

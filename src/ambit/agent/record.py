@@ -66,8 +66,19 @@ class RequestPart(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
     """The application's own trace (`traceparent` or B3), 32 hexadecimal digits."""
 
 
+class SessionPart(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What a record of a client of UDP has besides: the Gateway's listener, the rule that led it on, and datagrams from
+    the client and back."""
+
+    listener: str = ""
+    route: str = ""
+    received: int = 0
+    sent: int = 0
+
+
 class Flow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One connection as one side of it reports it, or one request (`request`) as who has read it does. `time` is when
+    """One connection as one side of it reports it, one request (`request`) as who has read it does, or what a client
+    sent by UDP (`datagrams`). `time` is when
     it began (seconds since 1970); bytes are `received` from client to server and `sent` from server to client."""
 
     time: float
@@ -96,6 +107,7 @@ class Flow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     proxy: str = ""
     """The Gateway whose proxy reports, `<namespace>/<name>`."""
     request: RequestPart | None = None
+    datagrams: SessionPart | None = None
 
     @property
     def failed(self) -> bool:

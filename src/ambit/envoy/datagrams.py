@@ -19,14 +19,15 @@ from envoy.type.v3 import percent_pb2
 
 from ambit.core.address import Address
 from ambit.core.names import READINESS_PORT
-from ambit.envoy import clusters, defaults, matchers, names
+from ambit.envoy import access_log, clusters, datagram_log, defaults, matchers, names
 from ambit.envoy.admission import ANYBODY, Admission
 from ambit.envoy.words import ANY_V4, ANY_V6, from_ads, pack, seconds, udp_address, uint32
 
 Place = tuple[Address, int]
 NOWHERE: Place = (IPv4Address("127.0.0.1"), READINESS_PORT)
 """No listener can have this port, of whatever protocol."""
-_STATISTICS = "datagrams"
+STATISTICS = "datagrams"
+"""Begins the names of what Envoy counts, after `udp.`."""
 
 
 class Share(msgspec.Struct, frozen=True):
@@ -34,6 +35,8 @@ class Share(msgspec.Struct, frozen=True):
 
     weight: int
     places: tuple[Place, ...] = ()
+    known: str = ""
+    """What records say of it (`ambit.envoy.datagram_log.known`)."""
 
 
 def listener(port: int, *, families: Iterable[int], admission: Admission = ANYBODY) -> Any:
@@ -75,12 +78,16 @@ def endpoints(port: int, shares: Iterable[Share]) -> Any:
 
 
 def _locality(index: int, share: Share) -> Any:
+    metadata = base_pb2.Metadata()
+    if share.known:
+        metadata.filter_metadata[names.METADATA].update({access_log.KNOWN: share.known})
     return endpoint_components_pb2.LocalityLbEndpoints(
         locality=base_pb2.Locality(sub_zone=str(index)),
         load_balancing_weight=uint32(share.weight),
         lb_endpoints=[
             endpoint_components_pb2.LbEndpoint(
-                endpoint=endpoint_components_pb2.Endpoint(address=udp_address(address, port))
+                endpoint=endpoint_components_pb2.Endpoint(address=udp_address(address, port)),
+                metadata=metadata,
             )
             for address, port in share.places or (NOWHERE,)
         ],
@@ -89,13 +96,14 @@ def _locality(index: int, share: Share) -> Any:
 
 def _proxy(cluster: str, admission: Admission) -> Any:
     taken, denied = (
-        matchers.action("route", route_pb2.Route(cluster=each)) for each in (cluster, names.REFUSED)
+        matchers.action("route", route_pb2.Route(cluster=each)) for each in (cluster, names.DENIED_DATAGRAMS)
     )
     return udp_proxy_pb2.UdpProxyConfig(
-        stat_prefix=_STATISTICS,
+        stat_prefix=STATISTICS,
         matcher=admission.matcher(taken, lambda _: denied),
         idle_timeout=seconds(defaults.DATAGRAM_IDLE),
         upstream_socket_config=_whole(),
+        access_log=[datagram_log.every()],
     )
 
 

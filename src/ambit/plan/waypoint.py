@@ -21,6 +21,7 @@ from ambit.core.names import HBONE_PORT
 from ambit.envoy import bootstrap as envoy_bootstrap
 from ambit.envoy import (
     clusters,
+    datagrams,
     defaults,
     http_jwt,
     http_routes,
@@ -60,7 +61,7 @@ from ambit.plan.values import (
     planned,
 )
 
-_STATISTICS = ("http.hbone.", f"http.{waypoint_services.REQUESTS}.")
+_STATISTICS = ("http.hbone.", f"http.{waypoint_services.REQUESTS}.", f"udp.{datagrams.STATISTICS}.")
 
 
 _Judge = tuple[Sequence[RequestPolicy], Place]

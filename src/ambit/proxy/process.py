@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING
 
 from ambit import __version__
-from ambit.agent import connection_metrics
+from ambit.agent import connection_metrics, datagram_metrics
 from ambit.agent import request_metrics as metrics
 from ambit.agent.authority import Authority
 from ambit.agent.binary import envoy_binary
@@ -175,7 +175,9 @@ class ProxyAgent:
             (
                 "ambit_metric_series",
                 "gauge",
-                len(self.requests.series) + len(self.requests.connections.series),
+                len(self.requests.series)
+                + len(self.requests.connections.series)
+                + len(self.requests.sessions.series),
             ),
         )
 
@@ -185,6 +187,8 @@ class ProxyAgent:
             for part in metrics.render(self.requests.series, self._overrides):
                 yield part.encode()
             for line in connection_metrics.render(self.requests.connections.series, self._overrides):
+                yield f"{line}\n".encode()
+            for line in datagram_metrics.render(self.requests.sessions.series):
                 yield f"{line}\n".encode()
             yield told
 

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from ambit.agent import datagram_metrics
+from ambit.agent.record import Flow, SessionPart
 from tests.ingest.build import Given, authorization_policy, udp_service
 from tests.ingest.gateway.build import edge as gateway
 from tests.ingest.gateway.build import listener, route, to
 from tests.plan.dataplane.network import REFUSED
+from tests.plan.dataplane.served import until
 from tests.plan.gateway.conftest import Edge
 
 pytestmark = [pytest.mark.envoy, pytest.mark.netns]
@@ -149,3 +152,75 @@ def test_policies_say_who_may_send(edge: Edge) -> None:
     assert [reached(each, mine, when=hello) for each in ("ALLOW", "DENY")] == [False, True]
     here = [{"key": "destination.ip", "values": [str(edge.host.four)]}]
     assert [reached(each, mine, when=here) for each in ("ALLOW", "DENY")] == [True, False]
+
+
+def record(edge: Edge, port: int) -> Flow | None:
+    """Of the client with this port."""
+    with edge.lock:
+        found = [each for each in edge.requests.newest() if each.datagrams is not None]
+    return next((each for each in found if each.source.address == f"{edge.client.four}:{port}"), None)
+
+
+def ended(edge: Edge, port: int) -> Flow:
+    """Sessions end when nothing is behind the listener any more."""
+    edge.apply(UDP)
+    until(lambda: record(edge, port) is not None, "a record")
+    found = record(edge, port)
+    assert found is not None
+    return found
+
+
+@pytest.mark.feature("F121")
+def test_a_session_that_has_ended_leaves_a_record_and_is_counted(edge: Edge) -> None:
+    edge.apply(*services(edge), UDP, udp_route(to_udp("one"), name="dns"))
+    with edge.client.datagrams(edge.host.four, PORT) as sending:
+        port = sending.getsockname()[1]
+        for size in (3, 5):
+            sending.send(b"x" * size)
+            assert sending.recv(100).decode() == f"one {size}"
+    assert record(edge, port) is None, "it goes on"
+    found = ended(edge, port)
+    assert found.destination.address == f"{edge.servers['one'].four}:{TARGET}"
+    assert found.destination.service == "default/one-udp.default.svc.cluster.local"
+    assert found.datagrams == SessionPart("udp", "default/dns/0", 2, 2)
+    assert (found.received, found.sent) == (8, 10)
+    assert (found.hop, found.decision, found.error) == ("direct", "allow", "")
+    with edge.lock:
+        lines = list(datagram_metrics.render(edge.requests.sessions.series))
+    (counted,) = [
+        each
+        for each in lines
+        if each.startswith("ambit_udp_sessions_total{")
+        and 'destination_service_name="one-udp"' in each
+        and 'response_flags="-"' in each
+    ]
+    assert 'source_workload="edge"' in counted and 'request_protocol="udp"' in counted
+
+
+@pytest.mark.feature("F121")
+def test_who_is_led_to_nobody_leaves_a_record_of_that(edge: Edge) -> None:
+    edge.apply(*services(edge), UDP, udp_route(to_udp("gone")))
+    with edge.client.datagrams(edge.host.four, PORT, timeout=0.3) as sending:
+        port = sending.getsockname()[1]
+        sending.send(b"hi")
+        with pytest.raises((TimeoutError, ConnectionError)):
+            sending.recv(100)
+    found = ended(edge, port)
+    assert (found.hop, found.error) == ("refused", "no endpoint")
+    assert found.destination.address == f"listener:{PORT}"
+
+
+@pytest.mark.feature("F121")
+def test_datagrams_that_a_policy_denies_are_counted(edge: Edge) -> None:
+    edge.apply(*services(edge), UDP, udp_route(to_udp("one")), authorization_policy("p"))
+    before = denied(edge)
+    for _ in range(3):
+        assert silent(edge)
+    until(lambda: denied(edge) == before + 3, "three datagrams counted")
+
+
+def denied(edge: Edge) -> int:
+    """As Envoy counts them."""
+    name = "envoy_udp_downstream_sess_no_route{"
+    lines = edge.admin("/stats/prometheus").splitlines()
+    return sum(int(each.rpartition(" ")[2]) for each in lines if each.startswith(name))

@@ -33,6 +33,7 @@ def flow_line(flow: Flow, *, wide: bool = False) -> str:
         _destination(flow),
         f"{flow.get('hop') or 'plain'} {_security(flow)}",
         *_asked(flow.get("request")),
+        *_sent(flow.get("datagrams")),
         size,
         _verdict(flow),
     ]
@@ -70,6 +71,14 @@ def _asked(request: dict[str, Any] | None) -> list[str]:
     grpc = f" grpc-status {request['grpcStatus']}" if request.get("grpcStatus") else ""
     where = printable(f"{request.get('method', '?')} {request.get('host', '')}{request.get('path', '')}")
     return [f"{where} {request.get('code') or 'unanswered'}{grpc}"]
+
+
+def _sent(datagrams: dict[str, Any] | None) -> list[str]:
+    """What a client of UDP sent and got, and by which route."""
+    if datagrams is None:
+        return []
+    count = f"{datagrams.get('received', 0)}/{datagrams.get('sent', 0)}"
+    return [printable(f"udp {datagrams.get('route') or datagrams.get('listener', '')} {count} datagrams")]
 
 
 def _way(request: dict[str, Any] | None) -> list[str]:

@@ -1,9 +1,13 @@
-"""Takes Envoy's access log of requests, and of connections in which none are read: counts, keeps the newest records,
-tells followers.
+"""Takes Envoy's access log of requests, of connections in which none are read, and of clients of UDP: counts, keeps the
+newest records, tells followers. Anybody can make up clients of UDP, so they have bounds of their own.
 
 At thousands of requests a second each microsecond counts. All that follows from the line that requests share (who the
 ends are, which numbers) is worked out once and kept as a *lane*.
 """
+
+from collections import deque
+from collections.abc import Iterator
+from heapq import merge
 
 import msgspec
 
@@ -15,9 +19,14 @@ from ambit.agent.request_record import KeptRequest, kept
 from ambit.agent.series import Labels
 from ambit.proxy.flows.connections import Connections, KeptConnection
 from ambit.proxy.flows.record import flow_of, stream_flow
+from ambit.proxy.flows.sessions import KeptSession, Sessions
 
 KEPT = 20_000
 """Newest requests in memory, about 600 bytes each."""
+KEPT_SESSIONS = 2_000
+"""As KEPT, of clients of UDP."""
+_SESSIONS_TOLD = 200
+"""Records that a follower may lag behind before it misses those of UDP; the others have more room."""
 _LANES = 2_000
 _NOBODY = End("")
 
@@ -40,11 +49,16 @@ class RequestCollector(Recent[KeptRequest | KeptConnection]):
         self.series = metrics.series()
         self._lanes: dict[str, _Lane] = {}
         self.connections = Connections(own, lambda about: stream_flow(about, proxy=proxy, node=node))
+        self.sessions = Sessions(own, proxy=proxy, node=node)
+        self._ended: deque[KeptSession] = deque(maxlen=KEPT_SESSIONS)
 
     def take(self, message: bytes) -> None:
         """One message of Envoy's."""
         for connection in self.connections.ended(message):
             self.keep(connection)
+        for session in self.sessions.ended(message):
+            self._ended.append(session)
+            self.tell(session, most=_SESSIONS_TOLD)
         for entry in requests(message):
             lane = self._lanes.get(entry.about) or self._lane(entry.about)
             if lane is None:
@@ -53,6 +67,11 @@ class RequestCollector(Recent[KeptRequest | KeptConnection]):
             numbers = self.series.of(lane.labels, entry.values) if entry.values else lane.numbers
             metrics.count(numbers, entry, request.milliseconds)
             self.keep(request)
+
+    def newest(self) -> Iterator[Flow]:
+        """Records that are kept, newest first; those of UDP in their places between the others."""
+        for each in merge(reversed(self._kept), reversed(self._ended), key=_age):
+            yield from each.records()
 
     def _lane(self, text: str) -> _Lane | None:
         """Makes and keeps the lane of these requests."""
@@ -67,3 +86,8 @@ class RequestCollector(Recent[KeptRequest | KeptConnection]):
         if len(text) <= LONGEST_LINE:
             self._lanes[text] = lane
         return lane
+
+
+def _age(kept: KeptRequest | KeptConnection | KeptSession) -> float:
+    """Less for what has ended later."""
+    return -(kept.started / 1e9 + kept.milliseconds / 1e3)
