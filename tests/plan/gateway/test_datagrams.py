@@ -95,8 +95,11 @@ def test_clients_are_shared_by_weight_and_stay_where_they_are(edge: Edge) -> Non
 
 def test_the_share_of_a_service_that_is_not_there_is_nobodys(edge: Edge) -> None:
     edge.apply(*services(edge), UDP, udp_route(to_udp("one"), to_udp("gone")))
-    found = Counter(ask(edge, timeout=0.3) for _ in range(20))
-    assert found["one 2"] == found[REFUSED] == 10
+    # Half of them wait for nobody: few, but each for longer than a busy machine takes to answer. The first may still
+    # meet what was there before, which Envoy's workers lay aside a moment after it is acknowledged.
+    ask(edge, timeout=1)
+    found = Counter(ask(edge, timeout=1) for _ in range(8))
+    assert found["one 2"] == found[REFUSED] == 4
     edge.apply(*services(edge), UDP, udp_route(to_udp("one", 0)))
     assert silent(edge)
 
