@@ -110,6 +110,16 @@ async def test_a_name_is_resolved_once_and_judged(server: Server) -> None:
     assert len(server.seen) == 1
 
 
+async def test_what_stands_for_an_address_is_dialled(server: Server) -> None:
+    server.answers["/keys"] = answer(KEYS)
+    place = (ipaddress.ip_address("127.0.0.1"), server.port)
+    source = KeySource("http://192.0.2.1:81/keys")
+    assert await KeyFetcher(anywhere, lambda *_: place).fetch(source) == Fetched(GOOD)
+    assert "host: 192.0.2.1:81" in server.seen[0].lower()
+    with pytest.raises(NotFetched, match="has no pod for port 81"):
+        await KeyFetcher(anywhere, lambda *_: None).fetch(source)
+
+
 async def test_discovery(server: Server) -> None:
     issuer = server.url("/realm/")
     place = "/realm/.well-known/openid-configuration"
@@ -206,7 +216,7 @@ async def test_servers_prove_who_they_are(tmp_path: Path) -> None:
         server.answers["/keys"] = answer(KEYS)
         url = server.url(scheme="https", host="localhost")
         assert "CERTIFICATE_VERIFY_FAILED" in await refused(url)
-        trusting = KeyFetcher(anywhere, lambda: ssl.create_default_context(cafile=tmp_path / "cert.pem"))
+        trusting = KeyFetcher(anywhere, tls=lambda: ssl.create_default_context(cafile=tmp_path / "cert.pem"))
         assert await trusting.fetch(KeySource(url)) == Fetched(GOOD)
         with pytest.raises(NotFetched, match="CERTIFICATE_VERIFY_FAILED"):
             await trusting.fetch(KeySource(server.url(scheme="https")))

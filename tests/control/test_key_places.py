@@ -14,7 +14,7 @@ from ambit.core.identity import Identity
 from ambit.graph.collection import Delta
 from ambit.ingest.mesh import MeshDelta
 from ambit.model.service import Service, VirtualAddress
-from ambit.model.workload import NetworkMode, Port, Workload
+from ambit.model.workload import NetworkMode, Port, Workload, WorkloadStatus
 
 
 def service(name: str, *addresses: str, namespace: str = "auth", **more: Any) -> Service:
@@ -43,14 +43,17 @@ def pod(name: str, address: str, of: Service, **more: Any) -> Workload:
 
 IDP, HEADLESS, OPEN = service("idp", "10.96.0.7"), service("headless"), service("open", "10.96.0.8")
 NODE = service("node", "10.96.0.9")
+TAKEN, EMPTY = service("taken", "10.96.0.10"), service("empty", "10.96.0.11")
 API = service("kubernetes", "10.96.0.1", namespace="default")
 ENTRY = msgspec.structs.replace(service("outside", "240.240.0.1"), hostname="outside.example", canonical=True)
-SERVICES = (IDP, HEADLESS, OPEN, NODE, API, ENTRY)
+SERVICES = (IDP, HEADLESS, OPEN, NODE, TAKEN, EMPTY, API, ENTRY)
 WORKLOADS = (
     pod("idp", "10.244.1.2", IDP),
     pod("headless", "10.244.1.3", HEADLESS),
     pod("public", "8.8.4.4", IDP),
     pod("node", "172.30.0.11", NODE, network_mode=NetworkMode.HOST_NETWORK),
+    pod("away", "10.244.1.1", IDP, status=WorkloadStatus.UNHEALTHY),
+    msgspec.structs.replace(pod("theirs", "10.244.1.4", TAKEN), namespace="other"),
     msgspec.structs.replace(
         pod("x", "172.30.0.12", OPEN), uid="Kubernetes/discovery.k8s.io/EndpointSlice/auth/open/172.30.0.12"
     ),
@@ -120,6 +123,7 @@ def test_asked(host: str, address: str) -> None:
         # Services behind which somebody put what is no pod.
         ("open.auth.svc", "10.96.0.8"),
         ("node.auth.svc", "10.96.0.9"),
+        ("taken.auth.svc", "10.96.0.10"),
         ("outside.example", "240.240.0.1"),
     ],
 )
@@ -127,6 +131,24 @@ def test_not_asked(host: str, address: str) -> None:
     assert (
         places().why_not(host, ipaddress.ip_address(address)).startswith(("kubernetes", host.split(".")[0]))
     )
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "port", "expected"),
+    [
+        ("idp.auth.svc", "10.96.0.7", 80, ("10.244.1.2", 8080)),
+        # A slice of the same Service may say anything, where there are no pods too.
+        ("idp.auth.svc", "10.96.0.7", 81, None),
+        ("empty.auth.svc", "10.96.0.11", 80, None),
+        ("headless.auth.svc", "10.244.1.3", 8080, ("10.244.1.3", 8080)),
+        ("issuer.example", "93.184.216.34", 443, ("93.184.216.34", 443)),
+    ],
+)
+def test_a_services_pods_are_dialled(
+    host: str, address: str, port: int, expected: tuple[str, int] | None
+) -> None:
+    found = places().dialled(host, ipaddress.ip_address(address), port)
+    assert found == (expected and (ipaddress.ip_address(expected[0]), expected[1]))
 
 
 def test_networks_that_are_allowed() -> None:

@@ -207,6 +207,38 @@ def test_nobody_gets_through_with_a_foreign_address(
         assert [answer for answer in answers if not is_refused(answer)] == []
 
 
+@pytest.mark.feature("F176")
+def test_nobody_takes_an_address_by_a_pods_status(mesh: Mesh, pods: dict[str, list[str]]) -> None:
+    """A pod that runs nowhere says that `far`'s address is its own, and by which waypoint it is to be called."""
+    namespace, _ = pods[""]
+    far, near = pods[f"{namespace}/far"][0], pods[f"{namespace}/near"][0]
+    bound = "istio.io/use-waypoint"
+    ghost = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "a-ghost",
+            "namespace": namespace,
+            "labels": {bound: "nobody"},
+            "annotations": {"ambient.istio.io/redirection": "enabled"},
+        },
+        "spec": {"schedulerName": "nobody", "containers": [{"name": "main", "image": "busybox:1"}]},
+    }
+    said = {"status": {"phase": "Running", "podIP": far, "podIPs": [{"ip": far}]}}
+    mesh.kubectl("apply", "-f", "-", stdin=json.dumps(ghost))
+    try:
+        change = ("--subresource=status", "--type=merge", "-p", json.dumps(said))
+        mesh.kubectl("patch", "pod", "-n", namespace, "a-ghost", *change)
+        # What is said of pods afterwards counts, so that was heard before.
+        mesh.kubectl("label", "pod", "-n", namespace, "near", f"{bound}=nobody")
+        mesh.wait("near is closed", lambda: is_refused(ask(mesh, namespace, DIAL, [[near, 9000]])[0]))
+        assert not is_refused(ask(mesh, namespace, DIAL, [[far, 9000]])[0])
+    finally:
+        mesh.kubectl("delete", "pod", "-n", namespace, "a-ghost", "--wait=false")
+        mesh.kubectl("label", "pod", "-n", namespace, "near", f"{bound}-")
+        mesh.wait("near is open", lambda: not is_refused(ask(mesh, namespace, DIAL, [[near, 9000]])[0]))
+
+
 def test_a_service_account_may_do_nothing_by_default(mesh: Mesh, pods: dict[str, list[str]]) -> None:
     program = """
 import json, ssl, sys, urllib.request, urllib.error

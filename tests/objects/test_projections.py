@@ -47,8 +47,13 @@ def test_the_least_of_each_resource() -> None:
 
 
 def test_an_old_pod_has_one_address_and_the_default_account() -> None:
-    pod: Pod = decode("pods", status={"podIP": "10.0.0.1"})
+    pod: Pod = decode("pods", spec={"nodeName": "node1"}, status={"podIP": "10.0.0.1"})
     assert pod.addresses == ("10.0.0.1",) and pod.service_account == "default" and not pod.ready
+
+
+def test_a_pod_without_a_node_has_no_address_whatever_its_status_says() -> None:
+    pod: Pod = decode("pods", status={"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]})
+    assert pod.addresses == ()
 
 
 def test_a_headless_service_has_no_address() -> None:

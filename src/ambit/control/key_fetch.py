@@ -1,6 +1,6 @@
 """Fetches keys of tokens by HTTP: bounded in time, size and redirects, and from permitted addresses only.
 
-A name is resolved once, and the connection goes to the address that was judged.
+A name is resolved once, and the connection goes to the address that was judged, or to what stands for it.
 """
 
 import asyncio
@@ -54,13 +54,22 @@ class _Answer(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
 
 
+def _as_it_is(_: str, address: Address, port: int) -> tuple[Address, int]:
+    return address, port
+
+
 class KeyFetcher:
-    """`why_not` judges the addresses of a host; `tls` is for tests."""
+    """`why_not` judges the addresses of a host; `dialled` is where to connect for one and a port, if anywhere; `tls` is
+    for tests."""
 
     def __init__(
-        self, why_not: Callable[[str, Address], str], tls: Callable[[], ssl.SSLContext] | None = None
+        self,
+        why_not: Callable[[str, Address], str],
+        dialled: Callable[[str, Address, int], tuple[Address, int] | None] = _as_it_is,
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         self._why_not = why_not
+        self._dialled = dialled
         self._tls = tls or ssl.create_default_context
 
     async def fetch(self, source: KeySource) -> Fetched:
@@ -112,10 +121,12 @@ class KeyFetcher:
 
     async def _request(self, parts: SplitResult) -> Response:
         host, port = str(parts.hostname), parts.port or _PORTS[parts.scheme]
-        address = await self._address(host, port)
+        place = self._dialled(host, await self._address(host, port), port)
+        if place is None:
+            raise NotFetched(f"{host} has no pod for port {port}")
         tls = await asyncio.to_thread(self._tls) if parts.scheme == "https" else None
         transport = Transport(
-            Place(str(address), port), tls, host, parts.netloc, name=f"{parts.scheme}://{parts.netloc}"
+            Place(str(place[0]), place[1]), tls, host, parts.netloc, name=f"{parts.scheme}://{parts.netloc}"
         )
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return await transport.request("GET", target, _HEADERS)

@@ -12,7 +12,7 @@ from ambit.control.view import LiveView
 from ambit.core.address import Address, Network
 from ambit.core.names import CLUSTER_DOMAIN
 from ambit.model.service import Service
-from ambit.model.workload import NetworkMode
+from ambit.model.workload import NetworkMode, WorkloadStatus
 
 _METADATA = frozenset(
     ipaddress.ip_address(each)
@@ -57,15 +57,33 @@ class Places:
             return f"{host} leads to {address}, which is a workload's: ask a Service by its name"
         return ""
 
+    def dialled(self, host: str, address: Address, port: int) -> tuple[Address, int] | None:
+        """Where to connect for an address of `host` that may be asked. For a Service's virtual address that is one of
+        its pods: behind the virtual one the cluster puts whatever an EndpointSlice says, also of a pod that it names
+        (CVE-2021-25740). None when it has no pod for this port."""
+        service = self._named(host)
+        if service is None or plain(address) not in _virtual(service):
+            return address, port
+        found: list[tuple[bool, str, Address, int]] = [
+            (each.status is not WorkloadStatus.HEALTHY, each.uid, own, target.target)
+            for each in self._view.endpoints(service)
+            for own in each.addresses
+            for target in each.services.get(service.key, ())
+            if target.service == port and target.target and own.version == plain(address).version
+        ]
+        return min(found)[2:] if found else None
+
     def _why_not_service(self, service: Service) -> str:
-        """Behind a Service without selector anybody may put any address (CVE-2021-25740)."""
+        """An EndpointSlice puts any address behind a Service, and pods of any namespace (CVE-2021-25740)."""
         strangers = [
             each
             for each in self._view.endpoints(service)
-            if not each.is_pod or each.network_mode is NetworkMode.HOST_NETWORK
+            if not each.is_pod
+            or each.namespace != service.namespace
+            or each.network_mode is NetworkMode.HOST_NETWORK
         ]
         if strangers:
-            return f"{service.hostname} has endpoints that are no pods, or are in a node's network"
+            return f"{service.hostname} has endpoints that are no pods of its namespace, or are in a node's network"
         return ""
 
     def _named(self, host: str) -> Service | None:
@@ -78,11 +96,14 @@ class Places:
         return service if service is not None and service.is_kubernetes else None
 
     def _addresses(self, service: Service) -> set[Address]:
-        found = {each.address for each in service.addresses if each.prefix is None}
-        return found.union(*(each.addresses for each in self._view.endpoints(service)))
+        return _virtual(service).union(*(each.addresses for each in self._view.endpoints(service)))
 
     def _key(self, namespace: str, name: str) -> str:
         return f"{namespace}/{name}.{namespace}.svc.{self._domain}"
+
+
+def _virtual(service: Service) -> set[Address]:
+    return {each.address for each in service.addresses if each.prefix is None}
 
 
 def plain(address: Address) -> Address:

@@ -125,7 +125,7 @@ class ControlPlane:
         informers["services"].subscribe(self._waypoints.service_changed)
         places = Places(plans.inputs.view, settings.key_networks, settings.cluster_domain)
         self._keys = KeyKeeper(
-            KeyFetcher(places.why_not).fetch,
+            KeyFetcher(places.why_not, places.dialled).fetch,
             counters,
             random.random,
             self._rekeyed,

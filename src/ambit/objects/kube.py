@@ -61,7 +61,11 @@ class Pod(msgspec.Struct, frozen=True):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Pod IPs as text, the primary one first."""
+        """Pod IPs as text, the primary one first. One that no node has been given runs nowhere, and has none whatever
+        its status says: who may write `pods/status` could take his neighbours' addresses, and no kubelet would put it
+        right."""
+        if not self.spec.node_name:
+            return ()
         several = tuple(each.ip for each in self.status.pod_ips if each.ip)
         return several or ((self.status.pod_ip,) if self.status.pod_ip else ())
 
