@@ -96,7 +96,7 @@ def configure(route: Any, action: Action, rule: str) -> None:
         route.typed_per_filter_config[_CORS].CopyFrom(pack(_cors(action.cors)))
     asked = action.external_auth
     if asked is not None:
-        cluster = names.provider(asked.service, asked.port, is_grpc=asked.authorizer.http is None)
+        cluster = names.provider(asked.service, asked.port, is_grpc=asked.authorizer.is_grpc)
         said = http_authorizers.by_route(asked.authorizer, cluster, rule)
         route.typed_per_filter_config[http_authorizers.BY_ROUTE].CopyFrom(pack(said))
     if action.session is not None:

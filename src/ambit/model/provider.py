@@ -61,3 +61,7 @@ class Authorizer(msgspec.Struct, frozen=True):
     body: BodyInCheck | None = None
     http: OverHttp | None = None
     check: HeaderNames = ()
+
+    @property
+    def is_grpc(self) -> bool:
+        return self.http is None

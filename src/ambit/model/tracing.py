@@ -47,6 +47,10 @@ class Tracer(msgspec.Struct, frozen=True):
     path_length: int = 0
     from_environment: bool = False
 
+    @property
+    def is_grpc(self) -> bool:
+        return self.http is None
+
 
 class TracingRule(msgspec.Struct, frozen=True):
     """One entry: what is None stays as it is said farther away. `sampling` is in percent. It is for waypoints (servers

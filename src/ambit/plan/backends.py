@@ -116,7 +116,7 @@ def asked_by(hosts: Iterable[Host]) -> set[Provider]:
     """Whom the entries of tables have requests shown to."""
     asked = (each.external_auth for each in _actions(hosts))
     return {
-        Provider(each.service, each.port, is_grpc=each.authorizer.http is None)
+        Provider(each.service, each.port, is_grpc=each.authorizer.is_grpc)
         for each in asked
         if each is not None
     }

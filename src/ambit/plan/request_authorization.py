@@ -155,7 +155,7 @@ def _custom(policy: RequestPolicy, place: Place) -> Iterator[tuple[Predicate, st
 
 
 def _provider(asked: Asked) -> Provider:
-    return Provider(asked.service, asked.authorizer.service.port, is_grpc=asked.authorizer.http is None)
+    return Provider(asked.service, asked.authorizer.service.port, is_grpc=asked.authorizer.is_grpc)
 
 
 def of_bytes(host: AnyMessage, policies: Sequence[RequestPolicy], place: Place) -> None:

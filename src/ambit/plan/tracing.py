@@ -67,4 +67,4 @@ def _changed(farther: TracingRule, nearer: TracingRule) -> TracingRule:
 
 def collector(tracer: Tracer) -> Provider:
     """The service behind a tracer."""
-    return provider(tracer.service, is_grpc=tracer.http is None)
+    return provider(tracer.service, is_grpc=tracer.is_grpc)
