@@ -23,6 +23,7 @@ from ambit.core.finding import Finding, Level, ObjectRef
 from ambit.core.names import GATEWAY_CLASS_NAMES, WAYPOINT_CLASSES
 from ambit.graph.collection import Collection
 from ambit.graph.engine import Context, Graph
+from ambit.ingest.bounds import beyond
 from ambit.ingest.unenforced import forbids
 from ambit.model.http import Action, HeaderChanges
 from ambit.model.inline_rules import InlineRules
@@ -125,15 +126,9 @@ class Inline:
         return found
 
     def _over(self, context: Context, namespace: str) -> frozenset[str]:
-        found, sum_ = [], 0
-        for each in context.lookup(self._in_namespace, namespace):
-            proxy = self._proxy(context, each)
-            size = self._weight(context, each, proxy) if proxy is not None else 0
-            if size and sum_ + size > MOST_IN_NAMESPACE:
-                found.append(each.key)
-            else:
-                sum_ += size
-        return frozenset(found)
+        bound = ((each, self._proxy(context, each)) for each in context.lookup(self._in_namespace, namespace))
+        sizes = ((each.key, self._weight(context, each, proxy)) for each, proxy in bound if proxy is not None)
+        return beyond(MOST_IN_NAMESPACE, sizes)
 
     def _weight(self, context: Context, given: Service, proxy: Proxy) -> int:
         """About how many bytes nodes are told of the service's requests."""

@@ -18,6 +18,7 @@ import msgspec
 from ambit.core.names import SYSTEM_ROOTS
 from ambit.graph.collection import Collection
 from ambit.graph.engine import Context, Graph
+from ambit.ingest.bounds import beyond
 from ambit.ingest.gateway.attachment import CompiledRoute
 from ambit.ingest.gateway.backend_targets import Ancestors, is_target, object_of, target_of
 from ambit.ingest.gateway.certificates import BadReference, roots_of
@@ -148,13 +149,7 @@ _TOO_MUCH = (
 
 def _too_much(policies: Iterable[CompiledPolicy]) -> frozenset[tuple[str, str, str]]:
     """The ages of those that are more than a namespace may have."""
-    found, sum_ = [], 0
-    for each in sorted(policies, key=lambda each: each.age):
-        if sum_ + each.weight > MOST_IN_NAMESPACE:
-            found.append(each.age)
-        else:
-            sum_ += each.weight
-    return frozenset(found)
+    return beyond(MOST_IN_NAMESPACE, sorted((each.age, each.weight) for each in policies))
 
 
 def _refused(given: CompiledPolicy, why: str) -> CompiledPolicy:
