@@ -147,20 +147,17 @@ class Service(msgspec.Struct, frozen=True):
     @property
     def outer_addresses(self) -> tuple[str, ...]:
         """Where it is reached from outside: of a load balancer what that has been given, else its cluster IPs."""
-        if self.spec.type != "LoadBalancer":
-            return self.addresses
-        given = self.status.load_balancer.ingress or ()
-        return tuple(each.ip or each.hostname for each in given if each.ip or each.hostname)
+        return self._of_load_balancer if self.spec.type == "LoadBalancer" else self.addresses
 
     @property
     def every_address(self) -> tuple[str, ...]:
         """All at which the cluster answers for it, as text; of a load balancer names, too."""
+        return *self.addresses, *(self.spec.external_ips or ()), *self._of_load_balancer
+
+    @property
+    def _of_load_balancer(self) -> tuple[str, ...]:
         given = self.status.load_balancer.ingress or ()
-        return (
-            *self.addresses,
-            *(self.spec.external_ips or ()),
-            *(each.ip or each.hostname for each in given),
-        )
+        return tuple(each.ip or each.hostname for each in given if each.ip or each.hostname)
 
     @property
     def headless(self) -> bool:
