@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ambit.core.errors import BadInput
-from ambit.ingest.providers import Provider, convert, milliseconds, service
+from ambit.ingest.providers import HEADER, VALUE, Provider, convert, milliseconds, service
 from ambit.model.policy import Exact, Prefix, Suffix
 from ambit.model.provider import Authorizer, BodyInCheck, HeaderNames, OverHttp
 
@@ -22,8 +22,6 @@ _STATUSES = frozenset(
     }
 )
 """That proxies can answer with (Envoy: `type.v3.StatusCode`)."""
-_HEADER = re.compile(r"[!#$%&'+.^_`|~0-9a-z-]+")
-_VALUE = re.compile(r"[\t\x20-\x7e\x80-\U0010ffff]*")
 _MOST_BODY = 2**32 - 1
 
 
@@ -76,7 +74,7 @@ def _over_http(given: Provider, fields: _Http) -> OverHttp:
         (name.lower(), value) for name, value in fields.include_additional_headers_in_check.items()
     )
     for name, value in added:
-        if not _HEADER.fullmatch(name) or not _VALUE.fullmatch(value):
+        if not HEADER.fullmatch(name) or not VALUE.fullmatch(value):
             text = (
                 f"{given.where}.includeAdditionalHeadersInCheck: {name!r} is no header, or has no such value"
             )
@@ -99,7 +97,7 @@ def _names(given: Provider, field: str, texts: Sequence[str]) -> HeaderNames:
     for index, text in enumerate(texts):
         name = text.lower()
         stripped = name.removeprefix("*") if name.startswith("*") else name.removesuffix("*")
-        if not _HEADER.fullmatch(stripped):
+        if not HEADER.fullmatch(stripped):
             raise BadInput(
                 f"{given.where}.{field}[{index}]: {text!r} names no header",
                 "Write a whole name, or one that begins or ends with *.",

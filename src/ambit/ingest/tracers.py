@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from ambit.core.errors import BadInput
-from ambit.ingest.providers import Provider, convert, milliseconds, service
+from ambit.ingest.providers import HEADER, VALUE, Provider, convert, milliseconds, service
 from ambit.ingest.span_tags import BadTag, span_tags
 from ambit.model.tracing import MeshTracing, OverHttp, Tracer, TracingRule
 from ambit.objects.telemetry import CustomTag
@@ -15,8 +15,6 @@ from ambit.objects.telemetry import CustomTag
 KINDS = ("opentelemetry",)
 DEFAULT_CONFIG = "defaultConfig"
 _USUAL_TIMEOUT = "3s"
-_HEADER = re.compile(r"[!#$%&'+.^_`|~0-9a-z-]+")
-_VALUE = re.compile(r"[\t\x20-\x7e\x80-\U0010ffff]*")
 
 
 class _Header(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -115,7 +113,7 @@ def _bounded(given: Tracer, length: int) -> Tracer:
 def _headers(given: Provider, headers: Iterable[_Header]) -> tuple[tuple[str, str], ...]:
     found: Mapping[str, str] = {each.name.lower(): each.value for each in headers}
     for name, value in found.items():
-        if not _HEADER.fullmatch(name) or not _VALUE.fullmatch(value):
+        if not HEADER.fullmatch(name) or not VALUE.fullmatch(value):
             raise BadInput(
                 f"{given.where}: {name!r} is no header, or has no such value",
                 "Write names of headers and their values; values from the environment are not read.",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from ambit.model.http import Action, Backend, HeaderChanges, PathKind, Redirect, RequestMatch, Rewrite
 
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """Of a header or cookie (RFC 9110 section 5.6.2)."""
 _VALUE = re.compile(r"[^\x00\r\n]*")
 """Of a header (RFC 9110 section 5.5)."""
@@ -29,7 +29,7 @@ def matches_something(match: RequestMatch) -> bool:
         if path.kind is PathKind.PREFIX and not _PREFIX.fullmatch(path.value):
             return False
     named = (*match.headers, *match.queries)
-    return all(_NAME.fullmatch(each.name) and (each.value or not each.is_regex) for each in named)
+    return all(NAME.fullmatch(each.name) and (each.value or not each.is_regex) for each in named)
 
 
 def problem(action: Action) -> str:
@@ -55,7 +55,7 @@ def _problems(action: Action) -> Iterator[str]:
         for code in action.retry.codes:
             if code not in _STATUSES:
                 yield f"retry.codes: {code} is no status"
-    if action.session is not None and not _NAME.fullmatch(action.session.name):
+    if action.session is not None and not NAME.fullmatch(action.session.name):
         yield f"sessionPersistence.sessionName: {action.session.name!r} is no name of a header or cookie"
 
 
@@ -70,12 +70,12 @@ def _backend(backend: Backend) -> Iterator[str]:
 
 def _changes(changes: HeaderChanges, *, is_response: bool) -> Iterator[str]:
     for name, value in (*changes.set, *changes.add):
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             yield f"headers: {name!r} is no name of a header"
         if not _VALUE.fullmatch(value):
             yield f"headers: the value {value!r} of {name} would be several lines"
     for name in changes.remove:
-        if not _NAME.fullmatch(name) or (is_response and name == _HOST):
+        if not NAME.fullmatch(name) or (is_response and name == _HOST):
             yield f"headers: {name!r} is no header that can be removed"
 
 

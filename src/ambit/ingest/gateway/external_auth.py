@@ -11,6 +11,7 @@ Where the API leaves something open, or says two things:
 import re
 
 from ambit.model.http import ExternalAuth
+from ambit.model.http_bounds import NAME
 from ambit.model.policy import Exact
 from ambit.model.provider import Authorizer, BodyInCheck, HeaderNames, Others, OverHttp, ProviderService
 from ambit.objects import routes
@@ -19,28 +20,23 @@ TIMEOUT = 5_000
 """Milliseconds."""
 MOST_BODY = 1 << 20
 """Bytes of a body that a proxy keeps while somebody is asked: whoever may write a route says how many."""
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
 _PATH = re.compile(r"(/[-A-Za-z0-9/._~!$&'()*+,;=:@%]*)?")
 _UP = re.compile(r"/\.{1,2}(/|$)")
 _OWN = (
-    *(
-        "host",
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ),
-    *(
-        "content-encoding",
-        "content-language",
-        "content-length",
-        "content-location",
-        "content-range",
-        "content-type",
-    ),
+    "host",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "content-encoding",
+    "content-language",
+    "content-length",
+    "content-location",
+    "content-range",
+    "content-type",
 )
 
 
@@ -73,7 +69,7 @@ def _over_http(given: routes.HttpAuth) -> OverHttp:
 
 def _names(field: str, names: tuple[str, ...]) -> HeaderNames:
     for name in names:
-        if not _NAME.fullmatch(name.lower()):
+        if not NAME.fullmatch(name.lower()):
             raise ValueError(f"{field}: {name!r} is no name of a header")
     return tuple(Exact(name.lower()) for name in names)
 

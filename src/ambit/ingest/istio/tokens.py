@@ -17,6 +17,7 @@ from ambit.core.finding import Finding, Level
 from ambit.ingest.istio.target_refs import targets_of
 from ambit.ingest.istio.values import Report
 from ambit.ingest.settings import MeshSettings
+from ambit.model.http_bounds import NAME
 from ambit.model.jwks import BadKeys, key_set
 from ambit.model.jwt import ClaimHeader, KeySource, Target, TokenHeader, TokenPolicy, TokenRule
 from ambit.objects import istio
@@ -25,8 +26,6 @@ KIND = "RequestAuthentication"
 LONGEST_TIMEOUT = 30_000
 """Milliseconds."""
 MOST_RULES = 100
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-"""Of a header or cookie (RFC 9110 section 5.6.2)."""
 _LINE = re.compile(r"[^\x00\r\n]*")
 _OURS = re.compile(
     r"host|connection|content-length|te|transfer-encoding|upgrade|x-envoy-.*"
@@ -103,7 +102,7 @@ def _rule(given: istio.JwtRule, path: str, report: Report) -> TokenRule:
 
     headers = []
     for i, each in enumerate(given.from_headers):
-        if _NAME.fullmatch(each.name) and _LINE.fullmatch(each.prefix):
+        if NAME.fullmatch(each.name) and _LINE.fullmatch(each.prefix):
             headers.append(TokenHeader(each.name, each.prefix))
         else:
             where = f"{path}.fromHeaders[{i}]"
@@ -121,7 +120,7 @@ def _rule(given: istio.JwtRule, path: str, report: Report) -> TokenRule:
         audiences=kept(given.audiences, "audiences", bool),
         headers=tuple(headers),
         params=kept(given.from_params, "fromParams", bool),
-        cookies=kept(given.from_cookies, "fromCookies", _NAME.fullmatch),
+        cookies=kept(given.from_cookies, "fromCookies", NAME.fullmatch),
         forward=given.forward_original_token,
         payload_header=payload[0] if payload else "",
         claim_headers=tuple(claims),
@@ -135,7 +134,7 @@ _REFUSED = "no token of the rule is taken"
 
 
 def _may_be_said(header: str) -> bool:
-    return not header or bool(_NAME.fullmatch(header) and not _OURS.fullmatch(header))
+    return not header or bool(NAME.fullmatch(header) and not _OURS.fullmatch(header))
 
 
 def _keys(given: istio.JwtRule, path: str, report: Report) -> tuple[str, KeySource | None]:
