@@ -21,6 +21,7 @@ from ambit.model.policy import (
     Rule,
     Scope,
     ServiceAccountMatch,
+    StringMatch,
     Suffix,
 )
 from ambit.policy.decide import ConnectionFacts, Decision, Reason, decide, matching_rule
@@ -96,6 +97,13 @@ def test_without_identity_no_positive_hits_and_every_negative_passes(field: str,
     for value in (hit, miss):
         assert not holds(Match(**{field: (value,)}), PLAIN)
         assert holds(Match(**{f"not_{field}": (value,)}), PLAIN)
+
+
+@pytest.mark.parametrize("value", [Exact(""), Prefix(""), Suffix(""), Presence()])
+def test_nothing_hits_an_empty_text_which_is_nobody(value: StringMatch) -> None:
+    assert not holds(Match(principals=(value,)), PLAIN)
+    assert not holds(Match(namespaces=(value,)), PLAIN)
+    assert holds(Match(not_principals=(value,), not_namespaces=(value,)), PLAIN)
 
 
 def test_address_families_do_not_mix() -> None:

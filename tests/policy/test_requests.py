@@ -160,6 +160,19 @@ def test_of_bytes_nobody_knows_what_they_ask_for() -> None:
     assert decide_request([policy(ALLOW, one(Attribute.PORT, 80))], facts).decision.allowed
 
 
+@pytest.mark.parametrize(
+    ("value", "hits"), [(Exact(""), True), (Prefix(""), True), (Suffix(""), True), (Presence(), False)]
+)
+def test_an_empty_text_is_a_text_that_is_not_present(value: Value, hits: bool) -> None:
+    """Of connections nothing hits one (`ambit.policy.decide`): there it stands for nobody."""
+    request = Request(method="", host="", headers={"x": ""})
+    facts = RequestFacts(FACTS.source, 80, request=request, server_name="")
+    for attribute in (Attribute.HOST, Attribute.METHOD, Attribute.SNI):
+        assert decide_request([policy(ALLOW, one(attribute, value))], facts).decision.allowed is hits
+    header = one(Attribute.HEADER, value, name=("x",))
+    assert decide_request([policy(ALLOW, header)], facts).decision.allowed is (hits or value == Presence())
+
+
 def test_nobody_hits_no_condition_on_who_he_is() -> None:
     facts = RequestFacts(FACTS.source, 80, request=Request())
     for attribute in (Attribute.PRINCIPAL, Attribute.NAMESPACE, Attribute.TRUST_DOMAIN):

@@ -7,8 +7,8 @@ import pytest
 from ambit.ingest.inline import MOST_IN_NAMESPACE
 from ambit.ingest.mesh import Change, MeshCompiler
 from ambit.ingest.settings import MeshSettings
-from ambit.model.policy import Action, Prefix
-from ambit.model.provider import Authorizer, OverHttp, ProviderService
+from ambit.model.policy import Action, Exact, Prefix, Suffix
+from ambit.model.provider import Authorizer, Others, OverHttp, ProviderService
 from ambit.model.proxy import ProxyKind
 from ambit.model.status import Condition, GatewayStatus, ObjectStatus, PolicyStatus, RouteStatus
 from ambit.model.telemetry import LogService, MeshLogs, Printer
@@ -227,7 +227,14 @@ def test_a_policy_that_asks_somebody_goes_with_whom_it_asks() -> None:
         ({"http": OverHttp()}, _REWRITES, ":path"),
         ({"http": OverHttp()}, _RENAMES, ":authority"),
         ({"http": OverHttp()}, _SETS, ""),
+        ({"http": OverHttp(check=(Exact("x-role"),))}, _SETS, "x-role"),
+        ({"http": OverHttp(check=(Exact("x-"),))}, _SETS, ""),
         ({"http": OverHttp(check=(Prefix("x-"),))}, _SETS, "x-role"),
+        ({"http": OverHttp(check=(Prefix("role"),))}, _SETS, ""),
+        ({"http": OverHttp(check=(Suffix("-role"),))}, _SETS, "x-role"),
+        ({"http": OverHttp(check=(Suffix("x-"),))}, _SETS, ""),
+        ({"http": OverHttp(check=(Others(("x-user",)),))}, _SETS, "x-role"),
+        ({"http": OverHttp(check=(Others(("x-role",)),))}, _SETS, ""),
         ({}, _SETS, "x-role"),
     ],
 )
