@@ -28,7 +28,7 @@ from ambit.ingest.unenforced import forbids
 from ambit.model.http import Action, HeaderChanges
 from ambit.model.inline_rules import InlineRules
 from ambit.model.jwt import Target, TokenPolicy
-from ambit.model.policy import Exact, Prefix, Suffix
+from ambit.model.policy import Exact, Prefix, Suffix, text_hits
 from ambit.model.provider import Authorizer, Others
 from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
 from ambit.model.request_policy import Attribute, RequestPolicy
@@ -248,15 +248,7 @@ def _shown(authorizer: Authorizer, changed: Iterable[str]) -> Iterator[str]:
 
 
 def _hits(pattern: Exact | Prefix | Suffix | Others, name: str) -> bool:
-    match pattern:
-        case Exact(text):
-            return name == text
-        case Prefix(text):
-            return name.startswith(text)
-        case Suffix(text):
-            return name.endswith(text)
-        case Others(names):
-            return name not in names
+    return name not in pattern.names if isinstance(pattern, Others) else text_hits(pattern, name)
 
 
 def _looked_at(policies: Iterable[RequestPolicy], tokens: Iterable[TokenPolicy]) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """L4 authorization as enforcement points see it: `istio.security.Authorization`, as Python values.
 
-Semantics are in `ambit.policy.decide` and nowhere else. Structure: rules OR; the clauses of a rule AND; the
+What policies mean is in `ambit.policy.decide` and nowhere else. Structure: rules OR; the clauses of a rule AND; the
 matches of a clause OR; the fields of a match AND; the values of a field OR; a `not_` field must have no hit.
 """
 
@@ -40,6 +40,19 @@ class Presence(msgspec.Struct, frozen=True, tag="presence"):
 
 
 StringMatch = Exact | Prefix | Suffix | Presence
+
+
+def text_hits(want: StringMatch, value: str) -> bool:
+    """Whether the value is such a text. An empty one is a text, too, but not present."""
+    match want:
+        case Exact(text):
+            return value == text
+        case Prefix(text):
+            return value.startswith(text)
+        case Suffix(text):
+            return value.endswith(text)
+        case Presence():
+            return bool(value)
 
 
 class ServiceAccountMatch(msgspec.Struct, frozen=True, order=True):

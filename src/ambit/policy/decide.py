@@ -28,14 +28,11 @@ from ambit.model.policy import (
     Action,
     Authorization,
     Clause,
-    Exact,
     Match,
-    Prefix,
-    Presence,
     Rule,
     ServiceAccountMatch,
     StringMatch,
-    Suffix,
+    text_hits,
 )
 
 
@@ -204,17 +201,7 @@ def _field(wanted: Sequence[V], unwanted: Sequence[V], hit: Callable[[V], bool])
 
 def _text(want: StringMatch, value: str) -> bool:
     """`value` is empty when there is no identity, which nothing may match, not even an empty prefix."""
-    if not value:
-        return False
-    match want:
-        case Exact(text):
-            return value == text
-        case Prefix(text):
-            return value.startswith(text)
-        case Suffix(text):
-            return value.endswith(text)
-        case Presence():
-            return True
+    return bool(value) and text_hits(want, value)
 
 
 def _account(want: ServiceAccountMatch, peer: Identity | None) -> bool:

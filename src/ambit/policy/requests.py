@@ -21,7 +21,7 @@ import re2
 from ambit.core.address import Address, Network
 from ambit.core.identity import Identity
 from ambit.model import request_paths
-from ambit.model.policy import Exact, Prefix, Presence, ServiceAccountMatch, StringMatch, Suffix
+from ambit.model.policy import Exact, Prefix, Presence, ServiceAccountMatch, StringMatch, Suffix, text_hits
 from ambit.model.request_policy import (
     Attribute,
     Clause,
@@ -163,17 +163,17 @@ def _hit(condition: Condition, value: Value, facts: RequestFacts, *, is_lax: boo
             return peer is not None and (namespace, account) == (peer.namespace, peer.service_account)
         case Attribute.PRINCIPAL, Exact() | Prefix() | Suffix() | Presence():
             principal = peer.principal if peer is not None else facts.principal
-            return bool(principal) and _text(value, principal)
+            return bool(principal) and text_hits(value, principal)
         case Attribute.NAMESPACE, Exact() | Prefix() | Suffix() | Presence():
-            return peer is not None and _text(value, peer.namespace)
+            return peer is not None and text_hits(value, peer.namespace)
         case Attribute.TRUST_DOMAIN, Exact() | Prefix() | Suffix() | Presence():
             domain = peer.trust_domain if peer is not None else facts.principal.partition("/")[0]
-            return bool(domain) and _text(value, domain)
+            return bool(domain) and text_hits(value, domain)
         case Attribute.UNSEEN, _:
             return is_lax
         case Attribute.SNI, Exact() | Prefix() | Suffix() | Presence():
             name = facts.server_name
-            return is_lax if name is None else _text(_each(value, str.lower), name.lower())
+            return is_lax if name is None else text_hits(_each(value, str.lower), name.lower())
         case _:
             pass
     if facts.request is None:
@@ -192,14 +192,14 @@ def _of_request(condition: Condition, value: Value, request: Request, *, is_lax:
             return _method(value, request.method, is_lax=is_lax)
         case Attribute.HOST, Exact() | Prefix() | Suffix() | Presence():
             wanted = _each(value, str.lower)
-            return any(_text(wanted, each) for each in _hosts(request.host))
+            return any(text_hits(wanted, each) for each in _hosts(request.host))
         case Attribute.HEADER, Exact() | Prefix() | Suffix() | Presence():
             return _header(value, request.headers.get(condition.name[0]), is_lax=is_lax)
         case Attribute.CLAIM, Exact() | Prefix() | Suffix() | Presence():
-            return any(_text(value, each) for each in claims(request.claims, condition.name))
+            return any(text_hits(value, each) for each in claims(request.claims, condition.name))
         case Attribute.REQUEST_PRINCIPAL, Exact() | Prefix() | Suffix() | Presence():
             issuer, subject = (claims(request.claims, (each,)) for each in ("iss", "sub"))
-            return bool(issuer and subject) and _text(value, f"{issuer[0]}/{subject[0]}")
+            return bool(issuer and subject) and text_hits(value, f"{issuer[0]}/{subject[0]}")
         case _:
             raise AssertionError(f"{condition.attribute} has no {value!r}")
 
@@ -218,7 +218,7 @@ def _strict_path(value: request_paths.PathValue, path: str) -> bool:
 
 def _method(value: StringMatch, method: str, *, is_lax: bool) -> bool:
     """Some servers take `get` for `GET` (RFC 9110 section 9.1 does not)."""
-    return _text(_each(value, str.upper), method.upper()) if is_lax else _text(value, method)
+    return text_hits(_each(value, str.upper), method.upper()) if is_lax else text_hits(value, method)
 
 
 def _hosts(host: str) -> set[str]:
@@ -237,7 +237,7 @@ def _header(value: StringMatch, given: str | None, *, is_lax: bool) -> bool:
     if isinstance(value, Presence):
         return True
     readings = [given, *(each.strip(" \t") for each in given.split(","))] if is_lax else [given]
-    return any(_text(value, each) for each in readings)
+    return any(text_hits(value, each) for each in readings)
 
 
 def claims(given: Mapping[str, Any], way: Iterable[str]) -> list[str]:
@@ -251,18 +251,6 @@ def claims(given: Mapping[str, Any], way: Iterable[str]) -> list[str]:
 
 def _each(value: StringMatch, change: Callable[[str], str]) -> StringMatch:
     return value if isinstance(value, Presence) else msgspec.structs.replace(value, value=change(value.value))
-
-
-def _text(want: StringMatch, value: str) -> bool:
-    match want:
-        case Exact(text):
-            return value == text
-        case Prefix(text):
-            return value.startswith(text)
-        case Suffix(text):
-            return value.endswith(text)
-        case Presence():
-            return bool(value)
 
 
 def _inside(network: Value, address: Address | None) -> bool:
