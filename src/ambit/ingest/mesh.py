@@ -22,23 +22,24 @@ import msgspec
 from ambit.core.finding import Finding, Level, ObjectRef
 from ambit.graph.collection import Collection, Delta, Source, Statistics
 from ambit.graph.engine import Failure, Graph
+from ambit.ingest import reading
 from ambit.ingest.asked import Providers
 from ambit.ingest.binds import Binds
 from ambit.ingest.canaries import Canaries
-from ambit.ingest.gateway.backend_tls import BackendPolicies, PolicySources
+from ambit.ingest.gateway.backend_tls import BackendPolicies
 from ambit.ingest.gateway.backend_traffic import TrafficPolicies
-from ambit.ingest.gateway.compile import RouteSources, Waypoints, WaypointSources, compile_routes
-from ambit.ingest.gateway.compile_edge import Edges, EdgeSources
+from ambit.ingest.gateway.compile import Waypoints, compile_routes
+from ambit.ingest.gateway.compile_edge import Edges
 from ambit.ingest.gateway.compile_foreign import ForeignWaypoints
 from ambit.ingest.gateway.findings import findings_of
-from ambit.ingest.gateway.missing_parents import ParentSources, missing_parents
+from ambit.ingest.gateway.missing_parents import missing_parents
 from ambit.ingest.gateway.parameters import ParameterMaps
 from ambit.ingest.gateway_pods import GatewayPods
 from ambit.ingest.ingress import Ingress
 from ambit.ingest.inline import Inline
-from ambit.ingest.istio.compile import IstioSources, compile_istio
+from ambit.ingest.istio.compile import compile_istio
 from ambit.ingest.istio.entries import compile_entries, compile_workload_entries
-from ambit.ingest.kube.compile import KubeSources, compile_kube
+from ambit.ingest.kube.compile import compile_kube
 from ambit.ingest.kube.datagrams import compile_datagrams
 from ambit.ingest.only_by_waypoint import OnlyByWaypoint
 from ambit.ingest.own_addresses import OwnAddresses
@@ -122,21 +123,11 @@ class MeshCompiler:
             self._sources["gatewayclasses.gateway.networking.k8s.io"],
             settings.root_namespace,
         )
-        policies = compile_istio(
-            graph,
-            IstioSources(
-                self._sources["authorizationpolicies.security.istio.io"],
-                self._sources["peerauthentications.security.istio.io"],
-                self._sources["requestauthentications.security.istio.io"],
-                self._sources["telemetries.telemetry.istio.io"],
-            ),
-            edge_pods,
-            settings,
-        )
+        policies = compile_istio(graph, reading.istio(self._sources), edge_pods, settings)
         namespaces: Collection[Namespace] = self._sources["namespaces"]
         visibilities = Visibilities(namespaces, settings.entry_visibility)
         parameters = ParameterMaps(self._sources["configmaps"], settings)
-        sources = self._waypoint_sources()
+        sources = reading.waypoints(self._sources)
         others = ForeignWaypoints(
             graph, sources.gateways, sources.classes, sources.services, sources.pods, settings
         )
@@ -168,18 +159,7 @@ class MeshCompiler:
             settings,
         )
         kube = compile_kube(
-            graph,
-            KubeSources(
-                namespaces=namespaces,
-                nodes=self._sources["nodes"],
-                services=self._sources["services"],
-                slices=self._sources["endpointslices.discovery.k8s.io"],
-                pods=self._sources["pods"],
-            ),
-            entries.targets,
-            policies.attach,
-            binds,
-            settings,
+            graph, reading.kube(self._sources), entries.targets, policies.attach, binds, settings
         )
         outside = compile_workload_entries(
             graph,
@@ -199,7 +179,7 @@ class MeshCompiler:
         ingress = Ingress(
             namespaces, self._sources["services"], self._sources["serviceentries.networking.istio.io"]
         )
-        backend_policies = BackendPolicies(graph, self._policy_sources())
+        backend_policies = BackendPolicies(graph, reading.backend_policies(self._sources))
         traffic_policies = TrafficPolicies(
             graph, self._sources["xbackendtrafficpolicies.gateway.networking.x-k8s.io"]
         )
@@ -219,12 +199,14 @@ class MeshCompiler:
         )
         self._tokens = policies.tokens
         self._telemetry = policies.telemetry
-        edges = Edges(graph, self._edge_sources(), parameters, settings)
+        edges = Edges(graph, reading.edges(self._sources), parameters, settings)
         self._proxies = graph.join("all proxies", [waypoints.proxies, edges.proxies])
         self._datagrams = compile_datagrams(
             graph, self._sources["services"], self._sources["endpointslices.discovery.k8s.io"], settings
         )
-        routes = compile_routes(graph, self._route_sources(), secured, waypoints, edges, settings)
+        routes = compile_routes(
+            graph, reading.routes(self._sources, self._datagrams), secured, waypoints, edges, settings
+        )
         inline = Inline(
             graph,
             namespaces,
@@ -315,7 +297,7 @@ class MeshCompiler:
             entries.findings,
             outside.findings,
             about_status,
-            missing_parents(graph, self._parent_sources()),
+            missing_parents(graph, reading.parents(self._sources)),
             graph.derive(
                 "findings of services that nobody could serve inline",
                 bound,
@@ -434,63 +416,6 @@ class MeshCompiler:
     def keys(self, resource: str) -> list[str]:
         """Keys of the objects held of one resource: what a fresh list must be compared with."""
         return list(self._sources[resource])
-
-    def _waypoint_sources(self) -> WaypointSources:
-        given = self._sources
-        return WaypointSources(
-            classes=given["gatewayclasses.gateway.networking.k8s.io"],
-            gateways=given["gateways.gateway.networking.k8s.io"],
-            namespaces=given["namespaces"],
-            services=given["services"],
-            pods=given["pods"],
-            entries=given["serviceentries.networking.istio.io"],
-            workload_entries=given["workloadentries.networking.istio.io"],
-        )
-
-    def _edge_sources(self) -> EdgeSources:
-        given = self._sources
-        return EdgeSources(
-            classes=given["gatewayclasses.gateway.networking.k8s.io"],
-            gateways=given["gateways.gateway.networking.k8s.io"],
-            sets=given["listenersets.gateway.networking.k8s.io"],
-            namespaces=given["namespaces"],
-            services=given["services"],
-            pods=given["pods"],
-            secrets=given["secrets"],
-            configmaps=given["configmaps"],
-            grants=given["referencegrants.gateway.networking.k8s.io"],
-        )
-
-    def _route_sources(self) -> RouteSources:
-        given = self._sources
-        return RouteSources(
-            http=given["httproutes.gateway.networking.k8s.io"],
-            grpc=given["grpcroutes.gateway.networking.k8s.io"],
-            tls=given["tlsroutes.gateway.networking.k8s.io"],
-            tcp=given["tcproutes.gateway.networking.k8s.io"],
-            udp=given["udproutes.gateway.networking.k8s.io"],
-            grants=given["referencegrants.gateway.networking.k8s.io"],
-            services=given["services"],
-            datagrams=self._datagrams,
-        )
-
-    def _parent_sources(self) -> ParentSources:
-        given, routes = self._sources, self._route_sources()
-        return ParentSources(
-            routes=(routes.grpc, routes.http, routes.tls, routes.tcp, routes.udp),
-            gateways=given["gateways.gateway.networking.k8s.io"],
-            sets=given["listenersets.gateway.networking.k8s.io"],
-        )
-
-    def _policy_sources(self) -> PolicySources:
-        given = self._sources
-        return PolicySources(
-            namespaces=given["namespaces"],
-            policies=given["backendtlspolicies.gateway.networking.k8s.io"],
-            config_maps=given["configmaps"],
-            services=given["services"],
-            entries=given["serviceentries.networking.istio.io"],
-        )
 
     def statistics(self) -> tuple[Statistics, ...]:
         return self._graph.statistics()
