@@ -5,8 +5,7 @@ the mesh in plain text, would meet no policy at all (Istio leaves it to an Autho
 that). Here the nodes forbid it, by a DENY policy that is made of the binding:
 
 1. Of a bound service that a policy protects (by its name, its Gateway or the GatewayClass), or that has a route with
-   `ExternalAuth`, the ports of its pods; of a
-   bound pod whose Gateway or GatewayClass is named, all ports.
+   `ExternalAuth`, the ports of its pods; of a bound pod whose Gateway or GatewayClass is named, all ports.
 2. A pod that several such services share takes what comes from any of their waypoints.
 3. A waypoint that does not exist, or does not let the namespace in, is nobody: then nobody may.
 4. What lets connections pass while its waypoint is not ready (`ambit.io/fail-open`) takes them from everybody.

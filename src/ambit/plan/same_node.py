@@ -22,7 +22,7 @@ def answer(
     pods: LocalPods,
     settings: NodeSettings,
 ) -> AnyMessage:
-    """Nobody gets to a port whose requests are to be read before they are."""
+    """Nobody gets to a port whose requests are to be read before they are. What reads them is imported then."""
     tags = {
         **tags,
         **tags_of(source, Choice(workload, asked.address, asked.port), local, view, settings),
