@@ -1,45 +1,17 @@
-"""The program of a pod that is told of requests by OTLP over gRPC: it prints each message in base64.
+"""The program of a pod that is told of requests by OTLP over gRPC: it prints each message in base64."""
 
-It knows no more of HTTP/2 than that takes: any pod with a `python3` runs it.
-"""
+from tests.mesh.grpc_server import SERVE
 
 PORT = 4317
-PROGRAM = r"""
-import base64, socket, struct, threading
+PROGRAM = (
+    SERVE
+    + f"""
+import base64
 
-DATA, HEADERS, SETTINGS, PING, WINDOW = 0, 1, 4, 6, 8
-ENDS, IS_WHOLE, IS_ANSWER = 1, 4, 1
+def answer(message):
+    print(base64.b64encode(message).decode(), flush=True)
+    return b""
 
-def literal(name, value):
-    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
-
-BEGIN = b"\x88" + literal(b"content-type", b"application/grpc")  # :status 200
-END = literal(b"grpc-status", b"0")
-EMPTY = bytes(5)
-
-def talk(connection):
-    stream = connection.makefile("rb")
-    def send(kind, flags, number, body=b""):
-        connection.sendall(struct.pack(">I", len(body))[1:] + bytes([kind, flags]) + struct.pack(">I", number) + body)
-    stream.read(24)
-    send(SETTINGS, 0, 0)
-    told = {}
-    while len(head := stream.read(9)) == 9:
-        body = stream.read(int.from_bytes(head[:3], "big"))
-        kind, flags, number = head[3], head[4], int.from_bytes(head[5:], "big")
-        if kind in (SETTINGS, PING) and not flags & IS_ANSWER:
-            send(kind, IS_ANSWER, 0, body if kind == PING else b"")
-        if kind == DATA:
-            told[number] = told.get(number, b"") + body
-            if body:
-                send(WINDOW, 0, 0, struct.pack(">I", len(body)))
-            if flags & ENDS:
-                print(base64.b64encode(told.pop(number)[5:]).decode(), flush=True)
-                send(HEADERS, IS_WHOLE, number, BEGIN)
-                send(DATA, 0, number, EMPTY)
-                send(HEADERS, IS_WHOLE | ENDS, number, END)
-
-listening = socket.create_server(("::", 4317), family=socket.AF_INET6, dualstack_ipv6=True)
-while True:
-    threading.Thread(target=talk, args=[listening.accept()[0]], daemon=True).start()
+serve({PORT}, answer)
 """
+)

@@ -10,11 +10,9 @@ import yaml
 from ambit.testing.mesh import Mesh
 from tests.mesh.log_collector import PORT, PROGRAM
 from tests.mesh.placements import PLACEMENTS
-from tests.mesh.pods import apply_in, pod
 from tests.mesh.settings import with_mesh_config
-from tests.mesh.shop import waypoint
-from tests.mesh.test_gateway import ASK, gateway, route
-from tests.mesh.test_traces import ONLY_MESH, SERVER, served
+from tests.mesh.test_gateway import ASK
+from tests.mesh.told import from_gateway_to_server
 from tests.plan.collector import Record, records_in
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
@@ -56,7 +54,7 @@ def test_a_collector_is_told_of_requests_as_telemetries_say(
     """It takes nothing but mutual TLS. The gateway tells of all, the waypoint of what fails; without a proxy between
     the client's node does, as the client."""
     with with_mesh_config(mesh, SETTINGS.format(namespace=namespace)):
-        address = _set_up(mesh, namespace, of_class)
+        address = from_gateway_to_server(mesh, namespace, PROGRAM, PORT, _telemetry("all"), of_class=of_class)
 
         def answer(path: str, of: str) -> str:
             words = ("python3", "-c", ASK, of, "80", path, "shop.example.com")
@@ -105,24 +103,3 @@ def test_a_collector_is_told_of_requests_as_telemetries_say(
         mesh.wait("the waypoint tells of failures", lambda: "503" in codes())
         ((teller, records),) = _told(mesh, namespace, "/once").items()
         assert (teller, len(records)) == (way, 1)
-
-
-def _set_up(mesh: Mesh, namespace: str, of_class: str) -> str:
-    """The address of a gateway whose requests go to a server, through a waypoint that has pods."""
-    bound = {"istio.io/use-waypoint": "way", "istio.io/ingress-use-waypoint": "true"}
-    objects = [
-        ONLY_MESH,
-        _telemetry("all"),
-        waypoint(of_class, "service"),
-        *served(mesh, "web", SERVER, 80, 8080, **bound),
-        *served(mesh, "collector", PROGRAM, PORT, PORT),
-        gateway(),
-        route({"backendRefs": [{"name": "web", "port": 80}]}),
-        pod("client", mesh.nodes[0], ["sleep", "3600"]),
-    ]
-    apply_in(mesh, namespace, objects)
-    for name in ("front", "way"):
-        words = ("wait", "-n", namespace, f"gateway/{name}", "--for=condition=Programmed", "--timeout=60s")
-        mesh.kubectl(*words, timeout=90)
-    path = "jsonpath={.status.addresses[0].value}"
-    return mesh.kubectl("get", "gateway", "front", "-n", namespace, "-o", path).stdout

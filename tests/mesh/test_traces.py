@@ -1,17 +1,15 @@
 """One trace from a gateway over a waypoint to the server, in the hands of a collector that is in the mesh."""
 
 import base64
-from typing import Any
 
 import pytest
 import yaml
 
 from ambit.testing.mesh import Mesh
-from tests.mesh.echo import telling
-from tests.mesh.pods import apply_in, pod
 from tests.mesh.settings import with_mesh_config
 from tests.mesh.shop import waypoint
-from tests.mesh.test_gateway import ASK, gateway, route
+from tests.mesh.test_gateway import ASK
+from tests.mesh.told import from_gateway_to_server
 from tests.plan.collector import Span, spans_in
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
@@ -44,29 +42,6 @@ class Server(http.server.ThreadingHTTPServer):
     address_family = socket.AF_INET6
 Server(("::", 4318), Handler).serve_forever()
 """
-SERVER = telling("traceparent")
-ONLY_MESH = {
-    "apiVersion": "security.istio.io/v1",
-    "kind": "PeerAuthentication",
-    "metadata": {"name": "strict"},
-    "spec": {"mtls": {"mode": "STRICT"}},
-}
-
-
-def served(mesh: Mesh, name: str, script: str, port: int, target: int, **labels: str) -> list[dict[str, Any]]:
-    ready = {"readinessProbe": {"tcpSocket": {"port": target}, "periodSeconds": 1}}
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": name, "labels": labels},
-            "spec": {
-                "selector": {"app": name},
-                "ports": [{"name": "http", "port": port, "targetPort": target}],
-            },
-        },
-        pod(name, mesh.nodes[0], ["python3", "-uc", script], labels={"app": name}, **ready),
-    ]
 
 
 def told(mesh: Mesh, namespace: str) -> list[Span]:
@@ -78,7 +53,7 @@ def told(mesh: Mesh, namespace: str) -> list[Span]:
 def test_a_trace_spans_gateway_and_waypoint(mesh: Mesh, namespace: str) -> None:
     """The collector takes nothing but mutual TLS. Without a proxy between, the client's node tells as the client."""
     with with_mesh_config(mesh, SETTINGS.format(namespace=namespace)):
-        address = _set_up(mesh, namespace)
+        address = from_gateway_to_server(mesh, namespace, COLLECTOR, 4318)
 
         def asked(path: str) -> str:
             words = ("python3", "-c", ASK, address, "80", path, "shop.example.com")
@@ -136,23 +111,3 @@ def test_a_trace_spans_gateway_and_waypoint(mesh: Mesh, namespace: str) -> None:
         }
         mesh.kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump(off))
         mesh.wait("nobody is told", lambda: asked("/untraced") == asked_inline() == "200 None")
-
-
-def _set_up(mesh: Mesh, namespace: str) -> str:
-    """The address of a gateway whose requests go through a waypoint to a server."""
-    bound = {"istio.io/use-waypoint": "way", "istio.io/ingress-use-waypoint": "true"}
-    objects = [
-        ONLY_MESH,
-        waypoint("ambit-waypoint", "service"),
-        *served(mesh, "web", SERVER, 80, 8080, **bound),
-        *served(mesh, "collector", COLLECTOR, 4318, 4318),
-        gateway(),
-        route({"backendRefs": [{"name": "web", "port": 80}]}),
-        pod("client", mesh.nodes[0], ["sleep", "3600"]),
-    ]
-    apply_in(mesh, namespace, objects)
-    for name in ("front", "way"):
-        words = ("wait", "-n", namespace, f"gateway/{name}", "--for=condition=Programmed", "--timeout=60s")
-        mesh.kubectl(*words, timeout=90)
-    path = "jsonpath={.status.addresses[0].value}"
-    return mesh.kubectl("get", "gateway", "front", "-n", namespace, "-o", path).stdout
