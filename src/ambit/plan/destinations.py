@@ -98,7 +98,7 @@ def goes_on(asked: names.Destination, view: MeshView, pods: LocalPods, settings:
 
 def _find(
     name: str, asked: names.Destination, view: MeshView, pods: LocalPods, settings: NodeSettings
-) -> "Balanced | AnyMessage":
+) -> Balanced | AnyMessage:
     source = pods.by_key(asked.source)
     if source is None:
         return ways.refused(name, "the source pod is not on this node")
@@ -121,7 +121,7 @@ def _service(
     view: MeshView,
     pods: LocalPods,
     settings: NodeSettings,
-) -> AnyMessage:
+) -> Balanced | AnyMessage:
     if service.inline_routes(asked.port) is not None:
         reader = clusters.Endpoint(
             listener=names.requests(asked), hop=(asked.address, asked.port), cluster=names.REFUSED
@@ -141,7 +141,7 @@ def backend(
     pods: LocalPods,
     settings: NodeSettings,
     held_to: Service | None = None,
-) -> "Balanced | AnyMessage":
+) -> Balanced | AnyMessage:
     """Where bytes for a service go on: its waypoints or its endpoints, whether or not requests to it are read. With
     rules, or for another service that has them (`held_to`), to endpoints that enforce them only."""
     tags = {access_log.SERVICE: service.key}
@@ -185,7 +185,7 @@ def _workload(
     view: MeshView,
     pods: LocalPods,
     settings: NodeSettings,
-) -> AnyMessage:
+) -> Balanced | AnyMessage:
     tags = {access_log.WORKLOAD: workload.uid, access_log.IDENTITY: workload.identity.uri}
     if workload.waypoint is not None and not to_waypoint.is_waypoint(
         source, workload.waypoint, view, settings

@@ -20,7 +20,7 @@ def answer(
     tags: dict[str, str],
     view: MeshView,
     settings: NodeSettings,
-) -> "Balanced | AnyMessage":
+) -> Balanced | AnyMessage:
     """To one of the waypoints of what was asked for (`service`, or a workload when None): a tunnel for the address
     as it was dialled. Without any that can be used the connection is refused, it never goes on without."""
     found = gateways.parts(waypoints, asked.address.version, view, settings)
