@@ -103,7 +103,7 @@ class Places:
 
 
 def _virtual(service: Service) -> set[Address]:
-    return {each.address for each in service.addresses if each.prefix is None}
+    return set(service.single_addresses)
 
 
 def plain(address: Address) -> Address:

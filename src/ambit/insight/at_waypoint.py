@@ -61,8 +61,7 @@ def _facts(given: Passage, request: Request | None) -> RequestFacts:
     address = given.address
     version = (address or given.client.addresses[0]).version
     if address is None and isinstance(given.bound, Service):
-        own = (each.address for each in given.bound.addresses if each.prefix is None)
-        address = preferred_address(own, version)
+        address = preferred_address(given.bound.single_addresses, version)
     source = preferred_address(given.client.addresses, version)
     assert source is not None, "a source has an address"
     return RequestFacts(

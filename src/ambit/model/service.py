@@ -145,6 +145,11 @@ class Service(msgspec.Struct, frozen=True):
         return self.canonical and self.hostname.startswith(f"{self.name}.{self.namespace}.svc.")
 
     @property
+    def single_addresses(self) -> tuple[Address, ...]:
+        """Those of `addresses` that are no ranges, in whatever network."""
+        return tuple(each.address for each in self.addresses if each.prefix is None)
+
+    @property
     def has_waypoint(self) -> bool:
         """Whether connections must go through one of `waypoints`, of which there may be none that can be used."""
         return self.waypoint is not None or bool(self.weighted_waypoints)

@@ -212,14 +212,13 @@ def _is_served(workload: Workload) -> bool:
 
 def _ruled(service: Service, port: int) -> Ruled:
     protocol = service.app_protocols.get(port)
-    addresses = tuple(each.address for each in service.addresses if each.prefix is None)
     return Ruled(
         service=service.key,
         hostname=service.hostname,
         port=port,
         is_http=service.inline_routes(port) is not None or protocol in HTTP,
-        addresses=addresses,
-        rules=_folded_all(service.rules, addresses) if service.rules is not None else None,
+        addresses=service.single_addresses,
+        rules=_folded_all(service.rules, service.single_addresses) if service.rules is not None else None,
         is_http2=protocol in _HTTP2,
     )
 

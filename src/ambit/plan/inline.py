@@ -225,5 +225,4 @@ def _mirrored(hosts: Iterable[Host]) -> frozenset[backends.Backend]:
 
 def _address(service: Service, like: Address) -> Address | None:
     """An address of the service, of the same family if there is one: how its waypoint knows what it is for."""
-    hosts = (each.address for each in service.addresses if each.prefix is None)
-    return preferred_address(hosts, like.version)
+    return preferred_address(service.single_addresses, like.version)

@@ -67,8 +67,7 @@ def _endpoints(
     pods: LocalPods,
     settings: NodeSettings,
 ) -> tuple[clusters.Endpoint, ...]:
-    own = (each.address for each in service.addresses if each.prefix is None)
-    place = preferred_address(own, caller.address.version)
+    place = preferred_address(service.single_addresses, caller.address.version)
     if place is None and service.has_waypoint:
         return ()  # which would not know what is asked for
     asked = names.Destination(pod.key, place or caller.address, port)

@@ -212,7 +212,7 @@ def _ways(bound: Bound, proxy: Proxy, view: MeshView) -> dict[Way, list[str]]:
         key=lambda each: (not each.is_kubernetes, each.namespace != own, not each.canonical, each.key),
     ):
         for port in sorted({each.service for each in service.ports}):
-            hosts = [host_port(each.address, port) for each in service.addresses if each.prefix is None]
+            hosts = [host_port(each, port) for each in service.single_addresses]
             if hostnames.is_name(service.hostname):
                 hosts.append(f"{service.hostname}:{port}")
             free = [each for each in dict.fromkeys(hosts) if each not in taken]
