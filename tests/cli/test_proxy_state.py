@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from ambit.cli.commands.proxy_state import _policy_rows, only
+from ambit.cli.commands.proxy_state import _policy_rows, _service_rows, in_words, only
 from ambit.cli.mesh import note_missing_namespace
 from ambit.kube.client import Client
 
@@ -28,6 +28,29 @@ def test_a_policy_in_dry_run_does_not_look_enforced() -> None:
     said = {"namespace": "shop", "name": "try", "action": "Deny", "scope": "Namespace"}
     dump = {"policies": [said, said | {"dryRun": False}, said | {"dryRun": True}]}
     assert [row[2] for row in _policy_rows(dump)] == ["Deny", "Deny", "Deny (dry run)"]
+
+
+def test_a_waypoint_that_leads_nowhere_is_told_in_words() -> None:
+    """Agents have hostnames that nobody has; the Gateway's name may have dots."""
+    told = {
+        "shop/web.shop.svc.cluster.local": ("shop/web.shop.svc.cluster.local", None),
+        "infra/way.v2.infra.not-allowed.invalid": ("infra/way.v2", "not usable"),
+        "shop/web.shop.no-waypoint.invalid": (None, "closed by a policy"),
+    }
+    given = [
+        {"namespace": "shop", "name": "web", "waypoint": {"destination": each, "hboneMtlsPort": 15008}}
+        for each in told
+    ]
+    found = in_words([*given, {"namespace": "shop", "name": "free"}])
+    said = [(each["waypoint"].get("destination"), each["waypoint"].get("refused")) for each in found[:-1]]
+    assert said == list(told.values())
+    assert [row[3] for row in _service_rows({"services": found})] == [
+        "shop/web.shop.svc.cluster.local",
+        "infra/way.v2 (not usable)",
+        "None (closed by a policy)",
+        "None",
+    ]
+    assert in_words(STATES) is STATES
 
 
 class _Namespaces:

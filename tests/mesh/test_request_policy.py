@@ -358,6 +358,14 @@ def test_what_nobody_would_protect_is_closed_and_said(shop: Shop) -> None:
     ) as policy:
         shop.answers("refused", "friend", "bare")
         shop.is_said(policy, "False", "AncestorNotBound")
+        listed = shop.mesh.ambit("services", "-n", shop.namespace).stdout
+        assert "None (closed by a policy)" in listed and ".invalid" not in listed
+        (told,) = [
+            each["waypoint"]
+            for each in json.loads(shop.mesh.ambit("services", "-n", shop.namespace, "-o", "json").stdout)
+            if each["name"] == "bare"
+        ]
+        assert told == {"refused": "closed by a policy"}
     shop.answers("200", "friend", "bare")
     with shop.policy("DENY", {}, target=("", "Service", "nothing")) as policy:
         shop.is_said(policy, "False", "TargetNotFound")

@@ -108,6 +108,11 @@ TRUST_ANNOTATION = "ambit.io/trust"
 
 FAIL_OPEN_LABEL = "ambit.io/fail-open"
 """Beside the label that asks for a waypoint: connections go past it while it cannot take them."""
+UNUSABLE_WAYPOINT = "not-allowed.invalid"
+"""Ends the hostname, which nobody has (RFC 6761), of a waypoint that cannot be used: nodes refuse what is to go there.
+Before it are the waypoint's name and namespace."""
+CLOSED_WITHOUT_WAYPOINT = "no-waypoint.invalid"
+"""The same of a service that a policy for requests closes, because no waypoint enforces it."""
 ONLY_BY_WAYPOINT = "only_by_waypoint"
 """Begins the names of Authorizations that let nobody past a waypoint. An underscore is not allowed in names of objects,
 so none meets an AuthorizationPolicy."""

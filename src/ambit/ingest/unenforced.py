@@ -10,16 +10,13 @@ from collections.abc import Callable
 
 import msgspec
 
-from ambit.core.names import HBONE_PORT
+from ambit.core.names import CLOSED_WITHOUT_WAYPOINT, HBONE_PORT
 from ambit.graph.collection import Collection
 from ambit.graph.engine import Context
 from ambit.ingest.gateway.foreign import Foreign
 from ambit.model.request_policy import RequestAction, RequestPolicy
 from ambit.model.service import Service
 from ambit.model.workload import GatewayAddress
-
-NO_WAYPOINT = "no-waypoint.invalid"
-"""End of hostnames that nobody has (RFC 6761)."""
 
 LetsPast = Callable[[Context, Service], bool]
 """Whether labels let connections pass by that its waypoint cannot take."""
@@ -45,7 +42,9 @@ class Unenforced:
         # By the Gateway's name it is known whose policies are for it (`ambit.ingest.only_by_waypoint`).
         foreign = self._foreign(context, given.waypoint)
         namespace, _, name = (foreign.key if foreign else f"{given.namespace}/{given.name}").partition("/")
-        nobody = GatewayAddress(HBONE_PORT, namespace=namespace, hostname=f"{name}.{namespace}.{NO_WAYPOINT}")
+        nobody = GatewayAddress(
+            HBONE_PORT, namespace=namespace, hostname=f"{name}.{namespace}.{CLOSED_WITHOUT_WAYPOINT}"
+        )
         return msgspec.structs.replace(given, waypoint=nobody)
 
     def _protected_by(self, context: Context, given: Service) -> list[str]:

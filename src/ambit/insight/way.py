@@ -5,8 +5,8 @@ import ipaddress
 import msgspec
 
 from ambit.core.address import Address
-from ambit.ingest.gateway.binding import NOT_ALLOWED
-from ambit.ingest.unenforced import NO_WAYPOINT, forbids
+from ambit.core.names import CLOSED_WITHOUT_WAYPOINT, UNUSABLE_WAYPOINT
+from ambit.ingest.unenforced import forbids
 from ambit.insight.manifests import Compiled
 from ambit.model.jwt import TokenPolicy
 from ambit.model.proxy import Proxy, ProxyKind
@@ -35,9 +35,9 @@ def waypoint_between(
     if not isinstance(client, Workload) or client.tunnel is not TunnelProtocol.HBONE:
         return None
     name = f"{address.namespace}/{address.hostname.partition('.')[0]}"
-    if address.hostname.endswith(NOT_ALLOWED):
+    if address.hostname.endswith(UNUSABLE_WAYPOINT):
         return Way(name, refused=_unusable(name, bound, compiled))
-    if address.hostname.endswith(NO_WAYPOINT):
+    if address.hostname.endswith(CLOSED_WITHOUT_WAYPOINT):
         return Way(
             "", refused=f"it is closed: {_without_proxy(bound, compiled)} is for it, and it has no waypoint"
         )

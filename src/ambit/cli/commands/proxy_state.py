@@ -11,6 +11,7 @@ import click
 from ambit.cli.access import all_namespaces, cluster_options, open_client, run, with_client
 from ambit.cli.mesh import ask_all, node_of, node_pods, note_missing_namespace
 from ambit.cli.render.output import emit, output_option
+from ambit.core.names import CLOSED_WITHOUT_WAYPOINT, UNUSABLE_WAYPOINT
 from ambit.kube.client import Client
 
 Row = list[str]
@@ -46,7 +47,7 @@ def _view(
         async def work(client: Client) -> list[tuple[dict[str, Any], Any]]:
             pods = await node_pods(client, node)
             answers = await ask_all(client, pods if every_node or node else pods[:1], "/config_dump")
-            chosen = [(pod, {key: only(dump[key], namespace)}) for pod, dump in answers]
+            chosen = [(pod, {key: in_words(only(dump[key], namespace))}) for pod, dump in answers]
             if not any(section[key] for _, section in chosen):
                 await note_missing_namespace(client, namespace)
             return chosen
@@ -72,13 +73,39 @@ def only(section: Any, namespace: str | None) -> Any:
     return [each for each in section if each["namespace"] == namespace]
 
 
+def in_words(section: Any) -> Any:
+    """A section without the names that nobody has: a waypoint that leads nowhere says in `refused` why."""
+    if not isinstance(section, list):
+        return section
+    return [
+        {**each, "waypoint": _in_words(each["waypoint"])} if each.get("waypoint") else each
+        for each in section
+    ]
+
+
+def _in_words(waypoint: Dump) -> Dump:
+    namespace, _, hostname = waypoint["destination"].partition("/")
+    if hostname.endswith(f".{UNUSABLE_WAYPOINT}"):
+        name = hostname.removesuffix(f".{namespace}.{UNUSABLE_WAYPOINT}")
+        return {**waypoint, "destination": f"{namespace}/{name}", "refused": "not usable"}
+    if hostname.endswith(f".{CLOSED_WITHOUT_WAYPOINT}"):
+        return {"refused": "closed by a policy"}
+    return waypoint
+
+
+def _waypoint(given: Dump) -> str:
+    waypoint = given.get("waypoint") or {}
+    refused = f" ({waypoint['refused']})" if "refused" in waypoint else ""
+    return f"{waypoint.get('destination', 'None')}{refused}"
+
+
 def _workload_rows(dump: Dump) -> Iterable[Row]:
     for workload in dump["workloads"]:
         addresses = workload.get("workloadIps") or [workload.get("hostname", "")]
-        waypoint = (workload.get("waypoint") or {}).get("destination", "None")
         protocol = str(workload.get("protocol", "TCP"))
         yield [
-            workload["namespace"], workload["name"], addresses[0], workload.get("node", ""), waypoint, protocol
+            workload["namespace"], workload["name"], addresses[0], workload.get("node", ""), _waypoint(workload),
+            protocol,
         ]  # fmt: skip
 
 
@@ -87,9 +114,8 @@ def _service_rows(dump: Dump) -> Iterable[Row]:
         endpoints = (service.get("endpoints") or {}).values()
         healthy = [endpoint for endpoint in endpoints if endpoint.get("status", "Healthy") == "Healthy"]
         addresses = ",".join(address.partition("/")[2] for address in service.get("vips") or ())
-        waypoint = (service.get("waypoint") or {}).get("destination", "None")
         yield [
-            service["namespace"], service["name"], addresses, waypoint, f"{len(healthy)}/{len(endpoints)}"
+            service["namespace"], service["name"], addresses, _waypoint(service), f"{len(healthy)}/{len(endpoints)}"
         ]  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from ambit.core.names import (
     MANAGED_EAST_WEST,
     MANAGED_LABEL,
     MANAGED_WAYPOINT,
+    UNUSABLE_WAYPOINT,
     USE_WAYPOINT_LABEL,
     USE_WAYPOINT_NAMESPACE_LABEL,
     WAYPOINT_NONE,
@@ -37,9 +38,6 @@ from ambit.ingest.settings import MeshSettings
 from ambit.model.proxy import WaypointFor
 from ambit.model.status import Condition
 from ambit.model.workload import GatewayAddress
-
-NOT_ALLOWED = "not-allowed.invalid"
-"""End of a hostname that nobody has (RFC 6761): nodes refuse what is to go there."""
 
 
 class Traffic(Enum):
@@ -148,7 +146,7 @@ def _bound(
         text = f"waypoint {wanted.key} takes traffic of kind {takes.value}, not of {traffic.name.lower()}s"
         return Binding(None, no(WAYPOINT_BOUND, "UnsupportedTrafficType", text))
     hostname = settings.hostname(wanted.name, wanted.namespace)
-    refused = f"{wanted.name}.{wanted.namespace}.{NOT_ALLOWED}"
+    refused = f"{wanted.name}.{wanted.namespace}.{UNUSABLE_WAYPOINT}"
     if confined and wanted.namespace != namespace:
         text = f"waypoint {wanted.key} is not in {namespace}, which alone sees the hosts: connections are refused"
         condition = no(WAYPOINT_BOUND, "CrossNamespaceWaypointForbidden", text)
