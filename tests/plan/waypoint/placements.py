@@ -95,10 +95,11 @@ def _tell(mesh: Mesh, made: Mapping[str, Service]) -> None:
 
 
 def _read(agent: Agent) -> dict[str, set[int]]:
-    """The ports of each pod of a node whose requests are read there."""
+    """The ports of each pod of a node whose requests are read there, if only to be told of: a node leaves connections
+    alone that are older than that, but a test wants its next request told."""
     found = {}
     for key, pod in agent.pods.items():
         workload = node_proxy.workload_of(pod, agent.view, agent.settings)
         ports = at_pod.ports_of(workload, agent.view)
-        found[key] = {number for number, port in ports.items() if port.is_read}
+        found[key] = {number for number, port in ports.items() if port.is_read or port.is_told}
     return found
