@@ -239,6 +239,52 @@ def test_nobody_takes_an_address_by_a_pods_status(mesh: Mesh, pods: dict[str, li
         mesh.wait("near is open", lambda: not is_refused(ask(mesh, namespace, DIAL, [[near, 9000]])[0]))
 
 
+@pytest.mark.feature("F176")
+@pytest.mark.laptop_only("kube-proxy does whatever the status of a Service says (docs/limits.md)")
+def test_nobody_takes_an_address_by_the_status_of_a_service(mesh: Mesh, pods: dict[str, list[str]]) -> None:
+    """A load balancer that nobody has made says that it has the address of another one, and of a node."""
+    namespace, outside = pods[""]
+    elsewhere, ports = "203.0.113.77", {"taken": (9000, 9), "node": (15021, 9), "heard": (9001, 9000)}
+    thief = _balancer("a-thief", outside, ports)
+    thief["spec"]["loadBalancerClass"] = "example.com/nobody"
+    for each in (thief, _balancer("web", namespace, {"web": (9000, 9000)})):
+        mesh.apply(each)
+    mesh.kubectl("label", "pod", "-n", outside, "near", "app=a-thief")
+    mesh.kubectl("label", "pod", "-n", namespace, "near", "app=web")
+
+    def given() -> str:
+        path = "jsonpath={.status.loadBalancer.ingress[0].ip}"
+        return mesh.kubectl("get", "service", "-n", namespace, "web", "-o", path).stdout
+
+    def answers(*places: tuple[str, int]) -> list[str]:
+        found: list[str] = ask(mesh, namespace, DIAL, [list(each) for each in places])
+        return found
+
+    try:
+        mesh.wait("the load balancer has an address", given)
+        path = "jsonpath={.items[0].status.addresses[0].address}"
+        web, node = given(), mesh.kubectl("get", "nodes", "-o", path).stdout
+        mesh.wait("the load balancer is there", lambda: not is_refused(answers((web, 9000))[0]))
+        said = {"status": {"loadBalancer": {"ingress": [{"ip": each} for each in (elsewhere, web, node)]}}}
+        change = ("--subresource=status", "--type=merge", "-p", json.dumps(said))
+        mesh.kubectl("patch", "service", "-n", outside, "a-thief", *change)
+        mesh.wait("the status was heard", lambda: not is_refused(answers((elsewhere, 9001))[0]))
+        assert not any(map(is_refused, answers((web, 9000), (node, 15021))))
+    finally:
+        mesh.kubectl("delete", "service", "-n", outside, "a-thief")
+        mesh.kubectl("delete", "service", "-n", namespace, "web")
+
+
+def _balancer(name: str, namespace: str, ports: dict[str, tuple[int, int]]) -> dict[str, Any]:
+    listed = [{"name": each, "port": port, "targetPort": target} for each, (port, target) in ports.items()]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"type": "LoadBalancer", "selector": {"app": name}, "ports": listed},
+    }
+
+
 def test_a_service_account_may_do_nothing_by_default(mesh: Mesh, pods: dict[str, list[str]]) -> None:
     program = """
 import json, ssl, sys, urllib.request, urllib.error

@@ -18,11 +18,11 @@ from ambit.local.apiserver.credentials import write_kubeconfig
 from ambit.local.apiserver.server import ApiServer, ApiSettings
 from ambit.local.config import ClusterConfig, read_config
 from ambit.local.controllers.run import run_controllers
+from ambit.local.fabric.catalog import ServiceCatalog
 from ambit.local.fabric.cluster_dns import ClusterDns
 from ambit.local.fabric.load_balancer import LoadBalancerController
 from ambit.local.fabric.network import NetnsFabric
 from ambit.local.fabric.service_proxy import ServiceProxy
-from ambit.local.fabric.services import ServiceCatalog
 from ambit.local.forward.controller import ForwardController
 from ambit.local.layout import API_PORT, FABRIC_V4, RUN, StateDirectory
 from ambit.local.pods.runner import PodRunner

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from ambit.kube.client import Client
+from ambit.local.fabric.catalog import ServiceCatalog
 from ambit.local.fabric.load_balancer import LoadBalancerController
-from ambit.local.fabric.services import ServiceCatalog
 from tests.kubernetes.cluster import processes
 from tests.kubernetes.cluster.settings import Cluster
 

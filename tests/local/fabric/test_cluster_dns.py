@@ -18,14 +18,15 @@ from hypothesis import strategies as st
 
 from ambit.core.dns import Type, encode_query
 from ambit.kube.client import Client
+from ambit.local.fabric.catalog import ServiceCatalog
 from ambit.local.fabric.cluster_dns import ClusterDns
+from ambit.local.fabric.holders import Holders
 from ambit.local.fabric.interface import PodNetwork
 from ambit.local.fabric.service_proxy import ServiceProxy
 from ambit.local.fabric.services import (
     EndpointPort,
     EndpointSlice,
     Service,
-    ServiceCatalog,
     ServicePort,
     SlicesByService,
 )
@@ -49,6 +50,7 @@ class Written(ServiceCatalog):
         self.synced, self.waited = asyncio.Event(), asyncio.Event()
         self.synced.set()
         self._callbacks: list[Callable[[], None]] = []
+        self._holders: Holders = {}
 
     async def wait_synced(self) -> None:
         self.waited.set()

@@ -17,8 +17,9 @@ from ambit.core.errors import AmbitError
 from ambit.kube.client import Client, Object
 from ambit.kube.errors import AlreadyExists, NotFound
 from ambit.kube.resource import ENDPOINT_SLICES, NAMESPACES, SERVICES, Resource
+from ambit.local.fabric.catalog import ServiceCatalog
 from ambit.local.fabric.dns_zone import Zone
-from ambit.local.fabric.services import SERVICE_NAME_LABEL, ServiceCatalog
+from ambit.local.fabric.services import SERVICE_NAME_LABEL
 from ambit.local.fabric.wiring import BRIDGE
 from ambit.local.layout import DNS_SERVICE, FABRIC_V4, NETNS
 from ambit.node.dns.server import DnsServer, listen

@@ -3,7 +3,7 @@
 The addresses belong to the fabric's networks and are translated by the Service tables like cluster
 addresses, so pods, nodes and the fabric itself reach them; the host does through forwards. A Service that
 asks for one (`loadBalancerIP`) gets it when it is free and of these networks, else none. A Service that names a
-`loadBalancerClass` is left to whoever implements that class.
+`loadBalancerClass` is left to whoever implements that class. What else a status says is put right.
 """
 
 import asyncio
@@ -15,8 +15,10 @@ from ambit.core.address import Address, Network
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
 from ambit.kube.resource import SERVICES
+from ambit.local.fabric.catalog import ServiceCatalog
 from ambit.local.fabric.following import apply_changes
-from ambit.local.fabric.services import Service, ServiceCatalog
+from ambit.local.fabric.holders import families, is_given, is_right
+from ambit.local.fabric.services import Service
 from ambit.local.layout import BALANCERS_V4, BALANCERS_V6
 
 log = logging.getLogger(__name__)
@@ -40,7 +42,8 @@ class LoadBalancerController:
         await apply_changes(self._changed, self._apply, "load balancer address not written")
 
     async def _apply(self) -> None:
-        for key, addresses in assign(self._catalog.services).items():
+        written = {service.key: service.balancer_addresses for service in self._catalog.services}
+        for key, addresses in put_right(self._catalog.settled(), written).items():
             await self._write(key, addresses)
 
     async def _write(self, key: tuple[str, str], addresses: tuple[str, ...]) -> None:
@@ -52,6 +55,17 @@ class LoadBalancerController:
             return
 
 
+def put_right(services: Iterable[Service], written: Changes) -> Changes:
+    """What must be written, also where statuses say more (`written`) than of what counts is there (`settled`). Pure."""
+    services = list(services)
+    changes = assign(services)
+    for service in services:
+        given = service.balancer_addresses
+        if not service.spec.load_balancer_class and written.get(service.key, given) != given:
+            changes.setdefault(service.key, given)
+    return changes
+
+
 def assign(services: Iterable[Service]) -> Changes:
     """What must be written: an address of each family that a Service has, kept for as long as it wants one.
 
@@ -61,12 +75,12 @@ def assign(services: Iterable[Service]) -> Changes:
     taken: set[Address] = set()
     ordered = sorted(services, key=lambda service: service.key)
     for service in ordered:
-        if service.balanced and _is_right(service):
+        if service.balanced and is_right(service):
             taken.update(ip_address(text) for text in service.balancer_addresses)
     for service in ordered:
         wanted = service.spec.load_balancer_ip
-        if service.balanced and wanted and not _is_right(service):
-            given = (wanted,) if _is_ours(wanted) and ip_address(wanted) not in taken else ()
+        if service.balanced and wanted and not is_right(service):
+            given = (wanted,) if is_given(wanted) and ip_address(wanted) not in taken else ()
             taken.update(ip_address(text) for text in given)
             if given != service.balancer_addresses:
                 changes[service.key] = given
@@ -77,33 +91,12 @@ def assign(services: Iterable[Service]) -> Changes:
         if not service.balanced:
             if service.balancer_addresses:
                 changes[service.key] = ()
-        elif not _is_right(service):
-            chosen = [next(free[version], None) for version in _families(service)]
+        elif not is_right(service):
+            chosen = [next(free[version], None) for version in families(service)]
             changes[service.key] = tuple(str(address) for address in chosen if address is not None)
             if changes[service.key] == service.balancer_addresses:
                 del changes[service.key]
     return changes
-
-
-def _is_right(service: Service) -> bool:
-    wanted = service.spec.load_balancer_ip
-    if wanted:
-        return service.balancer_addresses == (wanted,) and _is_ours(wanted)
-    versions = [ip_address(text).version for text in service.balancer_addresses]
-    return versions == _families(service)
-
-
-def _is_ours(text: str) -> bool:
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return False
-    pool: Network = BALANCERS_V4 if address.version == 4 else BALANCERS_V6
-    return address in pool and address != pool.network_address and address != pool.broadcast_address
-
-
-def _families(service: Service) -> list[int]:
-    return [ip_address(text).version for text in service.cluster_addresses]
 
 
 def _free(pool: Network, taken: set[Address]) -> Iterator[Address]:

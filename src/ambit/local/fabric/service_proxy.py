@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
+from ambit.local.fabric.catalog import ServiceCatalog
 from ambit.local.fabric.conntrack import forget_udp
 from ambit.local.fabric.following import apply_changes
 from ambit.local.fabric.network import load_table
 from ambit.local.fabric.service_table import Target, entries, service_table, udp_targets
-from ambit.local.fabric.services import ServiceCatalog
 from ambit.local.fabric.wiring import BRIDGE
 from ambit.local.layout import NETNS, NodeAddresses
 from ambit.node.netns.enter import in_namespace
@@ -38,7 +38,7 @@ class ServiceProxy:
     async def apply(self) -> None:
         """Load what the catalog says now. Raises EnvironmentProblem or OSError."""
         slices = self._catalog.slices()
-        services = tuple(self._catalog.services)
+        services = self._catalog.settled()
         for node in ("", *(node.name for node in self._nodes)):
             table = entries(services, slices, self._nodes, node)
             text = service_table(table)

@@ -14,11 +14,11 @@ from ipaddress import ip_address
 import msgspec
 
 from ambit.core.address import Address
+from ambit.local.fabric.holders import is_own
 from ambit.local.fabric.services import Endpoint, EndpointSlice, Service, ServicePort, SlicesByService
 from ambit.local.layout import (
     BALANCERS_V4,
     BALANCERS_V6,
-    OWN_NETWORKS,
     SERVICES_V4,
     SERVICES_V6,
     NodeAddresses,
@@ -47,12 +47,13 @@ class Entry(msgspec.Struct, frozen=True):
 def entries(
     services: Iterable[Service], slices: SlicesByService, nodes: Sequence[NodeAddresses], node: str
 ) -> list[Entry]:
-    """What is translated in the namespace of `node` ("" for the fabric's), in a stable order.
+    """What is translated in the namespace of `node` ("" for the fabric's), in a stable order: the oldest Service goes
+    first, and of several that say one address and port is theirs it alone is called there.
 
     Ports without any usable endpoint are left out.
     """
     found: list[Entry] = []
-    for service in sorted(services, key=lambda service: service.key):
+    for service in sorted(services, key=lambda service: service.metadata.age):
         if service.spec.type == "ExternalName":
             continue
         for port in service.spec.ports or ():
@@ -115,18 +116,12 @@ table inet {TABLE} {{
 """
 
 
-def is_own(text: str) -> bool:
-    """Whether an address is one that the cluster itself gives away: who merely claims it (`externalIPs`) would get what
-    is meant for others (CVE-2020-8554)."""
-    return any(ip_address(text) in network for network in OWN_NETWORKS)
-
-
 def _calls(service: Service, port: ServicePort, nodes: Sequence[NodeAddresses]) -> Iterator[Target]:
     for text in service.cluster_addresses + service.balancer_addresses:
         yield Target(ip_address(text), port.port)
     for text in service.spec.external_ips:
-        if not is_own(text):
-            yield Target(ip_address(text), port.port)
+        if not is_own(address := ip_address(text)):
+            yield Target(address, port.port)
     if port.node_port:
         for node in nodes:
             yield Target(node.v4, port.node_port)

@@ -1,20 +1,14 @@
-"""Services and their endpoints as the fabric sees them: small projections, and one shared copy of both.
+"""Services and their endpoints as the fabric sees them: small projections.
 
-The Service table and the cluster's DNS server read the same two collections, so they share the watches. Both act for
-everybody, so what makes no sense in one object (no address, no port, the other family) is left out of that object
-when it is read: `read_service` and `read_slice`.
+Their readers act for everybody, so what makes no sense in one object (no address, no port, the other family) is left
+out of that object when it is read: `read_service` and `read_slice`.
 """
 
-import asyncio
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
 
 import msgspec
-
-from ambit.kube.client import Client
-from ambit.kube.informer import Informer
-from ambit.kube.resource import ENDPOINT_SLICES, SERVICES
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 _LABEL = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -24,6 +18,13 @@ class Metadata(msgspec.Struct, frozen=True):
     name: str
     namespace: str = ""
     labels: dict[str, str] = {}
+    uid: str = ""
+    creation_timestamp: str = msgspec.field(default="", name="creationTimestamp")
+
+    @property
+    def age(self) -> tuple[str, str, str]:
+        """Sorts the oldest first; between objects of one second by namespace and name."""
+        return (self.creation_timestamp or "9999", self.namespace, self.name)
 
 
 class ServicePort(msgspec.Struct, frozen=True, rename="camel"):
@@ -182,45 +183,3 @@ def _label(text: str) -> str:
 
 
 SlicesByService = Mapping[tuple[str, str], tuple[EndpointSlice, ...]]
-
-
-class ServiceCatalog:
-    """A live copy of Services and EndpointSlices. `run` it; `changed` is called after every change."""
-
-    def __init__(self, client: Client) -> None:
-        self._services = Informer(client, SERVICES, read_service)
-        self._slices = Informer(client, ENDPOINT_SLICES, read_slice)
-
-    async def run(self) -> None:
-        """Follow both collections until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._services.run())
-            group.create_task(self._slices.run())
-
-    async def wait_synced(self) -> None:
-        await self._services.wait_synced()
-        await self._slices.wait_synced()
-
-    @property
-    def is_synced(self) -> bool:
-        """Whether both collections were complete once."""
-        return self._services.is_synced and self._slices.is_synced
-
-    def subscribe(self, changed: Callable[[], None]) -> None:
-        def tell(*_: object) -> None:
-            changed()
-
-        self._services.subscribe(tell)
-        self._slices.subscribe(tell)
-
-    @property
-    def services(self) -> Iterator[Service]:
-        return iter(self._services.items.values())
-
-    def slices(self) -> SlicesByService:
-        """All slices by Service, each group in a stable order."""
-        groups: dict[tuple[str, str], list[EndpointSlice]] = {}
-        for key in sorted(self._slices.items):
-            part = self._slices.items[key]
-            groups.setdefault(part.service, []).append(part)
-        return {key: tuple(parts) for key, parts in groups.items()}

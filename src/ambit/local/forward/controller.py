@@ -19,8 +19,9 @@ from ambit.core.names import SYSTEM_NAMESPACE
 from ambit.kube.client import Client
 from ambit.kube.informer import Informer
 from ambit.kube.resource import CONFIG_MAPS
+from ambit.local.fabric.catalog import ServiceCatalog
 from ambit.local.fabric.following import apply_changes
-from ambit.local.fabric.services import Service, ServiceCatalog
+from ambit.local.fabric.services import Service
 from ambit.local.forward.config import Forward
 from ambit.local.forward.manager import Forwards
 from ambit.local.forward.wanted import CONFIG_MAP, KEY, WantedForward, parse_wanted
