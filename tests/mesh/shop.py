@@ -12,7 +12,8 @@ from ambit.testing.mesh import Mesh
 from tests.mesh.pods import apply_in, make_namespace, pod
 
 # Says which it is. On the paths /waits-at-NAME and /fails-at-NAME the server NAME answers once somebody asks it for
-# /go-on, or with 503; /heard is answered with what it has been asked for.
+# /go-on, or with 503; /heard is answered with what it has been asked for. Like CGI and WSGI it reads `_` in names of
+# headers as `-`.
 _SERVER = """
 import http.server, socket, sys, threading
 name, heard, turn = sys.argv[1], [], threading.Condition()
@@ -23,7 +24,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/heard":
             about = heard
         else:
-            about = [self.path, str(self.headers.get("x-forwarded-client-cert"))]
+            folded = ((key.lower().replace("_", "-"), value) for key, value in self.headers.items())
+            callers = [value for key, value in folded if key == "x-forwarded-client-cert"]
+            about = [self.path, ",".join(callers) or "None"]
             heard.extend(about[:1] if self.path != "/" else ())
         with turn:
             if self.path == f"/waits-at-{name}":

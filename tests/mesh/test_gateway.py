@@ -76,10 +76,12 @@ class Shop:
         path = "jsonpath={.status.addresses[0].value}"
         return self.mesh.kubectl("get", "gateway", name, "-n", self.namespace, "-o", path).stdout
 
-    def get(self, address: str, path: str = "/", host: str = "shop.example.com", token: str = "") -> str:
-        """Status and body, asked from outside the mesh."""
+    def get(
+        self, address: str, path: str = "/", host: str = "shop.example.com", token: str = "", said: str = ""
+    ) -> str:
+        """Status and body, asked from outside the mesh. `said` is one more header."""
         bearer = (f"authorization: Bearer {token}",) if token else ()
-        asked = ("python3", "-c", ASK, address, "80", path, host, *bearer)
+        asked = ("python3", "-c", ASK, address, "80", path, host, *bearer, *([said] if said else []))
         return self.mesh.exec(self.outside, "client", *asked, check=False).stdout.strip()
 
     def status_of(self, address: str, **asked: str) -> str:
@@ -244,13 +246,15 @@ def test_one_route_gives_the_same_answers_at_the_edge_and_inside(shop: Shop) -> 
 _NEW_PATH = {"type": "ReplaceFullPath", "replaceFullPath": "/new"}
 
 
-# Says who called it, as the proxy before it tells.
+# Says who called it, as the proxy before it tells; like CGI and WSGI it reads `_` in names of headers as `-`.
 _CALLED_BY = """
 import http.server
 class Tell(http.server.BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     def do_GET(self):
-        said = (self.headers.get("x-forwarded-client-cert") or "nobody told").encode()
+        folded = ((key.lower().replace("_", "-"), value) for key, value in self.headers.items())
+        told = [value for key, value in folded if key == "x-forwarded-client-cert"]
+        said = (",".join(told) or "nobody told").encode()
         self.send_response(200)
         self.send_header("content-length", str(len(said)))
         self.end_headers()
@@ -288,10 +292,13 @@ def test_a_gateway_goes_through_a_waypoint_when_a_label_says_so(shop: Shop) -> N
     address = shop.address()
     shop.address("way")
     shop.mesh.wait("it is called directly", lambda: shop.get(address) == "200 nobody told")
+    for header in ("x-forwarded-client-cert", "x_forwarded_client_cert", "x-forwarded-client_cert"):
+        assert shop.get(address, said=f"{header}: URI=spiffe://a") == "200 nobody told", header
     shop.apply(service(**{"istio.io/ingress-use-waypoint": "true"}))
     own = f"spiffe://cluster.local/ns/{shop.namespace}/sa"
     through = f"200 By={own}/way;URI={own}/front-ambit"
     shop.mesh.wait("it is called through its waypoint", lambda: shop.get(address) == through)
+    assert shop.get(address, said="x_forwarded_client_cert: URI=spiffe://a") == through
 
     def answer(namespace: str, host: str, path: str) -> str:
         asked = ("curl", "-sS", "-m", "5", "--path-as-is", "-o", "/dev/null", "-w")

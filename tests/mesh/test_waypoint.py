@@ -360,6 +360,8 @@ def test_servers_are_told_who_called_and_not_by_who_called(shop: Shop) -> None:
     # By whom: the waypoint, or the caller's own node.
     told = {f"200 v1 / By={own}/{each};URI={own}/default" for each in ("way", "default")}
     assert shop.ask("/", said) in told
+    alike = [said.replace(*each, 1) for each in (("-", "_"), ("-client", "_client"), ("-cert:", "_cert:"))]
+    assert shop.ask("/", *alike, said.replace("-", "_", 3)) in told
 
 
 def _tcp_route(**weights: int) -> dict[str, Any]:

@@ -8,11 +8,9 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
-from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
-from envoy.config.core.v3 import extension_pb2, protocol_pb2
+from envoy.config.core.v3 import protocol_pb2
 from envoy.config.listener.v3 import listener_components_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
-from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
 
 from ambit.envoy import (
     defaults,
@@ -23,6 +21,7 @@ from ambit.envoy import (
     request_lines,
     request_log,
     request_tracing,
+    taken_headers,
 )
 from ambit.envoy.telling import NOTHING, Told
 from ambit.envoy.words import boolean, from_ads, pack, seconds, uint32
@@ -39,27 +38,6 @@ class Certificates(Enum):
     VERIFIED = "verified"
 
 
-_ORDERS_TO_PROXY = (
-    "x-envoy-retry-on",
-    "x-envoy-retry-grpc-on",
-    "x-envoy-max-retries",
-    "x-envoy-retriable-status-codes",
-    "x-envoy-retriable-header-names",
-    "x-envoy-upstream-rq-timeout-ms",
-    "x-envoy-upstream-rq-per-try-timeout-ms",
-    "x-envoy-upstream-rq-timeout-alt-response",
-    "x-envoy-upstream-alt-stat-name",
-    "x-envoy-upstream-stream-duration-ms",
-    "x-envoy-expected-rq-timeout-ms",
-    "x-envoy-hedge-on-per-try-timeout",
-    "x-envoy-force-trace",
-    "x-envoy-decorator-operation",
-    "x-envoy-original-path",
-    "x-envoy-original-host",
-)
-"""Headers by which whoever sends a request could tell the proxy what to do: routes say that."""
-
-
 def requests(
     *,
     stat: str,
@@ -74,12 +52,12 @@ def requests(
     """HTTP/1.1 and HTTP/2, whichever the client speaks, answered by the RouteConfiguration `table` as the policies of
     this port of `subject` permit (`http_filters.chain`). Requests of HTTP/1.0 without a host are for `default_host`."""
     filters = http_filters.chain(subject, port, places=places, by=by)
-    return _inside(_manager(stat, table, filters, told), default_host)
+    return _inside(_manager(stat, table, filters, taken_headers.where_questions_come(), told), default_host)
 
 
 def of_caller(*, stat: str, table: str, default_host: str, told: Told = NOTHING) -> Any:
     """As `requests`, in the node proxy of who calls: policies are decided elsewhere, and the agent prints lines."""
-    manager = _manager(stat, table, http_filters.of_caller())
+    manager = _manager(stat, table, http_filters.of_caller(), taken_headers.of_pods())
     lines, sent = map(request_lines.to_agent, told.logs), map(log_services.sent, told.sent)
     manager.access_log.extend((request_log.of_node(told.values), *lines, *sent))
     if told.spans is not None:
@@ -91,7 +69,8 @@ def of_pod(
     *, stat: str, table: Any, subject: str, port: int, default_host: str, by: str, places: int = 1
 ) -> Any:
     """As `requests`, where the server is: `table` is the RouteConfiguration itself, because it never changes."""
-    manager = _manager(stat, "", http_filters.of_pod(subject, port, places=places, by=by))
+    filters = http_filters.of_pod(subject, port, places=places, by=by)
+    manager = _manager(stat, "", filters, taken_headers.where_questions_come())
     manager.access_log.append(request_log.of_node())
     manager.route_config.CopyFrom(table)
     return _inside(manager, default_host)
@@ -126,7 +105,7 @@ def at_the_edge(
     if certificates is Certificates.VERIFIED:
         seen.append(filter_state.caller_at_the_edge())
     filters = [filter_state.http_filter(*seen), *http_filters.chain(subject, port, places=places)]
-    manager = _manager(stat, table, filters, told, is_believed=True)
+    manager = _manager(stat, table, filters, taken_headers.at_the_edge(), told, is_believed=True)
     manager.http2_protocol_options.max_concurrent_streams.value = defaults.EDGE_STREAMS
     manager.common_http_protocol_options.idle_timeout.CopyFrom(seconds(defaults.EDGE_IDLE_TIMEOUT))
     manager.use_remote_address.value = True
@@ -161,7 +140,13 @@ def quic_options() -> Any:
 
 
 def _manager(
-    stat: str, table: str, filters: Iterable[Any], told: Told | None = None, *, is_believed: bool = False
+    stat: str,
+    table: str,
+    filters: Iterable[Any],
+    taken: Any,
+    told: Told | None = None,
+    *,
+    is_believed: bool = False,
 ) -> Any:
     manager = _Manager(
         stat_prefix=stat,
@@ -185,7 +170,7 @@ def _manager(
         proxy_100_continue=True,
         server_header_transformation=_Manager.PASS_THROUGH,
         preserve_external_request_id=True,
-        early_header_mutation_extensions=[_take_away(_ORDERS_TO_PROXY)],
+        early_header_mutation_extensions=[taken],
         rds=http_connection_manager_pb2.Rds(config_source=from_ads(), route_config_name=table),
         http_filters=filters,
         access_log=_logs(told, is_believed=is_believed) if told is not None else (),
@@ -207,11 +192,3 @@ def _logs(told: Told, *, is_believed: bool) -> list[Any]:
         *(request_log.printed(each, is_believed=is_believed) for each in told.logs),
         *(log_services.sent(each, is_believed=is_believed) for each in told.sent),
     ]
-
-
-def _take_away(headers: Iterable[str]) -> Any:
-    mutations = [mutation_rules_pb2.HeaderMutation(remove=each) for each in headers]
-    return extension_pb2.TypedExtensionConfig(
-        name="envoy.http.early_header_mutation.header_mutation",
-        typed_config=pack(header_mutation_pb2.HeaderMutation(mutations=mutations)),
-    )

@@ -9,6 +9,7 @@ import pytest
 
 from ambit.agent.request_entry import About as Request
 from ambit.core.finding import ObjectRef
+from ambit.envoy import taken_headers
 from ambit.envoy.names import parse_at_pod
 from ambit.model.inline_rules import InlineRules
 from ambit.model.jwt import Target, TokenPolicy, TokenRule
@@ -110,6 +111,9 @@ def test_a_request_is_judged_by_its_callers_identity(scene: Scene, where: str) -
     forged = {"x-forwarded-client-cert": f"By=x;URI=spiffe://{CLIENT}", "x-forwarded-for": str(scene.a.four)}
     assert scene.status(scene.b, where, headers=forged) == 403
     assert scene.status(scene.outside, where) == 403
+    alike = taken_headers.lookalikes("x-forwarded-client-cert")
+    got = scene.get(scene.a, where, headers=dict.fromkeys(alike, "x")).echo["headers"]
+    assert [each for each in got if "client" in each] == ["x-forwarded-client-cert"]
 
 
 @pytest.mark.parametrize("where", ["near", "far"])

@@ -2,10 +2,12 @@
 
 import pytest
 
+from ambit.envoy import taken_headers
 from ambit.envoy.refusals import HEADER
 from tests.ingest.gateway.build import edge as gateway
 from tests.ingest.gateway.build import grpc_route, listener, to, to_edge
 from tests.plan.gateway.conftest import Edge
+from tests.plan.waypoint.echo import ask
 
 pytestmark = [pytest.mark.envoy, pytest.mark.netns]
 
@@ -39,6 +41,33 @@ def test_nobody_tells_a_backend_who_he_is(edge: Edge) -> None:
     assert "x-forwarded-client-cert" not in headers and "x-envoy-retry-on" not in headers
     assert headers["x-forwarded-proto"] == ["http"]
     assert headers["x-forwarded-for"] == [str(edge.client.four)]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "x-forwarded-client-cert",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-envoy-external-address",
+        "x-envoy-internal",
+    ],
+)
+def test_nor_by_a_header_that_only_reads_the_same(edge: Edge, header: str) -> None:
+    """What Envoy itself says of them is said once, to servers that read `_` for `-` as well."""
+    edge.apply(gateway(), to_edge(ONE))
+    lies = dict.fromkeys(taken_headers.lookalikes(header), "said by the client")
+    got = ask(edge.client.connect(edge.host.four, 80), host="any", headers=lies | {"x_own": "1"}).echo[
+        "headers"
+    ]
+    assert got["x_own"] == ["1"]
+    assert "said by the client" not in str(got)
+
+
+def test_what_proxies_say_to_each_other_is_no_clients_to_say(edge: Edge) -> None:
+    edge.apply(gateway(), to_edge(ONE))
+    got = edge.get(x_ambit_question="1", x_ambit_reason="denied", x_ambit_own="1").echo["headers"]
+    assert [each for each in got if each.startswith("x-ambit")] == ["x-ambit-own"]
 
 
 def test_why_a_proxy_behind_it_refused_is_nobodys_business(edge: Edge) -> None:

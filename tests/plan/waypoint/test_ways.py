@@ -5,13 +5,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from ambit.envoy import taken_headers
+from ambit.envoy.http_authorizers import QUESTION
 from ambit.model.workload import Workload
 from ambit.plan.waypoint import Bound
 from tests.plan import test_waypoint_golden
 from tests.plan.dataplane.network import REFUSED
 from tests.plan.waypoint.conftest import EMPTY, IDENTITY, OUTSIDE, TARGET, TCP_PORT, V1, WEB, Scene
-from tests.plan.waypoint.echo import connection
-from tests.plan.waypoint.placements import at_waypoints_only
+from tests.plan.waypoint.echo import ask, connection
+from tests.plan.waypoint.placements import INLINE, at_waypoints_only
 from tests.wire import hbone
 
 pytestmark = [pytest.mark.envoy, pytest.mark.netns]
@@ -34,6 +36,31 @@ def test_backends_learn_who_called(scene: Scene) -> None:
     answer = scene.get(x_forwarded_client_cert="By=nobody;URI=spiffe://cluster.local/ns/other/sa/king")
     expected = f"By={IDENTITY.uri};URI={scene.client.identity.uri}"
     assert answer.echo["headers"]["x-forwarded-client-cert"] == [expected]
+
+
+@pytest.mark.feature("N22")
+def test_nothing_that_only_reads_as_who_called_goes_on(scene: Scene) -> None:
+    """To a server that reads `_` for `-`. Other names with `_` are applications'."""
+    names = taken_headers.lookalikes("x-forwarded-client-cert")
+    lies = dict.fromkeys(names, "URI=spiffe://cluster.local/ns/other/sa/king")
+    with scene.client.connect(WEB.addresses[0].address, 80) as sock:
+        got = ask(sock, headers=lies | {"x_forwarded_for": "own"}).echo["headers"]
+    assert got["x_forwarded_for"] == ["own"]
+    assert not [each for each in got if each in lies]
+    assert len(got["x-forwarded-client-cert"]) == 1 and "king" not in str(got)
+
+
+def test_why_a_proxy_answered_is_no_clients_to_say(scene: Scene) -> None:
+    got = scene.get(x_ambit_reason="denied", x_ambit_own="1").echo["headers"]
+    assert [each for each in got if each.startswith("x-ambit")] == ["x-ambit-own"]
+
+
+def test_a_pods_own_request_is_no_question_where_its_node_reads_it(scene: Scene, placement: str) -> None:
+    """Waypoints in pods cannot tell: nodes ask in the names of pods."""
+    names = [QUESTION, *taken_headers.lookalikes(QUESTION)]
+    with scene.client.connect(WEB.addresses[0].address, 80) as sock:
+        got = ask(sock, headers=dict.fromkeys(names, "1")).echo["headers"]
+    assert [each for each in got if each in names] == ([] if placement == INLINE else names)
 
 
 @BETWEEN
