@@ -295,6 +295,17 @@ _ALL = (
         "that the text names.",
     ),
     Code(
+        "AMB0244",
+        "Collector that is not there",
+        "A Telemetry object, or defaultProviders of the mesh's settings (the ConfigMap ambit-mesh-config), sends spans "
+        "or access logs to a provider whose service, or its port, does not exist. Requests pass as always; what would "
+        "be sent is lost.",
+        "extensionProviders:   # no such Service\n- name: spans\n  opentelemetry: {service: "
+        "tempo.obs.svc.cluster.local, port: 4317}",
+        "Create the Service, or correct service and port of the provider: global.meshConfig.extensionProviders, or "
+        "--mesh-config on a laptop. A host outside is a ServiceEntry, written <namespace>/<host>.",
+    ),
+    Code(
         "AMB0301",
         "Host that nodes cannot serve",
         "What is no DNS name is nobody's host. Node proxies send connections by address. A host without addresses of "

@@ -52,6 +52,7 @@ from ambit.ingest.read_at_pods import ReadAtPods
 from ambit.ingest.settings import MeshSettings
 from ambit.ingest.telemetry_statuses import telemetry_statuses
 from ambit.ingest.unenforced import Unenforced
+from ambit.ingest.untold import untold
 from ambit.ingest.visibility import Visibilities
 from ambit.ingest.ways_around import WaysAround
 from ambit.model.jwt import TokenPolicy
@@ -249,11 +250,13 @@ class MeshCompiler:
         self._listener_routes = at_edge.tables
         self._certificates = edges.certificates
         served = Served(graph, self._proxies, bound, inline)
+        nobody_told = untold(graph, policies.telemetry, opened, settings)
         about_telemetry = telemetry_statuses(
             graph,
             self._sources["telemetries.telemetry.istio.io"],
             policies.telemetry,
             policies.findings,
+            nobody_told,
             served,
         )
         about_tokens = token_statuses(
@@ -297,6 +300,7 @@ class MeshCompiler:
             entries.findings,
             outside.findings,
             about_status,
+            nobody_told,
             missing_parents(graph, reading.parents(self._sources)),
             graph.derive(
                 "findings of services that nobody could serve inline",

@@ -9,6 +9,7 @@ from ambit.ingest.gateway.conditions import WAYPOINT_ACCEPTED, no, version, yes
 from ambit.ingest.gateway.findings import NO_WAYPOINT
 from ambit.ingest.istio.telemetry import KIND
 from ambit.ingest.policy_targets import Care, Served
+from ambit.ingest.untold import key_of
 from ambit.model.status import Condition, ObjectStatus, Status
 from ambit.model.telemetry import Level as Reach
 from ambit.model.telemetry import TelemetryPolicy
@@ -24,9 +25,10 @@ def telemetry_statuses(
     given: Collection[Telemetry],
     policies: Collection[TelemetryPolicy],
     findings: Collection[tuple[Finding, ...]],
+    untold: Collection[tuple[Finding, ...]],
     served: Served,
 ) -> Collection[Status]:
-    """By the text of the object."""
+    """By the text of the object. `untold`: collectors that are not there (`ambit.ingest.untold`)."""
     by_reach = policies.index(_reaches)
 
     def older(context: Context, policy: TelemetryPolicy) -> dict[str, str]:
@@ -42,7 +44,11 @@ def telemetry_statuses(
 
     def status(context: Context, each: Telemetry) -> Status:
         policy = context.get(policies, each.metadata.key)
-        said = context.get(findings, str(each.metadata.reference(KIND))) or ()
+        origin = each.metadata.reference(KIND)
+        said = (
+            *(context.get(findings, str(origin)) or ()),
+            *(context.get(untold, key_of(origin)) or ()),
+        )
         nobody = [
             f"{target.kind} {target.name}"
             for target in (policy.targets if policy is not None else ())

@@ -12,6 +12,12 @@ class ProviderService(msgspec.Struct, frozen=True):
     port: int
     namespace: str = ""
 
+    @property
+    def key(self) -> str:
+        """Of the service: of a Kubernetes Service the namespace is in its name."""
+        namespace = self.namespace or (*self.hostname.split("."), "")[1]
+        return f"{namespace}/{self.hostname}"
+
     def __str__(self) -> str:
         return f"{self.namespace}/{self.hostname}" if self.namespace else self.hostname
 

@@ -52,9 +52,8 @@ class Provider(msgspec.Struct, frozen=True, order=True):
 
 
 def provider(service: ProviderService, *, is_grpc: bool = True) -> Provider:
-    """The service that the mesh's settings mean: of a Kubernetes Service the namespace is in its name."""
-    namespace = service.namespace or (*service.hostname.split("."), "")[1]
-    return Provider(f"{namespace}/{service.hostname}", service.port, is_grpc=is_grpc)
+    """The service that the mesh's settings mean."""
+    return Provider(service.key, service.port, is_grpc=is_grpc)
 
 
 def service_name(proxy: Proxy) -> str:

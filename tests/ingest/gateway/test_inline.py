@@ -313,14 +313,14 @@ def test_what_is_to_be_told_goes_with_the_service() -> None:
 OTLP = Printer("otlp", to=LogService(ProviderService("otel.obs.svc.cluster.local", 4317), "mine"))
 
 
-def test_services_that_are_told_go_with_it_and_nothing_is_wrong() -> None:
+def test_services_that_are_told_go_with_it_and_nothing_else_is_wrong() -> None:
     given = telemetry("default", accessLogging=[{"providers": [{"name": "otlp"}]}])
     made = MeshCompiler(MeshSettings(logs=MeshLogs((Printer(), OTLP))))
     made.apply(map(change, (BOUND, INLINE, given)))
     told = made.services[KEY].telemetry
     assert told is not None
     assert [rule.printers for policy in told.policies for rule in policy.logs] == [(OTLP,)]
-    assert not made.findings
+    assert [each.code for each in made.findings] == ["AMB0244"], "there is no collector"
 
 
 def test_a_class_is_inline_by_its_controller() -> None:

@@ -60,13 +60,14 @@ def test_filters_that_it_does_not_get(text: str) -> None:
 def compiled(
     spec: dict[str, Any], namespace: str = "shop", **settings: Any
 ) -> tuple[list[TelemetryPolicy], list[str]]:
-    """What is printed besides the default, and codes and paths of findings."""
+    """What is printed besides the default, and codes and paths of findings, without those about collectors
+    that are not there (`tests.ingest.test_untold`)."""
     made = MeshCompiler(MeshSettings(**settings))
     value = PROJECTIONS["telemetries.telemetry.istio.io"].decode(
         msgspec.json.encode({"metadata": {"name": "t", "namespace": namespace}, "spec": spec})
     )
     made.apply([Change("telemetries.telemetry.istio.io", f"{namespace}/t", value)])
-    findings = [f"{each.code} {each.path}" for each in made.findings]
+    findings = [f"{each.code} {each.path}" for each in made.findings if each.code != "AMB0244"]
     return [each for key, each in made.telemetry.items() if key], findings
 
 
