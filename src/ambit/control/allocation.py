@@ -62,7 +62,9 @@ class AddressWriter:
             return
         wanted = self._book.wanted(key)
         if is_allocated(entry) and len(wanted) < 2 * len(set(entry.spec.hosts)):
-            event(log, logging.ERROR, "no address is left for hosts of a ServiceEntry", name=key)
+            full = self._book.has_its_share(entry.metadata.namespace)
+            whose = "its namespace has its share of addresses" if full else "none is left"
+            event(log, logging.ERROR, "hosts of a ServiceEntry have no address", name=key, reason=whose)
         if _same(entry.status.addresses, wanted):
             return
         name, namespace = entry.metadata.name, entry.metadata.namespace

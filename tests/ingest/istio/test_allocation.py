@@ -1,11 +1,15 @@
 """Addresses of ServiceEntries' hosts: the rules of `ambit.ingest.istio.allocation`, by number."""
 
 import ipaddress
+from collections.abc import Iterator
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ambit.core.address import Address
+from ambit.ingest.istio import allocation
 from ambit.ingest.istio.allocation import IPV4_RANGE, IPV6_RANGE, AddressBook
 from ambit.objects.meta import ObjectMeta
 from ambit.objects.networking import (
@@ -123,7 +127,7 @@ def test_4_an_entry_made_again_gets_the_same_addresses() -> None:
 
 
 def test_5_a_free_address_is_given_to_others_last() -> None:
-    book = AddressBook(TINY)
+    book = AddressBook(TINY, share=1)
     for number in range(3):
         book.note(entry(f"e{number}"))
     held = {number: values(book.wanted(f"shop/e{number}")) for number in range(3)}
@@ -137,6 +141,49 @@ def test_5_a_free_address_is_given_to_others_last() -> None:
     assert book.wanted("shop/beyond") == (), "the ranges are full"
     book.forget("shop/last")
     assert values(book.wanted("shop/beyond")) == held[0]
+
+
+def theirs(namespace: str, name: str, *hosts: str) -> ServiceEntry:
+    given_entry = entry(name, *hosts)
+    meta = msgspec.structs.replace(given_entry.metadata, namespace=namespace)
+    return msgspec.structs.replace(given_entry, metadata=meta)
+
+
+def test_6_a_namespace_has_its_share_and_no_more() -> None:
+    book = AddressBook(ROOMY, share=3)
+    book.note(theirs("greedy", "one", *(f"h{number}.example" for number in range(25))))
+    assert len(book.wanted("greedy/one")) == 2 * 10 and book.has_its_share("greedy")
+    book.note(theirs("shop", "two"))
+    assert len(book.wanted("shop/two")) == 2 and not book.has_its_share("shop")
+    book.forget("greedy/one")
+    assert not book.has_its_share("greedy")
+    book.note(theirs("greedy", "three"))
+    assert len(book.wanted("greedy/three")) == 2
+
+
+def test_6_what_statuses_say_stays_beyond_the_share() -> None:
+    status = tuple(AllocatedAddress(f"192.0.2.{number}", f"h{number}.example") for number in range(1, 9))
+    book = AddressBook(ROOMY, share=10)
+    given_entry = shown(theirs("greedy", "one", *(each.host for each in status)), status)
+    book.note(given_entry)
+    assert set(status) <= set(book.wanted("greedy/one"))
+
+
+def nothing_new(*_: object) -> Iterator[Address]:
+    for _ in range(allocation.FEW):
+        yield ipaddress.ip_address("198.51.100.1")
+    raise AssertionError("the whole range is searched")
+
+
+def test_a_full_range_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    book = AddressBook(ROOMY, share=1)
+    book.note(theirs("greedy", "one", *(f"h{number}.example" for number in range(30))))
+    assert len(book.wanted("greedy/one")) == 60
+    monkeypatch.setattr(allocation, "_candidates", nothing_new)
+    book.note(theirs("shop", "two"))
+    assert book.wanted("shop/two") == ()
+    book.forget("greedy/one")
+    assert len(book.wanted("shop/two")) == 2, "of what is free again"
 
 
 hosts = st.lists(st.sampled_from(["a.example", "b.example", "*.c.example"]), min_size=1, max_size=3)
@@ -156,7 +203,7 @@ def test_no_address_is_held_twice_and_a_written_status_is_final(
     taken: list[tuple[str, str, list[str], int]],
 ) -> None:
     """Whatever comes, in any order, with statuses written late or copied from others."""
-    book = AddressBook(ROOMY)
+    book = AddressBook(ROOMY, share=1)
     known: dict[str, ServiceEntry] = {}
     for name, step, several, born in taken:
         key = f"shop/{name}"
@@ -191,7 +238,7 @@ def test_no_address_is_held_twice_and_a_written_status_is_final(
     }
     everything = [value for found in final.values() for value in values(found)]
     assert len(everything) == len(set(everything))
-    successor = AddressBook(ROOMY)
+    successor = AddressBook(ROOMY, share=1)
     for each in known.values():
         successor.note(each)
     assert {key: set(successor.wanted(key)) for key in known} == {key: set(final[key]) for key in known}

@@ -9,11 +9,16 @@ Pure, and incremental: entries are noted as they come and go. Rules (each has a 
    `spec.addresses` is his.
 4. A new address is found from the name of entry and host: one that is deleted and made again gets the same.
 5. An address that is free again is given to others last: pods may still remember it.
+6. Nobody takes all of them: a namespace that has its share of a range is given no further ones of it. What statuses
+   say stays also beyond that.
 """
 
 import hashlib
 import ipaddress
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from ambit.core.address import Address, Network
 from ambit.core.names import AUTO_ALLOCATE_LABEL
@@ -22,7 +27,11 @@ from ambit.objects.networking import AllocatedAddress, ServiceEntry
 IPV4_RANGE = ipaddress.IPv4Network("240.240.0.0/16")
 IPV6_RANGE = ipaddress.IPv6Network("2001:2::/48")
 REMEMBERED = 16384
-"""Addresses that are free again and given to others last; a quarter of the IPv4 range."""
+"""Addresses of a range that are free again and given to others last; a quarter of the IPv4 range."""
+FEW = 64
+"""So many places of a full range are looked at for an address that was the host's own."""
+SHARE = 8
+"""One namespace has this part of a range at the most: 8,191 IPv4 addresses."""
 
 Holder = tuple[str, str]
 """Key of an entry, and host."""
@@ -33,16 +42,19 @@ _Rank = tuple[bool, tuple[str, str, str], str]
 class AddressBook:
     """Who has which address. Not thread-safe."""
 
-    def __init__(self, ranges: Iterable[Network] = (IPV4_RANGE, IPV6_RANGE)) -> None:
+    def __init__(self, ranges: Iterable[Network] = (IPV4_RANGE, IPV6_RANGE), share: int = SHARE) -> None:
         self._ranges = tuple(ranges)
+        self._share = share
         self._entries: dict[str, ServiceEntry] = {}
         self._reserved: dict[Holder, dict[int, Address]] = {}
         """By IP version: found here, perhaps not yet seen in a status."""
         self._claims: dict[Address, dict[Holder, _Rank]] = {}
         self._claimed: dict[str, set[Address]] = {}
         """By entry."""
-        self._freed: dict[Address, Holder] = {}
+        self._freed: dict[Network, dict[Address, Holder]] = {network: {} for network in self._ranges}
         """By whom it was held last."""
+        self._of_namespace: Counter[tuple[str, Network]] = Counter()
+        self._of_all: Counter[Network] = Counter()
 
     def note(self, entry: ServiceEntry) -> tuple[str, ...]:
         """An entry was added or modified. Returns the keys of others that may get other addresses by that."""
@@ -83,19 +95,38 @@ class AddressBook:
                 return address
         return None
 
+    def has_its_share(self, namespace: str) -> bool:
+        """Whether it is given no further addresses of some range."""
+        return any(self._has_its_share(namespace, network) for network in self._ranges)
+
+    def _has_its_share(self, namespace: str, network: Network) -> bool:
+        return self._of_namespace[namespace, network] >= _usable(network) // self._share
+
     def _find(self, holder: Holder, network: Network) -> Address | None:
-        fallback: Address | None = None
-        for address in _candidates(holder, network):
-            if address in self._claims:
-                continue
-            if self._freed.get(address, holder) == holder:
+        if self._has_its_share(_namespace(holder[0]), network):
+            return None
+        freed = self._freed[network]
+        candidates = _candidates(holder, network)
+        if self._of_all[network] + len(freed) >= _usable(network):
+            own = (each for each in islice(candidates, FEW) if freed.get(each) == holder)
+            last = next(own, next(iter(freed), None))
+            return self._reserve(holder, last) if last is not None else None
+        for address in candidates:
+            if address not in self._claims and freed.get(address, holder) == holder:
                 return self._reserve(holder, address)
-            fallback = fallback or address
-        return self._reserve(holder, fallback) if fallback is not None else None
+        return None
 
     def _reserve(self, holder: Holder, address: Address) -> Address:
-        self._reserved.setdefault(holder, {})[address.version] = address
-        self._claim(self._entries[holder[0]])
+        key, host = holder
+        entry, reserved = self._entries[key], self._reserved.setdefault(holder, {})
+        lost = address.version in reserved
+        reserved[address.version] = address
+        if lost:
+            self._claim(entry)
+        else:
+            self._hold(address, holder, (True, entry.metadata.age, host))
+            self._claimed.setdefault(key, set()).add(address)
+            self._count_of(key, [address], 1)
         return address
 
     def _owner(self, address: Address) -> Holder:
@@ -115,18 +146,28 @@ class AddressBook:
             claims[address] = (key, ""), (False, entry.metadata.age, "")
         concerned = set(self._withdraw(key, frozenset(claims)))
         for address, (holder, rank) in claims.items():
-            self._freed.pop(address, None)
-            others = self._claims.setdefault(address, {})
+            others = self._claims.get(address, {})
             for each in [each for each in others if each[0] == key]:
                 del others[each]
-            others[holder] = rank
+            self._hold(address, holder, rank)
+            others = self._claims[address]
             concerned.update(other for other, _ in others)
         self._claimed[key] = set(claims)
+        self._count_of(key, claims, 1)
         return tuple(sorted(concerned - {key}))
+
+    def _hold(self, address: Address, holder: Holder, rank: _Rank) -> None:
+        network = self._range(address)
+        if network is not None and address not in self._claims:
+            self._freed[network].pop(address, None)
+            self._of_all[network] += 1
+        self._claims.setdefault(address, {})[holder] = rank
 
     def _withdraw(self, key: str, kept: frozenset[Address]) -> tuple[str, ...]:
         concerned: set[str] = set()
-        for address in self._claimed.pop(key, set()) - kept:
+        before = self._claimed.pop(key, set())
+        self._count_of(key, before, -1)
+        for address in before - kept:
             others = self._claims[address]
             own = [each for each in others if each[0] == key]
             for holder in own:
@@ -134,10 +175,30 @@ class AddressBook:
             concerned.update(other for other, _ in others)
             if not others:
                 del self._claims[address]
-                self._freed[address] = own[0]
-        while len(self._freed) > REMEMBERED:
-            del self._freed[next(iter(self._freed))]
+                self._free(address, own[0])
         return tuple(concerned)
+
+    def _free(self, address: Address, by: Holder) -> None:
+        network = self._range(address)
+        if network is not None:
+            self._of_all[network] -= 1
+            freed = self._freed[network]
+            freed[address] = by
+            if len(freed) > REMEMBERED:
+                del freed[next(iter(freed))]
+
+    def _range(self, address: Address) -> Network | None:
+        """Of which it could be given to somebody."""
+        for network in self._ranges:
+            if network.version == address.version and 0 < int(address) - int(network[0]) <= _usable(network):
+                return network
+        return None
+
+    def _count_of(self, key: str, addresses: Iterable[Address], more: int) -> None:
+        for address in addresses:
+            network = self._range(address)
+            if network is not None:
+                self._of_namespace[_namespace(key), network] += more
 
 
 def is_allocated(entry: ServiceEntry) -> bool:
@@ -170,10 +231,23 @@ def _address(text: str) -> Address | None:
         return None
 
 
+def _namespace(key: str) -> str:
+    return key.partition("/")[0]
+
+
+def _usable(network: Network) -> int:
+    """All but its first and last address."""
+    return network.num_addresses - 2
+
+
 def _candidates(holder: Holder, network: Network) -> Iterator[Address]:
-    """Every address of the range but its first and last, from one that the name decides on."""
-    usable = network.num_addresses - 2
-    start = int.from_bytes(hashlib.blake2b("/".join(holder).encode(), digest_size=16).digest()) % usable
+    """Every usable address of the range, in an order that the name decides on, from first to last: in a range that is
+    nearly full neighbours of each other would all search the same part of it."""
+    usable = _usable(network)
+    number = int.from_bytes(hashlib.blake2b("/".join(holder).encode(), digest_size=16).digest())
+    start, stride = number % usable, 1 + number // usable % usable
+    while math.gcd(stride, usable) != 1:
+        stride += 1
     first = network.network_address + 1
     for step in range(min(usable, 1 << 20)):
-        yield first + (start + step) % usable
+        yield first + (start + step * stride) % usable
