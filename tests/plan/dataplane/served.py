@@ -135,6 +135,12 @@ class ServedEnvoy:
         except OSError:
             return ""
 
+    def has_drained(self) -> bool:
+        """Whether no connection is held any more to what a listener was before its last change."""
+        gauges = ("listeners_warming", "listeners_draining", "filter_chains_draining")
+        told = self.admin(f"/stats?filter=^listener_manager.total_({'|'.join(gauges)})$")
+        return all(f"listener_manager.total_{each}: 0" in told for each in gauges)
+
     # Resources
 
     def has_all(self) -> bool:

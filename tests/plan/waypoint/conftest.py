@@ -190,6 +190,11 @@ class Scene:
         else:
             self.waypoint.sync(bound)
 
+    def settle(self) -> None:
+        """Waits until what is asked next comes in where all is as it was bound last."""
+        for envoy in (self.waypoint, *self.mesh.agents.values()):
+            until(envoy.has_drained, "the end of what listeners were before")
+
     @property
     def of_class(self) -> str:
         """Of the waypoint's Gateway."""
