@@ -208,34 +208,34 @@ def test_nobody_gets_through_with_a_foreign_address(
 
 
 @pytest.mark.feature("F176")
-def test_nobody_takes_an_address_by_a_pods_status(mesh: Mesh, pods: dict[str, list[str]]) -> None:
-    """A pod that runs nowhere says that `far`'s address is its own, and by which waypoint it is to be called."""
+@pytest.mark.parametrize("bound", [False, True])
+def test_nobody_takes_an_address_by_a_pods_status(
+    mesh: Mesh, pods: dict[str, list[str]], bound: bool
+) -> None:
+    """A pod that runs nowhere, or elsewhere, says that `far`'s address is its own, and by which waypoint it is to be
+    called."""
     namespace, _ = pods[""]
     far, near = pods[f"{namespace}/far"][0], pods[f"{namespace}/near"][0]
-    bound = "istio.io/use-waypoint"
-    ghost = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": "a-ghost",
-            "namespace": namespace,
-            "labels": {bound: "nobody"},
-            "annotations": {"ambient.istio.io/redirection": "enabled"},
-        },
-        "spec": {"schedulerName": "nobody", "containers": [{"name": "main", "image": "busybox:1"}]},
-    }
+    use = "istio.io/use-waypoint"
+    thief = pod("a-thief", mesh.nodes[0], ["sleep", "3600"], namespace=namespace, labels={use: "nobody"})
+    if not bound:
+        del thief["spec"]["nodeName"]
+        thief["spec"]["schedulerName"] = "nobody"
+        thief["metadata"]["annotations"] = {"ambient.istio.io/redirection": "enabled"}
     said = {"status": {"phase": "Running", "podIP": far, "podIPs": [{"ip": far}]}}
-    mesh.kubectl("apply", "-f", "-", stdin=json.dumps(ghost))
+    mesh.apply(thief)
     try:
+        if bound:
+            mesh.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/a-thief", "--timeout=30s")
         change = ("--subresource=status", "--type=merge", "-p", json.dumps(said))
-        mesh.kubectl("patch", "pod", "-n", namespace, "a-ghost", *change)
+        mesh.kubectl("patch", "pod", "-n", namespace, "a-thief", *change)
         # What is said of pods afterwards counts, so that was heard before.
-        mesh.kubectl("label", "pod", "-n", namespace, "near", f"{bound}=nobody")
+        mesh.kubectl("label", "pod", "-n", namespace, "near", f"{use}=nobody")
         mesh.wait("near is closed", lambda: is_refused(ask(mesh, namespace, DIAL, [[near, 9000]])[0]))
         assert not is_refused(ask(mesh, namespace, DIAL, [[far, 9000]])[0])
     finally:
-        mesh.kubectl("delete", "pod", "-n", namespace, "a-ghost", "--wait=false")
-        mesh.kubectl("label", "pod", "-n", namespace, "near", f"{bound}-")
+        mesh.kubectl("delete", "pod", "-n", namespace, "a-thief", "--wait=false")
+        mesh.kubectl("label", "pod", "-n", namespace, "near", f"{use}-")
         mesh.wait("near is open", lambda: not is_refused(ask(mesh, namespace, DIAL, [[near, 9000]])[0]))
 
 

@@ -45,6 +45,7 @@ from ambit.ingest.only_by_waypoint import OnlyByWaypoint
 from ambit.ingest.own_addresses import OwnAddresses
 from ambit.ingest.owners import Owners
 from ambit.ingest.past_waypoints import past_waypoints
+from ambit.ingest.pod_addresses import PodAddresses
 from ambit.ingest.policy_statuses import policy_statuses
 from ambit.ingest.policy_targets import Served, token_statuses
 from ambit.ingest.preference import DISTRIBUTION_ANNOTATION
@@ -141,12 +142,13 @@ class MeshCompiler:
         )
         unenforced = Unenforced(self._request_policies, waypoints.lets_past, others.at)
         binds = Binds(waypoints.of_service, waypoints.of_entry, waypoints.of_workload, others.handed)
+        owners = Owners(namespaces, self._sources["services"], self._sources["pods"], settings.cluster_domain)
         entries = compile_entries(
             graph,
             self._sources["serviceentries.networking.istio.io"],
             policies.attach,
             lambda context, name: _distribution(context.get(namespaces, name)),
-            Owners(namespaces, self._sources["services"], self._sources["pods"], settings.cluster_domain),
+            owners,
             binds,
             visibilities,
             OwnAddresses(
@@ -160,7 +162,13 @@ class MeshCompiler:
             settings,
         )
         kube = compile_kube(
-            graph, reading.kube(self._sources), entries.targets, policies.attach, binds, settings
+            graph,
+            reading.kube(self._sources),
+            entries.targets,
+            policies.attach,
+            binds,
+            PodAddresses(graph, self._sources["nodes"], owners, settings),
+            settings,
         )
         outside = compile_workload_entries(
             graph,

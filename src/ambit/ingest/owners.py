@@ -31,11 +31,19 @@ class Owners:
 
     def of_address(self, context: Context, address: str) -> ObjectRef | None:
         """The Service, else the pod that has this address (as `normal` writes it)."""
-        for service in context.lookup(self._by_virtual, address):
+        for service in self.services_at(context, address):
             return service.metadata.reference("Service")
-        for pod in context.lookup(self._by_address, address):
+        for pod in self.pods_at(context, address):
             return pod.metadata.reference("Pod")
         return None
+
+    def services_at(self, context: Context, address: str) -> list[Service]:
+        """The Services with this address of the cluster (as `normal` writes it)."""
+        return context.lookup(self._by_virtual, address)
+
+    def pods_at(self, context: Context, address: str) -> list[Pod]:
+        """The pods that say they have this address, and have not ended."""
+        return context.lookup(self._by_address, address)
 
     def of_host(self, context: Context, host: str, namespace: str) -> str:
         """Who has this host, in words, when no other object may: names of Services, and of other namespaces than the

@@ -1,5 +1,7 @@
 """What the compiler is told about the mesh as a whole (a part of Istio's MeshConfig)."""
 
+from collections.abc import Mapping
+
 import msgspec
 
 from ambit.core.identity import TrustDomains
@@ -16,6 +18,8 @@ from ambit.model.provider import Authorizer
 from ambit.model.service import ServerNames
 from ambit.model.telemetry import MeshLogs
 from ambit.model.tracing import MeshTracing
+
+NETWORK_LABEL = "topology.istio.io/network"
 
 
 class MeshSettings(msgspec.Struct, frozen=True):
@@ -41,6 +45,10 @@ class MeshSettings(msgspec.Struct, frozen=True):
     @property
     def trust_domains(self) -> TrustDomains:
         return TrustDomains(self.trust_domain, self.trust_domain_aliases)
+
+    def network_of(self, labels: Mapping[str, str]) -> str:
+        """The network of a pod with these labels."""
+        return labels.get(NETWORK_LABEL, self.network)
 
     def hostname(self, name: str, namespace: str) -> str:
         """The fully qualified name of a Kubernetes Service."""

@@ -222,8 +222,14 @@ class NodeStatus(msgspec.Struct, frozen=True):
     addresses: tuple[NodeAddress, ...] | None = None
 
 
+class NodeSpec(msgspec.Struct, frozen=True):
+    pod_cidrs: tuple[str, ...] = msgspec.field(default=(), name="podCIDRs")
+    """Ranges of its pods' addresses, where the network plugin leaves that to Kubernetes."""
+
+
 class Node(msgspec.Struct, frozen=True):
     metadata: ObjectMeta
+    spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
 
 

@@ -17,7 +17,8 @@ from tests.ingest.test_mesh import change
 def made(where: Locality | None = None, **given: Any) -> Workload:
     _, body = build.pod("web-1", "10.0.0.1", **given)
     pod: Pod = change(("pods", json.loads(json.dumps(body)))).value
-    return workload(pod, [], where, (), None, MeshSettings(trust_domain="td", cluster_id="c1", network="n1"))
+    settings = MeshSettings(trust_domain="td", cluster_id="c1", network="n1")
+    return workload(pod, pod.addresses, [], where, (), None, settings)
 
 
 @pytest.mark.parametrize(

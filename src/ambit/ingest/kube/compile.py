@@ -10,7 +10,8 @@ from ambit.ingest.binds import Binds
 from ambit.ingest.kube.endpoints import Membership, memberships
 from ambit.ingest.kube.endpoints import workloads as slice_workloads
 from ambit.ingest.kube.service import service, service_target
-from ambit.ingest.kube.workload import is_workload, locality, workload
+from ambit.ingest.kube.workload import locality, workload
+from ambit.ingest.pod_addresses import PodAddresses
 from ambit.ingest.settings import MeshSettings
 from ambit.ingest.targets import ServiceTarget, chosen, filed
 from ambit.model.service import Service
@@ -43,10 +44,11 @@ def compile_kube(
     others: Collection[ServiceTarget],
     attach: Attach,
     binds: Binds,
+    own: PodAddresses,
     settings: MeshSettings,
 ) -> KubeCollections:
     """Adds the collections to a graph. Services are keyed `<namespace>/<hostname>`, workloads by uid. `others` are
-    what else than Services selects pods."""
+    what else than Services selects pods, `own` says which addresses are pods' own."""
     services = graph.derive(
         "mesh services",
         sources.services,
@@ -82,7 +84,8 @@ def compile_kube(
     localities = graph.derive("localities", sources.nodes, lambda context, node: locality(node))
 
     def pod_workload(context: Context, pod: kube.Pod) -> Workload | None:
-        if not is_workload(pod):
+        addresses = () if pod.finished else own.of(context, pod)
+        if not addresses:
             return None
         meta = pod.metadata
         targets_here = chosen(context, by_selector, meta.namespace, meta.labels)
@@ -90,7 +93,7 @@ def compile_kube(
         policies = attach(context, meta.namespace, meta.labels)
         waypoint = binds.workload(context, meta.namespace, meta.labels)
         handed = binds.handed(context, meta.namespace, meta.labels)
-        made = workload(pod, targets_here, where, policies, waypoint, settings, handed)
+        made = workload(pod, addresses, targets_here, where, policies, waypoint, settings, handed)
         extra = context.lookup(by_pod, meta.key)
         if extra:
             joined = {**made.services, **{member.service: member.ports for member in extra}}

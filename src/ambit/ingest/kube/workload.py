@@ -1,8 +1,8 @@
 """Pods as mesh workloads (istiod: `ambient/workloads.go`; wire meaning: `istio.workload.Workload`).
 
-- A pod is a workload from the moment it has an address until its containers have ended. While it
-  terminates it keeps its record, because its open and outgoing connections are still its own, but counts
-  as unhealthy: nobody is sent to it any more.
+- A pod is a workload from the moment it has an address of its own (`ambit.ingest.pod_addresses`) until its
+  containers have ended. While it terminates it keeps its record, because its open and outgoing connections
+  are still its own, but counts as unhealthy: nobody is sent to it any more.
 - HBONE is published only while the redirection annotation says enabled, or when the pod says that it
   speaks HBONE itself (label `networking.istio.io/tunnel: http`). A pod in its node's network namespace
   never has it.
@@ -38,7 +38,6 @@ from ambit.model.workload import (
 from ambit.objects import kube
 from ambit.objects.meta import ObjectMeta
 
-NETWORK_LABEL = "topology.istio.io/network"
 REGION_LABEL = "topology.kubernetes.io/region"
 ZONE_LABEL = "topology.kubernetes.io/zone"
 SUBZONE_LABEL = "topology.istio.io/subzone"
@@ -70,13 +69,9 @@ def own_locality(labels: Mapping[str, str]) -> Locality | None:
     return Locality(region, zone, subzone) if said else None
 
 
-def is_workload(pod: kube.Pod) -> bool:
-    """Whether other workloads may meet it at an address."""
-    return bool(pod.addresses) and not pod.finished
-
-
 def workload(
     pod: kube.Pod,
+    addresses: Iterable[str],
     targets: Iterable[ServiceTarget],
     where: Locality | None,
     policies: tuple[str, ...],
@@ -84,8 +79,8 @@ def workload(
     settings: MeshSettings,
     handed: ApplicationTunnel | None = None,
 ) -> Workload:
-    """The workload of a pod for which `is_workload` holds; `targets` are the services that choose it, and `handed` is
-    how it is given what comes in tunnels, when it is a waypoint."""
+    """The workload of a pod that has not ended; `addresses` are its own, `targets` the services that choose it, and
+    `handed` is how it is given what comes in tunnels, when it is a waypoint."""
     meta = pod.metadata
     labels = meta.labels
     name, kind = owner(meta)
@@ -99,8 +94,8 @@ def workload(
         name=meta.name,
         namespace=meta.namespace,
         identity=Identity(settings.trust_domain, meta.namespace, pod.service_account),
-        addresses=tuple(ipaddress.ip_address(ip) for ip in pod.addresses),
-        network=labels.get(NETWORK_LABEL, settings.network),
+        addresses=tuple(ipaddress.ip_address(ip) for ip in addresses),
+        network=settings.network_of(labels),
         tunnel=TunnelProtocol.HBONE if hbone else TunnelProtocol.NONE,
         waypoint=waypoint,
         node=pod.spec.node_name,
