@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from ambit.core import hostnames
 from ambit.envoy import http_routes
 from ambit.model.http import Host
+from ambit.model.proxy import Listener, Protocol
 from ambit.plan import gateway
+from tests.calls import calls
 from tests.ingest.build import service
 from tests.ingest.gateway.build import edge, listener, to, to_edge
 from tests.ingest.test_mesh import compiler
@@ -94,3 +96,18 @@ def test_a_route_with_many_host_names_is_written_once() -> None:
     table = http_routes.table("port|80", routes.hosts, port=80)
     assert sorted(sorted(each.domains) for each in table.virtual_hosts) == [["*"], sorted(names)]
     assert [len(each.routes) for each in table.virtual_hosts if "*" not in each.domains] == [1]
+
+
+def test_many_host_names_on_a_port_cost_as_many_times_one() -> None:
+    """Whoever may add listeners decides how many there are."""
+
+    def cost(many: int) -> int:
+        names = [f"{'*.' * (each % 2)}h{each}.example" for each in range(many)]
+        listeners = [Listener(name, 80, Protocol.HTTP, "" if name == names[0] else name) for name in names]
+        found: list[Host] = []
+        cost = calls(lambda: found.extend(gateway.isolated(listeners, gateway.Attached())))
+        assert len(found) == many
+        return cost
+
+    few = cost(40)
+    assert cost(400) < 15 * few

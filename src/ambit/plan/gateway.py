@@ -53,6 +53,8 @@ _GRPC_ROUTE = "GRPCRoute"
 _MISDIRECTED = 421
 _WITHHELD = (refusals.HEADER,)
 """What a waypoint behind the gateway says of itself is for callers in the mesh."""
+_Insides = Mapping[str, Sequence[str]]
+"""Host names of a port's listeners, by the patterns of other listeners that cover them."""
 _IN_PLAIN_TEXT = (Protocol.HTTP, Protocol.TCP)
 
 
@@ -156,25 +158,33 @@ def of_listeners(
     own: Sequence[Listener], on_port: Sequence[Listener], attached: Attached
 ) -> tuple[Host, ...]:
     """As `isolated`, of some listeners of a port."""
-    return tuple(host for listener in own for host in _own(listener, on_port, attached))
+    inside = _insides(on_port)
+    return tuple(host for listener in own for host in _own(listener, inside, attached))
 
 
-def _own(listener: Listener, on_port: Sequence[Listener], attached: Attached) -> Iterator[Host]:
+def _own(listener: Listener, inside: _Insides, attached: Attached) -> Iterator[Host]:
     """The hosts of a listener that no more specific one of its port has."""
-    others = list(_within(listener, on_port))
+    others = set(_within(listener, inside))
     routes = attached.routes.get(listener.name)
     for host in routes.hosts if routes is not None else (Host((listener.hostname or hostnames.ANY,)),):
-        if not any(hostnames.covers(other, host.domains[0]) for other in others):
+        if others.isdisjoint(hostnames.covering(host.domains[0])):
             yield host
 
 
-def _within(listener: Listener, on_port: Sequence[Listener]) -> Iterator[str]:
+def _insides(on_port: Sequence[Listener]) -> _Insides:
+    """Of the listeners of a port. Not each is compared with each other: there can be thousands."""
+    own = dict.fromkeys(each.hostname or hostnames.ANY for each in on_port)
+    found = defaultdict(list)
+    for name in own:
+        for pattern in hostnames.covering(name):
+            if pattern != name and pattern in own:
+                found[pattern].append(name)
+    return found
+
+
+def _within(listener: Listener, inside: _Insides) -> Sequence[str]:
     """The host names of more specific listeners."""
-    mine = listener.hostname or hostnames.ANY
-    for each in on_port:
-        other = each.hostname or hostnames.ANY
-        if other != mine and hostnames.covers(mine, other):
-            yield other
+    return inside.get(listener.hostname or hostnames.ANY, ())
 
 
 def _admission(policies: Sequence[RequestPolicy], port: int, *, by_tls: bool = False) -> Admission:
@@ -214,6 +224,7 @@ def _secured(
     memo: Memo,
 ) -> Iterator[PlannedResource]:
     found = []
+    inside = _insides(own)
     for each in own:
         name = names.gateway_listener(port, each.name)
         secrets = tuple(map(names.shown_certificate, each.certificates))
@@ -224,14 +235,14 @@ def _secured(
                 yield planned(
                     SECRET, roots, tls.client_roots(roots, each.clients.roots, must=each.clients.must_verify)
                 )
-            hosts = (*_own(each, own, attached), *_misdirected(each, own))
+            hosts = (*_own(each, inside, attached), *_misdirected(each, inside))
             quic = port if each.terms.http3 else 0
             table = http_routes.table(
                 name, hosts, port=port, scheme="https", quic_port=quic, withheld=_WITHHELD, memo=memo
             )
             yield planned(ROUTES, name, table)
         else:
-            given = _streams(each, list(_within(each, own)), attached)
+            given = _streams(each, _within(each, inside), attached)
             found.append(gateway_listeners.Secured(name, secrets, terms=each.terms, streams=given))
             yield from _extensions(name, given)
     message = gateway_listeners.secured(port, found, edge=edge, admission=admission)
@@ -261,21 +272,20 @@ def _streams(listener: Listener, others: Sequence[str], attached: Attached) -> t
     """Those of a listener, for the names that no more specific one of its port (`others`) has."""
     routes = attached.routes.get(listener.name)
     found = []
+    theirs = set(others)
     for stream in routes.streams if routes is not None else ():
-        left = tuple(
-            name for name in stream.hostnames if not any(hostnames.covers(other, name) for other in others)
-        )
+        left = tuple(name for name in stream.hostnames if theirs.isdisjoint(hostnames.covering(name)))
         if left or not stream.hostnames:
             found.append(msgspec.structs.replace(stream, hostnames=left))
     return tuple(found)
 
 
-def _misdirected(listener: Listener, own: Sequence[Listener]) -> Iterator[Host]:
+def _misdirected(listener: Listener, inside: _Insides) -> Iterator[Host]:
     """Requests that came by the name of one listener and are for another's: clients may use one connection for several
     names (RFC 9110 section 15.5.20), past what the other asks for."""
     mine = listener.hostname or hostnames.ANY
     answer = (Entry("-/-/misdirected", RequestMatch(), Action(status=_MISDIRECTED)),)
-    for other in _within(listener, own):
+    for other in _within(listener, inside):
         yield Host((other,), answer)
     if mine != hostnames.ANY:
         yield Host((hostnames.ANY,), answer)

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from ambit.ingest.mesh import MeshCompiler
+from ambit.ingest.settings import MeshSettings
 from ambit.model.status import GatewayStatus, ListenerSetStatus
+from tests.calls import calls
 from tests.ingest.build import Given, service
 from tests.ingest.gateway.build import GROUP, edge, listener, namespace, to, to_edge
 from tests.ingest.gateway.test_gateways import said
@@ -144,3 +146,28 @@ def test_a_set_of_somebody_elses_gateway_is_left_alone() -> None:
         edge(of_class="foreign", **FROM_ALL), listener_set(), listener_set(name="other", kind="Mine")
     )
     assert not made.statuses
+
+
+def test_many_listeners_cost_as_many_times_one() -> None:
+    """Who may add listeners to a Gateway must not take the time of the control plane that everybody needs."""
+
+    def cost(sets: int) -> int:
+        named = [
+            listener_set(
+                *(listener(f"l{i}", hostname=f"h{i}.s{each}.example") for i in range(20)), name=f"s{each}"
+            )
+            for each in range(sets)
+        ]
+        routes = [
+            to_edge(RULE, name=f"r{each}", parents=({"kind": "ListenerSet", "name": f"s{each}"},))
+            for each in range(sets)
+        ]
+        given = [*map(change, (edge(**FROM_ALL), WEB, *named, *routes))]
+        made = MeshCompiler(MeshSettings())
+        found = calls(lambda: made.apply(given))
+        assert len(taken(made)) == 1 + 20 * sets
+        assert [each.attached for each in status_of(made, "s1").listeners] == [1] * 20
+        return found
+
+    few = cost(4)
+    assert cost(40) < 15 * few

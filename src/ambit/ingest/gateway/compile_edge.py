@@ -4,7 +4,8 @@ gatewayclasses, gateways, listenersets ──> edge gateways ──> proxies
 edge gateways, attached routes ──> routes of listeners, statuses
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -39,6 +40,15 @@ class EdgeRoutes(msgspec.Struct, frozen=True):
 
     tables: Collection[ListenerRoutes]
     statuses: Collection[Status]
+
+
+class _Counts(msgspec.Struct, frozen=True):
+    """How many routes each listener of a gateway has. Made once: many sets ask for it."""
+
+    routes: dict[str, int]
+
+    def told(self, listener: EdgeListener) -> ListenerStatus:
+        return msgspec.structs.replace(listener.status, attached=self.routes.get(listener.id, 0))
 
 
 class Edges:
@@ -83,13 +93,19 @@ class Edges:
             compiled = self.find(context, given.metadata.key)
             if compiled is None:
                 return {}
-            return listener_routes(compiled, _attached(context, indices, given))
+            return listener_routes(compiled, _attached(context, indices, compiled.key))
+
+        def counts(context: Context, given: EdgeGateway) -> _Counts:
+            return _count(given.key, _attached(context, indices, given.key))
+
+        counted = graph.derive("routes on listeners", self._gateways, counts)
 
         def status(context: Context, given: gateway.Gateway) -> Status | None:
             compiled = self.find(context, given.metadata.key)
-            if compiled is None:
+            count = context.get(counted, given.metadata.key)
+            if compiled is None or count is None:
                 return None
-            return self._status(context, given, compiled, list(_attached(context, indices, given)))
+            return self._status(context, given, compiled, count)
 
         def set_status(context: Context, given: gateway.ListenerSet) -> Status | None:
             compiled = self.find(context, given.gateway) if given.gateway else None
@@ -99,11 +115,11 @@ class Edges:
                 if compiled
                 else None
             )
-            if compiled is None or own is None or of_gateway is None:
+            count = context.get(counted, given.gateway)
+            if compiled is None or own is None or of_gateway is None or count is None:
                 return None
-            attached = list(_attached(context, indices, of_gateway))
-            said = self._status(context, of_gateway, compiled, attached)
-            listeners = [_counted(each, compiled.key, attached) for each in own.listeners]
+            said = self._status(context, of_gateway, compiled, count)
+            listeners = [count.told(each) for each in own.listeners]
             return listener_set_status(given, own, said, listeners)
 
         of_gateways: Collection[Status] = graph.derive(
@@ -137,7 +153,7 @@ class Edges:
         )
 
     def _status(
-        self, context: Context, given: gateway.Gateway, compiled: EdgeGateway, attached: list[CompiledRoute]
+        self, context: Context, given: gateway.Gateway, compiled: EdgeGateway, count: _Counts
     ) -> GatewayStatus:
         addresses: tuple[str, ...] = ()
         is_ready = False
@@ -147,7 +163,7 @@ class Edges:
             addresses = service.outer_addresses if service is not None else ()
             label = f"{given.metadata.namespace}/{label_value(given.metadata.name)}"
             is_ready = any(pod.ready and not pod.terminating for pod in context.lookup(self._pods, label))
-        listeners = [_counted(each, compiled.key, attached) for each in compiled.listeners]
+        listeners = [count.told(each) for each in compiled.listeners]
         return gateway_status(given, compiled, listeners, addresses, is_ready=is_ready)
 
 
@@ -170,23 +186,21 @@ class _Secrets:
         return self._context.lookup(self._grants, namespace)
 
 
-def _counted(listener: EdgeListener, key: str, attached: list[CompiledRoute]) -> ListenerStatus:
-    count = sum(
-        any((each.gateway, each.listener) == (key, listener.id) for each in route.listeners)
-        for route in attached
-    )
-    return msgspec.structs.replace(listener.status, attached=count)
+def _count(key: str, attached: Iterable[CompiledRoute]) -> _Counts:
+    """Of the gateway `key`; a route counts once on a listener."""
+    found: Counter[str] = Counter()
+    for route in attached:
+        found.update({each.listener for each in route.listeners if each.gateway == key})
+    return _Counts(dict(found))
 
 
 def _text_of(status: Status) -> str:
     return str(status.version.origin)
 
 
-def _attached(
-    context: Context, indices: Sequence[Index[CompiledRoute]], given: gateway.Gateway
-) -> Iterator[CompiledRoute]:
+def _attached(context: Context, indices: Sequence[Index[CompiledRoute]], key: str) -> Iterator[CompiledRoute]:
     for index in indices:
-        yield from context.lookup(index, given.metadata.key)
+        yield from context.lookup(index, key)
 
 
 def _gateways_of(route: CompiledRoute) -> list[str]:

@@ -17,7 +17,7 @@ from ambit.core.names import GATEWAY_CLASS_NAMES, GATEWAY_CONTROLLER, GATEWAY_NA
 from ambit.ingest.gateway.client_certificates import insecure, with_client_trust
 from ambit.ingest.gateway.conditions import ACCEPTED, no, yes
 from ambit.ingest.gateway.key_pairs import Secrets, shown_to_servers
-from ambit.ingest.gateway.listeners import EdgeListener, compiled_listeners
+from ambit.ingest.gateway.listeners import EdgeListener, Standing, compiled_listeners
 from ambit.ingest.gateway.topology import trusted_proxies
 from ambit.ingest.settings import MeshSettings
 from ambit.model.proxy import GatewayCertificates, KeyPair, Proxy, ProxyKind
@@ -147,17 +147,19 @@ def _sets(
     sets: Iterable[tuple[gateway.ListenerSet, bool]],
 ) -> tuple[EdgeSet, ...]:
     """The Gateway itself, then the older ones have a port or host name (Gateway API `ListenerSet`)."""
-    standing = [each.given for each in own if not each.conflicted]
+    standing = Standing()
+    for each in own:
+        if not each.conflicted:
+            standing.take(each.given)
     found = []
     for one, allowed in sorted(sets, key=lambda each: each[0].metadata.age):
         meta = one.metadata
         listeners: tuple[EdgeListener, ...] = ()
         if allowed:
             listeners = compiled_listeners(
-                one.spec.listeners, SET, meta.namespace, known, earlier=tuple(standing), owner=meta.key
+                one.spec.listeners, SET, meta.namespace, known, standing=standing, owner=meta.key
             )
             listeners = with_client_trust(listeners, given, known)  # what a port asks, it asks on all of them
-            standing += [each.given for each in listeners if not each.conflicted]
         found.append(EdgeSet(meta.key, allowed, listeners))
     return tuple(found)
 

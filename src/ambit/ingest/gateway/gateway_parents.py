@@ -44,7 +44,7 @@ def choose(
     among = gateway.listeners
     if reference.kind == SET:
         key = f"{own_namespace}/{reference.name}"
-        among = tuple(each for each in gateway.all_listeners if each.owner == key)
+        among = next((each.listeners for each in gateway.sets if each.key == key), ())
     meant = [each for each in among if _is_meant(each, reference)]
     if not meant:
         return no(ACCEPTED, "NoMatchingParent", f"{named} has no such listener")

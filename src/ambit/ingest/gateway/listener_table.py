@@ -4,6 +4,7 @@ For a request the routes count whose host names match it, the most specific firs
 HTTPRoutes; then as in tables of services (Gateway API `HTTPRouteSpec.hostnames`, `HTTPRouteRule.matches`).
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
@@ -27,10 +28,14 @@ def listener_routes(gateway: EdgeGateway, attached: Iterable[CompiledRoute]) -> 
     proxy = gateway.proxy
     if proxy is None:
         return {}
-    here = [(route.age, each) for route in attached for each in route.listeners if each.gateway == proxy.key]
+    here: dict[str, list[_Attached]] = defaultdict(list)
+    for route in attached:
+        for each in route.listeners:
+            if each.gateway == proxy.key:
+                here[each.listener].append((route.age, each))
     tables = {}
     for listener in proxy.listeners:
-        on_it = [(age, each) for age, each in here if each.listener == listener.name]
+        on_it = here.get(listener.name, [])
         own = listener.hostname or hostnames.ANY
         if listener.protocol.is_of_requests:
             table = ListenerRoutes(proxy.key, listener.name, _hosts(own, on_it))

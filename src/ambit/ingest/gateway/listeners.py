@@ -5,7 +5,7 @@
 - Kinds of routes that the protocol does not carry are refused, the others are taken.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -121,24 +121,56 @@ class EdgeListener(msgspec.Struct, frozen=True):
         return ListenerStatus(self.name, self.conditions, self.kinds)
 
 
+class Standing:
+    """Listeners of a gateway that have their port and host name. Others are asked for by what they could be in the way
+    of, and never one by one: whoever may add listeners must not take the control plane's time with many."""
+
+    def __init__(self) -> None:
+        self._first: dict[int, dict[tuple[Protocol, bool], gateway.Listener]] = {}
+        self._named: dict[tuple[int, str, bool], gateway.Listener] = {}
+
+    def take(self, given: gateway.Listener) -> None:
+        """One more, which `conflict` has nothing against."""
+        protocol = _protocol(given.protocol)
+        if protocol is None or protocol not in KINDS:
+            return  # it cannot be had, and is in nobody's way
+        told_apart = protocol, terms_of(_options(given))[0].http3
+        self._first.setdefault(given.port, {}).setdefault(told_apart, given)
+        self._named.setdefault(_name(given, protocol), given)
+
+    def conflict(self, given: gateway.Listener) -> Condition | None:
+        """With one of these, on the port of `given`."""
+        protocol = _protocol(given.protocol)
+        if protocol is None or protocol not in KINDS:
+            return None
+        for (other, _), each in self._first.get(given.port, {}).items():
+            if found := _by_protocol(given, protocol, each, other):
+                return found
+        same = self._named.get(_name(given, protocol))
+        if same is None:
+            return None
+        text = f"listener {same.name} has port {given.port} and this hostname already"
+        return Condition(CONFLICTED, "True", "HostnameConflict", text)
+
+
 def compiled_listeners(
     given: Sequence[gateway.Listener],
     kind: str,
     namespace: str,
     known: Secrets,
     *,
-    earlier: Sequence[gateway.Listener] = (),
+    standing: Standing | None = None,
     owner: str = "",
 ) -> tuple[EdgeListener, ...]:
-    """In the order of the object, of this kind and namespace. `earlier` are those of other objects that go before. One
-    that has lost its port or host name is in nobody's way."""
-    standing = list(earlier)
+    """In the order of the object, of this kind and namespace. `standing` are those of other objects that go before, to
+    which these are added. One that has lost its port or host name is in nobody's way."""
+    standing = standing or Standing()
     found = []
     for each in given:
         compiled = _listener(each, standing, lambda ref: resolve(ref, kind, namespace, known))
         found.append(msgspec.structs.replace(compiled, owner=owner))
         if not compiled.conflicted:
-            standing.append(each)
+            standing.take(each)
     return tuple(found)
 
 
@@ -150,13 +182,13 @@ def admission_of(given: gateway.Listener) -> Admission:
 
 def _listener(
     given: gateway.Listener,
-    earlier: Iterable[gateway.Listener],
+    standing: Standing,
     find: Callable[[gateway.SecretReference], KeyPair | Unusable],
 ) -> EdgeListener:
     kinds, resolved = _kinds(given)
     certificates, problem = _certificates(given, find)
     resolved = problem or resolved
-    conflict = _conflict(given, earlier)
+    conflict = standing.conflict(given)
     if conflict is not None:
         accepted = no(ACCEPTED, conflict.reason, conflict.message)
     else:
@@ -203,24 +235,25 @@ def _carried(given: gateway.Listener) -> tuple[str, ...]:
     return KINDS.get(protocol, ()) if protocol is not None else ()
 
 
-def _conflict(given: gateway.Listener, earlier: Iterable[gateway.Listener]) -> Condition | None:
-    """With a listener before it on its port; those that cannot be had are in nobody's way."""
-    protocol = _protocol(given.protocol)
-    for each in earlier:
-        other = _protocol(each.protocol)
-        if each.port != given.port or protocol not in KINDS or other not in KINDS:
-            continue
-        if (protocol is Protocol.UDP) is not (other is Protocol.UDP):
-            if terms_of(_options(given))[0].http3 or terms_of(_options(each))[0].http3:
-                text = f"{HTTP3} needs port {given.port} of UDP as well, and listener {each.name} is on that number"
-                return Condition(CONFLICTED, "True", "ProtocolConflict", text)
-            continue  # ports of UDP and of TCP are two things
-        if other is not protocol and not {other, protocol} <= _BY_NAME:
-            text = f"port {given.port} speaks {each.protocol} already, for listener {each.name}"
+def _name(given: gateway.Listener, protocol: Protocol) -> tuple[int, str, bool]:
+    """What one listener alone can have."""
+    return given.port, given.hostname.lower(), protocol is Protocol.UDP
+
+
+def _by_protocol(
+    given: gateway.Listener, protocol: Protocol, each: gateway.Listener, other: Protocol
+) -> Condition | None:
+    """Whether a listener cannot be on one port with another because of what they speak."""
+    if (protocol is Protocol.UDP) is not (other is Protocol.UDP):
+        if terms_of(_options(given))[0].http3 or terms_of(_options(each))[0].http3:
+            text = (
+                f"{HTTP3} needs port {given.port} of UDP as well, and listener {each.name} is on that number"
+            )
             return Condition(CONFLICTED, "True", "ProtocolConflict", text)
-        if each.hostname.lower() == given.hostname.lower():
-            text = f"listener {each.name} has port {given.port} and this hostname already"
-            return Condition(CONFLICTED, "True", "HostnameConflict", text)
+        return None  # ports of UDP and of TCP are two things
+    if other is not protocol and not {other, protocol} <= _BY_NAME:
+        text = f"port {given.port} speaks {each.protocol} already, for listener {each.name}"
+        return Condition(CONFLICTED, "True", "ProtocolConflict", text)
     return None
 
 
