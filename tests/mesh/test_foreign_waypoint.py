@@ -201,5 +201,11 @@ def test_a_binding_that_cannot_be_read_is_said_and_closes(shop: Shop) -> None:
     get = ("get", "service", "web", "-n", shop.namespace, "-o", path)
     shop.mesh.wait("it is said", lambda: "'PROXY/many' is neither" in shop.mesh.kubectl(*get).stdout)
     shop.mesh.wait("refused", lambda: not shop.ask().startswith("200 "))
+    target = {"kind": "Service", "group": "", "name": "web"}
+    shop.apply(policy("readers", targetRefs=[target], action="DENY", rules=[{}]))
+    path = "jsonpath={.status.conditions[?(@.type=='WaypointAccepted')].reason}"
+    get = ("get", "authorizationpolicy", "readers", "-n", shop.namespace, "-o", path)
+    shop.mesh.wait("a policy says so", lambda: shop.mesh.kubectl(*get).stdout == "AncestorNotBound")
+    shop.mesh.kubectl("delete", "authorizationpolicy", "readers", "-n", shop.namespace)
     shop.apply(gateway())
     shop.mesh.wait("open again", lambda: server_of(shop, shop.ask()) in {"near", "far"})

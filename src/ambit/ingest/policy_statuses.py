@@ -1,7 +1,7 @@
 """What became of policies for requests, for their status: which of their targets a waypoint enforces them for (istiod
 writes the same condition: `ambient/policies.go`)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -11,14 +11,14 @@ from ambit.graph.collection import Collection
 from ambit.graph.engine import Context, Graph
 from ambit.ingest.asked import Nobody, Providers
 from ambit.ingest.gateway.compile_foreign import ForeignWaypoints
-from ambit.ingest.gateway.conditions import WAYPOINT_ACCEPTED, no, version, yes
+from ambit.ingest.gateway.conditions import WAYPOINT_ACCEPTED, WAYPOINT_BOUND, no, version, yes
 from ambit.ingest.gateway.findings import NOBODY_TO_ASK
 from ambit.ingest.gateway.foreign import Foreign
 from ambit.ingest.inline import Inline, host_of
 from ambit.ingest.istio.authorization import is_for_requests
 from ambit.ingest.istio.requests import CompiledRequestPolicy
 from ambit.model.jwt import Target
-from ambit.model.proxy import Proxy
+from ambit.model.proxy import Proxy, ProxyKind
 from ambit.model.request_policy import Asked, RequestAction
 from ambit.model.service import Service
 from ambit.model.status import Condition, ObjectStatus, Status
@@ -34,6 +34,73 @@ class Attached(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+class _Targets:
+    """What became of targets."""
+
+    def __init__(
+        self,
+        services: Collection[Service],
+        proxies: Collection[Proxy],
+        others: ForeignWaypoints,
+        inline: Inline,
+    ) -> None:
+        self._by_object = services.index(
+            lambda each: [
+                f"{'Service' if each.is_kubernetes else 'ServiceEntry'} {each.namespace}/{each.name}"
+            ]
+        )
+        self._waypoints = proxies.index(
+            lambda each: [host_of(each)] if each.kind is not ProxyKind.GATEWAY else []
+        )
+        self._proxies = proxies
+        self._others = others
+        self._inline = inline
+
+    def attached(self, context: Context, target: Target) -> Attached:
+        name = f"{target.namespace}/{target.name}" if target.namespace else target.name
+        what = f"{target.kind} {name}"
+        match target.kind:
+            case "GatewayClass":
+                known = target.name in (*WAYPOINT_CLASSES, *GATEWAY_CLASS_NAMES, INLINE_CLASS)
+                return (
+                    Attached(f"bound to {what}")
+                    if known
+                    else Attached(f"{what} has no proxies", "TargetNotFound")
+                )
+            case "Gateway":
+                return self._of_gateway(context, name, what)
+            case _:
+                return self._of_services(context, context.lookup(self._by_object, what), what)
+
+    def _of_gateway(self, context: Context, key: str, what: str) -> Attached:
+        foreign = self._others.named(context, key)
+        if foreign is not None:
+            return _elsewhere(what, foreign)
+        proxy = context.get(self._proxies, key)
+        if proxy is None:
+            return Attached(f"{what} has no proxy", "TargetNotFound")
+        return _closed(self._inline.closed(context, host_of(proxy))) or Attached(f"bound to {what}")
+
+    def _of_services(self, context: Context, found: Sequence[Service], what: str) -> Attached:
+        if not found:
+            return Attached(f"{what} does not exist", "TargetNotFound")
+        if not all(each.has_waypoint for each in found):
+            return Attached(f"{what} has no waypoint: connections to it are refused", "AncestorNotBound")
+        for each in found:
+            foreign = self._others.at(context, each.waypoint)
+            if foreign is not None:
+                return _elsewhere(what, foreign)
+        places = sorted(
+            {f"{each.waypoint.namespace}/{each.waypoint.hostname}" for each in found if each.waypoint}
+        )
+        if not all(context.lookup(self._waypoints, each) for each in places):
+            said = f"the waypoint of {what} cannot be used, as its {WAYPOINT_BOUND} says"
+            return Attached(f"{said}: connections to it are refused", "AncestorNotBound")
+        closed = {key: text for each in places for key, text in self._inline.closed(context, each).items()}
+        own = {each.key: closed[each.key] for each in found if each.key in closed}
+        return _closed(own) or Attached(f"bound to {what}")
+
+
 def policy_statuses(
     graph: Graph,
     policies: Collection[AuthorizationPolicy],
@@ -45,56 +112,20 @@ def policy_statuses(
     providers: Providers,
 ) -> Collection[Status]:
     """A status for each policy for requests. `services` are those with the waypoints that they asked for."""
-    by_object = services.index(
-        lambda each: [f"{'Service' if each.is_kubernetes else 'ServiceEntry'} {each.namespace}/{each.name}"]
-    )
-
-    def attached(context: Context, target: Target) -> Attached:
-        name = f"{target.namespace}/{target.name}" if target.namespace else target.name
-        what = f"{target.kind} {name}"
-        if target.kind == "GatewayClass":
-            known = target.name in (*WAYPOINT_CLASSES, *GATEWAY_CLASS_NAMES, INLINE_CLASS)
-            return (
-                Attached(f"bound to {what}")
-                if known
-                else Attached(f"{what} has no proxies", "TargetNotFound")
-            )
-        if target.kind == "Gateway":
-            foreign = others.named(context, name)
-            if foreign is not None:
-                return _elsewhere(what, foreign)
-            proxy = context.get(proxies, name)
-            if proxy is None:
-                return Attached(f"{what} has no proxy", "TargetNotFound")
-            return _closed(inline.closed(context, host_of(proxy))) or Attached(f"bound to {what}")
-        found = context.lookup(by_object, what)
-        if not found:
-            return Attached(f"{what} does not exist", "TargetNotFound")
-        if not all(each.has_waypoint for each in found):
-            return Attached(f"{what} has no waypoint: connections to it are refused", "AncestorNotBound")
-        for each in found:
-            foreign = others.at(context, each.waypoint)
-            if foreign is not None:
-                return _elsewhere(what, foreign)
-        places = sorted(
-            {f"{each.waypoint.namespace}/{each.waypoint.hostname}" for each in found if each.waypoint}
-        )
-        closed = {key: text for each in places for key, text in inline.closed(context, each).items()}
-        own = {each.key: closed[each.key] for each in found if each.key in closed}
-        return _closed(own) or Attached(f"bound to {what}")
+    targets = _Targets(services, proxies, others, inline)
 
     def status(context: Context, given: AuthorizationPolicy) -> Status | None:
         made = context.get(compiled, given.metadata.key)
         if made is None:
             return None
-        found = [attached(context, each) for each in made.policy.targets]
+        found = [targets.attached(context, each) for each in made.policy.targets]
         asked = providers.asked(context, made.policy) if made.policy.action is RequestAction.CUSTOM else None
         by_nodes = not is_for_requests(given)
         conditions = (_condition(made, found, asked),)
         return ObjectStatus(version(given.metadata, KIND), conditions, by_nodes=by_nodes)
 
     return graph.derive(
-        "statuses of policies for requests", policies, status, key=lambda each: str(each.version.origin)
+        "statuses of policies for requests", policies, status, key=lambda made: str(made.version.origin)
     )
 
 

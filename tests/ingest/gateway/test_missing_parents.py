@@ -6,9 +6,22 @@ import pytest
 
 from ambit.core.finding import Level
 from ambit.ingest.mesh import Change, MeshCompiler
-from tests.ingest.build import service
-from tests.ingest.gateway.build import GROUP, SERVICE, bound, edge, parent, route, to, to_edge, waypoint
+from ambit.model.status import ObjectStatus
+from tests.ingest.build import Given, service
+from tests.ingest.gateway.build import (
+    GROUP,
+    SERVICE,
+    bound,
+    edge,
+    namespace,
+    parent,
+    route,
+    to,
+    to_edge,
+    waypoint,
+)
 from tests.ingest.test_mesh import change, compiler
+from tests.ingest.test_unenforced import policy
 
 WEB = service("web", {"app": "web"})
 RULE = {"backendRefs": [to("web")]}
@@ -121,3 +134,41 @@ def test_a_policy_that_no_proxy_enforces_is_told(target: dict[str, Any], reason:
         },
     )
     assert told(compiler(bound(WEB, "waypoint"), waypoint(), good)) == []
+
+
+def of_policy(made: MeshCompiler) -> tuple[str, str]:
+    status = made.statuses["AuthorizationPolicy default/p"]
+    assert isinstance(status, ObjectStatus)
+    (condition,) = status.conditions
+    return condition.status, condition.reason
+
+
+BOUND = bound(WEB, "waypoint")
+FOR_WEB = policy({"kind": "Service", "name": "web"})
+ELSEWHERE = bound(WEB, "waypoint", "other")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [BOUND],
+        [BOUND, edge(name="waypoint")],
+        [BOUND, waypoint(listeners=({"name": "mesh", "port": 80, "protocol": "HTTP"},))],
+        [ELSEWHERE],
+        [ELSEWHERE, waypoint(namespace="other"), namespace("other"), namespace("default")],
+        [BOUND, edge(name="waypoint", of_class="acme")],
+    ],
+)
+def test_a_waypoint_that_cannot_be_used_enforces_nothing(given: list[Given]) -> None:
+    made = compiler(FOR_WEB, *given)
+    assert of_policy(made) == ("False", "AncestorNotBound")
+    (text,) = (each[3] for each in told(made) if each[0] == "AMB0236")
+    assert text.startswith("the waypoint of Service default/web cannot be used"), text
+
+
+def test_it_follows_the_waypoint() -> None:
+    made = compiler(FOR_WEB, BOUND)
+    made.apply([change(waypoint())])
+    assert of_policy(made) == ("True", "Accepted") and told(made) == []
+    made.apply([Change(f"gateways.{GROUP}", "default/waypoint")])
+    assert of_policy(made)[1] == "AncestorNotBound"
