@@ -250,11 +250,13 @@ _ALL = (
     Code(
         "AMB0236",
         "Policy that no proxy enforces",
-        "None of the targets of an AuthorizationPolicy exists, or none has a waypoint that can be used. What does not "
-        "exist protects nothing; what has no such waypoint refuses connections, so that nobody gets past the policy.",
+        "None of the targets of an AuthorizationPolicy exists, or none has a waypoint that can be used; or one has "
+        "somebody else's, which does not say that it enforces policies. What does not exist protects nothing; else "
+        "connections to it are refused, so that nobody gets past the policy.",
         "targetRefs: [{kind: Service, group: '', name: wbe}]   # web was meant",
         "Correct the name, or create a Gateway of class ambit-waypoint and label the Service or its namespace "
-        "istio.io/use-waypoint.",
+        "istio.io/use-waypoint. Of somebody else's waypoint that does enforce policies, set the annotation "
+        "ambit.io/enforces-policies: 'true' on its Gateway or class.",
     ),
     Code(
         "AMB0240",

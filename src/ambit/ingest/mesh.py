@@ -274,7 +274,7 @@ class MeshCompiler:
             policies.findings,
             served,
         )
-        about_requests = policy_statuses(
+        about_requests, elsewhere = policy_statuses(
             graph,
             self._sources["authorizationpolicies.security.istio.io"],
             policies.requests,
@@ -308,6 +308,7 @@ class MeshCompiler:
             entries.findings,
             outside.findings,
             about_status,
+            elsewhere,
             nobody_told,
             missing_parents(graph, reading.parents(self._sources)),
             graph.derive(

@@ -11,8 +11,15 @@ from ambit.graph.collection import Collection
 from ambit.graph.engine import Context, Graph
 from ambit.ingest.asked import Nobody, Providers
 from ambit.ingest.gateway.compile_foreign import ForeignWaypoints
-from ambit.ingest.gateway.conditions import WAYPOINT_ACCEPTED, WAYPOINT_BOUND, no, version, yes
-from ambit.ingest.gateway.findings import NOBODY_TO_ASK
+from ambit.ingest.gateway.conditions import (
+    PARTIALLY_INVALID,
+    WAYPOINT_ACCEPTED,
+    WAYPOINT_BOUND,
+    no,
+    version,
+    yes,
+)
+from ambit.ingest.gateway.findings import NOBODY_TO_ASK, NOT_ENFORCED, not_enforced
 from ambit.ingest.gateway.foreign import Foreign
 from ambit.ingest.inline import Inline, host_of
 from ambit.ingest.istio.authorization import is_for_requests
@@ -25,6 +32,7 @@ from ambit.model.status import Condition, ObjectStatus, Status
 from ambit.objects.istio import AuthorizationPolicy
 
 KIND = "AuthorizationPolicy"
+Findings = tuple[Finding, ...]
 
 
 class Attached(msgspec.Struct, frozen=True):
@@ -32,6 +40,13 @@ class Attached(msgspec.Struct, frozen=True):
 
     text: str
     reason: str = ""
+    is_elsewhere: bool = False
+    """Somebody else's waypoint does not enforce it, which no other object says."""
+
+
+class _Judged(msgspec.Struct, frozen=True):
+    status: ObjectStatus
+    findings: Findings = ()
 
 
 class _Targets:
@@ -110,38 +125,56 @@ def policy_statuses(
     others: ForeignWaypoints,
     inline: Inline,
     providers: Providers,
-) -> Collection[Status]:
-    """A status for each policy for requests. `services` are those with the waypoints that they asked for."""
+) -> tuple[Collection[Status], Collection[Findings]]:
+    """A status for each policy for requests, and what neither `ambit.ingest.gateway.findings` makes of it nor its
+    targets say. `services` are those with the waypoints that they asked for."""
     targets = _Targets(services, proxies, others, inline)
 
-    def status(context: Context, given: AuthorizationPolicy) -> Status | None:
+    def judged(context: Context, given: AuthorizationPolicy) -> _Judged | None:
         made = context.get(compiled, given.metadata.key)
         if made is None:
             return None
         found = [targets.attached(context, each) for each in made.policy.targets]
         asked = providers.asked(context, made.policy) if made.policy.action is RequestAction.CUSTOM else None
         by_nodes = not is_for_requests(given)
-        conditions = (_condition(made, found, asked),)
-        return ObjectStatus(version(given.metadata, KIND), conditions, by_nodes=by_nodes)
+        condition = _condition(made, found, asked)
+        status = ObjectStatus(version(given.metadata, KIND), (condition,), by_nodes=by_nodes)
+        is_told = condition.reason in (NOT_ENFORCED, PARTIALLY_INVALID) and any(
+            each.is_elsewhere for each in found
+        )
+        return _Judged(status, (not_enforced(condition, status.version.origin),) if is_told else ())
 
-    return graph.derive(
-        "statuses of policies for requests", policies, status, key=lambda made: str(made.version.origin)
+    found = graph.derive("policies for requests as their targets take them", policies, judged)
+    statuses: Collection[Status] = graph.derive(
+        "statuses of policies for requests",
+        found,
+        lambda _, each: each.status,
+        key=lambda made: str(made.version.origin),
     )
+    findings = graph.derive(
+        "findings of policies for requests at waypoints of others",
+        found,
+        lambda _, each: each.findings or None,
+        key=lambda made: f"{made[0].origin} (elsewhere)",
+    )
+    return statuses, findings
 
 
 def _elsewhere(what: str, foreign: Foreign) -> Attached:
     """What is said where the waypoint is somebody else's."""
     whose = f"Gateway {foreign.key} of class {foreign.of_class}"
+    if foreign.problem:
+        return Attached(f"{whose} cannot be used: {foreign.problem}", "AncestorNotBound")
     if foreign.enforces:
         return Attached(f"bound to {what}; {whose} enforces it")
     text = f"{whose} does not say {ENFORCES_ANNOTATION}, so what it would protect is closed"
-    return Attached(text, "NotEnforced")
+    return Attached(text, NOT_ENFORCED, is_elsewhere=True)
 
 
 def _closed(services: Mapping[str, str]) -> Attached | None:
     """Services that nobody reaches, and why."""
     text = "; ".join(f"connections to {key} are refused: {why}" for key, why in sorted(services.items()))
-    return Attached(text, "NotEnforced") if services else None
+    return Attached(text, NOT_ENFORCED) if services else None
 
 
 def _condition(
@@ -159,11 +192,11 @@ def _condition(
     if missing and len(missing) == len(targets):
         return no(WAYPOINT_ACCEPTED, missing[0].reason, text)
     if missing:
-        return yes(WAYPOINT_ACCEPTED, "PartiallyInvalid", text)
+        return yes(WAYPOINT_ACCEPTED, PARTIALLY_INVALID, text)
     if made.policy.dry_run:
         text = f"{text}; dry run: recorded, not enforced"
     if wrong:
-        return yes(WAYPOINT_ACCEPTED, "PartiallyInvalid", f"{text}; {_texts(wrong)}")
+        return yes(WAYPOINT_ACCEPTED, PARTIALLY_INVALID, f"{text}; {_texts(wrong)}")
     return yes(WAYPOINT_ACCEPTED, "Accepted", text)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ambit.core.finding import ObjectRef
+from ambit.core.finding import Level, ObjectRef
 from ambit.core.names import ENFORCES_ANNOTATION, GATEWAY_NAME_LABEL, INBOUND_BINDING_ANNOTATION
 from ambit.ingest.mesh import MeshCompiler
 from ambit.model.policy import Exact
@@ -12,7 +12,7 @@ from ambit.model.status import ObjectStatus, RouteStatus
 from ambit.model.workload import ApplicationTunnel, GatewayAddress, TunnelledAs
 from tests.ingest.build import Given, pod, service
 from tests.ingest.gateway.build import bound, edge, gateway_class, listener, namespace, route, to, waypoint
-from tests.ingest.test_mesh import WEB, compiler
+from tests.ingest.test_mesh import WEB, change, compiler
 from tests.ingest.test_unenforced import policy
 
 KEY = "default/web.default.svc.cluster.local"
@@ -153,6 +153,41 @@ def test_what_a_policy_protects_is_closed_unless_it_says_that_it_enforces_them(
     (rule,) = open_.authorizations[name].rules
     (only, _ports) = rule.clauses
     assert only.matches[0].not_principals == (Exact("cluster.local/ns/default/sa/proxy"),)
+
+
+def told(made: MeshCompiler) -> list[tuple[str, Level, str]]:
+    return [
+        (each.code, each.level, str(each.origin)) for each in made.findings if "(NotEnforced)" in each.text
+    ]
+
+
+CLOSED_ONE = ("AMB0236", Level.WARNING, "AuthorizationPolicy default/p")
+
+
+@pytest.mark.parametrize("target", [OF_WEB, OF_ACME])
+def test_a_policy_that_it_does_not_enforce_is_told(target: dict[str, Any]) -> None:
+    given = policy(target)
+    made = compiler(*BOUND, *acme(), given)
+    assert told(made) == [CLOSED_ONE]
+    made.apply([change(acme(enforces="true")[0])])
+    assert told(made) == []
+
+
+def test_one_of_its_targets_is_told_too() -> None:
+    """The other one is enforced, so that the status holds."""
+    other = bound(service("other", {"app": "other"}), "waypoint")
+    given = policy(OF_WEB, {**OF_WEB, "name": "other"})
+    made = compiler(*BOUND, *acme(), other, waypoint(), given)
+    ((code, text),) = [(each.code, each.text) for each in made.findings]
+    assert code == "AMB0236" and text.endswith("(PartiallyInvalid)") and ENFORCES_ANNOTATION in text
+
+
+def test_one_that_cannot_be_used_is_told_as_that() -> None:
+    made = compiler(*BOUND, *acme("PROXY/", enforces="true"), policy(OF_ACME))
+    ((code, text),) = [
+        (each.code, each.text) for each in made.findings if "AuthorizationPolicy" in str(each.origin)
+    ]
+    assert code == "AMB0236" and "'PROXY/' is neither" in text and ENFORCES_ANNOTATION not in text
 
 
 def test_policies_for_classes_of_ours_are_not_for_it() -> None:

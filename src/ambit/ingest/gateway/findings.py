@@ -25,6 +25,8 @@ NO_WAYPOINT = "NoWaypoint"
 """Reason of a policy whose targets no waypoint serves."""
 NOBODY_TO_ASK = "ProviderNotFound"
 """Reason of one with the action CUSTOM that names nobody."""
+NOT_ENFORCED = "NotEnforced"
+"""Reason of one whose targets are closed, because nobody enforces it there."""
 UNATTACHED = frozenset({"AncestorNotBound", "TargetNotFound"})
 """Reasons of a policy none of whose targets has a proxy that enforces it (istiod: `ambient/policies.go`)."""
 
@@ -32,6 +34,11 @@ UNATTACHED = frozenset({"AncestorNotBound", "TargetNotFound"})
 def findings_of(status: Status) -> tuple[Finding, ...]:
     """In the order of the status."""
     return tuple(_findings(status, status.version.origin))
+
+
+def not_enforced(condition: Condition, origin: ObjectRef) -> Finding:
+    """Of a policy at somebody else's waypoint. At an inline one what is closed says so itself (AMB0411)."""
+    return _finding("AMB0236", Level.WARNING, origin, "spec.targetRefs", condition)
 
 
 def _findings(status: Status, origin: ObjectRef) -> Iterator[Finding]:
