@@ -9,13 +9,8 @@ from ambit.plan.announcement import Baggage, parse_baggage
 
 ANSWERED = "answered"
 """Value of a request's `hop`: the proxy itself did, and no endpoint was asked."""
-
-
 LONGEST_PLACE = 300
 """Characters of a host with a port. Who opens a tunnel may ask for more, and records of it are kept."""
-LONGEST_LINE = 8_192
-"""Characters of what connections or requests have in common: a longer line, which peers can make as they like, is
-understood each time and not remembered."""
 
 
 class Reporter(StrEnum):
@@ -78,8 +73,8 @@ class SessionPart(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
 
 class Flow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """One connection as one side of it reports it, one request (`request`) as who has read it does, or what a client
-    sent by UDP (`datagrams`). `time` is when
-    it began (seconds since 1970); bytes are `received` from client to server and `sent` from server to client."""
+    sent by UDP (`datagrams`). `time` is when it began (seconds since 1970); bytes are `received` from client to server
+    and `sent` from server to client."""
 
     time: float
     node: str

@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import shlex
+from functools import partial
 
 import msgspec
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ambit.agent import connection_metrics as metrics
+from ambit.agent.lanes import Lanes
 from ambit.agent.record import Flow, Reporter
 from ambit.core.identity import Identity
 from ambit.envoy import names
@@ -528,12 +530,15 @@ def test_every_connection_is_counted_once(connections: list[tuple[str, int, int]
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a pod scans: what is kept about kinds of connections has a limit."""
-    monkeypatch.setattr("ambit.node.flows.collector._LANES", 10)
+    monkeypatch.setattr("ambit.node.flows.collector.Lanes", partial(Lanes, most=10))
     node = Node()
     for number in range(100):
-        node.collector.take(tcp("10.0.0.1:1", f"10.0.0.2:{number}", {**TUNNEL, "host_target": ""}, sent=1))
-    assert len(node.collector._lanes) <= 10
-    assert len(node.flows) == 100
+        for sent, flags in ((1, ""), (0, "NoHealthyUpstream")):
+            target = {**TUNNEL, "host_target": ""}
+            node.collector.take(tcp("10.0.0.1:1", f"10.0.0.2:{number}", target, sent=sent, flags=flags))
+    assert 0 < len(node.collector._lanes) <= 10
+    assert 0 < len(node.collector._silent) <= 10
+    assert len(node.flows) == 200
 
 
 def test_a_peers_words_take_no_more_memory_than_there_is() -> None:
@@ -541,5 +546,5 @@ def test_a_peers_words_take_no_more_memory_than_there_is() -> None:
     hostile = f"10.0.0.2:{'9' * 50_000}"
     node.collector.take(http("10.0.0.9:1", hostile, CLIENT.identity.uri, 401, "strict[0]"))
     node.collector.take(http("10.0.0.9:2", "10.0.0.2:80", CLIENT.identity.uri, 200, "", baggage="x" * 50_000))
-    assert len(node.flows) == 2 and not node.collector._lanes
+    assert len(node.flows) == 2 and not node.collector._lanes and not node.collector._silent
     assert all(len(each.destination.address) < 400 for each in node.flows)

@@ -12,13 +12,15 @@ second waits a moment for the first.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from ambit.agent import connection_metrics as metrics
+from ambit.agent.lanes import Lanes
 from ambit.agent.recent import Recent
-from ambit.agent.record import LONGEST_LINE, Flow
+from ambit.agent.record import Flow
 from ambit.agent.request_record import KeptRequest
 from ambit.envoy import names
 from ambit.model.view import MeshView
@@ -35,7 +37,6 @@ KEPT = 20_000
 """Newest connections in memory, 250 bytes each."""
 OPEN = 50_000
 """Ongoing connections that are counted; beyond that the oldest is counted when it ends."""
-_LANES = 2_000
 _JOIN = 1.0
 """Seconds a failed connection waits for the tunnel's reason: flush intervals of 0.5 s, and a busy machine."""
 _FAILURES = 1_000
@@ -92,7 +93,9 @@ class Collector(Recent[Connection | KeptRequest]):
         self.cuts = Cuts()
         self.counters = metrics.series()
         self.open: OrderedDict[_Key, Ongoing] = OrderedDict()
-        self._lanes: dict[tuple[str, bool], _Lane] = {}
+        self._lanes = Lanes(partial(self._lane, is_silent=False))
+        self._silent = Lanes(partial(self._lane, is_silent=True))
+        """Of connections that got no answer."""
         self.requests: SeenRequests | None = None
         """Once there was one."""
         self._known_pods: LocalPods | None = None
@@ -101,6 +104,7 @@ class Collector(Recent[Connection | KeptRequest]):
     def forget(self) -> None:
         """What is known about the mesh has changed: lanes are worked out again."""
         self._lanes.clear()
+        self._silent.clear()
         if self.requests is not None:
             self.requests.forget()
 
@@ -110,11 +114,10 @@ class Collector(Recent[Connection | KeptRequest]):
         if pods is not self._known_pods:
             self._known_pods = pods
             self.forget()
-        lanes, is_of_requests = self._lanes, True
+        lanes, silent, is_of_requests = self._lanes, self._silent, True
         for line in lines(message):
             is_of_requests = False
-            key = line[-1], not line[4]
-            lane = lanes.get(key) or self._lane(*key)
+            lane = (lanes if line[4] else silent)[line[-1]]
             if lane is None:
                 continue
             if lane.about.kind == names.LOG_TUNNEL:
@@ -139,19 +142,11 @@ class Collector(Recent[Connection | KeptRequest]):
         for each in self.requests.take(message):
             self.keep(each)
 
-    def _lane(self, text: str, is_silent: bool) -> _Lane | None:
-        """Makes and keeps the lane of these lines."""
-        if len(self._lanes) >= _LANES:
-            self._lanes.clear()
+    def _lane(self, text: str, *, is_silent: bool) -> _Lane | None:
         about = read(text)
-        if about is None:
-            return None
-        lane = self._lane_of(about, is_silent)
-        if len(text) <= LONGEST_LINE:
-            self._lanes[text, is_silent] = lane
-        return lane
+        return self._lane_of(about, is_silent=is_silent) if about is not None else None
 
-    def _lane_of(self, about: About, is_silent: bool) -> _Lane:
+    def _lane_of(self, about: About, *, is_silent: bool) -> _Lane:
         found: tuple[Flow, ...] = ()
         if about.kind != names.LOG_TUNNEL:
             found = flows(about, self._view, self._pods(), self._settings, is_silent=is_silent)
@@ -182,11 +177,10 @@ class Collector(Recent[Connection | KeptRequest]):
     def _ended_late(self, lane: _Lane, line: Line) -> None:
         failure = self._failures.pop(f"{lane.about.client}:{line[2]}", None)
         if failure is not None:
-            key = f"{line[-1]}\t{failure.denied}\t{failure.failure}", True
+            key = f"{line[-1]}\t{failure.denied}\t{failure.failure}"
             about = msgspec.structs.replace(lane.about, failure=failure.failure, denied=failure.denied)
-            lane = self._lanes.get(key) or self._lane_of(about, is_silent=True)
-            if len(key[0]) <= LONGEST_LINE:
-                self._lanes[key] = lane
+            lane = self._silent.get(key) or self._lane_of(about, is_silent=True)
+            self._silent.remember(key, lane)
         self._ended(lane, line)
         self._flush()
 

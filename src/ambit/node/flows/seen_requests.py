@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from ambit.agent import request_metrics
-from ambit.agent.record import LONGEST_LINE, End, Flow
+from ambit.agent.lanes import Lanes
+from ambit.agent.record import End, Flow
 from ambit.agent.request_entry import read, requests
 from ambit.agent.request_record import KeptRequest, kept
 from ambit.agent.series import Labels
@@ -15,7 +16,6 @@ from ambit.node.flows.requests import flow_of
 from ambit.plan.metrics import note_of
 from ambit.plan.values import LocalPods, NodeSettings
 
-_LANES = 2_000
 _NOBODY = End("")
 
 
@@ -35,8 +35,7 @@ class SeenRequests:
         self._pods = pods
         self._settings = settings
         self._series = request_metrics.series()
-        self._lanes: dict[str, _Lane | None] = {}
-        """By their common line; None of what is nobody's here."""
+        self._lanes = Lanes(self._lane)
 
     def forget(self) -> None:
         """What is known about the mesh has changed: lanes are worked out again."""
@@ -45,7 +44,7 @@ class SeenRequests:
     def take(self, message: bytes) -> Iterator[KeptRequest]:
         """One message of Envoy's."""
         for entry in requests(message):
-            lane = self._lanes[entry.about] if entry.about in self._lanes else self._lane(entry.about)
+            lane = self._lanes[entry.about]
             if lane is not None:
                 request = kept(lane.flow, entry)
                 numbers = self._series.of(lane.labels, entry.values) if entry.values else lane.numbers
@@ -75,12 +74,7 @@ class SeenRequests:
     def _lane(self, text: str) -> _Lane | None:
         about = read(text)
         flow = flow_of(about, self._view, self._pods(), self._settings) if about is not None else None
-        lane = None
-        if flow is not None:
-            labels = request_metrics.labels(flow, _NOBODY)
-            lane = _Lane(flow, labels, self._series.of(labels))
-        if len(self._lanes) >= _LANES:
-            self._lanes.clear()
-        if len(text) <= LONGEST_LINE:
-            self._lanes[text] = lane
-        return lane
+        if flow is None:
+            return None
+        labels = request_metrics.labels(flow, _NOBODY)
+        return _Lane(flow, labels, self._series.of(labels))

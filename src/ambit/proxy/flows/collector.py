@@ -12,8 +12,9 @@ from heapq import merge
 import msgspec
 
 from ambit.agent import request_metrics as metrics
+from ambit.agent.lanes import Lanes
 from ambit.agent.recent import Recent
-from ambit.agent.record import LONGEST_LINE, End, Flow
+from ambit.agent.record import End, Flow
 from ambit.agent.request_entry import read, requests
 from ambit.agent.request_record import KeptRequest, kept
 from ambit.agent.series import Labels
@@ -27,7 +28,6 @@ KEPT_SESSIONS = 2_000
 """As KEPT, of clients of UDP."""
 _SESSIONS_TOLD = 200
 """Records that a follower may lag behind before it misses those of UDP; the others have more room."""
-_LANES = 2_000
 _NOBODY = End("")
 
 
@@ -47,7 +47,7 @@ class RequestCollector(Recent[KeptRequest | KeptConnection]):
         self._node = node
         self._own = own
         self.series = metrics.series()
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes = Lanes(self._lane)
         self.connections = Connections(own, lambda about: stream_flow(about, proxy=proxy, node=node))
         self.sessions = Sessions(own, proxy=proxy, node=node)
         self._ended: deque[KeptSession] = deque(maxlen=KEPT_SESSIONS)
@@ -60,7 +60,7 @@ class RequestCollector(Recent[KeptRequest | KeptConnection]):
             self._ended.append(session)
             self.tell(session, most=_SESSIONS_TOLD)
         for entry in requests(message):
-            lane = self._lanes.get(entry.about) or self._lane(entry.about)
+            lane = self._lanes[entry.about]
             if lane is None:
                 continue
             request = kept(lane.flow, entry)
@@ -74,18 +74,12 @@ class RequestCollector(Recent[KeptRequest | KeptConnection]):
             yield from each.records()
 
     def _lane(self, text: str) -> _Lane | None:
-        """Makes and keeps the lane of these requests."""
         about = read(text)
         if about is None:
             return None
-        if len(self._lanes) >= _LANES:
-            self._lanes.clear()
         flow = flow_of(about, proxy=self._proxy, node=self._node)
         labels = metrics.labels(flow, self._own)
-        lane = _Lane(flow, labels, self.series.of(labels))
-        if len(text) <= LONGEST_LINE:
-            self._lanes[text] = lane
-        return lane
+        return _Lane(flow, labels, self.series.of(labels))
 
 
 def _age(kept: KeptRequest | KeptConnection | KeptSession) -> float:

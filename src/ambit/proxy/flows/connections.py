@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from ambit.agent import connection_metrics as metrics
-from ambit.agent.record import LONGEST_LINE, End, Flow
+from ambit.agent.lanes import Lanes
+from ambit.agent.record import End, Flow
 from ambit.agent.stream_entry import About, Entry, connections, read
 
 OPEN = 50_000
 """Ongoing connections that are counted; beyond that the oldest is counted when it ends."""
-_LANES = 2_000
 
 
 class KeptConnection(msgspec.Struct, frozen=True, gc=False):
@@ -54,14 +54,14 @@ class Connections:
         self._own = own
         self._flow_of = flow_of
         self.series = metrics.series()
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes = Lanes(self._lane)
         self._open: OrderedDict[tuple[str, str, int], tuple[int, int]] = OrderedDict()
         """Bytes that have been counted."""
 
     def ended(self, message: bytes) -> Iterator[KeptConnection]:
         """Takes one message of Envoy's: those that have ended."""
         for entry in connections(message):
-            lane = self._lanes.get(entry.about) or self._lane(entry.about)
+            lane = self._lanes[entry.about]
             if lane is None:
                 continue
             self._count(lane, entry)
@@ -75,14 +75,8 @@ class Connections:
         about = read(text)
         if about is None:
             return None
-        if len(self._lanes) >= _LANES:
-            self._lanes.clear()
         flow = self._flow_of(about)
-        numbers = self.series.of(metrics.labels(flow, self._own))
-        lane = _Lane(about, flow, numbers)
-        if len(text) <= LONGEST_LINE:
-            self._lanes[text] = lane
-        return lane
+        return _Lane(about, flow, self.series.of(metrics.labels(flow, self._own)))
 
     def _count(self, lane: _Lane, entry: Entry) -> None:
         key = lane.about.client, entry.client_port, entry.started

@@ -6,7 +6,8 @@ import msgspec
 
 from ambit.agent import datagram_metrics as metrics
 from ambit.agent.datagram_entry import About, Entry, read, sessions
-from ambit.agent.record import LONGEST_LINE, End, Flow, Reporter, SessionPart
+from ambit.agent.lanes import Lanes
+from ambit.agent.record import End, Flow, Reporter, SessionPart
 from ambit.core.address import host_port
 from ambit.envoy.datagrams import NOWHERE
 from ambit.plan.ways import DIRECT, REFUSED
@@ -61,12 +62,12 @@ class Sessions:
         self._proxy = proxy
         self._node = node
         self.series = metrics.series()
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes = Lanes(self._lane, _LANES)
 
     def ended(self, message: bytes) -> Iterator[KeptSession]:
         """Takes one message of Envoy's: those that have ended."""
         for entry in sessions(message):
-            lane = self._lanes.get(entry.about) or self._lane(entry.about)
+            lane = self._lanes[entry.about]
             if lane is None:
                 continue
             numbers = lane.numbers
@@ -81,13 +82,8 @@ class Sessions:
         about = read(text)
         if about is None:
             return None
-        if len(self._lanes) >= _LANES:
-            self._lanes.clear()
         flow = session_flow(about, proxy=self._proxy, node=self._node)
-        lane = _Lane(flow, self.series.of(metrics.labels(flow, self._own)))
-        if len(text) <= LONGEST_LINE:
-            self._lanes[text] = lane
-        return lane
+        return _Lane(flow, self.series.of(metrics.labels(flow, self._own)))
 
 
 def session_flow(about: About, *, proxy: str, node: str) -> Flow:
