@@ -11,6 +11,7 @@ import msgspec
 
 from ambit.agent.ends import NO_POLICY, WOULD_DENY, Ends, caller, in_words
 from ambit.agent.log_texts import endpoint, named, texts
+from ambit.agent.series import Values
 from ambit.envoy import http_authorizers, http_rbac
 from ambit.envoy.access_log import (
     BAGGAGE,
@@ -26,9 +27,8 @@ from ambit.envoy.access_log import (
     UNKNOWN,
     WORKLOAD,
 )
-from ambit.envoy.request_log import ABOUT, AUTHORITY, LINE, MARKS, NUMBERS, PORT, REQUEST, SHOWN
+from ambit.envoy.request_log import ABOUT, AUTHORITY, LINE, MARKS, PORT, REQUEST, SHOWN
 
-_NUMBERS = len(NUMBERS)
 _ABOUT = tuple(ABOUT)
 _REQUEST = len(REQUEST)
 _BY_OTHERS = (http_authorizers.DENIED, http_authorizers.FAILED)
@@ -67,11 +67,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     messages: tuple[int, int] | None
     about: str
     asked: str
-    values: "Values" = ()
-
-
-Values = tuple[tuple[str, str], ...]
-"""Of expressions, by their names (`ambit.model.metrics.mark`); what is not known is not there."""
+    values: Values = ()
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -90,10 +86,10 @@ def requests(message: bytes) -> Iterator[Entry]:
     for started, text in texts(message):
         try:
             numbers, about, asked = text.split(LINE, 2)
-            now, peer, received, sent, attempts, messages, *named = numbers.split(SEPARATOR)
+            now, peer, received, sent, attempts, messages, *marks = numbers.split(SEPARATOR)
             values: Values = ()
-            if named:
-                values, asked = _valued(named[0].split(MARKS), asked)
+            if marks:
+                values, asked = _valued(marks[0].split(MARKS), asked)
             yield Entry(
                 started,
                 float(now),

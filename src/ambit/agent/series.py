@@ -41,7 +41,7 @@ MOST_VALUES = 100
 
 Labels = tuple[str, ...]
 Values = tuple[tuple[str, str], ...]
-"""Of expressions, by their names."""
+"""Of expressions, by their names (`ambit.model.metrics.mark`); what is not known is not there."""
 
 
 class Series:

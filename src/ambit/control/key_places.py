@@ -62,7 +62,7 @@ class Places:
         its pods: behind the virtual one the cluster puts whatever an EndpointSlice says, also of a pod that it names
         (CVE-2021-25740). None when it has no pod for this port."""
         service = self._named(host)
-        if service is None or plain(address) not in _virtual(service):
+        if service is None or plain(address) not in service.single_addresses:
             return address, port
         found: list[tuple[bool, str, Address, int]] = [
             (each.status is not WorkloadStatus.HEALTHY, each.uid, own, target.target)
@@ -96,14 +96,12 @@ class Places:
         return service if service is not None and service.is_kubernetes else None
 
     def _addresses(self, service: Service) -> set[Address]:
-        return _virtual(service).union(*(each.addresses for each in self._view.endpoints(service)))
+        return set(service.single_addresses).union(
+            *(each.addresses for each in self._view.endpoints(service))
+        )
 
     def _key(self, namespace: str, name: str) -> str:
         return f"{namespace}/{name}.{namespace}.svc.{self._domain}"
-
-
-def _virtual(service: Service) -> set[Address]:
-    return set(service.single_addresses)
 
 
 def plain(address: Address) -> Address:

@@ -14,7 +14,7 @@ from ambit.envoy.words import from_ads, pack
 _TYPE = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
 METADATA = "envoy.filters.http.rbac"
 ENFORCED_RULE, SHADOW_RULE = "enforced_effective_policy_id", "shadow_effective_policy_id"
-ENFORCED_RESULT, SHADOW_RESULT = "enforced_engine_result", "shadow_engine_result"
+SHADOW_RESULT = "shadow_engine_result"
 """Keys of the access log's metadata under METADATA: the deciding rule, and "allowed" or "denied"."""
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import msgspec
 
 from ambit.core.errors import BadInput
-from ambit.ingest.providers import HEADER, VALUE, Provider, convert, milliseconds, service
+from ambit.ingest.providers import VALUE, Provider, convert, milliseconds, service
+from ambit.model.http_bounds import PLAIN_NAME
 from ambit.model.policy import Exact, Prefix, Suffix
 from ambit.model.provider import Authorizer, BodyInCheck, HeaderNames, OverHttp
 
@@ -74,7 +75,7 @@ def _over_http(given: Provider, fields: _Http) -> OverHttp:
         (name.lower(), value) for name, value in fields.include_additional_headers_in_check.items()
     )
     for name, value in added:
-        if not HEADER.fullmatch(name) or not VALUE.fullmatch(value):
+        if not PLAIN_NAME.fullmatch(name) or not VALUE.fullmatch(value):
             text = (
                 f"{given.where}.includeAdditionalHeadersInCheck: {name!r} is no header, or has no such value"
             )
@@ -97,7 +98,7 @@ def _names(given: Provider, field: str, texts: Sequence[str]) -> HeaderNames:
     for index, text in enumerate(texts):
         name = text.lower()
         stripped = name.removeprefix("*") if name.startswith("*") else name.removesuffix("*")
-        if not HEADER.fullmatch(stripped):
+        if not PLAIN_NAME.fullmatch(stripped):
             raise BadInput(
                 f"{given.where}.{field}[{index}]: {text!r} names no header",
                 "Write a whole name, or one that begins or ends with *.",

@@ -26,8 +26,6 @@ KINDS = (
     *("envoyOtelAls", "sds"),
 )
 """Of Istio's MeshConfig."""
-HEADER = re.compile(r"[!#$%&'+.^_`|~0-9a-z-]+")
-"""Its name in lower case (RFC 9110 section 5.6.2), without *, which stands for any text where names are given."""
 VALUE = re.compile(r"[\t\x20-\x7e\x80-\U0010ffff]*")
 """Of a header that proxies send along."""
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)s")

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 import msgspec
 
 from ambit.ingest.log_format import unknown_operator
+from ambit.model.http_bounds import PLAIN_NAME
 from ambit.model.tracing import SpanTag, TagSource
 from ambit.objects.telemetry import CustomTag
 
-_HEADER = re.compile(r":?[!#$%&'+.^_`|~0-9A-Za-z-]+")
+_HEADER = re.compile(f":?{PLAIN_NAME.pattern}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TEXT = re.compile(r"[^\x00\r\n]+")
 

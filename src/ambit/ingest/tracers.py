@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 
 from ambit.core.errors import BadInput
-from ambit.ingest.providers import HEADER, VALUE, Provider, convert, milliseconds, service
+from ambit.ingest.providers import VALUE, Provider, convert, milliseconds, service
 from ambit.ingest.span_tags import BadTag, span_tags
+from ambit.model.http_bounds import PLAIN_NAME
 from ambit.model.tracing import MeshTracing, OverHttp, Tracer, TracingRule
 from ambit.objects.telemetry import CustomTag
 
@@ -113,7 +114,7 @@ def _bounded(given: Tracer, length: int) -> Tracer:
 def _headers(given: Provider, headers: Iterable[_Header]) -> tuple[tuple[str, str], ...]:
     found: Mapping[str, str] = {each.name.lower(): each.value for each in headers}
     for name, value in found.items():
-        if not HEADER.fullmatch(name) or not VALUE.fullmatch(value):
+        if not PLAIN_NAME.fullmatch(name) or not VALUE.fullmatch(value):
             raise BadInput(
                 f"{given.where}: {name!r} is no header, or has no such value",
                 "Write names of headers and their values; values from the environment are not read.",

@@ -8,9 +8,7 @@ from ambit.core.address import Address
 from ambit.core.names import CLOSED_WITHOUT_WAYPOINT, UNUSABLE_WAYPOINT
 from ambit.ingest.unenforced import forbids
 from ambit.insight.manifests import Compiled
-from ambit.model.jwt import TokenPolicy
 from ambit.model.proxy import Proxy, ProxyKind
-from ambit.model.request_policy import RequestPolicy
 from ambit.model.service import Service
 from ambit.model.workload import GatewayAddress, TunnelProtocol, Workload, WorkloadStatus
 from ambit.plan import targets
@@ -119,12 +117,6 @@ def _inline(bound: Service | Workload, compiled: Compiled) -> str:
     """The compiler says of what nobody would enforce or speak why it is so."""
     key = bound.key if isinstance(bound, Service) else bound.uid
     return compiled.closed.get(key, "nobody can do what is written for it")
-
-
-def _is_for(policy: RequestPolicy | TokenPolicy, proxy: Proxy, bound: Service | Workload) -> bool:
-    """Or for any class: what cannot be enforced closes more rather than fewer."""
-    of_class = any(each.kind == "GatewayClass" for each in policy.targets)
-    return of_class or targets.concern(policy.targets, proxy, bound)
 
 
 def imagined(proxy: Proxy) -> Workload:

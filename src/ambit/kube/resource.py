@@ -94,7 +94,6 @@ BACKEND_TLS_POLICIES = Resource("gateway.networking.k8s.io", "v1", "backendtlspo
 BACKEND_TRAFFIC_POLICIES = Resource(
     "gateway.networking.x-k8s.io", "v1alpha1", "xbackendtrafficpolicies", "XBackendTrafficPolicy"
 )
-REFERENCE_GRANTS = Resource("gateway.networking.k8s.io", "v1beta1", "referencegrants", "ReferenceGrant")
 
 AUTHORIZATION_POLICIES = Resource("security.istio.io", "v1", "authorizationpolicies", "AuthorizationPolicy")
 PEER_AUTHENTICATIONS = Resource("security.istio.io", "v1", "peerauthentications", "PeerAuthentication")
@@ -104,5 +103,3 @@ REQUEST_AUTHENTICATIONS = Resource(
 TELEMETRIES = Resource("telemetry.istio.io", "v1", "telemetries", "Telemetry")
 SERVICE_ENTRIES = Resource("networking.istio.io", "v1", "serviceentries", "ServiceEntry")
 WORKLOAD_ENTRIES = Resource("networking.istio.io", "v1", "workloadentries", "WorkloadEntry")
-VIRTUAL_SERVICES = Resource("networking.istio.io", "v1", "virtualservices", "VirtualService")
-DESTINATION_RULES = Resource("networking.istio.io", "v1", "destinationrules", "DestinationRule")

@@ -11,6 +11,8 @@ from ambit.model.http import Action, Backend, HeaderChanges, PathKind, Redirect,
 
 NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """Of a header or cookie (RFC 9110 section 5.6.2)."""
+PLAIN_NAME = re.compile(r"[!#$%&'+.^_`|~0-9A-Za-z-]+")
+"""The same without *, which stands for any text where names are given."""
 _VALUE = re.compile(r"[^\x00\r\n]*")
 """Of a header (RFC 9110 section 5.5)."""
 _PATH = re.compile(r"[!-~]*")

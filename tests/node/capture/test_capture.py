@@ -14,7 +14,7 @@ import pytest
 from ambit.core.errors import EnvironmentProblem
 from ambit.core.names import PROBE_ADDRESS_V4, PROBE_ADDRESS_V6, PROXY_MARK
 from ambit.node.capture import apply, ruleset
-from ambit.node.netns import counters
+from ambit.node.netns import counters, nft
 from ambit.node.netns.enter import in_namespace
 from tests.plan.dataplane.network import add_namespace
 
@@ -224,7 +224,7 @@ async def test_an_older_connection_that_was_reset_opens_no_way_past_the_proxy(
 
 async def test_a_blocked_pod_reaches_nobody_but_itself(pair: Pair) -> None:
     await apply.block(str(pair.pod))
-    assert await apply.is_blocked(str(pair.pod))
+    assert await nft.listing(str(pair.pod), ruleset.TABLE) == ruleset.block()
     refused = listen(pair.node, NODE, 8080)
 
     def attempt(netns: Path, address: str) -> None:

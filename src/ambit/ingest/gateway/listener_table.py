@@ -17,7 +17,6 @@ from ambit.model.http import Entry, Host
 from ambit.model.proxy import Listener, ListenerRoutes
 from ambit.model.streams import Stream
 
-_FORBIDDEN = 403
 _GRPC = "GRPCRoute"
 _Attached = tuple[tuple[str, str, str], ListenerAttachment]
 """Age of the route, and where it is."""

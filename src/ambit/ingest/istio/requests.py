@@ -29,6 +29,7 @@ from ambit.ingest.istio.values import (
     values_of,
 )
 from ambit.ingest.settings import MeshSettings
+from ambit.model.http_bounds import NAME
 from ambit.model.jwt import Target, TargetKind
 from ambit.model.policy import Exact, Prefix, Presence, StringMatch, Suffix
 from ambit.model.request_policy import (
@@ -47,7 +48,6 @@ from ambit.model.request_policy import (
 from ambit.objects import istio
 
 T = TypeVar("T")
-MOST_TARGETS = 16
 _GROUPS = {
     "Service": ("", "core"),
     "ServiceEntry": ("networking.istio.io",),
@@ -58,7 +58,7 @@ _CORE = '""'
 """The core group as YAML has it."""
 _KINDS = "Service, ServiceEntry, Gateway or GatewayClass"
 _TEMPLATE = re.compile(r"(?:/(?:[^/{}*]+|\{\*\}))*/?(?:/\{\*\*\}(?:/[^/{}*]+)*/?)?")
-_HEADER = re.compile(r"request\.headers\[([!#$%&'*+.^_`|~0-9A-Za-z-]+)\]")
+_HEADER = re.compile(rf"request\.headers\[({NAME.pattern})\]")
 _CLAIM = re.compile(r"request\.auth\.claims((?:\[[^\[\]]+\])+)")
 _UNSEEN = re.compile(r"experimental\.envoy\.filters\..+")
 _SNI = "connection.sni"

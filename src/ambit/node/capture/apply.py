@@ -47,8 +47,3 @@ async def is_redirected(netns: str, capture: ruleset.Capture) -> bool:
     if capture.transparent and not await asyncio.to_thread(steering.is_in_place, netns):
         return False
     return await nft.listing(netns, ruleset.TABLE) == ruleset.redirect(capture)
-
-
-async def is_blocked(netns: str) -> bool:
-    """Whether the namespace holds exactly the rules that `block` writes."""
-    return await nft.listing(netns, ruleset.TABLE) == ruleset.block()
