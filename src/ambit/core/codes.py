@@ -356,6 +356,14 @@ _ALL = (
         "and an address that nobody in the cluster has.",
     ),
     Code(
+        "AMB0307",
+        "Host without an IPv4 address",
+        "The mesh gives hosts of ServiceEntries addresses of its own, an eighth of them to one namespace at the most: "
+        "8,191 of IPv4. This host was given an IPv6 address only, so who can use IPv4 alone does not reach it.",
+        "metadata: {namespace: team-a}\nspec: {hosts: [db.example.com], resolution: DNS}   # after 8,191 others of it",
+        "Delete entries that nobody needs, or write spec.addresses. An entry is looked at again when it changes.",
+    ),
+    Code(
         "AMB0401",
         "Route that is not in force",
         "The route is not applied for this parent: the parent does not exist, has no waypoint, has routes of another "

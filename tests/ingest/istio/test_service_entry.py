@@ -230,3 +230,29 @@ def test_only_tls_is_led_and_by_a_waypoint() -> None:
     assert [port.service for port in made.services["default/*.x.test"].ports] == [443]
     found = {each.path: each.level for each in made.findings if each.code == "AMB0301"}
     assert found == {"spec.ports[1].protocol": Level.ERROR, "metadata.labels": Level.WARNING}
+
+
+@pytest.mark.parametrize(
+    ("given", "spec", "missing"),
+    [
+        (["2001:2::9"], {}, True),
+        (["240.240.0.9", "2001:2::9"], {}, False),
+        (["240.240.0.9"], {}, False),
+        ([], {}, False),
+        (["2001:2::9"], {"addresses": ["192.0.2.1"]}, False),
+    ],
+)
+def test_who_was_given_no_ipv4_address_is_told(given: list[str], spec: dict[str, Any], missing: bool) -> None:
+    """One without any has none yet."""
+    body = {
+        "metadata": {"name": "e", "namespace": "shop"},
+        "spec": {"hosts": ["a.test", "b.test"], "resolution": "DNS", "ports": [{"number": 80}], **spec},
+        "status": {
+            "addresses": [
+                *({"host": "a.test", "value": each} for each in ("240.240.0.7", "2001:2::7")),
+                *({"host": "b.test", "value": each} for each in given),
+            ]
+        },
+    }
+    found = [(each.code, each.level, each.path) for each in compiled(change((ENTRIES, body))).findings]
+    assert found == [("AMB0307", Level.WARNING, "spec.hosts[1]")] * missing

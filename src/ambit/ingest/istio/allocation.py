@@ -210,6 +210,15 @@ def is_allocated(entry: ServiceEntry) -> bool:
     )
 
 
+def given_less(entry: ServiceEntry) -> tuple[str, ...]:
+    """Its hosts that were given an IPv6 address only: both are given at once, so the other one was not to be had
+    (rule 6). IPv6 addresses do not run out."""
+    if not is_allocated(entry):
+        return ()
+    hosts = dict.fromkeys(entry.spec.hosts)
+    return tuple(host for host in hosts if {each.version for each in _in_status(entry, host)} == {6})
+
+
 def _in_status(entry: ServiceEntry, host: str) -> Iterator[Address]:
     for given in entry.status.addresses:
         address = _address(given.value) if given.host == host else None

@@ -24,6 +24,7 @@ import msgspec
 
 from ambit.core import hostnames
 from ambit.core.finding import Finding, Level
+from ambit.ingest.istio.allocation import given_less
 from ambit.ingest.istio.endpoint import problem
 from ambit.ingest.preference import DISTRIBUTION_ANNOTATION, preference
 from ambit.ingest.protocols import protocol_named, protocol_of_port
@@ -99,6 +100,9 @@ def service_entry(
         say("AMB0305", Level.WARNING, "spec.exportTo", text)
     if spec.resolution == DYNAMIC and not _may_be_led(given, waypoint, say, settings):
         return CompiledEntry((), tuple(findings))
+    for host in given_less(given):
+        text = f"{host} has no IPv4 address: its namespace has its share of them, or none is left"
+        say("AMB0307", Level.WARNING, f"spec.hosts[{spec.hosts.index(host)}]", text)
     endpoints = _endpoints(spec, say)
     virtual = _written(spec, owners, say, settings)
     first = min(same_address, key=_age, default=given)
