@@ -199,18 +199,35 @@ def test_without_resolution_connections_go_where_they_went(mesh: Mesh, town: Tow
 
 @pytest.mark.feature("N21")
 def test_what_is_somebody_elses_stays_theirs(mesh: Mesh, town: Town) -> None:
-    """Neither a Service's address and name nor a pod's address leads to an entry of another namespace."""
+    """Neither a Service's address and name, nor a pod's address, nor one that the mesh gave to a host leads to an entry
+    of another namespace."""
+    ports = [{"number": 8080, "name": "tcp"}]
+    given = entry("given", "given.test", resolution="STATIC", ports=ports, endpoints=[{"address": town.far}])
+    mesh.kubectl("apply", "-n", town.outside, "-f", "-", stdin=yaml.safe_dump(given))
+    path = "jsonpath={.status.addresses[*].value}"
+    words = ("get", "serviceentry", "-n", town.outside, "given", "-o", path)
+    own = next(
+        each
+        for each in mesh.wait("the host has addresses", lambda: mesh.kubectl(*words).stdout.split())
+        if ":" not in each
+    )
     address = mesh.kubectl(
         "get", "service", "-n", town.outside, "far", "-o", "jsonpath={.spec.clusterIP}"
     ).stdout
     name = f"far.{town.outside}"
-    places = [f"{town.far}:8080", f"{address}:9090", f"{name}:9090", f"{name}.svc.cluster.local:9090"]
+    places = [
+        f"{own}:8080",
+        f"{town.far}:8080",
+        f"{address}:9090",
+        f"{name}:9090",
+        f"{name}.svc.cluster.local:9090",
+    ]
     expected = [(place, "far:8080") for place in places]
     mesh.wait("the service is there", lambda: ask(mesh, town, *places) == expected)
     thief = entry(
         "thief",
         f"{name}.svc.cluster.local",
-        addresses=["198.51.100.160", town.far, address],
+        addresses=["198.51.100.160", town.far, address, own],
         resolution="STATIC",
         ports=[{"number": port, "name": f"tcp-{port}", "targetPort": 8081} for port in (8080, 9090)],
         endpoints=[{"address": town.near}],
@@ -221,8 +238,10 @@ def test_what_is_somebody_elses_stays_theirs(mesh: Mesh, town: Town) -> None:
     assert ask(mesh, town, *places) == expected
     said = mesh.ambit("check", "-o", "json", check=False).stdout
     mesh.kubectl("delete", "serviceentry", "-n", town.inside, "thief")
+    mesh.kubectl("delete", "serviceentry", "-n", town.outside, "given")
     assert f"{town.inside}/thief" in said and "AMB0306" in said
     assert f"Service {town.outside}/far" in said and f"Pod {town.outside}/far" in said
+    assert f"ServiceEntry {town.outside}/given" in said
 
 
 def test_a_selector_takes_pods_and_workload_entries(mesh: Mesh, town: Town) -> None:

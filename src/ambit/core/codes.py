@@ -350,7 +350,8 @@ _ALL = (
         "AMB0306",
         "Host or address of somebody else",
         "The host is a name of a Service, of another namespace or of the cluster domain, or the address is a "
-        "Service's or a pod's. It is left out, so nobody's traffic is taken; what else the entry says counts.",
+        "Service's or a pod's, or one that the mesh gave to a host of another ServiceEntry. It is left out, so "
+        "nobody's traffic is taken; what else the entry says counts.",
         "metadata: {namespace: team-a}\nspec: {hosts: [web.team-b.svc.cluster.local]}",
         "Choose a host outside the cluster domain, or below the entry's own namespace (db.team-a.svc.cluster.local), "
         "and an address that nobody in the cluster has.",

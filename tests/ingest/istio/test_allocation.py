@@ -103,15 +103,35 @@ def test_3_of_two_that_claim_an_address_the_older_keeps_it() -> None:
     assert not set(values(book.wanted("shop/two"))) & set(values(status))
 
 
-def test_3_an_address_in_a_spec_is_whose_who_wrote_it() -> None:
+@pytest.mark.parametrize("written", [True, False])
+def test_3_an_address_stays_with_the_host_that_was_given_it(written: bool) -> None:
+    """Whatever an older entry's spec says, also while the status is not written yet."""
     book = AddressBook()
-    book.note(entry("old", born=1))
-    status = book.wanted("shop/old")
+    book.note(entry("new", born=9))
+    status = book.wanted("shop/new")
+    if written:
+        book.note(entry("new", born=9, status=status))
+    book.note(entry("old", born=1, addresses=[status[0].value, "10.0.0.0/8"]))
+    assert book.wanted("shop/new") == status
+
+
+def test_3_an_address_in_a_spec_is_given_to_nobody_else() -> None:
+    book = AddressBook()
+    book.note(entry("new"))
+    would_be = book.wanted("shop/new")[0].value
+    book.forget("shop/new")
+    book.note(entry("old", addresses=[would_be]))
+    book.note(entry("new"))
+    assert would_be not in values(book.wanted("shop/new"))
+
+
+def test_3_outside_of_the_range_an_address_in_a_spec_is_whose_who_wrote_it() -> None:
+    book = AddressBook()
+    status = (AllocatedAddress("192.0.2.9", "old.example"), AllocatedAddress("2001:2::9", "old.example"))
     book.note(entry("old", born=1, status=status))
-    assert book.note(entry("new", born=9, addresses=[status[0].value, "10.0.0.0/8"])) == ("shop/old",)
+    assert book.note(entry("new", born=9, addresses=["192.0.2.9"])) == ("shop/old",)
     found = book.wanted("shop/old")
-    assert found[0].value != status[0].value
-    assert found[1] == status[1]
+    assert found[0].value != "192.0.2.9" and found[1] == status[1]
 
 
 def test_4_an_entry_made_again_gets_the_same_addresses() -> None:

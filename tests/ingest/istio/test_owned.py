@@ -1,5 +1,7 @@
 """What a ServiceEntry must leave to others: names and addresses of Services, pods and namespaces."""
 
+from typing import Any
+
 import pytest
 
 from ambit.core.finding import Level
@@ -178,3 +180,47 @@ def test_no_entry_passes_for_a_service() -> None:
         f"aaa/{host}": False,
         "shop/victim.shop.svc.cluster.local": True,
     }
+
+
+def given(name: str, value: str, namespace: str = "zzz", **spec: Any) -> Change:
+    """An entry whose host was given an address."""
+    body = {
+        "metadata": {"name": name, "namespace": namespace, "creationTimestamp": "2026-02-01T00:00:00Z"},
+        "spec": {
+            "hosts": [f"{name}.test"],
+            "resolution": "DNS",
+            "ports": [{"number": 80, "name": "tcp"}],
+            **spec,
+        },
+        "status": {"addresses": [{"host": f"{name}.test", "value": value}]},
+    }
+    return change((ENTRIES, body))
+
+
+@pytest.mark.parametrize("value", ["240.240.0.9", "2001:2::9"])
+@pytest.mark.parametrize("namespace", ["aaa", "zzz"])
+def test_an_address_that_the_mesh_gave_to_a_host_is_left_to_it(value: str, namespace: str) -> None:
+    """Also by an older entry, and by one that nobody but its own namespace sees."""
+    thief = entry("thief", "thief.test", namespace=namespace, addresses=["198.51.100.1", value])
+    compiler = compiled(thief, given("host", value, exportTo=["."]))
+    assert [str(each.address) for each in compiler.services["zzz/host.test"].addresses] == [value]
+    kept = compiler.services[f"{namespace}/thief.test"].addresses
+    assert [str(each.address) for each in kept] == ["198.51.100.1"]
+    text = f"{value} is the address of ServiceEntry zzz/host"
+    assert ("AMB0306", Level.ERROR, "spec.addresses[1]", text) in said(compiler)
+    compiler.apply([Change(ENTRIES, "zzz/host")])
+    assert len(compiler.services[f"{namespace}/thief.test"].addresses) == 2, "nobody has it any more"
+
+
+def test_other_addresses_of_entries_are_several_peoples() -> None:
+    """What is outside of the ranges, what is a range, and what was an entry's own before it wrote it."""
+    several = ["192.0.2.9", "240.240.0.0/16", "240.240.0.7"]
+    compiler = compiled(
+        entry("a", "a.test", namespace="aaa", addresses=several),
+        given("b", "192.0.2.9"),
+        given("c", "240.240.0.9"),
+        given("d", "240.240.0.7", addresses=["240.240.0.7"]),
+    )
+    assert len(compiler.services["aaa/a.test"].addresses) == len(several)
+    assert len(compiler.services["zzz/d.test"].addresses) == 1
+    assert said(compiler) == []

@@ -5,8 +5,8 @@ Pure, and incremental: entries are noted as they come and go. Rules (each has a 
 1. A host gets an IPv4 and an IPv6 address when its entry has no `addresses`, its `resolution` is not NONE, and the
    label `networking.istio.io/enable-autoallocate-ip` is not `false`. Otherwise the entry's status has none.
 2. What an entry's status says stays, also when another mesh wrote it. So addresses outlive any control plane.
-3. No two hosts hold one address. Of two that claim it the older entry keeps it; an address that somebody wrote into
-   `spec.addresses` is his.
+3. No two hosts hold one address. Of two that claim it the older entry keeps it. An address that somebody wrote into
+   `spec.addresses` is his, but one of the range only as long as no host was given it: it would take others' traffic.
 4. A new address is found from the name of entry and host: one that is deleted and made again gets the same.
 5. An address that is free again is given to others last: pods may still remember it.
 6. Nobody takes all of them: a namespace that has its share of a range is given no further ones of it. What statuses
@@ -35,8 +35,10 @@ SHARE = 8
 
 Holder = tuple[str, str]
 """Key of an entry, and host."""
-_Rank = tuple[bool, tuple[str, str, str], str]
-"""The smallest holds: written in a spec, then the oldest."""
+_Rank = tuple[int, tuple[str, str, str], str]
+"""The smallest holds: `_WRITTEN`, `_GIVEN`, then `_WISHED`, and of these the oldest."""
+_WRITTEN, _GIVEN, _WISHED = range(3)
+"""Written in a spec; found here, or said by a status; written in a spec, but of the range."""
 
 
 class AddressBook:
@@ -124,7 +126,7 @@ class AddressBook:
         if lost:
             self._claim(entry)
         else:
-            self._hold(address, holder, (True, entry.metadata.age, host))
+            self._hold(address, holder, (_GIVEN, entry.metadata.age, host))
             self._claimed.setdefault(key, set()).add(address)
             self._count_of(key, [address], 1)
         return address
@@ -141,9 +143,10 @@ class AddressBook:
             for host in reversed(entry.spec.hosts):
                 reserved = self._reserved.get((key, host), {}).values()
                 for address in (*reserved, *_in_status(entry, host)):
-                    claims[address] = (key, host), (True, entry.metadata.age, host)
+                    claims[address] = (key, host), (_GIVEN, entry.metadata.age, host)
         for address in _in_spec(entry):
-            claims[address] = (key, ""), (False, entry.metadata.age, "")
+            wish = _WRITTEN if self._range(address) is None else _WISHED
+            claims[address] = (key, ""), (wish, entry.metadata.age, "")
         concerned = set(self._withdraw(key, frozenset(claims)))
         for address, (holder, rank) in claims.items():
             others = self._claims.get(address, {})
@@ -217,6 +220,21 @@ def given_less(entry: ServiceEntry) -> tuple[str, ...]:
         return ()
     hosts = dict.fromkeys(entry.spec.hosts)
     return tuple(host for host in hosts if {each.version for each in _in_status(entry, host)} == {6})
+
+
+def holder_of(address: str, entries: Iterable[ServiceEntry]) -> ServiceEntry | None:
+    """Which of `entries` has a host that was given this address of the mesh's own (rule 3)."""
+    wanted = _address(address)
+    if wanted is None or not any(
+        wanted.version == each.version and wanted in each for each in (IPV4_RANGE, IPV6_RANGE)
+    ):
+        return None
+    given = (
+        each
+        for each in entries
+        if is_allocated(each) and any(wanted in _in_status(each, host) for host in each.spec.hosts)
+    )
+    return min(given, key=lambda each: each.metadata.age, default=None)
 
 
 def _in_status(entry: ServiceEntry, host: str) -> Iterator[Address]:

@@ -12,6 +12,7 @@ from ambit.core.finding import Finding, Level
 from ambit.graph.collection import Collection, Index
 from ambit.graph.engine import Context, Graph
 from ambit.ingest.binds import Binds
+from ambit.ingest.istio.allocation import holder_of
 from ambit.ingest.istio.endpoint import ENTRY, WORKLOAD, entry_workload, parts, ports_of, problem
 from ambit.ingest.istio.service_entry import DYNAMIC, CompiledEntry, Host, service_entry
 from ambit.ingest.own_addresses import OwnAddresses
@@ -80,7 +81,7 @@ def compile_entries(
                 for address in _claimed(given)
                 for each in rivals(context, by_address, address, given.metadata.namespace)
             ],
-            _Owned(context, owners, given.metadata.namespace),
+            _Owned(context, owners, by_address, given.metadata.namespace),
             distribution(context, given.metadata.namespace),
             binds.entry(context, given.metadata.namespace, given.metadata.labels),
             visibilities.allowed(context, given.metadata.namespace),
@@ -165,14 +166,23 @@ def compile_workload_entries(
 class _Owned:
     """What an entry of a namespace must leave to others."""
 
-    def __init__(self, context: Context, owners: Owners, namespace: str) -> None:
+    def __init__(
+        self, context: Context, owners: Owners, entries: Index[ServiceEntry], namespace: str
+    ) -> None:
         self._context = context
         self._owners = owners
+        self._entries = entries
         self._namespace = namespace
 
     def of_address(self, address: str) -> str:
         owner = self._owners.of_address(self._context, normal(address))
         return "" if owner is None else str(owner)
+
+    def of_written(self, address: str) -> str:
+        """As `of_address`, of an address in a spec."""
+        exact = normal(address)
+        given = None if "/" in exact else holder_of(exact, self._context.lookup(self._entries, exact))
+        return self.of_address(address) or ("" if given is None else str(given.metadata.reference(ENTRY)))
 
     def of_host(self, host: str) -> str:
         return self._owners.of_host(self._context, host, self._namespace)

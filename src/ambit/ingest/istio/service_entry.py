@@ -3,7 +3,8 @@
 - One service for each host, called `<namespace>/<host>`; of several entries of a namespace with one host the oldest
   counts, and the others are told. Among namespaces the oldest that is everybody's is canonical, of those with its host
   or an address of it.
-- A host or address that is a Service's, a pod's or another namespace's is left out: AMB0306 (`ambit.ingest.owners`).
+- A host or address that is a Service's, a pod's or another namespace's is left out: AMB0306 (`ambit.ingest.owners`);
+  so is an address in a spec that the mesh gave to somebody else's host.
 - Addresses are the entry's, IP addresses or ranges, for all its hosts; without them what the control plane allocated
   for the host (`status.addresses`).
 - `resolution: NONE` lets connections go on to the address that was dialled. STATIC has IP addresses, DNS names or
@@ -54,6 +55,8 @@ class Owned(Protocol):
     """Who has an address or a host that is not the entry's to claim, in words; empty when nobody has."""
 
     def of_address(self, address: str) -> str: ...
+
+    def of_written(self, address: str) -> str: ...
 
     def of_host(self, host: str) -> str: ...
 
@@ -271,7 +274,7 @@ def _written(
         except ValueError:
             say("AMB0302", Level.ERROR, f"spec.addresses[{index}]", f"{text!r} is no IP address or range")
             continue
-        owner = owners.of_address(text)
+        owner = owners.of_written(text)
         if owner:
             say("AMB0306", Level.ERROR, f"spec.addresses[{index}]", f"{text} is the address of {owner}")
         else:
