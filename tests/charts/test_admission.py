@@ -98,11 +98,36 @@ def test_the_control_plane_writes_what_a_gateway_controls(kind: str) -> None:
     assert not permitted(OWNED, {**ours, "metadata": {**ours["metadata"], "ownerReferences": [of_set]}})
 
 
-@pytest.mark.parametrize("kind", OPTIONAL)
+@pytest.mark.parametrize("kind", ["ServiceAccount", "Service", "Deployment", *OPTIONAL])
 def test_the_control_plane_takes_away_what_a_gateway_controls(kind: str) -> None:
     ours = written(kind)
     assert all(permitted(each, None, ours) for each in (OWNED, SCALED, KEPT))
     assert not permitted(OWNED, None, {**ours, "metadata": {"name": "waypoint"}})
+
+
+def test_the_control_plane_asks_before_it_takes_away() -> None:
+    """Whatever it is granted to delete, a policy looks at."""
+    rules = admission_policy("ambit-control")["matchConstraints"]["resourceRules"]
+    looked_at = {
+        (group, each)
+        for rule in rules
+        if "DELETE" in rule["operations"]
+        for group in rule["apiGroups"]
+        for each in rule["resources"]
+    }
+    [role] = [
+        each
+        for each in golden_objects()
+        if each["kind"] == "ClusterRole" and each["metadata"]["name"] == "ambit-control"
+    ]
+    granted = {
+        (group, each)
+        for rule in role["rules"]
+        if "delete" in rule["verbs"]
+        for group in rule["apiGroups"]
+        for each in rule["resources"]
+    }
+    assert ("apps", "deployments") in granted and granted == looked_at
 
 
 def test_the_control_plane_scales_and_keeps_proxies_only() -> None:

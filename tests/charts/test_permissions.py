@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from ambit.ca.authority import Authority
+from ambit.control import gateways
 from ambit.core.names import REDIRECTION_ANNOTATION, REDIRECTION_ENABLED
 from ambit.kube import resource as kinds
 from ambit.kube.client import Client
@@ -120,7 +121,7 @@ class Agent(Impersonating):
 
 @pytest.mark.parametrize("recorder", [CONTROL], indirect=True)
 async def test_what_the_control_plane_is_granted_is_what_it_uses(
-    api: Path, admin: Client, recorder: Recorder
+    api: Path, admin: Client, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await make_pod(admin, "shop", "web", "web-0", annotations={"ambient.istio.io/redirection": "enabled"})
     token = await agent_token(admin)
@@ -153,10 +154,11 @@ async def test_what_the_control_plane_is_granted_is_what_it_uses(
         status = (await admin.get(kind, name, "shop")).get("status") or {}
         return "ambit" in str(status) or "WaypointBound" in str(status) or bool(status.get("conditions"))
 
+    async def is_there(kind: kinds.Resource) -> bool:
+        return any(each["metadata"]["name"] == "waypoint" for each in await admin.list(kind, "shop"))
+
     async def has_deployment() -> bool:
-        return any(
-            each["metadata"]["name"] == "waypoint" for each in await admin.list(kinds.DEPLOYMENTS, "shop")
-        )
+        return await is_there(kinds.DEPLOYMENTS)
 
     async def autoscaled() -> bool:
         several = [
@@ -208,6 +210,11 @@ async def test_what_the_control_plane_is_granted_is_what_it_uses(
         no_more = {"data": {"horizontalPodAutoscaler": None, "podDisruptionBudget": None}}
         await admin.patch(kinds.CONFIG_MAPS, "wanted", no_more, "shop")
         await eventually(autoscaled, lambda found: not found)
+        monkeypatch.setattr(gateways, "LEFT_AFTER", 0.0)
+        inline = {"gatewayClassName": "ambit-inline", "infrastructure": None}
+        await admin.patch(kinds.GATEWAYS, "waypoint", {"spec": inline}, "shop")
+        await eventually(has_deployment, lambda found: not found)
+        await eventually(lambda: is_there(kinds.SERVICE_ACCOUNTS), lambda found: not found)
         # What the watch does not know is looked up: pods of an identity, and the caller's own.
         with pytest.raises(grpc.aio.AioRpcError):
             await plane.certificate(signing_request("spiffe://cluster.local/ns/shop/sa/nobody"), token)

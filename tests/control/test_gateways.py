@@ -1,5 +1,6 @@
 """Waypoints of a whole control plane, against our API server: their objects, and what statuses say."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -193,6 +194,67 @@ async def test_parameters_that_cannot_be_had_leave_what_there_is(client: Client)
         await client.create(kinds.CONFIG_MAPS, {**WANTED, "data": {"deployment": "spec: {replicas: 2}"}})
         await eventually(accepted, lambda found: found == ("True", "Accepted"))
         await eventually(lambda: replicas(client), lambda found: found == 2)
+
+
+async def of_class(client: Client, name: str, **spec: Any) -> None:
+    await client.patch(kinds.GATEWAYS, "waypoint", {"spec": {"gatewayClassName": name, **spec}}, "shop")
+
+
+async def programmed(client: Client) -> Any:
+    return (await conditions(client, kinds.GATEWAYS, "waypoint")).get("Programmed")
+
+
+async def test_a_waypoint_that_becomes_inline_has_nothing_left(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But what is not its own; and when it is to have pods again, it has."""
+    monkeypatch.setattr(gateways, "LEFT_AFTER", 0.5)
+    data = {
+        "horizontalPodAutoscaler": "spec: {maxReplicas: 5}",
+        "podDisruptionBudget": "spec: {minAvailable: 1}",
+    }
+    await client.create(kinds.CONFIG_MAPS, {**WANTED, "data": data})
+    async with running(client):
+        await client.create(kinds.GATEWAYS, WITH_PARAMETERS)
+        for kind in (*OBJECTS, *SCALERS):
+            await eventually(lambda kind=kind: exists(client, kind))
+        owners = (await client.get(kinds.SERVICES, "waypoint", "shop"))["metadata"]["ownerReferences"]
+        made = {"name": "made-by-somebody", "namespace": "shop"}
+        await client.create(kinds.SERVICE_ACCOUNTS, {"metadata": {**made, "ownerReferences": owners}})
+        for _ in range(2):
+            await of_class(client, "ambit-inline", infrastructure=None)
+            await eventually(lambda: programmed(client), lambda found: found == ("True", "Programmed"))
+            assert all([await exists(client, kind) for kind in OBJECTS]), "callers may be on their way there"
+            for kind in (*OBJECTS, *SCALERS):
+                await eventually(lambda kind=kind: exists(client, kind), lambda found: not found)
+            assert await exists(client, kinds.SERVICE_ACCOUNTS, "made-by-somebody")
+            await of_class(client, "ambit-waypoint")
+            for kind in OBJECTS:
+                await eventually(lambda kind=kind: exists(client, kind))
+
+
+async def test_who_comes_back_in_time_has_kept_what_there_was(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateways, "LEFT_AFTER", 1.0)
+    loop = asyncio.get_running_loop()
+    async with running(client):
+        await client.create(kinds.GATEWAYS, GATEWAY)
+        for kind in OBJECTS:
+            await eventually(lambda kind=kind: exists(client, kind))
+        before = await client.get(kinds.DEPLOYMENTS, "waypoint", "shop")
+        await of_class(client, "ambit-inline")
+        await eventually(lambda: programmed(client), lambda found: found == ("True", "Programmed"))
+        since = loop.time()
+        await of_class(client, "ambit-waypoint")
+        await eventually(lambda: programmed(client), lambda found: found == ("False", "Pending"))
+
+        async def over() -> bool:
+            return loop.time() > since + 1.5
+
+        await eventually(over)
+        after = await client.get(kinds.DEPLOYMENTS, "waypoint", "shop")
+        assert after["metadata"]["uid"] == before["metadata"]["uid"]
 
 
 async def test_an_object_of_somebody_else_is_left_alone(client: Client) -> None:

@@ -292,3 +292,38 @@ def test_many_services_share_one_waypoint_with_several_pods(busy: Busy) -> None:
     busy.kubectl("label", "namespace", busy.namespace, "istio.io/use-waypoint-")
     busy.passes("client", routed=False)
     assert busy.failed(since) == []
+
+
+@pytest.mark.feature("F21")
+def test_a_waypoint_with_pods_becomes_one_without_and_back(busy: Busy) -> None:
+    """Its pods go when nobody goes to them any more, with all that made them run."""
+    busy.bind("one")
+    busy.passes("one", routed=True)
+    since = time.time()
+
+    def becomes(of_class: str) -> None:
+        changed = {"spec": {"gatewayClassName": of_class}}
+        busy.kubectl("patch", "gateway", "one", "--type=merge", "-p", json.dumps(changed))
+
+    def left() -> str:
+        selector = ("-l", "gateway.networking.k8s.io/gateway-name=one", "-o", "name")
+        return busy.kubectl("get", "deployments,services,serviceaccounts,pods", *selector)
+
+    becomes("ambit-inline")
+    busy.passes("client", routed=True)
+    busy.mesh.wait("nothing is left of its pods", lambda: left() == "")
+    busy.lost_none_but_kept(since, 1)
+    becomes("ambit-waypoint")
+    busy.mesh.wait("a pod again", lambda: "pod/" in left())
+    busy.kubectl("rollout", "status", "deployment", "one", "--timeout=110s")
+    once = ("curl", "-s", "-m", "30", "-w", "%header{x-routed}", "http://web/")
+
+    def answers() -> bool:
+        return busy.mesh.exec(busy.namespace, "client", *once, check=False).stdout.endswith("yes")
+
+    busy.mesh.wait("requests are answered", answers)
+    busy.passes("one", routed=True)
+    made = {each.partition("/")[0] for each in left().split()}
+    assert made == {"deployment.apps", "service", "serviceaccount", "pod"}
+    busy.bind("")
+    busy.passes("client", routed=False)

@@ -1,10 +1,12 @@
 """Makes proxies of Gateways run: the objects of each, and the GatewayClasses that people name.
 
 Level-based, by the elected replica: what is missing or changed is put right. Objects go with their Gateway, by their
-owner reference. An object of such a name that is not the Gateway's own is left alone, and the Gateway says so: a proxy
-acts as the service account of its name, so taking over another's would give its identity away.
+owner reference, or when its class needs no pods any more, some seconds after nobody goes to them (LEFT_AFTER). An
+object of such a name that is not the Gateway's own is left alone, and the Gateway says so: a proxy acts as the service
+account of its name, so taking over another's would give its identity away.
 """
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -14,6 +16,7 @@ import msgspec
 
 from ambit.control.gateway_objects import Object, ProxyPods, gateway_objects, objects_name
 from ambit.control.gateway_patches import OPTIONAL, patched, scaled
+from ambit.control.handover import HOLD, LINGER, MARGIN
 from ambit.core.finding import ObjectRef
 from ambit.core.names import (
     GATEWAY_CLASS_NAMES,
@@ -31,7 +34,14 @@ from ambit.ingest.mesh import Change, MeshDelta
 from ambit.kube.client import Client
 from ambit.kube.errors import AlreadyExists, Forbidden, Invalid, NotFound
 from ambit.kube.informer import EventKind, Informer
-from ambit.kube.resource import DEPLOYMENTS, GATEWAY_CLASSES, GATEWAYS, SERVICE_ACCOUNTS, Resource
+from ambit.kube.resource import (
+    DEPLOYMENTS,
+    GATEWAY_CLASSES,
+    GATEWAYS,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+    Resource,
+)
 from ambit.kube.workqueue import WorkQueue
 from ambit.model.proxy import Proxy, ProxyKind
 from ambit.model.status import Condition, GatewayStatus, Status
@@ -57,6 +67,12 @@ CLASSES_AGAIN = 10.0
 
 BLOCKED_AGAIN = 10.0
 """Seconds until it is looked again whether what was in the way is gone."""
+
+LEFT_AFTER = 2 * (HOLD + MARGIN) + LINGER
+"""Seconds until the pods of a Gateway go whose class needs none any more: by then no caller goes there, of any
+replica's nodes, and the pods have forgotten what has left them."""
+_LEFT = (*OPTIONAL, DEPLOYMENTS, SERVICES, SERVICE_ACCOUNTS)
+"""What goes then, in this order: what is watched last, so that all goes also when somebody ends in between."""
 
 
 class Managed(msgspec.Struct, frozen=True):
@@ -84,6 +100,8 @@ class GatewayKeeper:
         self._queue: WorkQueue[str] = WorkQueue("gateways")
         self._blocked: dict[str, Condition] = {}
         """What is in the way of a Gateway."""
+        self._leaving: dict[str, float] = {}
+        """When the pods of a Gateway go, in the time of the event loop."""
         self.on_blocked: Callable[[ObjectRef], None] = lambda _: None
         """Called when something comes into a Gateway's way, or goes."""
         self._optional = {each: self._informer(each) for each in OPTIONAL}
@@ -110,6 +128,7 @@ class GatewayKeeper:
 
     def started_leading(self) -> None:
         """Look at every Gateway again."""
+        self._leaving.clear()
         self._queue.add(CLASSES)
         for key in self._proxies():
             self._queue.add(key)
@@ -146,9 +165,8 @@ class GatewayKeeper:
 
     def _owner_changed(self, meta: ObjectMeta) -> None:
         """Of an object of a Gateway, its Gateway is looked at."""
-        for each in meta.owner_references:
-            if each.controller and each.kind == "Gateway":
-                self._queue.add(f"{meta.namespace}/{each.name}")
+        for each in _owners(meta):
+            self._queue.add(f"{meta.namespace}/{each}")
 
     async def _reconcile(self, key: str) -> None:
         if not self._leading():
@@ -159,11 +177,15 @@ class GatewayKeeper:
         namespace, _, name = key.partition("/")
         gateway = self._gateways.get((namespace, name))
         proxy = self._proxies().get(key)
-        if proxy is None or proxy.kind is ProxyKind.INLINE:
-            gateway = None
         if gateway is None or proxy is None or gateway.metadata.deletion_timestamp is not None:
+            self._leaving.pop(key, None)
             self._set_blocked(key, None)
             return
+        if proxy.kind is ProxyKind.INLINE:
+            self._set_blocked(key, None)
+            await self._without_pods(key, gateway)
+            return
+        self._leaving.pop(key, None)
         if proxy.parameters.problem:  # the status says so, and what there is goes on as it is
             self._set_blocked(key, None)
             return
@@ -200,15 +222,46 @@ class GatewayKeeper:
 
     async def _removed(self, gateway: Gateway, name: str, wanted: Collection[Resource]) -> None:
         """Takes away what nobody wants any more."""
-        namespace = gateway.metadata.namespace
         for resource, informer in self._optional.items():
-            if resource in wanted or (namespace, name) not in informer.items:
-                continue
-            found = await self._live(resource, name, namespace)
-            if found is not None and _is_owned(found, gateway.metadata.uid):
-                uid = found["metadata"]["uid"]
-                with contextlib.suppress(NotFound):
-                    await self._client.delete(resource, name, namespace, uid=uid)
+            if resource not in wanted and (gateway.metadata.namespace, name) in informer.items:
+                await self._take_away(gateway, resource, name)
+
+    async def _without_pods(self, key: str, gateway: Gateway) -> None:
+        """Takes away what made a Gateway's pods run when it needed some."""
+        meta, now = gateway.metadata, asyncio.get_running_loop().time()
+        names = {
+            name
+            for informer in self.informers
+            for (namespace, name), found in informer.items.items()
+            if namespace == meta.namespace and meta.name in _owners(found.metadata)
+        }
+        if not names:
+            self._leaving.pop(key, None)
+            return
+        due = self._leaving.setdefault(key, now + LEFT_AFTER)
+        if now < due:
+            self._queue.add_after(key, due - now)
+            return
+        gone = [
+            resource.kind
+            for resource in _LEFT
+            for name in sorted(names)
+            if await self._take_away(gateway, resource, name)
+        ]
+        if gone:
+            event(log, logging.INFO, "a Gateway needs no pods any more", gateway=key, deleted=",".join(gone))
+
+    async def _take_away(self, gateway: Gateway, resource: Resource, name: str) -> bool:
+        """An object of this name, when it is the Gateway's and was made here; whether there was one."""
+        namespace = gateway.metadata.namespace
+        found = await self._live(resource, name, namespace)
+        if found is None or not _is_owned(found, gateway.metadata.uid):
+            return False
+        if (found["metadata"].get("labels") or {}).get(MANAGED_LABEL) not in _MANAGED:
+            return False
+        with contextlib.suppress(NotFound):
+            await self._client.delete(resource, name, namespace, uid=found["metadata"]["uid"])
+        return True
 
     async def _live(self, resource: Resource, name: str, namespace: str) -> Object | None:
         try:
@@ -248,6 +301,11 @@ def _refused(text: str) -> Condition:
 def _is_owned(live: Mapping[str, Any], uid: str) -> bool:
     references = (live.get("metadata") or {}).get("ownerReferences") or ()
     return any(each.get("uid") == uid and each.get("controller") for each in references)
+
+
+def _owners(meta: ObjectMeta) -> list[str]:
+    """Names of the Gateways that control an object."""
+    return [each.name for each in meta.owner_references if each.controller and each.kind == "Gateway"]
 
 
 def _without_status(managed: Managed) -> tuple[Any, ...]:
