@@ -46,8 +46,10 @@ def proxy(
     max_connections: int,
     statistics: Iterable[str] = (),
     soft_memory: int = defaults.SOFT_MEMORY_LIMIT,
+    ends_hoarders: bool = False,
 ) -> Any:
-    """The bootstrap of an Envoy beside an agent; write it as `*.pb`. `statistics` begin so, besides the usual ones."""
+    """The bootstrap of an Envoy beside an agent; write it as `*.pb`. `statistics` begin so, besides the usual ones.
+    With `ends_hoarders` it is not new connections that pay first for those who do not read their answers."""
     bootstrap = bootstrap_pb2.Bootstrap(
         node=base_pb2.Node(id=node, cluster="ambit"),
         dynamic_resources=bootstrap_pb2.Bootstrap.DynamicResources(
@@ -87,7 +89,7 @@ def proxy(
                 )
             )
         ),
-        overload_manager=_overload(max_connections),
+        overload_manager=_overload(max_connections, ends_hoarders=ends_hoarders),
         memory_allocator_manager=_allocator(soft_memory),
     )
     bootstrap.admin.address.CopyFrom(pipe(admin_socket))
@@ -139,7 +141,7 @@ def _allocator(soft_memory: int) -> Any:
     )
 
 
-def _overload(max_connections: int) -> Any:
+def _overload(max_connections: int, *, ends_hoarders: bool) -> Any:
     heap, connections = (
         "envoy.resource_monitors.fixed_heap",
         ("envoy.resource_monitors.global_downstream_max_connections"),
@@ -164,4 +166,26 @@ def _overload(max_connections: int) -> Any:
     for name, threshold in (("shrink_heap", 0.8), ("stop_accepting_connections", 0.95)):
         action = manager.actions.add(name=f"envoy.overload_actions.{name}")
         action.triggers.add(name=heap, threshold=overload_pb2.ThresholdTrigger(value=threshold))
+    if ends_hoarders:
+        _end_hoarders(manager, heap)
     return manager
+
+
+def _end_hoarders(manager: Any, heap: str) -> None:
+    """Streams with the largest buffers go first; Envoy knows them for HTTP/2 only, and until their answer has come to
+    its end. So whoever stands still is given less time as well."""
+    manager.buffer_factory_config.minimum_account_to_track_power_of_two = defaults.HOARD_LOG2
+    reset = manager.actions.add(name="envoy.overload_actions.reset_high_memory_stream")
+    reset.triggers.add(
+        name=heap,
+        scaled=overload_pb2.ScaledTrigger(
+            scaling_threshold=defaults.HOARDERS_FROM, saturation_threshold=defaults.HOARDERS_ALL
+        ),
+    )
+    timers = overload_pb2.ScaleTimersOverloadActionConfig()
+    for kind in ("CONNECTION_IDLE", "STREAM_IDLE", "STREAM_FLUSH"):
+        timers.timer_scale_factors.add(
+            timer=f"HTTP_DOWNSTREAM_{kind}", min_timeout=seconds(defaults.IDLE_UNDER_PRESSURE)
+        )
+    reduce = manager.actions.add(name="envoy.overload_actions.reduce_timeouts", typed_config=pack(timers))
+    reduce.triggers.add(name=heap, threshold=overload_pb2.ThresholdTrigger(value=defaults.HOARDERS_FROM))

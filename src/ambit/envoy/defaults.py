@@ -19,6 +19,9 @@ CONCURRENT_STREAMS_IN = 1000
 """Ours is never the limit: clients open further connections themselves."""
 EDGE_IDLE_TIMEOUT = 3600.0
 """A client's connection to a gateway without requests is closed after this time; Envoy's and Istio's number."""
+EDGE_STREAM_IDLE = 24 * 3600.0
+"""A request or WebSocket of such a client in which nothing moves at all is ended after this time. Without any, Envoy
+could not make it shorter when memory is short."""
 EDGE_STREAMS = 100
 """Requests at once on one connection of a client whom nobody knows (Envoy: "configuring Envoy as an edge proxy")."""
 DATAGRAM_IDLE = 60.0
@@ -67,6 +70,13 @@ LOG_PERIOD = 5.0
 """Open connections report their running totals this often."""
 HEAP_LIMIT = 512 << 20
 """The overload manager sheds load against this heap size; 20k connections need about 300 MiB."""
+HOARD_LOG2 = 18
+"""Streams with buffers from 2^18 bytes on can be told apart from others: a quarter of what a stream may hold."""
+HOARDERS_FROM, HOARDERS_ALL = 0.85, 0.93
+"""Parts of the heap's limit at which streams with large buffers are ended: the largest first, then all of them. Below
+95 %, from which on nobody new is let in, and above what the configuration of 2,000 services takes."""
+IDLE_UNDER_PRESSURE = 15.0
+"""So long may clients stand still from then on; as long as they may take for their headers."""
 RELEASE_BYTES = 64 << 20
 RELEASE_INTERVAL = 1.0
 SOFT_MEMORY_LIMIT = 20 << 20

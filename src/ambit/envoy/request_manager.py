@@ -108,6 +108,7 @@ def at_the_edge(
     manager = _manager(stat, table, filters, taken_headers.at_the_edge(), told, is_believed=True)
     manager.http2_protocol_options.max_concurrent_streams.value = defaults.EDGE_STREAMS
     manager.common_http_protocol_options.idle_timeout.CopyFrom(seconds(defaults.EDGE_IDLE_TIMEOUT))
+    manager.stream_idle_timeout.CopyFrom(seconds(defaults.EDGE_STREAM_IDLE))
     manager.use_remote_address.value = True
     manager.xff_num_trusted_hops = trusted_proxies
     _tell_backends(manager, certificates)
