@@ -58,7 +58,7 @@ def server(own: Leaf) -> list[str]:
 
 
 def _filters() -> list[dict[str, Any]]:
-    """As `ambit.envoy.http_filters.chain`."""
+    """As `ambit.envoy.http.filters.chain`."""
     everybody = {
         "action": "ALLOW",
         "policies": {"all": {"permissions": [{"any": True}], "principals": [{"any": True}]}},

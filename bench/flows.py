@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ambit.core.identity import Identity
-from ambit.envoy import access_log, names
+from ambit.envoy import names
+from ambit.envoy.logs import access_log
 from ambit.model.workload import TunnelProtocol, Workload
 from ambit.node.flows.collector import Collector
 from ambit.node.state.mesh import MeshState

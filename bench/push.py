@@ -23,7 +23,7 @@ import grpc.aio
 from ambit.kube import resource as kinds
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
-from ambit.local.apiserver.credentials import write_kubeconfig
+from ambit.local.apiserver.access.credentials import write_kubeconfig
 from ambit.local.apiserver.server import ApiServer, ApiSettings
 from ambit.xds import wire
 from ambit.xds.client_session import ClientSession

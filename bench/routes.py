@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from ambit.control.plans import Plans
+from ambit.control.l7.plans import Plans
 from ambit.ingest.mesh import MeshCompiler
 from ambit.ingest.settings import MeshSettings
 from ambit.plan.values import NodeSettings

@@ -32,8 +32,8 @@ def imported(statement: str) -> set[str]:
             SERVER_ONLY | {"cryptography", "grpc", "google.protobuf", "sqlite3"},
             330,
         ),
-        ("import ambit.node.main", SERVER_ONLY | {"click", "envoy.api.v2.cds_pb2"}, 805),
-        ("import ambit.control.main", SERVER_ONLY | {"click", "sqlite3"}, 543),
+        ("import ambit.node.main", SERVER_ONLY | {"click", "envoy.api.v2.cds_pb2"}, 809),
+        ("import ambit.control.main", SERVER_ONLY | {"click", "sqlite3"}, 552),
         ("import ambit.local.cluster", {"grpc", "google.protobuf", "click"}, 700),
     ],
 )

@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path
 
 from ambit.core.names import CA_TOKEN_AUDIENCE, ROOT_NAMESPACE
-from ambit.local.apiserver.credentials import write_kubeconfig
+from ambit.local.apiserver.access.credentials import write_kubeconfig
+from ambit.local.apiserver.access.tokens import Tokens
 from ambit.local.apiserver.server import ApiServer, ApiSettings
-from ambit.local.apiserver.store import Json
+from ambit.local.apiserver.storage.store import Json
 from ambit.local.apiserver.strategies.base import Strategy
 from ambit.local.apiserver.strategies.table import NEUTRAL, STRATEGIES
-from ambit.local.apiserver.tokens import Tokens
 from bench.control.objects import AGENT, Size, agent_name, objects
 
 TOKEN_SECONDS = 12 * 3600

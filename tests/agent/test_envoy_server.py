@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from ambit.agent.envoy_server import EnvoyServer
-from ambit.plan import node_proxy
+from ambit.plan.node import node_proxy
 from ambit.xds.frames import Request, Resource, Response
 from ambit.xds.session import ServerSession
 from ambit.xds.wire import METHOD, decode_response, encode_request

@@ -3,7 +3,7 @@
 import json
 
 from ambit.agent.request_lines import printed
-from ambit.envoy.request_lines import to_agent
+from ambit.envoy.logs.request_lines import to_agent
 from ambit.model.telemetry import LogFormat, Printer, RequestLog
 from tests.node.flows.envoy_lines import message
 

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from cel import cel
 
-from ambit.control.gateway_objects import gateway_objects
-from ambit.control.gateway_patches import patched
+from ambit.control.gateways.objects import gateway_objects
+from ambit.control.gateways.patches import patched
 from ambit.core.names import NOT_CAPTURED_ANNOTATION, REDIRECTION_ANNOTATION, TRUST_ANNOTATION
 from ambit.model.proxy import Parameters, Patch
 from tests.charts.rendered import golden_objects

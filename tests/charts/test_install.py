@@ -28,7 +28,7 @@ from ambit.kube.resource import (
     SERVICE_ACCOUNTS,
     SERVICES,
 )
-from ambit.local.apiserver.credentials import write_kubeconfig
+from ambit.local.apiserver.access.credentials import write_kubeconfig
 from ambit.local.apiserver.server import ApiServer, ApiSettings
 from ambit.testing.mesh import BRIEFLY
 from tests.charts.helm_program import needed_helm

@@ -12,13 +12,13 @@ import msgspec
 import pytest
 
 from ambit.ca.authority import Authority
-from ambit.control import gateways
+from ambit.control.gateways import controller
 from ambit.core.names import REDIRECTION_ANNOTATION, REDIRECTION_ENABLED
 from ambit.kube import resource as kinds
 from ambit.kube.client import Client
-from ambit.local.apiserver.rbac import Action, Authorizer, Decision
+from ambit.local.apiserver.access.rbac import Action, Authorizer, Decision
+from ambit.local.apiserver.access.tokens import User
 from ambit.local.apiserver.server import ApiServer, ApiSettings
-from ambit.local.apiserver.tokens import User
 from ambit.node.cni.installer import is_deleted
 from ambit.node.enrol.enroller import Enroller
 from ambit.node.enrol.reconciler import Reconciler
@@ -210,7 +210,7 @@ async def test_what_the_control_plane_is_granted_is_what_it_uses(
         no_more = {"data": {"horizontalPodAutoscaler": None, "podDisruptionBudget": None}}
         await admin.patch(kinds.CONFIG_MAPS, "wanted", no_more, "shop")
         await eventually(autoscaled, lambda found: not found)
-        monkeypatch.setattr(gateways, "LEFT_AFTER", 0.0)
+        monkeypatch.setattr(controller, "LEFT_AFTER", 0.0)
         inline = {"gatewayClassName": "ambit-inline", "infrastructure": None}
         await admin.patch(kinds.GATEWAYS, "waypoint", {"spec": inline}, "shop")
         await eventually(has_deployment, lambda found: not found)

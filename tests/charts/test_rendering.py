@@ -12,7 +12,7 @@ from ambit import __version__
 from ambit.cli.helm import umbrella_chart
 from ambit.core.names import MESH_CONFIG_KEY
 from ambit.core.selector import Selector
-from ambit.ingest.mesh_config import mesh_config
+from ambit.ingest.mesh_settings.mesh_config import mesh_config
 from ambit.ingest.visibility import EntryVisibility, VisibilityPolicy
 from ambit.model.service import Visibility
 from ambit.objects.crds import read_bundle

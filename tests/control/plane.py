@@ -14,7 +14,7 @@ from bench.control.server import ControlPlane, ambit, free_port
 from ambit.core.names import ROOT_CERT_CONFIGMAP, ROOT_CERT_KEY, SYSTEM_NAMESPACE
 from ambit.kube import resource as kinds
 from ambit.kube.client import Client
-from ambit.local.apiserver.credentials import write_kubeconfig
+from ambit.local.apiserver.access.credentials import write_kubeconfig
 from ambit.local.apiserver.server import ApiServer, ApiSettings
 
 SIZE = Size(2, 10, 3)

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from ambit.control.gateway_objects import ProxyPods, gateway_objects
-from ambit.control.status_fields import to_withdraw, to_write
+from ambit.control.gateways.objects import ProxyPods, gateway_objects
+from ambit.control.statuses.status_fields import to_withdraw, to_write
 from ambit.core.finding import ObjectRef
 from ambit.core.names import GATEWAY_CLASS_NAMES
 from ambit.ingest.gateway.client_certificates import INSECURE

@@ -1,11 +1,11 @@
-"""Strategic merge patches to what makes a Gateway's proxy run: `ambit.control.gateway_patches`."""
+"""Strategic merge patches to what makes a Gateway's proxy run: `ambit.control.gateways.patches`."""
 
 from typing import Any
 
 import msgspec
 
-from ambit.control.gateway_objects import gateway_objects
-from ambit.control.gateway_patches import patched, scaled
+from ambit.control.gateways.objects import gateway_objects
+from ambit.control.gateways.patches import patched, scaled
 from ambit.ingest.gateway.overlays import read_patch
 from ambit.model.proxy import Parameters, Patch
 from ambit.objects.gateway import Gateway

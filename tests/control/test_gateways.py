@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ambit.control import gateways
+from ambit.control.gateways import controller
 from ambit.kube import resource as kinds
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
@@ -208,7 +208,7 @@ async def test_a_waypoint_that_becomes_inline_has_nothing_left(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But what is not its own; and when it is to have pods again, it has."""
-    monkeypatch.setattr(gateways, "LEFT_AFTER", 0.5)
+    monkeypatch.setattr(controller, "LEFT_AFTER", 0.5)
     data = {
         "horizontalPodAutoscaler": "spec: {maxReplicas: 5}",
         "podDisruptionBudget": "spec: {minAvailable: 1}",
@@ -236,7 +236,7 @@ async def test_a_waypoint_that_becomes_inline_has_nothing_left(
 async def test_who_comes_back_in_time_has_kept_what_there_was(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateways, "LEFT_AFTER", 1.0)
+    monkeypatch.setattr(controller, "LEFT_AFTER", 1.0)
     loop = asyncio.get_running_loop()
     async with running(client):
         await client.create(kinds.GATEWAYS, GATEWAY)
@@ -302,7 +302,7 @@ async def test_a_route_and_its_service_say_what_became_of_them(client: Client) -
 
 
 async def test_the_gateway_api_may_come_later(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateways, "CLASSES_AGAIN", 0.1)
+    monkeypatch.setattr(controller, "CLASSES_AGAIN", 0.1)
     monkeypatch.setitem(Informer.__init__.__kwdefaults__, "missing_retry", 0.1)
     definitions = []
     for kind in ("gatewayclasses", "gateways", "httproutes", "grpcroutes", "referencegrants"):

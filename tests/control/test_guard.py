@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ambit.control.guard import ConnectionGuard, Limits, _connections, parse_peer, surplus
+from ambit.control.identity.guard import ConnectionGuard, Limits, _connections, parse_peer, surplus
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE
 from tests.control.world import World, Ztunnel, pod_json
 

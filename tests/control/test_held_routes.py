@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ambit.control.held_routes import HeldRoutes, Hosts
+from ambit.control.l7.held_routes import HeldRoutes, Hosts
 from ambit.core.finding import ObjectRef
 from ambit.model.http import Action, Backend, Entry, Host, PathKind, PathMatch, RequestMatch
 

@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ambit.control.key_fetch import MOST_BYTES, Fetched, KeyFetcher, NotFetched
+from ambit.control.token_keys.fetch import MOST_BYTES, Fetched, KeyFetcher, NotFetched
 from ambit.core.address import Address
 from ambit.model.jwks import key_set
 from ambit.model.jwt import KeySource

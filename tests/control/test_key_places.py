@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ambit.control.key_places import Places, plain
+from ambit.control.token_keys.places import Places, plain
 from ambit.control.view import LiveView
 from ambit.core.identity import Identity
 from ambit.graph.collection import Delta

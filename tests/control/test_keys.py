@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Collection
 
 import pytest
 
-from ambit.control import keys as module
-from ambit.control.key_fetch import Fetched, NotFetched
-from ambit.control.keys import KeyKeeper
 from ambit.control.metrics import Counters
+from ambit.control.token_keys import keys as module
+from ambit.control.token_keys.fetch import Fetched, NotFetched
+from ambit.control.token_keys.keys import KeyKeeper
 from ambit.core.finding import Level, ObjectRef
 from ambit.graph.collection import Delta
 from ambit.model.inline_rules import InlineRules

@@ -8,13 +8,13 @@ import pytest
 
 from ambit.ca.authority import Authority
 from ambit.control.answers import Progress
-from ambit.control.callers import Refused, read_review
+from ambit.control.identity.callers import Refused, read_review
+from ambit.control.identity.pods import is_enrolled
 from ambit.control.mesh import updates_of
 from ambit.control.metrics import Counters
-from ambit.control.pods import is_enrolled
 from ambit.control.server import ServerCertificate
-from ambit.control.status import accepted, acknowledged
-from ambit.control.status_fields import merged
+from ambit.control.statuses.status import accepted, acknowledged
+from ambit.control.statuses.status_fields import merged
 from ambit.core.finding import Finding, Level, ObjectRef
 from ambit.core.identity import Identity
 from ambit.graph.collection import Delta

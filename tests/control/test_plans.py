@@ -7,7 +7,7 @@ import pytest
 from google.protobuf.any_pb2 import Any as Packed
 
 from ambit.ca.trust import Trust
-from ambit.control.plans import ORDER, Plans
+from ambit.control.l7.plans import ORDER, Plans
 from ambit.core.finding import ObjectRef
 from ambit.core.identity import Identity
 from ambit.envoy import names
@@ -21,7 +21,8 @@ from ambit.model.request_policy import RequestAction, RequestPolicy, Rule
 from ambit.model.service import AppProtocol, Service, VirtualAddress, WeightedWaypoint
 from ambit.model.streams import Datagrams, Stream
 from ambit.model.workload import GatewayAddress, Port, TunnelProtocol, Workload
-from ambit.plan import authority, waypoint
+from ambit.plan import authority
+from ambit.plan.l7 import waypoint
 from ambit.plan.values import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES, SECRET, NodeSettings
 from ambit.xds.store import Part
 

@@ -11,7 +11,7 @@ from bench.control.server import free_port
 from ambit.ca.authority import BadAuthority
 from ambit.control.process import ControlPlane, wall_clock
 from ambit.control.settings import Settings
-from ambit.control.status import StatusWriter
+from ambit.control.statuses.status import StatusWriter
 from ambit.core.errors import EnvironmentProblem
 from ambit.ingest.mesh import Change, MeshDelta
 from ambit.kube import resource as kinds

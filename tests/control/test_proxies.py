@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from ambit.ca.trust import Trust
-from ambit.control.plans import Plans
-from ambit.control.proxies import ProxyDiscovery
+from ambit.control.l7.plans import Plans
+from ambit.control.l7.proxies import ProxyDiscovery
 from ambit.core.finding import ObjectRef
 from ambit.envoy import names
 from ambit.model.request_policy import RequestAction, RequestPolicy

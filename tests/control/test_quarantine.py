@@ -2,7 +2,7 @@
 
 import pytest
 
-from ambit.control.quarantine import Quarantine
+from ambit.control.l7.quarantine import Quarantine
 from ambit.core.finding import ObjectRef
 from ambit.model.http import Action, Backend, Entry, Host, RequestMatch
 from ambit.model.proxy import ServiceRoutes

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from ambit.control.answers import Report, Standing, decode, encode, with_routes
-from ambit.control.reporter import Reporter
+from ambit.control.statuses.reporter import Reporter
 from ambit.core.finding import ObjectRef
 from ambit.kube import resource as kinds
 from ambit.kube.errors import NotFound

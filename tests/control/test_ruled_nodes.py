@@ -6,8 +6,8 @@ from collections.abc import Set as AbstractSet
 import msgspec
 
 from ambit.control.answers import Answer
-from ambit.control.policy_answers import PolicyAnswers
-from ambit.control.ruled_nodes import RuledNodes
+from ambit.control.statuses.policy_answers import PolicyAnswers
+from ambit.control.statuses.ruled_nodes import RuledNodes
 from ambit.control.view import LiveView
 from ambit.core.finding import ObjectRef
 from ambit.graph.collection import Delta

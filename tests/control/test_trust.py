@@ -10,7 +10,7 @@ from cryptography import x509
 from ambit.ca.authority import Authority, AuthorityFiles
 from ambit.ca.bundle import certificates
 from ambit.ca.trust import Trust
-from ambit.control.trust import acknowledged
+from ambit.control.identity.trust import acknowledged
 from ambit.kube import resource as kinds
 from ambit.kube.errors import NotFound
 from tests.ca.authorities import intermediate_of, revoked_by

@@ -13,13 +13,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ambit.ca.authority import Authority
-from ambit.control.callers import Authenticator
-from ambit.control.certificates import METHOD as CERTIFICATE_METHOD
-from ambit.control.certificates import SERVICE as CERTIFICATE_SERVICE
-from ambit.control.certificates import CertificateService
 from ambit.control.discovery import Discovery
+from ambit.control.identity.callers import Authenticator
+from ambit.control.identity.certificates import METHOD as CERTIFICATE_METHOD
+from ambit.control.identity.certificates import SERVICE as CERTIFICATE_SERVICE
+from ambit.control.identity.certificates import CertificateService
+from ambit.control.identity.pods import PodIndex
 from ambit.control.metrics import Counters
-from ambit.control.pods import PodIndex
 from ambit.control.server import ServerCertificate, listen_tls, make_server
 from ambit.control.settings import Settings
 from ambit.core.errors import Unreachable

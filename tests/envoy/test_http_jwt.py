@@ -6,7 +6,7 @@ import json
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ambit.envoy.http_jwt import NOBODYS_KEY
+from ambit.envoy.http.jwt import NOBODYS_KEY
 
 SENTENCE = "ambit: nobody has the private key"
 

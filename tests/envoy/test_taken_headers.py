@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ambit.envoy.taken_headers import lookalikes
+from ambit.envoy.http.taken_headers import lookalikes
 
 
 def test_every_spelling_is_one_but_for_the_header_itself() -> None:

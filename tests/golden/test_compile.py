@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from ambit.ingest.mesh import Change, MeshCompiler, MeshDelta
-from ambit.ingest.mesh_config import mesh_config
+from ambit.ingest.mesh_settings.mesh_config import mesh_config
 from ambit.ingest.settings import MeshSettings
 from ambit.objects.decoding import PROJECTIONS
 from tests.golden.readable import to_yaml

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ambit.core.identity import Identity
 from ambit.core.names import BYPASS_INBOUND_ANNOTATION
 from ambit.ingest.mesh import MeshCompiler
-from ambit.ingest.only_by_waypoint import gateways_of
+from ambit.ingest.waypoints.only_by_waypoint import gateways_of
 from ambit.model.service import Service
 from ambit.model.view import Snapshot
 from ambit.policy.decide import ConnectionFacts, decide

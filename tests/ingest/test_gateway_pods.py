@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ambit.control.gateway_objects import ProxyPods, gateway_objects
+from ambit.control.gateways.objects import ProxyPods, gateway_objects
 from ambit.ingest.mesh import Change, MeshCompiler
 from ambit.model.request_policy import Attribute, Rule
 from ambit.model.status import ObjectStatus

@@ -3,7 +3,7 @@
 import pytest
 
 from ambit.core.errors import BadInput
-from ambit.ingest.mesh_config import mesh_config
+from ambit.ingest.mesh_settings.mesh_config import mesh_config
 from ambit.model.provider import ProviderService
 from ambit.model.telemetry import Entries, LogFormat, LogService, MeshLogs, Printer
 

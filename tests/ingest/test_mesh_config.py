@@ -4,7 +4,7 @@ import pytest
 
 from ambit.core.errors import BadInput
 from ambit.core.selector import Requirement, Selector
-from ambit.ingest.mesh_config import MeshConfig, mesh_config
+from ambit.ingest.mesh_settings.mesh_config import MeshConfig, mesh_config
 from ambit.ingest.settings import MeshSettings
 from ambit.ingest.visibility import EntryVisibility, VisibilityPolicy
 from ambit.model.service import ServerNames, Visibility

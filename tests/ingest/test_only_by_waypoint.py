@@ -1,4 +1,5 @@
-"""What a policy for a waypoint protects takes connections from that waypoint only: `ambit.ingest.only_by_waypoint`."""
+"""What a policy for a waypoint protects takes connections from that waypoint only:
+`ambit.ingest.waypoints.only_by_waypoint`."""
 
 import ipaddress
 from typing import Any

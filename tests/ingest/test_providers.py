@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ambit.core.errors import BadInput
-from ambit.ingest.mesh_config import MeshConfig, mesh_config
+from ambit.ingest.mesh_settings.mesh_config import MeshConfig, mesh_config
 from ambit.ingest.settings import MeshSettings
 from ambit.model.policy import Exact, Prefix, Suffix
 from ambit.model.provider import Authorizer, BodyInCheck, OverHttp, ProviderService

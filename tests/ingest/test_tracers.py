@@ -3,8 +3,8 @@
 import pytest
 
 from ambit.core.errors import BadInput
-from ambit.ingest.log_format import unknown_operator
-from ambit.ingest.mesh_config import mesh_config
+from ambit.ingest.mesh_settings.log_format import unknown_operator
+from ambit.ingest.mesh_settings.mesh_config import mesh_config
 from ambit.model.provider import ProviderService
 from ambit.model.tracing import MeshTracing, OverHttp, SpanTag, TagSource, Tracer, TracingRule
 

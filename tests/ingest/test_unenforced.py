@@ -1,4 +1,4 @@
-"""What policies are for that nobody enforces is closed: `ambit.ingest.unenforced`."""
+"""What policies are for that nobody enforces is closed: `ambit.ingest.waypoints.unenforced`."""
 
 from typing import Any
 

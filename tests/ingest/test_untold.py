@@ -1,4 +1,4 @@
-"""Collectors that are not there: `ambit.ingest.untold`."""
+"""Collectors that are not there: `ambit.ingest.findings.untold`."""
 
 from typing import Any
 

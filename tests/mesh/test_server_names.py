@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ambit.envoy.server_names import HOSTS
+from ambit.envoy.l7.server_names import HOSTS
 from ambit.testing.mesh import Mesh
 from tests.ingest.gateway.pairs import Authority
 from tests.mesh.pods import apply_in, make_namespace, pod

@@ -32,8 +32,8 @@ from ambit.model.workload import (
     TunnelProtocol,
     Workload,
 )
-from ambit.plan import node_proxy
-from ambit.plan.node_proxy import LocalPod, LocalPods, NodeSettings, PlannedResource
+from ambit.plan.node import node_proxy
+from ambit.plan.node.node_proxy import LocalPod, LocalPods, NodeSettings, PlannedResource
 from ambit.plan.values import CLUSTER, LISTENER
 
 TOLD = TunnelledAs.PROXY

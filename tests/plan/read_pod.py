@@ -23,7 +23,7 @@ from ambit.model.request_policy import (
 from ambit.model.service import AppProtocol, Service, VirtualAddress
 from ambit.model.view import Snapshot
 from ambit.model.workload import Port
-from ambit.plan import node_proxy
+from ambit.plan.node import node_proxy
 from ambit.plan.values import CLUSTER, EXTENSION, LISTENER, LocalPods, PlannedResource
 from tests.plan import cases
 

@@ -8,7 +8,7 @@ from ambit.model.inline_rules import InlineRules
 from ambit.model.request_policy import RequestAction, RequestPolicy
 from ambit.model.service import AppProtocol, Service
 from ambit.model.view import Snapshot
-from ambit.plan import at_pod
+from ambit.plan.node import at_pod
 from tests.plan.read_pod import ASKING, READ, WORKLOAD
 
 _FOREIGN = msgspec.structs.replace(READ, namespace="strangers", hostname="read.strangers.svc.cluster.local")

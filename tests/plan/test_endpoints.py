@@ -13,7 +13,7 @@ from ambit.model.service import BalancingMode, HealthPolicy, IpFamilies, LoadBal
 from ambit.model.view import Snapshot
 from ambit.model.workload import GatewayAddress, Locality, Port, TunnelProtocol, Workload, WorkloadStatus
 from ambit.plan.endpoints import Choice, NamedChoice, RemoteChoice, all_choices, choices, for_client
-from ambit.plan.node_proxy import NodeSettings
+from ambit.plan.node.node_proxy import NodeSettings
 from ambit.plan.values import place_of
 from tests.plan.cases import pod, workload
 

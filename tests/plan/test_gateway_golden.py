@@ -9,7 +9,7 @@ import pytest
 from ambit.model.http import Backend
 from ambit.model.proxy import Listener, ListenerRoutes, Protocol
 from ambit.model.streams import Datagrams, Stream
-from ambit.plan import datagrams
+from ambit.plan.l7 import datagrams
 from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER
 from tests.plan.as_text import content_of, text_of
 

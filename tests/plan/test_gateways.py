@@ -25,8 +25,8 @@ from ambit.model.workload import (
     Workload,
     WorkloadStatus,
 )
-from ambit.plan.destinations import answer
 from ambit.plan.gateways import network_gateway, parts, waypoint
+from ambit.plan.node.destinations import answer
 from ambit.plan.values import LocalPods, NodeSettings
 from tests.plan.cases import CLIENT, pod, workload
 

@@ -11,7 +11,7 @@ from envoy.config.bootstrap.v3 import bootstrap_pb2
 from envoy.config.listener.v3 import listener_pb2
 from google.protobuf import any_pb2
 
-from ambit.plan import node_proxy
+from ambit.plan.node import node_proxy
 from ambit.plan.values import CLUSTER, EXTENSION, LISTENER, ROUTES, PlannedResource
 from tests.plan import cases, read_pod
 from tests.plan.as_text import accepted_by_envoy, content_of, drop, text_of

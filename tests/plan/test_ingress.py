@@ -8,7 +8,7 @@ import pytest
 from ambit.envoy import names
 from ambit.ingest.mesh import MeshCompiler
 from ambit.model.view import Snapshot
-from ambit.plan import gateway
+from ambit.plan.l7 import gateway
 from ambit.plan.values import CLUSTER, ENDPOINTS, NodeSettings
 from tests.ingest.build import Given, pod, service
 from tests.ingest.gateway.build import bound, edge, namespace, to, to_edge, waypoint

@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ambit.core import hostnames
-from ambit.envoy import http_routes
+from ambit.envoy.http import routes as http_routes
 from ambit.model.http import Host
 from ambit.model.proxy import Listener, Protocol
-from ambit.plan import gateway
+from ambit.plan.l7 import gateway
 from tests.calls import calls
 from tests.ingest.build import service
 from tests.ingest.gateway.build import edge, listener, to, to_edge

@@ -9,7 +9,7 @@ from ambit.envoy import names
 from ambit.model.service import BalancingMode, LoadBalancing, Service, VirtualAddress
 from ambit.model.view import Snapshot
 from ambit.model.workload import NetworkMode, Port, TunnelProtocol
-from ambit.plan.destinations import answer
+from ambit.plan.node.destinations import answer
 from ambit.plan.values import LocalPods, NodeSettings
 from tests.plan.cases import CLIENT, pod, workload
 

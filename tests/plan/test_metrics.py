@@ -6,7 +6,7 @@ from ambit.model.jwt import Target
 from ambit.model.metrics import MetricsNote, MetricsRule, Override
 from ambit.model.proxy import ProxyKind
 from ambit.model.telemetry import Level, TelemetryPolicy
-from ambit.plan.metrics import expressions_of, note_of, parse, resources
+from ambit.plan.telemetry.metrics import expressions_of, note_of, parse, resources
 from tests.plan.test_request_logs import PROXY, WEB
 
 COUNT, SIZE, OPENED = "istio_requests", "istio_request_bytes", "istio_tcp_connections_opened"

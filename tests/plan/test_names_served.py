@@ -5,11 +5,11 @@ import ipaddress
 import msgspec
 import pytest
 
-from ambit.envoy import host_names
+from ambit.envoy.node import host_names
 from ambit.model.service import Service, VirtualAddress
 from ambit.model.view import Snapshot
 from ambit.model.workload import ApplicationTunnel, Port, TunnelledAs
-from ambit.plan.names_served import host_targets
+from ambit.plan.node.names_served import host_targets
 from ambit.plan.values import NodeSettings
 from tests.plan.cases import workload
 

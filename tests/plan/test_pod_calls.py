@@ -11,8 +11,8 @@ from ambit.model.backend_tls import BackendTls
 from ambit.model.service import Service
 from ambit.model.view import Snapshot
 from ambit.model.workload import GatewayAddress, Workload
-from ambit.plan import pod_calls
 from ambit.plan.backends import Provider
+from ambit.plan.node import pod_calls
 from ambit.plan.values import CLUSTER, LISTENER, LocalPods
 from tests.plan import cases
 from tests.plan.as_text import content_of

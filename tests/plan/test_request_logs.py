@@ -9,7 +9,7 @@ from ambit.model.jwt import Target
 from ambit.model.proxy import Proxy, ProxyKind
 from ambit.model.service import Service
 from ambit.model.telemetry import Level, LogRule, Printer, RequestLog, TelemetryPolicy
-from ambit.plan.request_logs import logs_of
+from ambit.plan.telemetry.request_logs import logs_of
 
 PROXY = Proxy(
     "shop/way",

@@ -7,13 +7,13 @@ from typing import Any
 from ambit.core.finding import ObjectRef
 from ambit.core.identity import Identity
 from ambit.envoy import names
-from ambit.envoy.server_names import SHARES
+from ambit.envoy.l7.server_names import SHARES
 from ambit.model.proxy import Proxy, ProxyKind
 from ambit.model.server_names import NamesNote
 from ambit.model.service import AppProtocol, ServerNames, Service, VirtualAddress
 from ambit.model.view import Snapshot
 from ambit.model.workload import Port
-from ambit.plan import server_names, waypoint
+from ambit.plan.l7 import server_names, waypoint
 from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, SECRET, NodeSettings, PlannedResource
 from tests.plan.as_text import content_of
 

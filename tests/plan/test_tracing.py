@@ -16,12 +16,12 @@ from ambit.model.telemetry import Level, LogRule, LogService, Printer, Telemetry
 from ambit.model.tracing import SpanTag, TagSource, Tracer, Tracing, TracingRule
 from ambit.model.view import Snapshot
 from ambit.model.workload import Port, Workload
-from ambit.plan import waypoint
 from ambit.plan.backends import Provider
-from ambit.plan.telling import collectors, told_of
-from ambit.plan.tracing import spans_of, tracing_of
+from ambit.plan.l7 import waypoint
+from ambit.plan.l7.waypoint import Bound
+from ambit.plan.telemetry.telling import collectors, told_of
+from ambit.plan.telemetry.tracing import spans_of, tracing_of
 from ambit.plan.values import ENDPOINTS, NodeSettings
-from ambit.plan.waypoint import Bound
 from tests.plan.test_request_logs import PROXY, WEB
 
 ONE = Tracer("one", ProviderService("otel.obs.svc.cluster.local", 4317), 3000)

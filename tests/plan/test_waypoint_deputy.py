@@ -12,7 +12,7 @@ from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
 from ambit.model.service import AppProtocol, Service, VirtualAddress
 from ambit.model.view import Snapshot
 from ambit.model.workload import Port, TunnelProtocol, Workload
-from ambit.plan import waypoint
+from ambit.plan.l7 import waypoint
 from ambit.plan.values import CLUSTER, ENDPOINTS, ROUTES, NodeSettings
 from tests.plan.as_text import content_of, text_of
 

@@ -9,7 +9,7 @@ import pytest
 from ambit.core.finding import ObjectRef
 from ambit.core.identity import Identity
 from ambit.envoy import names
-from ambit.envoy.http_jwt import NOBODYS_KEY
+from ambit.envoy.http.jwt import NOBODYS_KEY
 from ambit.model.http import (
     Action,
     Backend,
@@ -46,7 +46,7 @@ from ambit.model.service import AppProtocol, Service, VirtualAddress
 from ambit.model.streams import Stream
 from ambit.model.view import Snapshot
 from ambit.model.workload import Port, TunnelProtocol, Workload
-from ambit.plan import waypoint
+from ambit.plan.l7 import waypoint
 from ambit.plan.values import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES, NodeSettings, PlannedResource
 from tests.plan.as_text import content_of, drop, text_of
 

@@ -13,8 +13,9 @@ from ambit.agent.envoy_server import EnvoyServer
 from ambit.envoy import names
 from ambit.model.metrics import MetricsNote, MetricsRule, Override
 from ambit.model.telemetry import Level, TelemetryPolicy
-from ambit.plan import authority, metrics
+from ambit.plan import authority
 from ambit.plan.authority import AuthorityNote
+from ambit.plan.telemetry import metrics
 from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, SECRET
 from ambit.proxy import relay
 from ambit.proxy.relay import TYPES, Relay

@@ -1,4 +1,4 @@
-"""Texts of Envoy's access log of clients of UDP, as values. Pure; what `ambit.envoy.datagram_log` writes is read
+"""Texts of Envoy's access log of clients of UDP, as values. Pure; what `ambit.envoy.logs.datagram_log` writes is read
 here."""
 
 from collections.abc import Iterator
@@ -7,9 +7,9 @@ import msgspec
 
 from ambit.agent.ends import bracketed
 from ambit.agent.log_texts import endpoint, named, texts
-from ambit.envoy.access_log import SEPARATOR
-from ambit.envoy.datagram_log import ABOUT, KIND
-from ambit.envoy.request_log import LINE
+from ambit.envoy.logs.access_log import SEPARATOR
+from ambit.envoy.logs.datagram_log import ABOUT, KIND
+from ambit.envoy.logs.request_log import LINE
 
 _ABOUT = tuple(ABOUT)
 _MARK = f"{KIND}{SEPARATOR}".encode()

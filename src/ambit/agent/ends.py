@@ -7,7 +7,7 @@ from typing import TypedDict
 import msgspec
 
 from ambit.envoy import names
-from ambit.envoy.access_log import BAGGAGE, IDENTITY, SERVICE
+from ambit.envoy.logs.access_log import BAGGAGE, IDENTITY, SERVICE
 
 WOULD_DENY = "denied"
 """What RBAC says of a dry run that would have denied."""

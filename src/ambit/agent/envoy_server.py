@@ -18,7 +18,7 @@ import msgspec
 from ambit.agent.publication import SINGLY, Publication, StreamProgress
 from ambit.core.errors import EnvironmentProblem
 from ambit.envoy import names
-from ambit.plan import node_proxy
+from ambit.plan.node import node_proxy
 from ambit.plan.values import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, PlannedResource
 from ambit.xds.events import Acknowledged, Asked, ProtocolViolation, Rejected
 from ambit.xds.frames import Request, Resource, Response

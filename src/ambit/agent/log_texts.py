@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from ambit.envoy.access_log import KNOWN_SEPARATOR, UNKNOWN
+from ambit.envoy.logs.access_log import KNOWN_SEPARATOR, UNKNOWN
 from ambit.xds.protos import logs_pb2
 
 
@@ -15,7 +15,7 @@ def texts(message: bytes) -> Iterator[tuple[int, str]]:
 
 
 def endpoint(known: str) -> tuple[str, str, str]:
-    """What is known of an endpoint (`ambit.envoy.access_log.known`): pod, identity, baggage."""
+    """What is known of an endpoint (`ambit.envoy.logs.access_log.known`): pod, identity, baggage."""
     pod, _, rest = known.partition(KNOWN_SEPARATOR)
     identity, _, baggage = rest.partition(KNOWN_SEPARATOR)
     return pod, identity, baggage

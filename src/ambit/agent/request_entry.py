@@ -1,4 +1,4 @@
-"""Texts of Envoy's access log of requests as values. Pure; what `ambit.envoy.request_log` writes is read here.
+"""Texts of Envoy's access log of requests as values. Pure; what `ambit.envoy.logs.request_log` writes is read here.
 
 A text is numbers, a line that many requests share, and what the client asked: `requests` splits them, which every
 request costs; `read` understands the second, which is done once for each.
@@ -12,8 +12,9 @@ import msgspec
 from ambit.agent.ends import NO_POLICY, WOULD_DENY, Ends, caller, in_words
 from ambit.agent.log_texts import endpoint, named, texts
 from ambit.agent.series import Values
-from ambit.envoy import http_authorizers, http_rbac
-from ambit.envoy.access_log import (
+from ambit.envoy import http_rbac
+from ambit.envoy.http import authorizers
+from ambit.envoy.logs.access_log import (
     BAGGAGE,
     DRY_RUN,
     DRY_RUN_RESULT,
@@ -27,11 +28,11 @@ from ambit.envoy.access_log import (
     UNKNOWN,
     WORKLOAD,
 )
-from ambit.envoy.request_log import ABOUT, AUTHORITY, LINE, MARKS, PORT, REQUEST, SHOWN
+from ambit.envoy.logs.request_log import ABOUT, AUTHORITY, LINE, MARKS, PORT, REQUEST, SHOWN
 
 _ABOUT = tuple(ABOUT)
 _REQUEST = len(REQUEST)
-_BY_OTHERS = (http_authorizers.DENIED, http_authorizers.FAILED)
+_BY_OTHERS = (authorizers.DENIED, authorizers.FAILED)
 _REFUSALS = ("rbac_access_denied", "jwt_authn_access_denied", *_BY_OTHERS)
 """Beginnings of details of answers that are decisions."""
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-")
@@ -39,8 +40,8 @@ _B3 = re.compile(r"(?:[0-9a-f]{16}){1,2}")
 
 
 class About(Ends, frozen=True, kw_only=True):
-    """What requests have in common. `target_workload` (its uid), `target_way` (a `route` of `ambit.envoy.access_log`)
-    and `target_policy` (why it was refused there) are what the caller's node says."""
+    """What requests have in common. `target_workload` (its uid), `target_way` (a `route` of
+    `ambit.envoy.logs.access_log`) and `target_policy` (why it was refused there) are what the caller's node says."""
 
     protocol: str = ""
     code: int = 0

@@ -1,12 +1,12 @@
-"""Lines about requests as Envoy tells them (`ambit.envoy.request_lines`), to be printed. Pure."""
+"""Lines about requests as Envoy tells them (`ambit.envoy.logs.request_lines`), to be printed. Pure."""
 
 from collections.abc import Iterator
 
 import msgspec
 
 from ambit.agent.log_texts import texts
-from ambit.envoy.access_log import UNKNOWN
-from ambit.envoy.request_log import LINE
+from ambit.envoy.logs.access_log import UNKNOWN
+from ambit.envoy.logs.request_log import LINE
 
 
 def printed(message: bytes) -> Iterator[str]:

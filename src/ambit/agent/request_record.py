@@ -6,7 +6,7 @@ import msgspec
 
 from ambit.agent.record import Flow, RequestPart
 from ambit.agent.request_entry import Entry, read_asked
-from ambit.envoy.request_log import LINE
+from ambit.envoy.logs.request_log import LINE
 
 _LONGEST, _LONGEST_OTHER = 2_048, 256
 """Characters that are kept of what a client asked, and of each of its headers: thousands of requests with headers of

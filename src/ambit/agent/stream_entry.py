@@ -1,5 +1,5 @@
 """Texts of Envoy's access log of connections in which nobody reads requests, as values. Pure; what
-`ambit.envoy.stream_log` writes is read here."""
+`ambit.envoy.logs.stream_log` writes is read here."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from ambit.agent.ends import NO_POLICY, WOULD_DENY, Ends, caller, in_words
 from ambit.agent.log_texts import endpoint, named, texts
 from ambit.agent.record import LONGEST_PLACE
 from ambit.envoy import names
-from ambit.envoy.access_log import (
+from ambit.envoy.logs.access_log import (
     BAGGAGE,
     DRY_RUN,
     DRY_RUN_RESULT,
@@ -21,8 +21,8 @@ from ambit.envoy.access_log import (
     SERVICE,
     UNKNOWN,
 )
-from ambit.envoy.request_log import AUTHORITY, LINE, PORT
-from ambit.envoy.stream_log import ABOUT, DENIED, KIND, OWN
+from ambit.envoy.logs.request_log import AUTHORITY, LINE, PORT
+from ambit.envoy.logs.stream_log import ABOUT, DENIED, KIND, OWN
 
 _ABOUT = tuple(ABOUT)
 _MARK = f"{KIND}{SEPARATOR}".encode()

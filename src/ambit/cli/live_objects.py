@@ -8,7 +8,7 @@ import msgspec
 
 from ambit.cli.mesh import CONTROL_PLANES, system_pods
 from ambit.core import names
-from ambit.ingest.mesh_config import mesh_config
+from ambit.ingest.mesh_settings.mesh_config import mesh_config
 from ambit.ingest.patch_limits import MOST_REPLICAS, PatchLimits
 from ambit.ingest.settings import MeshSettings
 from ambit.insight.manifests import Compiled, compile_objects

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from ambit.core.errors import BadInput
-from ambit.ingest.mesh_config import MeshConfig, mesh_config
+from ambit.ingest.mesh_settings.mesh_config import MeshConfig, mesh_config
 
 mesh_config_option = click.option(
     "--mesh-config",

@@ -22,7 +22,7 @@ import msgspec
 from ambit.ca.issuance import Caller
 from ambit.control.addresses import AddressIndex, is_address
 from ambit.control.answers import Answer, Progress, Standing, joined
-from ambit.control.callers import Authenticator, Refused
+from ambit.control.identity.callers import Authenticator, Refused
 from ambit.control.metrics import Counters
 from ambit.control.settings import Settings
 from ambit.control.stream import (

@@ -4,9 +4,9 @@ Callers' nodes, waypoints and servers' nodes hear of a change some milliseconds 
 
 1. A waypoint learns first. Callers keep the former way until its pods have taken all that they need.
 2. A waypoint that is left keeps what has left it until LINGER after the callers were told.
-3. A pod that takes connections from its waypoint only (`ambit.ingest.only_by_waypoint`) takes them from everybody
-   before callers are told to come directly, and from its waypoint only after they were told to go there: each step when
-   all nodes have acknowledged the one before.
+3. A pod that takes connections from its waypoint only (`ambit.ingest.waypoints.only_by_waypoint`) takes them from
+   everybody before callers are told to come directly, and from its waypoint only after they were told to go there:
+   each step when all nodes have acknowledged the one before.
 4. Who has answered has MARGIN more: workers of Envoy learn after the thread that answers.
 5. Nothing waits longer than HOLD, whoever does not answer, or answers another replica.
 6. What closes waits for nothing: a waypoint that nobody has or that has no pods, and every change of policies and rules

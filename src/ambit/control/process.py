@@ -20,30 +20,30 @@ import msgspec
 from ambit import __version__
 from ambit.ca.authority import Authority
 from ambit.ca.trust import Trust, TrustState
-from ambit.control.allocation import AddressWriter
-from ambit.control.callers import Authenticator
-from ambit.control.certificates import CertificateService
 from ambit.control.discovery import Discovery
-from ambit.control.gateways import GatewayKeeper
-from ambit.control.guard import ConnectionGuard
-from ambit.control.handing_over import HandingOver
-from ambit.control.key_fetch import KeyFetcher
-from ambit.control.key_places import Places
-from ambit.control.keys import KeyKeeper
+from ambit.control.gateways.controller import GatewayKeeper
+from ambit.control.identity.callers import Authenticator
+from ambit.control.identity.certificates import CertificateService
+from ambit.control.identity.guard import ConnectionGuard
+from ambit.control.identity.pods import PodIndex
+from ambit.control.identity.publication import RootPublisher
+from ambit.control.identity.roots import load_state
+from ambit.control.identity.trust import TrustKeeper, acknowledged
+from ambit.control.l7.handing_over import HandingOver
+from ambit.control.l7.plans import Plans
+from ambit.control.l7.proxies import ProxyDiscovery
 from ambit.control.leader import Leadership
 from ambit.control.mesh import MeshFeed
 from ambit.control.metrics import Counters, family
-from ambit.control.object_status import ObjectStatusWriter
-from ambit.control.plans import Plans
-from ambit.control.pods import PodIndex
-from ambit.control.proxies import ProxyDiscovery
-from ambit.control.publication import RootPublisher
-from ambit.control.reporter import Reporter
-from ambit.control.roots import load_state
 from ambit.control.server import ServerCertificate, listen_plain, listen_tls, make_server
 from ambit.control.settings import Settings
-from ambit.control.status import StatusWriter
-from ambit.control.trust import TrustKeeper, acknowledged
+from ambit.control.statuses.allocation import AddressWriter
+from ambit.control.statuses.object_status import ObjectStatusWriter
+from ambit.control.statuses.reporter import Reporter
+from ambit.control.statuses.status import StatusWriter
+from ambit.control.token_keys.fetch import KeyFetcher
+from ambit.control.token_keys.keys import KeyKeeper
+from ambit.control.token_keys.places import Places
 from ambit.core.errors import Unreachable, first_failure
 from ambit.core.finding import ObjectRef
 from ambit.core.names import CONTROL_LEASE

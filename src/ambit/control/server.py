@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ambit.ca.authority import Authority
-from ambit.control import certificates
-from ambit.control.certificates import CertificateService
 from ambit.control.discovery import Discovery
+from ambit.control.identity import certificates
+from ambit.control.identity.certificates import CertificateService
 from ambit.core.errors import EnvironmentProblem
 from ambit.xds import wire
 
@@ -34,7 +34,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", -1),
     # Who opens connections and says nothing must not keep them for two minutes, the default.
     ("grpc.server_handshake_timeout_ms", 10_000),
-    # A node has two connections. Strangers are seen to by ambit.control.guard; these bound what it cannot see in time.
+    # A node has two connections. Strangers are seen to by ambit.control.identity.guard; these bound what it cannot
+    # see in time.
     ("grpc.max_allowed_incoming_connections", 3_000),
     ("grpc.max_connection_idle_ms", 600_000),
     # Two servers on one port would silently share its clients.

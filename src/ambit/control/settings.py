@@ -8,7 +8,7 @@ import msgspec
 
 from ambit import __version__
 from ambit.ca.authority import LEAF_LIFETIME
-from ambit.control.gateway_objects import ProxyPods
+from ambit.control.gateways.objects import ProxyPods
 from ambit.core.address import Network
 from ambit.core.identity import TrustDomains
 from ambit.core.names import (

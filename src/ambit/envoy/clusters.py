@@ -50,7 +50,7 @@ _LOOKUPS = {
 
 class Endpoint(msgspec.Struct, frozen=True):
     """One choice of a balanced cluster: an internal listener that goes on to `hop`, using cluster `cluster`;
-    `authority` is the target inside a tunnel. `tags` are for access logs (`ambit.envoy.access_log`)."""
+    `authority` is the target inside a tunnel. `tags` are for access logs (`ambit.envoy.logs.access_log`)."""
 
     listener: str
     hop: tuple[Address, int]

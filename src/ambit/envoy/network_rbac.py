@@ -1,5 +1,5 @@
 """What policies say of a connection in which nobody reads requests, for its record. Nothing is denied here: the matcher
-of its listener has decided before a byte flowed (`ambit.envoy.admission`). Extensions of their own (ECDS), so that a
+of its listener has decided before a byte flowed (`ambit.envoy.l7.admission`). Extensions of their own (ECDS), so that a
 change drains nothing: one tells what decided, one what the dry run would do. Both are dry runs to Envoy, which names no
 rule that is enforced. Who never sends a byte is not looked at.
 """

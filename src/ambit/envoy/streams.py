@@ -12,7 +12,8 @@ from envoy.config.listener.v3 import listener_components_pb2
 from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
-from ambit.envoy import names, network_rbac, stream_log, tcp_proxy
+from ambit.envoy import names, network_rbac, tcp_proxy
+from ambit.envoy.logs import stream_log
 from ambit.envoy.words import from_ads, pack
 from ambit.model.http import Backend
 from ambit.model.streams import Stream

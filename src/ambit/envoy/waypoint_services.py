@@ -18,19 +18,10 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from envoy.type.v3 import percent_pb2
 
 from ambit.core.address import Address
-from ambit.envoy import (
-    access_log,
-    backend_tls,
-    clusters,
-    defaults,
-    names,
-    request_log,
-    request_manager,
-    stream_log,
-    streams,
-    tcp_proxy,
-)
-from ambit.envoy.telling import NOTHING, Told
+from ambit.envoy import backend_tls, clusters, defaults, names, streams, tcp_proxy
+from ambit.envoy.http import manager as request_manager
+from ambit.envoy.http.telling import NOTHING, Told
+from ambit.envoy.logs import access_log, request_log, stream_log
 from ambit.envoy.words import boolean, from_ads, internal_address, pack, seconds, socket_address, uint32
 from ambit.model.service import RetryBudget
 from ambit.model.streams import Stream

@@ -1,1 +1,1 @@
-"""API objects to model values; one package per API family, blind to each other."""
+"""API objects to model values: one package per API family, blind to each other, and what they have in common."""

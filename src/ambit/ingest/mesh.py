@@ -25,7 +25,9 @@ from ambit.graph.engine import Failure, Graph
 from ambit.ingest import reading
 from ambit.ingest.asked import Providers
 from ambit.ingest.binds import Binds
-from ambit.ingest.canaries import Canaries
+from ambit.ingest.findings.past_waypoints import past_waypoints
+from ambit.ingest.findings.untold import untold
+from ambit.ingest.findings.ways_around import WaysAround
 from ambit.ingest.gateway.backend_tls import BackendPolicies
 from ambit.ingest.gateway.backend_traffic import TrafficPolicies
 from ambit.ingest.gateway.compile import Waypoints, compile_routes
@@ -35,27 +37,25 @@ from ambit.ingest.gateway.findings import findings_of
 from ambit.ingest.gateway.missing_parents import missing_parents
 from ambit.ingest.gateway.parameters import ParameterMaps
 from ambit.ingest.gateway_pods import GatewayPods
-from ambit.ingest.ingress import Ingress
-from ambit.ingest.inline import Inline
 from ambit.ingest.istio.compile import compile_istio
 from ambit.ingest.istio.entries import compile_entries, compile_workload_entries
 from ambit.ingest.kube.compile import compile_kube
 from ambit.ingest.kube.datagrams import compile_datagrams
-from ambit.ingest.only_by_waypoint import OnlyByWaypoint
 from ambit.ingest.own_addresses import OwnAddresses
 from ambit.ingest.owners import Owners
-from ambit.ingest.past_waypoints import past_waypoints
 from ambit.ingest.pod_addresses import PodAddresses
-from ambit.ingest.policy_statuses import policy_statuses
-from ambit.ingest.policy_targets import Served, token_statuses
 from ambit.ingest.preference import DISTRIBUTION_ANNOTATION
-from ambit.ingest.read_at_pods import ReadAtPods
 from ambit.ingest.settings import MeshSettings
-from ambit.ingest.telemetry_statuses import telemetry_statuses
-from ambit.ingest.unenforced import Unenforced
-from ambit.ingest.untold import untold
+from ambit.ingest.statuses.policy_statuses import policy_statuses
+from ambit.ingest.statuses.policy_targets import Served, token_statuses
+from ambit.ingest.statuses.telemetry_statuses import telemetry_statuses
 from ambit.ingest.visibility import Visibilities
-from ambit.ingest.ways_around import WaysAround
+from ambit.ingest.waypoints.canaries import Canaries
+from ambit.ingest.waypoints.ingress import Ingress
+from ambit.ingest.waypoints.inline import Inline
+from ambit.ingest.waypoints.only_by_waypoint import OnlyByWaypoint
+from ambit.ingest.waypoints.read_at_pods import ReadAtPods
+from ambit.ingest.waypoints.unenforced import Unenforced
 from ambit.model.jwt import TokenPolicy
 from ambit.model.policy import Authorization
 from ambit.model.proxy import GatewayCertificates, ListenerRoutes, Proxy, ServiceRoutes

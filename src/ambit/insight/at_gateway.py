@@ -19,7 +19,8 @@ from ambit.model.http import Host
 from ambit.model.proxy import ClientTrust, Listener, ListenerRoutes, Protocol, Proxy, ProxyKind
 from ambit.model.service import Service
 from ambit.model.workload import TunnelProtocol
-from ambit.plan import gateway, targets
+from ambit.plan import targets
+from ambit.plan.l7 import gateway
 from ambit.policy.requests import Request, RequestFacts
 
 _SPIFFE = "spiffe://"

@@ -1,5 +1,5 @@
-"""What rules about requests make of a request where its server is, as that node reads it (`ambit.plan.at_pod`); from
-configuration alone. Pure."""
+"""What rules about requests make of a request where its server is, as that node reads it (`ambit.plan.node.at_pod`);
+from configuration alone. Pure."""
 
 import ipaddress
 
@@ -12,7 +12,7 @@ from ambit.insight.manifests import Compiled
 from ambit.insight.ruling import ALLOWED, ASKED, DENIED, REFUSED, Ruling
 from ambit.model.service import Service
 from ambit.model.workload import Workload
-from ambit.plan import at_pod
+from ambit.plan.node import at_pod
 from ambit.policy.requests import Request, RequestFacts
 
 OTHER_TOKENS = "services that share the port have other rules about tokens, so no request passes"

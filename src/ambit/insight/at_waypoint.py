@@ -16,7 +16,7 @@ from ambit.model.service import Service
 from ambit.model.workload import Workload
 from ambit.plan import targets
 from ambit.plan.endpoints import preferred_address
-from ambit.plan.waypoint import http_ports, is_http
+from ambit.plan.l7.waypoint import http_ports, is_http
 from ambit.policy.decide import Decision, Reason, rule_name
 from ambit.policy.nearest_request import nearest_request
 from ambit.policy.requests import Request, RequestFacts, decide_request, matching_rule

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from ambit.envoy import names
 from ambit.insight.manifests import Compiled
 from ambit.model.workload import NetworkMode, TunnelProtocol, Workload
-from ambit.plan import node_proxy
+from ambit.plan.node import node_proxy
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings, PlannedResource
 
 SANDBOX = "0"

@@ -6,7 +6,7 @@ import msgspec
 
 from ambit.core.address import Address
 from ambit.core.names import CLOSED_WITHOUT_WAYPOINT, UNUSABLE_WAYPOINT
-from ambit.ingest.unenforced import forbids
+from ambit.ingest.waypoints.unenforced import forbids
 from ambit.insight.manifests import Compiled
 from ambit.model.proxy import Proxy, ProxyKind
 from ambit.model.service import Service

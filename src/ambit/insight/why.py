@@ -36,8 +36,8 @@ from ambit.insight.way import Way, each_alone, waypoint_between
 from ambit.model.policy import Action, Authorization
 from ambit.model.service import LoadBalancing, Service
 from ambit.model.workload import TunnelProtocol, Workload
-from ambit.plan import at_pod
 from ambit.plan.endpoints import Choice, all_choices, choices, for_client, preferred_address
+from ambit.plan.node import at_pod
 from ambit.plan.values import at
 from ambit.policy.decide import ConnectionFacts, Decision, Reason, decide, rule_name
 from ambit.policy.nearest import decide_without, nearest

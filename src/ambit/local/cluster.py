@@ -14,7 +14,7 @@ import sys
 from ambit.core.errors import AmbitError
 from ambit.kube.client import Client
 from ambit.kube.errors import AlreadyExists
-from ambit.local.apiserver.credentials import write_kubeconfig
+from ambit.local.apiserver.access.credentials import write_kubeconfig
 from ambit.local.apiserver.server import ApiServer, ApiSettings
 from ambit.local.config import ClusterConfig, read_config
 from ambit.local.controllers.run import run_controllers

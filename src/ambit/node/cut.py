@@ -19,7 +19,7 @@ from ambit.core.identity import Identity
 from ambit.model.view import MeshView
 from ambit.node.connections import Connection, Open, look
 from ambit.node.netns import sockets
-from ambit.plan import at_pod, node_proxy
+from ambit.plan.node import at_pod, node_proxy
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings
 from ambit.policy.decide import ConnectionFacts, decide, rule_name
 from ambit.policy.unidentified import decide_unidentified

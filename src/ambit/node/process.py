@@ -55,7 +55,7 @@ from ambit.node.supervise.table import State
 from ambit.node.upstream.subscription import Subscription
 from ambit.node.upstream.trust import TrustFollower
 from ambit.node.waiting import either, started, unless
-from ambit.plan import node_proxy
+from ambit.plan.node import node_proxy
 from ambit.plan.values import CLUSTER, LISTENER, ROUTES, SECRET, LocalPod, NodeSettings
 
 _SHARED_MEMORY = "shm"

@@ -10,7 +10,8 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from ambit.envoy import access_log, tcp_proxy
+from ambit.envoy import tcp_proxy
+from ambit.envoy.logs import access_log
 from ambit.model.workload import Locality, TunnelProtocol, Workload, WorkloadType
 
 _CLUSTER = "k8s.cluster.name"

@@ -12,8 +12,9 @@ from typing import Protocol, TypeVar
 
 from ambit.core.address import Address, Network
 from ambit.core.names import RESERVED_PORTS
-from ambit.envoy import http_rbac, listeners, matchers
+from ambit.envoy import http_rbac, matchers
 from ambit.envoy.matchers import Predicate
+from ambit.envoy.node import listeners
 from ambit.envoy.words import AnyMessage
 from ambit.model.policy import (
     Action,

@@ -6,7 +6,7 @@ what is for requests hits there as it harms most. At the edge, where there are n
 Envoy's network filter would ask after it has dialled, and let through what a server says first.
 
 CUSTOM comes before: in the chain of filters there is a place for each authorizer that requests are shown to
-(`ambit.envoy.http_authorizers`), and one that does nothing where there is none. A chain that has one place more or less
+(`ambit.envoy.http.authorizers`), and one that does nothing where there is none. A chain that has one place more or less
 is another listener, whose former connections go on for a while by the chain that they came in by: what they could not
 be shown is refused there. Where a pod's node reads requests, questions that it is itself asked so are refused, not
 asked about: whoever is asked could be the pod itself, or ask it in turn, without end.
@@ -19,9 +19,11 @@ from math import prod
 
 import msgspec
 
-from ambit.envoy import http_authorization, http_authorizers, http_rbac, matchers, names
-from ambit.envoy.admission import Admission
-from ambit.envoy.http_authorization import Place
+from ambit.envoy import http_rbac, matchers, names
+from ambit.envoy.http import authorization as http_authorization
+from ambit.envoy.http import authorizers as http_authorizers
+from ambit.envoy.http.authorization import Place
+from ambit.envoy.l7.admission import Admission
 from ambit.envoy.matchers import Predicate
 from ambit.envoy.words import AnyMessage
 from ambit.model.request_policy import Asked, RequestAction, RequestPolicy

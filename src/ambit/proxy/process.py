@@ -23,8 +23,9 @@ from ambit.daemon.http import PROMETHEUS_TEXT, Handler, Request, Response, json_
 from ambit.envoy import names
 from ambit.model.metrics import MetricsNote
 from ambit.model.server_names import NamesNote
-from ambit.plan import node_proxy, waypoint
 from ambit.plan.authority import AuthorityNote
+from ambit.plan.l7 import waypoint
+from ambit.plan.node import node_proxy
 from ambit.plan.values import SECRET
 from ambit.proxy.envoy import Command, Envoy
 from ambit.proxy.flows.collector import RequestCollector

@@ -25,8 +25,10 @@ from ambit.agent.publication import Publication
 from ambit.envoy import names
 from ambit.model.metrics import MetricsNote
 from ambit.model.server_names import NamesNote
-from ambit.plan import authority, metrics, server_names
+from ambit.plan import authority
 from ambit.plan.authority import AuthorityNote
+from ambit.plan.l7 import server_names
+from ambit.plan.telemetry import metrics
 from ambit.plan.values import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES, SECRET
 from ambit.xds.client_session import ClientSession, Update
 from ambit.xds.compact import Compactor

@@ -1,12 +1,12 @@
-"""Waypoints without pods: `ambit.ingest.inline`, and what their Gateways say."""
+"""Waypoints without pods: `ambit.ingest.waypoints.inline`, and what their Gateways say."""
 
 from typing import Any
 
 import pytest
 
-from ambit.ingest.inline import MOST_IN_NAMESPACE
 from ambit.ingest.mesh import Change, MeshCompiler
 from ambit.ingest.settings import MeshSettings
+from ambit.ingest.waypoints.inline import MOST_IN_NAMESPACE
 from ambit.model.policy import Action, Exact, Prefix, Suffix
 from ambit.model.provider import Authorizer, Others, OverHttp, ProviderService
 from ambit.model.proxy import ProxyKind

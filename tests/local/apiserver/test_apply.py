@@ -6,8 +6,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ambit.local.apiserver.apply import Owner, Owners, apply
-from ambit.local.apiserver.fieldset import MISSING, changes, from_fields, lookup, paths_of, to_fields
+from ambit.local.apiserver.patching.apply import Owner, Owners, apply
+from ambit.local.apiserver.patching.fieldset import MISSING, changes, from_fields, lookup, paths_of, to_fields
 from ambit.objects.structural import inline
 from tests.local.apiserver.conftest import Client
 from tests.local.apiserver.test_objects import DEPLOYMENTS, deployment

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ambit.local.apiserver.credentials import write_kubeconfig
+from ambit.local.apiserver.access.credentials import write_kubeconfig
 from ambit.local.apiserver.server import ApiServer, ApiSettings
 from tests.local.apiserver.streams import HostStreams
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ambit.local.apiserver.patch_json import json_patch, merge_patch
+from ambit.local.apiserver.patching.patch_json import json_patch, merge_patch
 from ambit.objects import builtin
 from ambit.objects.strategic import PatchError, strategic_patch
 from tests.local.apiserver.conftest import Client

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from ambit.local.apiserver import negotiation, reads
 from ambit.local.apiserver.deletion import read_options as read_delete_options
 from ambit.local.apiserver.failures import ApiFailure
-from ambit.local.apiserver.kinds import FIELD_READERS, KINDS
-from ambit.local.apiserver.pod_logs import read_options
+from ambit.local.apiserver.kinds.builtin import FIELD_READERS, KINDS
+from ambit.local.apiserver.pods.logs import read_options
 from ambit.local.apiserver.requests import parse_target
-from ambit.local.apiserver.store import Store
+from ambit.local.apiserver.storage.store import Store
 
 PODS = next(kind for kind in KINDS if kind.plural == "pods")
 TEXT = st.text(max_size=12) | st.sampled_from(

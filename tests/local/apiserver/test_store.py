@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from ambit.local.apiserver import reads
 from ambit.local.apiserver.failures import ApiFailure
-from ambit.local.apiserver.kinds import FIELD_READERS, KINDS
-from ambit.local.apiserver.store import BACKLOG, HISTORY, Event, Store, Watcher
+from ambit.local.apiserver.kinds.builtin import FIELD_READERS, KINDS
+from ambit.local.apiserver.storage.store import BACKLOG, HISTORY, Event, Store, Watcher
 
 PODS = next(kind for kind in KINDS if kind.plural == "pods")
 STEP = st.tuples(

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from ambit.local.apiserver.columns import human
-from ambit.local.apiserver.columns_pods import pod_status
-from ambit.local.apiserver.jsonpath import JsonPathError, find
-from ambit.local.apiserver.kinds import KINDS
-from ambit.local.apiserver.tables import _BUILTIN
+from ambit.local.apiserver.kinds.builtin import KINDS
+from ambit.local.apiserver.tables.columns import human
+from ambit.local.apiserver.tables.jsonpath import JsonPathError, find
+from ambit.local.apiserver.tables.pods import pod_status
+from ambit.local.apiserver.tables.table import _BUILTIN
 
 
 @pytest.mark.parametrize(

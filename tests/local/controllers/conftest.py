@@ -17,7 +17,7 @@ from ambit.kube.errors import NotFound
 from ambit.kube.informer import Informer
 from ambit.kube.resource import DEPLOYMENTS, NODES, PODS, Resource
 from ambit.kube.workqueue import WorkQueue
-from ambit.local.apiserver.credentials import write_kubeconfig
+from ambit.local.apiserver.access.credentials import write_kubeconfig
 from ambit.local.apiserver.server import ApiServer, ApiSettings
 from ambit.local.controllers.caches import decode_object
 from ambit.local.controllers.objects import timestamp

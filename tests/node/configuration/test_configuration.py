@@ -23,7 +23,7 @@ from ambit.node.configuration import configuration, destinations, detours, turno
 from ambit.node.configuration.configuration import Configuration
 from ambit.node.state import keys
 from ambit.node.state.mesh import MeshState
-from ambit.plan import node_proxy
+from ambit.plan.node import node_proxy
 from ambit.plan.values import CLUSTER, EXTENSION, LISTENER, LocalPod, LocalPods, NodeSettings
 from ambit.xds.messages import Value
 from tests.node.state.meshes import ADDRESSES, steps, store

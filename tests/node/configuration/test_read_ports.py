@@ -8,7 +8,7 @@ import pytest
 
 from ambit.agent.publication import Publication
 from ambit.envoy import names
-from ambit.envoy.listeners import read_chain
+from ambit.envoy.node.listeners import read_chain
 from ambit.model.inline_rules import InlineRules
 from ambit.model.request_policy import RequestAction, RequestPolicy
 from ambit.node.configuration.read_ports import Newly, ReadPorts

@@ -1,6 +1,6 @@
 """Messages as Envoy posts them."""
 
-from ambit.envoy import access_log
+from ambit.envoy.logs import access_log
 from ambit.xds.protos import logs_pb2
 
 STARTED = 1_800_000_000

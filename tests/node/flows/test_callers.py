@@ -8,8 +8,8 @@ import pytest
 from ambit.agent.record import Flow, Reporter
 from ambit.core.identity import Identity
 from ambit.envoy import names
-from ambit.envoy.access_log import HOST, IDENTITY, POLICY, ROUTE, SERVICE, WORKLOAD
-from ambit.envoy.request_log import AUTHORITY
+from ambit.envoy.logs.access_log import HOST, IDENTITY, POLICY, ROUTE, SERVICE, WORKLOAD
+from ambit.envoy.logs.request_log import AUTHORITY
 from ambit.model.view import Snapshot
 from ambit.model.workload import Port, TunnelProtocol, Workload
 from ambit.node.flows.collector import Collector

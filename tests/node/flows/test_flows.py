@@ -15,7 +15,7 @@ from ambit.agent.lanes import Lanes
 from ambit.agent.record import Flow, Reporter
 from ambit.core.identity import Identity
 from ambit.envoy import names
-from ambit.envoy.access_log import CLOSED, RESET
+from ambit.envoy.logs.access_log import CLOSED, RESET
 from ambit.model.policy import (
     Action,
     Authorization,

@@ -4,7 +4,7 @@ import msgspec
 
 from ambit.core.finding import ObjectRef
 from ambit.envoy import names
-from ambit.envoy.access_log import BAGGAGE, SERVICE
+from ambit.envoy.logs.access_log import BAGGAGE, SERVICE
 from ambit.model.metrics import MetricsRule
 from ambit.model.proxy import Proxy, ProxyKind
 from ambit.model.service import Service

@@ -17,8 +17,8 @@ from ambit.model.view import MeshView, Snapshot
 from ambit.node.cut import cut_short
 from ambit.node.flows.entry import About, Line, lines, read
 from ambit.node.flows.requests import flow_of
-from ambit.plan import node_proxy
-from ambit.plan.node_proxy import LocalPod, LocalPods, NodeSettings, PlannedResource
+from ambit.plan.node import node_proxy
+from ambit.plan.node.node_proxy import LocalPod, LocalPods, NodeSettings, PlannedResource
 from ambit.plan.values import CLUSTER, EXTENSION, LISTENER, ROUTES, SECRET
 from tests.plan.dataplane.served import ServedEnvoy, until
 

@@ -25,7 +25,7 @@ from ambit.model.view import Snapshot
 from ambit.model.workload import Port, TunnelProtocol, Workload
 from ambit.node.capture import apply, ruleset
 from ambit.node.flows.entry import About
-from ambit.plan.node_proxy import LocalPod, NodeSettings
+from ambit.plan.node.node_proxy import LocalPod, NodeSettings
 from tests.plan.dataplane.agent import Agent
 from tests.plan.dataplane.network import TIMEOUT, Host, Network
 from tests.plan.dataplane.served import until

@@ -27,7 +27,7 @@ from ambit.model.view import Snapshot
 from ambit.model.workload import Workload
 from ambit.node.capture import apply, ruleset
 from ambit.node.netns.enter import in_namespace
-from ambit.plan.node_proxy import LocalPod, NodeSettings
+from ambit.plan.node.node_proxy import LocalPod, NodeSettings
 from ambit.policy.decide import ConnectionFacts, decide, rule_name
 from tests.plan.dataplane.agent import Agent
 from tests.plan.dataplane.conftest import Authority, next_base_id

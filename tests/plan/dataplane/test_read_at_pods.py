@@ -9,7 +9,7 @@ import pytest
 
 from ambit.agent.request_entry import About as Request
 from ambit.core.finding import ObjectRef
-from ambit.envoy import taken_headers
+from ambit.envoy.http import taken_headers
 from ambit.envoy.names import parse_at_pod
 from ambit.model.inline_rules import InlineRules
 from ambit.model.jwt import Target, TokenPolicy, TokenRule

@@ -10,7 +10,8 @@ from ambit.core.identity import Identity
 from ambit.envoy import names
 from ambit.model.request_policy import RequestPolicy
 from ambit.model.view import Snapshot
-from ambit.plan import gateway, node_proxy, waypoint
+from ambit.plan.l7 import gateway, waypoint
+from ambit.plan.node import node_proxy
 from ambit.plan.values import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES, SECRET, NodeSettings
 from ambit.proxy.flows.collector import RequestCollector
 from tests.ingest.build import Given, pod, service

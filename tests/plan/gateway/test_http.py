@@ -2,7 +2,7 @@
 
 import pytest
 
-from ambit.envoy import taken_headers
+from ambit.envoy.http import taken_headers
 from ambit.envoy.refusals import HEADER
 from tests.ingest.gateway.build import edge as gateway
 from tests.ingest.gateway.build import grpc_route, listener, to, to_edge

@@ -19,8 +19,9 @@ from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
 from ambit.model.service import AppProtocol, Service, VirtualAddress
 from ambit.model.view import Snapshot
 from ambit.model.workload import GatewayAddress, Port, TunnelProtocol, Workload
-from ambit.plan import node_proxy, waypoint
-from ambit.plan.node_proxy import NodeSettings
+from ambit.plan.l7 import waypoint
+from ambit.plan.node import node_proxy
+from ambit.plan.node.node_proxy import NodeSettings
 from ambit.plan.values import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES, SECRET, PlannedResource
 from ambit.proxy.flows.collector import RequestCollector
 from tests.plan.collector import GRPC_PORT, HTTP_PORT, Collector

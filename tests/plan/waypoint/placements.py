@@ -11,16 +11,17 @@ import pytest
 
 from ambit.core.finding import ObjectRef
 from ambit.core.identity import Identity
-from ambit.ingest.inline import problem
+from ambit.ingest.waypoints.inline import problem
 from ambit.model.inline_rules import InlineRules
 from ambit.model.jwt import with_keys
 from ambit.model.proxy import Proxy, ProxyKind
 from ambit.model.service import Service
 from ambit.model.telemetry import InlineTelemetry
 from ambit.node.cut import cut_unread
-from ambit.plan import at_pod, node_proxy, targets
+from ambit.plan import targets
+from ambit.plan.l7.waypoint import Bound
+from ambit.plan.node import at_pod, node_proxy
 from ambit.plan.values import LocalPods
-from ambit.plan.waypoint import Bound
 from tests.plan.dataplane.agent import Agent
 from tests.plan.dataplane.conftest import Mesh
 from tests.plan.dataplane.served import until

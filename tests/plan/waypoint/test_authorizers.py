@@ -8,7 +8,7 @@ import pytest
 from ambit.agent.record import Flow, Reporter, RequestPart
 from ambit.core.identity import Identity
 from ambit.envoy import names
-from ambit.envoy.http_authorizers import QUESTION
+from ambit.envoy.http.authorizers import QUESTION
 from ambit.model.policy import Exact, Prefix, Suffix
 from ambit.model.provider import Authorizer, BodyInCheck, OverHttp, ProviderService
 from ambit.model.request_policy import Asked as Whom
@@ -16,8 +16,8 @@ from ambit.model.request_policy import Attribute, RequestAction, RequestPolicy, 
 from ambit.model.service import AppProtocol
 from ambit.model.view import Snapshot
 from ambit.model.workload import Port
-from ambit.plan import waypoint
-from ambit.plan.node_proxy import NodeSettings
+from ambit.plan.l7 import waypoint
+from ambit.plan.node.node_proxy import NodeSettings
 from tests.plan.dataplane.served import until
 from tests.plan.waypoint import test_seen_inline
 from tests.plan.waypoint.authorizers import GrpcAuthorizer, HttpAuthorizer, Ruled

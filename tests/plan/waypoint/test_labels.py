@@ -9,7 +9,7 @@ from ambit.ingest.istio.log_filter import check
 from ambit.model.jwt import Target
 from ambit.model.metrics import MetricsRule
 from ambit.model.telemetry import Level, TelemetryPolicy
-from ambit.plan.metrics import note_of
+from ambit.plan.telemetry.metrics import note_of
 from tests.ingest.istio.test_telemetry import READABLE
 from tests.plan.dataplane.served import until
 from tests.plan.waypoint.conftest import EMPTY, PROXY, WEB, Scene

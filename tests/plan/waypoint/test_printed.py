@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ambit.ingest.log_format import mesh_logs
+from ambit.ingest.mesh_settings.log_format import mesh_logs
 from ambit.model.telemetry import Level, LogFormat, LogRule, Printer, TelemetryPolicy
 from tests.ingest.istio.test_telemetry import READABLE
 from tests.plan.dataplane.served import until

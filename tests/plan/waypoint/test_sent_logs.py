@@ -3,7 +3,7 @@ them from a real Envoy."""
 
 import pytest
 
-from ambit.ingest.mesh_config import mesh_config
+from ambit.ingest.mesh_settings.mesh_config import mesh_config
 from ambit.model.provider import ProviderService
 from ambit.model.telemetry import Level, LogFormat, LogRule, LogService, Printer, TelemetryPolicy
 from tests.ingest.test_log_providers import WHOLE

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from ambit.envoy import taken_headers
-from ambit.envoy.http_authorizers import QUESTION
+from ambit.envoy.http import taken_headers
+from ambit.envoy.http.authorizers import QUESTION
 from ambit.model.workload import Workload
-from ambit.plan.waypoint import Bound
+from ambit.plan.l7.waypoint import Bound
 from tests.plan import test_waypoint_golden
 from tests.plan.dataplane.network import REFUSED
 from tests.plan.waypoint.conftest import EMPTY, IDENTITY, OUTSIDE, TARGET, TCP_PORT, V1, WEB, Scene

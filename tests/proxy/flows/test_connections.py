@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from ambit.agent import connection_metrics
 from ambit.agent.record import End, Flow, Reporter
 from ambit.agent.stream_entry import connections, read
-from ambit.envoy import access_log, stream_log
-from ambit.envoy.access_log import BAGGAGE, HOST, IDENTITY, POD, POLICY, SERVICE
-from ambit.envoy.request_log import AUTHORITY
+from ambit.envoy.logs import access_log, stream_log
+from ambit.envoy.logs.access_log import BAGGAGE, HOST, IDENTITY, POD, POLICY, SERVICE
+from ambit.envoy.logs.request_log import AUTHORITY
 from ambit.proxy.flows import collector as collecting
 from ambit.proxy.flows.collector import RequestCollector
 from tests.node.flows.envoy_lines import STARTED, message

@@ -11,8 +11,8 @@ from ambit.agent import request_metrics as metrics
 from ambit.agent.record import Flow, Reporter
 from ambit.agent.request_entry import read, read_asked, requests
 from ambit.agent.series import MOST_VALUES, Series
-from ambit.envoy import access_log, request_log
-from ambit.envoy.access_log import BAGGAGE, HOST, IDENTITY, POD, POLICY, SERVICE
+from ambit.envoy.logs import access_log, request_log
+from ambit.envoy.logs.access_log import BAGGAGE, HOST, IDENTITY, POD, POLICY, SERVICE
 from ambit.model.metrics import MetricsNote, Override, mark
 from ambit.proxy.flows.collector import RequestCollector
 from tests.node.flows.envoy_lines import STARTED, message

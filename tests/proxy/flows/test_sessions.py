@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ambit.agent import datagram_metrics
 from ambit.agent.record import End, Flow, Reporter, SessionPart
-from ambit.envoy import datagram_log
+from ambit.envoy.logs import datagram_log
 from ambit.proxy.flows import collector as collecting
 from ambit.proxy.flows.collector import RequestCollector
 from ambit.proxy.flows.sessions import Sessions

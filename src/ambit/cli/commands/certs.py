@@ -206,7 +206,7 @@ def rotate(name: str | None, kubeconfig: str | None, context: str | None, trust_
     import datetime as dt
 
     from ambit.ca.authority import Authority
-    from ambit.control.roots import OWN, PLUGGED_IN, own_secret
+    from ambit.control.identity.roots import OWN, PLUGGED_IN, own_secret
     from ambit.kube.errors import NotFound
     from ambit.kube.resource import SECRETS
 

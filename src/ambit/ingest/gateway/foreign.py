@@ -10,7 +10,7 @@
   a listener from its own.
 - Nothing is made of it, and nothing is written to its status.
 - Nobody here knows whether it enforces policies for requests. Unless `ambit.io/enforces-policies: "true"` says so, what
-  they protect is closed (`ambit.ingest.unenforced`).
+  they protect is closed (`ambit.ingest.waypoints.unenforced`).
 """
 
 from collections.abc import Iterable

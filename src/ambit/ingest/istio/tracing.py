@@ -2,8 +2,8 @@
 
 from ambit.core.finding import Level
 from ambit.ingest.istio.values import Report
+from ambit.ingest.mesh_settings.span_tags import BadTag, span_tags
 from ambit.ingest.settings import MeshSettings
-from ambit.ingest.span_tags import BadTag, span_tags
 from ambit.model.tracing import TracingRule
 from ambit.objects.telemetry import Tracing
 

@@ -6,12 +6,13 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from ambit.local.apiserver import reads, versions
+from ambit.local.apiserver import reads
 from ambit.local.apiserver.negotiation import Wanted
 from ambit.local.apiserver.reads import Change, Filter, Page, WatchPlan
 from ambit.local.apiserver.resources import Resource
-from ambit.local.apiserver.store import Json, Store
-from ambit.local.apiserver.tables import Tables
+from ambit.local.apiserver.storage import versions
+from ambit.local.apiserver.storage.store import Json, Store
+from ambit.local.apiserver.tables.table import Tables
 
 _META = "meta.k8s.io/v1"
 

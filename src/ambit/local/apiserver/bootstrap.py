@@ -5,10 +5,10 @@ from typing import Any
 
 from ambit.local import layout
 from ambit.local.apiserver import clock
-from ambit.local.apiserver.definitions import STORAGE as DEFINITIONS
-from ambit.local.apiserver.definitions import complete
+from ambit.local.apiserver.kinds.definitions import STORAGE as DEFINITIONS
+from ambit.local.apiserver.kinds.definitions import complete
 from ambit.local.apiserver.resources import Registry
-from ambit.local.apiserver.store import Json, Store
+from ambit.local.apiserver.storage.store import Json, Store
 from ambit.objects.crds import read_bundle
 
 _RBAC = "rbac.authorization.k8s.io"

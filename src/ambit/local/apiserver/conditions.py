@@ -1,7 +1,7 @@
 """Status conditions as lists keyed by type."""
 
 from ambit.local.apiserver import clock
-from ambit.local.apiserver.store import Json
+from ambit.local.apiserver.storage.store import Json
 
 
 def merge_conditions(old: list[Json], new: list[tuple[str, bool, str, str]]) -> list[Json]:

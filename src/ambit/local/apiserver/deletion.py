@@ -13,7 +13,7 @@ import msgspec
 from ambit.local.apiserver import clock
 from ambit.local.apiserver.failures import bad_request, conflict, forbidden
 from ambit.local.apiserver.resources import Resource
-from ambit.local.apiserver.store import Json
+from ambit.local.apiserver.storage.store import Json
 
 ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"

@@ -7,7 +7,10 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from ambit.local.apiserver import discovery, negotiation
+from ambit.local.apiserver import negotiation
+from ambit.local.apiserver.access.impersonation import impersonate
+from ambit.local.apiserver.access.rbac import Action, Authorizer
+from ambit.local.apiserver.access.tokens import ISSUER, TokenRefused, Tokens, User
 from ambit.local.apiserver.failures import (
     ApiFailure,
     forbidden,
@@ -15,14 +18,12 @@ from ambit.local.apiserver.failures import (
     no_such_path,
     unauthorized,
 )
-from ambit.local.apiserver.impersonation import impersonate
-from ambit.local.apiserver.openapi import OpenApi
-from ambit.local.apiserver.rbac import Action, Authorizer
+from ambit.local.apiserver.kinds import discovery
+from ambit.local.apiserver.kinds.openapi import OpenApi
 from ambit.local.apiserver.requests import Target, parse_target
 from ambit.local.apiserver.resource_requests import ResourceRequests
 from ambit.local.apiserver.resources import Registry
 from ambit.local.apiserver.selectors import exact_name
-from ambit.local.apiserver.tokens import ISSUER, TokenRefused, Tokens, User
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from ambit.local.apiserver import clock
 from ambit.local.apiserver.failures import ApiFailure
-from ambit.local.apiserver.store import Entry, Store
+from ambit.local.apiserver.storage.store import Entry, Store
 
 log = logging.getLogger(__name__)
 

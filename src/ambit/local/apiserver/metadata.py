@@ -11,7 +11,7 @@ from typing import Any
 from ambit.local.apiserver import clock
 from ambit.local.apiserver.failures import ApiFailure, Cause, conflict
 from ambit.local.apiserver.resources import Resource
-from ambit.local.apiserver.store import Json
+from ambit.local.apiserver.storage.store import Json
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _LABEL_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")

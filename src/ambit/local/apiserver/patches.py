@@ -4,15 +4,16 @@ from typing import Any
 
 import msgspec
 
-from ambit.local.apiserver import negotiation, versions
-from ambit.local.apiserver.apply import Owner, apply
+from ambit.local.apiserver import negotiation
 from ambit.local.apiserver.failures import ApiFailure, Cause, bad_request, not_found, unsupported_media_type
-from ambit.local.apiserver.fieldset import Paths, paths_of, text
-from ambit.local.apiserver.managed import bare, read_owners
-from ambit.local.apiserver.patch_json import json_patch, merge_patch
+from ambit.local.apiserver.patching.apply import Owner, apply
+from ambit.local.apiserver.patching.fieldset import Paths, paths_of, text
+from ambit.local.apiserver.patching.managed import bare, read_owners
+from ambit.local.apiserver.patching.patch_json import json_patch, merge_patch
 from ambit.local.apiserver.requests import Target
 from ambit.local.apiserver.resources import Resource
-from ambit.local.apiserver.store import Json
+from ambit.local.apiserver.storage import versions
+from ambit.local.apiserver.storage.store import Json
 from ambit.local.apiserver.writes import WriteOptions, Writer, Written
 from ambit.objects.strategic import PatchError, strategic_patch
 

@@ -8,12 +8,12 @@ import msgspec
 import orjson
 
 from ambit.local.apiserver.failures import ApiFailure, bad_request, expired, invalid, version_too_large
-from ambit.local.apiserver.kinds import field_names
+from ambit.local.apiserver.kinds.builtin import field_names
 from ambit.local.apiserver.metadata import invalid_value
 from ambit.local.apiserver.requests import flag, number
 from ambit.local.apiserver.resources import Resource
 from ambit.local.apiserver.selectors import FieldTest, LabelTest, parse_fields, parse_labels
-from ambit.local.apiserver.store import Entry, Event, Store
+from ambit.local.apiserver.storage.store import Entry, Event, Store
 
 BOOKMARK_SECONDS = 60.0
 INITIAL_PIECE = 256

@@ -7,23 +7,24 @@ import msgspec
 import orjson
 from aiohttp import web
 
-from ambit.local.apiserver import deletion, negotiation, reads, versions
+from ambit.local.apiserver import deletion, negotiation, reads
+from ambit.local.apiserver.access.escalation import GROUP as RBAC_GROUP
+from ambit.local.apiserver.access.escalation import Escalation
+from ambit.local.apiserver.access.reviews import Reviews
+from ambit.local.apiserver.access.tokens import User
 from ambit.local.apiserver.answers import Answers
-from ambit.local.apiserver.escalation import GROUP as RBAC_GROUP
-from ambit.local.apiserver.escalation import Escalation
 from ambit.local.apiserver.failures import (
     bad_request,
     method_not_allowed,
     no_such_path,
 )
 from ambit.local.apiserver.patches import APPLY_PATCH, Patches
-from ambit.local.apiserver.pod_requests import PodRequests
+from ambit.local.apiserver.pods.requests import PodRequests
 from ambit.local.apiserver.requests import Target, number
 from ambit.local.apiserver.resources import Resource
-from ambit.local.apiserver.reviews import Reviews
 from ambit.local.apiserver.scale import Scales
 from ambit.local.apiserver.shapes import FieldValidation
-from ambit.local.apiserver.tokens import User
+from ambit.local.apiserver.storage import versions
 from ambit.local.apiserver.writes import WriteOptions, Writer, Written
 
 _WATCH_SECONDS = (1800.0, 3600.0)

@@ -4,11 +4,11 @@ from typing import Any
 
 from ambit.local.apiserver.failures import ApiFailure, bad_request, invalid, method_not_allowed, modified
 from ambit.local.apiserver.metadata import invalid_value
-from ambit.local.apiserver.patch_json import json_patch, merge_patch
+from ambit.local.apiserver.patching.patch_json import json_patch, merge_patch
 from ambit.local.apiserver.requests import Target
 from ambit.local.apiserver.resources import Resource, dig
-from ambit.local.apiserver.store import Json
-from ambit.local.apiserver.versions import served
+from ambit.local.apiserver.storage.store import Json
+from ambit.local.apiserver.storage.versions import served
 from ambit.local.apiserver.writes import WriteOptions, Writer
 from ambit.objects.strategic import PatchError
 

@@ -18,22 +18,22 @@ from aiohttp import web
 
 from ambit.daemon.fair_socket import FairSocket
 from ambit.local.apiserver import bootstrap, housekeeping
+from ambit.local.apiserver.access.credentials import ensure_credentials
+from ambit.local.apiserver.access.escalation import Escalation
+from ambit.local.apiserver.access.rbac import Authorizer
+from ambit.local.apiserver.access.reviews import Reviews
+from ambit.local.apiserver.access.tokens import Tokens
 from ambit.local.apiserver.answers import Answers
-from ambit.local.apiserver.credentials import ensure_credentials
-from ambit.local.apiserver.custom import CustomKinds
-from ambit.local.apiserver.escalation import Escalation
 from ambit.local.apiserver.handler import TRUSTED, Handler
-from ambit.local.apiserver.kinds import FIELD_READERS, KINDS
+from ambit.local.apiserver.kinds.builtin import FIELD_READERS, KINDS
+from ambit.local.apiserver.kinds.custom import CustomKinds
+from ambit.local.apiserver.kinds.openapi import OpenApi
 from ambit.local.apiserver.negotiation import MAX_BODY
-from ambit.local.apiserver.openapi import OpenApi
-from ambit.local.apiserver.pod_requests import PodRequests
-from ambit.local.apiserver.rbac import Authorizer
+from ambit.local.apiserver.pods.requests import PodRequests
 from ambit.local.apiserver.resource_requests import ResourceRequests
 from ambit.local.apiserver.resources import Registry
-from ambit.local.apiserver.reviews import Reviews
-from ambit.local.apiserver.store import Store
-from ambit.local.apiserver.tables import Tables
-from ambit.local.apiserver.tokens import Tokens
+from ambit.local.apiserver.storage.store import Store
+from ambit.local.apiserver.tables.table import Tables
 from ambit.local.apiserver.writes import Writer
 from ambit.local.streams import PodStreams
 

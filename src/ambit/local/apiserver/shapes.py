@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from ambit.local.apiserver.failures import Cause, bad_request
 from ambit.local.apiserver.resources import Resource
-from ambit.local.apiserver.store import Json
+from ambit.local.apiserver.storage.store import Json
 from ambit.objects import builtin
 from ambit.objects.structural import Schema, drop_nulls, mismatch, prune
 

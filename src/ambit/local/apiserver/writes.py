@@ -12,9 +12,6 @@ import msgspec
 
 from ambit.local.apiserver import metadata
 from ambit.local.apiserver.addresses import ServiceAddresses
-from ambit.local.apiserver.apply import Owners
-from ambit.local.apiserver.custom import CustomKinds
-from ambit.local.apiserver.definitions import STORAGE as DEFINITIONS
 from ambit.local.apiserver.deletion import DeleteOptions, plan_deletion
 from ambit.local.apiserver.failures import (
     ApiFailure,
@@ -26,13 +23,16 @@ from ambit.local.apiserver.failures import (
     modified,
     not_found,
 )
-from ambit.local.apiserver.managed import record_write
+from ambit.local.apiserver.kinds.custom import CustomKinds
+from ambit.local.apiserver.kinds.definitions import STORAGE as DEFINITIONS
+from ambit.local.apiserver.patching.apply import Owners
+from ambit.local.apiserver.patching.managed import record_write
 from ambit.local.apiserver.resources import Registry, Resource
 from ambit.local.apiserver.shapes import FieldValidation, Shape, builtin_shape
-from ambit.local.apiserver.store import Entry, Json, Store
+from ambit.local.apiserver.storage.store import Entry, Json, Store
+from ambit.local.apiserver.storage.versions import served, stored
 from ambit.local.apiserver.strategies.base import Strategy
 from ambit.local.apiserver.strategies.table import NEUTRAL, STRATEGIES
-from ambit.local.apiserver.versions import served, stored
 
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 """Finalizer of a definition while objects of its kind wait for theirs."""

@@ -35,7 +35,7 @@ from ambit.node.configuration.tracking import (
     pod_keys,
 )
 from ambit.node.configuration.turnover import Turnover
-from ambit.plan import node_proxy
+from ambit.plan.node import node_proxy
 from ambit.plan.values import (
     CLUSTER,
     EXTENSION,

@@ -10,7 +10,7 @@ from ambit.model.view import MeshView
 from ambit.node.configuration.detours import Detours
 from ambit.node.configuration.shares import Share, Shares
 from ambit.node.configuration.tracking import Dependencies, TrackedPods
-from ambit.plan import node_proxy
+from ambit.plan.node import node_proxy
 from ambit.plan.values import LISTENER, NodeSettings
 
 

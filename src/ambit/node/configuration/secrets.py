@@ -12,7 +12,7 @@ from ambit.agent.envoy_server import EnvoyServer, framed
 from ambit.agent.publication import Publication
 from ambit.core.identity import Identity
 from ambit.envoy import names
-from ambit.plan import node_proxy
+from ambit.plan.node import node_proxy
 from ambit.plan.values import SECRET, PlannedResource
 
 

@@ -10,7 +10,7 @@ from ambit.core.address import Address
 from ambit.envoy import names
 from ambit.model.view import MeshView
 from ambit.node.configuration.tracking import Answer, Dependencies, TrackedPods, TrackedView
-from ambit.plan import node_proxy
+from ambit.plan.node import node_proxy
 from ambit.plan.values import NodeSettings
 
 MAX_SHARES = 256

@@ -1,4 +1,4 @@
-"""Lines of Envoy's access log as values. Pure; what `ambit.envoy.access_log` writes is read here.
+"""Lines of Envoy's access log as values. Pure; what `ambit.envoy.logs.access_log` writes is read here.
 
 A line is five numbers and a text that many lines share: `lines` splits them, which every connection costs, and
 `read` understands the text, which is done once for each. "Received" is client to server and "sent" server to
@@ -12,8 +12,9 @@ import msgspec
 
 from ambit.agent.log_texts import named, texts
 from ambit.agent.record import LONGEST_PLACE
-from ambit.envoy import access_log, names
-from ambit.envoy.access_log import (
+from ambit.envoy import names
+from ambit.envoy.logs import access_log
+from ambit.envoy.logs.access_log import (
     BAGGAGE,
     CLOSED,
     HOST,
@@ -23,7 +24,7 @@ from ambit.envoy.access_log import (
     RESET,
     SEPARATOR,
 )
-from ambit.plan.ways import DIRECT, REFUSED, SAME_NODE, TUNNEL
+from ambit.plan.node.ways import DIRECT, REFUSED, SAME_NODE, TUNNEL
 
 _NO_POLICY = "default"
 """RBAC's rule name when no policy decided."""

@@ -16,7 +16,7 @@ from ambit.envoy import names
 from ambit.model.view import MeshView
 from ambit.model.workload import TunnelProtocol, Workload
 from ambit.node.flows.entry import SAME_NODE, TUNNEL, About
-from ambit.plan import at_pod, node_proxy
+from ambit.plan.node import at_pod, node_proxy
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings
 from ambit.policy.decide import ConnectionFacts, decide, rule_name
 

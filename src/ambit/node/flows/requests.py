@@ -9,8 +9,8 @@ from ambit.envoy import names
 from ambit.model.view import MeshView
 from ambit.node.flows import record
 from ambit.plan.endpoints import preferred_address
+from ambit.plan.node.ways import REFUSED, SAME_NODE, TUNNEL
 from ambit.plan.values import LocalPod, LocalPods, NodeSettings
-from ambit.plan.ways import REFUSED, SAME_NODE, TUNNEL
 
 
 def flow_of(about: About, view: MeshView, pods: LocalPods, settings: NodeSettings) -> Flow | None:

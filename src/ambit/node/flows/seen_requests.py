@@ -13,7 +13,7 @@ from ambit.agent.series import Labels
 from ambit.model.metrics import MetricsNote
 from ambit.model.view import MeshView
 from ambit.node.flows.requests import flow_of
-from ambit.plan.metrics import note_of
+from ambit.plan.telemetry.metrics import note_of
 from ambit.plan.values import LocalPods, NodeSettings
 
 _NOBODY = End("")

@@ -8,7 +8,7 @@ from ambit.agent.record import ANSWERED, End, Flow, Reporter, RequestPart, descr
 from ambit.agent.request_entry import About
 from ambit.agent.stream_entry import About as Stream
 from ambit.plan.announcement import parse_baggage
-from ambit.plan.ways import DIRECT, REFUSED, TUNNEL
+from ambit.plan.node.ways import DIRECT, REFUSED, TUNNEL
 
 
 def flow_of(about: About, *, proxy: str, node: str) -> Flow:

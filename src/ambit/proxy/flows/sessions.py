@@ -9,8 +9,8 @@ from ambit.agent.datagram_entry import About, Entry, read, sessions
 from ambit.agent.lanes import Lanes
 from ambit.agent.record import End, Flow, Reporter, SessionPart
 from ambit.core.address import host_port
-from ambit.envoy.datagrams import NOWHERE
-from ambit.plan.ways import DIRECT, REFUSED
+from ambit.envoy.l7.datagrams import NOWHERE
+from ambit.plan.node.ways import DIRECT, REFUSED
 
 _LANES = 1_000
 _NOWHERE = host_port(*NOWHERE)

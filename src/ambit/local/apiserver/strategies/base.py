@@ -5,7 +5,7 @@ from typing import Any, Protocol
 from ambit.local.apiserver.addresses import ServiceAddresses
 from ambit.local.apiserver.failures import Cause
 from ambit.local.apiserver.resources import Registry
-from ambit.local.apiserver.store import Json, Store
+from ambit.local.apiserver.storage.store import Json, Store
 from ambit.objects.validation import show
 
 

@@ -5,10 +5,10 @@ import binascii
 import ipaddress
 import re
 
-from ambit.local.apiserver.definitions import complete, rule_problems, schema_causes
 from ambit.local.apiserver.failures import Cause
+from ambit.local.apiserver.kinds.definitions import complete, rule_problems, schema_causes
 from ambit.local.apiserver.metadata import invalid_value, is_label, required, unsupported
-from ambit.local.apiserver.store import Json
+from ambit.local.apiserver.storage.store import Json
 from ambit.local.apiserver.strategies.base import Cluster, Strategy, immutable, setdefaults
 
 _KEY = re.compile(r"[-._a-zA-Z0-9]+")

@@ -6,7 +6,7 @@ from typing import Any
 
 from ambit.local.apiserver.failures import Cause
 from ambit.local.apiserver.metadata import invalid_value, is_label, is_subdomain, required, unsupported
-from ambit.local.apiserver.store import Json
+from ambit.local.apiserver.storage.store import Json
 from ambit.local.apiserver.strategies.base import Cluster, Strategy, setdefaults
 
 _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")

@@ -6,7 +6,7 @@ from typing import Any
 from ambit.core.selector import Requirement
 from ambit.local.apiserver.failures import Cause
 from ambit.local.apiserver.metadata import invalid_value, required, unsupported
-from ambit.local.apiserver.store import Json
+from ambit.local.apiserver.storage.store import Json
 from ambit.local.apiserver.strategies.base import Cluster, Strategy, immutable, setdefaults
 from ambit.local.apiserver.strategies.pods import default_pod_spec, validate_pod_spec
 from ambit.objects.validation import show

@@ -1,0 +1,1 @@
+"""Makes proxies of Gateways run."""

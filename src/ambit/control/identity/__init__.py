@@ -1,0 +1,1 @@
+"""Who is who: roots, certificates, and who may ask for them."""

@@ -1,0 +1,1 @@
+"""Waypoints and gateways: what each gets, when, and what it refuses."""

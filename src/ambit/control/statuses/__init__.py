@@ -1,0 +1,1 @@
+"""What objects say became of them."""

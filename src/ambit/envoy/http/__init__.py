@@ -1,0 +1,1 @@
+"""Requests: how they are read, matched, authorized, changed and routed."""

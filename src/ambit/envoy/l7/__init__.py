@@ -1,0 +1,1 @@
+"""What only waypoints and gateways have."""

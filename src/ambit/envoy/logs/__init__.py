@@ -1,0 +1,1 @@
+"""What Envoy tells of connections, requests and datagrams, and whom."""

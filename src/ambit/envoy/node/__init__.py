@@ -1,0 +1,1 @@
+"""What only a node's proxy has."""

@@ -1,0 +1,1 @@
+"""What is found when objects of several families are seen together."""

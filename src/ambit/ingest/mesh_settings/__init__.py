@@ -1,0 +1,1 @@
+"""The mesh's settings (Istio: MeshConfig), and the providers that they name."""

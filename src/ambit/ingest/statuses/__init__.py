@@ -1,0 +1,1 @@
+"""What objects of policies and telemetry say became of them."""

@@ -1,0 +1,1 @@
+"""What any API family's objects mean at waypoints, with pods and without."""

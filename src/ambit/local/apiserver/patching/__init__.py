@@ -1,0 +1,1 @@
+"""Patches, apply and who manages a field."""

@@ -1,0 +1,1 @@
+"""What one asks of pods beside the object: exec, logs, ports."""

@@ -1,0 +1,1 @@
+"""The Envoy of one waypoint or gateway."""
