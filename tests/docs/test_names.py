@@ -51,7 +51,7 @@ def test_the_metrics_of_the_page_are_those_of_the_code() -> None:
         SOURCE / "agent/datagram_metrics.py",
         SOURCE / "agent/request_metrics.py",
         SOURCE / "proxy/process.py",
-        *(SOURCE / "control").glob("*.py"),
+        *(SOURCE / "control").rglob("*.py"),
     ]
     made = {text.removesuffix("_total") for text in constants(*sources) if METRIC.fullmatch(text)}
     told = re.findall(r"^\| `([a-z_]+)` \|", OBSERVE, re.MULTILINE)

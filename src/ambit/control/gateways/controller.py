@@ -50,7 +50,7 @@ from ambit.objects.kube import Service
 from ambit.objects.meta import ObjectMeta
 from ambit.objects.strategic import PatchError
 
-log = logging.getLogger("ambit.control.gateways.controller")
+log = logging.getLogger("ambit.control.gateways")
 
 _MANAGED = (MANAGED_WAYPOINT, MANAGED_GATEWAY)
 _CONTROLLERS = {

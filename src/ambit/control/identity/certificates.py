@@ -24,7 +24,7 @@ from ambit.core.errors import AmbitError
 from ambit.daemon.logs import event
 from ambit.xds.protos import ca_pb2 as pb
 
-log = logging.getLogger("ambit.control.identity.certificates")
+log = logging.getLogger("ambit.control.certificates")
 
 SERVICE = "istio.v1.auth.IstioCertificateService"
 METHOD = "CreateCertificate"

@@ -23,7 +23,7 @@ import msgspec
 
 from ambit.daemon.logs import event
 
-log = logging.getLogger("ambit.control.identity.guard")
+log = logging.getLogger("ambit.control.guard")
 
 TICK = 1.0
 """Seconds between two looks."""

@@ -25,7 +25,7 @@ from ambit.kube.errors import AlreadyExists, NotFound
 from ambit.kube.resource import SECRETS
 from ambit.objects.meta import ObjectMeta
 
-log = logging.getLogger("ambit.control.identity.roots")
+log = logging.getLogger("ambit.control.roots")
 
 PLUGGED_IN = "cacerts"
 OWN = ROOT_KEY_SECRET

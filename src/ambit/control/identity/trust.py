@@ -33,7 +33,7 @@ from ambit.kube.informer import Informer
 from ambit.kube.resource import CONFIG_MAPS, SECRETS
 from ambit.objects.meta import ObjectMeta
 
-log = logging.getLogger("ambit.control.identity.trust")
+log = logging.getLogger("ambit.control.trust")
 
 TICK = 5.0
 """Seconds between looks at the clock."""

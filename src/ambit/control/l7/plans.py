@@ -40,7 +40,7 @@ from ambit.xds.store import Changed, Publication, Store
 if TYPE_CHECKING:
     pass
 
-log = logging.getLogger("ambit.control.l7.plans")
+log = logging.getLogger("ambit.control.plans")
 
 ORDER = (SECRET, CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES)
 """Types in the order in which additions must arrive."""

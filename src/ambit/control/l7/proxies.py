@@ -37,7 +37,7 @@ from ambit.xds.frames import Request
 from ambit.xds.session import ServerSession
 from ambit.xds.store import Publication
 
-log = logging.getLogger("ambit.control.l7.proxies")
+log = logging.getLogger("ambit.control.proxies")
 
 _PREREQUISITES = {LISTENER: CLUSTER}
 _KIND = "proxy"

@@ -18,7 +18,7 @@ from ambit.kube.resource import SERVICE_ENTRIES
 from ambit.kube.workqueue import WorkQueue
 from ambit.objects.networking import AllocatedAddress, ServiceEntry
 
-log = logging.getLogger("ambit.control.statuses.allocation")
+log = logging.getLogger("ambit.control.allocation")
 
 
 class AddressWriter:

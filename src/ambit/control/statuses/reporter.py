@@ -32,7 +32,7 @@ from ambit.kube.resource import CONFIG_MAPS
 from ambit.objects.kube import Pod
 from ambit.objects.meta import ObjectMeta
 
-log = logging.getLogger("ambit.control.statuses.reporter")
+log = logging.getLogger("ambit.control.reporter")
 
 SETTLE = 0.05
 """Seconds after an answer of a node until it is told: others answer the same change at the same time."""

@@ -21,7 +21,7 @@ from ambit.model.jwt import KeySource, TokenPolicy, sources_of, with_keys
 from ambit.model.service import Service
 from ambit.model.status import Condition, ObjectStatus, Status
 
-log = logging.getLogger("ambit.control.token_keys.keys")
+log = logging.getLogger("ambit.control.keys")
 
 REFRESH, REFRESH_LEAST = 20 * 60.0, 60.0
 """Seconds until keys are fetched again; a server may say that it should be earlier (`Cache-Control`)."""
