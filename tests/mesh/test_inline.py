@@ -1,5 +1,6 @@
 """A waypoint without pods: requests are routed by the node proxy that they come from."""
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Callable, Iterator
@@ -49,6 +50,25 @@ while not select.select([sys.stdin], [], [], 0.005)[0]:
 """
 
 
+class _Kept:
+    """One connection of the client to a server's own address."""
+
+    def __init__(self, shop: Shop, address: str) -> None:
+        words = ("exec", "-i", "-n", shop.namespace, "client", "--", "python3", "-uc", _KEEPS, address)
+        self._process = shop.mesh.popen(*words, stdin=subprocess.PIPE)
+
+    def ask(self, path: str) -> str:
+        """The status, or `ended`; empty when it had ended before."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(f"{path}\n")
+            self._process.stdin.flush()
+        return self._process.stdout.readline().strip()
+
+    def end(self) -> None:
+        self._process.communicate()
+
+
 @pytest.fixture(scope="module")
 def shop(mesh: Mesh) -> Iterator[Shop]:
     with make_shop(mesh, INLINE, "service") as made:
@@ -90,32 +110,19 @@ def test_pods_enforce_policies_whichever_way_a_request_comes(shop: Shop) -> None
     denied = no_admin("web")
     found = mesh.kubectl("get", "pods", "-n", namespace, "-l", "app=web", "-o", "json").stdout
     addresses = [each["status"]["podIP"] for each in json.loads(found)["items"]]
-    kept = {
-        address: mesh.popen(
-            *("exec", "-i", "-n", namespace, "client", "--", "python3", "-uc", _KEEPS, address),
-            stdin=subprocess.PIPE,
-        )
-        for address in addresses
-    }
-
-    def on_kept(address: str, path: str) -> str:
-        process = kept[address]
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(f"{path}\n")
-        process.stdin.flush()
-        return process.stdout.readline().strip()
+    kept = [_Kept(shop, each) for each in addresses]
 
     def status(host: str, path: str) -> str:
         words = ("curl", "-sS", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", f"http://{host}{path}")
         return mesh.exec(namespace, "client", *words, check=False).stdout.strip()
 
-    assert {on_kept(each, "/admin") for each in addresses} == {"200"}
+    assert {each.ask("/admin") for each in kept} == {"200"}
     shop.apply(denied)
     try:
         for host in ("web", *(f"{each}:8080" for each in addresses)):
             mesh.wait(f"the policy at {host}", lambda host=host: status(host, "/admin") == "403")  # type: ignore[misc]
             assert status(host, "/") == "200"
-        assert {on_kept(each, "/admin") for each in addresses} == {"ended"}
+        assert {each.ask("/admin") for each in kept} == {"ended"}
         why = mesh.ambit("why", f"{namespace}/client", "GET", f"http://web.{namespace}/admin", check=False)
         assert "DENIED" in why.stdout and "no-admin[0]" in why.stdout
         told = ("flows", "--requests", "--last", "500", "--to", namespace, "--path", "/admin", "-o", "json")
@@ -132,8 +139,8 @@ def test_pods_enforce_policies_whichever_way_a_request_comes(shop: Shop) -> None
         mesh.wait("the record", is_told)
     finally:
         mesh.kubectl("delete", "-n", namespace, "authorizationpolicy", "no-admin")
-        for each in kept.values():
-            each.communicate()
+        for each in kept:
+            each.end()
     mesh.wait("no policy", lambda: status("web", "/admin") == "200")
 
 
@@ -171,34 +178,67 @@ def test_a_service_that_a_route_closes_is_named(shop: Shop) -> None:
     shop.mesh.wait("no finding", lambda: not said())
 
 
-def test_nobody_comes_in_unread_while_a_waypoint_becomes_inline(shop: Shop) -> None:
-    """From one in pods, where a policy protects the service, with the policy in force all the time."""
+@contextlib.contextmanager
+def _another(shop: Shop) -> Iterator[Callable[[str], None]]:
+    """A waypoint with pods, `pods`, beside the one without, `way`, and a policy for the service; binds it to one."""
     mesh, namespace = shop.mesh, shop.namespace
     shop.route(to(("web", 1)))
     other = waypoint("ambit-waypoint", "service")
     other["metadata"]["name"] = "pods"
     shop.apply(other, no_admin("web"))
     mesh.kubectl("wait", "-n", namespace, "--for=condition=Programmed", "gateway/pods", "--timeout=60s")
-    asking: subprocess.Popen[str] | None = None
-    bind = ("label", "service", "-n", namespace, "web", "--overwrite")
+    words = ("label", "service", "-n", namespace, "web")
+
+    def bind(name: str) -> None:
+        mesh.kubectl(*words, f"istio.io/use-waypoint={name}", "--overwrite")
+        mesh.wait(f"the way by {name}", lambda: _is_at(shop, name))
+
     try:
-        mesh.kubectl(*bind, "istio.io/use-waypoint=pods")
-        mesh.wait("the waypoint", lambda: _is_at(shop, "pods") and shop.ask("/admin").startswith("403"))
-        words = ("exec", "-i", "-n", namespace, "client", "--", "python3", "-uc", _ADMIN)
-        asking = mesh.popen(*words, stdin=subprocess.PIPE)
-        assert asking.stdout is not None and asking.stdout.readline() == "403\n"
-        for name in ("way", "pods", "way"):
-            mesh.kubectl(*bind, f"istio.io/use-waypoint={name}")
-            mesh.wait(f"the way by {name}", lambda name=name: _is_at(shop, name))  # type: ignore[misc]
-        said, _ = asking.communicate("end")
-        asking = None
-        assert not said.strip(), said
+        yield bind
     finally:
-        if asking is not None:
-            asking.communicate("end")
         mesh.kubectl("delete", "-n", namespace, "authorizationpolicy/no-admin", "gateway/pods")
-        mesh.kubectl("label", "service", "-n", namespace, "web", "istio.io/use-waypoint-")
+        mesh.kubectl(*words, "istio.io/use-waypoint-")
     shop.follows("the way again", "v1")
+
+
+def test_who_came_to_pods_asks_no_more_there_when_a_waypoint_is_between(shop: Shop) -> None:
+    """On a connection that was let in when the pods' nodes read requests."""
+    mesh, namespace = shop.mesh, shop.namespace
+    found = mesh.kubectl("get", "pods", "-n", namespace, "-l", "app=web", "-o", "json").stdout
+    addresses = [each["status"]["podIP"] for each in json.loads(found)["items"]]
+    with _another(shop) as bind:
+        mesh.wait("the policy", lambda: shop.ask("/admin").startswith("403"))
+        kept = [_Kept(shop, each) for each in addresses]
+        try:
+            assert {each.ask("/admin") for each in kept} == {"403"}
+            bind("pods")
+            for each in kept:
+                answers = {each.ask("/admin") for _ in range(50)}
+                assert answers <= {"403", "ended", ""}, answers
+        finally:
+            for each in kept:
+                each.end()
+
+
+def test_nobody_comes_in_unread_while_a_waypoint_becomes_inline(shop: Shop) -> None:
+    """From one in pods, where a policy protects the service, with the policy in force all the time."""
+    mesh = shop.mesh
+    asking: subprocess.Popen[str] | None = None
+    with _another(shop) as bind:
+        try:
+            bind("pods")
+            mesh.wait("the policy", lambda: shop.ask("/admin").startswith("403"))
+            words = ("exec", "-i", "-n", shop.namespace, "client", "--", "python3", "-uc", _ADMIN)
+            asking = mesh.popen(*words, stdin=subprocess.PIPE)
+            assert asking.stdout is not None and asking.stdout.readline() == "403\n"
+            for name in ("way", "pods", "way"):
+                bind(name)
+            said, _ = asking.communicate("end")
+            asking = None
+            assert not said.strip(), said
+        finally:
+            if asking is not None:
+                asking.communicate("end")
 
 
 def _is_at(shop: Shop, name: str) -> bool:

@@ -348,6 +348,12 @@ def allowed(subject: str, port: int) -> str:
     return f"{ALLOWED}{subject}|{port}"
 
 
+def port_allowed(subject: str, name: str) -> int | None:
+    """The port of `allowed`, if the name is one of this subject."""
+    start, _, port = name.rpartition("|")
+    return int(port) if start == f"{ALLOWED}{subject}" else None
+
+
 def judged(gateway: str, port: int) -> tuple[str, str]:
     """Of what decides, and of the dry run. `gateway` is its key."""
     return f"{JUDGED}{gateway}|{port}", f"{JUDGED}{gateway}|{port}|dry-run"

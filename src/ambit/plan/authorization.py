@@ -1,5 +1,5 @@
-"""L4 authorization compiled for Envoy: ordered rows for HBONE (RBAC) and for plaintext (a listener's
-matcher).
+"""L4 authorization compiled for Envoy: ordered rows for HBONE (RBAC), for plaintext (a listener's matcher), and for
+requests that a pod's node reads (RBAC).
 
 Semantics are those of `ambit.policy.decide`: a DENY that matches denies; without an enforced ALLOW the rest
 is allowed; else an ALLOW must match. An unknown policy name denies everything. What is known when compiling
@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 from ambit.core.address import Address, Network
 from ambit.core.names import RESERVED_PORTS
-from ambit.envoy import http_rbac, matchers
+from ambit.envoy import filter_state, http_rbac, matchers
 from ambit.envoy.matchers import Predicate
 from ambit.envoy.node import listeners
 from ambit.envoy.words import AnyMessage
@@ -46,6 +46,7 @@ class _Facts(Protocol):
 
     def port(self, port: int) -> Predicate: ...
     def identity(self, pattern: str) -> Predicate: ...
+    def source(self, networks: Sequence[Network]) -> Predicate: ...
     def destination(self, networks: Sequence[Network]) -> Predicate: ...
 
 
@@ -60,6 +61,9 @@ class _Hbone:
 
     def identity(self, pattern: str) -> Predicate:
         return matchers.peer_identity(pattern)
+
+    def source(self, networks: Sequence[Network]) -> Predicate:
+        return matchers.source_in(networks)
 
     def destination(self, networks: Sequence[Network]) -> Predicate:
         inside = [address for address in self._addresses if _contains(networks, address)]
@@ -101,10 +105,30 @@ class _Plaintext:
         del pattern
         return False
 
+    def source(self, networks: Sequence[Network]) -> Predicate:
+        return matchers.source_in(networks)
+
     def destination(self, networks: Sequence[Network]) -> Predicate:
         if all(_contains(networks, address) for address in self._addresses):
             return True
         return matchers.destination_in(networks)
+
+
+class _Request(_Plaintext):
+    """A request that is read at this port of the pod: who its client is comes with the connection."""
+
+    def __init__(self, addresses: Sequence[Address], port: int) -> None:
+        super().__init__(addresses)
+        self._port = port
+
+    def port(self, port: int) -> Predicate:
+        return port == self._port
+
+    def identity(self, pattern: str) -> Predicate:
+        return matchers.filter_state(filter_state.CALLER, pattern)
+
+    def source(self, networks: Sequence[Network]) -> Predicate:
+        return matchers.filter_state_in(filter_state.CLIENT, networks)
 
 
 def hbone(
@@ -148,6 +172,20 @@ def plaintext(
         ],
         _chain(otherwise[0]),
     )
+
+
+def of_requests(
+    addresses: Sequence[Address], port: int, policies: Sequence[Authorization], unknown: Sequence[str]
+) -> list[Row]:
+    """Rows of what is denied of requests that are read at this port of the pod. Connections were asked when they came;
+    those of before a change stay open, between the client and who reads."""
+    enforced = [policy for policy in policies if not policy.dry_run]
+    rows, (is_allowed, name) = _rows(enforced, unknown, _Request(addresses, port))
+    denying = [row for row in rows if not row[1]]
+    if is_allowed:
+        return denying
+    allowing = matchers.any_of(predicate for predicate, allow, _ in rows if allow)
+    return [*denying, (matchers.negated(allowing), False, name)]
 
 
 def _led(predicate: Predicate, read: Sequence[int], *, allow: bool) -> Iterator[tuple[Predicate, AnyMessage]]:
@@ -215,7 +253,7 @@ def _match(match: Match, facts: _Facts) -> Predicate:
             _both(match.namespaces, match.not_namespaces, _identities(facts, _namespace)),
             _both(match.principals, match.not_principals, _identities(facts, _principal)),
             _both(match.service_accounts, match.not_service_accounts, _identities(facts, _service_account)),
-            _both(match.source_ips, match.not_source_ips, matchers.source_in),
+            _both(match.source_ips, match.not_source_ips, facts.source),
             _both(match.destination_ips, match.not_destination_ips, facts.destination),
             _both(
                 match.destination_ports,

@@ -42,10 +42,15 @@ def extension(name: str, policies: Sequence[RequestPolicy], place: Place) -> Any
     return http_rbac.extension(name, *_decisions(policies, place))
 
 
-def of_all(name: str, judges: Sequence[Judge]) -> AnyMessage:
-    """As `extension`, where what one of `judges` denies is denied."""
+def of_all(name: str, judges: Sequence[Judge], before: Sequence[Row] = ()) -> AnyMessage:
+    """As `extension`, where what one of `judges` denies is denied, after the rows `before`."""
     rows, otherwise = _rows_of_all([(_enforced(policies), place) for policies, place in judges])
-    return http_rbac.extension(name, rows, otherwise, _beside(judges))
+    return http_rbac.extension(name, [*before, *rows], otherwise, _beside(judges))
+
+
+def of_nobody(name: str, before: Sequence[Row]) -> AnyMessage:
+    """As `of_all`, where nobody has a say any more."""
+    return http_rbac.extension(name, before, (True, NO_POLICY))
 
 
 def denials(policies: Sequence[RequestPolicy], place: Place) -> list[Row]:

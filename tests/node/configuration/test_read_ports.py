@@ -10,6 +10,8 @@ from ambit.agent.publication import Publication
 from ambit.envoy import names
 from ambit.envoy.node.listeners import read_chain
 from ambit.model.inline_rules import InlineRules
+from ambit.model.policy import Action, Authorization, Clause, Scope
+from ambit.model.policy import Rule as ConnectionRule
 from ambit.model.request_policy import RequestAction, RequestPolicy
 from ambit.node.configuration.read_ports import Newly, ReadPorts
 from ambit.plan.values import CLUSTER, EXTENSION, LISTENER, ROUTES
@@ -164,6 +166,32 @@ async def test_tunnels_are_let_in_when_envoy_reads(tmp_path: Path) -> None:
     assert denies(names.policy(pod.key)) and not denies(names.policy_of_readers(pod.key))
     await agent.put(SERVER, msgspec.structs.replace(READ, inline=None, rules=None))
     assert not denies(names.policy(pod.key)) and not denies(names.policy_of_readers(pod.key))
+
+
+async def test_who_was_read_meets_what_is_said_of_connections_from_then_on(tmp_path: Path) -> None:
+    """Not before Envoy keeps others out: until then the rules of before hold."""
+    agent = Agent(tmp_path / "state.sqlite")
+    configuration, pod = agent.configuration, cases.pod(WORKLOAD)
+    await agent.put(WORKLOAD, READ, *VIEW.policies_for(WORKLOAD)[0])
+    configuration.add(pod)
+    ports, publication = configuration.read_ports.published.get_nowait()
+    configuration.reads(ports, publication)
+
+    def said() -> bytes:
+        body = agent.server.store.resources(EXTENSION)[names.allowed(names.pod_requests(pod.key), 8080)].body
+        return bytes(body)
+
+    before = said()
+    guard = Authorization(
+        "guard", "default", Scope.WORKLOAD_SELECTOR, Action.DENY, (ConnectionRule((Clause(()),)),)
+    )
+    guarded = msgspec.structs.replace(SERVER, policies=(guard.key,))
+    await agent.put(guard, guarded, msgspec.structs.replace(READ, inline=None, rules=None))
+    ports, publication = configuration.read_ports.published.get_nowait()
+    assert said() == before
+    assert configuration.reads(ports, publication) == []
+    assert b"default/guard[0]" in said()
+    assert said() != before
 
 
 async def test_what_is_only_told_of_goes_to_who_reads_when_envoy_has_him(tmp_path: Path) -> None:

@@ -13,14 +13,16 @@ from ambit.envoy.http import taken_headers
 from ambit.envoy.names import parse_at_pod
 from ambit.model.inline_rules import InlineRules
 from ambit.model.jwt import Target, TokenPolicy, TokenRule
-from ambit.model.policy import Exact
+from ambit.model.policy import Action, Authorization, Exact, Match, Scope
+from ambit.model.policy import Clause as ConnectionClause
+from ambit.model.policy import Rule as ConnectionRule
 from ambit.model.request_policy import Attribute, RequestAction, RequestPolicy, Rule
 from ambit.model.service import AppProtocol, Service, VirtualAddress
 from ambit.model.workload import Port
 from tests.plan.dataplane.conftest import Mesh
 from tests.plan.dataplane.network import REFUSED, Host
 from tests.plan.dataplane.served import until
-from tests.plan.waypoint.echo import Answer, Echo, ask
+from tests.plan.waypoint.echo import Answer, Echo, ask, connection
 from tests.plan.waypoint.test_authorization import one, policy, rule
 from tests.tokens import Issuer
 
@@ -227,6 +229,32 @@ def test_services_of_a_port_with_other_tokens_let_nobody_in(scene: Scene) -> Non
     assert scene.status(scene.a, "far", headers=token) == 401
     scene.serve(web(tokens=(own,)), web(tokens=(own,), name="second"))
     until(lambda: scene.status(scene.a, "far", headers=token) == 200, "the same for both")
+
+
+@pytest.mark.parametrize("who", ["a", "outside"])
+@pytest.mark.parametrize("where", ["near", "far"])
+@pytest.mark.usefixtures("way")
+def test_who_may_connect_no_more_asks_no_more_on_what_is_open(scene: Scene, where: str, who: str) -> None:
+    """Between a client and who reads a connection stays open, whatever becomes of those behind."""
+    client = scene.a if who == "a" else scene.outside
+    scene.serve(web(policy(DENY, _about(Attribute.PATH, "/admin"))))
+    until(lambda: scene.status(client, where, "/admin") == 403, "the policy")
+    with client.connect(scene.servers[where].four, TARGET) as kept, connection(kept, "web") as asking:
+
+        def status(path: str) -> int:
+            asking.request("GET", path)
+            answer = asking.getresponse()
+            answer.read()
+            return answer.status
+
+        assert (status("/"), status("/admin")) == (200, 403)
+        only_b = Match(not_principals=(Exact(scene.b.identity.principal),))
+        rules = (ConnectionRule((ConnectionClause((only_b,)),)),)
+        scene.mesh.policies.append(Authorization("only-b", "default", Scope.NAMESPACE, Action.DENY, rules))
+        scene.mesh.update()
+        until(lambda: scene.status(client, where) == 0, "the policy about connections")
+        assert status("/") == 403
+    assert scene.get(scene.b, where).server == where
 
 
 @pytest.mark.parametrize("where", ["near", "far"])

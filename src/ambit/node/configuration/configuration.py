@@ -410,7 +410,7 @@ class Configuration:
             self.read_ports.look(pod.key, node_proxy.read_ports(pod, view, self._settings))
             self.told_ports.look(pod.key, node_proxy.told_ports(pod, view, self._settings))
             unread = self.read_ports.unread(pod.key)
-            had = (EXTENSION, names.policy_of_readers(pod.key)) in self._sent.get(pod.key, ())
+            sent = self._sent.get(pod.key, frozenset())
             resources = node_proxy.pod_resources(
                 pod,
                 view,
@@ -419,7 +419,8 @@ class Configuration:
                 shares,
                 unread,
                 self.read_ports.left(pod.key),
-                had_readers=had,
+                had_readers=(EXTENSION, names.policy_of_readers(pod.key)) in sent,
+                readers=_readers(pod.key, sent),
                 untold=self.told_ports.unread(pod.key),
                 pods=self._table,
             )
@@ -453,3 +454,10 @@ class Configuration:
 def _ordered(resources: Iterable[PlannedResource]) -> list[PlannedResource]:
     """Clusters before what names them."""
     return sorted(resources, key=lambda each: each.type_url != CLUSTER)
+
+
+def _readers(pod: str, sent: Iterable[tuple[str, str]]) -> frozenset[int]:
+    """The ports of a pod for which Envoy was sent somebody who reads."""
+    subject = names.pod_requests(pod)
+    ports = (names.port_allowed(subject, name) for type_url, name in sent if type_url == EXTENSION)
+    return frozenset(port for port in ports if port is not None)

@@ -16,6 +16,7 @@ from ambit.envoy import clusters, names, tls
 from ambit.envoy.logs import access_log
 from ambit.envoy.node import application_tunnel, host_names, listeners
 from ambit.envoy.words import AnyMessage
+from ambit.model.policy import Authorization
 from ambit.model.view import MeshView
 from ambit.model.workload import ApplicationTunnel, TunnelledAs, Workload
 from ambit.plan import authorization
@@ -102,6 +103,7 @@ def pod_resources(
     unread: Collection[int] = (),
     left: Collection[int] = (),
     had_readers: bool = False,
+    readers: Collection[int] = (),
     untold: Collection[int] = (),
     pods: LocalPods | None = None,
 ) -> tuple[PlannedResource, ...]:
@@ -109,7 +111,8 @@ def pod_resources(
     names an unknown policy, accepts nothing. One with `only` can reach no other destination in the mesh. Of the ports
     whose requests are to be read, tunnels to those in `unread` are denied: Envoy does not read them yet. Those that
     are `left` were read until now. `had_readers`: a listener that leads to who reads may have tunnels still, while it
-    drains. `untold`: ports that are to be read only to be told of, once Envoy has who reads. `pods` are the node's."""
+    drains. `readers`: ports for which Envoy has somebody who reads. `untold`: ports that are to be read only to be told
+    of, once Envoy has who reads. `pods` are the node's."""
     workload = workload_of(pod, view, settings)
     policies, unknown = at_pod.policies_for(workload, view) if workload else ((), (pod.key,))
     closed = view.policies_for(workload) if workload else (policies, unknown)
@@ -145,7 +148,13 @@ def pod_resources(
         *(_named(pod, workload, view, settings) if settings.network else ()),
         *(_handed_on(pod, handed_on) if handed_on is not None else ()),
         *(_for_readers(pod, workload, view, unread, denials) if workload and (ports or had_readers) else ()),
-        *(_read(pod, ports, view, pods or LocalPods((pod,)), settings, read, left) if ports else ()),
+        *(
+            _read(
+                pod, ports, view, pods or LocalPods((pod,)), settings, read, left, readers, policies, unknown
+            )
+            if ports or readers
+            else ()
+        ),
         *outbound_resources(pod, view, settings, only, tunnelled),
         planned(LISTENER, names.hbone_listener(pod.key), hbone),
         planned(LISTENER, names.plaintext_listener(pod.key), plaintext),
@@ -175,11 +184,20 @@ def _read(
     settings: NodeSettings,
     led: Collection[int],
     left: Collection[int],
+    readers: Collection[int],
+    policies: Sequence[Authorization],
+    unknown: Sequence[str],
 ) -> Iterable[PlannedResource]:
     """What requests to the pod meet. What it is made with is imported then."""
     from ambit.plan.node import pod_requests
 
-    return pod_requests.resources(pod, ports, view, pods, settings, led, left)
+    def denied(port: int) -> Sequence[authorization.Row]:
+        return authorization.of_requests(pod.addresses, port, policies, unknown)
+
+    if ports:
+        yield from pod_requests.resources(pod, ports, view, pods, settings, led, left, denied)
+    former = {port for port in readers if port not in left and not (port in ports and ports[port].is_http)}
+    yield from pod_requests.former(pod, former, denied)
 
 
 def read_ports(pod: LocalPod, view: MeshView, settings: NodeSettings) -> frozenset[int]:

@@ -1,7 +1,7 @@
 """Requests that a pod's own node reads: the resources of its ports of HTTP that have rules, or may come to have some
 (`ambit.plan.node.at_pod`): so a port is led there, and past it again, without a connection that fails."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from ambit.envoy import matchers, names
 from ambit.envoy.http import jwt as http_jwt
@@ -39,9 +39,11 @@ def resources(
     settings: NodeSettings,
     led: Collection[int],
     left: Collection[int] = (),
+    denied: Callable[[int], Sequence[Row]] = lambda _: (),
 ) -> Iterator[PlannedResource]:
     """Clusters first, the table of tunnels last. Requests to ports that are `led` there are read. Those to ports that
-    are `left` meet what they met until now: others may not be kept out yet."""
+    are `left` meet what they met until now: others may not be kept out yet. `denied` says of a port what connections'
+    policies deny there."""
     asked = {
         names.called_by(pod.key, each.cluster): each
         for port in ports.values()
@@ -55,11 +57,23 @@ def resources(
         into = pod_requests.into(pod.key, port)
         yield planned(CLUSTER, into.name, into)
     for port, each in read.items():
-        made = _port(pod, port, each)
+        made = _port(pod, port, each, denied(port))
         yield from (one for one in made if port not in left or one.type_url != EXTENSION)
     to_reader = [port for port, each in ports.items() if port in led or (each.is_http and port in left)]
     table = connection_manager.table(pod=pod.key, addresses=pod.addresses, read=to_reader)
     yield planned(ROUTES, table.name, table, on_demand=True)
+
+
+def former(
+    pod: LocalPod, ports: Iterable[int], denied: Callable[[int], Sequence[Row]]
+) -> Iterator[PlannedResource]:
+    """For ports at which nobody's rules are enforced any more, nor may come to be. Connections of before lead to who
+    read there, and stay as long as their clients want."""
+    subject = names.pod_requests(pod.key)
+    for port in sorted(ports):
+        name = names.allowed(subject, port)
+        message = request_authorization.of_nobody(name, denied(port))
+        yield planned(EXTENSION, name, message, on_demand=True)
 
 
 def denials(ports: Ports, *, is_plain: bool) -> list[Row]:
@@ -78,7 +92,7 @@ def _is_for(port: int, *, is_plain: bool) -> Predicate:
     return matchers.destination_port(port) if is_plain else matchers.authority(f".*:{port}")
 
 
-def _port(pod: LocalPod, port: int, given: PodPort) -> Iterator[PlannedResource]:
+def _port(pod: LocalPod, port: int, given: PodPort, denied: Sequence[Row]) -> Iterator[PlannedResource]:
     subject = names.pod_requests(pod.key)
     first = next(each for each in (*given.judges, *given.services) if each.is_http)
     showing = _showing(pod, given)
@@ -99,7 +113,7 @@ def _port(pod: LocalPod, port: int, given: PodPort) -> Iterator[PlannedResource]
     for extension in request_authorization.places(subject, port, showing, judges):
         yield planned(EXTENSION, extension.name, extension, on_demand=True)
     allowed = names.allowed(subject, port)
-    yield planned(EXTENSION, allowed, request_authorization.of_all(allowed, judges), on_demand=True)
+    yield planned(EXTENSION, allowed, request_authorization.of_all(allowed, judges, denied), on_demand=True)
 
 
 def _showing(pod: LocalPod, given: PodPort) -> Showing:
