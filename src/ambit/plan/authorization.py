@@ -180,12 +180,17 @@ def of_requests(
     """Rows of what is denied of requests that are read at this port of the pod. Connections were asked when they came;
     those of before a change stay open, between the client and who reads."""
     enforced = [policy for policy in policies if not policy.dry_run]
-    rows, (is_allowed, name) = _rows(enforced, unknown, _Request(addresses, port))
-    denying = [row for row in rows if not row[1]]
+    return denying(*_rows(enforced, unknown, _Request(addresses, port)))
+
+
+def denying(rows: Sequence[Row], otherwise: tuple[bool, str]) -> list[Row]:
+    """Rows of what these deny, by themselves or in the end, and of nothing else."""
+    found = [row for row in rows if not row[1]]
+    is_allowed, name = otherwise
     if is_allowed:
-        return denying
+        return found
     allowing = matchers.any_of(predicate for predicate, allow, _ in rows if allow)
-    return [*denying, (matchers.negated(allowing), False, name)]
+    return [*found, (matchers.negated(allowing), False, name)]
 
 
 def _led(predicate: Predicate, read: Sequence[int], *, allow: bool) -> Iterator[tuple[Predicate, AnyMessage]]:

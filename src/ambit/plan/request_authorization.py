@@ -27,11 +27,10 @@ from ambit.envoy.l7.admission import Admission
 from ambit.envoy.matchers import Predicate
 from ambit.envoy.words import AnyMessage
 from ambit.model.request_policy import Asked, RequestAction, RequestPolicy
-from ambit.plan.authorization import NO_POLICY, REFUSED_BY_ENVOY
+from ambit.plan.authorization import NO_POLICY, REFUSED_BY_ENVOY, Row, denying
 from ambit.plan.backends import Provider
 from ambit.policy.decide import NO_ALLOW_MATCHED
 
-Row = tuple[Predicate, bool, str]
 Judge = tuple[Sequence[RequestPolicy], Place]
 _MOST_TOGETHER = 64
 """Combinations of rules of AUDIT policies that are told apart; beyond, only the first rule that matches is told."""
@@ -55,16 +54,7 @@ def of_nobody(name: str, before: Sequence[Row]) -> AnyMessage:
 
 def denials(policies: Sequence[RequestPolicy], place: Place) -> list[Row]:
     """Rows of what the policies deny, and of nothing else."""
-    return _denials(_enforced(policies), place)
-
-
-def _denials(policies: Sequence[RequestPolicy], place: Place) -> list[Row]:
-    rows, (is_allowed, name) = _rows(policies, place)
-    denying = [row for row in rows if not row[1]]
-    if is_allowed:
-        return denying
-    allowing = matchers.any_of(predicate for predicate, allow, _ in rows if allow)
-    return [*denying, (matchers.negated(allowing), False, name)]
+    return denying(*_rows(_enforced(policies), place))
 
 
 def refused(name: str) -> AnyMessage:
@@ -233,7 +223,7 @@ def _rows_of_all(judges: Sequence[Judge]) -> tuple[list[Row], tuple[bool, str]]:
     """Rows by which what one of them denies is denied; what the last one allows is allowed."""
     *others, last = judges
     rows, otherwise = _rows(*last)
-    return [*(row for each in others for row in _denials(*each)), *rows], otherwise
+    return [*(row for each in others for row in denying(*_rows(*each))), *rows], otherwise
 
 
 def _rows(policies: Sequence[RequestPolicy], place: Place) -> tuple[list[Row], tuple[bool, str]]:
