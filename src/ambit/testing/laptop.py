@@ -21,6 +21,8 @@ class LaptopMesh(Mesh):
         self.environment = {**os.environ, "AMBIT_STATE": os.fspath(state_root)}
         self.state = StateDirectory.of(name, self.environment)
         self.kubeconfig = self.state.kubeconfig
+        # kubectl's usual place knows servers by their ports: another instance may have had this one.
+        self.environment["KUBECACHEDIR"] = os.fspath(self.kubeconfig.parent / "kubectl")
         self.kubectl_program = kubectl_program
 
     def _ambit_options(self, command: str) -> tuple[str, ...]:
