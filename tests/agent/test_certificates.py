@@ -64,7 +64,7 @@ class World:
         self.elapsed += seconds
 
     async def next(self) -> Certificate:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.issued.get()
 
 

@@ -34,7 +34,7 @@ class Envoy:
         await self._call.write(request)
 
     async def next(self) -> Response:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             response = await self._call.read()
         assert isinstance(response, Response)
         return response
@@ -114,7 +114,7 @@ async def test_an_on_demand_name_is_asked_for_and_answered_later(agent: Agent) -
     async with agent.envoy() as envoy:
         await envoy.begin()
         await envoy.send(Request(type_url=CLUSTER, subscribe=("dst|a|10.0.0.1:80",)))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await agent.asked.get() == (CLUSTER, ("dst|a|10.0.0.1:80",))
         agent.server.publish([(CLUSTER, resource("dst|a|10.0.0.1:80", on_demand=True))])
         answer = await envoy.next()
@@ -170,7 +170,7 @@ async def test_one_question_does_not_look_at_all_others(
             agent.server.answer([(CLUSTER, resource(name, on_demand=True))])
         for _ in range(3):
             await envoy.ack(await envoy.next())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await waiting.settled() is None
 
 
@@ -184,7 +184,7 @@ async def test_answers_that_cannot_be_sent_end_the_stream(
 
     monkeypatch.setattr("ambit.agent.envoy_server._Stream.write", broken)
     async with agent.envoy() as envoy:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await envoy._call.read() is grpc.aio.EOF
         assert not agent.server.connected
 

@@ -95,12 +95,12 @@ async def server(tmp_path: Path) -> AsyncIterator[EnvoyServer]:
 
 
 async def given(server: EnvoyServer, *resources: tuple[str, Resource]) -> str | None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return await server.publish(resources).settled()
 
 
 async def until(ports: dict[str, int], **expected: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while {name: await ask(ports[name]) for name in expected} != expected:  # noqa: ASYNC110 - Envoy tells nobody
             await asyncio.sleep(0.05)
 
@@ -149,12 +149,12 @@ async def test_what_was_refused_with_others_and_is_taken_by_itself_is_not_told_a
     await given(server, cluster("any"), *(listener(name, port) for name, port in ports.items()))
     await given(server, *(table(name, "1") for name in TABLES))
     await until(ports, **dict.fromkeys(TABLES, "1"))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         published = server.publish(table(name, "2", "(" if name == bad else ".*") for name in TABLES)
         assert await published.settled() is not None
     assert published.refused == {(ROUTES, bad)}
     made = [cluster(f"{name} 2", **({"connect_timeout": "-1s"} if name == bad else {})) for name in TABLES]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         published = server.publish(made)
         assert await published.settled() is not None
     assert published.refused == {(CLUSTER, f"{bad} 2")}

@@ -58,7 +58,7 @@ async def world():
 
 
 async def settled(condition):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - the condition is the server's own state
             await asyncio.sleep(0.001)
 

@@ -65,12 +65,12 @@ class Client:
         """Why the stream ended at its first request. (A further one would hide it from this client.)"""
         first, *_ = self._session.connect()
         await self._call.write(wire.encode_request(first))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return f"{await self._call.code()}: {await self._call.details()}"
 
     async def next(self, error: str | Callable[[Response], str] = "", of: str = "") -> Response:
         """The next response, acknowledged; rejected with an `error`, where one is given only responses `of` a type."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             data = await self._call.read()
         if data is grpc.aio.EOF:
             raise EOFError(f"{await self._call.code()}: {await self._call.details()}")
@@ -202,7 +202,7 @@ async def test_keys_come_with_the_first_answer(served: Served) -> None:
     served.proxies.before = before
     async with served.stream() as client:
         await client.begin()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await waits.wait()
         served.proxies.rekey({source: "the keys"})
         fetched.set()

@@ -27,7 +27,7 @@ async def becomes(question, wanted):
     """Long enough for a machine that has other things to do."""
     answer = None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 answer = await question()
                 if wanted(answer) if callable(wanted) else answer == wanted:

@@ -44,7 +44,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     await cluster.stop()
 
 
-async def until(check: Callable[[], bool], seconds: float = 10.0) -> None:
+async def until(check: Callable[[], bool], seconds: float = 60) -> None:
     """Wait for a condition on local state."""
     async with asyncio.timeout(seconds):
         while not check():  # noqa: ASYNC110 - the condition is a plain value

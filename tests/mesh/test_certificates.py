@@ -78,7 +78,7 @@ def changed(mesh: LaptopMesh, former: str) -> dict[str, Any]:
         alone = found["phase"] == "steady" and found["signer"] != former
         return found if alone and not found["behind"] else None
 
-    found: dict[str, Any] = mesh.wait("the new authority is the only one", settled, timeout=120)
+    found: dict[str, Any] = mesh.wait("the new authority is the only one", settled)
     return found
 
 

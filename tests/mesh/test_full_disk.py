@@ -77,10 +77,10 @@ def test_full_disk(small: tuple[LaptopMesh, Path]) -> None:
     assert refused.returncode != 0
     assert "database or disk is full" in refused.stderr
     kill(mesh, "cluster")
-    mesh.wait("the API server is back on the full disk", lambda: reads(mesh), timeout=20)
+    mesh.wait("the API server is back on the full disk", lambda: reads(mesh))
     assert create(mesh, "while").returncode != 0
     kill(mesh, "node agent")
     filling.unlink()
-    mesh.wait("writes are accepted", lambda: create(mesh, "after").returncode == 0, timeout=20)
-    mesh.wait("the node agent is ready", lambda: agent_ready(mesh), timeout=30)
+    mesh.wait("writes are accepted", lambda: create(mesh, "after").returncode == 0)
+    mesh.wait("the node agent is ready", lambda: agent_ready(mesh))
     assert reads(mesh)

@@ -56,7 +56,7 @@ def kill_supervisor(mesh: LaptopMesh) -> None:
     assert len(instance_processes(record)) > 5
     namespace = pid_namespace(record)
     os.kill(record.supervisor.pid, signal.SIGKILL)
-    mesh.wait("the supervisor is gone", lambda: not record.supervisor.is_alive(), timeout=10)
+    mesh.wait("the supervisor is gone", lambda: not record.supervisor.is_alive())
     assert leftovers(mesh.state.root.parent, namespace) == []
 
 

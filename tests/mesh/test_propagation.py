@@ -98,7 +98,7 @@ def test_every_change_reaches_every_proxy(mesh: Mesh, namespace: str) -> None:
 async def _reject(plane: ControlPlane, node: str, error: str) -> None:
     """Asks for workloads as this node, and rejects the first answer."""
     session = ClientSession((ADDRESS_TYPE,), Node(node))
-    async with plane.channel() as channel, asyncio.timeout(30):
+    async with plane.channel() as channel, asyncio.timeout(60):
         call = channel.stream_stream(wire.METHOD)(metadata=tuple(plane.metadata().items()))
         for request in session.connect():
             await call.write(wire.encode_request(request))

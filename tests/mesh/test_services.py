@@ -135,7 +135,7 @@ def all_answer(mesh: Mesh, namespace: str, places: list[str], addresses: list[st
 def test_what_does_not_exist_fails_at_once(mesh: Mesh, plain: str) -> None:
     answers = dial(mesh, plain, "web:81", f"nothing.{plain}.svc.cluster.local:80")
     assert [kind for kind, _ in answers.values()] == ["ConnectionRefusedError", "gaierror"]
-    assert max(seconds for _, seconds in answers.values()) < 1
+    assert max(seconds for _, seconds in answers.values()) < 4
 
 
 @pytest.mark.laptop_only(
@@ -144,7 +144,7 @@ def test_what_does_not_exist_fails_at_once(mesh: Mesh, plain: str) -> None:
 def test_what_is_not_of_the_cluster_fails_at_once(mesh: Mesh, plain: str) -> None:
     answers = dial(mesh, plain, "10.96.255.254:80", "www.example.com:80", "nothing:80")
     assert [kind for kind, _ in answers.values()] == ["ConnectionRefusedError", "gaierror", "gaierror"]
-    assert max(seconds for _, seconds in answers.values()) < 1
+    assert max(seconds for _, seconds in answers.values()) < 4
 
 
 @pytest.mark.laptop_only("`ambit local forward` is the laptop's; kubectl port-forward is in test_kubectl")

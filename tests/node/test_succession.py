@@ -27,7 +27,7 @@ async def test_the_place_is_granted_and_free_when_the_former_agent_has_ended(tmp
         await former.granted.wait()
     assert not following.done(), "the former agent is still there"
     os.close(held)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         os.close(await following)
 
 
@@ -44,11 +44,11 @@ async def test_an_agent_that_objects_stays_in_charge(tmp_path: Path, monkeypatch
     former = Succession(tmp_path, objection)
     async with former.offered():
         following = asyncio.ensure_future(hold(tmp_path, succeed=True))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await former.granted.wait()
     assert asked == len(objections)
     os.close(held)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         os.close(await following)
 
 
@@ -61,5 +61,5 @@ async def test_an_agent_that_does_not_answer_is_asked_again_until_it_is_gone(
     done, _ = await asyncio.wait([following], timeout=0.1)
     assert not done
     os.close(held)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         os.close(await following)

@@ -302,7 +302,7 @@ class Node:
         """Asks the agent's admin (0), metrics (1) or readiness (2) port."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.endpoints.ports[port])
         writer.write(f"{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             head, _, body = (await reader.read()).partition(b"\r\n\r\n")
         writer.close()
         return int(head.split()[1]), body

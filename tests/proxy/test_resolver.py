@@ -62,7 +62,7 @@ class Asker:
             sock.setblocking(False)
             sock.connect(("127.0.0.1", self.port))
             await loop.sock_sendall(sock, data)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 return await loop.sock_recv(sock, 4096)
 
     async def ask(self, name: str, kind: str = "A") -> tuple[str, list[str], int]:

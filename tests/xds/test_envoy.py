@@ -142,7 +142,7 @@ class Server:
 
     async def event(self, wanted):
         """The next event for which `wanted` holds."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 event = await self.events.get()
                 if wanted(event):
@@ -169,7 +169,7 @@ async def echo():
 async def speak(port):
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"hello")
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         answer = await reader.read(100)
     writer.close()
     return answer

@@ -65,7 +65,7 @@ async def test_lightkube(kubeconfig: Path) -> None:
     assert names == ["a", "b"]
     await client.patch(ConfigMap, "a", {"data": {"k": "3"}}, namespace="default")
     seen = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for kind, found in client.watch(ConfigMap, namespace="default"):
             seen.append((kind, found.metadata.name, found.data))
             if len(seen) == 2:

@@ -38,7 +38,7 @@ async def start(root: Path) -> asyncio.subprocess.Process:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert process.stdout
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert await process.stdout.readline() == b"ready\n"
     return process
 

@@ -49,7 +49,7 @@ async def test_what_comes_before_all_streams_are_open_is_input_too(client: Clien
     streams = {session.open_stream({"streamtype": kind}): kind for kind in ("error", "stdout")}
     writer.write(session.output())
     got = {"error": b"", "stdout": b""}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while data := await reader.read(4096):
             for event in session.receive(data):
                 if isinstance(event, spdy.Data) and event.stream in streams:
@@ -63,7 +63,7 @@ async def test_a_client_that_speaks_no_spdy_is_hung_up_on(client: Client, tmp_pa
     reader, writer, head = await upgraded(client, tmp_path, "v4.channel.k8s.io")
     assert head.startswith("HTTP/1.1 101 ")
     writer.write(b"\x80\x07" + b"no spdy at all" * 10)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await reader.read() == b""
     writer.close()
     assert (await client.get("/api/v1/namespaces/default/pods/p"))["metadata"]["name"] == "p"

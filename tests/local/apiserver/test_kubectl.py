@@ -45,7 +45,7 @@ class Kubectl:
     async def run(self, *arguments: str, stdin: str = "") -> tuple[int, str]:
         """Exit code and both outputs."""
         process = await self.start(*arguments)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             out, err = await process.communicate(stdin.encode())
         return process.returncode or 0, out.decode() + err.decode()
 
@@ -145,7 +145,7 @@ async def test_port_forward_carries_a_connection(kubectl: Kubectl) -> None:
     process = await kubectl.start("port-forward", "pod/p", f":{port}")
     try:
         assert process.stdout
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             line = (await process.stdout.readline()).decode()
             local = int(line.split("127.0.0.1:")[1].split(" ")[0])
             for _ in range(3):
@@ -166,7 +166,7 @@ async def test_watching_with_a_table(kubectl: Kubectl) -> None:
     try:
         assert process.stdout
         made = asyncio.create_task(kubectl("apply", "-f", "-", stdin=POD))
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             header = (await process.stdout.readline()).decode().split()
             row = (await process.stdout.readline()).decode().split()
         await made

@@ -99,7 +99,7 @@ async def client(server: ApiServer, tmp_path: Path) -> AsyncIterator[Client]:
                 task.cancel()
 
 
-async def until(check: Callable[[], Awaitable[Any]], seconds: float = 15.0) -> Any:
+async def until(check: Callable[[], Awaitable[Any]], seconds: float = 60) -> Any:
     """The first true answer of `check`; API errors count as "not yet"."""
     deadline = asyncio.get_running_loop().time() + seconds
     last: Any = None

@@ -139,7 +139,7 @@ async def test_the_proxy_follows_the_catalog(tmp_path: Path) -> None:
     async with fabric(tmp_path):
         proxy = asyncio.create_task(ServiceProxy(catalog, NODES, tmp_path).run())
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await _table_has(tmp_path / "node1", "translate")
                 catalog.written_slices.append(DNS_ENDPOINTS)
                 catalog.tell()

@@ -27,7 +27,7 @@ async def test_changes_are_joined_and_none_is_lost() -> None:
         calls += 1
         applied.set()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         work = asyncio.create_task(apply_changes(changed, apply, "x"))
         await applied.wait()
         applied.clear()
@@ -49,7 +49,7 @@ async def test_what_fails_is_tried_until_it_works_and_told_once(caplog: pytest.L
         done.set()
 
     with caplog.at_level(logging.WARNING):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             work = asyncio.create_task(apply_changes(asyncio.Event(), apply, "not done"))
             await done.wait()
             work.cancel()

@@ -131,7 +131,7 @@ async def test_a_service_without_endpoints_and_an_unknown_address_are_refused_at
                 start = time.monotonic()
                 with pytest.raises(ConnectionRefusedError):
                     in_namespace(place, lambda address=address: _call(address, 80))
-                assert time.monotonic() - start < 0.5
+                assert time.monotonic() - start < 5
 
 
 @pytest.mark.netns

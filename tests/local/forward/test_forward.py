@@ -131,7 +131,7 @@ def free_port() -> int:
 
 async def echo_through(port: int, text: bytes) -> bytes:
     """Sends, closes its half, reads to the end; tried until the forward is there."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while True:
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -175,7 +175,7 @@ async def test_bytes_from_the_host_reach_pods_and_changes_apply_at_once(tmp_path
             assert not host_port_is_free(ports[0])
             for forward in forwards.entries():
                 forwards.remove(forward.name)
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 while not all(host_port_is_free(port) for port in ports):  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
 
@@ -191,7 +191,7 @@ async def answer_to(port: int, text: bytes) -> bytes:
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sending:
         sending.setblocking(False)
         sending.connect(("127.0.0.1", port))
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     sending.send(text)

@@ -59,7 +59,7 @@ class Cluster:
         """The pod once it satisfies `condition`."""
         pod: dict[str, Any] = {}
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while True:
                     pod = await self.pod(name)
                     if condition(pod):
@@ -73,7 +73,7 @@ class Cluster:
 
     async def delete(self, name: str) -> None:
         await self.client.delete(kinds.PODS, name, "default")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     await self.pod(name)

@@ -51,7 +51,7 @@ def command(*argv: str) -> None:
     subprocess.run(argv, check=True)
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 15) -> None:
+async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
     """Returns once `condition` holds; fails after `seconds`."""
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110 - other processes set no Event of ours

@@ -156,7 +156,7 @@ async def test_2_a_way_that_ends_stays_until_connections_go_elsewhere(
 
     monkeypatch.setattr(Publication, "settled", _acknowledged)
     work = asyncio.ensure_future(node.configuration.moves.detours.run())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while tunnelled in node.configuration.moves.detours:  # noqa: ASYNC110 - a task of ours changes it
             await asyncio.sleep(0)
     work.cancel()
@@ -202,14 +202,14 @@ class Way:
         """As Envoy, for the first time; returns when the pod's listener has changed."""
         before = self.listener()
         self.node.configuration.asked([name])
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while self.listener() == before:  # noqa: ASYNC110 - the event loop changes it
                 await asyncio.sleep(0)
 
     async def settle(self) -> None:
         """Until nothing waits for Envoy any more."""
         work = asyncio.ensure_future(self.node.configuration.moves.detours.run())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while self.tunnelled in self.node.configuration.moves.detours:  # noqa: ASYNC110 - a task of ours changes it
                 await asyncio.sleep(0)
         work.cancel()
@@ -373,7 +373,7 @@ async def test_2_a_pod_at_its_limit_begins_anew(monkeypatch: pytest.MonkeyPatch)
     assert set(wanted) <= node.versions(CLUSTER).keys()
     monkeypatch.setattr(Publication, "settled", _acknowledged)
     node.configuration.turnover.begun(anew, Publication({}, {}))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while set(wanted) & node.versions(CLUSTER).keys():  # noqa: ASYNC110 - a task of ours changes it
             await asyncio.sleep(0)
     work.cancel()

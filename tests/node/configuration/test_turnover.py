@@ -39,7 +39,7 @@ class World:
     async def until(self, condition: Callable[[], bool]) -> None:
         work = asyncio.ensure_future(self.turnover.run())
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 while not condition():  # noqa: ASYNC110 - `work` changes it
                     await asyncio.sleep(0)
         finally:

@@ -393,7 +393,7 @@ async def test_a_failed_tunnel_is_joined_with_its_reason(
     )
     assert node.flows == []
     with node.collector.follow() as to_come:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             flow = await to_come.get()
     assert node.flows == [flow]
     assert len(node.lines) == 1

@@ -267,7 +267,7 @@ async def test_followers_are_told() -> None:
     made = RequestCollector(proxy="shop/way", node="node1")
     with made.follow() as to_come:
         made.take(message(text("GET cart /x")))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             found = await to_come.get()
     assert found.request is not None
     assert found.request.path == "/x"
