@@ -457,6 +457,16 @@ _ALL = (
         "filters: [{type: ExternalAuth, …}]   # in a route of a Service whose Gateway is of class ambit-inline",
         "Write it in another way, or give the Gateway the class ambit-waypoint, whose pods carry it out.",
     ),
+    Code(
+        "AMB0412",
+        "Routes that lead in a circle",
+        "A route of a gateway leads to a gateway, by a Service whose endpoints are that gateway's pods, and from the "
+        "port there routes lead back. A gateway does not call itself in such a circle: requests are answered with 503, "
+        "connections and datagrams end. Over several gateways what comes in goes round, unless hosts or paths change "
+        "on the way: one request becomes as many as the gateways take.",
+        "parentRefs: [{name: edge}]\nrules: [{backendRefs: [{name: edge-ambit, port: 80}]}]   # its own Service",
+        "Send requests to the Services that are to answer them. To lead from one listener to another use another port.",
+    ),
 )
 
 CODES: dict[str, Code] = {each.code: each for each in _ALL}

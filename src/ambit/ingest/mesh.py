@@ -25,6 +25,7 @@ from ambit.graph.engine import Failure, Graph
 from ambit.ingest import reading
 from ambit.ingest.asked import Providers
 from ambit.ingest.binds import Binds
+from ambit.ingest.findings.circles import Circles
 from ambit.ingest.findings.past_waypoints import past_waypoints
 from ambit.ingest.findings.untold import untold
 from ambit.ingest.findings.ways_around import WaysAround
@@ -318,6 +319,9 @@ class MeshCompiler:
                 key=lambda found: f"{found[0].origin} {found[0].text} (closed)",
             ),
             past_waypoints(graph, routes.compiled, bound, self._proxies, ingress),
+            Circles(
+                graph, routes.compiled, bound, workloads, self._datagrams, self._proxies, routes.tables
+            ).findings,
             WaysAround(
                 graph,
                 only,

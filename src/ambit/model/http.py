@@ -4,6 +4,7 @@
 counts. Durations are whole milliseconds; names of headers are lower case.
 """
 
+from collections.abc import Iterator
 from enum import Enum
 
 import msgspec
@@ -157,6 +158,13 @@ class Action(msgspec.Struct, frozen=True):
     retry: Retry | None = None
     session: SessionPersistence | None = None
     status: int = 500
+
+    def called(self) -> Iterator[tuple[str, int]]:
+        """Keys and ports of the services that such requests, or copies of them, are sent or shown to."""
+        yield from ((each.service, each.port) for each in self.backends if each.service)
+        yield from ((each.service, each.port) for each in self.mirrors)
+        if self.external_auth is not None:
+            yield self.external_auth.service, self.external_auth.port
 
 
 class Entry(msgspec.Struct, frozen=True):

@@ -162,6 +162,13 @@ class Service(msgspec.Struct, frozen=True):
         alone = (WeightedWaypoint(self.waypoint, 1),) if self.waypoint is not None else ()
         return weighted or alone
 
+    def target_port(self, workload: Workload, port: int) -> int:
+        """A workload's port behind one of the service's; 0 when it serves none."""
+        for each in (*workload.services.get(self.key, ()), *self.ports):
+            if each.service == port and each.target:
+                return each.target
+        return 0
+
     def inline_routes(self, port: int) -> ServiceRoutes | None:
         """The table by which callers' own proxies route requests to this port (one without hosts for its endpoints);
         None where they do not: the port's protocol does not say HTTP, and it has no route."""

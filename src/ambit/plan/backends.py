@@ -9,7 +9,7 @@ from functools import partial
 
 import msgspec
 
-from ambit.core.address import host_port, is_of_the_machine
+from ambit.core.address import Address, host_port, is_of_the_machine
 from ambit.core.identity import Identity
 from ambit.core.memo import Memo
 from ambit.core.names import HBONE_PORT, NODE_ADMIN_PORT
@@ -37,6 +37,8 @@ Backend = tuple[str, int]
 """A service's key and port."""
 Tagged = Callable[[Workload], Mapping[str, str]]
 """What is known of an endpoint."""
+LeadsBack = Callable[[Address, int], bool]
+"""Whether what is sent to an address and port comes back to who sends it."""
 
 
 class Provider(msgspec.Struct, frozen=True, order=True):
@@ -71,9 +73,10 @@ def resources(
     tunnels: Iterable[names.Tunnel] = (),
     providers: Iterable[Provider] = (),
     tagged: Tagged = endpoint_tags,
+    back: LeadsBack = lambda _address, _port: False,
 ) -> Iterator[PlannedResource]:
     """Everything behind these backends, `providers`, and further `tunnels`. What does not exist has nothing. Endpoints
-    are `tagged` for records and spans."""
+    are `tagged` for records and spans; those that lead `back` to the proxy are left out."""
     needed = set(tunnels)
     shown = names.shown_certificate(proxy.client_certificate) if proxy.client_certificate else ""
     called = [(names.service_cluster(key, port), key, port, how) for (key, port), how in wanted.items()]
@@ -90,7 +93,7 @@ def resources(
             # Not by leaving endpoints out: those come by themselves, and may be there a moment longer.
             yield planned(CLUSTER, name, clusters.refused(name, {}))
             continue
-        endpoints = tuple(_endpoints(service, port, proxy, view, settings, tagged))
+        endpoints = tuple(_endpoints(service, port, proxy, view, settings, tagged, back))
         needed |= {each for each in map(_tunnel, endpoints) if each is not None}
         spoken = Spoken(tls, shown) if tls is not None else None
         given = (endpoints, spoken_as, spoken, service.retry_budget)
@@ -158,7 +161,13 @@ def _cluster(
 
 
 def _endpoints(
-    service: Service, port: int, proxy: Proxy, view: MeshView, settings: NodeSettings, tagged: Tagged
+    service: Service,
+    port: int,
+    proxy: Proxy,
+    view: MeshView,
+    settings: NodeSettings,
+    tagged: Tagged,
+    back: LeadsBack,
 ) -> Iterator[Endpoint]:
     """In whatever place: requests of all callers come here, so nearness to this proxy means nothing. What another
     namespace puts behind its service is called only as far as it is that namespace's own. A gateway goes through the
@@ -178,6 +187,8 @@ def _endpoints(
                 weight=choice.workload.capacity,
                 tags=tagged(choice.workload),
             )
+        elif back(choice.address, choice.port):
+            continue
         elif choice.workload.tunnel is TunnelProtocol.HBONE:
             if _may_name(service, choice.workload.identity.namespace, proxy):
                 yield through_tunnel(choice, service.key if service.subject_alt_names else "", tagged)

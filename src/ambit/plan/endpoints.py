@@ -77,7 +77,7 @@ def all_choices(
     balancing = service.load_balancing or LoadBalancing()
     found: list[AnyChoice] = []
     for workload in view.endpoints(service):
-        target = target_port(service, workload, port)
+        target = service.target_port(workload, port)
         if not target and sought is Sought.WAYPOINT and workload.application_tunnel is not None:
             # Nobody asks this service for the port: its node hands everything to the application's own.
             target = port
@@ -126,14 +126,6 @@ def for_client(service: Service, addresses: Iterable[Address], found: Sequence[T
         return choice.workload.capacity / -math.log(drawn / ((1 << 48) + 1)), uid
 
     return (max(found, key=score),) if service.session_affinity and found else tuple(found)
-
-
-def target_port(service: Service, workload: Workload, port: int) -> int:
-    """The workload's port behind a service port; 0 when it serves none."""
-    for each in (*workload.services.get(service.key, ()), *service.ports):
-        if each.service == port and each.target:
-            return each.target
-    return 0
 
 
 def preferred_address(addresses: Iterable[Address], family: int) -> Address | None:

@@ -31,6 +31,7 @@ from ambit.plan import backends, request_authorization, targets
 from ambit.plan.announcement import endpoint_tags, endpoint_tags_for_spans
 from ambit.plan.backends import Backend
 from ambit.plan.l7 import datagrams
+from ambit.plan.l7.circles import circles
 from ambit.plan.telemetry import metrics
 from ambit.plan.telemetry.telling import collectors, told_of, tracers
 from ambit.plan.values import (
@@ -87,11 +88,16 @@ def resources(
     showing = request_authorization.showing(policies)
     told = told_of(attached.telemetry, proxy, settings)
     edge = gateway_listeners.Edge(proxy.key, backends.FAMILIES, told, proxy.trusted_proxies, showing.places)
+    wanted = _speaks(proxy, attached, view)
+    asked = _asked_by_routes(attached)
+    known = {key for key, _ in wanted} | {each.service for each in asked}
+    back = circles(proxy, attached.routes, attached.datagrams, known, view)
     by_port: dict[int, list[Listener]] = defaultdict(list)
     for each in proxy.listeners:
         if each.protocol is Protocol.UDP:
+            given = attached.routes.get(each.name)
             admission = _admission(policies, each.port)
-            made += datagrams.resources(each, attached.routes.get(each.name), attached.datagrams, admission)
+            made += datagrams.resources(each, given, attached.datagrams, admission, back)
         else:
             by_port[each.port].append(each)
     for port, on_port in sorted(by_port.items()):
@@ -118,10 +124,11 @@ def resources(
         name = names.shown_certificate(pair.name)
         made.append(planned(SECRET, name, tls.certificate(name, chain_pem=pair.chain, key_pem=pair.key)))
     made += metrics.resources(attached.telemetry, proxy)
-    called = [*collectors(attached.telemetry, proxy), *showing.providers, *_asked_by_routes(attached)]
+    called = [*collectors(attached.telemetry, proxy), *showing.providers, *asked]
     tagged = endpoint_tags_for_spans if tracers(attached.telemetry, proxy) else endpoint_tags
-    wanted = _speaks(proxy, attached, view)
-    made += backends.resources(wanted, proxy, view, settings, memo, providers=called, tagged=tagged)
+    made += backends.resources(
+        wanted, proxy, view, settings, memo, providers=called, tagged=tagged, back=back.has
+    )
     return tuple(made)
 
 

@@ -6,7 +6,6 @@ from ambit.core.names import RESERVED_PORTS
 from ambit.model.service import Service
 from ambit.model.view import MeshView
 from ambit.model.workload import ApplicationTunnel, TunnelledAs, Workload
-from ambit.plan.endpoints import target_port
 from ambit.plan.values import NodeSettings
 
 
@@ -26,7 +25,7 @@ def host_targets(workload: Workload, view: MeshView, settings: NodeSettings) -> 
 
 
 def _target(service: Service, workload: Workload, port: int, settings: NodeSettings) -> str:
-    target = target_port(service, workload, port)
+    target = service.target_port(workload, port)
     if not target or target in RESERVED_PORTS:
         return ""
     if not _is_told(workload.application_tunnel):
