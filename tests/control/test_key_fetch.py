@@ -5,6 +5,7 @@ import datetime as dt
 import ipaddress
 import json
 import ssl
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ambit.control.token_keys.fetch import MOST_BYTES, Fetched, KeyFetcher, NotFetched
+from ambit.control.token_keys.fetch import LONGEST_URL, MOST_BYTES, Fetched, KeyFetcher, NotFetched
 from ambit.core.address import Address
 from ambit.model.jwks import key_set
 from ambit.model.jwt import KeySource
@@ -181,6 +182,55 @@ async def test_too_much(server: Server) -> None:
     assert sent < 64 * MOST_BYTES
     server.answers["/head"] = b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 100_000
     assert await refused(server.url("/head"))
+
+
+@pytest.mark.parametrize(
+    ("begin", "again", "said"),
+    [
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", "1\r\na\r\n", "pieces"),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n", "x: y\r\n", "trailers"),
+        ("", "HTTP/1.1 103 Early Hints\r\n\r\n", "interim"),
+    ],
+)
+async def test_too_many(server: Server, begin: str, again: str, said: str) -> None:
+    """However short they are: whoever is slow to read them is slow for everybody."""
+
+    async def endless(writer: asyncio.StreamWriter) -> None:
+        writer.write(begin.encode())
+        while True:
+            writer.write(again.encode() * 1000)
+            await writer.drain()
+
+    server.answers["/keys"] = endless
+    assert said in await refused(server.url(), timeout=30_000)
+
+
+async def test_what_is_said_of_an_answer_is_short(server: Server) -> None:
+    """It is written into a status and a log."""
+    for place in (f"/{'a' * LONGEST_URL}", f"http://{'a' * 60_000}/", f"http://[{'a' * 60_000}"):
+        server.answers["/keys"] = answer("", f"location: {place}", status="302 Found")
+        assert len(await refused(server.url())) < 400
+
+
+async def test_names_that_take_long_take_threads_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And whoever asked for them waits, so that no more are looked for than may be at once."""
+    goes_on = threading.Event()
+    where: list[str] = []
+
+    def never(*_: object, **__: object) -> list[object]:
+        where.append(threading.current_thread().name)
+        goes_on.wait(30)
+        raise OSError
+
+    monkeypatch.setattr("ambit.control.token_keys.fetch.socket.getaddrinfo", never)
+    fetcher = KeyFetcher(anywhere)
+    asking = asyncio.create_task(fetcher.fetch(KeySource("http://slow.example/", timeout=1)))
+    done, _ = await asyncio.wait([asking], timeout=0.2)
+    assert not done
+    assert where[0].startswith("names of key servers")
+    goes_on.set()
+    with pytest.raises(NotFetched, match="within 1 ms"):
+        await asking
 
 
 async def test_too_slow(server: Server) -> None:

@@ -20,10 +20,10 @@ from tests.node.world import until
 ONE, TWO = KeySource("https://one.example"), KeySource("https://two.example")
 
 
-def policy(*sources: KeySource, name: str = "tokens") -> TokenPolicy:
+def policy(*sources: KeySource, name: str = "tokens", namespace: str = "shop") -> TokenPolicy:
     rules = tuple(TokenRule(each.url, source=each) for each in sources)
     return TokenPolicy(
-        ObjectRef("RequestAuthentication", "shop", name), (Target("Service", "shop", "web"),), rules
+        ObjectRef("RequestAuthentication", namespace, name), (Target("Service", namespace, "web"),), rules
     )
 
 
@@ -151,3 +151,43 @@ async def test_nobody_waits_for_ever(scene: Scene) -> None:
     scene.want(policy(ONE))
     await scene.keeper.ready()
     assert (scene.asked, scene.keeper.keys) == ([ONE], {})
+
+
+async def test_more_than_can_be_are_never_asked(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A namespace that wants much leaves what others want to them."""
+    monkeypatch.setattr(module, "MOST_SOURCES", 3)
+    many = [KeySource(f"https://a{n}.example") for n in range(5)]
+    scene.answers |= {each: Fetched(each.url) for each in (*many, ONE, TWO)}
+    greedy = policy(*many, namespace="greedy")
+    scene.want(greedy)
+    await scene.keeper.ready()
+    assert scene.condition(greedy) == ("False", "NotFetched")
+    asked = len(scene.asked)
+    failed = scene.counters.value(module.FETCHES, result="failed")
+    await until(lambda: scene.counters.value(module.FETCHES, result="failed") >= failed + 4)
+    assert set(scene.asked) == set(many[:3]) == set(scene.keeper.keys)
+    scene.want(policy(ONE, TWO))
+    await until(lambda: set(scene.keeper.keys) == {many[0], many[1], ONE})
+    assert set(scene.asked[asked:]) <= {*many[:3], ONE}
+    assert {each.text for each in scene.keeper.findings} == {"keys of more than 3 places are not fetched"}
+    scene.want(gone=(greedy.key,))
+    await until(lambda: set(scene.keeper.keys) == {ONE, TWO})
+    assert not scene.keeper.findings
+
+
+async def test_slow_ones_keep_those_of_their_own_namespace_waiting(scene: Scene) -> None:
+    slow = [KeySource(f"https://a{n}.example") for n in range(100)]
+    scene.want(policy(*slow, namespace="slow"))
+    await until(lambda: len(scene.asked) == module.MOST_AT_ONCE_OF_A_NAMESPACE)
+    scene.answers[ONE] = Fetched("first")
+    scene.want(policy(ONE))
+    await until(lambda: scene.keeper.keys == {ONE: "first"})
+    assert len(set(scene.asked) - {ONE}) == module.MOST_AT_ONCE_OF_A_NAMESPACE
+
+
+async def test_each_of_a_namespace_has_its_turn(scene: Scene) -> None:
+    many = [KeySource(f"https://a{n}.example") for n in range(50)]
+    scene.answers |= {each: Fetched(each.url) for each in many}
+    scene.want(policy(*many))
+    await scene.keeper.ready()
+    assert set(scene.keeper.keys) == set(many)

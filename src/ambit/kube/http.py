@@ -22,6 +22,9 @@ import msgspec
 from ambit.core.errors import Unreachable
 
 MAX_HEAD = 64 * 1024
+MOST_INTERIM = 16
+"""Answers of class 1xx before the real one."""
+MOST_TRAILERS = 128
 CONNECT_TIMEOUT = 10.0
 IDLE_LIFETIME = 30.0
 """Seconds an unused connection is kept; below the keep-alive limits of servers (75 s and more)."""
@@ -161,8 +164,10 @@ class Response:
                 yield piece
                 del piece
             await reader.readexactly(2)
-        while await reader.readuntil(b"\r\n") != b"\r\n":
-            pass
+        for _ in range(MOST_TRAILERS):
+            if await reader.readuntil(b"\r\n") == b"\r\n":
+                return
+        raise ValueError(f"more than {MOST_TRAILERS} trailers")
 
     def _finish(self) -> None:
         self._done = True
@@ -282,11 +287,12 @@ class Transport:
     async def _exchange(self, connection: Connection, method: str, data: bytes) -> Response:
         connection.writer.write(data)
         await connection.writer.drain()
-        while True:
+        for _ in range(MOST_INTERIM + 1):
             head = await connection.reader.readuntil(b"\r\n\r\n")
             status, headers = parse_head(head)
             if status >= 200 or status == 101:
                 return Response(status, headers, connection, self, method)
+        raise ValueError(f"more than {MOST_INTERIM} interim answers")
 
     def _unreachable(self, error: BaseException) -> Unreachable:
         what = "it did not answer in time" if isinstance(error, TimeoutError) else str(error) or repr(error)

@@ -1,6 +1,8 @@
 """Fetches keys of tokens by HTTP: bounded in time, size and redirects, and from permitted addresses only.
 
-A name is resolved once, and the connection goes to the address that was judged, or to what stands for it.
+A name is resolved once, and the connection goes to the address that was judged, or to what stands for it. Names are
+resolved in threads of their own, and whoever asks waits until the thread is done, also past the time of the source:
+servers of names that never answer must not take the process's threads, nor more of ours than were asked for.
 """
 
 import asyncio
@@ -10,6 +12,9 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import msgspec
@@ -23,7 +28,11 @@ from ambit.model.jwks import BadKeys, key_set
 from ambit.model.jwt import KeySource
 
 MOST_BYTES = 1 << 20
+MOST_PIECES = 1 << 14
+"""Of one answer: each costs time, however short it is."""
 MOST_REDIRECTS = 3
+LONGEST_URL = 4096
+MOST_AT_ONCE = 32
 _DISCOVERY = "/.well-known/openid-configuration"
 """OpenID Connect Discovery 1.0, section 4."""
 _PORTS = {"http": 80, "https": 443}
@@ -49,6 +58,10 @@ class Fetched(msgspec.Struct, frozen=True):
     lifetime: int | None = None
 
 
+_Lookups = list["asyncio.Future[list[tuple[Any, ...]]]"]
+"""Of names, for one source."""
+
+
 class _Answer(msgspec.Struct, frozen=True):
     body: bytes
     headers: Mapping[str, str]
@@ -71,14 +84,18 @@ class KeyFetcher:
         self._why_not = why_not
         self._dialled = dialled
         self._tls = tls or ssl.create_default_context
+        self._threads = ThreadPoolExecutor(MOST_AT_ONCE, "names of key servers")
 
     async def fetch(self, source: KeySource) -> Fetched:
         """The keys of a source. Raises NotFetched."""
+        lookups: _Lookups = []
         try:
             async with asyncio.timeout(source.timeout / 1000):
-                url = await self._discover(source.url) if source.is_issuer else source.url
-                answer = await self._get(url)
+                url = await self._discover(source.url, lookups) if source.is_issuer else source.url
+                answer = await self._get(url, lookups)
         except TimeoutError as error:
+            if lookups:
+                await asyncio.wait(lookups)
             raise NotFetched(f"{source.url} did not answer within {source.timeout} ms") from error
         except Unreachable as error:
             raise NotFetched(error.message) from error
@@ -89,9 +106,9 @@ class KeyFetcher:
         age = _MAX_AGE.search(answer.headers.get("cache-control", ""))
         return Fetched(keys, int(age[1]) if age else None)
 
-    async def _discover(self, issuer: str) -> str:
+    async def _discover(self, issuer: str, lookups: _Lookups) -> str:
         """Where an issuer says that its keys are; it must be the issuer that it says it is (section 4.3)."""
-        answer = await self._get(issuer.rstrip("/") + _DISCOVERY)
+        answer = await self._get(issuer.rstrip("/") + _DISCOVERY, lookups)
         try:
             said = json.loads(answer.body)
         except (ValueError, RecursionError) as error:
@@ -103,7 +120,7 @@ class KeyFetcher:
             raise NotFetched(f"{issuer} names keys that do not come by https")
         return place
 
-    async def _get(self, url: str) -> _Answer:
+    async def _get(self, url: str, lookups: _Lookups) -> _Answer:
         first = _split(url)
         for _ in range(MOST_REDIRECTS + 1):
             parts = _split(url)
@@ -111,7 +128,7 @@ class KeyFetcher:
                 raise NotFetched(
                     f"{first.geturl()} leads to another place, {parts.scheme}://{parts.hostname}"
                 )
-            async with await self._request(parts) as response:
+            async with await self._request(parts, lookups) as response:
                 if response.status == 200:
                     return _Answer(await _body(response, url), response.headers)
                 if response.status not in _REDIRECTS:
@@ -119,9 +136,9 @@ class KeyFetcher:
                 url = _join(url, response.headers.get("location", ""))
         raise NotFetched(f"{first.geturl()} leads from place to place")
 
-    async def _request(self, parts: SplitResult) -> Response:
+    async def _request(self, parts: SplitResult, lookups: _Lookups) -> Response:
         host, port = str(parts.hostname), parts.port or _PORTS[parts.scheme]
-        place = self._dialled(host, await self._address(host, port), port)
+        place = self._dialled(host, await self._address(host, port, lookups), port)
         if place is None:
             raise NotFetched(f"{host} has no pod for port {port}")
         tls = await asyncio.to_thread(self._tls) if parts.scheme == "https" else None
@@ -131,11 +148,13 @@ class KeyFetcher:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return await transport.request("GET", target, _HEADERS)
 
-    async def _address(self, host: str, port: int) -> Address:
+    async def _address(self, host: str, port: int, lookups: _Lookups) -> Address:
         """The first one of the host that may be asked."""
-        loop = asyncio.get_running_loop()
+        look = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        lookup = asyncio.get_running_loop().run_in_executor(self._threads, look)
+        lookups.append(lookup)
         try:
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = await asyncio.shield(lookup)
         except (OSError, UnicodeError) as error:
             raise NotFetched(f"{host} has no address") from error
         addresses = [ipaddress.ip_address(str(each[4][0]).partition("%")[0]) for each in found]
@@ -147,6 +166,8 @@ class KeyFetcher:
 
 
 def _split(url: str) -> SplitResult:
+    if len(url) > LONGEST_URL:
+        raise NotFetched(f"an address of more than {LONGEST_URL} characters is not asked")
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -161,13 +182,16 @@ def _join(url: str, location: str) -> str:
     try:
         return urljoin(url, location)
     except ValueError as error:
-        raise NotFetched(f"{url} leads to {location!r}, which is no address") from error
+        raise NotFetched(f"{url} leads to {location[:200]!r}, which is no address") from error
 
 
 async def _body(response: Response, url: str) -> bytes:
-    body = b""
-    async for chunk in response.chunks():
-        body += chunk
-        if len(body) > MOST_BYTES:
+    pieces, size = [], 0
+    async for piece in response.chunks():
+        pieces.append(piece)
+        size += len(piece)
+        if size > MOST_BYTES:
             raise NotFetched(f"{url} answers with more than {MOST_BYTES} bytes")
-    return body
+        if len(pieces) > MOST_PIECES:
+            raise NotFetched(f"{url} answers in more than {MOST_PIECES} pieces")
+    return b"".join(pieces)

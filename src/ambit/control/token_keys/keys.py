@@ -6,12 +6,14 @@ a control plane that starts takes no key away from proxies that have it.
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterator
 
 import msgspec
 
 from ambit.control.metrics import Counters
-from ambit.control.token_keys.fetch import Fetched, NotFetched
+from ambit.control.token_keys.fetch import MOST_AT_ONCE, Fetched, NotFetched
+from ambit.control.token_keys.shares import Turns, shared_out
 from ambit.core.finding import Finding, Level, ObjectRef
 from ambit.daemon.logs import event
 from ambit.graph.collection import Delta
@@ -31,6 +33,7 @@ SPREAD = 0.2
 WAIT = 5.0
 """Seconds that proxies wait for the first attempts."""
 MOST_SOURCES = 500
+MOST_AT_ONCE_OF_A_NAMESPACE = 8
 FETCHES = "ambit_token_key_fetches_total"
 
 
@@ -53,6 +56,9 @@ class KeyKeeper:
         self._noted = noted
         self._policies: dict[str, TokenPolicy] = {}
         self._wanted: set[KeySource] = set()
+        self._shares: dict[KeySource, str] = {}
+        """Those that are fetched, and the namespaces that they count for."""
+        self._turns = Turns(MOST_AT_ONCE_OF_A_NAMESPACE)
         self._tried: set[KeySource] = set()
         self._all_tried = asyncio.Event()
         self._all_tried.set()
@@ -70,15 +76,19 @@ class KeyKeeper:
         self._policies.update(delta.upserts)
         for key in delta.removals:
             self._policies.pop(key, None)
-        wanted = {source for policy in self._policies.values() for source in _sources(policy)}
-        for source in sorted(wanted - self._wanted):
+        by_namespace: defaultdict[str, set[KeySource]] = defaultdict(set)
+        for policy in self._policies.values():
+            by_namespace[policy.origin.namespace].update(_sources(policy))
+        wanted: set[KeySource] = set().union(*by_namespace.values())
+        shares = shared_out(by_namespace, MOST_SOURCES)
+        for source in sorted((wanted - self._wanted) | (wanted & (shares.keys() ^ self._shares.keys()))):
             self._queue.add(source)
         for source in self._wanted - wanted:
             self._problems.pop(source, None)
             self._failures.pop(source, None)
             self._tried.discard(source)
-        lost = [source for source in self._wanted - wanted if self.keys.pop(source, None)]
-        self._wanted = wanted
+        lost = [source for source in self.keys.keys() - shares.keys() if self.keys.pop(source)]
+        self._wanted, self._shares = wanted, shares
         self._look()
         if lost:
             self._changed(lost)
@@ -101,7 +111,7 @@ class KeyKeeper:
 
     async def run(self) -> None:
         """Fetch until cancelled."""
-        await self._queue.run(self._renew, workers=8)
+        await self._queue.run(self._in_turn, workers=MOST_AT_ONCE)
 
     @property
     def findings(self) -> list[Finding]:
@@ -135,6 +145,17 @@ class KeyKeeper:
             condition = Condition(KEYS_FETCHED, "Unknown", "Pending", "")
         return msgspec.structs.replace(status, conditions=(*status.conditions, condition))
 
+    async def _in_turn(self, source: KeySource) -> None:
+        whose = self._shares.get(source, "")
+        if not self._turns.begin(source, whose):
+            return
+        try:
+            await self._renew(source)
+        finally:
+            following = self._turns.end(whose)
+            if following is not None:
+                self._queue.add(following)
+
     async def _renew(self, source: KeySource) -> None:
         if source not in self._wanted:
             return
@@ -149,7 +170,7 @@ class KeyKeeper:
             return
         self._counters.count(FETCHES, result="ok")
         self._failures.pop(source, None)
-        if source in self._wanted:
+        if source in self._shares:
             before, self.keys[source] = self.keys.get(source), fetched.keys
             self._say(source, "")
             if before != fetched.keys:
@@ -159,7 +180,7 @@ class KeyKeeper:
         self._again(source, max(REFRESH_LEAST, min(REFRESH, lifetime)))
 
     async def _ask(self, source: KeySource) -> Fetched:
-        if source not in self._tried and len(self._tried) >= MOST_SOURCES:
+        if source not in self._shares:
             raise NotFetched(f"keys of more than {MOST_SOURCES} places are not fetched")
         return await self._fetch(source)
 
