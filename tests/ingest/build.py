@@ -65,7 +65,9 @@ def service(
     }
 
 
-def endpoint_slice(service_name: str, ip: str, port: int, *, pod_name: str = "") -> Given:
+def endpoint_slice(
+    service_name: str, ip: str, port: int, *, pod_name: str = "", port_name: str = "http"
+) -> Given:
     endpoint: dict[str, Any] = {"addresses": [ip], "conditions": {"ready": True}}
     if pod_name:
         endpoint["targetRef"] = {"kind": "Pod", "name": pod_name, "namespace": "default"}
@@ -77,7 +79,7 @@ def endpoint_slice(service_name: str, ip: str, port: int, *, pod_name: str = "")
         },
         "addressType": "IPv4",
         "endpoints": [endpoint],
-        "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
+        "ports": [{"name": port_name, "port": port, "protocol": "TCP"}],
     }
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ambit.ingest.mesh import MeshCompiler
-from tests.ingest.build import Given, pod, service, udp_service
+from tests.ingest.build import Given, endpoint_slice, pod, service, udp_service
 from tests.ingest.gateway.build import edge, listener, route, to, waypoint
 from tests.ingest.test_mesh import change, compiler
 
@@ -111,3 +111,26 @@ def test_the_gateways_pods_may_come_later() -> None:
     assert told(made) == {}
     made.apply([change(each) for each in GATEWAYS if each[0] == "pods"])
     assert told(made) == {"HTTPRoute default/of-a": "default/a:80 -> default/a:80"}
+
+
+def test_addresses_that_somebody_wrote_down_are_the_gateways() -> None:
+    """An EndpointSlice, or a ServiceEntry, may name any."""
+    written = [service("written", None), endpoint_slice("written", "10.0.0.1", 80)]
+    made = compiler(*GATEWAYS, *written, leads("a", "http", to("written")))
+    assert told(made) == {"HTTPRoute default/of-a": "default/a:80 -> default/a:80"}
+
+
+def test_of_many_routes_only_those_that_change_are_looked_at() -> None:
+    def on(start: str, number: int) -> Given:
+        parents = ({"name": start, "sectionName": "http"},)
+        return route({"backendRefs": [to("b-ambit", 8080)]}, name=f"{start}{number}", parents=parents)
+
+    def looked_at() -> int:
+        return sum(each.recomputations for each in made.statistics() if each.name == "circles of routes")
+
+    made = compiler(*GATEWAYS, *(on(start, number) for start in ("a", "b") for number in range(20)))
+    assert len(told(made)) == 20
+    before = looked_at()
+    made.apply([change(on("b", 20))])
+    assert looked_at() == before + 1
+    assert len(told(made)) == 21

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.ingest.build import Given, pod, service, udp_service
+from tests.ingest.build import Given, endpoint_slice, pod, service, udp_service
 from tests.ingest.gateway.build import edge as gateway
 from tests.ingest.gateway.build import listener, to, to_edge
 from tests.plan.dataplane.served import until
@@ -37,6 +37,9 @@ def own(edge: Edge) -> list[Given]:
         pod("edge-1", address, labels=LABELS, redirected=False, serviceAccountName=OWN),
         service(OWN, LABELS, ip="10.96.8.1", ports=ports),
         service("also", LABELS, ip="10.96.8.2", ports=ports),
+        # Whoever may write a Service can put any address behind it.
+        service("written", None, ip="10.96.8.3", ports=ports[:1]),
+        endpoint_slice("written", address, HTTP, port_name=f"http-{HTTP}"),
         *udp_service("datagrams", (address, UDP), port=UDP),
     ]
 
@@ -46,10 +49,12 @@ def on(section: str, *backends: dict[str, Any], kind: str = "httproutes", **rule
     return to_edge({"backendRefs": list(backends), **rule}, parents=parents, name=section, kind=kind)
 
 
-@pytest.mark.parametrize("name", [OWN, "also"])
+@pytest.mark.parametrize("name", [OWN, "also", "written"])
 def test_requests_do_not_go_round(edge: Edge, own: list[Given], name: str) -> None:
     edge.apply(*own, on("http", to(name, HTTP)))
     assert edge.said("shop.example.com") == "503"
+    if name == "written":
+        return
     edge.apply(*own, on("http", to(name, INNER)), on("inner", to("also", HTTP)))
     assert edge.said("shop.example.com") == edge.said("shop.example.com", port=INNER) == "503"
 

@@ -2,9 +2,11 @@
 
 Places are ports of gateways. From one to the other leads a route of a listener there with a backend whose endpoints are
 the other gateway's pods, with that port; a Service that gateways call through its waypoint stands for the backends of
-its own routes. A gateway itself breaks circles of its own (`ambit.plan.l7.circles`); those
-over several may be meant, as hosts and paths can change on the way. Endpoints that are written as addresses, and the
-addresses of load balancers, are not looked through.
+its own routes. Endpoints that are written as addresses are the gateway's that has them. A gateway itself breaks circles
+of its own (`ambit.plan.l7.circles`); those over several may be meant, as hosts and paths can change on the way. Virtual
+addresses of Services, and those of load balancers, are not looked through.
+
+Ways are looked for among gateways' ports, not routes: thousands may lead from one to the other.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,6 +39,12 @@ class _Steps(msgspec.Struct, frozen=True):
     steps: tuple[tuple[str, str], ...]
 
 
+class _Ways(msgspec.Struct, frozen=True):
+    """From where to where routes of a gateway lead, each once."""
+
+    steps: tuple[tuple[str, str], ...]
+
+
 class Circles:
     """`findings` are by the text of the route and `(circles)`. `services` have the ports that `workloads` serve,
     `tables` what waypoints do with what is sent to services."""
@@ -53,6 +61,7 @@ class Circles:
     ) -> None:
         self._services, self._datagrams, self._proxies, self._tables = services, datagrams, proxies, tables
         self._of_identity = workloads.index(lambda each: [each.identity.uri])
+        self._written = workloads.index(lambda each: () if each.is_pod else each.services)
         doors: Collection[_Doors] = graph.derive("doors of gateways", proxies, self._doors_of)
         self._by_service = doors.index(lambda each: {key for pod in each.pods for key in pod.services})
         self._by_address = doors.index(lambda each: {str(own) for pod in each.pods for own in pod.addresses})
@@ -68,7 +77,8 @@ class Circles:
                 for each in routes
             ],
         )
-        self._from = steps.index(lambda each: {start for start, _ in each.steps})
+        self._from = steps.index(lambda each: {_gateway(start) for start, _ in each.steps})
+        self._ways: Collection[_Ways] = graph.derive("ways between gateways", proxies, self._ways_of)
         self.findings: Collection[tuple[Finding, ...]] = graph.derive(
             "circles of routes",
             steps,
@@ -81,6 +91,17 @@ class Circles:
             return None
         pods = context.lookup(self._of_identity, proxy.identity.uri)
         return _Doors(proxy.key, tuple(pods)) if pods else None
+
+    def _ways_of(self, context: Context, proxy: Proxy) -> _Ways | None:
+        if proxy.kind is not ProxyKind.GATEWAY:
+            return None
+        found = {
+            step
+            for each in context.lookup(self._from, proxy.key)
+            for step in each.steps
+            if _gateway(step[0]) == proxy.key
+        }
+        return _Ways(tuple(sorted(found))) if found else None
 
     def _steps_of(self, context: Context, route: CompiledRoute) -> _Steps | None:
         steps = dict.fromkeys(step for each in route.listeners for step in self._steps(context, each))
@@ -110,6 +131,10 @@ class Circles:
             for pod in doors.pods:
                 if service.key in pod.services:
                     yield f"{doors.gateway}:{service.target_port(pod, port)}"
+        for written in context.lookup(self._written, service.key):
+            for address in written.addresses:
+                for doors in context.lookup(self._by_address, str(address)):
+                    yield f"{doors.gateway}:{service.target_port(written, port)}"
 
     def _by_datagrams(self, context: Context, key: str, port: int) -> Iterator[str]:
         found = context.get(self._datagrams, datagrams_key(key, port))
@@ -135,15 +160,19 @@ class Circles:
         ahead = [start]
         while ahead and end not in came:
             place = ahead.pop(0)
-            for route in context.lookup(self._from, place):
-                for before, after in route.steps:
-                    if before == place and after not in came:
-                        came[after] = place
-                        ahead.append(after)
+            ways = context.get(self._ways, _gateway(place))
+            for before, after in ways.steps if ways is not None else ():
+                if before == place and after not in came:
+                    came[after] = place
+                    ahead.append(after)
         way = [end] if end in came else []
         while way and (before := came[way[0]]):
             way.insert(0, before)
         return way
+
+
+def _gateway(place: str) -> str:
+    return place.rpartition(":")[0]
 
 
 def _called(given: ListenerAttachment) -> set[tuple[str, int]]:

@@ -5,7 +5,7 @@ it. Circles over several gateways are only told of (`ambit.ingest.findings.circl
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
 import msgspec
@@ -14,49 +14,78 @@ from ambit.core.address import Address
 from ambit.model.proxy import ListenerRoutes, Protocol, Proxy
 from ambit.model.streams import Datagrams, datagrams_key
 from ambit.model.view import MeshView
+from ambit.model.workload import Workload
 from ambit.plan.backends import Backend
 
 
 class Circles(msgspec.Struct, frozen=True):
-    """Addresses of the gateway's pods, and those of their ports which lead to themselves."""
+    """Addresses and ports by which a gateway would call those of its own ports that lead to themselves."""
 
-    addresses: frozenset[Address] = frozenset()
-    ports: frozenset[int] = frozenset()
+    places: frozenset[tuple[Address, int]] = frozenset()
 
     def has(self, address: Address, port: int) -> bool:
         """Whether what is sent there comes back."""
-        return port in self.ports and address in self.addresses
+        return (address, port) in self.places
 
 
 NONE = Circles()
+
+
+class _Doors(msgspec.Struct, frozen=True):
+    """Where a gateway is: addresses of its pods, and what leads to their ports from virtual ones."""
+
+    addresses: frozenset[Address]
+    virtual: Mapping[tuple[Address, int], int]
+    all_addresses: frozenset[Address]
+
+    def port(self, address: Address, port: int) -> int:
+        """The gateway's port; 0 where somebody else is."""
+        return port if address in self.addresses else self.virtual.get((address, port), 0)
 
 
 def circles(
     proxy: Proxy,
     routes: Mapping[str, ListenerRoutes],
     datagrams: Mapping[str, Datagrams],
-    called: AbstractSet[str],
+    asked: AbstractSet[Backend],
     view: MeshView,
 ) -> Circles:
-    """Those of a gateway with these routes of its listeners, and these UDP ports of services. `called` are keys of all
-    services that requests and connections may be sent or shown to."""
-    own = view.service(f"{proxy.identity.namespace}/{proxy.service}")
-    pods = view.endpoints(own) if own is not None else ()
-    addresses = frozenset(address for each in pods for address in each.addresses)
-    services = called & {key for each in pods for key in each.services}
-    if not services and all(each.protocol is not Protocol.UDP for each in proxy.listeners):
+    """Those of a gateway with these routes of its listeners, and these UDP ports of services. All requests may be shown
+    to those who are `asked`. Whoever puts the gateway's addresses behind a Service of his own is seen through: an
+    EndpointSlice or a ServiceEntry may say anything."""
+    doors = _doors(proxy, view)
+    if not doors.addresses:
         return NONE
+    known: dict[str, list[Workload]] = {}
     leads: dict[int, set[int]] = defaultdict(set)
     for listener in proxy.listeners:
         given = routes.get(listener.name)
         if given is None:
             continue
         if listener.protocol is Protocol.UDP:
-            ports = _ports_of_datagrams(given, datagrams, addresses)
+            ports = _ports_of_datagrams(given, datagrams, doors)
         else:
-            ports = _ports((each for each in _called(given) if each[0] in services), view, addresses)
+            others = asked if listener.protocol.is_of_requests else frozenset()
+            ports = _ports({*_called(given), *others}, view, doors, known)
         leads[listener.port].update(ports)
-    return Circles(addresses, frozenset(port for port in leads if port in _reached(port, leads)))
+    back = {port for port in leads if port in _reached(port, leads)}
+    return Circles(
+        frozenset((address, port) for address in doors.addresses for port in back)
+        | {place for place, port in doors.virtual.items() if port in back}
+    )
+
+
+def _doors(proxy: Proxy, view: MeshView) -> _Doors:
+    own = view.service(f"{proxy.identity.namespace}/{proxy.service}")
+    pods = view.endpoints(own) if own is not None else ()
+    virtual = {}
+    for pod in pods:
+        for service in filter(None, map(view.service, pod.services)):
+            for port in service.ports:
+                target = service.target_port(pod, port.service)
+                virtual.update({(address, port.service): target for address in service.single_addresses})
+    addresses = frozenset(address for each in pods for address in each.addresses)
+    return _Doors(addresses, virtual, addresses.union(address for address, _ in virtual))
 
 
 def _called(routes: ListenerRoutes) -> Iterator[Backend]:
@@ -67,21 +96,30 @@ def _called(routes: ListenerRoutes) -> Iterator[Backend]:
         yield from ((each.service, each.port) for each in stream.backends)
 
 
-def _ports(called: Iterator[Backend], view: MeshView, addresses: frozenset[Address]) -> Iterator[int]:
-    for key, port in set(called):
+def _ports(
+    called: Iterable[Backend], view: MeshView, doors: _Doors, known: dict[str, list[Workload]]
+) -> Iterator[int]:
+    """`known` are endpoints of services that are at the gateway, as far as they were looked for."""
+    for key, port in called:
         service = view.service(key)
-        for workload in view.endpoints(service) if service is not None else ():
-            if service is not None and not addresses.isdisjoint(workload.addresses):
-                yield service.target_port(workload, port)
+        if service is None:
+            continue
+        if key not in known:
+            known[key] = [
+                each for each in view.endpoints(service) if not doors.all_addresses.isdisjoint(each.addresses)
+            ]
+        for workload in known[key]:
+            target = service.target_port(workload, port)
+            yield from (doors.port(address, target) for address in workload.addresses)
 
 
 def _ports_of_datagrams(
-    routes: ListenerRoutes, datagrams: Mapping[str, Datagrams], addresses: frozenset[Address]
+    routes: ListenerRoutes, datagrams: Mapping[str, Datagrams], doors: _Doors
 ) -> Iterator[int]:
     for key, port in _called(routes):
         found = datagrams.get(datagrams_key(key, port))
         for address, target in found.endpoints if found is not None else ():
-            if address in addresses:
+            if address in doors.addresses:
                 yield target
 
 

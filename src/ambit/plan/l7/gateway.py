@@ -90,8 +90,8 @@ def resources(
     edge = gateway_listeners.Edge(proxy.key, backends.FAMILIES, told, proxy.trusted_proxies, showing.places)
     wanted = _speaks(proxy, attached, view)
     asked = _asked_by_routes(attached)
-    known = {key for key, _ in wanted} | {each.service for each in asked}
-    back = circles(proxy, attached.routes, attached.datagrams, known, view)
+    shown = {(each.service, each.port) for each in showing.providers}
+    back = circles(proxy, attached.routes, attached.datagrams, shown, view)
     by_port: dict[int, list[Listener]] = defaultdict(list)
     for each in proxy.listeners:
         if each.protocol is Protocol.UDP:
@@ -144,7 +144,8 @@ def depends_on(proxy: Proxy, attached: Attached, view: MeshView) -> frozenset[st
     services = [found for each in called if (found := view.service(each)) is not None]
     waypoints = {part.gateway for each in services for part in backends.waypoints_of(each, proxy)}
     told = (each.service for each in collectors(attached.telemetry, proxy))
-    return frozenset({*called, *(f"{each.namespace}/{each.hostname}" for each in waypoints), *told})
+    own = f"{proxy.identity.namespace}/{proxy.service}"
+    return frozenset({own, *called, *(f"{each.namespace}/{each.hostname}" for each in waypoints), *told})
 
 
 def _asked_by_routes(attached: Attached) -> set[backends.Provider]:
