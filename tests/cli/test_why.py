@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from ambit.cli.commands.why import command
 from ambit.cli.confirmation import AGREES, DIFFERS, NONE, Confirmation, confirm
-from ambit.cli.live_objects import mesh_settings, settings_of
+from ambit.cli.live_objects import compile_cluster, mesh_settings, settings_of
 from ambit.cli.render.answer import _miss, answer_lines
 from ambit.core.errors import BadInput
 from ambit.ingest.patch_limits import PatchLimits
@@ -143,6 +143,24 @@ async def test_settings_of_a_cluster_are_also_those_that_its_control_plane_mount
     found = await mesh_settings(cast(Client, Cluster()))
     assert found.trust_domain == "example.org"
     assert found.entry_visibility == EntryVisibility(Visibility.NAMESPACE)
+
+
+class Asked:
+    """A cluster without objects, and for which of each kind it was asked."""
+
+    def __init__(self) -> None:
+        self.fields: dict[str, str | None] = {}
+
+    async def list(self, kind: Resource, *_: object, **given: Any) -> list[dict[str, Any]]:
+        self.fields[kind.kind] = given.get("field_selector")
+        return []
+
+
+async def test_of_a_cluster_the_secrets_are_read_that_its_control_plane_reads_and_no_others() -> None:
+    cluster = Asked()
+    await compile_cluster(cast(Client, cluster))
+    assert cluster.fields["Secret"] == "type=kubernetes.io/tls"
+    assert cluster.fields["Gateway"] is None
 
 
 def test_settings_are_those_of_the_control_plane_s_command_line() -> None:

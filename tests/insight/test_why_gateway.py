@@ -344,3 +344,13 @@ def test_callers_in_the_mesh_get_an_answer_of_each_waypoint() -> None:
     assert {each.identity.rpartition("/")[2] for each in of_bytes.all_rulings} == {"way", "next"}
     text = "\n".join(answer_lines(of_bytes))
     assert "25 %: allowed" in text and "by way of waypoint default/next" in text
+
+
+def test_a_secret_of_another_type_is_no_certificate_as_for_the_control_plane() -> None:
+    """`kubectl create secret generic` makes such; the control plane does not ask for them."""
+    given = {**CERTIFICATE, "type": "Opaque"}
+    found = mesh(WEB, ROUTE, more=(front(listeners=[https("https", "a")]), given))
+    assert "AMB0408" in {each.code for each in found.findings}
+    with pytest.raises(BadInput) as refused:
+        why_at_gateway(OUTSIDE, "GET", "https://shop.example.com/v1", found, "front")
+    assert refused.value.hint.startswith("none of its listeners can be used; `ambit check`")

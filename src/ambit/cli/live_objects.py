@@ -34,9 +34,10 @@ async def compile_cluster(client: Client) -> Compiled:
 async def _objects(client: Client, of: Projection) -> list[tuple[str, object]]:
     kind = Resource(of.group, of.version, of.plural, of.kind)
     try:
-        return [(of.kind, value) for value in await client.list(kind)]
+        found = await client.list(kind, field_selector=of.field_selector or None)
     except NotFound:
         return []  # Istio's kinds are not installed
+    return [(of.kind, value) for value in found]
 
 
 async def mesh_settings(client: Client) -> MeshSettings:

@@ -70,7 +70,9 @@ def hosts_for(given: Arrival, compiled: Compiled) -> tuple[Host, ...]:
         known = ", ".join(f"{each.port} ({_named(each)})" for each in given.proxy.listeners)
         raise BadInput(
             f"{given.proxy.key} reads no such requests for {given.host} on port {given.port}",
-            f"its listeners are {known}" if known else "it has no listener that can be used",
+            f"its listeners that can be used are {known}"
+            if known
+            else "none of its listeners can be used; `ambit check` and the Gateway's status say why",
         )
     routes = {
         each.listener: each

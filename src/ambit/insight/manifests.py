@@ -72,7 +72,7 @@ def compile_objects(objects: Iterable[Given], settings: MeshSettings, namespace:
     for where, value in _opened(objects):
         kind, group = _kind_of(where, value)
         resource = _RESOURCES.get((group, kind))
-        if resource is None:
+        if resource is None or not PROJECTIONS[resource].chooses(value):
             ignored[kind] += 1
             continue
         change = _change(where, value, resource, kind, namespace)

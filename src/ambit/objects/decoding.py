@@ -1,6 +1,6 @@
 """Which API resources the compiler reads, and how their JSON becomes a projection."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -27,6 +27,11 @@ class Projection(msgspec.Struct, frozen=True):
     def resource(self) -> str:
         """`pods`, `endpointslices.discovery.k8s.io`: plural and group as kubectl writes them."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    def chooses(self, given: Mapping[str, Any]) -> bool:
+        """Whether `field_selector`, which names a field at the top, is true of an object as JSON has it."""
+        field, _, value = self.field_selector.partition("=")
+        return not field or given.get(field) == value
 
 
 def _decoder(of: type[P]) -> Callable[[bytes], P]:
