@@ -6,6 +6,7 @@ import click
 import pytest
 
 from ambit.cli.render.flow_line import flow_line, is_denied
+from ambit.core.names import GONE_ROUND
 
 FLOW: dict[str, Any] = {
     "time": 1_700_000_000.25,
@@ -122,6 +123,10 @@ def test_an_allowed_connection() -> None:
         (
             {"decision": "deny", "policy": "none"},
             "DENIED because no rule of several ALLOW policies allows it",
+        ),
+        (
+            {"decision": "deny", "policy": GONE_ROUND},
+            "DENIED because there are too many proxies in x-forwarded-for",
         ),
         (
             {"decision": "deny", "policy": "unknown:shop/p"},

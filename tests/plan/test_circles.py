@@ -4,6 +4,7 @@ import ipaddress
 from typing import Any
 
 from ambit.model.view import Snapshot
+from ambit.plan.backends import of_hosts
 from ambit.plan.l7.circles import Circles, circles
 from tests.ingest.build import Given, endpoint_slice, pod, service
 from tests.ingest.gateway.build import edge, listener, to, to_edge
@@ -24,7 +25,8 @@ def found(*objects: Given, asked: frozenset[tuple[str, int]] = frozenset()) -> C
     made = compiler(*GATEWAY, *objects)
     routes = {each.listener: each for each in made.listener_routes.values()}
     view = Snapshot(made.workloads.values(), made.services.values())
-    return circles(made.proxies["default/edge"], routes, {}, asked, view)
+    hosts = (host for each in routes.values() for host in each.hosts)
+    return circles(made.proxies["default/edge"], routes, {}, of_hosts(hosts), asked, view)
 
 
 def written(address: str, port: int) -> Given:

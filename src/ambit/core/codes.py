@@ -463,7 +463,8 @@ _ALL = (
         "A route of a gateway leads to a gateway, by a Service whose endpoints are that gateway's pods, and from the "
         "port there routes lead back. A gateway does not call itself in such a circle: requests are answered with 503, "
         "connections and datagrams end. Over several gateways what comes in goes round, unless hosts or paths change "
-        "on the way: one request becomes as many as the gateways take.",
+        "on the way: requests until 32 proxies have added to x-forwarded-for, connections and datagrams until the "
+        "gateways are full.",
         "parentRefs: [{name: edge}]\nrules: [{backendRefs: [{name: edge-ambit, port: 80}]}]   # its own Service",
         "Send requests to the Services that are to answer them. To lead from one listener to another use another port.",
     ),

@@ -19,6 +19,7 @@ from math import prod
 
 import msgspec
 
+from ambit.core.names import GONE_ROUND
 from ambit.envoy import http_rbac, matchers, names
 from ambit.envoy.http import authorization as http_authorization
 from ambit.envoy.http import authorizers as http_authorizers
@@ -32,13 +33,20 @@ from ambit.plan.backends import Provider
 from ambit.policy.decide import NO_ALLOW_MATCHED
 
 Judge = tuple[Sequence[RequestPolicy], Place]
+MOST_HOPS = 32
+"""So many proxies may stand before a gateway. Each gateway adds its client to `x-forwarded-for`: a request that goes
+round by ways which no object shows (a load balancer's address, a name in the DNS) would become thousands."""
+_GONE_ROUND: tuple[Row, ...] = (
+    (matchers.header("x-forwarded-for", rf"(?:[^,]*,){{{MOST_HOPS}}}\C*"), False, GONE_ROUND),
+)
 _MOST_TOGETHER = 64
 """Combinations of rules of AUDIT policies that are told apart; beyond, only the first rule that matches is told."""
 
 
 def extension(name: str, policies: Sequence[RequestPolicy], place: Place) -> AnyMessage:
     """The RBAC extension `name`. Dry-run policies are decided beside, as if they were enforced."""
-    return http_rbac.extension(name, *_decisions(policies, place))
+    rows, otherwise, beside = _decisions(policies, place)
+    return http_rbac.extension(name, [*(_GONE_ROUND if place.is_edge else ()), *rows], otherwise, beside)
 
 
 def of_all(name: str, judges: Sequence[Judge], before: Sequence[Row] = ()) -> AnyMessage:

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from ambit.core.names import GONE_ROUND
+from ambit.plan.request_authorization import MOST_HOPS
 from tests.ingest.build import Given, endpoint_slice, pod, service, udp_service
 from tests.ingest.gateway.build import edge as gateway
 from tests.ingest.gateway.build import listener, to, to_edge
@@ -62,6 +64,16 @@ def test_requests_do_not_go_round(edge: Edge, own: list[Given], name: str) -> No
 def test_one_port_may_lead_to_another(edge: Edge, own: list[Given]) -> None:
     edge.apply(*own, on("http", to(OWN, INNER)), on("inner", to("one")))
     assert edge.said("shop.example.com") == edge.said("shop.example.com", port=INNER) == "one"
+
+
+def test_what_came_through_too_many_proxies_goes_in_a_circle(edge: Edge, own: list[Given]) -> None:
+    """By ways that nobody sees, as through a load balancer. The gateway itself adds one more."""
+    edge.apply(*own, on("http", to("one")))
+    hops = [f"192.0.2.{number}" for number in range(MOST_HOPS)]
+    assert edge.get(x_forwarded_for=", ".join(hops[1:])).status == 200
+    assert edge.get(x_forwarded_for=", ".join(hops)).status == 403
+    assert edge.get(x_forwarded_for="x," * 1000).status == 403
+    until(lambda: GONE_ROUND in {each.policy for each in edge.requests.newest()}, "a record that says so")
 
 
 def test_copies_do_not_go_round(edge: Edge, own: list[Given]) -> None:

@@ -7,7 +7,7 @@ import click
 
 from ambit.cli.render.output import printable
 from ambit.core.identity import Identity
-from ambit.core.names import CONVERTED_STRICT_POLICY, ONLY_BY_WAYPOINT
+from ambit.core.names import CONVERTED_STRICT_POLICY, GONE_ROUND, ONLY_BY_WAYPOINT
 from ambit.policy.decide import NO_ALLOW_MATCHED, UNKNOWN_POLICY
 
 _DIRECT = "direct"
@@ -159,6 +159,8 @@ def _by(policy: str, reporter: str) -> str:
         return "because no rule of several ALLOW policies allows it"
     if policy.startswith(UNKNOWN_POLICY):
         return f"because {policy.removeprefix(UNKNOWN_POLICY)} is not known on the node yet"
+    if policy == GONE_ROUND:
+        return f"because there are {policy}"
     if CONVERTED_STRICT_POLICY in policy:
         return f"by {policy}: mutual TLS is STRICT"
     if f"/{ONLY_BY_WAYPOINT}" in policy:

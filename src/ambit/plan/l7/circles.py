@@ -12,6 +12,7 @@ import msgspec
 
 from ambit.core.address import Address
 from ambit.model.proxy import ListenerRoutes, Protocol, Proxy
+from ambit.model.service import Service
 from ambit.model.streams import Datagrams, datagrams_key
 from ambit.model.view import MeshView
 from ambit.model.workload import Workload
@@ -47,16 +48,20 @@ def circles(
     proxy: Proxy,
     routes: Mapping[str, ListenerRoutes],
     datagrams: Mapping[str, Datagrams],
+    called: AbstractSet[Backend],
     asked: AbstractSet[Backend],
     view: MeshView,
 ) -> Circles:
-    """Those of a gateway with these routes of its listeners, and these UDP ports of services. All requests may be shown
-    to those who are `asked`. Whoever puts the gateway's addresses behind a Service of his own is seen through: an
-    EndpointSlice or a ServiceEntry may say anything."""
+    """Those of a gateway with these routes of its listeners, and these UDP ports of services. `called` is all that the
+    routes of requests and connections lead to; requests may be shown to those who are `asked`, too. Whoever puts the
+    gateway's addresses behind a Service of his own is seen through: an EndpointSlice or a ServiceEntry may say
+    anything."""
     doors = _doors(proxy, view)
     if not doors.addresses:
         return NONE
-    known: dict[str, list[Workload]] = {}
+    here = _here({key for key, _ in called | asked}, view, doors)
+    if not here and all(each.protocol is not Protocol.UDP for each in proxy.listeners):
+        return NONE
     leads: dict[int, set[int]] = defaultdict(set)
     for listener in proxy.listeners:
         given = routes.get(listener.name)
@@ -66,7 +71,7 @@ def circles(
             ports = _ports_of_datagrams(given, datagrams, doors)
         else:
             others = asked if listener.protocol.is_of_requests else frozenset()
-            ports = _ports({*_called(given), *others}, view, doors, known)
+            ports = _ports({*_called(given), *others}, doors, here)
         leads[listener.port].update(ports)
     back = {port for port in leads if port in _reached(port, leads)}
     return Circles(
@@ -96,21 +101,27 @@ def _called(routes: ListenerRoutes) -> Iterator[Backend]:
         yield from ((each.service, each.port) for each in stream.backends)
 
 
-def _ports(
-    called: Iterable[Backend], view: MeshView, doors: _Doors, known: dict[str, list[Workload]]
-) -> Iterator[int]:
-    """`known` are endpoints of services that are at the gateway, as far as they were looked for."""
+_Here = Mapping[str, tuple[Service, list[Workload]]]
+"""Services by their keys, with those of their endpoints that are at the gateway."""
+
+
+def _here(keys: Iterable[str], view: MeshView, doors: _Doors) -> _Here:
+    found = {}
+    for service in filter(None, map(view.service, keys)):
+        endpoints = view.endpoints(service)
+        own = [each for each in endpoints if not doors.all_addresses.isdisjoint(each.addresses)]
+        if own:
+            found[service.key] = service, own
+    return found
+
+
+def _ports(called: Iterable[Backend], doors: _Doors, here: _Here) -> Iterator[int]:
     for key, port in called:
-        service = view.service(key)
-        if service is None:
-            continue
-        if key not in known:
-            known[key] = [
-                each for each in view.endpoints(service) if not doors.all_addresses.isdisjoint(each.addresses)
-            ]
-        for workload in known[key]:
-            target = service.target_port(workload, port)
-            yield from (doors.port(address, target) for address in workload.addresses)
+        if key in here:
+            service, workloads = here[key]
+            for workload in workloads:
+                target = service.target_port(workload, port)
+                yield from (doors.port(address, target) for address in workload.addresses)
 
 
 def _ports_of_datagrams(

@@ -90,8 +90,14 @@ def resources(
     edge = gateway_listeners.Edge(proxy.key, backends.FAMILIES, told, proxy.trusted_proxies, showing.places)
     wanted = _speaks(proxy, attached, view)
     asked = _asked_by_routes(attached)
-    shown = {(each.service, each.port) for each in showing.providers}
-    back = circles(proxy, attached.routes, attached.datagrams, shown, view)
+    back = circles(
+        proxy,
+        attached.routes,
+        attached.datagrams,
+        wanted.keys() | {(each.service, each.port) for each in asked},
+        {(each.service, each.port) for each in showing.providers},
+        view,
+    )
     by_port: dict[int, list[Listener]] = defaultdict(list)
     for each in proxy.listeners:
         if each.protocol is Protocol.UDP:
