@@ -366,6 +366,14 @@ def test_what_nobody_would_protect_is_closed_and_said(shop: Shop) -> None:
             if each["name"] == "bare"
         ]
         assert told == {"refused": "closed by a policy"}
+
+        def recorded() -> list[str]:
+            words = ("flows", "--last", "500", "--to", f"{shop.namespace}/bare")
+            lines = shop.mesh.ambit(*words).stdout.splitlines()
+            return [each for each in lines if "FAILED" in each]
+
+        (last, *_) = reversed(shop.mesh.wait("the record", recorded))
+        assert "FAILED closed by a policy that no waypoint enforces" in last and ".invalid" not in last
     shop.answers("200", "friend", "bare")
     with shop.policy("DENY", {}, target=("", "Service", "nothing")) as policy:
         shop.is_said(policy, "False", "TargetNotFound")

@@ -144,6 +144,28 @@ def test_what_cannot_go_through_its_waypoint_is_refused(gateway: GatewayAddress)
 
 
 @pytest.mark.parametrize(
+    ("waypoints", "reason"),
+    [
+        (["web.default.no-waypoint.invalid"], "closed by a policy that no waypoint enforces"),
+        (["way.v2.default.not-allowed.invalid"], "waypoint default/way.v2 is not usable"),
+        (["nobody.test"], "waypoint default/nobody.test is not ready"),
+        (
+            ["nobody.test", "way.default.not-allowed.invalid"],
+            "waypoint default/nobody.test is not ready; waypoint default/way is not usable",
+        ),
+    ],
+)
+def test_records_say_why_it_is_refused_and_no_name_that_nobody_has(waypoints: list[str], reason: str) -> None:
+    places = [GatewayAddress(15008, namespace="default", hostname=each) for each in waypoints]
+    parted = tuple(WeightedWaypoint(each, 1) for each in places)
+    bound = msgspec.structs.replace(
+        WEB, waypoint=places[0], weighted_waypoints=parted if len(parted) > 1 else ()
+    )
+    cluster = ask("10.96.0.20", 80, bound, FAR, WAYPOINT, proxy())
+    assert cluster.metadata.filter_metadata["ambit"]["reason"] == reason
+
+
+@pytest.mark.parametrize(
     "broken",
     [
         {"status": WorkloadStatus.UNHEALTHY},

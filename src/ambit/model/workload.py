@@ -9,6 +9,7 @@ import msgspec
 
 from ambit.core.address import Address
 from ambit.core.identity import Identity
+from ambit.core.names import CLOSED_WITHOUT_WAYPOINT, UNUSABLE_WAYPOINT
 
 
 class TunnelProtocol(IntEnum):
@@ -55,6 +56,17 @@ class GatewayAddress(msgspec.Struct, frozen=True):
     hostname: str = ""
     network: str = ""
     address: Address | None = None
+
+    @property
+    def refusal(self) -> tuple[str, str] | None:
+        """For a name that nobody has: which waypoint is meant (`<namespace>/<name>`, empty where there is none), and
+        why nothing gets there."""
+        if self.hostname.endswith(f".{UNUSABLE_WAYPOINT}"):
+            name = self.hostname.removesuffix(f".{UNUSABLE_WAYPOINT}").removesuffix(f".{self.namespace}")
+            return f"{self.namespace}/{name}", "not usable"
+        if self.hostname.endswith(f".{CLOSED_WITHOUT_WAYPOINT}"):
+            return "", "closed by a policy"
+        return None
 
 
 class ApplicationTunnel(msgspec.Struct, frozen=True):

@@ -11,8 +11,9 @@ import click
 from ambit.cli.access import all_namespaces, cluster_options, open_client, run, with_client
 from ambit.cli.mesh import ask_all, node_of, node_pods, note_missing_namespace
 from ambit.cli.render.output import emit, output_option
-from ambit.core.names import CLOSED_WITHOUT_WAYPOINT, UNUSABLE_WAYPOINT
+from ambit.core.names import HBONE_PORT
 from ambit.kube.client import Client
+from ambit.model.workload import GatewayAddress
 
 Row = list[str]
 Dump = dict[str, Any]
@@ -85,12 +86,11 @@ def in_words(section: Any) -> Any:
 
 def _in_words(waypoint: Dump) -> Dump:
     namespace, _, hostname = waypoint["destination"].partition("/")
-    if hostname.endswith(f".{UNUSABLE_WAYPOINT}"):
-        name = hostname.removesuffix(f".{namespace}.{UNUSABLE_WAYPOINT}")
-        return {**waypoint, "destination": f"{namespace}/{name}", "refused": "not usable"}
-    if hostname.endswith(f".{CLOSED_WITHOUT_WAYPOINT}"):
-        return {"refused": "closed by a policy"}
-    return waypoint
+    found = GatewayAddress(HBONE_PORT, namespace, hostname).refusal
+    if found is None:
+        return waypoint
+    meant, why = found
+    return {**waypoint, "destination": meant, "refused": why} if meant else {"refused": why}
 
 
 def _waypoint(given: Dump) -> str:

@@ -32,8 +32,8 @@ def answer(
     ]
     if endpoints:
         return Balanced(tuple(endpoints), tags)
-    called = ", ".join(_called(each.gateway) for each in waypoints)
-    return ways.refused(name, f"waypoint {called or 'without a place'} is not ready", tags)
+    reasons = dict.fromkeys(_reason(each.gateway) for each in waypoints)
+    return ways.refused(name, "; ".join(reasons) or "waypoint without a place is not ready", tags)
 
 
 def _endpoint(
@@ -60,8 +60,14 @@ def _endpoint(
     return networks.endpoint((asked.address, asked.port), service, choice, waypoint, settings, weight)
 
 
-def _called(gateway: GatewayAddress) -> str:
-    return f"{gateway.namespace}/{gateway.hostname}" if gateway.hostname else str(gateway.address)
+def _reason(gateway: GatewayAddress) -> str:
+    """Why nothing goes on by the waypoint at this place."""
+    found = gateway.refusal
+    if found is None:
+        place = f"{gateway.namespace}/{gateway.hostname}" if gateway.hostname else str(gateway.address)
+        return f"waypoint {place} is not ready"
+    meant, why = found
+    return f"waypoint {meant} is {why}" if meant else f"{why} that no waypoint enforces"
 
 
 def stands_for(source: LocalPod, service: Service, view: MeshView, settings: NodeSettings) -> bool:
