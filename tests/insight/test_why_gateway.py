@@ -100,6 +100,22 @@ def test_the_rule_that_it_meets_and_where_that_leads(scheme: str) -> None:
     assert (other.verdict, other.shares) == ("answered", ())
 
 
+def test_a_backend_that_is_not_there_is_named() -> None:
+    route = ROUTE.replace("port: 80}]", "port: 81}, {name: wbe, port: 80}, {name: web, port: 80, weight: 2}]")
+    answer = why_at_gateway(
+        OUTSIDE, "GET", "http://shop.example.com/v1", mesh(WEB, route, more=(front(), CERTIFICATE)), "front"
+    )
+    told = (
+        "500; the status of its route: Service default/web has no port 81; "
+        "Service default/wbe does not exist, or is an ExternalName (BackendNotFound)"
+    )
+    assert [(each.backend, each.percent, each.reason) for each in answer.shares] == [
+        ("nobody", 25.0, told),
+        ("nobody", 25.0, told),
+        ("default/web:80", 50.0, ""),
+    ]
+
+
 def test_endpoints_decide_about_the_gateway() -> None:
     answer = asked("http://shop.example.com/v1", ALLOW)
     assert (answer.verdict, answer.shares[0].verdict) == ("denied", "denied")

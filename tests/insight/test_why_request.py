@@ -95,7 +95,11 @@ def test_what_the_waypoint_answers_itself() -> None:
     )
     assert asked("http://web/old").reason == "redirected with 301"
     gone = asked("http://web/gone")
-    assert [each.reason for each in gone.shares] == ["there is no such service, or it is not allowed: 500"]
+    (share,) = gone.shares
+    assert (share.backend, share.reason) == (
+        "nobody",
+        "500; the status of its route: Service default/nobody does not exist, or is an ExternalName (BackendNotFound)",
+    )
 
 
 def test_without_a_route_the_services_own_endpoints_answer() -> None:

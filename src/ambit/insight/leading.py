@@ -4,16 +4,18 @@ from collections.abc import Callable
 
 import msgspec
 
+from ambit.core.finding import ObjectRef
 from ambit.insight.manifests import Compiled
 from ambit.insight.ruling import ALLOWED, ASKED, Ruling, together, verdict_of
 from ambit.insight.why import Answer
-from ambit.model.http import Action, Entry, Host, PathKind, RequestMatch
+from ambit.model.http import Entry, Host, PathKind, RequestMatch
 from ambit.model.proxy import ServiceRoutes
 from ambit.model.request_policy import Attribute
 from ambit.model.service import Service
 from ambit.policy.route import Asked, met
 
 ANSWERED = "answered"
+_NO_BACKEND = "there is no such service, or it is not allowed: 500"
 _NOT_RECORDED = frozenset({Attribute.HEADER, Attribute.REQUEST_PRINCIPAL, Attribute.CLAIM})
 
 
@@ -108,7 +110,7 @@ def at_table(
     answer = msgspec.structs.replace(
         answer, route=entry.name, met=_in_words(entry.match), origin=str(entry.origin or "")
     )
-    found = _acted(answer, entry.action, lead, compiled)
+    found = _acted(answer, entry, lead, compiled)
     authorized_by = entry.action.external_auth
     if authorized_by is None:
         return found
@@ -118,7 +120,8 @@ def at_table(
     return msgspec.structs.replace(found, verdict=verdict, reason=reason)
 
 
-def _acted(answer: RequestAnswer, action: Action, lead: Lead, compiled: Compiled) -> RequestAnswer:
+def _acted(answer: RequestAnswer, entry: Entry, lead: Lead, compiled: Compiled) -> RequestAnswer:
+    action = entry.action
     if action.redirect is not None:
         reason = f"redirected with {action.redirect.status}"
         return msgspec.structs.replace(answer, verdict=ANSWERED, reason=reason)
@@ -127,7 +130,7 @@ def _acted(answer: RequestAnswer, action: Action, lead: Lead, compiled: Compiled
         reason = f"the rule leads nowhere: {action.status}"
         return msgspec.structs.replace(answer, verdict=ANSWERED, reason=reason)
     shares = tuple(
-        _share(lead, each.service, each.port, round(100 * each.weight / total, 1), compiled)
+        _share(lead, each.service, each.port, round(100 * each.weight / total, 1), compiled, entry.origin)
         for each in action.backends
         if each.weight
     )
@@ -142,12 +145,14 @@ def led(answer: RequestAnswer, reason: str, shares: tuple[Share, ...]) -> Reques
     return msgspec.structs.replace(answer, verdict=verdict, reason=reason, shares=shares)
 
 
-def _share(lead: Lead, key: str, port: int, percent: float, compiled: Compiled) -> Share:
+def _share(
+    lead: Lead, key: str, port: int, percent: float, compiled: Compiled, route: ObjectRef | None = None
+) -> Share:
     service = next((each for each in compiled.services if each.key == key), None)
     if service is None:
-        return Share(
-            key or "nobody", percent, ANSWERED, reason="there is no such service, or it is not allowed: 500"
-        )
+        said = "" if key or route is None else _unresolved(route, compiled)
+        reason = f"500; the status of its route: {said}" if said else _NO_BACKEND
+        return Share(key or "nobody", percent, ANSWERED, reason=reason)
     name = f"{service.namespace}/{service.name}:{port}"
     found = lead(service, port)
     parts = tuple(each for each in found if isinstance(each, Part))
@@ -156,6 +161,12 @@ def _share(lead: Lead, key: str, port: int, percent: float, compiled: Compiled) 
     rulings = tuple(each for each in found if isinstance(each, Ruling))
     reason = "" if rulings else f"no healthy endpoint for port {port}: 503"
     return Share(name, percent, verdict_of(rulings), rulings, reason)
+
+
+def _unresolved(route: ObjectRef, compiled: Compiled) -> str:
+    """What a route refers to and does not get, in all of its rules: what is compiled has no names for it."""
+    found = (each.text for each in compiled.findings if (each.code, each.origin) == ("AMB0402", route))
+    return "; ".join(dict.fromkeys(found))
 
 
 def all_hosts(service: Service, port: int, compiled: Compiled) -> tuple[Host, ...]:
