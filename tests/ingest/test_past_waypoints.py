@@ -59,3 +59,17 @@ def test_connections_go_past_it_as_well() -> None:
     tcp = to_edge({"backendRefs": [to("web")]}, kind="tcproutes")
     made = compiler(BOUND, waypoint(), edge(listener("tcp", 80, "TCP")), tcp)
     assert told(made) == [("AMB0409", Level.WARNING, "TCPRoute default/route")]
+
+
+def test_a_gateway_is_not_told_to_go_to_itself_through_a_waypoint() -> None:
+    """A namespace's label binds the Services in front of gateways as well."""
+    labels = {"gateway.networking.k8s.io/gateway-name": "edge"}
+    own = service("edge-ambit", labels, ports=[PORTS])
+    rule = {"backendRefs": [to("edge-ambit")]}
+    all_bound = namespace("default", **{"istio.io/use-waypoint": "waypoint"})
+    made = compiler(all_bound, waypoint(), edge(), edge(name="other"), own, to_edge(rule))
+    assert told(made) == []
+    made.apply([change(to_edge(rule, parents=({}, {"name": "other"})))])
+    (finding,) = made.findings
+    assert finding.code == "AMB0409"
+    assert "gateway default/other calls default/edge-ambit.default.svc" in finding.text

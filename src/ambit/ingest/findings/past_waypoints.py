@@ -3,6 +3,10 @@
 What is said for such a waypoint, routes and policies, does not count for what comes by the gateway; where a policy
 protects the service, its pods take connections from the waypoint only, so the gateway's are refused. The label
 `istio.io/ingress-use-waypoint` sends it through the waypoint; written as `false` it says that this is meant.
+
+A namespace's label binds the Service in front of a gateway as well (Istio: `ambient/waypoints.go` leaves out those of
+waypoints and east-west gateways only). A gateway that calls its own is not told: to itself it needs no way through a
+waypoint, and where that is a circle (`circles`), the label would make it a longer one.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,11 +30,7 @@ def past_waypoints(
 ) -> Collection[tuple[Finding, ...]]:
     """Adds the findings to a graph, by the text of the route and `(past waypoints)`. `services` are those with their
     waypoints. Inline waypoints are none to go through."""
-    by_host = proxies.index(
-        lambda each: (
-            [f"{each.key.partition('/')[0]}/{each.service}"] if each.kind is ProxyKind.WAYPOINT else []
-        )
-    )
+    by_host = proxies.index(lambda each: [_in_front(each)] if each.kind is ProxyKind.WAYPOINT else [])
 
     def passed(context: Context, key: str) -> str:
         """The waypoint of a service that gateways go past, unless that is written."""
@@ -40,9 +40,16 @@ def past_waypoints(
         host = f"{service.waypoint.namespace}/{service.waypoint.hostname}"
         return next((each.key for each in context.lookup(by_host, host)), "")
 
+    def others(context: Context, route: CompiledRoute, key: str) -> list[str]:
+        """The gateways of a route without the one whose Service is called."""
+        gateways = dict.fromkeys(each.gateway for each in route.listeners)
+        known = {each: context.get(proxies, each) for each in gateways}
+        return [each for each, proxy in known.items() if proxy is None or _in_front(proxy) != key]
+
     def findings(context: Context, route: CompiledRoute) -> tuple[Finding, ...] | None:
-        found = ((key, passed(context, key)) for key in _called(route))
-        return tuple(_finding(route, key, waypoint) for key, waypoint in found if waypoint) or None
+        found = ((key, waypoint) for key in _called(route) if (waypoint := passed(context, key)))
+        told = ((key, waypoint, others(context, route, key)) for key, waypoint in found)
+        return tuple(_finding(route, *each) for each in told if each[-1]) or None
 
     return graph.join(
         "past waypoints",
@@ -58,6 +65,11 @@ def past_waypoints(
     )
 
 
+def _in_front(proxy: Proxy) -> str:
+    """Key of the Service in front of a Gateway's pods."""
+    return f"{proxy.key.partition('/')[0]}/{proxy.service}"
+
+
 def _called(route: CompiledRoute) -> Iterable[str]:
     """The services that a route of a gateway sends to."""
     return dict.fromkeys(each for each in _backends(route) if each)
@@ -71,10 +83,10 @@ def _backends(route: CompiledRoute) -> Iterator[str]:
             yield from (each.service for each in stream.backends)
 
 
-def _finding(route: CompiledRoute, service: str, waypoint: str) -> Finding:
-    gateways = ", ".join(dict.fromkeys(each.gateway for each in route.listeners))
+def _finding(route: CompiledRoute, service: str, waypoint: str, gateways: Sequence[str]) -> Finding:
+    callers = ", ".join(gateways)
     text = (
-        f"gateway {gateways} calls {service} past its waypoint {waypoint}, whose routes and policies do not count "
+        f"gateway {callers} calls {service} past its waypoint {waypoint}, whose routes and policies do not count "
         f"then: label the Service {INGRESS_USE_WAYPOINT_LABEL}=true (=false when this is meant)"
     )
     return Finding("AMB0409", Level.WARNING, route.status.version.origin, "spec.rules", text)
