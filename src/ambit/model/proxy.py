@@ -1,6 +1,6 @@
 """L7 proxies, and what each does with which traffic."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
 
 import msgspec
@@ -161,3 +161,11 @@ class ServiceRoutes(msgspec.Struct, frozen=True):
         """Of requests: without those of other namespaces' routes, which are for their own requests only."""
         entries = (entry for host in self.hosts for entry in host.entries)
         return (each for each in entries if not each.match.source_namespaces)
+
+
+def called_by(entries: Iterable[Entry], streams: Iterable[Stream]) -> set[tuple[str, int]]:
+    """Keys and ports of the services that requests, copies of them, questions about them and connections go to."""
+    found = {each for entry in entries for each in entry.action.called()}
+    return found | {
+        (each.service, each.port) for stream in streams for each in stream.backends if each.service
+    }

@@ -17,7 +17,7 @@ from ambit.core.finding import Finding, Level, ObjectRef
 from ambit.graph.collection import Collection
 from ambit.graph.engine import Context, Graph
 from ambit.ingest.gateway.attachment import CompiledRoute, ListenerAttachment
-from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
+from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes, called_by
 from ambit.model.service import Service
 from ambit.model.streams import Datagrams, datagrams_key
 from ambit.model.workload import Workload
@@ -109,7 +109,8 @@ class Circles:
 
     def _steps(self, context: Context, given: ListenerAttachment) -> Iterator[tuple[str, str]]:
         find = self._by_datagrams if given.kind == _DATAGRAMS else self._by_bytes
-        ends = {end for key, port in _called(given) for end in find(context, key, port)}
+        backends = called_by((each.entry for each in given.entries), given.streams)
+        ends = {end for key, port in backends for end in find(context, key, port)}
         proxy = context.get(self._proxies, given.gateway) if ends else None
         for listener in proxy.listeners if proxy is not None else ():
             if listener.name == given.listener:
@@ -121,7 +122,10 @@ class Circles:
             return
         yield from self._pods_of(context, service, port)
         table = context.get(self._tables, f"{key}:{port}") if service.ingress_use_waypoint else None
-        for behind, behind_port in sorted(_of_table(table)) if table is not None else ():
+        if table is None:
+            return
+        entries = (entry for host in table.hosts for entry in host.entries)
+        for behind, behind_port in sorted(called_by(entries, table.streams)):
             other = context.get(self._services, behind)
             if other is not None:
                 yield from self._pods_of(context, other, behind_port)
@@ -173,14 +177,3 @@ class Circles:
 
 def _gateway(place: str) -> str:
     return place.rpartition(":")[0]
-
-
-def _called(given: ListenerAttachment) -> set[tuple[str, int]]:
-    found = {called for each in given.entries for called in each.entry.action.called()}
-    found |= {(each.service, each.port) for stream in given.streams for each in stream.backends}
-    return found
-
-
-def _of_table(table: ServiceRoutes) -> set[tuple[str, int]]:
-    found = {called for host in table.hosts for each in host.entries for called in each.action.called()}
-    return found | {(each.service, each.port) for stream in table.streams for each in stream.backends}

@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 import msgspec
 
 from ambit.core.address import Address
-from ambit.model.proxy import ListenerRoutes, Protocol, Proxy
+from ambit.model.proxy import ListenerRoutes, Protocol, Proxy, called_by
 from ambit.model.service import Service
 from ambit.model.streams import Datagrams, datagrams_key
 from ambit.model.view import MeshView
@@ -71,7 +71,7 @@ def circles(
             ports = _ports_of_datagrams(given, datagrams, doors)
         else:
             others = asked if listener.protocol.is_of_requests else frozenset()
-            ports = _ports({*_called(given), *others}, doors, here)
+            ports = _ports(_called(given) | others, doors, here)
         leads[listener.port].update(ports)
     back = {port for port in leads if port in _reached(port, leads)}
     return Circles(
@@ -93,12 +93,8 @@ def _doors(proxy: Proxy, view: MeshView) -> _Doors:
     return _Doors(addresses, virtual, addresses.union(address for address, _ in virtual))
 
 
-def _called(routes: ListenerRoutes) -> Iterator[Backend]:
-    for host in routes.hosts:
-        for entry in host.entries:
-            yield from entry.action.called()
-    for stream in routes.streams:
-        yield from ((each.service, each.port) for each in stream.backends)
+def _called(routes: ListenerRoutes) -> set[Backend]:
+    return called_by((entry for host in routes.hosts for entry in host.entries), routes.streams)
 
 
 _Here = Mapping[str, tuple[Service, list[Workload]]]
