@@ -113,10 +113,10 @@ FAIL_OPEN_LABEL = "ambit.io/fail-open"
 UNUSABLE_WAYPOINT = "not-allowed.invalid"
 """Ends the hostname, which nobody has (RFC 6761), of a waypoint that cannot be used: nodes refuse what is to go there.
 Before it are the waypoint's name and namespace."""
-GONE_ROUND = "too many proxies in x-forwarded-for"
-"""Stands in records for the rule that refuses a request at a gateway which has come through too many."""
 CLOSED_WITHOUT_WAYPOINT = "no-waypoint.invalid"
 """The same of a service that a policy for requests closes, because no waypoint enforces it."""
+GONE_ROUND = "too many proxies in x-forwarded-for"
+"""Stands in records for the rule that refuses a request at a gateway which has come through too many."""
 ONLY_BY_WAYPOINT = "only_by_waypoint"
 """Begins the names of Authorizations that let nobody past a waypoint. An underscore is not allowed in names of objects,
 so none meets an AuthorizationPolicy."""
