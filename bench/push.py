@@ -29,7 +29,7 @@ from ambit.xds import wire
 from ambit.xds.client_session import ClientSession
 from ambit.xds.frames import Node
 from ambit.xds.messages import ADDRESS_TYPE, TYPES, from_resource
-from bench.control.server import free_port
+from bench.ports import free_port
 
 
 async def ensure(client: Client, resource: kinds.Resource, name: str, namespace: str | None = None) -> None:

@@ -16,9 +16,10 @@ from pathlib import Path
 from ambit.kube.client import Client
 from bench.control.load import Load, Result
 from bench.control.objects import Size
-from bench.control.server import ControlPlane, ambit, free_port, istiod
+from bench.control.server import ControlPlane, ambit, istiod
 from bench.harness import Number, Options, percentile
 from bench.instance import repository
+from bench.ports import free_port
 
 USUAL, CHANGES = Size(1_000, 10_000, 100), 100
 SHORT, FEW_CHANGES = Size(20, 200, 10), 20

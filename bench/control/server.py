@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from bench.instance import repository
+from bench.ports import free_port
 
 TICKS = os.sysconf("SC_CLK_TCK")
 START_SECONDS = 300.0
@@ -33,12 +33,6 @@ def usage(pid: int) -> Usage:
         return int(status[name].split()[0]) / 1024
 
     return Usage((int(stat[11]) + int(stat[12])) / TICKS, mebibytes("VmRSS"), mebibytes("VmHWM"))
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 class ControlPlane:

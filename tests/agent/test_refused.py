@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.ports import free_port
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
@@ -19,7 +20,7 @@ from ambit.agent.envoy_server import EnvoyServer
 from ambit.plan.values import CLUSTER, LISTENER, ROUTES
 from ambit.xds import wire
 from ambit.xds.frames import Resource
-from tests.xds.test_envoy import envoy, free_port
+from tests.xds.test_envoy import envoy
 
 pytestmark = pytest.mark.envoy
 _MANAGER = (

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from bench.control.agents import Agents, Target
 from bench.control.cluster import fill
 from bench.control.objects import Size
-from bench.control.server import ControlPlane, ambit, free_port
+from bench.control.server import ControlPlane, ambit
+from bench.ports import free_port
 
 from ambit.core.names import ROOT_CERT_CONFIGMAP, ROOT_CERT_KEY, SYSTEM_NAMESPACE
 from ambit.kube import resource as kinds

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import grpc
 import msgspec
 import pytest
-from bench.control.server import free_port
+from bench.ports import free_port
 
 from ambit.ca.authority import BadAuthority
 from ambit.control.process import ControlPlane, wall_clock

@@ -3,13 +3,13 @@
 import asyncio
 import base64
 import hashlib
-import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from bench.ports import free_port
 
 from ambit.core.errors import Unreachable
 from ambit.kube import portforward, spdy
@@ -183,8 +183,7 @@ async def test_through_the_real_api_server_over_tls(tmp_path: Path) -> None:
                 for path in (b"/one", b"/two"):
                     async with await http.request("GET", path.decode(), {}) as response:
                         assert await response.read() == path * 50_000
-            with socket.create_server(("127.0.0.1", 0)) as closed:
-                free = closed.getsockname()[1]
+            free = free_port()
             async with pod_http(client, "default", "web", free) as http:
                 with pytest.raises(
                     Unreachable, match=f"cannot reach port {free} of pod default/web: .*failed"

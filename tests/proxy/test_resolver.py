@@ -12,6 +12,7 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 import pytest
+from bench.ports import free_port
 
 from ambit.core.errors import BadInput
 from ambit.model.server_names import NamesNote
@@ -84,9 +85,7 @@ async def asker(tmp_path: Path) -> AsyncIterator[Asker]:
     file = tmp_path / "resolv.conf"
     file.write_text("nameserver 127.0.0.1\n")
     resolver = Resolver(file, transport.get_extra_info("sockname")[1])
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     resolver.start("127.0.0.1", port)
     resolver.note = NamesNote(("*.example.com",), ("10.20.0.0/16",))
     yield Asker(resolver, nameserver, port)

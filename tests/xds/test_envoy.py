@@ -1,12 +1,12 @@
 """The server session with a real Envoy at the other end."""
 
 import asyncio
-import socket
 from contextlib import asynccontextmanager, suppress
 
 import grpc.aio
 import msgspec
 import pytest
+from bench.ports import free_port
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2  # noqa: F401 - read from JSON
@@ -188,12 +188,6 @@ async def envoy(directory):
     finally:
         process.kill()
         await process.wait()
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 async def test_envoy_and_the_session_understand_each_other(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from bench.ports import free_port
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -121,12 +122,6 @@ async def running(forwards: Forwards, netns: Path) -> AsyncIterator[None]:
         for process in (inner, outer):
             process.kill()
             await asyncio.to_thread(process.wait)
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def echo_through(port: int, text: bytes) -> bytes:

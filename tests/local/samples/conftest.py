@@ -14,11 +14,6 @@ from ambit.local.pods.images import resolve
 Start = Callable[..., None]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def start() -> Iterator[Start]:
     """start(image, port, args, **environment): returns once the sample accepts connections."""
@@ -29,7 +24,7 @@ def start() -> Iterator[Start]:
         argv, base = resolve(container, ())
         process = subprocess.Popen(argv, env={**os.environ, **base, **environment}, stdout=subprocess.DEVNULL)
         running.append(process)
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while True:
             with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 return
@@ -40,4 +35,4 @@ def start() -> Iterator[Start]:
     yield run
     for process in running:
         process.terminate()
-        assert process.wait(5) == 0
+        assert process.wait(60) == 0

@@ -1,8 +1,10 @@
 import json
 
+from bench.ports import free_port
+
 from ambit.local.samples.bookinfo import reviews
 from ambit.local.samples.web import Request, fetch
-from tests.local.samples.conftest import Start, free_port
+from tests.local.samples.conftest import Start
 
 RELEASE = "registry.istio.io/release/examples-bookinfo"
 

@@ -2,11 +2,12 @@ import json
 import socket
 
 import pytest
+from bench.ports import free_port
 from envoy.service.auth.v3 import attribute_context_pb2, external_auth_pb2
 
 from ambit.local.samples import ext_authz, helloworld, httpbin
 from ambit.local.samples.web import Request, fetch
-from tests.local.samples.conftest import Start, free_port
+from tests.local.samples.conftest import Start
 
 
 def ask(method: str, target: str, body: bytes = b"", **headers: str) -> tuple[int, bytes]:

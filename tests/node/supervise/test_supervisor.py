@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from bench.ports import free_port
 
 from ambit.agent.binary import envoy_binary
 from ambit.core.errors import AmbitError
@@ -305,9 +305,7 @@ async def test_a_successor_goes_on_when_its_older_generation_has_ended(tmp_path:
         envoy.bootstrap.read_text()
         + f"dynamic_resources: {{lds_config: {{path_config_source: {{path: {listeners}}}}}}}\n"
     )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     async with running(envoy) as (supervisor, watch):
         first = await watch.until(lambda status: status.state is State.SERVING)
         await supervisor.restart()

@@ -3,8 +3,7 @@
 import asyncio
 import datetime as dt
 import ipaddress
-import itertools
-import os
+import secrets
 import socket
 import threading
 from collections.abc import Iterator, Mapping
@@ -30,12 +29,10 @@ from tests.plan.dataplane.agent import Agent
 from tests.plan.dataplane.network import TIMEOUT, Host, Network
 from tests.plan.dataplane.served import until
 
-_base_ids = itertools.count(os.getpid() % 20000 * 10 + 7)
-
 
 def next_base_id() -> int:
     """A number for Envoy's shared memory that no other Envoy of this machine has."""
-    return next(_base_ids)
+    return secrets.randbits(26)
 
 
 class Authority:
