@@ -1,6 +1,7 @@
 """What becomes of a request from outside: gateway, listener, policies, route, endpoints, from configuration alone."""
 
 import time
+from base64 import b64decode
 from typing import Any
 
 import pytest
@@ -370,3 +371,13 @@ def test_a_secret_of_another_type_is_no_certificate_as_for_the_control_plane() -
     with pytest.raises(BadInput) as refused:
         why_at_gateway(OUTSIDE, "GET", "https://shop.example.com/v1", found, "front")
     assert refused.value.hint.startswith("none of its listeners can be used; `ambit check`")
+
+
+def test_a_secret_in_a_file_may_be_written_in_plain_text() -> None:
+    """What `kubectl apply` takes: without it, the listener would have no certificate here and one in the cluster."""
+    plain = {name: b64decode(text).decode() for name, text in CERTIFICATE["data"].items()}
+    given = {**{name: each for name, each in CERTIFICATE.items() if name != "data"}, "stringData": plain}
+    found = mesh(WEB, ROUTE, more=(front(listeners=[https("https", "a")]), given))
+    assert found.findings == ()
+    with pytest.raises(BadInput, match=r"no Secret: stringData\.tls\.crt is no text"):
+        mesh(WEB, ROUTE, more=({**given, "stringData": {"tls.crt": 1}},))

@@ -5,7 +5,8 @@
 3. A kind that decides nothing about connections is left out and told; one that the group of policies does not have is
    a mistake, so that a misspelt policy is not taken for protection.
 4. A policy's field that does not exist is a finding: an API server would not have let it in.
-5. What the API server would refuse to decode is a mistake of whoever wrote it (`BadInput`); what it would take and
+5. Of what is for writing only counts what an API server makes of it (`ambit.objects.written`).
+6. What the API server would refuse to decode is a mistake of whoever wrote it (`BadInput`); what it would take and
    nodes cannot enforce is a finding.
 """
 
@@ -29,6 +30,7 @@ from ambit.model.service import Service
 from ambit.model.view import Snapshot
 from ambit.model.workload import Workload
 from ambit.objects.decoding import PROJECTIONS
+from ambit.objects.written import kept
 
 Given = tuple[str, Any]
 """Where an object is from, for messages, and the object itself."""
@@ -134,7 +136,8 @@ def _change(where: str, value: dict[str, Any], resource: str, kind: str, namespa
     if isinstance(metadata, dict) and PROJECTIONS[resource].namespaced and not metadata.get("namespace"):
         value = {**value, "metadata": {**metadata, "namespace": namespace}}
     try:
-        decoded = PROJECTIONS[resource].decode(msgspec.json.encode(value))
+        stored = kept(kind, PROJECTIONS[resource].group, value)
+        decoded = PROJECTIONS[resource].decode(msgspec.json.encode(stored))
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as problem:
         raise BadInput(f"{where} is no {kind}: {problem}") from problem
     if not decoded.metadata.name:
