@@ -194,6 +194,32 @@ def test_what_it_protects_takes_connections_from_it_only_and_is_closed_until_it_
 
 
 @pytest.mark.feature("F110")
+def test_a_policy_for_its_class_says_whose_that_is(shop: Shop) -> None:
+    name = f"{shop.namespace}-class"
+    kind = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": name}}
+    theirs = {**kind, "spec": {"controllerName": "example.org/theirs"}}
+    target = {"group": "gateway.networking.k8s.io", "kind": "GatewayClass", "name": name}
+    given = policy(name, targetRefs=[target])
+    given["metadata"]["namespace"] = "istio-system"
+
+    def said() -> tuple[str, str]:
+        got = shop.mesh.kubectl("get", "authorizationpolicy", name, "-n", "istio-system", "-o", "json").stdout
+        conditions = json.loads(got).get("status", {}).get("conditions", ())
+        found = [each for each in conditions if each["type"] == "WaypointAccepted"]
+        return (found[0]["reason"], found[0]["message"]) if found else ("", "")
+
+    shop.mesh.kubectl("apply", "-f", "-", stdin=json.dumps(given))
+    try:
+        shop.mesh.wait("nobody has it", lambda: said()[0] == "TargetNotFound")
+        shop.mesh.kubectl("apply", "-f", "-", stdin=json.dumps(theirs))
+        shop.mesh.wait("somebody has it", lambda: said()[0] == "NotEnforced")
+        assert "is of example.org/theirs" in said()[1]
+    finally:
+        shop.mesh.kubectl("delete", "authorizationpolicy", name, "-n", "istio-system")
+        shop.mesh.kubectl("delete", "gatewayclass", name, "--ignore-not-found")
+
+
+@pytest.mark.feature("F110")
 def test_without_it_nobody_gets_through(shop: Shop) -> None:
     shop.mesh.wait("open", lambda: server_of(shop, shop.ask()) in {"near", "far"})
     shop.mesh.kubectl("delete", "pod", "custom", "-n", shop.namespace, "--grace-period=0", "--force")

@@ -281,6 +281,7 @@ class MeshCompiler:
             policies.requests,
             opened,
             self._proxies,
+            sources.classes,
             others,
             inline,
             providers,

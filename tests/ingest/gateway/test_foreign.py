@@ -8,7 +8,7 @@ from ambit.core.finding import Level, ObjectRef
 from ambit.core.names import ENFORCES_ANNOTATION, GATEWAY_NAME_LABEL, INBOUND_BINDING_ANNOTATION
 from ambit.ingest.mesh import MeshCompiler
 from ambit.model.policy import Exact
-from ambit.model.status import ObjectStatus, RouteStatus
+from ambit.model.status import Condition, ObjectStatus, RouteStatus
 from ambit.model.workload import ApplicationTunnel, GatewayAddress, TunnelledAs
 from tests.ingest.build import Given, pod, service
 from tests.ingest.gateway.build import bound, edge, gateway_class, listener, namespace, route, to, waypoint
@@ -208,3 +208,34 @@ def test_it_shares_with_nobody() -> None:
     body["metadata"]["labels"]["istio.io/use-waypoint-canary"] = "acme"
     made = compiler((resource, body), pod("web-1", "10.244.1.2"), waypoint(), *acme())
     assert condition(made)[:2] == ("False", "CanaryUnsupported")
+
+
+def of_class(name: str, *given: Given) -> tuple[Condition, list[str]]:
+    """What a policy for this class says, and what is found."""
+    made = compiler(policy({**OF_CLASS, "name": name}, namespace="istio-system"), *given)
+    status = made.statuses[str(ObjectRef("AuthorizationPolicy", "istio-system", "p"))]
+    assert isinstance(status, ObjectStatus)
+    return status.conditions[0], [each.code for each in made.findings]
+
+
+def test_a_policy_for_a_class_of_somebody_else_says_whose_it_is() -> None:
+    theirs = gateway_class("acme-class", "acme.example/controller")
+    condition, found = of_class("acme-class", theirs)
+    assert (condition.reason, found) == ("NotEnforced", ["AMB0236"])
+    assert "GatewayClass acme-class is of acme.example/controller" in condition.message
+    assert ENFORCES_ANNOTATION in condition.message
+    condition, found = of_class("acme-class", annotated(theirs, enforces="true"))
+    assert (condition.holds, found) == (True, [])
+    # Also where it has a name that is ours when nobody else has it.
+    condition, found = of_class("istio", gateway_class("istio", "istio.io/gateway-controller"))
+    assert (condition.reason, found) == ("NotEnforced", ["AMB0236"])
+    assert of_class("istio")[0].holds
+
+
+def test_a_policy_for_a_class_that_is_no_target_says_why() -> None:
+    condition, found = of_class("acme-class")
+    assert (condition.reason, found) == ("TargetNotFound", ["AMB0236"])
+    assert condition.message == "GatewayClass acme-class does not exist"
+    condition, found = of_class("own", gateway_class("own"))
+    assert (condition.reason, found) == ("TargetNotFound", ["AMB0236"])
+    assert "is no target, though it is ambit's: policies know the classes ambit-waypoint" in condition.message

@@ -30,7 +30,6 @@ from ambit.ingest.settings import MeshSettings
 from ambit.model.proxy import Protocol, WaypointFor
 from ambit.model.workload import ApplicationTunnel, TunnelledAs
 from ambit.objects import gateway, kube
-from ambit.objects.meta import ObjectMeta
 
 _OWN_NAMESPACE = Admission("Same")
 
@@ -81,14 +80,20 @@ def foreign_waypoint(
         takes=takes,
         tunnel=tunnel,
         callers=tuple(Identity(settings.trust_domain, meta.namespace, each).principal for each in accounts),
-        enforces=_annotation(ENFORCES_ANNOTATION, given, of_class) == "true",
+        enforces=says_that_it_enforces(given, of_class),
         admissions=tuple(map(admission_of, _listeners(given, tunnel))) or (_OWN_NAMESPACE,),
     )
 
 
-def _annotation(name: str, given: gateway.Gateway, of_class: gateway.GatewayClass | None) -> str:
-    objects: tuple[ObjectMeta, ...] = (given.metadata, *([of_class.metadata] if of_class else []))
-    return next((each.annotations[name] for each in objects if each.annotations.get(name)), "")
+def says_that_it_enforces(*objects: gateway.Gateway | gateway.GatewayClass | None) -> bool:
+    """Whether policies for requests are somebody else's: the first of the objects that says so counts."""
+    return _annotation(ENFORCES_ANNOTATION, *objects) == "true"
+
+
+def _annotation(name: str, *objects: gateway.Gateway | gateway.GatewayClass | None) -> str:
+    """Of the first object that has it."""
+    said = (each.metadata.annotations.get(name) for each in objects if each is not None)
+    return next((each for each in said if each), "")
 
 
 def _tunnel(text: str) -> ApplicationTunnel:

@@ -19,8 +19,10 @@ from ambit.ingest.gateway.conditions import (
     version,
     yes,
 )
+from ambit.ingest.gateway.edge import is_edge_class
 from ambit.ingest.gateway.findings import NOBODY_TO_ASK, NOT_ENFORCED, not_enforced
-from ambit.ingest.gateway.foreign import Foreign
+from ambit.ingest.gateway.foreign import Foreign, says_that_it_enforces
+from ambit.ingest.gateway.gateways import waypoint_kind
 from ambit.ingest.istio.authorization import is_for_requests
 from ambit.ingest.istio.requests import CompiledRequestPolicy
 from ambit.ingest.waypoints.inline import Inline, host_of
@@ -29,9 +31,12 @@ from ambit.model.proxy import Proxy, ProxyKind
 from ambit.model.request_policy import Asked, RequestAction
 from ambit.model.service import Service
 from ambit.model.status import Condition, ObjectStatus, Status
+from ambit.objects.gateway import GatewayClass
 from ambit.objects.istio import AuthorizationPolicy
 
 KIND = "AuthorizationPolicy"
+_CLASSES = (*WAYPOINT_CLASSES, *GATEWAY_CLASS_NAMES, INLINE_CLASS)
+"""That policies name."""
 Findings = tuple[Finding, ...]
 
 
@@ -56,6 +61,7 @@ class _Targets:
         self,
         services: Collection[Service],
         proxies: Collection[Proxy],
+        classes: Collection[GatewayClass],
         others: ForeignWaypoints,
         inline: Inline,
     ) -> None:
@@ -68,6 +74,7 @@ class _Targets:
             lambda each: [host_of(each)] if each.kind is not ProxyKind.GATEWAY else []
         )
         self._proxies = proxies
+        self._classes = classes
         self._others = others
         self._inline = inline
 
@@ -76,12 +83,7 @@ class _Targets:
         what = f"{target.kind} {name}"
         match target.kind:
             case "GatewayClass":
-                known = target.name in (*WAYPOINT_CLASSES, *GATEWAY_CLASS_NAMES, INLINE_CLASS)
-                return (
-                    Attached(f"bound to {what}")
-                    if known
-                    else Attached(f"{what} has no proxies", "TargetNotFound")
-                )
+                return _of_class(target.name, context.get(self._classes, target.name), what)
             case "Gateway":
                 return self._of_gateway(context, name, what)
             case _:
@@ -122,13 +124,14 @@ def policy_statuses(
     compiled: Collection[CompiledRequestPolicy],
     services: Collection[Service],
     proxies: Collection[Proxy],
+    classes: Collection[GatewayClass],
     others: ForeignWaypoints,
     inline: Inline,
     providers: Providers,
 ) -> tuple[Collection[Status], Collection[Findings]]:
     """A status for each policy for requests, and what neither `ambit.ingest.gateway.findings` makes of it nor its
     targets say. `services` are those with the waypoints that they asked for."""
-    targets = _Targets(services, proxies, others, inline)
+    targets = _Targets(services, proxies, classes, others, inline)
 
     def judged(context: Context, given: AuthorizationPolicy) -> _Judged | None:
         made = context.get(compiled, given.metadata.key)
@@ -158,6 +161,22 @@ def policy_statuses(
         key=lambda made: f"{made[0].origin} (elsewhere)",
     )
     return statuses, findings
+
+
+def _of_class(name: str, given: GatewayClass | None, what: str) -> Attached:
+    """`given` is the class as the cluster has it. Those that policies know by name are there without it, too."""
+    if given is not None and waypoint_kind(name, given) is None and not is_edge_class(name, given):
+        whose = f"{what} is of {given.spec.controller_name or 'no controller'}"
+        if says_that_it_enforces(given):
+            return Attached(f"{whose}, whose proxies enforce it")
+        text = f"{whose} and does not say {ENFORCES_ANNOTATION}: what it would protect there is closed"
+        return Attached(text, NOT_ENFORCED, is_elsewhere=True)
+    if name in _CLASSES:
+        return Attached(f"bound to {what}")
+    if given is None:
+        return Attached(f"{what} does not exist", "TargetNotFound")
+    text = f"{what} is no target, though it is ambit's: policies know the classes {', '.join(_CLASSES)}"
+    return Attached(text, "TargetNotFound")
 
 
 def _elsewhere(what: str, foreign: Foreign) -> Attached:
