@@ -299,6 +299,8 @@ def test_failed_requests_are_tried_again_elsewhere(shop: Shop) -> None:
         return shop.heard("v1", path) - before
 
     shop.mesh.wait("it is tried three times where it fails always", lambda: tries() == 3)
+    shop.route(to(("web-v1", 1), retry={**retry, "attempts": 100_000}), to(("web-v2", 1)))
+    shop.mesh.wait("it is not tried for ever", lambda: shop.ask(path)[:3] == "500")
 
 
 @pytest.mark.feature("F37")

@@ -91,6 +91,9 @@ UNSENT_RETRIES = 2
 """Further tries of a request that no backend has seen."""
 OTHER_HOST_ATTEMPTS = 5
 """So often another endpoint is looked for than those that have failed."""
+LEAST_BACKOFF = 25
+"""Milliseconds between two tries when a route says less, or nothing (Envoy's own number): pauses of nearly nothing
+would have a shared proxy do little else. The Gateway API lets a proxy wait for longer than is written (GEP-1731)."""
 BACKOFF_GROWTH = 10
 """The longest pause between tries, as a multiple of the first; Envoy's own number."""
 HEADERS_TIMEOUT = 15.0

@@ -19,6 +19,9 @@ _PATH = re.compile(r"[!-~]*")
 _PREFIX = re.compile(r"(/[^?#]*)?")
 _HOST = "host"
 _UINT32 = 0xFFFFFFFF
+MOST_RETRIES = 100
+"""Of one request (the Gateway API has no bound, GEP-1731). A proxy is shared: without one it would go on for whom a
+route's author likes, as long as his client waits."""
 _STATUSES = range(100, 600)
 
 
@@ -52,8 +55,8 @@ def _problems(action: Action) -> Iterator[str]:
         if mirror.numerator < 0 or mirror.denominator < 1:
             yield f"mirror: {mirror.numerator}/{mirror.denominator} is no share"
     if action.retry is not None:
-        if not 0 <= action.retry.attempts <= _UINT32:
-            yield f"retry.attempts: {action.retry.attempts} is not between 0 and {_UINT32}"
+        if not 0 <= action.retry.attempts <= MOST_RETRIES:
+            yield f"retry.attempts: {action.retry.attempts} is not between 0 and {MOST_RETRIES}"
         for code in action.retry.codes:
             if code not in _STATUSES:
                 yield f"retry.codes: {code} is no status"

@@ -211,6 +211,13 @@ def test_limits() -> None:
     assert found.session == SessionPersistence("s", lifetime=3_600_000)
 
 
+@pytest.mark.parametrize(("attempts", "is_accepted"), [(100, True), (101, False), (-1, False)])
+def test_a_request_is_not_tried_for_ever(attempts: int, is_accepted: bool) -> None:
+    compiled = made(route({"retry": {"attempts": attempts}, "backendRefs": [to("v2")]}))
+    said = ("True", "Accepted") if is_accepted else ("False", "UnsupportedValue")
+    assert conditions(compiled)["Accepted"] == said
+
+
 @pytest.mark.parametrize(
     "session",
     [

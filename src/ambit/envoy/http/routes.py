@@ -227,6 +227,7 @@ def _retry(retry: Retry | None, backend_timeout: int | None) -> Any:
     if backend_timeout:
         policy.per_try_timeout.CopyFrom(seconds(backend_timeout / 1000))
     if retry is not None and retry.backoff:
-        policy.retry_back_off.base_interval.CopyFrom(seconds(retry.backoff / 1000))
-        policy.retry_back_off.max_interval.CopyFrom(seconds(retry.backoff * defaults.BACKOFF_GROWTH / 1000))
+        least = max(retry.backoff, defaults.LEAST_BACKOFF)
+        policy.retry_back_off.base_interval.CopyFrom(seconds(least / 1000))
+        policy.retry_back_off.max_interval.CopyFrom(seconds(least * defaults.BACKOFF_GROWTH / 1000))
     return policy
