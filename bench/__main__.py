@@ -19,6 +19,7 @@ from bench import (
     demo,
     flows,
     inline,
+    kill,
     latency,
     memory,
     parts,
@@ -59,6 +60,11 @@ SUBJECTS = (
     Subject("push", "one pod change from the API server to 50 nodes", propagation.measure),
     Subject("policy", "one policy made or deleted, until connections meet it", policy.measure),
     Subject("upgrade", "every node's Envoy replaced under 2,000 new connections a second", upgrade.measure),
+    Subject(
+        "kill",
+        "Envoys, agents and the control plane killed with -9: until new connections are answered",
+        kill.measure,
+    ),
     Subject("control", "the control plane with 10,000 and 100,000 pods and 100 nodes", control.measure),
     Subject(
         "kubernetes",

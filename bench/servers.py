@@ -14,7 +14,7 @@ ANSWER = "ok\n"
 
 def http_server() -> list[str]:
     """One thread that answers every request on both HTTP ports with a few bytes."""
-    config = {"static_resources": {"listeners": [_listener(HTTP_PORT), _listener(SECOND_HTTP_PORT)]}}
+    config = {"static_resources": {"listeners": [listener(HTTP_PORT), listener(SECOND_HTTP_PORT)]}}
     return envoy_command(config)
 
 
@@ -46,13 +46,14 @@ def http_manager(routes: dict[str, Any], **fields: Any) -> dict[str, Any]:
     )
 
 
-def _listener(port: int) -> dict[str, Any]:
+def listener(port: int, address: str = "0.0.0.0") -> dict[str, Any]:
+    """Answers every request with a few bytes."""
     answer = {
         "match": {"prefix": "/"},
         "direct_response": {"status": 200, "body": {"inline_string": ANSWER}},
     }
     return {
         "name": f"http-{port}",
-        "address": {"socket_address": {"address": "0.0.0.0", "port_value": port}},
+        "address": {"socket_address": {"address": address, "port_value": port}},
         "filter_chains": [{"filters": [http_manager(answer)]}],
     }
