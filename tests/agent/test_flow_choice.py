@@ -77,6 +77,32 @@ def test_requests_are_chosen_by_what_was_asked_and_answered(query: dict[str, str
 
 
 @pytest.mark.parametrize(
+    ("query", "wanted"),
+    [
+        ({"namespace": "shop"}, True),
+        ({"namespace": "sho"}, False),
+        ({"to": "shop/front"}, True),
+        ({"to": "/front"}, True),
+        ({"to": "shop/web"}, False),
+        ({"from": "shop/front"}, False),
+    ],
+)
+def test_what_a_gateway_answers_itself_is_to_the_gateway(query: dict[str, str], wanted: bool) -> None:
+    """A request that no route takes leads to no service."""
+    found = Flow(
+        1.0,
+        "node1",
+        Reporter.GATEWAY,
+        STRANGER,
+        End("listener:80"),
+        hop="answered",
+        proxy="shop/front",
+        request=RequestPart(path="/", code=404),
+    )
+    assert flow_choice(query)(found) == wanted
+
+
+@pytest.mark.parametrize(
     "query", [{"code": "good"}, {"code": "x"}, {"port": "http"}, {"since": "yesterday"}, {"verdict": "maybe"}]
 )
 def test_a_query_that_means_nothing_is_refused(query: dict[str, str]) -> None:

@@ -1,12 +1,12 @@
 """`ambit local …` and `ambit flows` where there is nothing to show, or too much."""
 
 import asyncio
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from click.testing import CliRunner
 
-from ambit.cli.commands import flows
+from ambit.cli.commands import flows, local_forward
 from ambit.cli.commands.local_forward import add_forward, chosen_port, forward, named_service
 from ambit.cli.commands.local_image import words
 from ambit.core.errors import BadInput
@@ -93,6 +93,25 @@ def test_a_forward_to_nothing_says_what_there_is() -> None:
     with pytest.raises(BadInput, match="has no port 81") as problem:
         asyncio.run(add_forward(client, "shop", "web", 81, 1))
     assert problem.value.hint == "it has: 80, 443"
+
+
+@pytest.mark.parametrize(("words", "meant"), [((), "shop"), (("-n", "bank"), "bank")])
+def test_a_service_without_a_namespace_is_of_the_contexts(
+    words: tuple[str, ...], meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Opened(Services):
+        namespace = "shop"
+
+        async def __aenter__(self) -> Self:
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(local_forward, "laptop_client", lambda _: Opened())
+    result = CliRunner().invoke(forward, ["add", "web", "80", *words])
+    assert isinstance(result.exception, BadInput)
+    assert result.exception.message == f"no service {meant}/web"
 
 
 def test_samples_are_listed_by_name_and_other_commands_as_they_are() -> None:

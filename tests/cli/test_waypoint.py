@@ -17,7 +17,7 @@ from ambit.cli.waypoints import condition, enrolled_in
 from ambit.core.errors import AmbitError, BadInput
 from ambit.kube.client import Client
 from ambit.kube.errors import AlreadyExists
-from ambit.kube.resource import GATEWAYS, NAMESPACES, SERVICES
+from ambit.kube.resource import GATEWAYS, NAMESPACES, PODS, SERVICE_ENTRIES, SERVICES, WORKLOAD_ENTRIES
 from ambit.local.apiserver.server import ApiServer, ApiSettings
 
 Run = Callable[..., Awaitable[Result]]
@@ -174,11 +174,37 @@ async def test_a_gateway_of_another_class_is_left_alone(client: Client, typed: R
         await typed("apply", "-n", "shop")
     assert "choose another --name" in refused.value.hint
     assert (await client.get(GATEWAYS, "waypoint", "shop"))["spec"]["gatewayClassName"] == "other"
-    assert "No waypoints found." in (await typed("list", "-n", "shop")).stderr
+    assert "No waypoints found in namespace shop." in (await typed("list", "-n", "shop")).stderr
     with pytest.raises(AmbitError, match="there is no waypoint shop/waypoint"):
         await typed("delete", "waypoint", "-n", "shop")
     await typed("delete", "--all", "-n", "shop")
     assert len(await client.list(GATEWAYS)) == 1
+
+
+async def test_nothing_found_says_where_there_is_something(client: Client, typed: Run) -> None:
+    assert (await typed("list", "-A")).stderr == "No waypoints found.\n"
+    assert (await typed("list")).stderr == "No waypoints found in namespace default.\n"
+    await typed("apply", "-n", "shop")
+    some = "note: there are some in shop: -n NAMESPACE, or -A\n"
+    for words in (["list"], ["status"], ["delete", "--all"]):
+        told = await typed(*words)
+        assert (told.exit_code, told.stderr) == (0, f"No waypoints found in namespace default.\n{some}")
+    assert "note: there is no namespace 'shpo'" in (await typed("list", "-n", "shpo")).stderr
+    with pytest.raises(AmbitError, match="there is no waypoint default/waypoint") as missing:
+        await typed("delete", "waypoint")
+    assert missing.value.hint == "there is one in namespace shop: -n shop"
+
+
+async def test_what_is_left_out_the_second_time_is_told(client: Client, typed: Run) -> None:
+    assert (await typed("apply", "-n", "shop", "--inline")).stderr == ""
+    assert (await typed("apply", "-n", "shop", "--inline")).stderr == ""
+    assert (
+        "note: waypoint shop/waypoint was inline and gets pods" in (await typed("apply", "-n", "shop")).stderr
+    )
+    assert (await typed("apply", "-n", "shop", "--for", "all")).stderr == ""
+    told = (await typed("apply", "-n", "shop")).stderr
+    assert "note: waypoint shop/waypoint took all" in told and "--for all leaves it" in told
+    assert (await typed("apply", "-n", "shop")).stderr == ""
 
 
 async def test_list_and_status(client: Client, typed: Run) -> None:
@@ -222,6 +248,12 @@ async def test_delete_says_what_is_closed_by_it(client: Client, typed: Run) -> N
         "spec": {"ports": [{"port": 80}]},
     }
     await client.create(SERVICES, service)
+    own = {"name": "db", "namespace": "shop", "labels": {"istio.io/use-waypoint": "a"}}
+    host = {"hosts": ["db.example"], "ports": [{"number": 80, "name": "http"}], "resolution": "DNS"}
+    await client.create(SERVICE_ENTRIES, {"metadata": own, "spec": host})
+    await client.create(WORKLOAD_ENTRIES, {"metadata": own, "spec": {"address": "192.0.2.1"}})
+    spec = {"containers": [{"name": "main", "image": "x"}]}
+    await client.create(PODS, {"metadata": own, "spec": spec})
     with pytest.raises(AmbitError, match="there is no waypoint shop/x"):
         await typed("delete", "x", "a", "-n", "shop")
     assert [each["metadata"]["name"] for each in await client.list(GATEWAYS)] == ["b", "c"]
@@ -229,6 +261,8 @@ async def test_delete_says_what_is_closed_by_it(client: Client, typed: Run) -> N
     told = (await typed("delete", "a", "-n", "shop")).stderr
     assert "`kubectl label namespace shop istio.io/use-waypoint-`" in told
     assert "`kubectl label service web -n default istio.io/use-waypoint-`" in told
+    for kind in ("serviceentry", "workloadentry", "pod"):
+        assert f"`kubectl label {kind} db -n shop istio.io/use-waypoint-`" in told
     assert (await typed("delete", "--revision", "one", "-n", "shop")).stdout == "waypoint shop/b deleted\n"
     assert (await typed("delete", "--all", "-n", "shop")).stdout == "waypoint shop/c deleted\n"
     for words in ([], ["a", "--all"]):

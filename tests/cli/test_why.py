@@ -8,16 +8,21 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from ambit.cli.commands import why as module
 from ambit.cli.commands.why import command
 from ambit.cli.confirmation import AGREES, DIFFERS, NONE, Confirmation, confirm
 from ambit.cli.live_objects import compile_cluster, mesh_settings, settings_of
 from ambit.cli.render.answer import _miss, answer_lines
 from ambit.core.errors import BadInput
 from ambit.ingest.patch_limits import PatchLimits
+from ambit.ingest.settings import MeshSettings
 from ambit.ingest.visibility import EntryVisibility
+from ambit.insight.manifests import Compiled, compile_objects
 from ambit.insight.ruling import ALLOWED, DENIED, Ruling
 from ambit.insight.why import Answer
 from ambit.kube.client import Client
+from ambit.kube.credentials import Fixed
+from ambit.kube.http import Transport
 from ambit.kube.resource import Resource
 from ambit.model.service import Visibility
 from ambit.policy.nearest import Miss
@@ -39,6 +44,22 @@ def test_a_url_alone_is_answered_with_the_method_before_it() -> None:
     with pytest.raises(BadInput) as refused:
         run("client", "http://web/v1", "-f", SCOPES)
     assert refused.value.hint == "give SRC GET http://web/v1"
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"), [((), "shop"), (("-n", "bank"), "bank"), (("-f", SCOPES), "default")]
+)
+def test_names_without_a_namespace_are_of_the_contexts(
+    words: tuple[str, ...], meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(_: Client) -> Compiled:
+        return compile_objects([], MeshSettings())
+
+    opened = Client(Transport(("127.0.0.1", 1)), Fixed(), "shop")
+    monkeypatch.setattr(module, "open_client", lambda *_: opened)
+    monkeypatch.setattr(module, "compile_cluster", nothing)
+    with pytest.raises(BadInput, match=f"no pod {meant}/nobody"):
+        run("nobody", "web:8080", *words)
 
 
 def test_golden(request: pytest.FixtureRequest) -> None:

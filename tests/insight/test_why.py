@@ -156,7 +156,7 @@ def test_nobody_elses_objects_change_the_answer(more: tuple[str, ...], destinati
 @pytest.mark.parametrize(
     ("destination", "reason"),
     [
-        ("web:8080", "the service has no port 8080; its ports: 80"),
+        ("web:8080", "the service has no port 8080 of TCP; it has: 80"),
         ("web-1:15008", "port 15008 belongs to the mesh"),
         ("idle:80", "the service has no healthy endpoint for port 80"),
     ],

@@ -250,6 +250,31 @@ def test_one_without_pods_is_made_listed_and_used_with_the_same_command(mesh: Me
     pass_by(mesh, shop, {"one": "client"})
 
 
+@pytest.mark.feature("F14")
+def test_who_looks_on_sees_the_requests_of_waypoints_that_come_later(mesh: Mesh, shop: str) -> None:
+    """Also of the pods that take over from the first ones."""
+
+    def is_seen(path: str) -> None:
+        assert mesh.exec(shop, "client", "python3", "-c", ASK, f"one{path}").stdout.strip() != "refused"
+        assert looking.stdout is not None
+        found = (json.loads(line) for line in looking.stdout)
+        reads = (each for each in found if each["reporter"] == "waypoint")
+        assert any(each["request"]["path"] == path for each in reads)
+
+    pass_by(mesh, shop, {"one": "client"})
+    with mesh.start_ambit("flows", "-f", "-n", shop, "-o", "json") as looking:
+        assert looking.stdout is not None
+        assert json.loads(looking.stdout.readline())["reporter"] in ("source", "destination")
+        make_waypoint(mesh, shop)
+        bind(mesh, shop, "service", "one")
+        pass_by(mesh, shop, {"one": "waypoint"})
+        is_seen("/first")
+        mesh.kubectl("rollout", "restart", "-n", shop, "deployment", "waypoint")
+        mesh.kubectl("rollout", "status", "-n", shop, "deployment", "waypoint", timeout=120)
+        is_seen("/second")
+        looking.terminate()
+
+
 PROTECTED = {
     "apiVersion": "security.istio.io/v1",
     "kind": "AuthorizationPolicy",

@@ -1,14 +1,15 @@
 """Which flows `/flows` hands out. Pure.
 
 `from`, `to` and `pod` are texts that must be in an end's NAMESPACE/NAME, address or service; `namespace` and `pod` are
-of either end, `port` is the destination's; `verdict` is allowed, denied or failed (`denied=1` is short for that);
-`path` must be in a request's path, `code` is that of its answer (`404`, `5xx`), `requests=1` leaves nothing but them;
-`since` is when a connection must have ended at the earliest, in seconds since 1970. All that are given must hold.
+of either end, `port` is the destination's; what a gateway reports is also to it, and of its namespace; `verdict` is
+allowed, denied or failed (`denied=1` is short for that); `path` must be in a request's path, `code` is that of its
+answer (`404`, `5xx`), `requests=1` leaves nothing but them; `since` is when a connection must have ended at the
+earliest, in seconds since 1970. All that are given must hold.
 """
 
 from collections.abc import Callable, Mapping
 
-from ambit.agent.record import End, Flow
+from ambit.agent.record import End, Flow, Reporter
 
 VERDICTS = ("allowed", "denied", "failed")
 
@@ -29,11 +30,12 @@ def flow_choice(query: Mapping[str, str]) -> Callable[[Flow], bool]:
 
     def is_wanted(record: Flow) -> bool:
         ends = record.source, record.destination
+        gateway = record.proxy if record.reporter == Reporter.GATEWAY else ""
         return (
             _has(record.source, source)
-            and _has(record.destination, destination)
+            and (_has(record.destination, destination) or destination in gateway)
             and (not pod or any(_has(end, pod) for end in ends))
-            and (not namespace or namespace in (_namespace(end) for end in ends))
+            and (not namespace or namespace in (*map(_namespace, ends), gateway.partition("/")[0]))
             and record.destination.address.endswith(port)
             and (not only_requests or _is_request(record, path, code))
             and (not verdict or _verdict(record) == verdict)

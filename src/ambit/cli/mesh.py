@@ -111,5 +111,8 @@ async def stream(client: Client, pod: Pod, path: str) -> AsyncIterator[Any]:
     metadata = pod["metadata"]
     async with pod_http(client, metadata["namespace"], metadata["name"], NODE_ADMIN_PORT) as transport:
         response = await transport.request("GET", path, {})
+        if response.status != 200:
+            said = (await response.read()).decode("utf-8", "replace").strip()
+            raise Unreachable(f"pod {metadata['name']} refuses {path}: {said}")
         async for line in response.lines():
             yield msgspec.json.decode(line)

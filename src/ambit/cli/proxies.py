@@ -14,14 +14,16 @@ from ambit.kube.resource import PODS
 _ARGUMENTS = ["proxy", "run"]
 
 
-async def proxy_pods(client: Client, node: str | None = None) -> list[Pod]:
-    """Those that run, on all nodes or one, by namespace and name. None, with a note, for whoever may not list pods."""
+async def proxy_pods(client: Client, node: str | None = None, *, quietly: bool = False) -> list[Pod]:
+    """Those that run, on all nodes or one, by namespace and name. None, with a note unless `quietly`, for whoever may
+    not list pods."""
     try:
         pods = await client.list(
             PODS, label_selector=GATEWAY_NAME_LABEL, field_selector="status.phase=Running"
         )
     except AmbitError as problem:
-        click.echo(f"note: without waypoints and gateways: {problem.message}", err=True)
+        if not quietly:
+            click.echo(f"note: without waypoints and gateways: {problem.message}", err=True)
         return []
     found = [pod for pod in pods if is_ours(pod) and node in (None, node_of(pod))]
     return sorted(found, key=lambda pod: (str(pod["metadata"]["namespace"]), str(pod["metadata"]["name"])))

@@ -19,7 +19,7 @@ from ambit.model.service import Service
 from ambit.model.view import holder
 from ambit.model.workload import Workload
 
-_POD_KINDS = frozenset(
+POD_KINDS = frozenset(
     {
         *("po", "pod", "pods", "deploy", "deployment", "deployments", "rs", "replicaset", "replicasets"),
         *("sts", "statefulset", "statefulsets", "ds", "daemonset", "daemonsets", "job", "jobs"),
@@ -27,7 +27,7 @@ _POD_KINDS = frozenset(
     }
 )
 _NAMES = "names are NAME, with -n, or NAMESPACE/NAME; of a pod also what owns it, as deploy/NAME"
-_SERVICE_KINDS = frozenset({"svc", "service", "services"})
+SERVICE_KINDS = frozenset({"svc", "service", "services"})
 
 
 class Destination(msgspec.Struct, frozen=True):
@@ -44,7 +44,7 @@ def find_source(text: str, compiled: Compiled, namespace: str) -> Workload | Add
     address = _address(text)
     if address is not None:
         return compiled.view().workload_by_address(compiled.settings.network, address) or address
-    text, _ = _without_kind(text, compiled, _POD_KINDS)
+    text, _ = _without_kind(text, compiled, POD_KINDS)
     found = _workload(text, compiled, namespace)
     if found is None:
         raise _unknown("pod", text, _pods(compiled), namespace)
@@ -64,8 +64,8 @@ def find_destination(text: str, compiled: Compiled, namespace: str) -> Destinati
         if isinstance(found, Service):
             return Destination(port, address, found)
         return Destination(port, address, workload=found)
-    host, of_pods = _without_kind(host, compiled, _POD_KINDS)
-    host, of_services = _without_kind(host, compiled, _SERVICE_KINDS)
+    host, of_pods = _without_kind(host, compiled, POD_KINDS)
+    host, of_services = _without_kind(host, compiled, SERVICE_KINDS)
     service = None if of_pods else _service(host, compiled, namespace)
     if service is not None:
         return Destination(port, service=service)

@@ -105,7 +105,7 @@ def connecting_to(client: Workload | Address, target: Destination, compiled: Com
         version = target.address.version if target.address else _version(client)
         if not any(port.service == target.port for port in target.service.ports):
             known = ", ".join(str(port.service) for port in target.service.ports) or "none"
-            refused = Ruling(REFUSED, f"the service has no port {target.port}; its ports: {known}")
+            refused = Ruling(REFUSED, f"the service has no port {target.port} of TCP; it has: {known}")
             return Answer(name, title, REFUSED, (refused,))
         if (way := waypoint_between(client, target.service, compiled)) is not None:
             rulings = _barred(client, way, target, compiled)

@@ -79,9 +79,16 @@ class Mesh(ABC):
         self, *words: str, check: bool = True, timeout: float = PATIENCE
     ) -> subprocess.CompletedProcess[str]:
         """Run the command line against this mesh (what says so is added, before a `--`)."""
+        return run(self._ambit_command(words), self.environment, check=check, timeout=timeout)
+
+    def start_ambit(self, *words: str) -> subprocess.Popen[str]:
+        """The same of a command that goes on by itself; the caller ends it."""
+        command = self._ambit_command(words)
+        return subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, text=True)
+
+    def _ambit_command(self, words: Sequence[str]) -> list[str]:
         end = words.index("--") if "--" in words else len(words)
-        command = [sys.executable, "-m", "ambit", *words[:end], *self._ambit_options(words[0]), *words[end:]]
-        return run(command, self.environment, check=check, timeout=timeout)
+        return [sys.executable, "-m", "ambit", *words[:end], *self._ambit_options(words[0]), *words[end:]]
 
     def kubectl(
         self, *words: str, check: bool = True, timeout: float = PATIENCE, stdin: str | None = None

@@ -23,7 +23,7 @@ from ambit.model.workload import Workload
 
 DIFFER = "differ"
 _namespace = click.option(
-    "-n", "--namespace", default="default", show_default=True, metavar="NAME", help="Of POD without one."
+    "-n", "--namespace", default=None, metavar="NAME", help="Of POD without one; else the context's."
 )
 
 
@@ -41,7 +41,7 @@ def command() -> None:
 def why(
     host: str,
     pod: str,
-    namespace: str,
+    namespace: str | None,
     name: str | None,
     kubeconfig: str | None,
     context: str | None,
@@ -55,7 +55,7 @@ def why(
     """
 
     async def work(client: Client) -> tuple[str, Any]:
-        asker = await _captured(client, pod, namespace)
+        asker = await _captured(client, pod, namespace or client.namespace)
         return asker, await _ask(client, asker, {"name": host})
 
     asker, found = run(with_client(open_client(name, kubeconfig, context), work))
@@ -80,7 +80,7 @@ def why(
 @output_option
 def check(
     pod: str | None,
-    namespace: str,
+    namespace: str | None,
     name: str | None,
     kubeconfig: str | None,
     context: str | None,
@@ -94,7 +94,7 @@ def check(
     """
 
     async def work(client: Client) -> dict[str, Any]:
-        asker = [await _captured(client, pod, namespace)] if pod is not None else []
+        asker = [await _captured(client, pod, namespace or client.namespace)] if pod is not None else []
         pods = asker or await _one_of_each_node(client)
         answers = await asyncio.gather(*(_ask(client, each, {}) for each in pods))
         return dict(zip(pods, answers, strict=True))

@@ -2,31 +2,45 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
-from typing import Any
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
 from urllib.parse import urlencode
 
 import click
 import msgspec
 
 from ambit.cli.access import all_namespaces, cluster_options, open_client, run, with_client
-from ambit.cli.mesh import flows_of, node_pods, note_missing_namespace, stream
+from ambit.cli.following import EVERYTHING, Flow, follow
+from ambit.cli.mesh import Pod, flows_of, node_pods, note_missing_namespace, stream
 from ambit.cli.proxies import proxy_flows, proxy_pods
 from ambit.cli.render.flow_line import flow_line
 from ambit.cli.render.output import FORMATS
 from ambit.cli.since import Since
-from ambit.core.errors import AmbitError, BadInput
+from ambit.core.errors import BadInput
+from ambit.insight.ends import POD_KINDS, SERVICE_KINDS
 from ambit.kube.client import Client
+from ambit.kube.resource import NAMESPACES
 
-Flow = dict[str, Any]
-LOOK_AGAIN = 1.0
 VERDICTS = ("allowed", "denied", "failed")
-_LAST, _ALL = 20, 1_000_000
+_LAST = 20
+_GATEWAY_KINDS = frozenset({"gtw", "gateway", "gateways"})
+_CODE = re.compile(r"(?=.{1,3}$)\d+x*", re.IGNORECASE)
+
+
+class Code(click.ParamType[str]):
+    """The status of an answer, `404`, or a class of them, `5xx`; `0`: none."""
+
+    name = "code"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not _CODE.fullmatch(value):
+            self.fail(f"{value!r} is neither a status like 404 nor a class of them like 5xx")
+        return value
 
 
 @click.command("flows")
 @cluster_options
-@click.option("-f", "--follow", is_flag=True, help="Wait for more.")
+@click.option("-f", "--follow", "follows", is_flag=True, help="Wait for more.")
 @click.option(
     "--last",
     default=None,
@@ -57,7 +71,9 @@ _LAST, _ALL = 20, 1_000_000
     help="Only to a pod, address or service with this in NAMESPACE/NAME.",
 )
 @click.option("--path", default=None, metavar="TEXT", help="Only requests with this in their path.")
-@click.option("--code", default=None, metavar="CODE", help="Only requests answered so: 404, 5xx.")
+@click.option(
+    "--code", default=None, type=Code(), metavar="CODE", help="Only requests answered so: 404, 5xx."
+)
 @click.option("--requests", is_flag=True, help="Only requests, as who has read them tells.")
 @click.option("--port", default=None, type=click.IntRange(1, 65535), help="Only to this port.")
 @click.option("--verdict", type=click.Choice(VERDICTS), help="Only with this outcome.")
@@ -75,7 +91,7 @@ def command(
     name: str | None,
     kubeconfig: str | None,
     context: str | None,
-    follow: bool,
+    follows: bool,
     last: int | None,
     since: float | None,
     denied: bool,
@@ -84,7 +100,7 @@ def command(
     everywhere: bool,
     requests: bool,
     output: str,
-    **choice: str | int | None,
+    **choice: str | float | None,
 ) -> None:
     """Show live decisions: who talked to whom, with which identity, and what was decided by which rule."""
 
@@ -95,20 +111,20 @@ def command(
     choice |= {"from": choice.pop("source"), "to": choice.pop("destination")}
     if requests:
         choice["requests"] = 1
-    query = _query({**choice, "since": since, "verdict": "denied" if denied else verdict})
+    choice |= {"since": since, "verdict": "denied" if denied else verdict}
     if last is None:
-        last = _LAST if since is None else _ALL
+        last = _LAST if since is None else EVERYTHING
 
     def show(flow: Flow) -> None:
         click.echo(_form(flow, output))
 
     async def work(client: Client) -> None:
-        pods, proxies = await asyncio.gather(node_pods(client, node), proxy_pods(client, node))
-        if follow:
-            async with asyncio.TaskGroup() as group:
-                for pod in (*pods, *proxies):
-                    group.create_task(_follow(client, pod, last, query, show))
+        named = {key: await _text(client, choice[key]) for key in ("pod", "from", "to")}
+        query = _query(choice | named)
+        if follows:
+            await _follow(client, node, last, query, show)
             return
+        pods, proxies = await asyncio.gather(node_pods(client, node), proxy_pods(client, node))
         parts = await asyncio.gather(
             flows_of(client, pods, last, query), proxy_flows(client, proxies, last, query)
         )
@@ -141,19 +157,31 @@ def _query(choice: Mapping[str, str | float | None]) -> str:
     return f"&{urlencode(chosen)}" if chosen else ""
 
 
+async def _text(client: Client, value: str | float | None) -> str | float | None:
+    """`deploy/curl`, as typed to kubectl, as the part of NAMESPACE/NAME that it is, of a service of its host name."""
+    if not isinstance(value, str):
+        return value
+    kind, slash, name = value.partition("/")
+    short = kind.partition(".")[0]
+    if not slash or short not in POD_KINDS | SERVICE_KINDS | _GATEWAY_KINDS:
+        return value
+    if kind in {each["metadata"]["name"] for each in await client.list(NAMESPACES)}:
+        return value
+    return f"/{name}." if short in SERVICE_KINDS else f"/{name}"
+
+
 async def _follow(
-    client: Client, pod: dict[str, Any], last: int, choice: str, show: Callable[[Flow], None]
+    client: Client, node: str | None, last: int, query: str, show: Callable[[Flow], None]
 ) -> None:
-    """A proxy that goes away is waited for; what it says comes on when it is back. What is wrong is told once."""
-    told = ""
-    path = f"/flows?follow=1&limit={last}{choice}"
-    while True:
-        try:
-            async for flow in stream(client, pod, path):
-                show(flow)
-        except AmbitError as problem:
-            if problem.message != told:
-                click.echo(f"{pod['metadata']['name']}: {problem.message}", err=True)
-            told = problem.message
-        path = f"/flows?follow=1&limit=0{choice}"
-        await asyncio.sleep(LOOK_AGAIN)
+    is_first = True
+
+    async def look() -> list[Pod]:
+        nonlocal is_first
+        proxies = proxy_pods(client, node, quietly=not is_first)
+        is_first = False
+        return [pod for several in await asyncio.gather(node_pods(client, node), proxies) for pod in several]
+
+    def read(pod: Pod, limit: int) -> AsyncIterator[Flow]:
+        return stream(client, pod, f"/flows?follow=1&limit={limit}{query}")
+
+    await follow(look, read, show, lambda text: click.echo(text, err=True), last)

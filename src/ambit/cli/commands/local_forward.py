@@ -33,25 +33,28 @@ def forward() -> None:
 @click.argument("service")
 @click.argument("port", metavar="[HOST_PORT:]PORT[/udp]")
 @click.option(
-    "-n", "--namespace", default="default", show_default=True, help="Of a service that is not NAME.NAMESPACE."
+    "-n",
+    "--namespace",
+    default=None,
+    metavar="NAME",
+    help="Of a service that is not NAME.NAMESPACE; else the context's.",
 )
 @click.option(
     "--host-port", type=click.IntRange(0, 65535), default=0, help="Port on 127.0.0.1; 0 takes a free one."
 )
-def add(name: str | None, service: str, port: str, namespace: str, host_port: int) -> None:
+def add(name: str | None, service: str, port: str, namespace: str | None, host_port: int) -> None:
     """Join 127.0.0.1:HOST_PORT to PORT (a number or a name) of SERVICE, and print the address. Of a number that is one
     of TCP and one of UDP, TCP's is meant, unless it says /udp."""
-    service, namespace = named_service(service, namespace)
     before, colon, port = port.rpartition(":")
     if colon and host_port and _number(before) != host_port:
         raise BadInput(f"two ports of this machine are given, {before} and {host_port}", "give one of them")
     chosen = (_number(before) if colon else host_port) or free_port()
-    run(
-        with_client(
-            laptop_client(name),
-            lambda client: add_forward(client, namespace, service, port, chosen),
-        )
-    )
+
+    async def work(client: Client) -> None:
+        wanted, place = named_service(service, namespace or client.namespace)
+        await add_forward(client, place, wanted, port, chosen)
+
+    run(with_client(laptop_client(name), work))
     click.echo(f"127.0.0.1:{chosen}")
 
 

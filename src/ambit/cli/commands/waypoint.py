@@ -10,6 +10,7 @@ import click
 
 from ambit.cli.access import open_client, run, with_client
 from ambit.cli.groups import Group
+from ambit.cli.mesh import note_missing_namespace
 from ambit.cli.render.output import emit, output_option
 from ambit.cli.since import Duration
 from ambit.cli.waypoints import (
@@ -19,6 +20,7 @@ from ambit.cli.waypoints import (
     condition,
     enrolled_in,
     gateway,
+    is_inline,
     is_programmed,
     row,
     status_row,
@@ -33,10 +35,20 @@ from ambit.core.names import (
     USE_WAYPOINT_LABEL,
     USE_WAYPOINT_NAMESPACE_LABEL,
     WAYPOINT_CLASSES,
+    WAYPOINT_FOR_LABEL,
 )
 from ambit.kube.client import Client
 from ambit.kube.errors import Conflict, NotFound
-from ambit.kube.resource import GATEWAY_CLASSES, GATEWAYS, NAMESPACES, SERVICES
+from ambit.kube.resource import (
+    GATEWAY_CLASSES,
+    GATEWAYS,
+    NAMESPACES,
+    PODS,
+    SERVICE_ENTRIES,
+    SERVICES,
+    WORKLOAD_ENTRIES,
+    Resource,
+)
 from ambit.model.proxy import WaypointFor
 
 _MANAGER = "ambit-cli"
@@ -150,6 +162,7 @@ def apply(
         found = await _namespace(client, place)
         if enroll:
             _check_namespace(found, name, overwrite=overwrite)
+        await _note_change(client, made)
         await _apply(client, made)
         click.echo(f"waypoint {place}/{name} applied")
         if wait or enroll:
@@ -191,6 +204,24 @@ def _check_namespace(found: Object, name: str, *, overwrite: bool) -> None:
         )
 
 
+async def _note_change(client: Client, made: Object) -> None:
+    """What an option that was given before and is left out now comes to."""
+    metadata = made["metadata"]
+    try:
+        former = await client.get(GATEWAYS, metadata["name"], metadata["namespace"])
+    except NotFound:
+        return
+    title = f"note: waypoint {metadata['namespace']}/{metadata['name']}"
+    if is_inline(former) and not is_inline(made):
+        click.echo(
+            f"{title} was inline and gets pods, until one is ready nobody gets through: --inline leaves it as it was",
+            err=True,
+        )
+    took, takes = (each["metadata"].get("labels", {}).get(WAYPOINT_FOR_LABEL) for each in (former, made))
+    if took and not takes:
+        click.echo(f"{title} took {took}, which is left to its class now: --for {took} leaves it", err=True)
+
+
 async def _apply(client: Client, made: Object) -> None:
     """Raises AmbitError with what is in the way."""
     try:
@@ -230,7 +261,10 @@ def list_waypoints(
     """List waypoints, what they take and whether they are programmed."""
 
     async def work(client: Client) -> tuple[list[Object], dict[str, Object]]:
-        found = await _waypoints(client, None if everywhere else namespace or client.namespace)
+        place = None if everywhere else namespace or client.namespace
+        found = await _waypoints(client, place)
+        if not found:
+            await _note_none(client, place)
         return found, {
             each["metadata"]["name"]: each for each in await client.list(GATEWAY_CLASSES)
         } if found else {}
@@ -269,7 +303,10 @@ def status(
     async def work(client: Client) -> list[Object]:
         until = time.monotonic() + patience
         while True:
-            found = await _waypoints(client, None if everywhere else namespace or client.namespace)
+            place = None if everywhere else namespace or client.namespace
+            found = await _waypoints(client, place)
+            if not found:
+                await _note_none(client, place)
             if not wait or all(map(is_programmed, found)) or time.monotonic() > until:
                 return found
             await asyncio.sleep(_LOOK_AGAIN)
@@ -279,6 +316,17 @@ def status(
     _show(columns, list(map(status_row, found)), found, output, everywhere=everywhere)
     if wait and not all(map(is_programmed, found)):
         raise click.exceptions.Exit(1)
+
+
+async def _note_none(client: Client, namespace: str | None) -> None:
+    """On standard error, with where there are some, if anywhere."""
+    if namespace is None:
+        click.echo("No waypoints found.", err=True)
+        return
+    click.echo(f"No waypoints found in namespace {namespace}.", err=True)
+    await note_missing_namespace(client, namespace)
+    if places := sorted({each["metadata"]["namespace"] for each in await _waypoints(client, None)}):
+        click.echo(f"note: there are some in {', '.join(places)}: -n NAMESPACE, or -A", err=True)
 
 
 async def _waypoints(client: Client, namespace: str | None) -> list[Object]:
@@ -293,7 +341,6 @@ def _show(
 ) -> None:
     """Each row begins with the namespace, which is shown when there may be several."""
     if output == "table" and not data:
-        click.echo("No waypoints found.", err=True)
         return
     if everywhere:
         emit(["NAMESPACE", *columns], list(rows), data, output)
@@ -324,7 +371,7 @@ def delete(
     if not chosen and not names:
         raise BadInput("no waypoint is named", "name some, or type --all or --revision NAME")
 
-    async def work(client: Client) -> list[str]:
+    async def work(client: Client) -> None:
         place = namespace or client.namespace
         there = {each["metadata"]["name"]: each for each in await _waypoints(client, place)}
         wanted = names or [
@@ -336,12 +383,18 @@ def delete(
                 await client.delete(GATEWAYS, name, place)
                 click.echo(f"waypoint {place}/{name} deleted")
         if not wanted:
-            click.echo("No waypoints found.", err=True)
-        return [f"{place}/{name}" for name in wanted if name not in there]
+            await _note_none(client, place)
+        missing = [name for name in wanted if name not in there]
+        if missing:
+            hint = f"type `ambit waypoint list -n {place}`"
+            for each in await _waypoints(client, None):
+                metadata = each["metadata"]
+                if metadata["name"] in missing:
+                    hint = f"there is one in namespace {metadata['namespace']}: -n {metadata['namespace']}"
+            known = ", ".join(f"{place}/{name}" for name in missing)
+            raise AmbitError(f"there is no waypoint {known}", hint)
 
-    missing = run(with_client(open_client(instance, kubeconfig, context), work))
-    if missing:
-        raise AmbitError(f"there is no waypoint {', '.join(missing)}", "type `ambit waypoint list`")
+    run(with_client(open_client(instance, kubeconfig, context), work))
 
 
 def _revision(waypoint: Object) -> str:
@@ -351,8 +404,8 @@ def _revision(waypoint: Object) -> str:
 async def _note_users(client: Client, keys: list[str]) -> None:
     labelled = [
         each
-        for kind in (NAMESPACES, SERVICES)
-        for each in await client.list(kind, label_selector=USE_WAYPOINT_LABEL)
+        for kind in (NAMESPACES, SERVICES, SERVICE_ENTRIES, WORKLOAD_ENTRIES, PODS)
+        for each in await _labelled(client, kind)
     ]
     for what, key in users(labelled, keys):
         click.echo(
@@ -360,3 +413,11 @@ async def _note_users(client: Client, keys: list[str]) -> None:
             f"`kubectl label {what} {USE_WAYPOINT_LABEL}-`",
             err=True,
         )
+
+
+async def _labelled(client: Client, kind: Resource) -> list[Object]:
+    """None of a kind that is not installed."""
+    try:
+        return await client.list(kind, label_selector=USE_WAYPOINT_LABEL)
+    except NotFound:
+        return []

@@ -42,7 +42,11 @@ PATIENCE = 10.0
 @click.argument("asked", metavar="DST:PORT | METHOD URL", nargs=-1, required=True)
 @cluster_options
 @click.option(
-    "-n", "--namespace", default="default", show_default=True, metavar="NAME", help="Of names without one."
+    "-n",
+    "--namespace",
+    default=None,
+    metavar="NAME",
+    help="Of names without one; else the context's, with -f default.",
 )
 @click.option(
     "-H",
@@ -102,7 +106,7 @@ def command(
     name: str | None,
     kubeconfig: str | None,
     context: str | None,
-    namespace: str,
+    namespace: str | None,
     headers: tuple[str, ...],
     token: str,
     certificate: Path | None,
@@ -131,12 +135,12 @@ def command(
     confirmations: list[Confirmation] = []
     method = asked[0].upper()
 
-    def answered(compiled: Compiled) -> Answer | RequestAnswer:
+    def answered(compiled: Compiled, place: str) -> Answer | RequestAnswer:
         if len(asked) == 1:
-            return why(source, destination, compiled, namespace)
+            return why(source, destination, compiled, place)
         if gateway:
-            return why_at_gateway(source, method, destination, compiled, gateway, namespace, given, shown)
-        return why_request(source, method, destination, compiled, namespace, given, shown)
+            return why_at_gateway(source, method, destination, compiled, gateway, place, given, shown)
+        return why_request(source, method, destination, compiled, place, given, shown)
 
     answer: Answer | RequestAnswer
     if files:
@@ -146,12 +150,12 @@ def command(
             root_namespace=root_namespace,
         )
         settings = read_mesh_config(mesh_config_file).applied(settings)
-        compiled = compile_objects(read_manifests(files), settings, namespace)
-        answer = answered(compiled)
+        place = namespace or "default"
+        answer = answered(compile_objects(read_manifests(files), settings, place), place)
     else:
 
         async def work(client: Client) -> tuple[Answer | RequestAnswer, list[Confirmation]]:
-            answer = answered(await compile_cluster(client))
+            answer = answered(await compile_cluster(client), namespace or client.namespace)
             if isinstance(answer, RequestAnswer):
                 return answer, await _confirmation(client, answer, given.get("host", ""))
             return answer, await _confirmations(client, answer)
