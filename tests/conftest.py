@@ -7,14 +7,18 @@ from collections.abc import Generator
 from types import FrameType
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from ambit.testing.aftermath import end_after_death
 from tests import soak
 from tests.kubectl.program import find_kubectl
 
-# Time limits per example fail on a busy machine; every test has one of its own.
-settings.register_profile("ambit", deadline=None)
+# Time limits per example, and for making some, fail on a busy machine; every test has one of its own.
+_UNHURRIED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+# The same examples each time: who has changed nothing that is tested hears nothing new.
+settings.register_profile("ambit", derandomize=True, **_UNHURRIED)
+# Others each time, also with `--hypothesis-profile explore`.
+settings.register_profile("explore", derandomize=False, **_UNHURRIED)
 settings.load_profile("ambit")
 
 pytest_plugins = ["ambit.testing.plugin", "tests.features"]
@@ -31,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """A test run that is told to end takes its clusters down, as after Ctrl-C."""
     if config.option.soak:
         soak.begin()
+        settings.load_profile("explore")
     signal.signal(signal.SIGTERM, _end)
 
 

@@ -65,7 +65,7 @@ _names = st.text("abc", min_size=1, max_size=3)
 _files = st.dictionaries(_names, st.binary(max_size=8).map(lambda body: File(body, 0o644)), max_size=4)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=30)
 @given(st.lists(_files, min_size=1, max_size=4))
 def test_a_volume_holds_exactly_the_last_written(tmp_path: Path, versions: list[dict[str, File]]) -> None:
     for files in versions:

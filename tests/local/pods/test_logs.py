@@ -15,7 +15,11 @@ async def read(path: Path, options: LogOptions) -> bytes:
     return b"".join([line async for line in logs.read(path, options, lambda: False)])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=50,
+    deadline=None,
+)
 @given(st.lists(st.binary(max_size=40), max_size=8), st.integers(1, 16))
 async def test_what_was_written_is_read(tmp_path: Path, chunks: list[bytes], longest: int) -> None:
     path = tmp_path / "0.log"

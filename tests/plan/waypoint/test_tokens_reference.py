@@ -113,7 +113,11 @@ REQUESTS = st.lists(
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    deadline=None,
+)
 @given(st.lists(RULES, min_size=1, max_size=3), REQUESTS)
 def test_envoy_decides_as_said(scene: Scene, rules: list[Rule], requests: list[dict[str, Token]]) -> None:
     origin = ObjectRef("RequestAuthentication", "default", "tokens")
