@@ -15,10 +15,16 @@ def free_port() -> int:
 
     Raises OSError when none is found.
     """
-    for port in SystemRandom().sample(PORTS, 1000):
-        if _is_free(port) and _is_kept(port):
-            return port
-    raise OSError(f"none of 1,000 ports between {PORTS.start} and {PORTS.stop} is free")
+    return free_ports(1)
+
+
+def free_ports(count: int) -> int:
+    """As `free_port`, the first of so many in a row. Raises OSError when none are found."""
+    places = PORTS[:-count:count]
+    for first in SystemRandom().sample(places, min(1000, len(places))):
+        if all(_is_free(port) and _is_kept(port) for port in range(first, first + count)):
+            return first
+    raise OSError(f"no {count} ports in a row were found free between {PORTS.start} and {PORTS.stop}")
 
 
 def _is_free(port: int) -> bool:

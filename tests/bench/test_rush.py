@@ -8,34 +8,19 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from bench.ports import free_ports
 
 from bench import rush
 
 
-def free() -> int:
-    """The first of so many ports that nobody listens on."""
-    for first in range(20_000, 32_000, 20):
-        taken = []
-        try:
-            for port in range(first, first + rush.PORTS + 1):
-                taken.append(socket.create_server(("", port)))  # noqa: PERF401 - what was opened is closed
-        except OSError:
-            continue
-        finally:
-            for each in taken:
-                each.close()
-        return first
-    raise AssertionError("no free ports")
-
-
 @pytest.fixture
 def server() -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    port = free()
+    port = free_ports(rush.PORTS + 1)
     process = subprocess.Popen([sys.executable, rush.__file__, "serve", str(port)])
     try:
         while True:
             try:
-                socket.create_connection(("127.0.0.1", port + rush.PORTS), 5).close()
+                socket.create_connection(("127.0.0.1", port + rush.PORTS), 60).close()
                 break
             except ConnectionRefusedError:
                 assert process.poll() is None

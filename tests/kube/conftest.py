@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from bench.ports import free_port
 
 from ambit.local.apiserver.access.credentials import write_kubeconfig
 from ambit.local.apiserver.server import ApiServer, ApiSettings
@@ -21,12 +22,11 @@ class Cluster:
         self.unix = directory / "api.sock"
         self.kubeconfig = directory / "kubeconfig"
         self._server: ApiServer | None = None
-        self._port = 0
+        self._port = free_port()
 
     async def start(self) -> None:
         self._server = ApiServer(ApiSettings(self.directory / "pki", self.directory / "db"), self._streams)
         listener = socket.create_server(("127.0.0.1", self._port))
-        self._port = listener.getsockname()[1]
         write_kubeconfig(self.kubeconfig, self._server.credentials, f"https://127.0.0.1:{self._port}")
         await self._server.start([listener], self.unix)
 

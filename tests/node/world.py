@@ -13,6 +13,7 @@ from pathlib import Path
 
 import grpc
 import msgspec
+from bench.ports import free_port
 
 from ambit.ca.authority import Authority
 from ambit.ca.request import parse_request
@@ -139,12 +140,13 @@ class Control:
         self.authority = Authority.create("cluster.local", dt.datetime.now(dt.UTC))
         self.refusal = ""
         self.signed: list[Identity] = []
-        self.port = 0
+        self.port = free_port()
         self._sessions: list[tuple[ServerSession, grpc.aio.ServicerContext]] = []
         self._server: grpc.aio.Server | None = None
         self._puts: list[asyncio.Future[None]] = []
 
-    async def start(self, port: int = 0) -> None:
+    async def start(self) -> None:
+        """Always on the same port."""
         self._server = grpc.aio.server()
         stream = grpc.stream_stream_rpc_method_handler(self._serve, decode_request, encode_response)
         sign = grpc.unary_unary_rpc_method_handler(
@@ -160,7 +162,7 @@ class Control:
                 ),
             )
         )
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self._server.start()
 
     async def stop(self) -> None:
@@ -313,7 +315,7 @@ class Node:
     async def tell(self, message: dict) -> dict:
         reader, writer = await asyncio.open_unix_connection(str(self.run / "cni.sock"))
         writer.write(json.dumps(message).encode() + b"\n")
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(120):
             answer = json.loads(await reader.readline())
         writer.close()
         return answer

@@ -132,10 +132,9 @@ async def test_a_control_plane_that_was_restarted_is_told_again_what_is_refused(
         await envoy.send(Request(type_url=LISTENER))
         await envoy.ack(await envoy.next(), error="in: bad listener")
         await until(refusals)
-        port = between.control.port
         await between.control.stop()
         between.control.events.clear()
-        await between.control.start(port)
+        await between.control.start()
         await until(refusals)
         (again,) = refusals()
         assert "in: bad listener" in again.error
@@ -185,11 +184,10 @@ async def test_a_new_stream_goes_on_where_the_last_one_ended(
     between.put(ENDPOINTS, resource("svc"), resource("former"))
     async with relaying(between):
         await until(lambda: between.server.store.get(ENDPOINTS, "former"))
-        port = between.control.port
         await between.control.stop()
         between.control.store.update(ENDPOINTS, {}, ["former"])
         between.control.first.clear()
-        await between.control.start(port)
+        await between.control.start()
         await until(lambda: len(between.control.first) == len(TYPES))
         await until(lambda: between.server.store.get(ENDPOINTS, "former") is None)
     kept = {each.type_url: dict(each.initial_versions) for each in between.control.first}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from bench.ports import free_port
 
 from ambit.agent.channel import ControlPlane
 from ambit.core.errors import AmbitError
@@ -44,19 +45,20 @@ class ControlPlaneServer:
         self.events: list[Event] = []
         self.first: list[Request] = []
         self.metadata: dict[str, str] = {}
-        self.port = 0
+        self.port = free_port()
         self._server = grpc.aio.server()
         self._sessions: list[tuple[ServerSession, grpc.aio.ServicerContext]] = []
         self._writing = asyncio.Lock()
         """Two writes to a stream at once are an error of gRPC's."""
 
-    async def start(self, port: int = 0) -> None:
+    async def start(self) -> None:
+        """Always on the same port."""
         self._server = grpc.aio.server()
         handler = grpc.stream_stream_rpc_method_handler(self._serve, decode_request, encode_response)
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(SERVICE, {METHOD_NAME: handler}),)
         )
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self._server.start()
 
     async def stop(self) -> None:
@@ -185,11 +187,10 @@ async def test_a_reconnect_brings_only_what_changed(tmp_path: Path, control: Con
     agent = Agent(tmp_path, control)
     async with agent.running():
         await until(lambda: len(agent.applied) == 1)
-        port = control.port
         await control.stop()
         control.store.update(ADDRESS_TYPE, {}, ["c//Pod/default/b"])
         control.first.clear()
-        await control.start(port)
+        await control.start()
         await until(lambda: len(agent.applied) == 2)
         assert agent.applied[1] == ("c//Pod/default/b",)
         ends = agent.subscription.stream.terminations
@@ -213,7 +214,7 @@ async def test_a_stream_that_ended_leaves_nobody_waiting_to_send_on_it(
         await control.stop()
         await until(lambda: agent.subscription.stream.problem != "")
         await until(lambda: not agent.subscription.stream.connected)
-        await control.start(control.port)
+        await control.start()
         await control.put(to_resource(workload("b")))
         await until(lambda: len(agent.applied) == 2)
     gc.collect()
