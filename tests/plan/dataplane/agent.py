@@ -108,7 +108,7 @@ class Agent(ServedEnvoy):
         with self.lock:
             wanted += [each for name in self._asked_clusters() for each in self._answer(name)]
             self.replace(wanted)
-        until(self.is_settled, f"acknowledgements of {self.settings.node}")
+        until(self.has_all, f"an Envoy of {self.settings.node} that has all it needs")
 
     def prepare(self, pod: str, address: Address, port: int) -> None:
         """What resolving a name does: the way into a tunnel is known before the first connection."""
@@ -118,7 +118,7 @@ class Agent(ServedEnvoy):
                 return
             self._prepared.add(asked)
             self.add(self._outbound(self.pods[pod]))
-        until(self.is_settled, f"acknowledgements of {self.settings.node}")
+        until(self.has_all, f"an Envoy of {self.settings.node} that has all it needs")
 
     def forget(self, pod: str) -> None:
         """Removes what this pod asked for."""

@@ -18,7 +18,7 @@ from ambit.node.netns.enter import in_namespace
 from ambit.testing.aftermath import after_death
 
 _numbers = itertools.count(2)
-TIMEOUT = 10.0
+TIMEOUT = 60.0
 REFUSED = "refused"
 
 

@@ -38,6 +38,7 @@ from tests.policy.deciding import CHANGES, ENOUGH, deciding
 from tests.policy.strategies import DESTINATIONS, IDENTITIES, PORTS, SOURCES, TRUST_DOMAINS, random_policies
 
 pytestmark = [pytest.mark.netns, pytest.mark.envoy]
+PATIENCE = 60.0
 ROUNDS = 120
 QUESTIONS = 3
 """Per round and path: more than a thousand cases in all."""
@@ -122,7 +123,8 @@ class Lab:
     def settled(self, path: str, facts: ConnectionFacts, wanted: bool) -> tuple[int, int]:
         """When it was asked and answered as wanted; 0 when it was not. Envoy acknowledges before its worker thread has
         taken a change, so it may take several questions."""
-        for _ in range(20):
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
             begin = time.time_ns()
             if self.is_allowed(path, facts) == wanted:
                 return begin, time.time_ns()
@@ -196,7 +198,7 @@ class Lab:
 
 def _dial(netns: Path, source: Address, destination: Address, port: int) -> socket.socket:
     return in_namespace(
-        netns, lambda: socket.create_connection((str(destination), port), 10, source_address=(str(source), 0))
+        netns, lambda: socket.create_connection((str(destination), port), 60, source_address=(str(source), 0))
     )
 
 

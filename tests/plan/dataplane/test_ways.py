@@ -127,7 +127,7 @@ def test_service_with_local_remote_and_plain_endpoints(mesh: Mesh, outside: Host
     mesh.services = [service(VIP, VIP6)]
     mesh.serve(service().key, {"near": 9001, "far": 9001, "far2": 9001})
     listeners = [host.listen(9001, _say_own(host)) for host in hosts]
-    seen = Counter(a.ask(address, 80) for address in (VIP, VIP6) for _ in range(64))
+    seen = Counter(a.ask(address, 80) for address in (VIP, VIP6) for _ in range(96))
     for listener in listeners:
         listener.close()
     assert set(seen) == {f"{host.four} {source}" for host in hosts for source in (a.four, a.six)}

@@ -65,7 +65,7 @@ class Http3Client:
 
     def __exit__(self, *_: object) -> None:
         self._envoy.terminate()
-        self._envoy.wait(10)
+        self._envoy.wait(60)
         self._printed.close()
 
 
@@ -103,7 +103,7 @@ def _cluster(name: str, server: str, root: str, fixed: str) -> dict[str, Any]:
     endpoint = {"endpoint": {"address": _address(server, 443)}}
     return {
         "name": name,
-        "connect_timeout": "2s",
+        "connect_timeout": "10s",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
         "transport_socket": {"name": "envoy.transport_sockets.quic", "typed_config": by_quic},
         "typed_extension_protocol_options": {

@@ -14,6 +14,8 @@ from tests.ingest.gateway.build import edge as gateway
 from tests.ingest.gateway.build import listener, to, to_edge
 from tests.ingest.gateway.pairs import https, secret
 from tests.plan import hostile
+from tests.plan.dataplane.served import until
+from tests.plan.gateway import test_datagrams as datagrams
 from tests.plan.gateway.conftest import Edge
 from tests.plan.gateway.test_authorization import operation, policy
 from tests.plan.gateway.test_datagrams import services, to_udp, udp_route
@@ -165,7 +167,7 @@ def test_floods_end_their_connections_and_no_other(edge: Edge, server: Strict) -
     before = memory(edge)
     with connect(edge) as other, ThreadPoolExecutor(len(FLOODS)) as threads:
         running = {
-            name: threads.submit(hostile.flooded, connect(edge), frames(), seconds=10)
+            name: threads.submit(hostile.flooded, connect(edge), frames(), seconds=120)
             for name, frames in FLOODS.items()
         }
         assert {name: each.result() for name, each in running.items()} == dict.fromkeys(FLOODS, True)
@@ -208,9 +210,8 @@ def test_junk_reaches_nobody_and_ends_nothing(edge: Edge, server: Strict) -> Non
             for _ in range(100):
                 with edge.client.datagrams(edge.host.four, UDP) as sending:
                     sending.send(chance.randbytes(size))
-        with edge.client.datagrams(edge.host.four, UDP) as sending:
-            sending.send(b"hi")
-            assert sending.recv(10) == b"hi"
+        # While what came before still fills the socket, the kernel drops what comes.
+        until(lambda: datagrams.ask(edge, timeout=2) == "hi", "an answer")
     fence(edge)
     assert memory(edge) - before < MOST_MEMORY
     assert not taken(server)

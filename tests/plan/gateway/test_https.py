@@ -26,7 +26,7 @@ def client_context(authority: Authority = AUTHORITY) -> ssl.SSLContext:
 def connect(edge: Edge, name: str, context: ssl.SSLContext | None = None) -> http.client.HTTPConnection:
     """A connection by TLS that asks for this name, verified."""
     plain = edge.client.connect(edge.host.four, 443)
-    connection = http.client.HTTPConnection(name, timeout=10)
+    connection = http.client.HTTPConnection(name, timeout=60)
     connection.sock = (context or client_context()).wrap_socket(plain, server_hostname=name)
     return connection
 

@@ -47,10 +47,10 @@ def servers(scene: Scene, count: int) -> Counter[str]:
 def test_requests_are_shared_out_by_weight(scene: Scene) -> None:
     weights = [TO_V1, Backend(V2.key, PORT, weight=3), Backend("", 0, weight=0)]
     do(scene, *weights)
-    found = servers(scene, 80)
-    # Further off than this is one run in a million.
+    found = servers(scene, 120)
+    # Further off than this is one run in a hundred million.
     assert set(found) == {"v1", "v2"}
-    assert 4 <= found["v1"] <= 39
+    assert 7 <= found["v1"] <= 62
 
 
 def test_the_share_of_a_backend_that_does_not_exist_is_answered_with_500(scene: Scene) -> None:
@@ -255,7 +255,8 @@ def test_cors_that_allows_everything_names_what_was_asked_for(scene: Scene, cred
 @pytest.mark.feature("F33")
 def test_requests_have_so_much_time(scene: Scene) -> None:
     do(scene, TO_V1, request_timeout=300)
-    assert [scene.get("/a").status, scene.get("/a", x_want_delay="5").status] == [200, 504]
+    until(lambda: scene.get("/a").status == 200, "an answer in time")
+    assert scene.get("/a", x_want_delay="5").status == 504
     do(scene, TO_V1, backend_timeout=300)
     assert scene.get("/a", x_want_delay="5").status == 504
 
@@ -280,7 +281,7 @@ def test_a_budget_bounds_retries(scene: Scene) -> None:
     try:
         do(scene, TO_V1, retry=Retry(attempts=3, codes=(503,), backoff=5))
         with ThreadPoolExecutor(20) as pool:
-            asked = [pool.submit(scene.get, "/a", x_want_status="503", x_want_delay="0.5") for _ in range(20)]
+            asked = [pool.submit(scene.get, "/a", x_want_status="503", x_want_delay="3") for _ in range(20)]
             assert {each.result().status for each in asked} == {503}
         assert 20 < len(scene.echoes["v1"].seen) <= 30
     finally:
@@ -295,7 +296,7 @@ def test_a_backend_that_does_not_accept_is_tried_elsewhere(scene: Scene) -> None
     v2.workload = msgspec.structs.replace(before, services={**before.services, WEB.key: nobody})
     try:
         do(scene, Backend(WEB.key, PORT))
-        assert set(servers(scene, 20)) == {"v1", "503"}
+        assert set(servers(scene, 40)) == {"v1", "503"}
         # The other one is found by chance: more tries than there are hosts.
         do(scene, Backend(WEB.key, PORT), retry=Retry(attempts=4))
         assert servers(scene, 20) == {"v1": 20}
