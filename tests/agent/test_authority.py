@@ -13,6 +13,7 @@ from ambit.agent.channel import ControlPlane
 from ambit.core.errors import AmbitError
 from ambit.core.identity import Identity
 from ambit.xds.protos import ca_pb2
+from tests.node.world import until
 
 WEB = Identity("cluster.local", "shop", "web")
 
@@ -63,18 +64,20 @@ async def test_calls_share_a_connection() -> None:
 
 async def test_who_answers_no_more_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several calls wait when their time is over: all fail, and those after them have one connection, a new one."""
-    monkeypatch.setattr(authority, "_TIMEOUT", 0.2)
     replicas = Replicas()
     async with served(replicas) as made:
         await made.sign(WEB, "request")
+        monkeypatch.setattr(authority, "_TIMEOUT", 2.0)
         replicas.silent.set()
-        asked = await asyncio.gather(*(made.sign(WEB, "request") for _ in range(3)), return_exceptions=True)
+        asking = asyncio.gather(*(made.sign(WEB, "request") for _ in range(3)), return_exceptions=True)
+        await until(lambda: len(replicas.peers) == 4)
+        asked = await asking
         assert all(isinstance(each, AmbitError) and "deadline_exceeded" in each.message for each in asked)
         former = set(replicas.peers)
         assert len(former) == 1
         replicas.silent.clear()
         replicas.peers.clear()
-        monkeypatch.setattr(authority, "_TIMEOUT", 10.0)
+        monkeypatch.setattr(authority, "_TIMEOUT", 60.0)
         await asyncio.gather(*(made.sign(WEB, "request") for _ in range(3)))
     assert len(set(replicas.peers)) == 1
     assert not set(replicas.peers) & former

@@ -66,7 +66,8 @@ def test_first_connections_are_timed_one_by_one() -> None:
 def test_bulk_counts_what_the_sink_took() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     threading.Thread(target=load.sink, args=(listener,), daemon=True).start()
-    assert load.bulk("127.0.0.1", listener.getsockname()[1], 2, 0.1)["gbps"] > 0
+    port = listener.getsockname()[1]
+    assert any(load.bulk("127.0.0.1", port, 2, seconds)["gbps"] > 0 for seconds in (0.1, 2, 20))
 
 
 def test_a_client_with_its_answer_does_not_wait_for_the_server_to_close() -> None:

@@ -26,17 +26,17 @@ class Peer:
         self.told: list[bytes] = []
         self.namespaces: list[int] = []
         self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.connection.settimeout(10)
+        self.connection.settimeout(60)
         self.connection.connect(str(path))
         self.connection.send(HELLO)
         self._greeted = threading.Event()
         self._thread = threading.Thread(target=self._listen)
         self._thread.start()
-        assert self._greeted.wait(10)
+        assert self._greeted.wait(60)
 
     def end(self) -> None:
         self.connection.shutdown(socket.SHUT_RDWR)
-        self._thread.join(10)
+        self._thread.join(60)
         self.connection.close()
 
     def _listen(self) -> None:

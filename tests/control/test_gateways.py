@@ -208,7 +208,7 @@ async def test_a_waypoint_that_becomes_inline_has_nothing_left(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But what is not its own; and when it is to have pods again, it has."""
-    monkeypatch.setattr(controller, "LEFT_AFTER", 0.5)
+    monkeypatch.setattr(controller, "LEFT_AFTER", 5.0)
     data = {
         "horizontalPodAutoscaler": "spec: {maxReplicas: 5}",
         "podDisruptionBudget": "spec: {minAvailable: 1}",
@@ -236,7 +236,7 @@ async def test_a_waypoint_that_becomes_inline_has_nothing_left(
 async def test_who_comes_back_in_time_has_kept_what_there_was(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(controller, "LEFT_AFTER", 1.0)
+    monkeypatch.setattr(controller, "LEFT_AFTER", 8.0)
     loop = asyncio.get_running_loop()
     async with running(client):
         await client.create(kinds.GATEWAYS, GATEWAY)
@@ -250,7 +250,7 @@ async def test_who_comes_back_in_time_has_kept_what_there_was(
         await eventually(lambda: programmed(client), lambda found: found == ("False", "Pending"))
 
         async def over() -> bool:
-            return loop.time() > since + 1.5
+            return loop.time() > since + 8.5
 
         await eventually(over)
         after = await client.get(kinds.DEPLOYMENTS, "waypoint", "shop")

@@ -68,7 +68,7 @@ async def is_closed(connection):
     """Whether the server ended it; a read returns at once then."""
     connection.setblocking(False)
     try:
-        return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(connection, 1), 10) == b""
+        return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(connection, 1), 60) == b""
     except ConnectionResetError:
         return True
 

@@ -19,6 +19,7 @@ from ambit.control.token_keys.fetch import LONGEST_URL, MOST_BYTES, Fetched, Key
 from ambit.core.address import Address
 from ambit.model.jwks import key_set
 from ambit.model.jwt import KeySource
+from tests.node.world import until
 from tests.tokens import Issuer
 
 KEYS = Issuer(algorithm="ES256").jwks
@@ -76,11 +77,11 @@ def anywhere(_: str, __: Address) -> str:
     return ""
 
 
-async def fetch(url: str, *, is_issuer: bool = False, timeout: int = 5_000) -> Fetched:
+async def fetch(url: str, *, is_issuer: bool = False, timeout: int = 60_000) -> Fetched:
     return await KeyFetcher(anywhere).fetch(KeySource(url, is_issuer, timeout))
 
 
-async def refused(url: str, *, is_issuer: bool = False, timeout: int = 5_000) -> str:
+async def refused(url: str, *, is_issuer: bool = False, timeout: int = 60_000) -> str:
     with pytest.raises(NotFetched) as caught:
         await fetch(url, is_issuer=is_issuer, timeout=timeout)
     return caught.value.message
@@ -202,7 +203,7 @@ async def test_too_many(server: Server, begin: str, again: str, said: str) -> No
             await writer.drain()
 
     server.answers["/keys"] = endless
-    assert said in await refused(server.url(), timeout=30_000)
+    assert said in await refused(server.url())
 
 
 async def test_what_is_said_of_an_answer_is_short(server: Server) -> None:
@@ -219,12 +220,13 @@ async def test_names_that_take_long_take_threads_of_their_own(monkeypatch: pytes
 
     def never(*_: object, **__: object) -> list[object]:
         where.append(threading.current_thread().name)
-        goes_on.wait(30)
+        goes_on.wait(120)
         raise OSError
 
     monkeypatch.setattr("ambit.control.token_keys.fetch.socket.getaddrinfo", never)
     fetcher = KeyFetcher(anywhere)
     asking = asyncio.create_task(fetcher.fetch(KeySource("http://slow.example/", timeout=1)))
+    await until(lambda: bool(where))
     done, _ = await asyncio.wait([asking], timeout=0.2)
     assert not done
     assert where[0].startswith("names of key servers")
@@ -255,7 +257,7 @@ async def test_too_slow(server: Server) -> None:
     ],
 )
 async def test_what_is_no_place(url: str) -> None:
-    assert await refused(url)
+    assert await refused(url, timeout=5_000)
 
 
 async def test_servers_prove_who_they_are(tmp_path: Path) -> None:

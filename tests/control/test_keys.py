@@ -71,7 +71,7 @@ class Scene:
 async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     for name in ("REFRESH", "REFRESH_LEAST", "RETRY_FIRST", "RETRY_LAST"):
         monkeypatch.setattr(module, name, 0.02)
-    monkeypatch.setattr(module, "WAIT", 0.2)
+    monkeypatch.setattr(module, "WAIT", 60)
     made = Scene()
     task = asyncio.create_task(made.keeper.run())
     yield made
@@ -147,7 +147,8 @@ async def test_what_nobody_wants_is_forgotten(scene: Scene) -> None:
     assert scene.keeper.amended(status(policy())) == status(policy())
 
 
-async def test_nobody_waits_for_ever(scene: Scene) -> None:
+async def test_nobody_waits_for_ever(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAIT", 0.2)
     scene.want(policy(ONE))
     await scene.keeper.ready()
     assert (scene.asked, scene.keeper.keys) == ([ONE], {})

@@ -93,7 +93,7 @@ async def running(client, settings=SETTINGS, reader=None, wall=wall_clock):
     ready = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
     task = asyncio.create_task(ControlPlane(client, settings, on_ready=ready.set_result, wall=wall).run(stop))
-    await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED, timeout=20)
+    await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED, timeout=60)
     if task.done():
         await task
     published = await (reader or client).get(kinds.CONFIG_MAPS, "istio-ca-root-cert", "ambit-system")
@@ -348,7 +348,7 @@ async def test_mutual_tls_of_a_namespace_reports_too_and_a_restart_changes_nothi
     control._status._reconcile = reconcile
     stop = asyncio.Event()
     task = asyncio.create_task(control.run(stop))
-    await asyncio.wait_for(looked.wait(), 10)
+    await asyncio.wait_for(looked.wait(), 60)
     stop.set()
     await task
     assert await status() == (wanted, version)

@@ -158,7 +158,7 @@ class World:
         metadata = (("authorization", f"Bearer {token}"),) if token else ()
         async with self.channel() as channel:
             call = channel.unary_unary(f"/{CERTIFICATE_SERVICE}/{CERTIFICATE_METHOD}")
-            answer = await call(request.SerializeToString(), metadata=metadata, timeout=10)
+            answer = await call(request.SerializeToString(), metadata=metadata, timeout=60)
         return list(ca_pb2.IstioCertificateResponse.FromString(answer).cert_chain)
 
 
@@ -207,7 +207,7 @@ class Ztunnel:
         for request in requests:
             await self.call.write(wire.encode_request(request))
 
-    async def receive(self, seconds=10):
+    async def receive(self, seconds=60):
         """Apply one response and answer it. Returns it."""
         data = await asyncio.wait_for(self.call.read(), seconds)
         if data is grpc.aio.EOF:

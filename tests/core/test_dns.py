@@ -171,13 +171,13 @@ def test_replies_are_never_answered_with_an_error() -> None:
 
 
 def test_speed() -> None:
-    """The best of three, because others use the machine too."""
+    """The best of three; what others do on the machine does not count."""
     wire = dns.message.make_query("web.default.svc.cluster.local", "AAAA", use_edns=0).to_wire()
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         for _ in range(300):
             query = parse_query(wire)
             encode_reply(query, answers=[address_record(query.name, 30, IPv6Address("fd00::1"))])
-        times.append((time.perf_counter() - start) / 300)
+        times.append((time.process_time() - start) / 300)
     assert min(times) < 0.0005  # measured 15 us

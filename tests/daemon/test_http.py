@@ -1,6 +1,7 @@
 """The HTTP server of our processes."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
@@ -83,7 +84,9 @@ async def test_a_stream_ends_when_the_client_leaves(port: int) -> None:
 
 
 async def test_a_huge_head_is_cut_off(port: int) -> None:
-    status, _ = await ask(port, b"GET /hello HTTP/1.1\r\nX: " + b"x" * 100_000)
+    status = b""
+    with contextlib.suppress(ConnectionResetError):  # it may not have read all of it
+        status, _ = await ask(port, b"GET /hello HTTP/1.1\r\nX: " + b"x" * 100_000)
     assert status == b""
 
 

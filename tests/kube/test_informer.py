@@ -37,7 +37,7 @@ async def following(informer: Informer[Any]) -> AsyncIterator[list[str]]:
     informer.subscribe(note)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(informer.run())
-        await asyncio.wait_for(informer.wait_synced(), 10)
+        await asyncio.wait_for(informer.wait_synced(), 60)
         yield seen
         task.cancel()
 

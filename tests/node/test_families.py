@@ -82,7 +82,7 @@ def question(resolver: str, family: int) -> bytes:
     name = b"".join(bytes([len(each)]) + each for each in b"web.default.svc.cluster.local".split(b"."))
     kind = Type.A if family == 4 else Type.AAAA
     with socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as asking:
-        asking.settimeout(10)
+        asking.settimeout(60)
         asking.sendto(
             struct.pack(">6H", 7, 0x100, 1, 0, 0, 0) + name + struct.pack(">BHH", 0, kind, 1), (resolver, 53)
         )

@@ -14,7 +14,7 @@ def test_a_recorded_process_and_its_children_are_ended(tmp_path: Path) -> None:
     processes.record(tmp_path, "sleeper", process.pid)
     assert processes.recorded(tmp_path, "sleeper") == process.pid
     log = tmp_path / "sleeper.log"
-    processes.wait_for("the child's id", lambda: log.read_text().endswith("\n"), 10)
+    processes.wait_for("the child's id", lambda: log.read_text().endswith("\n"), 60)
     child = int(log.read_text())
     processes.end_recorded(tmp_path)
     assert process.poll() is not None
@@ -25,7 +25,7 @@ def test_a_recorded_process_and_its_children_are_ended(tmp_path: Path) -> None:
         except FileNotFoundError:
             return True
 
-    processes.wait_for("the end of the child", gone, 10)
+    processes.wait_for("the end of the child", gone, 60)
 
 
 def test_a_process_with_a_recycled_id_is_left_alone(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class Client:
     async def events(self, path: str, count: int, **query: str) -> list[Any]:
         """The first `count` lines of a watch."""
         found: list[Any] = []
-        params = {"watch": "true", "timeoutSeconds": "10", **query}
+        params = {"watch": "true", "timeoutSeconds": "60", **query}
         async with self.session.get(path, params=params) as response:
             assert response.status == 200, await response.text()
             async for line in response.content:

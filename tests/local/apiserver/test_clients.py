@@ -110,7 +110,7 @@ async def test_a_kopf_operator(kubeconfig: Path, tmp_path: Path) -> None:
         assert run.returncode == 0, error
 
     try:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(240):
             await kubectl("create", "configmap", "m", "--from-literal=k=1")
             await kubectl("label", "configmap", "m", "watched=yes")
             await until("created m")

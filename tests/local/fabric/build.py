@@ -1,7 +1,7 @@
 """Short words for tests that send packets through a fabric."""
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from ambit.local.fabric.network import NetnsFabric, _unpin
 from ambit.local.layout import NodeAddresses
 from ambit.node.netns.enter import in_namespace
 
+PATIENCE = 60
 NODES = (NodeAddresses(1), NodeAddresses(2))
 
 
@@ -33,7 +34,7 @@ def receiver(netns: Path, address: Address, kind: int = socket.SOCK_DGRAM) -> so
 
     def make() -> socket.socket:
         made = socket.socket(family(address), kind)
-        made.settimeout(2)
+        made.settimeout(PATIENCE)
         made.bind((str(address), 0))
         if kind == socket.SOCK_STREAM:
             made.listen()
@@ -70,10 +71,20 @@ def arrives(sock: socket.socket) -> str | None:
 def delivered(
     sock: socket.socket, netns: Path, to: tuple[str, int], *, source: str | None = None
 ) -> str | None:
-    """Like `send` and `arrives`, again when nothing came: right after a link comes up the kernel may drop a
+    """As `answered`, of a datagram to `to`."""
+    return answered(sock, lambda: send(netns, to, source=source))
+
+
+def answered(sock: socket.socket, ask: Callable[[], object]) -> str | None:
+    """What `arrives` of what `ask` sends, again when nothing came: right after a link comes up the kernel may drop a
     datagram (the interface sends nothing before the kernel has worked off its link events)."""
-    for _ in range(5):
-        send(netns, to, source=source)
-        if (found := arrives(sock)) is not None:
-            return found
+    before = sock.gettimeout()
+    sock.settimeout(2)
+    try:
+        for _ in range(30):
+            ask()
+            if (found := arrives(sock)) is not None:
+                return found
+    finally:
+        sock.settimeout(before)
     return None

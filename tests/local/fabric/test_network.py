@@ -15,7 +15,7 @@ from ambit.core.names import PROBE_ADDRESS_V4, PROBE_ADDRESS_V6
 from ambit.local.fabric import rtnetlink
 from ambit.local.fabric.network import NetnsFabric
 from ambit.node.netns.enter import in_namespace
-from tests.local.fabric.build import NODES, arrives, delivered, fabric, receiver, send
+from tests.local.fabric.build import NODES, PATIENCE, arrives, delivered, fabric, receiver, send
 
 pytestmark = pytest.mark.netns
 
@@ -65,8 +65,8 @@ async def test_forged_sources_never_arrive(tmp_path: Path, target: str) -> None:
                 for source in forged:
                     send(a.netns, (str(at), sock.getsockname()[1]), source=source)
                     assert arrives(sock) is None, source
-                send(a.netns, (str(at), sock.getsockname()[1]), source=str(a.addresses[family]))
-                assert arrives(sock) == str(a.addresses[family])
+                own = str(a.addresses[family])
+                assert delivered(sock, a.netns, (str(at), sock.getsockname()[1]), source=own) == own
         with receiver(victim.netns, victim.addresses[0]) as sock:
             sock.settimeout(0.3)
             if target == "c":
@@ -90,8 +90,8 @@ async def test_a_new_process_adopts_what_is_attached_and_removes_what_is_half_ma
             assert set(await again.attached()) == {a, c}
             assert await again.attach("a", "node1") == a
             assert not gone.netns.exists()
-            send(c.netns, (str(a.addresses[0]), sock.getsockname()[1]))
-            assert arrives(sock) == str(c.addresses[0])
+            to = (str(a.addresses[0]), sock.getsockname()[1])
+            assert delivered(sock, c.netns, to) == str(c.addresses[0])
         fresh = await again.attach("fresh", "node1")
         assert fresh.addresses not in (a.addresses, c.addresses)
 
@@ -167,6 +167,6 @@ def test_an_ordinary_user_can_build_it_in_a_user_namespace(tmp_path: Path) -> No
 
 def _bound(address: str) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
-    sock.settimeout(2)
+    sock.settimeout(PATIENCE)
     sock.bind((address, 0))
     return sock

@@ -1,7 +1,6 @@
 """The Service table: its text, which endpoints it takes, and what the kernel makes of it."""
 
 import socket
-import time
 from collections.abc import Iterable
 from contextlib import closing
 from functools import partial
@@ -23,7 +22,7 @@ from ambit.local.fabric.services import (
     read_slice,
 )
 from ambit.node.netns.enter import in_namespace
-from tests.local.fabric.build import NODES, fabric, receiver
+from tests.local.fabric.build import NODES, PATIENCE, delivered, fabric, receiver
 from tests.local.fabric.objects import DRAINING, GONE, endpoint, endpoint_slice, service
 
 GOLDEN = Path(__file__).parent / "services.nft"
@@ -81,7 +80,7 @@ def _answer(listener: socket.socket) -> str:
 
 
 def _call(address: str, port: int) -> bytes:
-    with closing(socket.create_connection((address, port), 2)) as connection:
+    with closing(socket.create_connection((address, port), PATIENCE)) as connection:
         return connection.recv(10)
 
 
@@ -128,10 +127,8 @@ async def test_a_service_without_endpoints_and_an_unknown_address_are_refused_at
         await _load(tmp_path, [service("web", "10.96.0.20", "fd00:10:96::20", ports=HTTP)], [])
         for place in (a.netns, tmp_path / "node1", built.pin):
             for address in ("10.96.0.20", "10.96.0.99", "fd00:10:96::20", "172.30.1.9"):
-                start = time.monotonic()
                 with pytest.raises(ConnectionRefusedError):
                     in_namespace(place, lambda address=address: _call(address, 80))
-                assert time.monotonic() - start < 5
 
 
 @pytest.mark.netns
@@ -144,9 +141,11 @@ async def test_many_endpoints_share_the_calls_and_affinity_keeps_one(tmp_path: P
             receiver(b.netns, b.addresses[0]) as one,
             receiver(c.netns, c.addresses[0]) as two,
         ):
+            for at, sock in ((b, one), (c, two)):
+                assert delivered(sock, a.netns, (str(at.addresses[0]), sock.getsockname()[1]))
             hits = {"random": [0, 0], "sticky": [0, 0]}
             for sock in (one, two):
-                sock.settimeout(0.2)
+                sock.settimeout(1)
             ports = {one: one.getsockname()[1], two: two.getsockname()[1]}
             slices, services = [], []
             for name, vip, affinity in (("random", "10.96.0.20", ""), ("sticky", "10.96.0.21", "ClientIP")):
@@ -163,18 +162,18 @@ async def test_many_endpoints_share_the_calls_and_affinity_keeps_one(tmp_path: P
                     )
             await _load(tmp_path, services, slices)
             for name, vip in (("random", b"10.96.0.20"), ("sticky", b"10.96.0.21")):
-                for _ in range(24):
+                for _ in range(40):
                     in_namespace(a.netns, lambda vip=vip: _datagram(vip.decode()))
                 for number, sock in enumerate((one, two)):
                     while _received(sock):
                         hits[name][number] += 1
-            assert sum(hits["random"]) == sum(hits["sticky"]) == 24
+            assert sum(hits["random"]) == sum(hits["sticky"]) == 40
             assert min(hits["random"]) > 0
             assert min(hits["sticky"]) == 0
 
 
 def _dial(address: str, port: int = 80) -> socket.socket:
-    return socket.create_connection((address, port), 2)
+    return socket.create_connection((address, port), PATIENCE)
 
 
 def _datagram(address: str) -> None:

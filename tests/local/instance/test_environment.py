@@ -18,7 +18,7 @@ from ambit.local.layout import StateDirectory
 
 pytestmark = pytest.mark.rootless
 
-UP = [sys.executable, "-m", "ambit", "up", "--name", "x", "--nodes", "1", "--timeout", "30"]
+UP = [sys.executable, "-m", "ambit", "up", "--name", "x", "--nodes", "1", "--timeout", "120"]
 UNPRIVILEGED = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
 
 
@@ -36,7 +36,7 @@ def refused(root: Path, command: list[str], **environment: str) -> tuple[int, st
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
     )
     assert done.returncode not in (0, 130), done.stderr
     assert "Traceback" not in done.stderr
@@ -184,6 +184,6 @@ def test_unreachable_server(root: Path) -> None:
         )
         (root / "config").write_text(config)
         command = [sys.executable, "-m", "ambit", "ps", "--kubeconfig", root / "config"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 1
     assert "cannot reach the API server at 127.0.0.1:" in done.stderr

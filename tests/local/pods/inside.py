@@ -18,7 +18,7 @@ MODES = [
     pytest.param("root", marks=pytest.mark.skipif(os.geteuid() != 0, reason="needs root")),
     pytest.param("user"),
 ]
-_TIMEOUT = 60
+_TIMEOUT = 280
 
 
 def in_namespaces(scenario: str, directory: Path, mode: str) -> None:

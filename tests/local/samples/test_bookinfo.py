@@ -11,7 +11,7 @@ RELEASE = "registry.istio.io/release/examples-bookinfo"
 
 def get(port: int, path: str, **headers: str) -> tuple[int, bytes]:
     return fetch(
-        "127.0.0.1", port, path, {name.replace("_", "-"): value for name, value in headers.items()}, 10
+        "127.0.0.1", port, path, {name.replace("_", "-"): value for name, value in headers.items()}, 60
     )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import os
+import select
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from ambit.node.capture import apply, probes, ruleset
 from ambit.node.capture.probes import HostProbes
 from ambit.node.netns import nft
 from ambit.node.netns.enter import in_namespace
-from tests.node.capture.test_capture import NODE, NODE6, POD, POD6, Pair, dial, listen
+from tests.node.capture.test_capture import NODE, NODE6, POD, POD6, TIMEOUT, Pair, dial, listen
 
 pytestmark = pytest.mark.netns
 ADDRESSES = (ipaddress.ip_address(POD), ipaddress.ip_address(POD6))
@@ -39,17 +40,15 @@ def pair() -> Iterator[Pair]:
 def met(pair: Pair, address: str, port: int, *, user: int = 0) -> tuple[int, str]:
     """Which port of the pod a connection from the host meets, 15006 being the proxy, and from which address."""
     wildcard = "::" if ":" in address else "0.0.0.0"
-    with listen(pair.pod, wildcard, port) as application, listen(pair.pod, wildcard, 15006) as proxy:
-        application.setblocking(False)
-        proxy.setblocking(False)
-        with _opened(pair.node, address, port, user):
-            for server in (application, proxy):
-                try:
-                    accepted, (source, *_) = server.accept()
-                except BlockingIOError:
-                    continue
-                accepted.close()
-                return server.getsockname()[1], source
+    with (
+        listen(pair.pod, wildcard, port) as application,
+        listen(pair.pod, wildcard, 15006) as proxy,
+        _opened(pair.node, address, port, user),
+    ):
+        for server in select.select([application, proxy], [], [], TIMEOUT)[0]:
+            accepted, (source, *_) = server.accept()
+            accepted.close()
+            return server.getsockname()[1], source
     raise AssertionError("nobody was reached")
 
 
@@ -61,7 +60,7 @@ def _opened(netns: Path, address: str, port: int, user: int) -> socket.socket:
         # setfsuid of this thread only: glibc does not spread it, and the thread ends afterwards.
         ctypes.CDLL(None).setfsuid(user)
         client = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
-        client.settimeout(5)
+        client.settimeout(TIMEOUT)
         client.connect((address, port))
         return client
 
@@ -113,19 +112,19 @@ async def test_a_pod_cannot_pretend_to_be_a_probe(pair: Pair) -> None:
     ):
         ip(*command.split())
 
-    def arrives() -> bool:
+    def arrives(patience: float) -> bool:
         def make() -> bool:
             with socket.socket() as client:
-                client.settimeout(0.3)
+                client.settimeout(patience)
                 client.bind((PROBE_ADDRESS_V4, 0))
                 return client.connect_ex((NODE, 8080)) == 0
 
         return in_namespace(pair.pod, make)
 
     with listen(pair.node, NODE, 8080):
-        assert await asyncio.to_thread(arrives)
+        assert await asyncio.to_thread(arrives, TIMEOUT)
         await HostProbes(str(pair.node)).admit("a", ADDRESSES, (8080,))
-        assert not await asyncio.to_thread(arrives)
+        assert not await asyncio.to_thread(arrives, 0.3)
 
 
 @pytest.mark.feature("N19")

@@ -37,7 +37,7 @@ def asking(tmp_path: Path) -> Iterator[socket.socket]:
     """The successor's socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
         made.bind(str(tmp_path / "restart_child_72"))
-        made.settimeout(5)
+        made.settimeout(60)
         yield made
 
 
@@ -93,7 +93,7 @@ async def asked(asking: socket.socket, place: Place, question: bytes) -> bytes:
 def parent(place: Place) -> socket.socket:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     made.bind(str(place.parent))
-    made.settimeout(5)
+    made.settimeout(60)
     return made
 
 

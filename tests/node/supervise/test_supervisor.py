@@ -1,12 +1,12 @@
 """The supervisor with real Envoy: start, crash, hand-over, adoption."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,12 +16,13 @@ import pytest
 from bench.ports import free_port
 
 from ambit.agent.binary import envoy_binary
-from ambit.core.errors import AmbitError
+from ambit.core.errors import AmbitError, Unreachable
 from ambit.node.supervise import generation, records
+from ambit.node.supervise import supervisor as supervision
 from ambit.node.supervise.generation import LOG_LIMIT, rotate
 from ambit.node.supervise.spec import EnvoySpec
 from ambit.node.supervise.supervisor import EnvoyStatus, Supervisor
-from ambit.node.supervise.table import State
+from ambit.node.supervise.table import State, back_off
 
 pytestmark = pytest.mark.envoy
 
@@ -76,21 +77,23 @@ async def running(envoy: EnvoySpec) -> AsyncIterator[tuple[Supervisor, Watch]]:
 
 async def answered(supervisor: Supervisor, times: int) -> None:
     """Returns when Envoy has had so many answers of its older generation: it counts its uptime after each."""
-    async with asyncio.timeout(10 * times + 10):
-        seen = {await supervisor.admin.stat("server.uptime")}
+    seen: set[int | None] = set()
+    async with asyncio.timeout(30 * times + 30):
         while len(seen) <= times:
+            # While it waits for an answer itself, it gives none.
+            with contextlib.suppress(Unreachable):
+                seen.add(await supervisor.admin.stat("server.uptime"))
             await asyncio.sleep(0.05)
-            seen.add(await supervisor.admin.stat("server.uptime"))
 
 
-async def test_a_killed_envoy_is_back_at_once(tmp_path: Path) -> None:
+async def test_a_killed_envoy_is_back_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Any pause before its start would be too long for this test.
+    monkeypatch.setattr(supervision, "back_off", lambda failures: 1000 * back_off(failures))
     async with running(spec(tmp_path)) as (_, watch):
         first = await watch.until(lambda status: status.state is State.SERVING)
         assert first.current is not None
-        killed = time.monotonic()
         os.kill(first.current.pid, signal.SIGKILL)
         again = await watch.until(lambda status: status.state is State.SERVING and status.crashes == 1)
-        assert time.monotonic() - killed < 5
         assert again.current is not None
         assert again.current.pid != first.current.pid
     assert not again.current.alive
@@ -135,8 +138,11 @@ async def test_a_hand_over_keeps_serving_and_ends_the_older_generation(tmp_path:
         assert not first.current.alive
 
 
-async def test_a_crash_while_draining_starts_a_fresh_generation(tmp_path: Path) -> None:
-    async with running(spec(tmp_path, max_drain=60)) as (supervisor, watch):
+async def test_a_crash_while_draining_starts_a_fresh_generation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "_EMPTY_SECONDS", 600.0)
+    async with running(spec(tmp_path, max_drain=600)) as (supervisor, watch):
         await watch.until(lambda status: status.state is State.SERVING)
         await supervisor.restart()
         older = supervisor.status.older
@@ -159,9 +165,7 @@ async def test_a_crash_of_the_older_generation_leaves_the_successor_alone(tmp_pa
         os.kill(older.pid, signal.SIGKILL)
         await watch.until(lambda status: status.state is State.SERVING)
         await answered(supervisor, 2)
-        started = time.monotonic()
         assert (await supervisor.admin.server_info()).epoch == 1
-        assert time.monotonic() - started < 5
         assert supervisor.status.current == current
         assert supervisor.status.crashes == 0
 
@@ -203,8 +207,15 @@ async def has_threads(status: EnvoyStatus, count: int) -> None:
     assert status.current is not None
     tasks = Path(f"/proc/{status.current.pid}/task")
     async with asyncio.timeout(60):
-        while sum(each.read_text().startswith("wrk:worker_") for each in tasks.glob("*/comm")) != count:  # noqa: ASYNC110
+        while sum(name(each).startswith("wrk:worker_") for each in tasks.iterdir()) != count:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
+
+
+def name(task: Path) -> str:
+    """Empty when it has ended meanwhile."""
+    with contextlib.suppress(OSError):
+        return (task / "comm").read_text()
+    return ""
 
 
 @pytest.mark.feature("N62")
