@@ -95,7 +95,7 @@ def render(helm: str, values: tuple[str, ...]) -> str:
     with umbrella_chart() as chart:
         command = [helm, "template", "ambit", os.fspath(chart), "--namespace", "ambit-system", *options]
         command += ["--api-versions", ADMISSION_POLICIES]
-        text = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+        text = subprocess.run(command, check=True, capture_output=True, text=True, timeout=240).stdout
     documents = [each for each in text.split("---\n") if each.strip()]
     return "---\n".join(_named_only(each) for each in documents)
 

@@ -81,7 +81,7 @@ def test_helm_lint_finds_nothing(helm: str, chart: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=240,
         )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -138,7 +138,7 @@ def test_numbers_in_files_of_values_stay_as_they_are(helm: str, tmp_path: Path) 
 
     def node() -> subprocess.CompletedProcess[str]:
         command = [helm, "template", "x", os.fspath(CHARTS / "node"), "--values", os.fspath(file)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
 
     file.write_text("global: {tag: 20261120}\nmaxDrain: 2000000\n")
     rendered = node().stdout
@@ -150,7 +150,7 @@ def test_numbers_in_files_of_values_stay_as_they_are(helm: str, tmp_path: Path) 
 def test_each_part_is_a_chart_of_its_own(helm: str) -> None:
     for chart in all_charts()[:-1]:
         command = [helm, "template", "x", os.fspath(chart), "-n", "ambit-system"]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        subprocess.run(command, check=True, capture_output=True, timeout=240)
 
 
 def test_versions_are_the_programs() -> None:

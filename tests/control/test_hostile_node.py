@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 WEB = "spiffe://cluster.local/ns/shop/sa/web"
 DB = "spiffe://cluster.local/ns/shop/sa/db"
 LONGEST = dt.timedelta(days=1)
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 NAMES = st.one_of(
     st.sampled_from(

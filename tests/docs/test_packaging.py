@@ -16,7 +16,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel's content, as pip lays it into site-packages."""
     directory = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", os.fspath(directory)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=280)
     (wheel,) = directory.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(directory / "site")
@@ -62,7 +62,7 @@ def test_it_runs_without_the_source_tree(unpacked: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.fspath(unpacked)}
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env=environment, cwd=unpacked, check=True, capture_output=True, text=True, timeout=60,
+        env=environment, cwd=unpacked, check=True, capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     where, objects, commands = done.stdout.split()
     assert Path(where).is_relative_to(unpacked)

@@ -159,7 +159,7 @@ def test_an_ordinary_user_can_build_it_in_a_user_namespace(tmp_path: Path) -> No
         command,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         env={"PYTHONPATH": ":".join(sys.path), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
     )
     assert done.stdout == "10.244.1.2 fd00:10:244:1::2\n", done.stderr

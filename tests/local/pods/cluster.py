@@ -369,7 +369,7 @@ async def termination(directory: Path) -> None:
                 "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", f"echo hook >> {log}"]}}},
                 "volumeMounts": [work],
             },
-            terminationGracePeriodSeconds=2,
+            terminationGracePeriodSeconds=10,
             automountServiceAccountToken=False,
             initContainers=[
                 {
@@ -385,7 +385,7 @@ async def termination(directory: Path) -> None:
         await it.ready("web")
         began = asyncio.get_running_loop().time()
         await it.delete("web")
-        assert 1.8 <= asyncio.get_running_loop().time() - began <= 8
+        assert asyncio.get_running_loop().time() - began >= 9.8
         said = (out / "log").read_text().split()
         assert said == ["hook", "term", "sidecar"], (said, await it.events("web"))
 
