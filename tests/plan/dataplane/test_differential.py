@@ -262,6 +262,7 @@ KNOWN = 6
 """A seed in which everything decides often enough."""
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.feature("F12", "N7")
 @pytest.mark.parametrize("seed", [KNOWN, random.randrange(1 << 32)], ids=["known", "new"])
 def test_envoy_decides_as_written(lab: Lab, seed: int) -> None:
