@@ -468,6 +468,16 @@ _ALL = (
         "parentRefs: [{name: edge}]\nrules: [{backendRefs: [{name: edge-ambit, port: 80}]}]   # its own Service",
         "Send requests to the Services that are to answer them. To lead from one listener to another use another port.",
     ),
+    Code(
+        "AMB0413",
+        "Listeners beyond a namespace's share",
+        "The ListenerSets of one namespace add 512 listeners to a Gateway at the most, which is shared by others; one "
+        "with several certificates counts as many times. The older set goes first, and what is beyond is refused. "
+        "Nobody else's listeners are touched.",
+        "kind: ListenerSet   # after others of its namespace with 512 listeners\n"
+        "spec: {parentRef: {name: front}, listeners: [{name: one-more, port: 80, protocol: HTTP}]}",
+        "Delete listeners that nobody needs, use one with a wildcard for several hosts, or a Gateway of your own.",
+    ),
 )
 
 CODES: dict[str, Code] = {each.code: each for each in _ALL}

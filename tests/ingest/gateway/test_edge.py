@@ -247,6 +247,7 @@ def test_a_listener_without_a_usable_certificate_is_not_served() -> None:
     other = Authority().pair("b")
     weak = Authority().pair("c", key=rsa.generate_private_key(65537, 1024))
     curve = Authority().pair("c", key=ec.generate_private_key(ec.SECP256K1()))
+    large = Authority().pair("c", key=rsa.generate_private_key(65537, 4104))
     for given in (
         secret("b", PAIR),
         secret("a", Pair("no PEM", PAIR.key)),
@@ -255,6 +256,8 @@ def test_a_listener_without_a_usable_certificate_is_not_served() -> None:
         secret("a", Pair(PAIR.chain, "")),
         secret("a", weak),
         secret("a", curve),
+        secret("a", large),
+        secret("a", Pair(PAIR.chain * 200, PAIR.key)),
     ):
         made = compiler(edge(https("https", "a")), given, WEB, to_edge(RULE))
         assert shown(made) == ("False", "InvalidCertificateRef")

@@ -21,7 +21,7 @@ import msgspec
 from ambit.core.names import GATEWAY_CONTROLLER, WAYPOINT_CONTROLLER
 from ambit.ingest.gateway import consumers
 from ambit.ingest.gateway.conditions import ACCEPTED, PARTIALLY_INVALID, RESOLVED, no, version, yes
-from ambit.ingest.gateway.edge import SET, EdgeGateway
+from ambit.ingest.gateway.edge import SET, Front
 from ambit.ingest.gateway.gateway_parents import Guest, choose
 from ambit.ingest.gateway.references import Known, Referrer
 from ambit.ingest.gateway.rules import RankedEntry, Rules, rules_of
@@ -71,11 +71,11 @@ class Parents(Protocol):
         """The kind of a route on this port that goes before routes of `kind`; empty when there is none. What a
         namespace says for its own requests (`consumer`) goes before nobody else's."""
 
-    def edge(self, namespace: str, name: str) -> EdgeGateway | None:
+    def edge(self, namespace: str, name: str) -> Front | None:
         """A Gateway of ours at the edge."""
 
-    def edge_of_set(self, namespace: str, name: str) -> EdgeGateway | None:
-        """The Gateway of ours at the edge that a ListenerSet names."""
+    def edge_of_set(self, namespace: str, name: str) -> Front | None:
+        """A ListenerSet at a Gateway of ours at the edge."""
 
     def labels(self, namespace: str) -> dict[str, str]:
         """A namespace's labels."""
@@ -129,9 +129,9 @@ def attach(route: Route, parents: Parents, known: Known, settings: MeshSettings)
     listeners: list[ListenerAttachment] = []
     statuses: list[ParentStatus] = []
     for reference in dict.fromkeys(route.spec.parent_refs):
-        gateway = _edge(route, reference, parents)
-        if gateway is not None:
-            on_listeners, conditions = _on_gateway(route, reference, gateway, parents, known, settings)
+        front = _edge(route, reference, parents)
+        if front is not None:
+            on_listeners, conditions = _on_gateway(route, reference, front, parents, known, settings)
             listeners += on_listeners
             statuses.append(ParentStatus(_parent(reference), conditions, GATEWAY_CONTROLLER))
             continue
@@ -144,8 +144,8 @@ def attach(route: Route, parents: Parents, known: Known, settings: MeshSettings)
     return CompiledRoute(meta.age, tuple(attachments), status, tuple(listeners))
 
 
-def _edge(route: Route, reference: ParentRef, parents: Parents) -> EdgeGateway | None:
-    """The Gateway at the edge that a reference names, or one of whose ListenerSets it names."""
+def _edge(route: Route, reference: ParentRef, parents: Parents) -> Front | None:
+    """The Gateway at the edge that a reference names, or the ListenerSet of one."""
     namespace = reference.namespace or route.metadata.namespace
     match (reference.group, reference.kind):
         case (group, "Gateway") if group == GROUP:
@@ -159,7 +159,7 @@ def _edge(route: Route, reference: ParentRef, parents: Parents) -> EdgeGateway |
 def _on_gateway(
     route: Route,
     reference: ParentRef,
-    gateway: EdgeGateway,
+    front: Front,
     parents: Parents,
     known: Known,
     settings: MeshSettings,
@@ -169,7 +169,7 @@ def _on_gateway(
     guest = Guest(kind_of(route), route.metadata.namespace, hostnames)
     rules = rules_for(route, Referrer(guest.kind, guest.namespace), known, settings)
     conditions = _conditions(rules, len(route.spec.rules))
-    chosen = choose(gateway, reference, namespace, guest, parents.labels)
+    chosen = choose(front, reference, namespace, guest, parents.labels)
     if isinstance(chosen, Condition):
         return [], (chosen, *conditions[1:])
     if not conditions[0].holds:
@@ -177,7 +177,7 @@ def _on_gateway(
     attached = [
         ListenerAttachment(
             guest.kind,
-            gateway.key,
+            front.gateway,
             each.listener.id,
             each.hostnames,
             rules.entries,

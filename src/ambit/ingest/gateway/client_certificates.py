@@ -6,15 +6,13 @@ References that lead nowhere are said by the listener; one that none of whose re
 connection. `AllowInsecureFallback` asks for certificates and lets everybody in; the Gateway says so.
 """
 
-import base64
-import binascii
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from ambit.ingest.gateway.certificates import problem_of_roots
 from ambit.ingest.gateway.conditions import ACCEPTED, RESOLVED, no
-from ambit.ingest.gateway.key_pairs import Secrets
+from ambit.ingest.gateway.key_pairs import BadRoots, Secrets
 from ambit.ingest.gateway.listeners import EdgeListener
 from ambit.ingest.gateway.references import is_granted_to
 from ambit.ingest.gateway.tls_options import HTTP3, TERMINATE_MODE
@@ -38,34 +36,48 @@ def insecure(given: gateway.Gateway) -> Condition | None:
     return Condition(INSECURE, "True", "ConfigurationChanged", text)
 
 
-def with_client_trust(
-    listeners: Iterable[EdgeListener], given: gateway.Gateway, known: Secrets
-) -> tuple[EdgeListener, ...]:
-    """The listeners of a Gateway with what they ask of clients."""
-    return tuple(_with_trust(each, given, known) for each in listeners)
+class ClientTrusts:
+    """What a Gateway asks of clients. Roots that ports name are read once, however many listeners they have."""
 
+    def __init__(self, given: gateway.Gateway, known: Secrets) -> None:
+        self._given = given
+        self._known = known
+        self._read: dict[gateway.FrontendValidation, Sequence[str | Condition]] = {}
 
-def _with_trust(listener: EdgeListener, given: gateway.Gateway, known: Secrets) -> EdgeListener:
-    validation = _validation(listener, given)
-    if not listener.accepted or (validation is None and not listener.asks_clients):
-        return listener
-    if problem := _unsupported(listener, validation):
-        return _with(listener, no(ACCEPTED, "UnsupportedValue", f"tls.options: {problem}"))
-    if validation is not None:
-        found = [_roots(each, given.metadata.namespace, known) for each in validation.ca_certificate_refs]
-    elif not listener.certificates:
-        return listener  # there is no Secret to look into, and it says so
-    else:
-        found = [_roots_beside(each.name, known) for each in listener.certificates]
-    roots = [each for each in found if not isinstance(each, Condition)]
-    problems = [each for each in found if isinstance(each, Condition)]
-    if problems:
-        text = "; ".join(each.message for each in problems)
-        listener = _with(listener, no(RESOLVED, problems[0].reason, text))
-    if not roots:
-        return _with(listener, no(ACCEPTED, "NoValidCACertificate", "no root leads to clients' certificates"))
-    trust = ClientTrust("".join(roots), must_verify=validation is None or validation.mode != _FALLBACK)
-    return msgspec.structs.replace(listener, clients=trust)
+    def of(self, listeners: Iterable[EdgeListener]) -> tuple[EdgeListener, ...]:
+        """Listeners of the Gateway with what they ask of clients."""
+        return tuple(map(self._of, listeners))
+
+    def _of(self, listener: EdgeListener) -> EdgeListener:
+        validation = _validation(listener, self._given)
+        if not listener.accepted or (validation is None and not listener.asks_clients):
+            return listener
+        if problem := _unsupported(listener, validation):
+            return _with(listener, no(ACCEPTED, "UnsupportedValue", f"tls.options: {problem}"))
+        if validation is not None:
+            found = self._roots(validation)
+        elif not listener.certificates:
+            return listener  # there is no Secret to look into, and it says so
+        else:
+            found = [_roots_beside(each.name, self._known) for each in listener.certificates]
+        roots = [each for each in found if not isinstance(each, Condition)]
+        problems = [each for each in found if isinstance(each, Condition)]
+        if problems:
+            text = "; ".join(each.message for each in problems)
+            listener = _with(listener, no(RESOLVED, problems[0].reason, text))
+        if not roots:
+            text = "no root leads to clients' certificates"
+            return _with(listener, no(ACCEPTED, "NoValidCACertificate", text))
+        trust = ClientTrust("".join(roots), must_verify=validation is None or validation.mode != _FALLBACK)
+        return msgspec.structs.replace(listener, clients=trust)
+
+    def _roots(self, validation: gateway.FrontendValidation) -> Sequence[str | Condition]:
+        found = self._read.get(validation)
+        if found is None:
+            namespace = self._given.metadata.namespace
+            found = [_roots(each, namespace, self._known) for each in validation.ca_certificate_refs]
+            self._read[validation] = found
+        return found
 
 
 def _with(listener: EdgeListener, condition: Condition) -> EdgeListener:
@@ -95,17 +107,12 @@ def _roots_beside(key: str, known: Secrets) -> str | Condition:
     """PEM under `ca.crt` of a Secret that the listener shows a certificate of, or why there is none. Whoever it
     revokes would be let in: no list of those is read."""
     secret = known.secret(key)
-    if secret is None or not secret.data.roots:
+    beside = secret.roots if secret is not None else None
+    if beside is None:
         return no(RESOLVED, "InvalidCACertificateRef", f"Secret {key}: {TERMINATE_MODE} needs ca.crt in it")
-    if secret.data.revoked:
-        return no(RESOLVED, "InvalidCACertificateRef", f"Secret {key}: ca.crl is not supported, remove it")
-    try:
-        found = base64.b64decode(secret.data.roots, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        found = ""
-    if problem := problem_of_roots(found):
-        return no(RESOLVED, "InvalidCACertificateRef", f"Secret {key}, ca.crt: {problem}")
-    return f"{found.strip()}\n"
+    if isinstance(beside, BadRoots):
+        return no(RESOLVED, "InvalidCACertificateRef", f"Secret {key}{beside.text}")
+    return beside
 
 
 def _roots(given: gateway.ObjectReference, namespace: str, known: Secrets) -> str | Condition:

@@ -21,7 +21,7 @@ from ambit.ingest.gateway.compile_edge import Edges
 from ambit.ingest.gateway.compile_foreign import ForeignWaypoints
 from ambit.ingest.gateway.conditions import version
 from ambit.ingest.gateway.consumers import concerns
-from ambit.ingest.gateway.edge import EdgeGateway, gateway_of
+from ambit.ingest.gateway.edge import Front, gateway_of
 from ambit.ingest.gateway.gateways import (
     CompiledGateway,
     class_status,
@@ -476,11 +476,11 @@ class _Parents:
                     return before
         return ""
 
-    def edge(self, namespace: str, name: str) -> EdgeGateway | None:
-        return self._index.edges.find(self._context, f"{namespace}/{name}")
+    def edge(self, namespace: str, name: str) -> Front | None:
+        return self._index.edges.front(self._context, f"{namespace}/{name}")
 
-    def edge_of_set(self, namespace: str, name: str) -> EdgeGateway | None:
-        return self._index.edges.of_set(self._context, f"{namespace}/{name}")
+    def edge_of_set(self, namespace: str, name: str) -> Front | None:
+        return self._index.edges.front_of_set(self._context, f"{namespace}/{name}")
 
     def labels(self, namespace: str) -> dict[str, str]:
         return self._index.edges.labels(self._context, namespace)

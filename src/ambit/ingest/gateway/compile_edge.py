@@ -1,10 +1,11 @@
 """The part of the graph about gateways at the edge.
 
+secrets that are named ──> key pairs ─┐
 gatewayclasses, gateways, listenersets ──> edge gateways ──> proxies
 edge gateways, attached routes ──> routes of listeners, statuses
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
@@ -12,14 +13,23 @@ import msgspec
 from ambit.graph.collection import Collection, Index
 from ambit.graph.engine import Context, Graph
 from ambit.ingest.gateway.attachment import CompiledRoute
-from ambit.ingest.gateway.edge import EdgeGateway, compiled_edge, gateway_of, is_edge_class, label_value
+from ambit.ingest.gateway.edge import (
+    EdgeGateway,
+    EdgeSet,
+    Front,
+    compiled_edge,
+    gateway_of,
+    is_edge_class,
+    label_value,
+)
 from ambit.ingest.gateway.gateways import gateway_status, listener_set_status
+from ambit.ingest.gateway.key_pairs import ReadSecret, read
 from ambit.ingest.gateway.listener_table import listener_routes
 from ambit.ingest.gateway.listeners import Admission, EdgeListener
 from ambit.ingest.gateway.parameters import ParameterMaps
 from ambit.ingest.settings import MeshSettings
 from ambit.model.proxy import GatewayCertificates, ListenerRoutes, Proxy
-from ambit.model.status import GatewayStatus, ListenerStatus, Status
+from ambit.model.status import Condition, GatewayStatus, ListenerStatus, Status
 from ambit.objects import gateway, kube
 
 
@@ -43,12 +53,18 @@ class EdgeRoutes(msgspec.Struct, frozen=True):
 
 
 class _Counts(msgspec.Struct, frozen=True):
-    """How many routes each listener of a gateway has. Made once: many sets ask for it."""
+    """How many routes each listener of a Gateway, or of a ListenerSet, has."""
 
-    routes: dict[str, int]
+    routes: dict[str, int] = {}
 
     def told(self, listener: EdgeListener) -> ListenerStatus:
         return msgspec.structs.replace(listener.status, attached=self.routes.get(listener.id, 0))
+
+
+class _Said(msgspec.Struct, frozen=True):
+    """Of a Gateway as a whole."""
+
+    conditions: tuple[Condition, ...]
 
 
 class Edges:
@@ -62,7 +78,18 @@ class Edges:
         self._settings = settings
         self._grants = sources.grants.index(lambda each: [each.metadata.namespace])
         self._sets = sources.sets.index(lambda each: [each.gateway] if each.gateway else [])
+        self._secrets = _read_secrets(graph, sources)
         self._gateways = graph.derive("edge gateways", sources.gateways, self._compiled)
+        # Of their own, so that one set that changes makes neither the others' routes and statuses anew nor looks for
+        # itself among thousands.
+        self._fronts: Collection[Front] = graph.derive(
+            "fronts of edge gateways", self._gateways, lambda _, each: Front(each.key, each.listeners)
+        )
+        self._at_gateways: Collection[EdgeSet] = graph.derive_many(
+            "sets of edge gateways",
+            self._gateways,
+            lambda _, compiled: {each.key: each for each in compiled.sets},
+        )
         self._pods = sources.pods.index(gateway_of)
         self.proxies: Collection[Proxy] = graph.derive(
             "edge proxies", self._gateways, lambda _, compiled: compiled.proxy
@@ -75,10 +102,15 @@ class Edges:
         """A Gateway at the edge, accepted or not."""
         return context.get(self._gateways, key)
 
-    def of_set(self, context: Context, key: str) -> EdgeGateway | None:
-        """The Gateway at the edge that a ListenerSet names, whether or not it allows the set."""
+    def front(self, context: Context, key: str) -> Front | None:
+        """A Gateway at the edge, accepted or not."""
+        return context.get(self._fronts, key)
+
+    def front_of_set(self, context: Context, key: str) -> Front | None:
+        """A ListenerSet that names a Gateway at the edge, whether or not it is allowed there."""
+        own = context.get(self._at_gateways, key)
         given = context.get(self._sources.sets, key)
-        return self.find(context, given.gateway) if given is not None and given.gateway else None
+        return Front(given.gateway, own.listeners) if own is not None and given is not None else None
 
     def labels(self, context: Context, namespace: str) -> dict[str, str]:
         """A namespace's labels."""
@@ -95,35 +127,30 @@ class Edges:
                 return {}
             return listener_routes(compiled, _attached(context, indices, compiled.key))
 
-        def counts(context: Context, given: EdgeGateway) -> _Counts:
+        def counts(context: Context, given: EdgeGateway) -> dict[str, _Counts]:
             return _count(given.key, _attached(context, indices, given.key))
 
-        counted = graph.derive("routes on listeners", self._gateways, counts)
+        counted = graph.derive_many("routes on listeners", self._gateways, counts)
 
-        def status(context: Context, given: gateway.Gateway) -> Status | None:
+        def status(context: Context, given: gateway.Gateway) -> GatewayStatus | None:
             compiled = self.find(context, given.metadata.key)
-            count = context.get(counted, given.metadata.key)
-            if compiled is None or count is None:
-                return None
-            return self._status(context, given, compiled, count)
+            count = context.get(counted, _place(given.metadata.key)) or _Counts()
+            return self._status(context, given, compiled, count) if compiled is not None else None
+
+        told: Collection[GatewayStatus] = graph.derive("told by gateways", self._sources.gateways, status)
+        said = graph.derive("conditions of gateways", told, lambda _, given: _Said(given.conditions))
 
         def set_status(context: Context, given: gateway.ListenerSet) -> Status | None:
-            compiled = self.find(context, given.gateway) if given.gateway else None
-            of_gateway = context.get(self._sources.gateways, given.gateway)
-            own = (
-                next((each for each in compiled.sets if each.key == given.metadata.key), None)
-                if compiled
-                else None
-            )
-            count = context.get(counted, given.gateway)
-            if compiled is None or own is None or of_gateway is None or count is None:
+            own = context.get(self._at_gateways, given.metadata.key)
+            of_gateway = context.get(said, given.gateway)
+            if own is None or of_gateway is None:
                 return None
-            said = self._status(context, of_gateway, compiled, count)
+            count = context.get(counted, _place(given.gateway, own.key)) or _Counts()
             listeners = [count.told(each) for each in own.listeners]
-            return listener_set_status(given, own, said, listeners)
+            return listener_set_status(given, own, of_gateway.conditions, listeners)
 
         of_gateways: Collection[Status] = graph.derive(
-            "statuses of edge gateways", self._sources.gateways, status, key=_text_of
+            "statuses of edge gateways", told, lambda _, given: given, key=_text_of
         )
         of_sets: Collection[Status] = graph.derive(
             "statuses of listener sets", self._sources.sets, set_status, key=_text_of
@@ -137,7 +164,7 @@ class Edges:
         of_class = context.get(self._sources.classes, given.spec.gateway_class_name)
         if not is_edge_class(given.spec.gateway_class_name, of_class):
             return None
-        known = _Secrets(context, self._sources, self._grants)
+        known = _Secrets(context, self._sources, self._secrets, self._grants)
         sets = [
             (each, self._allows(context, given, each))
             for each in context.lookup(self._sets, given.metadata.key)
@@ -170,13 +197,20 @@ class Edges:
 class _Secrets:
     """What `resolve` asks, read through a context."""
 
-    def __init__(self, context: Context, sources: EdgeSources, grants: Index[gateway.ReferenceGrant]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        sources: EdgeSources,
+        secrets: Collection[ReadSecret],
+        grants: Index[gateway.ReferenceGrant],
+    ) -> None:
         self._context = context
         self._sources = sources
+        self._secrets = secrets
         self._grants = grants
 
-    def secret(self, key: str) -> kube.Secret | None:
-        return self._context.get(self._sources.secrets, key)
+    def secret(self, key: str) -> ReadSecret | None:
+        return self._context.get(self._secrets, key)
 
     def roots(self, key: str) -> str | None:
         found = self._context.get(self._sources.configmaps, key)
@@ -186,12 +220,48 @@ class _Secrets:
         return self._context.lookup(self._grants, namespace)
 
 
-def _count(key: str, attached: Iterable[CompiledRoute]) -> _Counts:
-    """Of the gateway `key`; a route counts once on a listener."""
-    found: Counter[str] = Counter()
+def _read_secrets(graph: Graph, sources: EdgeSources) -> Collection[ReadSecret]:
+    """Those that a Gateway or ListenerSet names, each read when it changes. Of others nothing is known."""
+    by_gateway = sources.gateways.index(_secrets_of_gateway)
+    by_set = sources.sets.index(lambda each: _secrets_of(each.spec.listeners, each.metadata.namespace))
+
+    def named(context: Context, given: kube.Secret) -> kube.Secret | None:
+        key = given.metadata.key
+        is_named = bool(context.lookup(by_gateway, key)) or bool(context.lookup(by_set, key))
+        return given if is_named else None
+
+    return graph.derive(
+        "key pairs",
+        graph.derive("secrets that are named", sources.secrets, named),
+        lambda _, each: read(each),
+    )
+
+
+def _secrets_of_gateway(given: gateway.Gateway) -> set[str]:
+    found = _secrets_of(given.spec.listeners, given.metadata.namespace)
+    shown = given.spec.tls.backend.client_certificate_ref if given.spec.tls is not None else None
+    if shown is not None:
+        found.add(f"{shown.namespace or given.metadata.namespace}/{shown.name}")
+    return found
+
+
+def _secrets_of(listeners: Iterable[gateway.Listener], namespace: str) -> set[str]:
+    references = (ref for each in listeners if each.tls is not None for ref in each.tls.certificate_refs)
+    return {f"{each.namespace or namespace}/{each.name}" for each in references}
+
+
+def _count(key: str, attached: Iterable[CompiledRoute]) -> dict[str, _Counts]:
+    """Of the gateway `key`, by `_place`; a route counts once on a listener."""
+    found: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for route in attached:
-        found.update({each.listener for each in route.listeners if each.gateway == key})
-    return _Counts(dict(found))
+        for each in {each.listener for each in route.listeners if each.gateway == key}:
+            found[_place(key, each.rpartition("/")[0])][each] += 1
+    return {place: _Counts(dict(each)) for place, each in found.items()}
+
+
+def _place(of_gateway: str, of_set: str = "") -> str:
+    """A Gateway's own listeners, or those of one of its ListenerSets."""
+    return f"{of_gateway} {of_set}"
 
 
 def _text_of(status: Status) -> str:

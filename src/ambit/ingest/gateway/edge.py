@@ -14,10 +14,11 @@ import msgspec
 
 from ambit.core.identity import Identity
 from ambit.core.names import GATEWAY_CLASS_NAMES, GATEWAY_CONTROLLER, GATEWAY_NAME_LABEL
-from ambit.ingest.gateway.client_certificates import insecure, with_client_trust
+from ambit.ingest.gateway.client_certificates import ClientTrusts, insecure
 from ambit.ingest.gateway.conditions import ACCEPTED, no, yes
 from ambit.ingest.gateway.key_pairs import Secrets, shown_to_servers
 from ambit.ingest.gateway.listeners import EdgeListener, Standing, compiled_listeners
+from ambit.ingest.gateway.shares import Shares
 from ambit.ingest.gateway.topology import trusted_proxies
 from ambit.ingest.settings import MeshSettings
 from ambit.model.proxy import GatewayCertificates, KeyPair, Proxy, ProxyKind
@@ -43,6 +44,14 @@ class EdgeSet(msgspec.Struct, frozen=True):
     def accepted(self) -> bool:
         """One of its listeners can be used."""
         return any(each.usable for each in self.listeners)
+
+
+class Front(msgspec.Struct, frozen=True):
+    """What a route names as its parent: a Gateway's own listeners, or those of one of its ListenerSets. `gateway` is
+    the key of the Gateway."""
+
+    gateway: str
+    listeners: tuple[EdgeListener, ...]
 
 
 class EdgeGateway(msgspec.Struct, frozen=True):
@@ -111,13 +120,14 @@ def compiled_edge(
     """A Gateway of a class of the edge, with the ListenerSets that name it, and whether it allows them."""
     meta = given.metadata
     listeners = compiled_listeners(given.spec.listeners, KIND, meta.namespace, known)
-    listeners = with_client_trust(listeners, given, known)
+    trusts = ClientTrusts(given, known)
+    listeners = trusts.of(listeners)
     good = [each for each in listeners if each.accepted]
     trusted = trusted_proxies(given, settings.trusted_proxies)
     accepted = _refusal(given, trusted) or (_no_listener() if not good else yes(ACCEPTED))
     if accepted.holds and len(good) < len(listeners):
         accepted = yes(ACCEPTED, "ListenersNotValid", "some listeners are refused, see theirs")
-    with_sets = _sets(given, listeners, known, sets)
+    with_sets = _sets(listeners, known, trusts, sets)
     shown, resolved = shown_to_servers(given, known)
     proxy = None
     if accepted.holds and isinstance(trusted, int):
@@ -141,13 +151,13 @@ def compiled_edge(
 
 
 def _sets(
-    given: gateway.Gateway,
     own: tuple[EdgeListener, ...],
     known: Secrets,
+    trusts: ClientTrusts,
     sets: Iterable[tuple[gateway.ListenerSet, bool]],
 ) -> tuple[EdgeSet, ...]:
     """The Gateway itself, then the older ones have a port or host name (Gateway API `ListenerSet`)."""
-    standing = Standing()
+    standing, shares = Standing(), Shares()
     for each in own:
         if not each.conflicted:
             standing.take(each.given)
@@ -157,9 +167,15 @@ def _sets(
         listeners: tuple[EdgeListener, ...] = ()
         if allowed:
             listeners = compiled_listeners(
-                one.spec.listeners, SET, meta.namespace, known, standing=standing, owner=meta.key
+                one.spec.listeners,
+                SET,
+                meta.namespace,
+                known,
+                standing=standing,
+                shares=shares,
+                owner=meta.key,
             )
-            listeners = with_client_trust(listeners, given, known)  # what a port asks, it asks on all of them
+            listeners = trusts.of(listeners)  # what a port asks, it asks on all of them
         found.append(EdgeSet(meta.key, allowed, listeners))
     return tuple(found)
 

@@ -11,6 +11,7 @@ from ambit.ingest.gateway.conditions import (
     WAYPOINT_BOUND,
 )
 from ambit.ingest.gateway.listeners import KINDS_REFUSED
+from ambit.ingest.gateway.shares import TOO_MANY
 from ambit.model.status import (
     Condition,
     GatewayStatus,
@@ -81,13 +82,21 @@ def _of_policy(condition: Condition, origin: ObjectRef) -> Iterator[Finding]:
 def _of_gateway(status: GatewayStatus | ListenerSetStatus, origin: ObjectRef) -> Iterator[Finding]:
     said = [("spec", status.conditions)]
     said += [(f"spec.listeners[{index}]", each.conditions) for index, each in enumerate(status.listeners)]
+    beyond: list[tuple[str, Condition]] = []
     for path, conditions in said:
         for condition in conditions:
-            if condition.type == ACCEPTED and not condition.holds:
+            if condition.type == ACCEPTED and condition.reason == TOO_MANY:
+                beyond.append((path, condition))
+            elif condition.type == ACCEPTED and not condition.holds:
                 yield _finding("AMB0404", Level.ERROR, origin, path, condition)
             if condition.type == RESOLVED and not condition.holds:
                 level = Level.WARNING if condition.reason == KINDS_REFUSED else Level.ERROR
                 yield _finding("AMB0408", level, origin, path, condition)
+    if beyond:  # one for all: there may be very many
+        path, condition = beyond[0]
+        more = f"{len(beyond)} listeners are refused: " if len(beyond) > 1 else ""
+        text = f"{more}{condition.message} ({condition.reason})"
+        yield Finding("AMB0413", Level.ERROR, origin, path, text)
 
 
 def _of_route(condition: Condition, origin: ObjectRef, parent: str) -> Iterator[Finding]:

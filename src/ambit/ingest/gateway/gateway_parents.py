@@ -10,7 +10,7 @@ import msgspec
 
 from ambit.core import hostnames
 from ambit.ingest.gateway.conditions import ACCEPTED, no
-from ambit.ingest.gateway.edge import SET, EdgeGateway
+from ambit.ingest.gateway.edge import Front
 from ambit.ingest.gateway.listeners import EdgeListener
 from ambit.model.status import Condition
 from ambit.objects.routes import ParentRef
@@ -32,7 +32,7 @@ class Guest(msgspec.Struct, frozen=True):
 
 
 def choose(
-    gateway: EdgeGateway,
+    front: Front,
     reference: ParentRef,
     own_namespace: str,
     guest: Guest,
@@ -41,11 +41,7 @@ def choose(
     """The listeners of a Gateway, or of one of its ListenerSets, in `own_namespace` that take a route, or why none
     does. `labels` are a namespace's."""
     named = f"{reference.kind} {own_namespace}/{reference.name}"
-    among = gateway.listeners
-    if reference.kind == SET:
-        key = f"{own_namespace}/{reference.name}"
-        among = next((each.listeners for each in gateway.sets if each.key == key), ())
-    meant = [each for each in among if _is_meant(each, reference)]
+    meant = [each for each in front.listeners if _is_meant(each, reference)]
     if not meant:
         return no(ACCEPTED, "NoMatchingParent", f"{named} has no such listener")
     willing = [each for each in meant if _takes(each, own_namespace, guest, labels)]

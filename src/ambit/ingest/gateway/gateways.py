@@ -171,14 +171,18 @@ def gateway_status(
 
 
 def listener_set_status(
-    given: gateway.ListenerSet, own: EdgeSet, of_gateway: GatewayStatus, listeners: Iterable[ListenerStatus]
+    given: gateway.ListenerSet,
+    own: EdgeSet,
+    of_gateway: tuple[Condition, ...],
+    listeners: Iterable[ListenerStatus],
 ) -> ListenerSetStatus:
-    """`listeners` is what is known of them but whether they are programmed."""
-    programmed = next(each for each in of_gateway.conditions if each.type == PROGRAMMED)
+    """`of_gateway` is what its Gateway says of itself; `listeners` is what is known of them but whether they are
+    programmed."""
+    programmed = next(each for each in of_gateway if each.type == PROGRAMMED)
     if not own.allowed:
         text = f"Gateway {given.gateway} does not allow it: see its spec.allowedListeners"
         conditions = (no(ACCEPTED, "NotAllowed", text), no(PROGRAMMED, "NotAllowed", text))
-    elif not _holds(of_gateway.conditions, ACCEPTED):
+    elif not _holds(of_gateway, ACCEPTED):
         text = f"Gateway {given.gateway} is not accepted"
         conditions = (no(ACCEPTED, "ParentNotAccepted", text), no(PROGRAMMED, "ParentNotProgrammed", text))
     elif not own.accepted:

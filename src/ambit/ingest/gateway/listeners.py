@@ -13,6 +13,7 @@ from ambit.core.names import METRICS_PORT, NODE_ADMIN_PORT, READINESS_PORT
 from ambit.core.selector import Selector
 from ambit.ingest.gateway.conditions import ACCEPTED, CONFLICTED, RESOLVED, no, yes
 from ambit.ingest.gateway.key_pairs import Secrets, Unusable, resolve
+from ambit.ingest.gateway.shares import Shares
 from ambit.ingest.gateway.tls_options import HTTP3, TERMINATE_MODE, asks_clients, terms_of
 from ambit.model.proxy import ClientTrust, KeyPair, Listener, Protocol, TlsTerms
 from ambit.model.status import Condition, ListenerStatus
@@ -160,17 +161,24 @@ def compiled_listeners(
     known: Secrets,
     *,
     standing: Standing | None = None,
+    shares: Shares | None = None,
     owner: str = "",
 ) -> tuple[EdgeListener, ...]:
     """In the order of the object, of this kind and namespace. `standing` are those of other objects that go before, to
-    which these are added. One that has lost its port or host name is in nobody's way."""
+    which these are added, `shares` what namespaces have of them. One that has lost its port or host name, or that its
+    namespace has no room for, is in nobody's way."""
     standing = standing or Standing()
     found = []
     for each in given:
-        compiled = _listener(each, standing, lambda ref: resolve(ref, kind, namespace, known))
-        found.append(msgspec.structs.replace(compiled, owner=owner))
+        if shares is not None and (refusal := shares.refusal(namespace, each)):
+            found.append(_beyond(each, refusal, owner))
+            continue
+        compiled = _listener(each, standing, lambda ref: resolve(ref, kind, namespace, known), owner)
+        found.append(compiled)
         if not compiled.conflicted:
             standing.take(each)
+        if shares is not None and compiled.accepted:
+            shares.take(namespace, each)
     return tuple(found)
 
 
@@ -184,6 +192,7 @@ def _listener(
     given: gateway.Listener,
     standing: Standing,
     find: Callable[[gateway.SecretReference], KeyPair | Unusable],
+    owner: str,
 ) -> EdgeListener:
     kinds, resolved = _kinds(given)
     certificates, problem = _certificates(given, find)
@@ -194,7 +203,14 @@ def _listener(
     else:
         accepted = _refusal(given) or yes(ACCEPTED)
     conditions = (accepted, conflict or no(CONFLICTED, "NoConflicts", ""), resolved)
-    return EdgeListener(given, kinds, admission_of(given), conditions, certificates)
+    return EdgeListener(given, kinds, admission_of(given), conditions, certificates, owner=owner)
+
+
+def _beyond(given: gateway.Listener, refusal: Condition, owner: str) -> EdgeListener:
+    """One that is refused unseen: there may be very many."""
+    kinds, resolved = _kinds(given)
+    conditions = (refusal, no(CONFLICTED, "NoConflicts", ""), resolved)
+    return EdgeListener(given, kinds, admission_of(given), conditions, owner=owner)
 
 
 def _certificates(
