@@ -197,6 +197,22 @@ def test_records_are_compared_where_no_header_counts() -> None:
     assert confirm_request(answer, "/v1", [other, record()]).records == DIFFERS
 
 
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ({"error": "upstream connection termination"}, AGREES),
+        ({}, DIFFERS),
+        ({"decision": "deny", "policy": "default/p[0]"}, DIFFERS),
+    ],
+)
+def test_what_endpoints_deny_the_waypoint_is_recorded_as_unanswered(more: dict[str, Any], found: str) -> None:
+    """With 503, and without the policy, which the pod's node knows."""
+    answer = asked("http://web/v1", BOUND, WAYPOINT, ALLOW)
+    assert (answer.verdict, answer.waypoint) == ("denied", "default/way")
+    unanswered = record(request={"method": "GET", "path": "/v1", "code": 503}, **more)
+    assert confirm_request(answer, "/v1", [unanswered]).records == found
+
+
 def test_a_host_that_was_given_is_compared() -> None:
     answer = asked("http://web/v1", x_tester="yes")
     named = record(request={**record()["request"], "host": "shop.example"})
@@ -251,6 +267,15 @@ def of_node(**more: Any) -> dict[str, Any]:
 def test_records_of_nodes_confirm_what_they_read(records: list[dict[str, Any]], found: str) -> None:
     answer = asked("http://web/v1", BOUND, OTHER, INLINE, ROUTE, x_tester="yes")
     assert confirm_request(answer, "/v1", records).records == found
+
+
+@pytest.mark.parametrize("way", [WAYPOINT, INLINE])
+def test_tls_is_no_request_where_requests_are_read(way: str) -> None:
+    answer = asked("https://web:80/v1", BOUND, OTHER, way, ROUTE, x_tester="yes")
+    assert (answer.verdict, answer.shares) == ("refused", ())
+    first, *others = request_lines(answer)
+    assert "REFUSED" in first
+    assert any("speaks TLS (https) is not understood: port 80 speaks HTTP" in line for line in others)
 
 
 def test_who_is_not_in_the_mesh_is_not_routed() -> None:

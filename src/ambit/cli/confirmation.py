@@ -69,7 +69,10 @@ def _compared(answer: RequestAnswer, flow: Flow) -> Confirmation:
     verdict = DENIED if flow.get("decision") == "deny" else f"{request.get('code', 0)}"
     route = str(request.get("route", ""))
     is_open = answer.verdict == ASKED or (answer.is_inline and answer.verdict == MIXED)
-    same = is_open or (verdict == DENIED) == (answer.verdict == DENIED)
+    if _is_barred(answer):
+        same = verdict != DENIED and bool(flow.get("error"))
+    else:
+        same = is_open or (verdict == DENIED) == (answer.verdict == DENIED)
     same = same and (verdict == DENIED or not answer.route or route.partition("#")[0] == answer.route)
     rule = str(flow.get("policy", "")) if verdict == DENIED else route
     by = {each.rule for each in answer.rulings if each.verdict == DENIED}
@@ -77,6 +80,13 @@ def _compared(answer: RequestAnswer, flow: Flow) -> Confirmation:
         same = same and rule in by
     reader = answer.reader or str(flow["node"])
     return Confirmation(AGREES if same else DIFFERS, verdict, rule, float(flow["time"]), reader)
+
+
+def _is_barred(answer: RequestAnswer) -> bool:
+    """Whether who reads it lets it pass and every endpoint refuses him. He hears no reason: his record is of a request
+    that nobody answered."""
+    denied_there = answer.policy is not None and answer.policy.verdict == DENIED
+    return answer.verdict == DENIED and not answer.is_inline and not denied_there
 
 
 def _is_by(flow: Flow, answer: RequestAnswer) -> bool:

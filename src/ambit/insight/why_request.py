@@ -48,6 +48,7 @@ _PORTS = {"http": 80, "https": 443}
 NO_WAYPOINT = "no waypoint reads it: what is decided is decided about the connection"
 NO_REQUESTS = "the waypoint reads no requests on this port: what is decided is decided about the connection"
 
+IN_TLS = "a client that speaks TLS (https) is not understood: port"
 AT_POD = "its server's node reads it"
 TO_POD = "no route: requests go to the pod that was asked"
 
@@ -116,11 +117,17 @@ def _between(
     asked = asking.to(_parts(asking.url)[0], where)
     request = asking.request(asked)
     table = service.inline_routes(port) if service is not None else None
+    in_tls = msgspec.structs.replace(answer, verdict=REFUSED, reason=f"{IN_TLS} {port} speaks HTTP")
+    is_tls = urlsplit(asking.url).scheme == "https"
     if service is not None and table is not None and isinstance(client, Workload) and _is_enrolled(client):
+        if is_tls:
+            return in_tls
         lead = _as_client(client, service, request, asking.shown, compiled)
         return of_service(answer, table, asked, lead, compiled)
     way = waypoint_between(client, bound, compiled)
     if way is None and any(at_pods.is_read(each, compiled) for each in connection.rulings):
+        if is_tls:
+            return in_tls
         rulings = tuple(at_pods.judged(each, request, compiled, asking.shown) for each in connection.rulings)
         verdict = verdict_of(rulings)
         connection = msgspec.structs.replace(connection, verdict=verdict, rulings=rulings)
@@ -135,6 +142,8 @@ def _between(
         or not reads(bound, port, compiled)
     ):
         return msgspec.structs.replace(answer, reason=NO_REQUESTS, connection=connection)
+    if is_tls:
+        return in_tls
     passage = Passage(client, way.proxy, bound, port, target.address)
     if service is not None:
         return _by_waypoint(answer, way, passage, asked, request, asking.shown, compiled)
