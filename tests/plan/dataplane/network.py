@@ -18,7 +18,8 @@ from ambit.node.netns.enter import in_namespace
 from ambit.testing.aftermath import after_death
 
 _numbers = itertools.count(2)
-TIMEOUT = 60.0
+TIMEOUT = 20.0
+"""Seconds for one attempt: whoever looks again and again (`until`) makes several in its time."""
 REFUSED = "refused"
 
 

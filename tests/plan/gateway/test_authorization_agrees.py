@@ -81,7 +81,7 @@ by_tls = st.tuples(st.sampled_from(CALLERS), st.sampled_from(HELLOS))
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(long(120, 3600))
+@pytest.mark.timeout(long(600, 3600))
 @given(
     policies=policies,
     requests=st.lists(requests, min_size=3, max_size=6, unique=True),

@@ -101,7 +101,7 @@ requests = st.tuples(
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(long(120, 3600))
+@pytest.mark.timeout(long(600, 3600))
 @given(policies=policies, requests=st.lists(requests, min_size=4, max_size=8, unique=True))
 @fuzz(8)
 def test_envoy_decides_as_the_reference(
