@@ -67,7 +67,6 @@ class Agent(ServedEnvoy):
         self.requests: list[Request | None] = []
         """What is told of those that are read on this node."""
         self._entries: list[Entry] = []
-        self.cut_short: list[str] = []
         self.roots = roots
         self._certificates = certificates
         self._forgotten: set[str] = set()
@@ -190,5 +189,5 @@ class Agent(ServedEnvoy):
             assert about is not None, line
             self.log.append((about, line))
             client = f"{about.client}:{line[2]}"
-            if about.cut_short and cut_short(client, about.destination, LocalPods(self.pods.values())):
-                self.cut_short.append(client)
+            if about.cut_short:
+                cut_short(client, about.destination, LocalPods(self.pods.values()))

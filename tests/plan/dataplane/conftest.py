@@ -164,6 +164,11 @@ class Mesh:
             agent.roots = {"cluster.local": roots}
         self.update()
 
+    def settle(self) -> None:
+        """As `ServedEnvoy.settle`, of every node."""
+        for agent in self.agents.values():
+            agent.settle()
+
     def pause(self, seconds: float) -> None:
         """Lets real time pass, where the absence of an event is what is tested."""
         threading.Event().wait(seconds)

@@ -141,6 +141,11 @@ class ServedEnvoy:
         told = self.admin(f"/stats?filter=^listener_manager.total_({'|'.join(gauges)})$")
         return all(f"listener_manager.total_{each}: 0" in told for each in gauges)
 
+    def settle(self) -> None:
+        """Waits until what comes next stays: connections to what a listener was are cut."""
+        until(self.has_all, f"all that {self.name} has asked for")
+        until(self.has_drained, f"the end of what listeners of {self.name} were before")
+
     # Resources
 
     def has_all(self) -> bool:

@@ -37,6 +37,7 @@ def test_open_connections_outlive_every_change(mesh: Mesh, destination: str) -> 
     a, server = mesh.pods["a"], mesh.pods[destination]
     mesh.services = [service("10.99.0.30")]
     mesh.serve(service().key, {destination: 8200})
+    mesh.settle()
     with (
         server.listen(8200, echo),
         a.connect("10.99.0.30", 80) as through,
@@ -62,6 +63,7 @@ def test_new_certificates_and_a_new_root(mesh: Mesh) -> None:
     """Union of roots, then leaves of the new root, then the old root goes: every connection works throughout."""
     a, far, fresh_pod = mesh.pods["a"], mesh.pods["far"], mesh.pods["twin"]
     old, new = mesh.authority, Authority()
+    mesh.settle()
     with far.listen(8210, echo), a.connect(far.four, 8210) as kept:
         assert alive(kept)
         for roots, authority in (
@@ -108,6 +110,7 @@ def test_a_pod_that_leaves_takes_its_listeners_with_it(mesh: Mesh) -> None:
 def test_a_pod_with_too_many_destinations_keeps_those_it_has(mesh: Mesh, outside: Host) -> None:
     """Nothing new is asked for, nothing open is cut, and the log says why; the way out of the mesh stays open."""
     a, far, agent = mesh.pods["a"], mesh.pods["far"], mesh.agents["node1"]
+    mesh.settle()
     with far.listen(8230, echo), far.listen(8231), outside.listen(8232), a.connect(far.four, 8230) as kept:
         assert alive(kept)
         agent.only = {a.local.key: [(far.four, 8230), (far.six, 8230)]}

@@ -165,6 +165,7 @@ def test_exactly_the_denied_connection_is_cut(mesh: Mesh, destination: str) -> N
         while part := connection.recv(100):
             connection.sendall(part)
 
+    mesh.settle()
     with server.listen(8160, echo), a.connect(server.four, 8160) as cut, b.connect(server.four, 8160) as kept:
         for connection in (cut, kept):
             connection.sendall(b"1")

@@ -239,10 +239,7 @@ def test_who_may_connect_no_more_asks_no_more_on_what_is_open(scene: Scene, wher
     client = scene.a if who == "a" else scene.outside
     scene.serve(web(policy(DENY, _about(Attribute.PATH, "/admin"))))
     until(lambda: scene.status(client, where, "/admin") == 403, "the policy")
-    # What comes in where a listener was something else before is cut when that has drained.
-    for agent in scene.mesh.agents.values():
-        until(agent.has_all, "all that was asked for")
-        until(agent.has_drained, "the end of what listeners were before")
+    scene.mesh.settle()
     with client.connect(scene.servers[where].four, TARGET) as kept, connection(kept, "web") as asking:
 
         def status(path: str) -> int:

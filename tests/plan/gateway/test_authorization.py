@@ -179,6 +179,7 @@ def test_records_name_the_rule(edge: Edge) -> None:
 
 def test_a_change_ends_no_connection_and_counts_at_once(edge: Edge) -> None:
     serve(edge)
+    edge.settle()
     plain = edge.client.connect(edge.host.four, 80)
     with connection(plain, NAME) as kept:
         for given, status in (((), 200), ((policy("DENY", {}),), 403), ((), 200)):

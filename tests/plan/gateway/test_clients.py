@@ -117,6 +117,7 @@ def test_who_was_asked_for_no_certificate_tells_of_none(edge: Edge, tmp_path: Pa
 
 def test_roots_that_change_are_followed(edge: Edge, tmp_path: Path) -> None:
     edge.apply(*objects(default=believing("friends")))
+    edge.settle()
     kept = connect(edge, NAME, showing(tmp_path, FRIENDS))
     assert ask(kept).server == "one"
     edge.apply(*objects(roots("friends", STRANGERS.root), default=believing("friends")))

@@ -93,6 +93,7 @@ def test_clients_are_shared_by_weight_and_stay_where_they_are(edge: Edge) -> Non
     until(lambda: ask(edge, timeout=2) != REFUSED, "an answer")
     found = Counter(ask(edge).split()[0] for _ in range(100))
     assert abs(found["one"] - 70) <= 5 and sum(found.values()) == 100, found
+    edge.settle()
     with edge.client.datagrams(edge.host.four, PORT) as kept:
 
         def said() -> bytes:

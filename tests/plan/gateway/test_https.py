@@ -103,6 +103,7 @@ def test_a_name_that_no_listener_has_ends_the_connection(edge: Edge) -> None:
 def test_a_new_certificate_is_shown_to_new_clients_and_cuts_nobody(edge: Edge) -> None:
     shop = gateway(https("https", "a", hostname="shop.example.com"))
     edge.apply(secret("a", AUTHORITY.pair("shop.example.com")), shop, to_edge(ONE))
+    edge.settle()
     old = connect(edge, "shop.example.com")
     assert ask(old).server == "one"
     edge.apply(secret("a", AUTHORITY.pair("shop.example.com")), shop, to_edge(ONE))
@@ -115,6 +116,7 @@ def test_another_listener_comes_and_goes_without_a_cut(edge: Edge) -> None:
     pair = secret("a", AUTHORITY.pair("a.example.com", "b.example.com"))
     first, second = (https(each, "a", hostname=f"{each}.example.com") for each in ("a", "b"))
     edge.apply(pair, gateway(first), to_edge(ONE))
+    edge.settle()
     kept = connect(edge, "a.example.com")
     assert ask(kept).server == "one"
     edge.apply(pair, gateway(first, second), to_edge(ONE))

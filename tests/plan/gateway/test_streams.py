@@ -217,6 +217,7 @@ def test_who_may_not_connect_hears_nothing(edge: Edge) -> None:
 
     free, shut = ("hello", "one:hi"), ("", REFUSED)
     edge.apply(*objects)
+    edge.settle()
     with edge.client.connect(edge.host.four, PLAIN) as kept:
         assert reached("ALLOW") == shut
         assert reached("ALLOW", selector={"app": "one"}) == free
@@ -276,6 +277,7 @@ def test_names_in_the_hello_are_judged_and_chosen_as_without_policies(edge: Edge
 def test_shares_change_without_a_cut(edge: Edge) -> None:
     tcp = gateway(listener("tcp", PLAIN, "TCP"))
     edge.apply(*services(), tcp, tcp_route("one-tcp"))
+    edge.settle()
     with edge.client.connect(edge.host.four, PLAIN) as kept:
         edge.apply(*services(), tcp, tcp_route("two-tcp"))
         assert edge.client.ask(edge.host.four, PLAIN) == "two:hi"

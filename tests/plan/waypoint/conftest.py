@@ -193,8 +193,8 @@ class Scene:
 
     def settle(self) -> None:
         """Waits until what is asked next comes in where all is as it was bound last."""
-        for envoy in (self.waypoint, *self.mesh.agents.values()):
-            until(envoy.has_drained, "the end of what listeners were before")
+        self.waypoint.settle()
+        self.mesh.settle()
 
     @property
     def of_class(self) -> str:
