@@ -198,9 +198,9 @@ async def test_nothing_found_says_where_there_is_something(client: Client, typed
 async def test_what_is_left_out_the_second_time_is_told(client: Client, typed: Run) -> None:
     assert (await typed("apply", "-n", "shop", "--inline")).stderr == ""
     assert (await typed("apply", "-n", "shop", "--inline")).stderr == ""
-    assert (
-        "note: waypoint shop/waypoint was inline and gets pods" in (await typed("apply", "-n", "shop")).stderr
-    )
+    told = (await typed("apply", "-n", "shop")).stderr
+    assert "note: waypoint shop/waypoint was inline and gets pods" in told
+    assert "Without that gap: `ambit waypoint apply --name ANOTHER --wait`" in told
     assert (await typed("apply", "-n", "shop", "--for", "all")).stderr == ""
     told = (await typed("apply", "-n", "shop")).stderr
     assert "note: waypoint shop/waypoint took all" in told and "--for all leaves it" in told

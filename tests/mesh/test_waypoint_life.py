@@ -244,6 +244,8 @@ def test_one_without_pods_is_made_listed_and_used_with_the_same_command(mesh: Me
     assert mesh.kubectl("get", "deployments", "-n", shop, "light", check=False).returncode != 0
     bind(mesh, shop, "service", "one", to="istio.io/use-waypoint=light")
     pass_by(mesh, shop, {"one": INLINE})
+    told = mesh.ambit("waypoint", "apply", *words).stderr
+    assert "until one is ready nobody gets through" in told and "--name ANOTHER --wait" in told
     mesh.ambit("waypoint", "delete", "light", "-n", shop)
     pass_by(mesh, shop, {"one": "refused"})
     bind(mesh, shop, "service", "one", to="istio.io/use-waypoint-")

@@ -214,7 +214,8 @@ async def _note_change(client: Client, made: Object) -> None:
     title = f"note: waypoint {metadata['namespace']}/{metadata['name']}"
     if is_inline(former) and not is_inline(made):
         click.echo(
-            f"{title} was inline and gets pods, until one is ready nobody gets through: --inline leaves it as it was",
+            f"{title} was inline and gets pods, until one is ready nobody gets through: --inline leaves it as it was. "
+            "Without that gap: `ambit waypoint apply --name ANOTHER --wait`, and then change the labels",
             err=True,
         )
     took, takes = (each["metadata"].get("labels", {}).get(WAYPOINT_FOR_LABEL) for each in (former, made))
