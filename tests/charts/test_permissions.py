@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from ambit.ca.authority import Authority
-from ambit.control.gateways import controller
+from ambit.control.gateways import leaving
 from ambit.core.names import REDIRECTION_ANNOTATION, REDIRECTION_ENABLED
 from ambit.kube import resource as kinds
 from ambit.kube.client import Client
@@ -210,7 +210,7 @@ async def test_what_the_control_plane_is_granted_is_what_it_uses(
         no_more = {"data": {"horizontalPodAutoscaler": None, "podDisruptionBudget": None}}
         await admin.patch(kinds.CONFIG_MAPS, "wanted", no_more, "shop")
         await eventually(autoscaled, lambda found: not found)
-        monkeypatch.setattr(controller, "LEFT_AFTER", 0.0)
+        monkeypatch.setattr(leaving, "LEFT_AFTER", 0.0)
         inline = {"gatewayClassName": "ambit-inline", "infrastructure": None}
         await admin.patch(kinds.GATEWAYS, "waypoint", {"spec": inline}, "shop")
         await eventually(has_deployment, lambda found: not found)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ambit.control.gateways import controller
+from ambit.control.gateways import controller, leaving
 from ambit.kube import resource as kinds
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
@@ -208,7 +208,7 @@ async def test_a_waypoint_that_becomes_inline_has_nothing_left(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But what is not its own; and when it is to have pods again, it has."""
-    monkeypatch.setattr(controller, "LEFT_AFTER", 5.0)
+    monkeypatch.setattr(leaving, "LEFT_AFTER", 5.0)
     data = {
         "horizontalPodAutoscaler": "spec: {maxReplicas: 5}",
         "podDisruptionBudget": "spec: {minAvailable: 1}",
@@ -236,7 +236,7 @@ async def test_a_waypoint_that_becomes_inline_has_nothing_left(
 async def test_who_comes_back_in_time_has_kept_what_there_was(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(controller, "LEFT_AFTER", 8.0)
+    monkeypatch.setattr(leaving, "LEFT_AFTER", 8.0)
     loop = asyncio.get_running_loop()
     async with running(client):
         await client.create(kinds.GATEWAYS, GATEWAY)
@@ -255,6 +255,51 @@ async def test_who_comes_back_in_time_has_kept_what_there_was(
         await eventually(over)
         after = await client.get(kinds.DEPLOYMENTS, "waypoint", "shop")
         assert after["metadata"]["uid"] == before["metadata"]["uid"]
+
+
+HTTP = {"name": "http", "port": 80, "protocol": "HTTP"}
+
+
+async def only(client: Client, name: str) -> None:
+    """Of all names that it has by its classes, it comes to have the objects of one only."""
+    for each in ("waypoint", "waypoint-ambit", "waypoint-istio"):
+        for kind in OBJECTS:
+            await eventually(
+                lambda kind=kind, each=each: exists(client, kind, each),
+                lambda found, wanted=each == name: found == wanted,
+            )
+
+
+async def test_a_gateway_that_becomes_a_waypoint_and_back_keeps_nothing_of_before(client: Client) -> None:
+    """Services of both would find the pods of both: their selectors are the Gateway's name."""
+    async with running(client):
+        await client.create(kinds.GATEWAYS, GATEWAY)
+        await only(client, "waypoint")
+        owners = (await client.get(kinds.SERVICES, "waypoint", "shop"))["metadata"]["ownerReferences"]
+        made = {"name": "made-by-somebody", "namespace": "shop", "ownerReferences": owners}
+        await client.create(kinds.SERVICE_ACCOUNTS, {"metadata": made})
+        await of_class(client, "ambit", listeners=[HTTP])
+        await only(client, "waypoint-ambit")
+        await of_class(client, "ambit-waypoint", listeners=GATEWAY["spec"]["listeners"])
+        await only(client, "waypoint")
+        assert await exists(client, kinds.SERVICE_ACCOUNTS, "made-by-somebody")
+
+
+async def test_pods_of_another_class_of_the_edge_wait_for_those_that_follow(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(controller, "LOOK_AGAIN", 0.05)
+    async with running(client):
+        edge = {**GATEWAY["spec"], "gatewayClassName": "ambit", "listeners": [HTTP]}
+        await client.create(kinds.GATEWAYS, {**GATEWAY, "spec": edge})
+        await only(client, "waypoint-ambit")
+        await of_class(client, "istio")
+        for kind in OBJECTS:
+            await eventually(lambda kind=kind: exists(client, kind, "waypoint-istio"))
+        assert all([await exists(client, kind, "waypoint-ambit") for kind in OBJECTS]), "they serve"
+        ready = {"status": {"replicas": 1, "readyReplicas": 1}}
+        await client.patch(kinds.DEPLOYMENTS, "waypoint-istio", ready, "shop", subresource="status")
+        await only(client, "waypoint-istio")
 
 
 async def test_an_object_of_somebody_else_is_left_alone(client: Client) -> None:

@@ -277,6 +277,33 @@ def test_who_looks_on_sees_the_requests_of_waypoints_that_come_later(mesh: Mesh,
         looking.terminate()
 
 
+@pytest.mark.feature("F21")
+def test_a_waypoint_that_becomes_a_gateway_and_back_keeps_nothing_of_before(mesh: Mesh, shop: str) -> None:
+    def becomes(of_class: str, listener: dict[str, Any], name: str) -> None:
+        spec = {"gatewayClassName": of_class, "listeners": [listener]}
+        mesh.kubectl(
+            "patch", "gateway", "waypoint", "-n", shop, "--type=merge", "-p", json.dumps({"spec": spec})
+        )
+        selector = ("-l", "gateway.networking.k8s.io/gateway-name=waypoint", "-o", "json")
+        wanted = {(kind, name) for kind in ("Deployment", "Service", "ServiceAccount")}
+
+        def made() -> set[tuple[str, str]]:
+            found = mesh.kubectl("get", "deployments,services,serviceaccounts", "-n", shop, *selector).stdout
+            return {(each["kind"], each["metadata"]["name"]) for each in json.loads(found)["items"]}
+
+        mesh.wait(f"all is {name}'s, and nothing else's", lambda: made() == wanted)
+        mesh.kubectl("rollout", "status", "-n", shop, "deployment", name, "--timeout=110s")
+
+    make_waypoint(mesh, shop)
+    bind(mesh, shop, "service", "one", to="istio.io/use-waypoint=waypoint")
+    pass_by(mesh, shop, {"one": "waypoint"})
+    becomes("ambit", {"name": "http", "port": 80, "protocol": "HTTP"}, "waypoint-ambit")
+    pass_by(mesh, shop, {"one": "refused"})
+    becomes(IN_PODS, {"name": "mesh", "port": 15008, "protocol": "HBONE"}, "waypoint")
+    pass_by(mesh, shop, {"one": "waypoint"})
+    bind(mesh, shop, "service", "one", to="istio.io/use-waypoint-")
+
+
 PROTECTED = {
     "apiVersion": "security.istio.io/v1",
     "kind": "AuthorizationPolicy",

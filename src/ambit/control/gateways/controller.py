@@ -1,7 +1,9 @@
 """Makes proxies of Gateways run: the objects of each, and the GatewayClasses that people name.
 
 Level-based, by the elected replica: what is missing or changed is put right. Objects go with their Gateway, by their
-owner reference, or when its class needs no pods any more, some seconds after nobody goes to them (LEFT_AFTER). An
+owner reference; when its class needs no pods any more, some seconds after nobody goes to them (`leaving`); and when a
+class of another kind has given it others: at once, since pods and Services of both find each other by the Gateway's
+name, or, from one class of the edge to another, when one of the new pods is ready. An
 object of such a name that is not the Gateway's own is left alone, and the Gateway says so: a proxy acts as the service
 account of its name, so taking over another's would give its identity away.
 """
@@ -14,9 +16,9 @@ from typing import Any
 
 import msgspec
 
+from ambit.control.gateways.leaving import Leaving
 from ambit.control.gateways.objects import Object, ProxyPods, gateway_objects, objects_name
 from ambit.control.gateways.patches import OPTIONAL, patched, scaled
-from ambit.control.handover import HOLD, LINGER, MARGIN
 from ambit.core.finding import ObjectRef
 from ambit.core.names import (
     GATEWAY_CLASS_NAMES,
@@ -30,6 +32,7 @@ from ambit.core.names import (
     WAYPOINT_CONTROLLER,
 )
 from ambit.daemon.logs import event
+from ambit.ingest.gateway.pod_labels import managed_as
 from ambit.ingest.mesh import Change, MeshDelta
 from ambit.kube.client import Client
 from ambit.kube.errors import AlreadyExists, Forbidden, Invalid, NotFound
@@ -68,9 +71,8 @@ CLASSES_AGAIN = 10.0
 BLOCKED_AGAIN = 10.0
 """Seconds until it is looked again whether what was in the way is gone."""
 
-LEFT_AFTER = 2 * (HOLD + MARGIN) + LINGER
-"""Seconds until the pods of a Gateway go whose class needs none any more: by then no caller goes there, of any
-replica's nodes, and the pods have forgotten what has left them."""
+LOOK_AGAIN = 1.0
+"""Seconds until it is looked again whether a pod is ready that others wait for."""
 _LEFT = (*OPTIONAL, DEPLOYMENTS, SERVICES, SERVICE_ACCOUNTS)
 """What goes then, in this order: what is watched last, so that all goes also when somebody ends in between."""
 
@@ -100,8 +102,7 @@ class GatewayKeeper:
         self._queue: WorkQueue[str] = WorkQueue("gateways")
         self._blocked: dict[str, Condition] = {}
         """What is in the way of a Gateway."""
-        self._leaving: dict[str, float] = {}
-        """When the pods of a Gateway go, in the time of the event loop."""
+        self._leaving = Leaving()
         self.on_blocked: Callable[[ObjectRef], None] = lambda _: None
         """Called when something comes into a Gateway's way, or goes."""
         self._optional = {each: self._informer(each) for each in OPTIONAL}
@@ -178,14 +179,14 @@ class GatewayKeeper:
         gateway = self._gateways.get((namespace, name))
         proxy = self._proxies().get(key)
         if gateway is None or proxy is None or gateway.metadata.deletion_timestamp is not None:
-            self._leaving.pop(key, None)
+            self._leaving.stays(key)
             self._set_blocked(key, None)
             return
         if proxy.kind is ProxyKind.INLINE:
             self._set_blocked(key, None)
             await self._without_pods(key, gateway)
             return
-        self._leaving.pop(key, None)
+        self._leaving.stays(key)
         if proxy.parameters.problem:  # the status says so, and what there is goes on as it is
             self._set_blocked(key, None)
             return
@@ -193,6 +194,8 @@ class GatewayKeeper:
         self._set_blocked(key, blocked)
         if blocked is not None:
             self._queue.add_after(key, BLOCKED_AGAIN)
+        else:
+            await self._without_others(key, gateway, proxy)
 
     async def _made(self, gateway: Gateway, proxy: Proxy) -> Condition | None:
         """Makes the objects of a Gateway as they should be, unless something is in the way, which it returns."""
@@ -228,28 +231,52 @@ class GatewayKeeper:
 
     async def _without_pods(self, key: str, gateway: Gateway) -> None:
         """Takes away what made a Gateway's pods run when it needed some."""
-        meta, now = gateway.metadata, asyncio.get_running_loop().time()
-        names = {
-            name
-            for informer in self.informers
-            for (namespace, name), found in informer.items.items()
-            if namespace == meta.namespace and meta.name in _owners(found.metadata)
-        }
+        names = self._names(gateway)
         if not names:
-            self._leaving.pop(key, None)
+            self._leaving.stays(key)
             return
-        due = self._leaving.setdefault(key, now + LEFT_AFTER)
-        if now < due:
-            self._queue.add_after(key, due - now)
+        seconds = self._leaving.seconds(key, asyncio.get_running_loop().time())
+        if seconds:
+            self._queue.add_after(key, seconds)
             return
-        gone = [
+        gone = await self._all_taken_away(gateway, names)
+        if gone:
+            event(log, logging.INFO, "a Gateway needs no pods any more", gateway=key, deleted=",".join(gone))
+
+    async def _without_others(self, key: str, gateway: Gateway, proxy: Proxy) -> None:
+        """Takes away what made its pods run under the name that it had by another class."""
+        own, kind = objects_name(proxy), managed_as(proxy.kind)
+        names = {name: kinds for name, kinds in self._names(gateway).items() if name != own}
+        if not names:
+            return
+        deployment = await self._live(DEPLOYMENTS, own, gateway.metadata.namespace) or {}
+        is_ready = bool((deployment.get("status") or {}).get("readyReplicas"))
+        going = [name for name, kinds in names.items() if is_ready or kind not in kinds]
+        if len(going) < len(names):
+            self._queue.add_after(key, LOOK_AGAIN)
+        gone = await self._all_taken_away(gateway, going)
+        if gone:
+            text = "a Gateway has others by another class"
+            event(log, logging.INFO, text, gateway=key, names=",".join(going), deleted=",".join(gone))
+
+    def _names(self, gateway: Gateway) -> dict[str, set[str]]:
+        """Of what makes, or made, its pods run; and what that is the proxy of."""
+        meta = gateway.metadata
+        found: dict[str, set[str]] = {}
+        for informer in self.informers:
+            for (namespace, name), managed in informer.items.items():
+                if namespace == meta.namespace and meta.name in _owners(managed.metadata):
+                    found.setdefault(name, set()).add(managed.metadata.labels.get(MANAGED_LABEL, ""))
+        return found
+
+    async def _all_taken_away(self, gateway: Gateway, names: Iterable[str]) -> list[str]:
+        """Kinds of what went."""
+        return [
             resource.kind
             for resource in _LEFT
             for name in sorted(names)
             if await self._take_away(gateway, resource, name)
         ]
-        if gone:
-            event(log, logging.INFO, "a Gateway needs no pods any more", gateway=key, deleted=",".join(gone))
 
     async def _take_away(self, gateway: Gateway, resource: Resource, name: str) -> bool:
         """An object of this name, when it is the Gateway's and was made here; whether there was one."""

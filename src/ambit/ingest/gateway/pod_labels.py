@@ -28,8 +28,13 @@ def labels_of_objects(gateway: Gateway, kind: ProxyKind) -> dict[str, str]:
         **gateway.spec.infrastructure.labels,
         **pods_selector(gateway),
         GATEWAY_CLASS_LABEL: label_value(gateway.spec.gateway_class_name),
-        MANAGED_LABEL: MANAGED_GATEWAY if kind is ProxyKind.GATEWAY else MANAGED_WAYPOINT,
+        MANAGED_LABEL: managed_as(kind),
     }
+
+
+def managed_as(kind: ProxyKind) -> str:
+    """Whose objects these are, as their label says."""
+    return MANAGED_GATEWAY if kind is ProxyKind.GATEWAY else MANAGED_WAYPOINT
 
 
 def labels_of_pods(gateway: Gateway, kind: ProxyKind, account: str) -> dict[str, str]:
