@@ -51,19 +51,19 @@ class Guide:
             "deployment",
             "--all",
         )
-        self.mesh.kubectl(*words, "--timeout=90s")
+        self.mesh.kubectl(*words, "--timeout=110s")
 
     def address(self, gateway: str, namespace: str = "") -> str:
         """`$INGRESS_HOST`, with the commands of the pages."""
         place = ("-n", namespace or self.namespace)
-        self.mesh.kubectl("wait", "--for=condition=programmed", "gtw", gateway, *place, "--timeout=90s")
+        self.mesh.kubectl("wait", "--for=condition=programmed", "gtw", gateway, *place, "--timeout=110s")
         path = "jsonpath={.status.addresses[0].value}"
         return self.mesh.kubectl("get", "gtw", gateway, *place, "-o", path).stdout
 
     def curl(self, *words: str, client: str = "deploy/curl", outside: bool = False) -> str:
         """What it prints; when it fails, `exit` and its code."""
         namespace = self.outside if outside else self.namespace
-        done = self.mesh.exec(namespace, client, "curl", "-s", "-m", "10", *words, check=False)
+        done = self.mesh.exec(namespace, client, "curl", "-s", "-m", "30", *words, check=False)
         return f"exit {done.returncode}" if done.returncode else done.stdout
 
     def code(self, *words: str, client: str = "deploy/curl", outside: bool = False) -> str:

@@ -54,4 +54,4 @@ def recording(mesh: Mesh, node: str, other_node: str) -> Iterator[Recording]:
     finally:
         process.terminate()
         with process:
-            process.wait(10)
+            process.wait(60)

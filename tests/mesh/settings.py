@@ -61,7 +61,7 @@ def _patch(mesh: Mesh, arguments: list[str]) -> None:
 
 def _settled(mesh: Mesh) -> None:
     """Those before answer for some seconds after they were replaced, as they were told."""
-    mesh.kubectl("rollout", "status", *_CONTROL, "--timeout=90s", timeout=100)
+    mesh.kubectl("rollout", "status", *_CONTROL, "--timeout=110s")
     control = _control(mesh)["spec"]
     labels = ",".join(f"{key}={value}" for key, value in control["selector"]["matchLabels"].items())
     pods = ("get", "pods", "-n", "ambit-system", "-l", labels, "-o", "name")

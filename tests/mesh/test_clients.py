@@ -59,7 +59,7 @@ spec: {text: %s}
 def operator(mesh: Mesh, namespace: str, tmp_path: Path) -> Iterator[str]:
     """The operator watches one namespace, which is given."""
     mesh.kubectl("apply", "-f", "-", stdin=GREETINGS)
-    mesh.kubectl("wait", "--for=condition=Established", "crd/greetings.tests.ambit.io", "--timeout=30s")
+    mesh.kubectl("wait", "--for=condition=Established", "crd/greetings.tests.ambit.io", "--timeout=110s")
     program = Path(__file__).with_name("operator.py")
     log = tmp_path / "operator.log"
     with log.open("wb") as file:
@@ -73,7 +73,7 @@ def operator(mesh: Mesh, namespace: str, tmp_path: Path) -> Iterator[str]:
             yield namespace
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
             mesh.kubectl("delete", "crd", "greetings.tests.ambit.io", "--wait=false")
             print(log.read_text())  # noqa: T201 - shown by pytest when the test fails
 
@@ -99,7 +99,7 @@ def test_a_kopf_operator_does_its_work(mesh: Mesh, operator: str) -> None:
             == "welcome"
         ),
     )
-    mesh.kubectl("delete", "greeting", "hello", "-n", operator, "--timeout=30s")
+    mesh.kubectl("delete", "greeting", "hello", "-n", operator, "--timeout=110s")
     mesh.wait("what it owned is collected", lambda: text() == "")
     mesh.wait(
         "its event is there",
@@ -131,7 +131,7 @@ def test_a_lightkube_script_does_its_work(lightkube: Client) -> None:
     assert pod.status is not None and pod.status.phase == "Running"
 
     lightkube.patch(Deployment, "web", {"spec": {"replicas": 2}}, patch_type=PatchType.MERGE)
-    for _, each in lightkube.watch(Deployment, fields={"metadata.name": "web"}, server_timeout=30):
+    for _, each in lightkube.watch(Deployment, fields={"metadata.name": "web"}, server_timeout=110):
         if each.status is not None and each.status.readyReplicas == 2:
             break
     else:

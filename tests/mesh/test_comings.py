@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 # Asks the server once, at once, and ends.
 ONCE = """
 import socket
-with socket.create_connection(("server", 9000), 20) as dialled:
+with socket.create_connection(("server", 9000), 60) as dialled:
     assert dialled.recv(5) == b"hello"
 """
 UNTIL_GREETED = 'until python3 -c "$0"; do sleep 0.2; done'
@@ -58,7 +58,7 @@ def inn(mesh: Mesh) -> Iterator[str]:
         server = pod("server", mesh.nodes[1], command, labels={"app": "server"}, readinessProbe=probe)
         service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "server"}, "spec": spec}
         apply(mesh, name, account, service, server, yaml.safe_load(POLICY))
-        wait = ("wait", "-n", name, "--timeout=60s")
+        wait = ("wait", "-n", name, "--timeout=110s")
         mesh.kubectl(*wait, "--for=condition=Ready", "pod/server")
         mesh.kubectl(*wait, "--for=condition=ambit.io/Acknowledged", "authorizationpolicy/named")
         apply(mesh, name, guest(mesh, "first", ["sh", "-c", UNTIL_GREETED, ONCE]))

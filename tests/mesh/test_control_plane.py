@@ -19,7 +19,7 @@ spec: {action: DENY, rules: [{}]}
 FETCH = """
 import sys, urllib.request
 try:
-    print(urllib.request.urlopen(sys.argv[1], timeout=5).status)
+    print(urllib.request.urlopen(sys.argv[1], timeout=30).status)
 except OSError as problem:
     print(type(problem).__name__)
 """
@@ -52,7 +52,7 @@ def without_control_plane(mesh: Mesh, ready: str) -> Iterator[str]:
         yield ready
     finally:
         scale(mesh, 1)
-        mesh.kubectl("rollout", "status", "-n", "ambit-system", "deployment/ambit-control", "--timeout=30s")
+        mesh.kubectl("rollout", "status", "-n", "ambit-system", "deployment/ambit-control", "--timeout=110s")
 
 
 @pytest.mark.feature("F23")
@@ -79,7 +79,7 @@ def test_an_acknowledged_policy_is_enforced(mesh: Mesh, ready: str) -> None:
 
 def acknowledged(mesh: Mesh, namespace: str) -> None:
     condition = "--for=condition=ambit.io/Acknowledged"
-    mesh.kubectl("wait", condition, "authorizationpolicy/nobody", "-n", namespace, "--timeout=30s")
+    mesh.kubectl("wait", condition, "authorizationpolicy/nobody", "-n", namespace, "--timeout=110s")
 
 
 def test_the_root_is_in_every_namespace(mesh: Mesh, namespace: str) -> None:

@@ -33,7 +33,7 @@ def running(mesh: Mesh, names: tuple[str, ...], more: dict[str, str]) -> Iterato
         for each in names:
             made[each]["metadata"]["annotations"] = ASKING[each] | more
         mesh.apply(list(made.values()))
-        mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+        mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod", "--all", "--timeout=110s")
         yield name
 
 

@@ -56,7 +56,7 @@ def test_a_pod_is_told_only_after_every_proxy_sends_its_connections_elsewhere(
         server = pod("told", far, ["python3", "-uc", TOLD], labels={"app": "told"}, readinessProbe=PROBE)
         server["spec"]["terminationGracePeriodSeconds"] = 20
         laptop.kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump(server))
-        laptop.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/told", "--timeout=60s")
+        laptop.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/told", "--timeout=110s")
         laptop.wait("the near node uses it", lambda: uses(laptop, namespace))
         said = laptop.popen("logs", "-f", "-n", namespace, "told")
         assert said.stdout is not None and said.stdout.readline() == "ready\n"
@@ -69,7 +69,7 @@ def test_a_pod_is_told_only_after_every_proxy_sends_its_connections_elsewhere(
             went_on = time.monotonic()
             os.kill(envoy, signal.SIGCONT)
         word, told = said.communicate(timeout=60)[0].split()
-        laptop.kubectl("wait", "-n", namespace, "--for=delete", "pod/told", "--timeout=60s")
+        laptop.kubectl("wait", "-n", namespace, "--for=delete", "pod/told", "--timeout=110s")
         assert word == "told"
         if went_on - begun < LATEST:
             assert float(told) > went_on

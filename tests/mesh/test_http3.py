@@ -25,8 +25,8 @@ _BY_TCP = """
 import http.client, socket, ssl, sys
 context = ssl.create_default_context(cadata=sys.argv[3])
 context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-client = http.client.HTTPSConnection(sys.argv[1], 443, timeout=5, context=context)
-client.sock = context.wrap_socket(socket.create_connection((sys.argv[1], 443), 5), server_hostname=sys.argv[2])
+client = http.client.HTTPSConnection(sys.argv[1], 443, timeout=30, context=context)
+client.sock = context.wrap_socket(socket.create_connection((sys.argv[1], 443), 30), server_hostname=sys.argv[2])
 client.request("GET", "/", headers={"host": sys.argv[2]})
 answer = client.getresponse()
 print(answer.status, answer.getheader("alt-svc"))

@@ -39,7 +39,7 @@ def cold(kubectl_program: str | None) -> Iterator[LaptopMesh]:
 
 
 def up(mesh: LaptopMesh) -> None:
-    mesh.ambit("up", "--nodes", "1")
+    mesh.ambit("up", "--nodes", "1", "--timeout=110")
     assert mesh.dump("local", "status")
 
 
@@ -162,8 +162,8 @@ def start(mesh: LaptopMesh, *words: str) -> subprocess.Popen[str]:
 
 def test_two_at_once(cold: LaptopMesh) -> None:
     """One of them starts the instance, the other says that it runs."""
-    both = [start(cold, "up", "--nodes", "1") for _ in range(2)]
-    ended = sorted((process.wait(60), process.communicate()[0]) for process in both)
+    both = [start(cold, "up", "--nodes", "1", "--timeout=100") for _ in range(2)]
+    ended = sorted((process.wait(110), process.communicate()[0]) for process in both)
     assert [code for code, _ in ended] == [0, 2], ended
     assert "is already running" in ended[1][1]
     assert len(supervisors(cold.state)) == 1
@@ -198,7 +198,7 @@ def test_up_interrupted(cold: LaptopMesh, moment: str, number: signal.Signals) -
     with start(cold, "up", "--nodes", "1") as starting:
         until(path.exists)
         starting.send_signal(number)
-        said, _ = starting.communicate(timeout=20)
+        said, _ = starting.communicate(timeout=110)
     assert starting.returncode == 130, said
     assert "Traceback" not in said
     if moment == "kubeconfig":
@@ -211,7 +211,7 @@ def test_down_while_it_starts(cold: LaptopMesh) -> None:
     with start(cold, "up", "--nodes", "1") as starting:
         until(cold.state.kubeconfig.exists)
         cold.ambit("down")
-        said, _ = starting.communicate(timeout=20)
+        said, _ = starting.communicate(timeout=110)
     assert starting.returncode == 1, said
     assert "the instance ended while it started" in said
     assert "Traceback" not in said
@@ -221,7 +221,7 @@ def test_demo_interrupted(cold: LaptopMesh) -> None:
     with start(cold, "demo", "--once") as starting:
         until(cold.state.kubeconfig.exists)
         starting.send_signal(signal.SIGINT)
-        said, _ = starting.communicate(timeout=20)
+        said, _ = starting.communicate(timeout=110)
     assert starting.returncode == 130, said
     assert "Traceback" not in said
     assert "Everything the demo started is gone again" in said
@@ -229,7 +229,7 @@ def test_demo_interrupted(cold: LaptopMesh) -> None:
     assert leftovers(cold.state.root.parent) == []
 
 
-def until(condition: Callable[[], bool], patience: float = 20.0) -> None:
+def until(condition: Callable[[], bool], patience: float = 110.0) -> None:
     """As soon as possible: the moment is what the test is about."""
     deadline = time.monotonic() + patience
     while not condition():

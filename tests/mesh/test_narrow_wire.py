@@ -32,7 +32,7 @@ while True:
 EXCHANGE = """
 import os, socket, sys
 size, text = int(sys.argv[2]), os.urandom(int(sys.argv[2]))
-with socket.create_connection((sys.argv[1], 9000), 20) as dialled, dialled.makefile("rb") as file:
+with socket.create_connection((sys.argv[1], 9000), 60) as dialled, dialled.makefile("rb") as file:
     assert file.readline() == b"ready\\n"
     dialled.sendall(b"%d\\n" % size + text)
     print("same" if file.read(2 * size) == text + text[::-1] else "different")
@@ -60,7 +60,7 @@ def pair(mesh: Mesh) -> Iterator[str]:
                 pod("server", far, ["python3", "-uc", SERVER], namespace=name, readinessProbe=probe),
             ]
         )
-        mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+        mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod", "--all", "--timeout=110s")
         mesh.wait("it is reached through a tunnel", lambda: _is_tunnelled(mesh, name))
         yield name
 

@@ -26,7 +26,7 @@ def plain(mesh: Mesh) -> Iterator[str]:
         mesh.apply(pod("server", mesh.nodes[0], ["python3", "-uc", SERVER], namespace=namespace))
         for name, node in zip(("near", "far"), mesh.nodes, strict=False):
             mesh.apply(pod(name, node, ["sleep", "3600"], namespace=namespace))
-        mesh.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+        mesh.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod", "--all", "--timeout=110s")
         yield namespace
 
 

@@ -37,7 +37,7 @@ def environment(kubectl_program: str) -> Iterator[dict[str, str]]:
             "PYTHONPATH": os.fspath(ROOT / "src"),
         }
         yield prepared
-        subprocess.run([ambit, "down"], env=prepared, check=True, capture_output=True, timeout=60)
+        subprocess.run([ambit, "down"], env=prepared, check=True, capture_output=True, timeout=110)
 
 
 def first_block(page: str, heading: str) -> str:
@@ -47,6 +47,7 @@ def first_block(page: str, heading: str) -> str:
     return block
 
 
+@pytest.mark.timeout(400)
 def test_your_own_mesh(environment: dict[str, str]) -> None:
     setup, *lines = first_block("README.md", "Your own mesh").splitlines()
     assert setup.startswith("./dev setup")
@@ -55,7 +56,7 @@ def test_your_own_mesh(environment: dict[str, str]) -> None:
     script = "\n".join(line.replace("ambit flows -f", seen) for line in lines)
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
-        cwd=ROOT, env=environment, check=False, capture_output=True, text=True, timeout=110,
+        cwd=ROOT, env=environment, check=False, capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "Simple Bookstore App" in done.stdout
@@ -65,6 +66,7 @@ def test_your_own_mesh(environment: dict[str, str]) -> None:
     assert "is gone" in done.stderr
 
 
+@pytest.mark.timeout(400)
 def test_policy_and_waypoints_in_short(environment: dict[str, str]) -> None:
     """One after the other in one cluster; some of the lines fail, as they say."""
     seen = {
@@ -79,7 +81,7 @@ def test_policy_and_waypoints_in_short(environment: dict[str, str]) -> None:
         script += f"{block}\nkubectl delete namespace shop\n"
     done = subprocess.run(
         ["bash", "-c", script],
-        cwd=ROOT, env=environment, check=False, capture_output=True, text=True, timeout=110,
+        cwd=ROOT, env=environment, check=False, capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     said = f"{done.stdout}\n{done.stderr}"
     assert re.findall(r"^[Ee]rror.*|.*not found.*", done.stderr, re.MULTILINE) == [], said

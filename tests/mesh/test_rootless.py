@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 ORDINARY = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(1000)
 @pytest.mark.skipif(os.geteuid() != 0, reason="the other tests are run by an ordinary user already")
 def test_isolation_and_capture(tmp_path: Path) -> None:
     files = (str(HERE / "test_isolation.py"), str(HERE / "test_capture.py"))
@@ -27,7 +27,7 @@ def test_isolation_and_capture(tmp_path: Path) -> None:
         capture_output=True,
         check=False,
         text=True,
-        timeout=400,
+        timeout=900,
     )
     assert ended.returncode == 0, ended.stdout[-5000:] + ended.stderr[-1000:]
     assert "skipped" not in ended.stdout

@@ -82,8 +82,8 @@ def test_a_collector_is_told_of_requests_as_telemetries_say(
         web = {"group": "", "kind": "Service", "name": "web"}
         failures["spec"]["targetRefs"] = [web]
         mesh.kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump(failures))
-        condition = ("--for=condition=WaypointAccepted", "--timeout=60s")
-        mesh.kubectl("wait", "-n", namespace, "telemetry/failures", *condition, timeout=90)
+        condition = ("--for=condition=WaypointAccepted", "--timeout=110s")
+        mesh.kubectl("wait", "-n", namespace, "telemetry/failures", *condition)
 
         way, paths = f"way.{namespace}", ["/well/0/", "/well/1/"]
 

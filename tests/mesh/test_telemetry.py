@@ -19,7 +19,7 @@ MANY = 7
 GREET = """
 import socket, sys
 for _ in range(int(sys.argv[2])):
-    with socket.create_connection((sys.argv[1], 9000), 10) as dialled:
+    with socket.create_connection((sys.argv[1], 9000), 30) as dialled:
         assert dialled.recv(5) == b"hello"
         dialled.sendall(b"yes")
         assert dialled.recv(5) == b"yes"
@@ -45,7 +45,7 @@ def town(mesh: Mesh) -> Iterator[str]:
             )
         made.append(pod("first", here, ["sleep", "3600"], namespace=name))
         mesh.apply(made)
-        mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+        mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod", "--all", "--timeout=110s")
         mesh.wait("both nodes know the servers", lambda: _are_known(mesh, name))
         yield name
 

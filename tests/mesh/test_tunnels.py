@@ -46,7 +46,7 @@ def namespace(mesh: Mesh) -> Iterator[str]:
                 pod("server", far, ["python3", "-uc", SERVER], namespace=name, readinessProbe=probe),
             ]
         )
-        mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+        mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod", "--all", "--timeout=110s")
         yield name
 
 

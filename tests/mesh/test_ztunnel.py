@@ -88,7 +88,7 @@ def town(kubectl_program: str | None) -> Iterator[Town]:
             with make_namespace(mesh) as namespace:
                 mesh.apply([each for name in NODES for each in _objects(namespace, name)])
                 mesh.kubectl(
-                    "wait", "-n", namespace, "--for=condition=Ready", "pod", "--all", "--timeout=60s"
+                    "wait", "-n", namespace, "--for=condition=Ready", "pod", "--all", "--timeout=110s"
                 )
                 yield Town(mesh, namespace)
         finally:
@@ -170,7 +170,7 @@ def test_a_policy_about_the_others_identity_is_enforced(
         town.namespace,
         policy,
         "--for=condition=ambit.io/Acknowledged",
-        "--timeout=60s",
+        "--timeout=110s",
     )
     assert town.call(denied, server) == ""
     assert town.call(allowed, server) != ""
@@ -187,7 +187,7 @@ def test_strict_mutual_tls_refuses_plain_text_on_both(town: Town) -> None:
     }
     with make_namespace(town.mesh, enrolled=False) as outside:
         town.mesh.apply(pod("plain", "node1", ["sleep", "infinity"], namespace=outside))
-        town.mesh.kubectl("wait", "-n", outside, "--for=condition=Ready", "pod/plain", "--timeout=60s")
+        town.mesh.kubectl("wait", "-n", outside, "--for=condition=Ready", "pod/plain", "--timeout=110s")
         stranger = Town(town.mesh, outside)
         hosts = [f"{server}.{town.namespace}" for server in ("ours", "theirs")]
         for host in hosts:
@@ -208,8 +208,10 @@ def test_a_pod_that_ends_is_left_by_ztunnel(town: Town) -> None:
     value = pod("short", THEIRS, ["sleep", "infinity"], namespace=town.namespace)
     for _ in range(2):
         town.mesh.apply(value)
-        town.mesh.kubectl("wait", "-n", town.namespace, "--for=condition=Ready", "pod/short", "--timeout=60s")
-        town.mesh.kubectl("delete", "-n", town.namespace, "pod/short", "--timeout=60s")
+        town.mesh.kubectl(
+            "wait", "-n", town.namespace, "--for=condition=Ready", "pod/short", "--timeout=110s"
+        )
+        town.mesh.kubectl("delete", "-n", town.namespace, "pod/short", "--timeout=110s")
     listed = town.mesh.on_node(THEIRS, "curl", "-sS", "http://127.0.0.1:15000/config_dump").stdout
     names = {each["info"]["name"] for each in json.loads(listed)["workloadState"].values()}
     assert names == {"theirs", "their-client"}

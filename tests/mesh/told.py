@@ -39,8 +39,8 @@ def from_gateway_to_server(
     ]
     apply_in(mesh, namespace, objects)
     for name in ("front", "way"):
-        words = ("wait", "-n", namespace, f"gateway/{name}", "--for=condition=Programmed", "--timeout=60s")
-        mesh.kubectl(*words, timeout=90)
+        words = ("wait", "-n", namespace, f"gateway/{name}", "--for=condition=Programmed", "--timeout=110s")
+        mesh.kubectl(*words)
     path = "jsonpath={.status.addresses[0].value}"
     return mesh.kubectl("get", "gateway", "front", "-n", namespace, "-o", path).stdout
 

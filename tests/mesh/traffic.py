@@ -113,7 +113,7 @@ def start_traffic(mesh: Mesh, namespace: str) -> None:
     for name, node, script, ready in (("web", far, SERVER, probe), ("client", near, LOAD, "")):
         text += POD.format(name=name, node=node, account="default", script=json.dumps(script), probe=ready)
     mesh.kubectl("apply", "-n", namespace, "-f", "-", stdin=text)
-    mesh.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+    mesh.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod", "--all", "--timeout=110s")
     mesh.wait("the client is served", lambda: any(a.result == 200 for a in attempts(mesh, namespace)[-5:]))
 
 

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.netns, pytest.mark.envoy]
 CLIENT = "spiffe://cluster.local/ns/default/sa/client"
 OPEN, CLOSED = 8650, 8651
 """Ports of `far`: nobody may talk to the second. Of all others who listen on the first, nobody is asked for."""
-PATIENCE = 5.0
+PATIENCE = 60.0
 
 
 class Reached:
