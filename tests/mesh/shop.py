@@ -47,7 +47,8 @@ class Server(http.server.ThreadingHTTPServer):
 Server(("::", 8080), Handler).serve_forever()
 """
 
-# Asks so often, with these headers, for this path; says how often each server answered.
+# Asks so often, with these headers, for this path, by one connection or by `each` its own; says how often each server
+# answered.
 _MANY = """
 import collections, http.client, json, sys
 found, headers = collections.Counter(), json.loads(sys.argv[2])
@@ -57,6 +58,8 @@ for _ in range(int(sys.argv[1])):
     answer = client.getresponse()
     said = answer.read().decode()
     found[said.partition(" ")[0] if answer.status == 200 else str(answer.status)] += 1
+    if sys.argv[4] == "each":
+        client.close()
 print(json.dumps(found))
 """
 
@@ -140,6 +143,10 @@ def no_admin(service: str) -> dict[str, Any]:
     }
 
 
+_ENOUGH = 24
+"""So many requests that two servers share come to the same one of them once in eight million times."""
+
+
 class Shop:
     """A namespace with the application, bound to its waypoint."""
 
@@ -158,7 +165,7 @@ class Shop:
     def ask(self, path: str = "/", *headers: str, service: str = "web") -> str:
         """The answer, `status` before it; what curl says when there is none."""
         words = [word for header in headers for word in ("-H", header)]
-        command = ["curl", "-sS", "-m", "10", "-w", "\n%{http_code}", *words, f"http://{service}{path}"]
+        command = ["curl", "-sS", "-m", "30", "-w", "\n%{http_code}", *words, f"http://{service}{path}"]
         done = self.mesh.exec(self.namespace, "client", *command, check=False)
         if done.returncode:
             return done.stderr.strip()
@@ -177,12 +184,22 @@ class Shop:
     def servers(self, count: int, path: str = "/", **headers: str) -> Counter[str]:
         """Who answered how many of so many requests; `_` in names of headers stands for `-`."""
         named = json.dumps({key.replace("_", "-"): value for key, value in headers.items()})
-        words = ("python3", "-uc", _MANY, str(count), named, path)
+        words = ("python3", "-uc", _MANY, str(count), named, path, "one")
         return Counter(json.loads(self.mesh.exec(self.namespace, "client", *words).stdout))
 
-    def follows(self, what: str, wanted: str, *headers: str) -> None:
-        """Waits until requests go there."""
+    def comes_to(self, what: str, wanted: str, *headers: str) -> None:
+        """Waits until a request goes there."""
         self.mesh.wait(what, lambda: self.server("/", *headers) == wanted)
+
+    def follows(self, what: str, wanted: str) -> None:
+        """Waits until all requests go there. One alone may come there without a route, too."""
+        words = ("python3", "-uc", _MANY, str(_ENOUGH), "{}", "/", "each")
+
+        def do() -> bool:
+            done = self.mesh.exec(self.namespace, "client", *words, check=False)
+            return done.returncode == 0 and json.loads(done.stdout) == {wanted: _ENOUGH}
+
+        self.mesh.wait(what, do)
 
 
 @contextlib.contextmanager
@@ -191,5 +208,5 @@ def make_shop(mesh: Mesh, of_class: str, takes: str) -> Iterator[Shop]:
     with make_namespace(mesh) as namespace:
         mesh.kubectl("label", "namespace", namespace, "istio.io/use-waypoint=way")
         apply_in(mesh, namespace, [waypoint(of_class, takes), *_application(*mesh.nodes)])
-        mesh.kubectl("wait", "-n", namespace, "--for=condition=Programmed", "gateway/way", "--timeout=60s")
+        mesh.kubectl("wait", "-n", namespace, "--for=condition=Programmed", "gateway/way", "--timeout=110s")
         yield Shop(mesh, namespace, is_dedicated=of_class != "ambit-inline")

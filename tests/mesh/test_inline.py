@@ -106,14 +106,14 @@ def test_pods_enforce_policies_whichever_way_a_request_comes(shop: Shop) -> None
     """And end what was open before anybody read it."""
     mesh, namespace = shop.mesh, shop.namespace
     shop.route(to(("web", 1)))
-    shop.follows("the route", "v1")
+    shop.comes_to("the route", "v1")
     denied = no_admin("web")
     found = mesh.kubectl("get", "pods", "-n", namespace, "-l", "app=web", "-o", "json").stdout
     addresses = [each["status"]["podIP"] for each in json.loads(found)["items"]]
     kept = [_Kept(shop, each) for each in addresses]
 
     def status(host: str, path: str) -> str:
-        words = ("curl", "-sS", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", f"http://{host}{path}")
+        words = ("curl", "-sS", "-m", "30", "-o", "/dev/null", "-w", "%{http_code}", f"http://{host}{path}")
         return mesh.exec(namespace, "client", *words, check=False).stdout.strip()
 
     assert {each.ask("/admin") for each in kept} == {"200"}
@@ -122,6 +122,8 @@ def test_pods_enforce_policies_whichever_way_a_request_comes(shop: Shop) -> None
         for host in ("web", *(f"{each}:8080" for each in addresses)):
             mesh.wait(f"the policy at {host}", lambda host=host: status(host, "/admin") == "403")  # type: ignore[misc]
             assert status(host, "/") == "200"
+        acknowledged = ("wait", "--for=condition=ambit.io/Acknowledged", "authorizationpolicy/no-admin")
+        mesh.kubectl(*acknowledged, "-n", namespace, "--timeout=110s")
         assert {each.ask("/admin") for each in kept} == {"ended"}
         why = mesh.ambit("why", f"{namespace}/client", "GET", f"http://web.{namespace}/admin", check=False)
         assert "DENIED" in why.stdout and "no-admin[0]" in why.stdout
@@ -150,7 +152,7 @@ def test_a_policy_says_when_nodes_enforce_it(shop: Shop) -> None:
     shop.apply(no_admin("web"))
     words = ("authorizationpolicy/no-admin", "-n", namespace)
     try:
-        mesh.kubectl("wait", "--for=condition=ambit.io/Acknowledged", *words, "--timeout=60s")
+        mesh.kubectl("wait", "--for=condition=ambit.io/Acknowledged", *words, "--timeout=110s")
         path = "jsonpath={.status.conditions[?(@.type=='ambit.io/Acknowledged')].message}"
         assert mesh.kubectl("get", *words, "-o", path).stdout == "acknowledged by all 2 nodes"
         assert shop.ask("/admin").startswith("403")
@@ -186,7 +188,7 @@ def _another(shop: Shop) -> Iterator[Callable[[str], None]]:
     other = waypoint("ambit-waypoint", "service")
     other["metadata"]["name"] = "pods"
     shop.apply(other, no_admin("web"))
-    mesh.kubectl("wait", "-n", namespace, "--for=condition=Programmed", "gateway/pods", "--timeout=60s")
+    mesh.kubectl("wait", "-n", namespace, "--for=condition=Programmed", "gateway/pods", "--timeout=110s")
     words = ("label", "service", "-n", namespace, "web")
 
     def bind(name: str) -> None:
@@ -198,7 +200,7 @@ def _another(shop: Shop) -> Iterator[Callable[[str], None]]:
     finally:
         mesh.kubectl("delete", "-n", namespace, "authorizationpolicy/no-admin", "gateway/pods")
         mesh.kubectl(*words, "istio.io/use-waypoint-")
-    shop.follows("the way again", "v1")
+    shop.comes_to("the way again", "v1")
 
 
 def test_who_came_to_pods_asks_no_more_there_when_a_waypoint_is_between(shop: Shop) -> None:
@@ -208,6 +210,8 @@ def test_who_came_to_pods_asks_no_more_there_when_a_waypoint_is_between(shop: Sh
     addresses = [each["status"]["podIP"] for each in json.loads(found)["items"]]
     with _another(shop) as bind:
         mesh.wait("the policy", lambda: shop.ask("/admin").startswith("403"))
+        acknowledged = ("wait", "--for=condition=ambit.io/Acknowledged", "authorizationpolicy/no-admin")
+        mesh.kubectl(*acknowledged, "-n", namespace, "--timeout=110s")
         kept = [_Kept(shop, each) for each in addresses]
         try:
             assert {each.ask("/admin") for each in kept} == {"403"}

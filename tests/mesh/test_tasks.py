@@ -116,13 +116,17 @@ spec:
 """)
     shop.until("403", PAGE, "-X", "DELETE")
     assert shop.curl(PAGE, "-X", "DELETE") == "RBAC: access denied"
-    assert shop.curl(PAGE, client="deploy/reviews-v1") == "RBAC: access denied"
+    # Whose node may hear of the waypoint later than that of curl.
+    denied = "RBAC: access denied"
+    shop.mesh.wait("others are denied", lambda: shop.curl(PAGE, client="deploy/reviews-v1") == denied)
     assert "<title>Simple Bookstore App</title>" in shop.curl(PAGE)
 
     with shop.routes(f"{ROUTES}route-reviews-90-10"):
-        shop.mesh.wait("reviews of v1 and v2 only", lambda: set(versions(shop, 20)) <= {"1", "2"})
+        shop.mesh.wait("reviews of v1 and v2 only", lambda: set(versions(shop, 40)) <= {"1", "2"})
         found = versions(shop, 100)
-        assert set(found) == {"1", "2"} and 0 < found.count("2") <= 30
+        # None at all once in 40,000 times, more than that once in a hundred million times.
+        assert set(found) <= {"1", "2"} and found.count("2") <= 30
+        shop.mesh.wait("reviews of v2, too", lambda: "2" in versions(shop, 40))
     shop.delete("authorizationpolicy/productpage-viewer")
     shop.until("200", front, outside=True)
 
@@ -136,7 +140,7 @@ def test_requests_of_jason_are_routed_to_v2_and_those_of_others_to_v1(bound: Gui
         return bound.curl("-L", "-b", "", "-d", f"username={name}&passwd=", f"{front}/login", outside=True)
 
     with bound.routes(f"{ROUTES}route-all-v1"):
-        bound.mesh.wait("reviews of v1 only", lambda: set(versions(bound, 10)) == {"1"})
+        bound.mesh.wait("reviews of v1 only", lambda: set(versions(bound, 20)) == {"1"})
         seen = pages(bound, 20)
         assert {who(page) for page in seen} == {"1"} and not any("stars" in page for page in seen)
         bound.apply("""
@@ -160,14 +164,14 @@ spec:
 def test_traffic_is_shifted_to_v3_by_half_and_then_whole(bound: Guide) -> None:
     files = [f"{ROUTES}route-{name}" for name in ("reviews-v1", "reviews-50-v3", "reviews-v3")]
     with bound.routes(f"{ROUTES}route-all-v1"):
-        bound.mesh.wait("reviews of v1 only", lambda: set(versions(bound, 10)) == {"1"})
+        bound.mesh.wait("reviews of v1 only", lambda: set(versions(bound, 20)) == {"1"})
         bound.samples(files[1])
         bound.mesh.wait("reviews of v3, too", lambda: "3" in versions(bound, 10))
         found = pages(bound, 100)
         assert {who(page) for page in found} == {"1", "3"}
-        assert 25 <= sum(RED in page for page in found) <= 75
+        assert 20 <= sum(RED in page for page in found) <= 80
         bound.samples(files[2])
-        bound.mesh.wait("reviews of v3 only", lambda: set(versions(bound, 10)) == {"3"})
+        bound.mesh.wait("reviews of v3 only", lambda: set(versions(bound, 30)) == {"3"})
         assert all(RED in page for page in pages(bound, 20))
         bound.samples(files[0])
         bound.mesh.wait("reviews of v1 again", lambda: set(versions(bound, 10)) == {"1"})
@@ -349,8 +353,12 @@ def test_a_waypoint_as_egress_gateway_lets_get_out_and_nothing_else(shop: Guide)
         shop.apply(_ONLY_GET, egress)
         shop.until("403", "-X", "POST", f"http://{host}/post")
         assert shop.code(f"http://{host}/get") == "200"
-        told = mesh.ambit("flows", "--requests", "--last", "200", "-n", egress, "-o", "json").stdout
-        assert any(json.loads(line)["proxy"] == f"{egress}/waypoint" for line in told.splitlines())
+
+        def is_told() -> bool:
+            told = mesh.ambit("flows", "--requests", "--last", "200", "-n", egress, "-o", "json").stdout
+            return any(json.loads(line).get("proxy") == f"{egress}/waypoint" for line in told.splitlines())
+
+        mesh.wait("its records", is_told)
 
 
 _OUTSIDE = """

@@ -38,11 +38,12 @@ def dedicated(shops: dict[str, Shop]) -> Shop:
 def test_requests_go_through_the_waypoint(dedicated: Shop) -> None:
     """Without a route to the service's own pods, which see the waypoint and are told who called. Inline there is no
     proxy between: test_inline.py."""
-    dedicated.mesh.wait("an answer", lambda: dedicated.server() in {"v1", "v2"})
-    said = dedicated.ask("/once")  # Records come when connections end.
-    assert "/once" in said
     own = f"spiffe://cluster.local/ns/{dedicated.namespace}/sa"
-    assert f"By={own}/way;URI={own}/default" in said
+    through = f"By={own}/way;URI={own}/default"
+    # Before its node knows the service, a pod's connections to it are none of the mesh's (docs/limits.md).
+    dedicated.mesh.wait("an answer", lambda: through in dedicated.ask())
+    said = dedicated.ask("/once")  # Records come when connections end.
+    assert "/once" in said and through in said
 
     def records() -> list[tuple[str, str, str]]:
         """Of the pods' node: who called, who answered, and how."""
@@ -199,8 +200,14 @@ def test_metrics_of_connections_follow_a_telemetry_at_a_waypoint(dedicated: Shop
     assert not any("team" in each for each in labels(opened))
     dedicated.apply(telemetry)
     try:
-        dedicated.mesh.wait("the label", lambda: all(each.get("team") == "red" for each in labels(opened)))
-        assert labels(opened) and not labels(sent)
+
+        def labelled() -> bool:
+            dedicated.ask(service="web:81")
+            found = labels(opened)
+            return bool(found) and all(each.get("team") == "red" for each in found)
+
+        dedicated.mesh.wait("the label", labelled)
+        dedicated.mesh.wait("no other number", lambda: not labels(sent))
     finally:
         dedicated.mesh.kubectl("delete", "-n", dedicated.namespace, "telemetry/connections")
 
@@ -255,7 +262,7 @@ def test_proxies_of_waypoints_are_listed(dedicated: Shop) -> None:
 def test_a_header_leads_to_another_version(shop: Shop) -> None:
     second = to(("web-v2", 1), matches=[{"headers": [{"name": "x-version", "value": "2"}]}])
     shop.route(second, to(("web-v1", 1)))
-    shop.follows("the route", "v2", "x-version: 2")
+    shop.comes_to("the route", "v2", "x-version: 2")
     shop.follows("the rest", "v1")
     assert shop.servers(50) == {"v1": 50}
     assert shop.servers(50, x_version="2") == {"v2": 50}
@@ -267,11 +274,11 @@ def test_requests_are_shared_out_by_weight(shop: Shop) -> None:
     shop.route(to(("web-v2", 1)))
     shop.follows("the first route", "v2")
     shop.route(to(("web-v1", 90), ("web-v2", 10)))
-    shop.follows("the second route", "v1")
+    shop.comes_to("the second route", "v1")
     found = shop.servers(200) + shop.servers(200)
-    # Five standard deviations.
+    # Fewer or more once in a hundred million times.
     assert set(found) == {"v1", "v2"}
-    assert 10 <= found["v2"] <= 70
+    assert 7 <= found["v2"] <= 78
 
 
 @pytest.mark.feature("F33")
@@ -280,7 +287,8 @@ def test_requests_have_so_much_time(shop: Shop) -> None:
     shop.follows("the first route", "v2")
     shop.route(to(("web-v1", 1), timeouts={"request": "1s"}))
     shop.mesh.wait("the time is over", lambda: shop.ask("/waits-at-v1").startswith("504"))
-    assert shop.server() == "v1"
+    # Also for the others on a machine that is busy.
+    shop.comes_to("who is in time", "v1")
 
 
 @pytest.mark.feature("F33")
@@ -387,11 +395,7 @@ def test_connections_go_where_a_tcp_route_says(dedicated: Shop) -> None:
     """And to the service's own pods without one. An inline waypoint refuses a TCPRoute, as one that is for requests."""
     for server in ("v2", "v1"):
         dedicated.apply(_tcp_route(**{f"web_{server}": 1}))
-        answer = f"200 {server}"
-        dedicated.mesh.wait(
-            "the route", lambda answer=answer: dedicated.ask(service="web:81").startswith(answer)
-        )
-        assert dedicated.ask(service="web:81").startswith(answer)
+        dedicated.mesh.wait("the route", lambda wanted={server: 24}: _connect(dedicated, 24) == wanted)
     dedicated.apply(_tcp_route(nobody=1))
     dedicated.mesh.wait("the refusal", lambda: dedicated.ask(service="web:81").startswith("curl:"))
     dedicated.mesh.kubectl("delete", "-n", dedicated.namespace, "tcproute/web")
@@ -411,19 +415,24 @@ print(json.dumps(found))
 """
 
 
+def _connect(shop: Shop, count: int) -> dict[str, int]:
+    """Who answered how many of so many connections; nobody while one of them fails."""
+    done = shop.mesh.exec(shop.namespace, "client", "python3", "-c", _CONNECTS, str(count), check=False)
+    return dict(json.loads(done.stdout)) if done.returncode == 0 else {}
+
+
 @pytest.mark.feature("F62")
 def test_connections_are_shared_out_by_weight(dedicated: Shop) -> None:
     """By a TCPRoute, which an inline waypoint refuses."""
     dedicated.apply(_tcp_route(web_v2=1))
-    dedicated.mesh.wait("the first route", lambda: dedicated.ask(service="web:81").startswith("200 v2"))
+    dedicated.mesh.wait("the first route", lambda: _connect(dedicated, 24) == {"v2": 24})
     dedicated.apply(_tcp_route(web_v1=80, web_v2=20))
     dedicated.mesh.wait("the second route", lambda: dedicated.ask(service="web:81").startswith("200 v1"))
-    words = ("python3", "-c", _CONNECTS, "200")
-    found = json.loads(dedicated.mesh.exec(dedicated.namespace, "client", *words).stdout)
+    found = _connect(dedicated, 200)
     dedicated.mesh.kubectl("delete", "-n", dedicated.namespace, "tcproute/web")
-    # Five standard deviations.
+    # Fewer or more once in a hundred million times.
     assert set(found) == {"v1", "v2"}
-    assert 12 <= found["v2"] <= 68
+    assert 8 <= found["v2"] <= 75
 
 
 def test_why_tells_what_a_request_meets(shop: Shop) -> None:
@@ -433,6 +442,7 @@ def test_why_tells_what_a_request_meets(shop: Shop) -> None:
     words = ("why", f"{shop.namespace}/client", "GET", "http://web/why", "-o", "json")
 
     def confirmed() -> dict[str, Any] | None:
+        shop.ask("/why")
         answer: dict[str, Any] = json.loads(shop.mesh.ambit(*words).stdout)
         return answer if answer["confirmation"]["records"] == "agrees" else None
 
@@ -512,7 +522,7 @@ def test_requests_are_routed_on_the_way_to_this_node_and_to_others(shop: Shop, p
     apply_in(shop.mesh, shop.namespace, [pod(name, node, ["sleep", "3600"])])
 
     def asked(path: str) -> str:
-        words = ("curl", "-sS", "-m", "10", f"http://web{path}")
+        words = ("curl", "-sS", "-m", "30", f"http://web{path}")
         return shop.mesh.exec(shop.namespace, name, *words, check=False).stdout.partition(" ")[0]
 
     shop.mesh.wait("both versions", lambda: (asked("/one"), asked("/two")) == ("v1", "v2"))

@@ -95,9 +95,9 @@ class Busy:
 
     def asked(self, path: str = "/", host: str = "web") -> tuple[str, bool, str]:
         """The pod that the server sees (without what makes its name its own), whether a route was met, and the
-        status."""
+        status: 000 without an answer. Whether that may be is for the traffic beside to say."""
         words = ("curl", "-sS", "-m", "30", "-w", "\n%header{x-routed} %{http_code}", f"http://{host}{path}")
-        said = self.mesh.exec(self.namespace, "client", *words).stdout
+        said = self.mesh.exec(self.namespace, "client", *words, check=False).stdout
         address, _, end = said.rpartition("\n")
         routed, _, status = end.rpartition(" ")
         return self._named(address), routed == "yes", status
@@ -184,10 +184,13 @@ def test_a_policy_of_a_waypoint_holds_while_a_service_is_bound_to_it(
     assert busy.asked("/closed")[2] == "200"
     busy.bind(waypoint)
     busy.passes(seen, routed=True)
+    if waypoint == "inline":
+        # The caller's node routes, the server's enforces: each hears of it by itself.
+        busy.mesh.wait("the policy", lambda: busy.asked("/closed")[2] == "403")
     assert busy.asked("/closed")[2] == "403"
     busy.bind("")
     busy.passes("client", routed=False)
-    assert busy.asked("/closed")[2] == "200"
+    busy.mesh.wait("no policy", lambda: busy.asked("/closed")[2] == "200")
     assert waypoint == "inline" or busy.failed(since, "fresh") == []
     busy.kubectl("delete", "authorizationpolicy", "closed")
 
@@ -228,10 +231,10 @@ def test_a_second_waypoint_takes_its_part_of_what_comes_by_a_gateway(busy: Busy)
     busy.kubectl("annotate", "--overwrite", "service", "web", f"{weight}=25")
     busy.mesh.wait("both are seen", lambda: set(busy.parts(8, edge)) == {"one", "two"})
     found = busy.parts(200, edge)
-    # Five standard deviations.
-    assert set(found) == {"one", "two"} and 19 <= found["two"] <= 81, found
+    # Fewer or more once in a hundred million times.
+    assert set(found) == {"one", "two"} and 16 <= found["two"] <= 88, found
     busy.kubectl("label", "service", "web", f"{label}-")
-    busy.mesh.wait("only the first is left", lambda: set(busy.parts(8, edge)) == {"one"})
+    busy.mesh.wait("only the first is left", lambda: set(busy.parts(60, edge)) == {"one"})
     assert busy.asked("/closed", edge)[2] == "403"
     made = ("gateway/front", "httproute/front", "authorizationpolicy/closed")
     busy.kubectl("delete", *made)
@@ -266,7 +269,7 @@ def waypoints_of(busy: Busy, services: int) -> Callable[[], object]:
     def count() -> object:
         urls = [f"http://web{number}" for number in range(services)] * 3
         command = ["curl", "-sS", "-m", "30", "--no-keepalive", "-w", "\n", *urls]
-        said = busy.mesh.exec(busy.namespace, "client", *command).stdout.split()
+        said = busy.mesh.exec(busy.namespace, "client", *command, check=False).stdout.split()
         return len(said), len(set(said))
 
     return count
