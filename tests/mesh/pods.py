@@ -86,6 +86,21 @@ def web_and_client(port_name: str = "http") -> list[dict[str, Any]]:
     ]
 
 
+def known_everywhere(mesh: Mesh, namespace: str, *pods: str, service: str = "") -> None:
+    """Until every node knows these pods as the mesh's own, and the service. Before that a connection may be none of the
+    mesh's (docs/limits.md)."""
+
+    def known(node: str) -> bool:
+        workloads, services = (
+            [each for each in mesh.dump(kind, "--node", node) if each["namespace"] == namespace]
+            for kind in ("workloads", "services")
+        )
+        own = {each["name"] for each in workloads if each["protocol"] == "HBONE"}
+        return own >= set(pods) and (not service or service in {each["name"] for each in services})
+
+    mesh.wait("every node knows them", lambda: all(map(known, mesh.nodes)))
+
+
 def apply_in(mesh: Mesh, namespace: str, objects: Sequence[Mapping[str, Any]]) -> None:
     """Apply objects that name no namespace, and wait until every pod there is ready."""
     mesh.kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump_all(objects))

@@ -48,7 +48,7 @@ spec: {hosts: [web], http: [{route: [{destination: {host: web}}]}]}
 
 HOLD = """
 import socket, sys
-with socket.create_connection(("web", 80), 5) as connection:
+with socket.create_connection(("web", 80), 30) as connection:
     connection.sendall(b"GET / HTTP/1.1\\r\\n")
     print("open", flush=True)
     sys.stdin.read()
@@ -82,8 +82,23 @@ def web(mesh: Mesh) -> Iterator[str]:
         "the server answers",
         lambda: mesh.exec(name, "client", "curl", "-sf", "http://web", check=False).returncode == 0,
     )
+    mesh.wait("node proxies know it", lambda: _is_known(mesh, name))
     yield name
     mesh.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def _is_known(mesh: Mesh, namespace: str) -> bool:
+    """A first answer may come without the mesh, before a node has heard of the service."""
+    kinds = {"workloads": "web", "services": "web", "policies": "all"}
+    if any((namespace, each) not in _names(mesh, kind) for kind, each in kinds.items()):
+        return False
+    workload = of(mesh.dump("workloads"), namespace=namespace, name="web")
+    endpoints = of(mesh.dump("services"), namespace=namespace, name="web")["endpoints"]
+    return workload["protocol"] == "HBONE" and len(endpoints) == 1
+
+
+def _names(mesh: Mesh, kind: str) -> list[tuple[str, str]]:
+    return [(each["namespace"], each["name"]) for each in mesh.dump(kind)]
 
 
 def of(rows: list[dict[str, Any]], **wanted: str) -> dict[str, Any]:
@@ -126,9 +141,9 @@ def listed(mesh: Mesh, words: str, wanted: list[str]) -> Any:
 
 
 def test_check_is_content_and_names_what_is_wrong(mesh: Mesh, web: str) -> None:
-    assert "Status check results are √" in mesh.ambit("check", "--wait", "30").stdout
+    assert "Status check results are √" in mesh.ambit("check", "--wait", "100").stdout
     for output in ("json", "yaml"):
-        told = yaml.safe_load(mesh.ambit("check", "-o", output).stdout)
+        told = yaml.safe_load(mesh.ambit("check", "--wait", "100", "-o", output).stdout)
         assert told["success"] is True
         assert {check["id"] for check in told["checks"]} >= {"api-reachable", "certificates", "captured"}
     mesh.kubectl("apply", "-n", web, "-f", "-", stdin=BROKEN)
@@ -143,7 +158,7 @@ def test_check_is_content_and_names_what_is_wrong(mesh: Mesh, web: str) -> None:
 def test_check_names_what_a_policy_misses_and_what_has_no_effect(mesh: Mesh, web: str) -> None:
     mesh.kubectl("apply", "-n", web, "-f", "-", stdin=MISSPELT)
     try:
-        short = mesh.ambit("check", "-o", "short").stdout
+        short = mesh.ambit("check", "--wait", "100", "-o", "short").stdout
         assert f"AuthorizationPolicy {web}/misspelt spec.selector: no pod in {web} has app=wbe" in short
         assert "source.namespaces[0]: no namespace 'defualt'; is it 'default'?" in short
         assert f"VirtualService {web}/idle: this version does nothing with the kind" in short
@@ -167,7 +182,10 @@ def test_what_node_proxies_know(mesh: Mesh, web: str) -> None:
     [certificates] = mesh.dump("certs", "--node", node).values()
     identity = f"spiffe://cluster.local/ns/{web}/sa/default"
     assert of(certificates, identity=identity)["state"] == "Available"
-    assert {(each["sync"], each["envoy"][:2]) for each in mesh.dump("ps")} == {("SYNCED", "1.")}
+    synced = {("SYNCED", "1.")}
+    mesh.wait(
+        "all are in sync", lambda: {(each["sync"], each["envoy"][:2]) for each in mesh.dump("ps")} == synced
+    )
 
 
 def test_open_connections_are_listed(mesh: Mesh, web: str) -> None:
@@ -177,7 +195,7 @@ def test_open_connections_are_listed(mesh: Mesh, web: str) -> None:
         assert holder.stdout.readline() == "open\n"
         listed = mesh.wait("the connection is listed", lambda: _connections(mesh, f"client.{web}"))
         assert listed[0][2] == "Outbound"
-        holder.communicate("", timeout=20)
+        holder.communicate("", timeout=110)
 
 
 def _connections(mesh: Mesh, workload: str) -> list[list[str]]:
@@ -200,14 +218,33 @@ def test_last_counts_what_was_chosen(mesh: Mesh, web: str) -> None:
     """Other pods' connections, or the other node's report of the same one, take no place."""
     words = ("flows", "--last", "1", "--to", f"{web}/web")
     mesh.wait("the flow is reported", lambda: mesh.ambit(*words).stdout)
-    fetched = mesh.ambit("flows", "--last", "1000", "-o", "json").stdout.splitlines()
-    newest = [flow for flow in map(json.loads, fetched) if flow["destination"].get("workload") == "web"]
-    assert [json.loads(mesh.ambit(*words, "-o", "json").stdout)["time"]] == [newest[-1]["time"]]
+
+    def newest() -> float:
+        fetched = mesh.ambit("flows", "--last", "1000", "-o", "json").stdout.splitlines()
+        chosen = [flow for flow in map(json.loads, fetched) if flow["destination"].get("workload") == "web"]
+        return float(chosen[-1]["time"])
+
+    def chosen() -> tuple[float, float] | None:
+        """And the newest, unless another report came meanwhile."""
+        before, found = newest(), json.loads(mesh.ambit(*words, "-o", "json").stdout)["time"]
+        return (found, before) if newest() == before else None
+
+    found, wanted = mesh.wait("no report comes between", chosen)
+    assert found == wanted
 
 
 @pytest.mark.feature("F160")
 def test_version_of_everything(mesh: Mesh) -> None:
-    told = mesh.dump("version")
+    def settled() -> dict[str, Any] | None:
+        """Those that tests before have replaced may still end."""
+        found = dict(mesh.dump("version"))
+        return (
+            found
+            if (len(found["controlPlanes"]), len(found["nodeProxies"])) == (1, len(mesh.nodes))
+            else None
+        )
+
+    told = mesh.wait("one control plane, and a proxy for each node", settled)
     assert told["client"]["version"] == __version__
     assert [part["version"] for part in told["controlPlanes"]] == [__version__]
     assert [part["version"] for part in told["nodeProxies"]] == [__version__] * len(mesh.nodes)
@@ -245,7 +282,7 @@ def test_an_image_is_mapped_listed_and_forgotten(mesh: Mesh, web: str) -> None:
     assert listed["command"] == ["sleep", "3600"]
     try:
         mesh.kubectl("run", "sleeper", "-n", web, "--image=acme/sleeper", "--restart=Never")
-        mesh.kubectl("wait", "-n", web, "pod/sleeper", "--for=condition=Ready", "--timeout=30s")
+        mesh.kubectl("wait", "-n", web, "pod/sleeper", "--for=condition=Ready", "--timeout=110s")
         mesh.kubectl("delete", "pod", "sleeper", "-n", web, "--now")
     finally:
         mesh.ambit("local", "image", "remove", "acme/sleeper")

@@ -10,7 +10,7 @@ import pytest
 
 from ambit.core.names import METRICS_PORT
 from ambit.testing.mesh import Mesh
-from tests.mesh.pods import make_namespace, pod
+from tests.mesh.pods import known_everywhere, make_namespace, pod
 from tests.mesh.traffic import SERVER
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
@@ -33,11 +33,12 @@ def calls(mesh: Mesh) -> Iterator[str]:
         server = pod("web", mesh.nodes[0], ["python3", "-c", SERVER], namespace=name, labels={"app": "web"})
         service = {**SERVICE, "metadata": {"name": "web", "namespace": name}}
         mesh.apply([service, server])
-        mesh.kubectl("wait", "-n", name, "pod/web", "--for=condition=Ready", "--timeout=60s")
-        once = ["curl", "-sS", "--retry", "5", "--retry-all-errors", "-m", "5", "http://web/"]
+        mesh.kubectl("wait", "-n", name, "pod/web", "--for=condition=Ready", "--timeout=110s")
+        known_everywhere(mesh, name, "web", service="web")
+        once = ["curl", "-sS", "--retry", "5", "--retry-all-errors", "-m", "30", "http://web/"]
         mesh.apply(pod("once", mesh.nodes[1], once, namespace=name))
         mesh.kubectl(
-            "wait", "-n", name, "pod/once", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s"
+            "wait", "-n", name, "pod/once", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=110s"
         )
         yield name
 
@@ -59,18 +60,23 @@ def test_both_sides_report_a_pod_that_ended_at_once_with_its_identity(mesh: Mesh
 
 @pytest.mark.usefixtures("calls")
 def test_every_metric_that_is_served_is_on_the_page_with_its_labels(mesh: Mesh) -> None:
-    proxies = mesh.kubectl("get", "pods", "-n", "ambit-system", "-l", "app=ztunnel", "-o", PLACES).stdout
-    nodes = [
-        mesh.on_node(node, "curl", "-sS", f"{address}:{METRICS_PORT}/metrics").stdout
-        for node, address in (line.split() for line in proxies.splitlines())
-    ]
-    assert len(nodes) == len(mesh.nodes)
-    (plane,) = mesh.kubectl(
-        "get", "pod", "-n", "ambit-system", "-l", "app=istiod", "-o", "name"
-    ).stdout.split()
-    control = mesh.exec("ambit-system", plane, "python3", "-c", READ, "http://localhost:15014/metrics").stdout
-    text = "\n".join([*nodes, control])
-    assert "istio_tcp_connections_opened_total{" in text and f"ambit_xds_nodes {len(mesh.nodes)}" in text
+    def served() -> str:
+        """Once connections are counted, and the control plane has counted the nodes."""
+        proxies = mesh.kubectl("get", "pods", "-n", "ambit-system", "-l", "app=ztunnel", "-o", PLACES).stdout
+        nodes = [
+            mesh.on_node(node, "curl", "-sS", f"{address}:{METRICS_PORT}/metrics").stdout
+            for node, address in (line.split() for line in proxies.splitlines())
+        ]
+        assert len(nodes) == len(mesh.nodes)
+        (plane,) = mesh.kubectl(
+            "get", "pod", "-n", "ambit-system", "-l", "app=istiod", "-o", "name"
+        ).stdout.split()
+        url = "http://localhost:15014/metrics"
+        text = "\n".join([*nodes, mesh.exec("ambit-system", plane, "python3", "-c", READ, url).stdout])
+        both = "istio_tcp_connections_opened_total{", f"ambit_xds_nodes {len(mesh.nodes)}"
+        return text if all(each in text for each in both) else ""
+
+    text = mesh.wait("connections and nodes are counted", served)
     for name in re.findall(r"^# TYPE (\S+)", text, re.MULTILINE):
         assert f"| `{name}` |" in PAGE
     for label in set(re.findall(r'[{,]([a-z_]+)="', text)):

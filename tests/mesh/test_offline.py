@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ambit.testing.mesh import Mesh
-from tests.mesh.pods import apply_in, make_namespace, web_and_client
+from tests.mesh.pods import apply_in, known_everywhere, make_namespace, web_and_client
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
@@ -36,7 +36,7 @@ spec: {action: DENY, rules: [{to: [{operation: {ports: ["8080"]}}]}]}
 
 
 def fetch(mesh: Mesh, namespace: str) -> bool:
-    words = ("curl", "-sf", "-m", "5", "http://web")
+    words = ("curl", "-sf", "-m", "30", "http://web")
     return mesh.exec(namespace, "client", *words, check=False).returncode == 0
 
 
@@ -46,6 +46,10 @@ def web(mesh: Mesh) -> Iterator[str]:
     with make_namespace(mesh) as name:
         apply_in(mesh, name, [*web_and_client(), yaml.safe_load(ONLY_CLIENT.format(namespace=name))])
         mesh.wait("the server answers", lambda: fetch(mesh, name))
+        known_everywhere(mesh, name, "web", "client", service="web")
+        mesh.wait(
+            "nodes know the policy", lambda: name in {each["namespace"] for each in mesh.dump("policies")}
+        )
         yield name
 
 

@@ -39,7 +39,7 @@ spec: {{selector: {{app: {name}}}, ports: [{{name: http, port: 80, targetPort: 8
 FETCH = """
 import sys, urllib.request
 try:
-    print(urllib.request.urlopen(sys.argv[1], timeout=5).status)
+    print(urllib.request.urlopen(sys.argv[1], timeout=30).status)
 except OSError as problem:
     print(type(problem).__name__)
 """
@@ -121,7 +121,7 @@ def pods(mesh: Mesh) -> Iterator[str]:
     mesh.create_namespace(name, labels)
     manifest = "".join(POD.format(name=pod) for pod in ("first", "second", "client"))
     mesh.kubectl("apply", "-n", name, "-f", "-", stdin=manifest)
-    mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+    mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod", "--all", "--timeout=110s")
     for server in ("first", "second"):
         mesh.wait(f"{server} answers", lambda server=server: fetch(mesh, name, server) == "200")
     yield name
@@ -134,7 +134,7 @@ def outsider(mesh: Mesh) -> Iterator[str]:
     name = f"n{uuid.uuid4().hex[:8]}"
     mesh.kubectl("create", "namespace", name)
     mesh.kubectl("apply", "-n", name, "-f", "-", stdin=POD.format(name="client"))
-    mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod/client", "--timeout=60s")
+    mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod/client", "--timeout=110s")
     yield name
     mesh.kubectl("delete", "namespace", name, "--wait=false")
 
@@ -191,7 +191,7 @@ def test_a_broken_policy_is_closed_and_stops_no_other(mesh: Mesh, pods: str) -> 
     try:
         for policy in ("good", "bad"):
             wanted = "--for=condition=ambit.io/Acknowledged"
-            mesh.kubectl("wait", wanted, f"authorizationpolicy/{policy}", "-n", pods, "--timeout=30s")
+            mesh.kubectl("wait", wanted, f"authorizationpolicy/{policy}", "-n", pods, "--timeout=110s")
         told = condition(mesh, pods, "bad", "ZtunnelAccepted")
         assert told["status"] == "False"
         assert "AMB0212 spec.rules[0].from[0].source.ipBlocks[0]: '10.0.0/8'" in told["message"]
@@ -216,10 +216,10 @@ def test_strange_objects_stop_nothing(mesh: Mesh, pods: str) -> None:
             told = condition(mesh, pods, policy, "ZtunnelAccepted")
             assert told["status"] == ("True" if policy == "good" else "False")
             wanted = "--for=condition=ambit.io/Acknowledged"
-            mesh.kubectl("wait", wanted, f"authorizationpolicy/{policy}", "-n", pods, "--timeout=30s")
+            mesh.kubectl("wait", wanted, f"authorizationpolicy/{policy}", "-n", pods, "--timeout=110s")
         assert fetch(mesh, pods, "first") != "200"
         assert fetch(mesh, pods, "second") == "200"
-        assert {proxy["sync"] for proxy in mesh.dump("ps")} == {"SYNCED"}
+        mesh.wait("all are in sync", lambda: {proxy["sync"] for proxy in mesh.dump("ps")} == {"SYNCED"})
     finally:
         mesh.kubectl("delete", "authorizationpolicy", "--all", "-n", pods)
         mesh.kubectl("delete", "service/strange", "endpointslice/strange", "-n", pods)
@@ -229,7 +229,7 @@ def test_strange_objects_stop_nothing(mesh: Mesh, pods: str) -> None:
 @pytest.mark.feature("F11")
 def test_strict_refuses_who_has_no_identity_and_says_so(mesh: Mesh, pods: str, outsider: str) -> None:
     host = f"first.{pods}"
-    assert fetch(mesh, outsider, host) == "200", "PERMISSIVE is the default"
+    mesh.wait("PERMISSIVE is the default", lambda: fetch(mesh, outsider, host) == "200")
     apply(mesh, pods, STRICT)
     try:
         mesh.wait("the outsider is refused", lambda: fetch(mesh, outsider, host) != "200")
@@ -259,7 +259,7 @@ def test_a_rule_about_http_weakens_nothing_and_its_status_names_the_fields(mesh:
     apply(mesh, pods, HTTP)
     try:
         wanted = "--for=condition=ambit.io/Acknowledged"
-        mesh.kubectl("wait", wanted, "authorizationpolicy/http", "-n", pods, "--timeout=30s")
+        mesh.kubectl("wait", wanted, "authorizationpolicy/http", "-n", pods, "--timeout=110s")
         told = condition(mesh, pods, "http", "ZtunnelAccepted")
         assert (told["status"], told["reason"]) == ("True", "PartiallyInvalid")
         assert (

@@ -101,7 +101,7 @@ def castle(mesh: Mesh) -> Iterator[str]:
         server = pod("server", mesh.nodes[0], ["python3", "-uc", SERVER], namespace=name, **probes)
         strict = {**STRICT, "metadata": {"name": "strict", "namespace": name}}
         mesh.apply([strict, server, pod("member", mesh.nodes[1], ["sleep", "3600"], namespace=name)])
-        wait = ("wait", "-n", name, "--timeout=60s")
+        wait = ("wait", "-n", name, "--timeout=110s")
         mesh.kubectl(*wait, "--for=condition=ambit.io/Acknowledged", "peerauthentication/strict")
         mesh.kubectl(*wait, "--for=condition=Ready", "pod", "--all")
         yield name
@@ -113,7 +113,7 @@ def outside(mesh: Mesh) -> Iterator[str]:
     with make_namespace(mesh, enrolled=False) as name:
         for attacker, node in zip(("near", "far"), mesh.nodes, strict=False):
             mesh.apply(pod(attacker, node, ["sleep", "3600"], namespace=name))
-        mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+        mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod", "--all", "--timeout=110s")
         yield name
 
 
@@ -177,7 +177,7 @@ def test_who_asks_for_it_takes_plain_traffic_past_the_mesh_and_is_still_tunnelle
     open_pod = pod("open", mesh.nodes[0], ["python3", "-uc", SERVER], namespace=castle, readinessProbe=probe)
     open_pod["metadata"]["annotations"] = {"ambient.istio.io/bypass-inbound-capture": "true"}
     mesh.apply(open_pod)
-    mesh.kubectl("wait", "-n", castle, "--for=condition=Ready", "pod/open", "--timeout=60s")
+    mesh.kubectl("wait", "-n", castle, "--for=condition=Ready", "pod/open", "--timeout=110s")
     address, *_ = mesh.pod_addresses(castle, "open")
     question = json.dumps([["plain", address, APPLICATION]])
 
@@ -191,6 +191,6 @@ def test_who_asks_for_it_takes_plain_traffic_past_the_mesh_and_is_still_tunnelle
             flow["reporter"] == "destination" and flow.get("mutualTls") for flow in flows
         )
 
-    assert served(outside, "far"), "STRICT is about what the mesh sees"
+    mesh.wait("STRICT is about what the mesh sees", lambda: served(outside, "far"))
     mesh.wait("a member comes through a tunnel", tunnelled)
     mesh.kubectl("delete", "pod", "open", "-n", castle)

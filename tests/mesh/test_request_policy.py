@@ -130,7 +130,7 @@ class Shop:
             "curl",
             "-sS",
             "-m",
-            "10",
+            "30",
             "-o",
             "/dev/null",
             "-w",
@@ -165,7 +165,7 @@ def _shop(mesh: Mesh, of_class: str) -> Iterator[Shop]:
         apply_in(mesh, namespace, [*gateways, *APPLICATION])
         for name in ("way", "other-way"):
             mesh.kubectl(
-                "wait", "-n", namespace, "--for=condition=Programmed", f"gateway/{name}", "--timeout=60s"
+                "wait", "-n", namespace, "--for=condition=Programmed", f"gateway/{name}", "--timeout=110s"
             )
         shop = Shop(mesh, namespace, of_class)
         for service in ("web", "second", "third", "bare"):
@@ -310,7 +310,7 @@ def test_methods_of_grpc_are_let_in_one_by_one(shop: Shop) -> None:
             "curl",
             "-sS",
             "-m",
-            "10",
+            "30",
             "-o",
             "/dev/null",
             *_GRPC,
@@ -358,8 +358,10 @@ def test_what_nobody_would_protect_is_closed_and_said(shop: Shop) -> None:
     ) as policy:
         shop.answers("refused", "friend", "bare")
         shop.is_said(policy, "False", "AncestorNotBound")
-        listed = shop.mesh.ambit("services", "-n", shop.namespace).stdout
-        assert "None (closed by a policy)" in listed and ".invalid" not in listed
+        services = ("services", "-n", shop.namespace)
+        closed = "None (closed by a policy)"
+        shop.mesh.wait("nodes say so", lambda: closed in shop.mesh.ambit(*services).stdout)
+        assert ".invalid" not in shop.mesh.ambit(*services).stdout
         (told,) = [
             each["waypoint"]
             for each in json.loads(shop.mesh.ambit("services", "-n", shop.namespace, "-o", "json").stdout)

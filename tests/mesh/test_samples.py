@@ -19,7 +19,7 @@ HBONE_PORT = 15008
 
 TALK = """
 import socket, sys
-with socket.create_connection(("tcp-echo", int(sys.argv[1])), 5) as connection:
+with socket.create_connection(("tcp-echo", int(sys.argv[1])), 30) as connection:
     connection.sendall(b"world\\n")
     print(connection.makefile().readline(), end="")
 """
@@ -32,7 +32,7 @@ def create(mesh: Mesh, *, is_enrolled: bool) -> str:
     mesh.create_namespace(name, labels)
     files = [word for sample in SAMPLES for word in ("-f", str(MANIFESTS / f"{sample}.yaml"))]
     mesh.kubectl("apply", "-n", name, *files)
-    mesh.kubectl("wait", "-n", name, "--for=condition=Available", "deployment", "--all", "--timeout=60s")
+    mesh.kubectl("wait", "-n", name, "--for=condition=Available", "deployment", "--all", "--timeout=110s")
     return name
 
 
@@ -44,24 +44,38 @@ def samples(mesh: Mesh) -> Iterator[str]:
 
 
 def curl(mesh: Mesh, namespace: str, *words: str) -> str:
-    return mesh.exec(namespace, "deploy/curl", "curl", "-sS", "-m", "10", *words).stdout
+    return mesh.exec(namespace, "deploy/curl", "curl", "-sS", "-m", "30", *words).stdout
 
 
 @pytest.mark.feature("F162")
 def test_productpage_is_served_to_the_curl_pod(mesh: Mesh, samples: str) -> None:
-    page = curl(mesh, samples, "http://productpage:9080/productpage")
-    assert "<title>Simple Bookstore App</title>" in page
-    assert "Book Details" in page
-    assert "Reviews served by" in page
+    whole = ("<title>Simple Bookstore App</title>", "Book Details", "Reviews served by")
+
+    def is_served() -> bool:
+        """The page itself leaves out what takes too long."""
+        page = curl(mesh, samples, "http://productpage:9080/productpage")
+        return all(each in page for each in whole)
+
+    mesh.wait("the whole page", is_served)
 
 
 def test_every_pod_is_captured_and_tunnelled_to(mesh: Mesh, samples: str) -> None:
     path = "jsonpath={range .items[*]}{.metadata.annotations.ambient\\.istio\\.io/redirection}{'\\n'}{end}"
     told = mesh.kubectl("get", "pods", "-n", samples, "-o", path).stdout.split()
     assert set(told) == {"enabled"}
-    workloads = [each for each in mesh.dump("workloads") if each["namespace"] == samples]
-    assert len(workloads) == len(told)
-    assert {each["protocol"] for each in workloads} == {"HBONE"}
+    _are_known(mesh, samples, len(told))
+
+
+def _are_known(mesh: Mesh, namespace: str, count: int) -> None:
+    """Until every node knows so many pods, to be called through tunnels."""
+
+    def known(node: str) -> bool:
+        workloads = [
+            each for each in mesh.dump("workloads", "--node", node) if each["namespace"] == namespace
+        ]
+        return len(workloads) == count and {each["protocol"] for each in workloads} == {"HBONE"}
+
+    mesh.wait("every node knows all pods", lambda: all(map(known, mesh.nodes)))
 
 
 def test_httpbin_answers(mesh: Mesh, samples: str) -> None:
@@ -92,6 +106,7 @@ def test_tcp_echo_answers(mesh: Mesh, samples: str, port: str) -> None:
 
 @pytest.mark.feature("F6")
 def test_only_tls_is_on_the_wire_between_nodes(mesh: Mesh, samples: str) -> None:
+    _are_known(mesh, samples, len(mesh.kubectl("get", "pods", "-n", samples, "-o", "name").stdout.split()))
     marker, recorded, pods = captured_request(mesh, samples)
     assert not recorded.has(marker.encode())
     ends = {frozenset(pair) & {HBONE_PORT} for pair in ports_between(pods, recorded)}

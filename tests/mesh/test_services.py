@@ -82,8 +82,8 @@ def plain(mesh: Mesh) -> Iterator[str]:
     name = f"n{uuid.uuid4().hex[:8]}"
     mesh.kubectl("create", "namespace", name)
     mesh.kubectl("apply", "-n", name, "-f", "-", stdin=OBJECTS)
-    mesh.kubectl("rollout", "status", "-n", name, "deployment/web", "--timeout=60s")
-    mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod/client", "--timeout=60s")
+    mesh.kubectl("rollout", "status", "-n", name, "deployment/web", "--timeout=110s")
+    mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod/client", "--timeout=110s")
     # Outside the mesh the cluster itself sends there; kube-proxy does so when it comes to it.
     mesh.wait("the cluster serves the new service", lambda: reaches(mesh, name, "web:80"))
     yield name
@@ -126,36 +126,49 @@ def test_every_address_of_a_load_balancer_leads_to_its_service(laptop: LaptopMes
 
 def all_answer(mesh: Mesh, namespace: str, places: list[str], addresses: list[str]) -> None:
     """At these places, and at port 80 of these addresses, by the address's own family."""
-    answers = dial(mesh, namespace, *places, *(f"{address}:80" for address in addresses))
-    assert {place for place, (kind, _) in answers.items() if isinstance(kind, str)} == set(), answers
+
+    def all_do() -> dict[str, list[Any]]:
+        found = dial(mesh, namespace, *places, *(f"{address}:80" for address in addresses))
+        return {} if any(isinstance(kind, str) for kind, _ in found.values()) else found
+
+    answers = mesh.wait("all answer", all_do)
     for address in addresses:
         assert answers[f"{address}:80"][0] is (":" in address)
 
 
 def test_what_does_not_exist_fails_at_once(mesh: Mesh, plain: str) -> None:
-    answers = dial(mesh, plain, "web:81", f"nothing.{plain}.svc.cluster.local:80")
-    assert [kind for kind, _ in answers.values()] == ["ConnectionRefusedError", "gaierror"]
-    assert max(seconds for _, seconds in answers.values()) < 4
+    places = "web:81", f"nothing.{plain}.svc.cluster.local:80"
+    fail_at_once(mesh, plain, dict(zip(places, ("ConnectionRefusedError", "gaierror"), strict=True)))
+
+
+def fail_at_once(mesh: Mesh, namespace: str, wanted: dict[str, str]) -> None:
+    """With these errors, before anybody's time-out: a busy machine may need several tries for that."""
+
+    def do() -> bool:
+        answers = dial(mesh, namespace, *wanted)
+        assert {place: kind for place, (kind, _) in answers.items()} == wanted
+        return max(seconds for _, seconds in answers.values()) < 4
+
+    mesh.wait("they fail at once", do)
 
 
 @pytest.mark.laptop_only(
     "kube-proxy leaves addresses without a Service to the network; other names are for upstreams"
 )
 def test_what_is_not_of_the_cluster_fails_at_once(mesh: Mesh, plain: str) -> None:
-    answers = dial(mesh, plain, "10.96.255.254:80", "www.example.com:80", "nothing:80")
-    assert [kind for kind, _ in answers.values()] == ["ConnectionRefusedError", "gaierror", "gaierror"]
-    assert max(seconds for _, seconds in answers.values()) < 4
+    names = dict.fromkeys(("www.example.com:80", "nothing:80"), "gaierror")
+    fail_at_once(mesh, plain, {"10.96.255.254:80": "ConnectionRefusedError", **names})
 
 
 @pytest.mark.laptop_only("`ambit local forward` is the laptop's; kubectl port-forward is in test_kubectl")
 def test_forwards_lead_from_the_host_and_outlive_the_cluster_process(laptop: LaptopMesh, plain: str) -> None:
     address = laptop.ambit("local", "forward", "add", "web", "80", "-n", plain).stdout.strip()
     try:
-        assert urlopen(f"http://{address}/", timeout=5).status == 200
+        assert urlopen(f"http://{address}/", timeout=60).status == 200
         os.kill(cluster_process(laptop), signal.SIGKILL)
-        assert urlopen(f"http://{address}/", timeout=5).status == 200
+        assert urlopen(f"http://{address}/", timeout=60).status == 200
         laptop.wait("pods resolve names again", lambda: reaches(laptop, plain, "web:80"))
-        assert urlopen(f"http://{address}/", timeout=5).status == 200
+        assert urlopen(f"http://{address}/", timeout=60).status == 200
     finally:
         laptop.ambit("local", "forward", "remove", address.rpartition(":")[2])
 

@@ -39,6 +39,7 @@ def test_settings_hide_hosts_from_other_namespaces(mesh: Mesh) -> None:
 
         everything = {SHOP: ["240.99.0.1"], EDGE: ["240.99.0.2"]}
         mesh.wait("shop sees both", lambda: seen(shop) == everything)
+        mesh.wait("edge sees its own", lambda: EDGE in seen(edge))
         assert seen(edge) == {EDGE: ["240.99.0.2"]}, "for others the host does not exist"
         mesh.wait("statuses say so", lambda: reasons() == ("Namespace", "Public"))
 
