@@ -14,7 +14,7 @@ def serials(mesh: Mesh, namespace: str) -> dict[tuple[str, str], str]:
     }
 
 
-def all_renewed(mesh: Mesh, namespace: str, timeout: float) -> None:
+def all_renewed(mesh: Mesh, namespace: str) -> None:
     """Until each certificate of the namespace is another one than now."""
     before = serials(mesh, namespace)
     assert before
@@ -23,7 +23,7 @@ def all_renewed(mesh: Mesh, namespace: str, timeout: float) -> None:
         now = serials(mesh, namespace)
         return now.keys() == before.keys() and all(now[each] != before[each] for each in before)
 
-    mesh.wait("all certificates are new", renewed, timeout)
+    mesh.wait("all certificates are new", renewed)
 
 
 def nobody_noticed(mesh: Mesh, namespace: str, since: float) -> None:

@@ -82,7 +82,7 @@ class Shop:
 
     def ask(self, url: str) -> str:
         """The status, why the proxy itself answered, and what was said; `refused` when nobody answered."""
-        words = ("curl", "-sS", "-m", "10", "-w", "\n%{http_code} %header{x-ambit-reason}", f"http://{url}")
+        words = ("curl", "-sS", "-m", "30", "-w", "\n%{http_code} %header{x-ambit-reason}", f"http://{url}")
         done = self.mesh.exec(self.namespace, "client", *words, check=False)
         said, _, status = done.stdout.rpartition("\n")
         return f"{status.strip()} {said}".strip() if done.returncode == 0 else "refused"
@@ -98,7 +98,7 @@ class Shop:
     def wait_for(self, policy: str) -> None:
         """It is enforced."""
         said = ("wait", "-n", self.namespace, f"authorizationpolicy/{policy}")
-        self.mesh.kubectl(*said, "--for=condition=WaypointAccepted", "--timeout=60s")
+        self.mesh.kubectl(*said, "--for=condition=WaypointAccepted", "--timeout=110s")
 
 
 @pytest.fixture(scope="module", params=[IN_A_POD, INLINE])
@@ -116,7 +116,7 @@ def shop(mesh: Mesh, request: pytest.FixtureRequest) -> Iterator[Shop]:
         way = waypoint(request.param, "service")
         customs = [_custom(each) for each in (BY_HTTP, BY_GRPC)]
         apply_in(mesh, namespace, [account, way, guard, *customs, *web, *shop.authorizer, client])
-        mesh.kubectl("wait", "-n", namespace, "--for=condition=Programmed", "gateway/way", "--timeout=60s")
+        mesh.kubectl("wait", "-n", namespace, "--for=condition=Programmed", "gateway/way", "--timeout=110s")
         for name in (BY_HTTP, BY_GRPC):
             shop.wait_for(name)
         shop.answers("web/open", "200 None")
@@ -193,6 +193,11 @@ spec:
         assert page.code(f"{url}/ip") == "200"
         page.delete("authorizationpolicy/ext-authz")
         page.until("200", f"{url}/headers")
-    log = shop.mesh.kubectl("logs", "-n", shop.namespace, "deploy/ext-authz").stdout
-    assert {"gRPC denied", "gRPC allowed"} <= set(log.splitlines())
-    assert "GET /headers 403" in log and "GET /headers 200" in log and "/ip" not in log
+    words = ("logs", "-n", shop.namespace, "deploy/ext-authz")
+    asked = ("gRPC denied", "gRPC allowed", "GET /headers 403", "GET /headers 200")
+
+    def written() -> str:
+        log = shop.mesh.kubectl(*words).stdout
+        return log if all(each in log for each in asked) else ""
+
+    assert "/ip" not in shop.mesh.wait("he says what he was asked", written)

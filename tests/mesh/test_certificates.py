@@ -30,8 +30,10 @@ pytestmark = [
 ]
 NAMESPACE = "certificates"
 SYSTEM = "ambit-system"
-LIFE = long(30, 60)
+LIFE = long(40, 60)
 """Seconds that a certificate lives."""
+SIGNED = 4.0
+"""Seconds in which a certificate is renewed, of an authority that is there, also on a busy machine."""
 CONTROL = ("-n", SYSTEM, "deployment/ambit-control")
 
 
@@ -45,7 +47,7 @@ def short_lived(kubectl_program: str | None, seconds: int) -> Iterator[LaptopMes
             words = ("--certificate-lifetime", f"{seconds}s")
             patch = [{"op": "add", "path": path, "value": word} for word in words]
             mesh.kubectl("patch", *CONTROL, "--type=json", "-p", json.dumps(patch))
-            mesh.kubectl("rollout", "status", *CONTROL, "--timeout=60s")
+            mesh.kubectl("rollout", "status", *CONTROL, "--timeout=110s")
             mesh.create_namespace(NAMESPACE, {"istio.io/dataplane-mode": "ambient"})
             start_traffic(mesh, NAMESPACE)
             yield mesh
@@ -97,15 +99,15 @@ def plug_in(mesh: LaptopMesh, files: AuthorityFiles, revoked: str = "") -> None:
 
 @pytest.mark.feature("F10", "F23")
 def test_an_authority_that_is_frozen_for_nearly_half_of_a_life_costs_nothing(brief: LaptopMesh) -> None:
-    all_renewed(brief, NAMESPACE, timeout=60)
+    all_renewed(brief, NAMESPACE)
     begin = time.time()
     pid = only(brief, "control plane")
     os.kill(pid, signal.SIGSTOP)
     try:
-        brief.wait("a good part of half of a life has passed", lambda: time.time() > begin + 12)
+        brief.wait("a good part of half of a life has passed", lambda: time.time() > begin + 14)
     finally:
         os.kill(pid, signal.SIGCONT)
-    all_renewed(brief, NAMESPACE, timeout=60)
+    all_renewed(brief, NAMESPACE)
     nobody_noticed(brief, NAMESPACE, begin)
 
 
@@ -114,7 +116,7 @@ def test_one_root_follows_another_under_traffic(brief: LaptopMesh) -> None:
     """With two replicas: nodes talk to either."""
     begin, former = time.time(), trust(brief)
     brief.kubectl("scale", *CONTROL, "--replicas=2")
-    brief.kubectl("rollout", "status", *CONTROL, "--timeout=60s")
+    brief.kubectl("rollout", "status", *CONTROL, "--timeout=110s")
     assert (former["phase"], former["source"]) == ("steady", "istio-ca-secret")
     brief.ambit("certs", "root", "rotate")
     own = changed(brief, former["signer"])
@@ -130,8 +132,8 @@ def test_one_root_follows_another_under_traffic(brief: LaptopMesh) -> None:
     assert chains and all(len(chain) == 2 for chain in chains), "leaf and intermediate"
 
     path = "jsonpath={.data.root-cert\\.pem}"
-    published = brief.kubectl("get", "configmap", "istio-ca-root-cert", "-n", NAMESPACE, "-o", path).stdout
-    assert published == root.roots
+    words = ("get", "configmap", "istio-ca-root-cert", "-n", NAMESPACE, "-o", path)
+    brief.wait("it is published", lambda: brief.kubectl(*words).stdout == root.roots)
     nobody_noticed(brief, NAMESPACE, begin)
 
 
@@ -151,9 +153,8 @@ def test_revocation_lists_are_taken_up_under_traffic(brief: LaptopMesh) -> None:
     brief.wait(
         "every node has the lists",
         lambda: (found := trust(brief))["revoked"] == 1 and not found["behind"],
-        timeout=60,
     )
-    all_renewed(brief, NAMESPACE, timeout=60)
+    all_renewed(brief, NAMESPACE)
     nobody_noticed(brief, NAMESPACE, begin)
 
 
@@ -163,21 +164,21 @@ def test_revocation_lists_are_taken_up_under_traffic(brief: LaptopMesh) -> None:
 def test_an_authority_away_for_half_of_each_life_costs_nothing(brief: LaptopMesh) -> None:
     """Stopped and started anew in each life of a certificate."""
     rounds = long(1, int(os.environ.get("AMBIT_SOAK_ROUNDS", "15")))
-    all_renewed(brief, NAMESPACE, timeout=120)
+    all_renewed(brief, NAMESPACE)
     judged, start = 0, 8.0
     for _ in range(2 * rounds):
         begin = time.time()
         brief.kubectl("scale", *CONTROL, "--replicas=0")
         # Its start is a part of its absence, and takes as long as the machine wants.
-        enough = begin + max(5.0, LIFE / 2 - 1 - start)
+        enough = begin + max(5.0, LIFE / 2 - 1 - SIGNED - start)
         brief.wait("it was away long enough", lambda enough=enough: time.time() > enough)  # type: ignore[misc]
         starting = time.time()
         brief.kubectl("scale", *CONTROL, "--replicas=1")
-        brief.kubectl("rollout", "status", *CONTROL, "--timeout=60s")
+        brief.kubectl("rollout", "status", *CONTROL, "--timeout=110s")
         start = time.time() - starting
-        all_renewed(brief, NAMESPACE, timeout=60)
+        all_renewed(brief, NAMESPACE)
         brief.wait("the round is over", lambda begin=begin: time.time() > begin + LIFE)  # type: ignore[misc]
-        if starting + start - begin <= LIFE / 2:
+        if starting + start - begin <= LIFE / 2 - SIGNED:
             nobody_noticed(brief, NAMESPACE, begin)
             judged += 1
         if judged == rounds:

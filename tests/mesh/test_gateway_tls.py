@@ -35,7 +35,7 @@ if asked["shows"]:
         file.flush()
         context.load_cert_chain(file.name)
 client = http.client.HTTPConnection(name)
-plain = socket.create_connection((asked["address"], 443), 5)
+plain = socket.create_connection((asked["address"], 443), 30)
 client.sock = context.wrap_socket(plain, server_hostname=name)
 agreed = {
     "version": client.sock.version(),
@@ -198,8 +198,8 @@ def test_backends_are_told_of_certificates_that_nobody_verified(edge: Edge) -> N
     assert parts["Hash"] == fingerprint(shown) and set(parts) == {"Hash", "Cert"}
     assert unquote(parts["Cert"].strip('"')).strip() == shown.chain.strip()
     path = "jsonpath={.status.conditions[?(@.type=='InsecureFrontendValidationMode')].status}"
-    said = edge.mesh.kubectl("get", "gateway", "front", "-n", edge.namespace, "-o", path)
-    assert said.stdout == "True"
+    get = ("get", "gateway", "front", "-n", edge.namespace, "-o", path)
+    edge.mesh.wait("it is said", lambda: edge.mesh.kubectl(*get).stdout == "True")
     edge.lead_to("web")
 
 

@@ -17,6 +17,7 @@ SYSTEM = "ambit-system"
 
 @pytest.mark.feature("F24")
 def test_new_envoys_take_over_and_nobody_notices(mesh: Mesh, namespace: str) -> None:
+    mesh.wait("no older Envoy carries what other tests began", lambda: not any(map(older, status_of(mesh))))
     start_traffic(mesh, namespace)
     begin = time.time()
     for node in mesh.nodes[:2]:

@@ -62,7 +62,7 @@ def web(mesh: Mesh) -> Iterator[str]:
     """A namespace with a two-replica web server."""
     mesh.kubectl("create", "namespace", "kubectl")
     mesh.kubectl("apply", "-n", "kubectl", "-f", "-", stdin=WEB)
-    mesh.kubectl("rollout", "status", "-n", "kubectl", "deploy/web", "--timeout=60s")
+    mesh.kubectl("rollout", "status", "-n", "kubectl", "deploy/web", "--timeout=110s")
     yield "kubectl"
     mesh.kubectl("delete", "namespace", "kubectl", "--wait=false")
 
@@ -102,7 +102,7 @@ def test_get_prints_columns(mesh: Mesh, web: str) -> None:
 def test_get_watch_follows_changes(mesh: Mesh, web: str) -> None:
     with mesh.popen("get", "configmaps", "-n", web, "-w", "-o", "name") as watch:
         assert watch.stdout is not None
-        guard = threading.Timer(30, watch.kill)
+        guard = threading.Timer(110, watch.kill)
         guard.start()
         try:
             mesh.kubectl("create", "configmap", "watched", "-n", web)
@@ -124,7 +124,7 @@ def test_logs_follow_until_the_request_is_seen(mesh: Mesh, web: str) -> None:
     ).stdout
     with mesh.popen("logs", "-n", web, pod, "-f") as logs:
         assert logs.stdout is not None
-        guard = threading.Timer(30, logs.kill)
+        guard = threading.Timer(110, logs.kill)
         guard.start()
         try:
             assert any('"GET / HTTP' in line for line in logs.stdout), "probes are logged by the server"
@@ -143,12 +143,12 @@ def test_exec_returns_output_and_exit_code(mesh: Mesh, web: str) -> None:
 def test_port_forward_carries_requests(mesh: Mesh, web: str) -> None:
     with mesh.popen("port-forward", "-n", web, "service/web", ":80") as forward:
         assert forward.stdout is not None
-        guard = threading.Timer(30, forward.kill)
+        guard = threading.Timer(110, forward.kill)
         guard.start()
         try:
             port = int(forward.stdout.readline().split("127.0.0.1:")[1].split()[0])
             for _ in range(3):
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
                     assert answer.status == 200
         finally:
             guard.cancel()
@@ -157,16 +157,18 @@ def test_port_forward_carries_requests(mesh: Mesh, web: str) -> None:
 
 def test_scale_and_wait(mesh: Mesh, web: str) -> None:
     mesh.kubectl("scale", "-n", web, "deploy/web", "--replicas=3")
-    mesh.kubectl("wait", "-n", web, "deploy/web", "--for=jsonpath={.status.readyReplicas}=3", "--timeout=60s")
+    mesh.kubectl(
+        "wait", "-n", web, "deploy/web", "--for=jsonpath={.status.readyReplicas}=3", "--timeout=110s"
+    )
     mesh.kubectl("scale", "-n", web, "deploy/web", "--replicas=2")
-    mesh.kubectl("wait", "-n", web, "deploy/web", "--for=jsonpath={.status.replicas}=2", "--timeout=60s")
+    mesh.kubectl("wait", "-n", web, "deploy/web", "--for=jsonpath={.status.replicas}=2", "--timeout=110s")
 
 
 def test_rollout_restart_replaces_pods(mesh: Mesh, web: str) -> None:
     names = ("get", "pods", "-n", web, "-l", "app=web", "-o", "name")
     before = set(mesh.kubectl(*names).stdout.split())
     mesh.kubectl("rollout", "restart", "-n", web, "deploy/web")
-    mesh.kubectl("rollout", "status", "-n", web, "deploy/web", "--timeout=60s")
+    mesh.kubectl("rollout", "status", "-n", web, "deploy/web", "--timeout=110s")
     mesh.wait("the old pods are gone", lambda: not before & set(mesh.kubectl(*names).stdout.split()))
 
 
@@ -174,7 +176,7 @@ def test_delete_waits_until_it_is_gone(mesh: Mesh, web: str) -> None:
     mesh.kubectl(
         "run", "once", "-n", web, "--image=busybox:1", "--restart=Never", "--command", "--", "sleep", "600"
     )
-    mesh.kubectl("wait", "-n", web, "pod/once", "--for=condition=Ready", "--timeout=60s")
+    mesh.kubectl("wait", "-n", web, "pod/once", "--for=condition=Ready", "--timeout=110s")
     mesh.kubectl("delete", "pod", "once", "-n", web, "--grace-period=1")
     assert mesh.kubectl("get", "pod", "once", "-n", web, check=False).returncode != 0
 
@@ -196,17 +198,17 @@ def test_server_side_apply_and_dry_run(mesh: Mesh, web: str) -> None:
 def test_rollout_undo_goes_back(mesh: Mesh, web: str) -> None:
     image = "jsonpath={.spec.template.spec.containers[0].image}"
     mesh.kubectl("set", "image", "-n", web, "deploy/web", "web=busybox:1")
-    mesh.kubectl("rollout", "status", "-n", web, "deploy/web", "--timeout=60s")
+    mesh.kubectl("rollout", "status", "-n", web, "deploy/web", "--timeout=110s")
     assert mesh.kubectl("get", "deploy", "web", "-n", web, "-o", image).stdout == "busybox:1"
     mesh.kubectl("rollout", "undo", "-n", web, "deploy/web")
-    mesh.kubectl("rollout", "status", "-n", web, "deploy/web", "--timeout=60s")
+    mesh.kubectl("rollout", "status", "-n", web, "deploy/web", "--timeout=110s")
     assert mesh.kubectl("get", "deploy", "web", "-n", web, "-o", image).stdout == "python:3"
 
 
 def test_a_job_runs_to_its_end(mesh: Mesh, web: str) -> None:
     mesh.kubectl("create", "job", "greet", "-n", web, "--image=busybox:1", "--", "echo", "hello")
-    mesh.kubectl("wait", "-n", web, "job/greet", "--for=condition=Complete", "--timeout=60s")
-    assert mesh.kubectl("logs", "-n", web, "job/greet").stdout == "hello\n"
+    mesh.kubectl("wait", "-n", web, "job/greet", "--for=condition=Complete", "--timeout=110s")
+    mesh.wait("it has said so", lambda: mesh.kubectl("logs", "-n", web, "job/greet").stdout == "hello\n")
 
 
 def test_explain(mesh: Mesh) -> None:

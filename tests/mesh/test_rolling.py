@@ -44,15 +44,16 @@ while select.select([server.socket], [], [], max(0, until - time.monotonic()))[0
     server.handle_request()
 server.server_close()
 """
-# Asks again and again: three by new connections, three by one each that is kept as long as the server likes. Tells
-# every failure at once, and, when it is told to end, who answered how often.
+# Asks again and again: three by new connections, three by one each that is kept as long as the server likes. Says so
+# when so many servers have answered on new connections. Ends when those have that it is told of; tells failures, and
+# who answered how often.
 CLIENT = """
 import collections, http.client, json, select, socket, sys, threading, time
 answers = collections.Counter()
 failures = []
 over = threading.Event()
 def ask(kind):
-    connection = http.client.HTTPConnection("web", timeout=20)
+    connection = http.client.HTTPConnection("web", timeout=60)
     while not over.wait(0.02):
         try:
             if kind == "new":
@@ -68,10 +69,16 @@ def ask(kind):
 threads = [threading.Thread(target=ask, args=[kind]) for kind in ("new", "kept") for _ in range(3)]
 for thread in threads:
     thread.start()
-while len({kind for kind, _ in answers}) < 2 and not failures:
-    time.sleep(0.01)
+def wait(condition):
+    until = time.monotonic() + 60
+    while not condition() and not failures and time.monotonic() < until:
+        time.sleep(0.01)
+def who(kind):
+    return {body for asked, body in list(answers) if asked == kind}
+wait(lambda: len(who("new")) >= int(sys.argv[1]) and who("kept"))
 print("begun", flush=True)
-sys.stdin.read()
+wanted = set(sys.stdin.read().split())
+wait(lambda: who("new") >= wanted and who("kept") & wanted)
 over.set()
 for thread in threads:
     thread.join()
@@ -112,14 +119,14 @@ class Client:
     """One pod's clients."""
 
     def __init__(self, mesh: Mesh, namespace: str, name: str) -> None:
-        words = ("exec", "-i", "-n", namespace, name, "--", "python3", "-uc", CLIENT)
+        words = ("exec", "-i", "-n", namespace, name, "--", "python3", "-uc", CLIENT, str(REPLICAS))
         self._process = mesh.popen(*words, stdin=subprocess.PIPE)
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "begun\n"
 
-    def end(self) -> tuple[list[Any], dict[str, set[str]]]:
-        """What failed; and who answered, by kind."""
-        failures, answers = json.loads(self._process.communicate(timeout=60)[0])
+    def end(self, servers: set[str]) -> tuple[list[Any], dict[str, set[str]]]:
+        """Once these have answered: what failed; and who answered, by kind."""
+        failures, answers = json.loads(self._process.communicate(" ".join(servers), timeout=110)[0])
         found: dict[str, set[str]] = {"new": set(), "kept": set()}
         for kind, name, _ in answers:
             found[kind].add(name)
@@ -130,7 +137,7 @@ def roll(mesh: Mesh, namespace: str, linger: float) -> None:
     """All pods are replaced while a client on each of two nodes asks the Service; none may notice."""
     clients = [pod(f"client{number}", node, ["sleep", "3600"]) for number, node in enumerate(mesh.nodes[:2])]
     apply_in(mesh, namespace, [*objects(linger), *clients])
-    mesh.kubectl("rollout", "status", "-n", namespace, "deployment/web", "--timeout=60s")
+    mesh.kubectl("rollout", "status", "-n", namespace, "deployment/web", "--timeout=110s")
     asking = [Client(mesh, namespace, client["metadata"]["name"]) for client in clients]
     before = servers(mesh, namespace)
     mesh.kubectl("rollout", "restart", "-n", namespace, "deployment/web")
@@ -138,7 +145,7 @@ def roll(mesh: Mesh, namespace: str, linger: float) -> None:
     mesh.wait("the former pods are gone", lambda: not before & servers(mesh, namespace))
     after = servers(mesh, namespace)
     for client in asking:
-        failures, answered = client.end()
+        failures, answered = client.end(after)
         assert failures == []
         assert answered["new"] >= before | after
         assert answered["kept"] & before and answered["kept"] & after

@@ -51,10 +51,10 @@ def test_a_setting_of_the_daemonset_is_that_of_every_node(own: LaptopMesh) -> No
     ] * 2
     words = (f"{key}={value}" for key, value in SET.items())
     own.kubectl("-n", "ambit-system", "set", "env", "daemonset/ambit-node", *words)
-    own.kubectl("-n", "ambit-system", "rollout", "status", "daemonset/ambit-node", "--timeout=60s")
-    after = [dumped(own, node) for node in own.nodes]
+    own.kubectl("-n", "ambit-system", "rollout", "status", "daemonset/ambit-node", "--timeout=110s")
     changed = {"numWorkerThreads": 2, "maxDrain": 599, "dnsProxy": False}
-    assert after == [each | changed for each in before]
+    after = [each | changed for each in before]
+    own.wait("each node has them", lambda: [dumped(own, node) for node in own.nodes] == after)
 
     def threads() -> bool:
         return [each["envoy"]["threads"] for each in own.dump("node", "status")] == [2, 2]

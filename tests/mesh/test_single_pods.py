@@ -70,7 +70,7 @@ def answers(mesh: Mesh, namespace: str, *places: str) -> dict[str, str]:
 def test_each_pod_of_a_stateful_set_has_its_name(mesh: Mesh, town: str) -> None:
     """Also when it comes back at another address."""
     apply(mesh, town, service("db", clusterIP="None"), stateful_set())
-    mesh.kubectl("rollout", "status", "-n", town, "statefulset/db", "--timeout=60s")
+    mesh.kubectl("rollout", "status", "-n", town, "statefulset/db", "--timeout=110s")
     pods = [f"db-{number}" for number in range(REPLICAS)]
     expected = {
         f"{name}.{suffix}:8080": name
@@ -86,8 +86,14 @@ def test_each_pod_of_a_stateful_set_has_its_name(mesh: Mesh, town: str) -> None:
     for former in ("", mesh.pod_addresses(town, pods[0])[0]):
         if former:
             mesh.kubectl("delete", "pod", pods[0], "-n", town)
-            mesh.kubectl("rollout", "status", "-n", town, "statefulset/db", "--timeout=60s")
-            assert mesh.pod_addresses(town, pods[0])[0] != former
+            path = "jsonpath={.status.podIP}"
+            get = ("get", "pod", pods[0], "-n", town, "-o", path)
+            gone = ("", former)
+            mesh.wait(
+                "it has another address",
+                lambda gone=gone, get=get: mesh.kubectl(*get, check=False).stdout not in gone,
+            )
+            mesh.kubectl("rollout", "status", "-n", town, "statefulset/db", "--timeout=110s")
         mesh.wait("the name of all leads to all", all_known)
         mesh.wait("each is reached by its name", lambda: answers(mesh, town, *expected) == expected)
 
@@ -100,7 +106,7 @@ def test_pods_that_are_not_ready_serve_where_that_is_asked_for(mesh: Mesh, town:
     apply(mesh, town, service("early", publishNotReadyAddresses=True), service("usual"), near, far)
     for name in ("near", "far"):
         mesh.kubectl(
-            "wait", "-n", town, "--for=jsonpath={.status.phase}=Running", f"pod/{name}", "--timeout=60s"
+            "wait", "-n", town, "--for=jsonpath={.status.phase}=Running", f"pod/{name}", "--timeout=110s"
         )
 
     def early() -> set[str]:

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
 # A network namespace of its own behind the interface `docker0` of the pod, and connections from there.
 NESTED = """
-import ctypes, json, os, socket, struct, subprocess, sys
+import ctypes, errno, json, os, socket, struct, subprocess, sys, time
 
 NETWORK = 0x40000000
 libc = ctypes.CDLL(None)
@@ -35,9 +35,13 @@ def make_pair():
     peer = bytes(16) + attribute(3, b"docker0") + attribute(28, struct.pack("=I", pod))
     kind = attribute(1, b"veth") + attribute(2, attribute(1, peer))
     link = bytes(16) + attribute(3, b"eth0") + attribute(18, kind)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as asked:
-        asked.send(struct.pack("=IHHII", 16 + len(link), 16, 0x605, 1, 0) + link)
-        assert struct.unpack_from("=i", asked.recv(4096), 16) == (0,)
+    until, error = time.monotonic() + 30, -errno.EEXIST
+    # The kernel takes its time to clear away what was there before.
+    while error == -errno.EEXIST and time.monotonic() < until:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as asked:
+            asked.send(struct.pack("=IHHII", 16 + len(link), 16, 0x605, 1, 0) + link)
+            (error,) = struct.unpack_from("=i", asked.recv(4096), 16)
+    assert error == 0, error
 
 def ask(address):
     try:
@@ -91,7 +95,7 @@ def house(mesh: Mesh) -> Iterator[str]:
         holding["metadata"]["annotations"] = {"istio.io/reroute-virtual-interfaces": "docker0, virbr0"}
         strict = STRICT | {"metadata": {"name": "strict", "namespace": name}}
         mesh.apply([server, service, holding, silent, strict])
-        mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+        mesh.kubectl("wait", "-n", name, "--for=condition=Ready", "pod", "--all", "--timeout=110s")
         yield name
 
 
