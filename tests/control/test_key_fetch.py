@@ -8,6 +8,7 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,9 @@ def anywhere(_: str, __: Address) -> str:
     return ""
 
 
+patient = partial(KeySource, timeout=60_000)
+
+
 async def fetch(url: str, *, is_issuer: bool = False, timeout: int = 60_000) -> Fetched:
     return await KeyFetcher(anywhere).fetch(KeySource(url, is_issuer, timeout))
 
@@ -104,18 +108,18 @@ async def test_a_name_is_resolved_once_and_judged(server: Server) -> None:
         judged.append((host, address))
         return "" if address.version == 4 else "not this one"
 
-    assert await KeyFetcher(why_not).fetch(KeySource(server.url(host="localhost"))) == Fetched(GOOD)
+    assert await KeyFetcher(why_not).fetch(patient(server.url(host="localhost"))) == Fetched(GOOD)
     assert ("localhost", ipaddress.ip_address("127.0.0.1")) in judged
     assert f"host: localhost:{server.port}" in server.seen[0].lower()
     with pytest.raises(NotFetched, match="never asked"):
-        await KeyFetcher(lambda *_: "never asked").fetch(KeySource(server.url()))
+        await KeyFetcher(lambda *_: "never asked").fetch(patient(server.url()))
     assert len(server.seen) == 1
 
 
 async def test_what_stands_for_an_address_is_dialled(server: Server) -> None:
     server.answers["/keys"] = answer(KEYS)
     place = (ipaddress.ip_address("127.0.0.1"), server.port)
-    source = KeySource("http://192.0.2.1:81/keys")
+    source = patient("http://192.0.2.1:81/keys")
     assert await KeyFetcher(anywhere, lambda *_: place).fetch(source) == Fetched(GOOD)
     assert "host: 192.0.2.1:81" in server.seen[0].lower()
     with pytest.raises(NotFetched, match="has no pod for port 81"):
@@ -269,12 +273,12 @@ async def test_servers_prove_who_they_are(tmp_path: Path) -> None:
         url = server.url(scheme="https", host="localhost")
         assert "CERTIFICATE_VERIFY_FAILED" in await refused(url)
         trusting = KeyFetcher(anywhere, tls=lambda: ssl.create_default_context(cafile=tmp_path / "cert.pem"))
-        assert await trusting.fetch(KeySource(url)) == Fetched(GOOD)
+        assert await trusting.fetch(patient(url)) == Fetched(GOOD)
         with pytest.raises(NotFetched, match="CERTIFICATE_VERIFY_FAILED"):
-            await trusting.fetch(KeySource(server.url(scheme="https")))
+            await trusting.fetch(patient(server.url(scheme="https")))
         server.answers["/down"] = answer("", f"location: http://localhost:{server.port}/keys", status="301 x")
         with pytest.raises(NotFetched, match="another place"):
-            await trusting.fetch(KeySource(server.url("/down", scheme="https", host="localhost")))
+            await trusting.fetch(patient(server.url("/down", scheme="https", host="localhost")))
 
 
 def certificate(directory: Path, host: str) -> None:
