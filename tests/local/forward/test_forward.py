@@ -16,7 +16,9 @@ from bench.ports import free_port
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ambit.cli.commands.local_forward import has_datagrams
 from ambit.core.errors import BadInput
+from ambit.local.forward import config
 from ambit.local.forward.config import Forward
 from ambit.local.forward.controller import in_fabric, resolve
 from ambit.local.forward.manager import Forwards
@@ -215,6 +217,34 @@ async def test_datagrams_from_the_host_reach_pods(tmp_path: Path) -> None:
                 forwards.remove(str(address))
                 asyncio.get_running_loop().remove_reader(server)
                 server.close()
+
+
+@pytest.mark.netns
+@pytest.mark.envoy
+async def test_the_inner_forwarder_may_read_of_listeners_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Envoy looks at each file by itself, and at one that it has refused not again."""
+    pins = tmp_path / "netns"
+    pins.mkdir()
+    forwards = Forwards(StateDirectory(tmp_path / "s"))
+    async with fabric(pins) as built:
+        pod = await built.attach("a", "node1")
+        async with running(forwards, built.pin):
+            port, address = free_port(), pod.addresses[0]
+            server = receiver(pod.netns, address, socket.SOCK_DGRAM)
+            asyncio.get_running_loop().add_reader(server, partial(reverse, server))
+            with monkeypatch.context() as patch:
+                patch.setattr(config, "inner_clusters", lambda _: {"resources": []})
+                made = forwards.set("a", port, address, server.getsockname()[1], "UDP")
+                async with asyncio.timeout(60):
+                    while not forwards.inner.socket(made).exists():  # noqa: ASYNC110
+                        await asyncio.sleep(0.05)
+            forwards.write()
+            assert await answer_to(port, b"hello") == b"olleh"
+            assert has_datagrams(port)
+            asyncio.get_running_loop().remove_reader(server)
+            server.close()
 
 
 def host_port_is_free(port: int) -> bool:

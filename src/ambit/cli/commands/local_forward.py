@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import socket
+import sys
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,7 +21,8 @@ from ambit.kube.errors import NotFound
 from ambit.kube.resource import SERVICES
 from ambit.local.forward.wanted import CONFIG_MAP, KEY
 
-PATIENCE = 10.0
+PATIENCE = 30.0
+"""Seconds."""
 FORWARDED = ("TCP", "UDP")
 
 
@@ -185,12 +188,17 @@ async def _open(host_port: int) -> None:
 
 async def _open_udp(host_port: int) -> None:
     """Returns when somebody has the port: nobody answers a datagram unasked. Raises OSError when nobody has."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind(("127.0.0.1", host_port))
-        except OSError:
-            return
-    raise OSError("nobody has it")
+    if not has_datagrams(host_port):
+        raise OSError("nobody has it")
+
+
+def has_datagrams(host_port: int) -> bool:
+    """Whether somebody has this port of UDP at 127.0.0.1. Does not try to have it: the forwarder could not have it at
+    that moment, and does not ask again."""
+    loopback = int.from_bytes(socket.inet_aton("127.0.0.1"), sys.byteorder)
+    ends = {f"{address:08X}:{host_port:04X}" for address in (loopback, 0)}
+    lines = Path("/proc/self/net/udp").read_text().splitlines()[1:]
+    return any(line.split()[1] in ends for line in lines)
 
 
 def free_port() -> int:

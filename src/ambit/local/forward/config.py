@@ -243,7 +243,11 @@ def _inner_udp(forward: Forward, address: dict[str, Any]) -> dict[str, Any]:
         "http2_protocol_options": {"allow_connect": True},
         "stream_idle_timeout": "0s",
         "upgrade_configs": [upgrade],
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+        # Envoy may read of listeners before it reads of clusters, whichever file was written first.
+        "route_config": {
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}],
+            "validate_clusters": False,
+        },
         "http_filters": [
             {
                 "name": "envoy.filters.http.router",
