@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ambit.core.finding import Level
 from ambit.ingest.mesh import Change, MeshCompiler
 from ambit.ingest.settings import MeshSettings
 from ambit.model.view import Snapshot
@@ -40,6 +41,13 @@ def holders(made: MeshCompiler) -> Mapping[str, list[str]]:
     return found
 
 
+def lost(made: MeshCompiler) -> list[tuple[str, str]]:
+    """Pods that lost an address, and the text up to who has it."""
+    found = [each for each in made.findings if each.code == "AMB0308"]
+    assert all((each.level, each.path) == (Level.WARNING, "status.podIPs") for each in found)
+    return [(each.origin.name, each.text.partition(":")[0]) for each in found]
+
+
 def test_1_pods_of_the_nodes_network_share_its_address_and_nobody_else_has_it() -> None:
     made = compiler(
         node("node1"),
@@ -49,6 +57,7 @@ def test_1_pods_of_the_nodes_network_share_its_address_and_nobody_else_has_it() 
         pod("a-thief", "172.30.0.11", created=OLD, node_name="node2"),
     )
     assert holders(made) == {"172.30.0.11": ["proxy", "plugin"]}
+    assert lost(made) == [("a-thief", "172.30.0.11 is the address of Node node1")]
 
 
 @pytest.mark.parametrize(
@@ -67,9 +76,12 @@ def test_2_who_has_an_address_that_several_say(thief: dict[str, Any], why: str) 
         pod("a-thief", THERE, created=OLD, **thief),
     )
     assert holders(made) == {THERE: ["victim"]}, why
+    told = [("a-thief", f"{THERE} is the address of Pod default/victim")]
+    assert lost(made) == ([] if "deleted" in thief else told), why
     assert Snapshot(made.workloads.values()).workload_by_address("", ipaddress.ip_address(THERE)) is not None
     made.apply([Change("pods", "default/victim")])
     assert holders(made) == {THERE: ["a-thief"]}, "of those that are left"
+    assert not lost(made)
 
 
 @pytest.mark.parametrize("cidr", [True, False])
@@ -89,7 +101,7 @@ def test_2_what_ended_or_is_of_another_network_says_nothing() -> None:
         pod("ended", THERE, created=OLD, node_name="node2", phase="Succeeded"),
         pod("far", THERE, created=OLD, node_name="node2", labels={"topology.istio.io/network": "other"}),
     )
-    assert sorted(holders(made)[THERE]) == ["far", "victim"]
+    assert sorted(holders(made)[THERE]) == ["far", "victim"] and not lost(made)
 
 
 def test_2_only_what_is_anothers_is_lost() -> None:
@@ -110,7 +122,7 @@ def test_2_the_node_comes_later() -> None:
 def test_3_no_pod_has_the_address_of_a_service_or_of_another_node(address: str) -> None:
     web = build.service("web", {"app": "web"}, ip="10.96.0.5")
     made = compiler(web, node("node1"), node("node2"), pod("a-thief", address))
-    assert holders(made) == {}
+    assert holders(made) == {} and len(lost(made)) == 1
     made.apply([Change("services", "default/web"), Change("nodes", "node2")])
     assert holders(made) == {address: ["a-thief"]}
 

@@ -365,6 +365,16 @@ _ALL = (
         "Delete entries that nobody needs, or write spec.addresses. An entry is looked at again when it changes.",
     ),
     Code(
+        "AMB0308",
+        "Address of another pod, Service or node",
+        "The pod's status has an address that is somebody else's: another pod's of which more speaks for it (its node "
+        "exists and gives out such addresses, it does not end, it is older), a Service's, or another node's. It is "
+        "left out, so that nobody's traffic is taken; the pod's other addresses count.",
+        "kind: Pod\nstatus: {podIPs: [{ip: 10.244.1.5}]}   # of a pod on the node with 10.244.1.0/24",
+        "Find out who wrote the status: a node does, and nobody else needs the right to write pods/status. Pods of "
+        "another network with the same addresses need the label topology.istio.io/network.",
+    ),
+    Code(
         "AMB0401",
         "Route that is not in force",
         "The route is not applied for this parent: the parent does not exist, has no waypoint, has routes of another "

@@ -162,13 +162,14 @@ class MeshCompiler:
             ),
             settings,
         )
+        pod_addresses = PodAddresses(graph, self._sources["pods"], self._sources["nodes"], owners, settings)
         kube = compile_kube(
             graph,
             reading.kube(self._sources),
             entries.targets,
             policies.attach,
             binds,
-            PodAddresses(graph, self._sources["nodes"], owners, settings),
+            pod_addresses,
             settings,
         )
         outside = compile_workload_entries(
@@ -312,6 +313,7 @@ class MeshCompiler:
             about_status,
             elsewhere,
             nobody_told,
+            pod_addresses.findings,
             missing_parents(graph, reading.parents(self._sources)),
             graph.derive(
                 "findings of services that nobody could serve inline",

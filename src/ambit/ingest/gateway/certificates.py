@@ -5,10 +5,20 @@ from typing import Literal
 
 import msgspec
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from ambit.objects.backend_policies import CertificateRef
 from ambit.objects.kube import ConfigMap
 
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What `cryptography` raises for certificates and keys that it cannot read. Not all of it is a ValueError."""
 Reason = Literal["InvalidCACertificateRef", "InvalidKind"]
 
 
@@ -48,6 +58,6 @@ def problem_of_roots(pem: str) -> str:
         return "it is empty"
     try:
         x509.load_pem_x509_certificates(pem.encode())
-    except ValueError:
+    except UNREADABLE:
         return "it holds no certificates that can be read"
     return ""

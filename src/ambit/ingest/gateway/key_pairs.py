@@ -11,11 +11,12 @@ from typing import Literal, Protocol
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.x509.oid import ExtensionOID, NameOID
 
-from ambit.ingest.gateway.certificates import problem_of_roots
+from ambit.ingest.gateway.certificates import UNREADABLE, problem_of_roots
 from ambit.ingest.gateway.conditions import RESOLVED, no, yes
 from ambit.ingest.gateway.references import is_granted_to
 from ambit.model.proxy import KeyPair
@@ -25,6 +26,9 @@ from ambit.objects.kube import Secret
 
 _RSA_BITS, _MOST_RSA_BITS = 2048, 4096
 """Of a proxy that others share: a signature takes 1.5 ms with 4096 bits, 28 with 8192 (OpenSSL 3)."""
+_EXPONENT_BITS = 33
+"""Of BoringSSL."""
+_PEM, _SPKI = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
 _LONGEST = 64 * 1024
 """Bytes of a field: a proxy has each for each listener."""
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
@@ -88,7 +92,7 @@ def read(given: Secret) -> ReadSecret:
     pair: KeyPair | Unusable
     try:
         pair = _pair(key, given)
-    except (ValueError, TypeError, UnsupportedAlgorithm, binascii.Error) as problem:
+    except UNREADABLE as problem:  # binascii.Error is a ValueError
         pair = _invalid(f"Secret {key}: {problem}")
     return ReadSecret(pair, _roots(given))
 
@@ -117,13 +121,15 @@ def _pair(name: str, secret: Secret) -> KeyPair:
     try:
         # Nothing is signed with it. Looking for the primes' own factors takes 30 ms for 2048 bits, 3 s for 8192.
         key = serialization.load_pem_private_key(key_pem, None, unsafe_skip_rsa_key_validation=True)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except UNREADABLE:
         raise ValueError("tls.key is no private key that can be read") from None
     match key:
         case rsa.RSAPrivateKey() if key.key_size < _RSA_BITS:
             raise ValueError(f"tls.key has {key.key_size} bits, and {_RSA_BITS} are needed")
         case rsa.RSAPrivateKey() if key.key_size > _MOST_RSA_BITS:
             raise ValueError(f"tls.key has {key.key_size} bits, and {_MOST_RSA_BITS} are the most")
+        case rsa.RSAPrivateKey() if key.public_key().public_numbers().e.bit_length() > _EXPONENT_BITS:
+            raise ValueError(f"tls.key has a public exponent of more than {_EXPONENT_BITS} bits")
         case rsa.RSAPrivateKey() if not _is_whole(key.private_numbers()):
             raise ValueError("tls.key is no RSA key: its numbers do not fit together")
         case ec.EllipticCurvePrivateKey() if not isinstance(key.curve, _CURVES):
@@ -134,7 +140,9 @@ def _pair(name: str, secret: Secret) -> KeyPair:
             raise ValueError("tls.key is neither RSA nor of an elliptic curve")
     if chain[0].public_key() != key.public_key():
         raise ValueError("tls.key is not the key of the first certificate in tls.crt")
-    return KeyPair(name, chain_pem.decode(), key_pem.decode())
+    if problem := _problem_of_leaf(chain[0]):
+        raise ValueError(f"the first certificate in tls.crt {problem}")
+    return KeyPair(name, "".join(each.public_bytes(_PEM).decode() for each in chain), _text(key))
 
 
 def _is_whole(key: rsa.RSAPrivateNumbers) -> bool:
@@ -144,6 +152,35 @@ def _is_whole(key: rsa.RSAPrivateNumbers) -> bool:
         return False
     parts = key.dmp1 == key.d % (p - 1) and key.dmq1 == key.d % (q - 1) and key.iqmp * q % p == 1
     return parts and key.iqmp < p and key.d * public.e % (p - 1) == 1 and key.d * public.e % (q - 1) == 1
+
+
+def _problem_of_leaf(leaf: x509.Certificate) -> str:
+    """Why Envoy would not take it (BoringSSL: `ssl_cert.cc`; Envoy: `context_impl.cc`). Raises ValueError for what
+    nobody can read (`UNREADABLE`)."""
+    key = leaf.public_key()
+    if key.public_bytes(serialization.Encoding.DER, _SPKI) not in leaf.tbs_certificate_bytes:
+        return "has its key in an unusual form: curves by name and plain RSA can be used"
+    try:
+        extensions = leaf.extensions
+    except UNREADABLE as problem:
+        return f"has an extension that cannot be read: {problem}"
+    said = {each.oid: each.value for each in extensions}
+    usage = said.get(ExtensionOID.KEY_USAGE)
+    is_signing = not isinstance(usage, x509.KeyUsage) or usage.digital_signature
+    if isinstance(key, ec.EllipticCurvePublicKey) and not is_signing:
+        return "is not for signatures: keyUsage needs digitalSignature"
+    if ExtensionOID.TLS_FEATURE in said:
+        return "asks for OCSP responses (must-staple), which a gateway has none of"
+    names = said.get(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
+    if names is None and not leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME):
+        return "has no name, neither of a host (subjectAltName) nor a common one"
+    return ""
+
+
+def _text(key: PrivateKeyTypes) -> str:
+    """As PEM without anything around it: Envoy's reader is stricter."""
+    form = serialization.PrivateFormat.PKCS8
+    return key.private_bytes(_PEM, form, serialization.NoEncryption()).decode()
 
 
 def _roots(given: Secret) -> str | BadRoots | None:

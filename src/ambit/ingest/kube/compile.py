@@ -84,7 +84,7 @@ def compile_kube(
     localities = graph.derive("localities", sources.nodes, lambda context, node: locality(node))
 
     def pod_workload(context: Context, pod: kube.Pod) -> Workload | None:
-        addresses = () if pod.finished else own.of(context, pod)
+        addresses = own.of(context, pod)
         if not addresses:
             return None
         meta = pod.metadata
