@@ -38,7 +38,9 @@ def certificate() -> Change:
     """Another one at each call."""
     key = rsa.generate_private_key(65537, 2048)
     now, name = dt.datetime.now(dt.UTC), x509.Name([])
+    hosts = x509.SubjectAlternativeName([x509.DNSName("*.example.com")])
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.add_extension(hosts, critical=True)
     signed = builder.not_valid_before(now).not_valid_after(now + dt.timedelta(1)).sign(key, hashes.SHA256())
     form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     data = {"tls.crt": signed.public_bytes(form[0]), "tls.key": key.private_bytes(*form)}
