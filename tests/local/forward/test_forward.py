@@ -4,8 +4,8 @@ import asyncio
 import socket
 import stat
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -17,7 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ambit.cli.commands.local_forward import has_datagrams
+from ambit.core.address import Address
 from ambit.core.errors import BadInput
+from ambit.local.fabric.interface import PodNetwork
 from ambit.local.forward import config
 from ambit.local.forward.config import Forward
 from ambit.local.forward.controller import in_fabric, resolve
@@ -126,6 +128,18 @@ async def running(forwards: Forwards, netns: Path) -> AsyncIterator[None]:
             await asyncio.to_thread(process.wait)
 
 
+@asynccontextmanager
+async def forwarding(tmp_path: Path) -> AsyncIterator[tuple[Forwards, PodNetwork]]:
+    """Both forwarders, and a pod in the fabric."""
+    pins = tmp_path / "netns"
+    pins.mkdir()
+    forwards = Forwards(StateDirectory(tmp_path / "s"))
+    async with fabric(pins) as built:
+        pod = await built.attach("a", "node1")
+        async with running(forwards, built.pin):
+            yield forwards, pod
+
+
 async def echo_through(port: int, text: bytes) -> bytes:
     """Sends, closes its half, reads to the end; tried until the forward is there."""
     async with asyncio.timeout(60):
@@ -151,35 +165,40 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 @pytest.mark.netns
 @pytest.mark.envoy
 async def test_bytes_from_the_host_reach_pods_and_changes_apply_at_once(tmp_path: Path) -> None:
-    pins = tmp_path / "netns"
-    pins.mkdir()
-    forwards = Forwards(StateDirectory(tmp_path / "s"))
-    async with fabric(pins) as built:
-        pod = await built.attach("a", "node1")
-        async with running(forwards, built.pin):
-            ports = [free_port(), free_port()]
-            for port, address in zip(ports, pod.addresses, strict=True):
-                listener = receiver(pod.netns, address, socket.SOCK_STREAM)
-                listener.setblocking(False)
-                async with await asyncio.start_server(echo, sock=listener) as server:
-                    forwards.set(str(address), port, address, listener.getsockname()[1])
-                    assert await echo_through(port, b"hello") == b"olleh"
-                    assert await echo_through(port, b"x" * 1_000_000) == b"x" * 1_000_000
-                    server.close()
-            assert (
-                stat.S_IMODE((tmp_path / "s" / "host" / f"forward-{ports[0]}.sock").stat().st_mode) == 0o600
-            )
-            assert not host_port_is_free(ports[0])
-            for forward in forwards.entries():
-                forwards.remove(forward.name)
-            async with asyncio.timeout(60):
-                while not all(host_port_is_free(port) for port in ports):  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
+    async with forwarding(tmp_path) as (forwards, pod):
+        ports = [free_port(), free_port()]
+        for port, address in zip(ports, pod.addresses, strict=True):
+            listener = receiver(pod.netns, address, socket.SOCK_STREAM)
+            listener.setblocking(False)
+            async with await asyncio.start_server(echo, sock=listener) as server:
+                forwards.set(str(address), port, address, listener.getsockname()[1])
+                assert await echo_through(port, b"hello") == b"olleh"
+                assert await echo_through(port, b"x" * 1_000_000) == b"x" * 1_000_000
+                server.close()
+        assert stat.S_IMODE((tmp_path / "s" / "host" / f"forward-{ports[0]}.sock").stat().st_mode) == 0o600
+        assert not host_port_is_free(ports[0])
+        for forward in forwards.entries():
+            forwards.remove(forward.name)
+        async with asyncio.timeout(60):
+            while not all(host_port_is_free(port) for port in ports):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
 
 
 def reverse(server: socket.socket) -> None:
     asked, peer = server.recvfrom(65_535)
     server.sendto(asked[::-1], peer)
+
+
+@contextmanager
+def reversing(pod: PodNetwork, address: Address) -> Iterator[int]:
+    """The port of a server of the pod that answers datagrams."""
+    loop = asyncio.get_running_loop()
+    with closing(receiver(pod.netns, address, socket.SOCK_DGRAM)) as server:
+        loop.add_reader(server, partial(reverse, server))
+        try:
+            yield server.getsockname()[1]
+        finally:
+            loop.remove_reader(server)
 
 
 async def answer_to(port: int, text: bytes) -> bytes:
@@ -201,22 +220,14 @@ async def answer_to(port: int, text: bytes) -> bytes:
 @pytest.mark.netns
 @pytest.mark.envoy
 async def test_datagrams_from_the_host_reach_pods(tmp_path: Path) -> None:
-    pins = tmp_path / "netns"
-    pins.mkdir()
-    forwards = Forwards(StateDirectory(tmp_path / "s"))
-    async with fabric(pins) as built:
-        pod = await built.attach("a", "node1")
-        async with running(forwards, built.pin):
-            for address in pod.addresses:
-                port = free_port()
-                server = receiver(pod.netns, address, socket.SOCK_DGRAM)
-                asyncio.get_running_loop().add_reader(server, partial(reverse, server))
-                forwards.set(str(address), port, address, server.getsockname()[1], "UDP")
+    async with forwarding(tmp_path) as (forwards, pod):
+        for address in pod.addresses:
+            port = free_port()
+            with reversing(pod, address) as served:
+                forwards.set(str(address), port, address, served, "UDP")
                 assert await answer_to(port, b"hello") == b"olleh"
                 assert await answer_to(port, b"x" * 60_000) == b"x" * 60_000
                 forwards.remove(str(address))
-                asyncio.get_running_loop().remove_reader(server)
-                server.close()
 
 
 @pytest.mark.netns
@@ -225,26 +236,18 @@ async def test_the_inner_forwarder_may_read_of_listeners_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Envoy looks at each file by itself, and at one that it has refused not again."""
-    pins = tmp_path / "netns"
-    pins.mkdir()
-    forwards = Forwards(StateDirectory(tmp_path / "s"))
-    async with fabric(pins) as built:
-        pod = await built.attach("a", "node1")
-        async with running(forwards, built.pin):
-            port, address = free_port(), pod.addresses[0]
-            server = receiver(pod.netns, address, socket.SOCK_DGRAM)
-            asyncio.get_running_loop().add_reader(server, partial(reverse, server))
+    async with forwarding(tmp_path) as (forwards, pod):
+        port, address = free_port(), pod.addresses[0]
+        with reversing(pod, address) as served:
             with monkeypatch.context() as patch:
                 patch.setattr(config, "inner_clusters", lambda _: {"resources": []})
-                made = forwards.set("a", port, address, server.getsockname()[1], "UDP")
+                made = forwards.set("a", port, address, served, "UDP")
                 async with asyncio.timeout(60):
                     while not forwards.inner.socket(made).exists():  # noqa: ASYNC110
                         await asyncio.sleep(0.05)
             forwards.write()
             assert await answer_to(port, b"hello") == b"olleh"
             assert has_datagrams(port)
-            asyncio.get_running_loop().remove_reader(server)
-            server.close()
 
 
 def host_port_is_free(port: int) -> bool:
