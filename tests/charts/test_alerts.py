@@ -2,19 +2,14 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from ambit.control.metrics import Counters
 from ambit.control.stream import ANSWERED
-from tests.charts.rendered import CHARTS, GOLDEN, ROOT
-
-RULES: list[dict[str, Any]] = yaml.safe_load((CHARTS / "control/files/alerts.yaml").read_text())["groups"][0][
-    "rules"
-]
-_NAME = re.compile(r"\b(?:ambit|istio|workload_manager)_[a-z_]+")
+from tests.charts.alerts import RULES, metrics_of_alerts
+from tests.charts.rendered import GOLDEN, ROOT
 
 
 def _metrics() -> set[str]:
@@ -27,7 +22,8 @@ def _metrics() -> set[str]:
 
 @pytest.mark.feature("F168")
 def test_every_metric_of_an_alert_is_one_of_ours() -> None:
-    asked = {name for rule in RULES for name in _NAME.findall(rule["expr"])}
+    """That a Prometheus reaches them: `tests/mesh/test_scraping.py`."""
+    asked = metrics_of_alerts()
     assert len(asked) >= 10 and asked <= _metrics()
 
 

@@ -77,8 +77,8 @@ def test_policies_come_before_what_names_them_and_go_after_it():
     assert updates_of(MeshDelta()) == []
 
 
-async def ask(port, request):
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def ask(port, request, address="127.0.0.1"):
+    reader, writer = await asyncio.open_connection(address, port)
     writer.write(request)
     answer = await reader.read()
     writer.close()

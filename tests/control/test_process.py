@@ -374,6 +374,40 @@ async def test_debug_pages(client):
         assert (await ask(plane.ports.debug, b"GET /debug/findings HTTP/1.1\r\n\r\n"))[0].endswith("200 OK")
 
 
+async def test_the_pod_network_sees_metrics_and_whether_it_lives_and_nothing_else(client):
+    debug, ready = free_port(), free_port()
+    other = msgspec.structs.replace(
+        SETTINGS, debug_port=debug, metrics_addresses=("127.0.0.2",), readiness_port=ready
+    )
+    async with running(client, other):
+        served = await ask(debug, b"GET /metrics HTTP/1.1\r\n\r\n", "127.0.0.2")
+        assert served[0].endswith("200 OK") and b"ambit_xds_nodes 0\n" in served[1]
+        for path in (b"/debug/syncz", b"/debug/trust", b"/debug/findings", b"/version"):
+            answer = await ask(debug, b"GET %s HTTP/1.1\r\n\r\n" % path, "127.0.0.2")
+            assert answer[0].endswith("404 Not Found")
+        assert (await ask(debug, b"GET /debug/syncz HTTP/1.1\r\n\r\n"))[0].endswith("200 OK")
+        assert (await ask(ready, b"GET /live HTTP/1.1\r\n\r\n"))[1] == b"live\n"
+
+
+async def test_it_is_alive_before_it_is_ready(client):
+    ready = free_port()
+    control = ControlPlane(client, msgspec.structs.replace(SETTINGS, readiness_port=ready))
+    control._feed.start = asyncio.Event().wait
+    stop = asyncio.Event()
+    task = asyncio.create_task(control.run(stop))
+
+    async def status(path):
+        try:
+            return (await ask(ready, b"GET %s HTTP/1.1\r\n\r\n" % path))[0]
+        except OSError:
+            return ""
+
+    await eventually(lambda: status(b"/live"), lambda found: found.endswith("200 OK"))
+    assert "503" in await status(b"/ready")
+    stop.set()
+    await task
+
+
 async def test_a_second_replica_serves_and_takes_over(client):
     token = await agent_token(client)
     async with running(client) as first:

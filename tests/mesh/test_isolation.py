@@ -1,7 +1,7 @@
 """What a pod can reach of the machine and of the mesh's own parts: nothing secret, and no name or address but its own.
 
-Ports 15020 (metrics) and 15021 (readiness) of a node, 6443 (API server) and 15012 (control plane; both want a
-credential) are open to pods, as on Kubernetes.
+Ports 15020 (metrics) and 15021 (readiness) of a node, 6443 (API server), and 15012 (these two want a credential), 15014
+(metrics) and 8080 (readiness) of the control plane are open to pods, as on Kubernetes.
 """
 
 import json
@@ -168,8 +168,8 @@ def test_no_part_of_the_mesh_tells_a_pod_anything(mesh: Mesh, pods: dict[str, li
         "get", "pods", "-n", "ambit-system", "-l", "app=istiod", "-o", "jsonpath={.items[*].status.podIP}"
     ).stdout.split()
     nodes = [address for node in mesh.nodes for address in mesh.node_addresses(node)] + ["169.254.7.127"]
-    ports = [15000, 15001, 15006, 15008, 15010, 15014, 15053]
-    questions = [[address, port] for address in nodes for port in ports]
+    ports = [15000, 15001, 15006, 15008, 15010, 15053]
+    questions = [[address, port] for address in nodes for port in (*ports, 15014)]
     # 15008 does not exist in a pod outside of the mesh.
     questions += [[address, port] for address in control for port in ports]
     answers = ask(mesh, pods[""][which], DIAL, questions)

@@ -140,6 +140,11 @@ class Discovery:
             key=lambda status: (status.node, status.caller),
         )
 
+    @property
+    def connected(self) -> int:
+        """How many streams of node agents are open."""
+        return len(self._streams)
+
     def has_acknowledged(self, type_url: str, revision: int) -> bool:
         """Whether every connected node has."""
         return all(

@@ -182,8 +182,12 @@ class ControlPlane:
                 debug = await serve("127.0.0.1", self._settings.debug_port, self._routes())
                 stack.callback(debug.close)
                 debug_port = port_of(debug)
+            if self._settings.metrics_addresses and self._settings.debug_port is not None:
+                addresses = list(self._settings.metrics_addresses)
+                scraped: dict[str, Handler] = {"/metrics": self._metrics}
+                stack.callback((await serve(addresses, self._settings.debug_port, scraped)).close)
             if self._settings.readiness_port is not None:
-                routes = {"/ready": self._readiness}
+                routes = {"/ready": self._readiness, "/live": lambda _: Response(b"live\n")}
                 readiness = await serve("", self._settings.readiness_port, routes)
                 stack.callback(readiness.close)
             background = [group.create_task(each.run()) for each in self._feed.informers.values()]
@@ -394,7 +398,7 @@ class ControlPlane:
             "Resources served, by type.",
             [((("type", kind),), len(store.resources(kind))) for kind in TYPES],
         )
-        lines += family("ambit_xds_nodes", "gauge", "Connected nodes.", [((), len(self._discovery.status()))])
+        lines += family("ambit_xds_nodes", "gauge", "Connected nodes.", [((), self._discovery.connected)])
         lines += family(
             "ambit_connections_ended_total",
             "counter",

@@ -57,6 +57,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tls_port: int = CONTROL_TLS_PORT
     plain_port: int | None = CONTROL_PLAIN_PORT
     debug_port: int | None = CONTROL_DEBUG_PORT
+    """On loopback."""
+    metrics_addresses: tuple[str, ...] = ()
+    """Where `debug_port` serves metrics, and nothing else, to the pod network."""
     readiness_port: int | None = None
     """Served on all addresses; nodes are let in earlier than it says ready."""
     leaf_lifetime: dt.timedelta = LEAF_LIFETIME

@@ -123,10 +123,18 @@ def command() -> None:
     help="Port on loopback for metrics and debugging.",
 )
 @click.option(
+    "--metrics-address",
+    "metrics_addresses",
+    envvar="POD_IPS",
+    default="",
+    metavar="ADDRESS[,ADDRESS]",
+    help="Addresses on which the debug port serves /metrics, and nothing else, to the pod network.",
+)
+@click.option(
     "--readiness-port",
     type=int,
     default=None,
-    help="Port on all addresses that says at /ready whether it serves.",
+    help="Port on all addresses: /ready says whether it serves, /live whether it answers at all.",
 )
 @log_options
 def run(
@@ -150,6 +158,7 @@ def run(
     port: int,
     plain_port: int,
     debug_port: int,
+    metrics_addresses: str,
     readiness_port: int | None,
     log_level: str,
     log_format: str,
@@ -185,6 +194,7 @@ def run(
         tls_port=port,
         plain_port=plain_port,
         debug_port=debug_port,
+        metrics_addresses=tuple(filter(None, metrics_addresses.split(","))),
         readiness_port=readiness_port,
     )
     if node_accounts:
