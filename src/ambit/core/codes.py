@@ -488,6 +488,19 @@ _ALL = (
         "spec: {parentRef: {name: front}, listeners: [{name: one-more, port: 80, protocol: HTTP}]}",
         "Delete listeners that nobody needs, use one with a wildcard for several hosts, or a Gateway of your own.",
     ),
+    Code(
+        "AMB0417",
+        "Routes beyond a namespace's share",
+        "The routes of one namespace for Services of other namespaces are at most 512, with at most 2 MiB of rules, "
+        "each counted for each of its Services and ports: the waypoints and nodes that carry them are others'. The "
+        "older route goes first, and one beyond the share is not accepted (TooManyRoutes): requests of its namespace "
+        "go as without it. Routes of other namespaces, and those for Services of its own, are as before.",
+        "kind: HTTPRoute   # after others of its namespace with 2 MiB of rules\n"
+        "metadata: {name: one-more, namespace: shop}\n"
+        'spec: {parentRefs: [{group: "", kind: Service, name: stock, namespace: warehouse}]}',
+        "Delete routes that you no longer need, have fewer matches and parents, or have the Service's namespace carry "
+        "the routes.",
+    ),
 )
 
 CODES: dict[str, Code] = {each.code: each for each in _ALL}

@@ -82,11 +82,13 @@ class Parents(Protocol):
 
 
 class Attachment(msgspec.Struct, frozen=True):
-    """Rules on ports of a service. `consumer` is the namespace whose requests alone they concern, or empty."""
+    """Rules on ports of a service, for the `parent` that the route names. `consumer` is the namespace whose requests
+    alone they concern, or empty."""
 
     service: str
     ports: tuple[int, ...]
     entries: tuple[RankedEntry, ...]
+    parent: Parent
     consumer: str = ""
     streams: tuple[Stream, ...] = ()
 
@@ -264,7 +266,8 @@ def _on_services(
                 return _refused("UnsupportedValue", refusal)
         conditions = _conditions(rules, len(route.spec.rules))
         if conditions[0].holds:
-            attachments.append(Attachment(service.key, ports, rules.entries, consumer, rules.streams))
+            parent = _parent(reference)
+            attachments.append(Attachment(service.key, ports, rules.entries, parent, consumer, rules.streams))
     return attachments, conditions
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from ambit.core.finding import Finding, Level, ObjectRef
+from ambit.ingest.gateway import route_shares
 from ambit.ingest.gateway.conditions import (
     ACCEPTED,
     PARTIALLY_INVALID,
@@ -102,7 +103,8 @@ def _of_gateway(status: GatewayStatus | ListenerSetStatus, origin: ObjectRef) ->
 def _of_route(condition: Condition, origin: ObjectRef, parent: str) -> Iterator[Finding]:
     match condition.type, condition.holds:
         case (kind, False) if kind == ACCEPTED:
-            yield _finding("AMB0401", Level.ERROR, origin, parent, condition)
+            code = "AMB0417" if condition.reason == route_shares.TOO_MANY else "AMB0401"
+            yield _finding(code, Level.ERROR, origin, parent, condition)
         case (kind, False) if kind == RESOLVED:
             yield _finding("AMB0402", Level.ERROR, origin, "spec.rules", condition)
         case (kind, True) if kind == PARTIALLY_INVALID:

@@ -12,72 +12,109 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from ambit.ingest.gateway.attachment import Attachment, CompiledRoute
-from ambit.ingest.gateway.rules import RankedEntry
 from ambit.model.http import Action, Backend, Entry, Host, RequestMatch
 from ambit.model.proxy import ServiceRoutes
 from ambit.model.service import Service
 from ambit.model.streams import Stream
 
 ANY_HOST = ("*",)
-_Placed = tuple[tuple[str, str, str], RankedEntry]
-"""Age of the route, and entry."""
+_Placed = tuple[tuple[str, str, str], Attachment]
+"""Age of the route, and what it has there."""
 
 
-def service_routes(service: Service, attached: Iterable[CompiledRoute]) -> dict[str, ServiceRoutes]:
-    """The tables of all ports of a service that have any route, by `ServiceRoutes.key`."""
-    here = [
-        (route.age, attachment)
+class BlockName(msgspec.Struct, frozen=True):
+    """Of the entries that the routes of one namespace add to a port of a service. `consumer` is empty for the service's
+    own namespace."""
+
+    service: str
+    port: int
+    consumer: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.service}:{self.port} {self.consumer}"
+
+
+class Block(msgspec.Struct, frozen=True):
+    """The entries (or streams) themselves, in order. Made anew only when a route of this namespace changes."""
+
+    name: BlockName
+    entries: tuple[Entry, ...]
+    streams: tuple[Stream, ...] = ()
+
+
+def blocks_of(route: CompiledRoute) -> dict[str, BlockName]:
+    """The blocks that a route has entries in, by their keys."""
+    names = (
+        BlockName(each.service, port, each.consumer) for each in route.attachments for port in each.ports
+    )
+    return {each.key: each for each in names}
+
+
+def block(name: BlockName, attached: Iterable[CompiledRoute]) -> Block:
+    """One block from the routes that have entries in it."""
+    placed = [
+        (route.age, each)
         for route in attached
-        for attachment in route.attachments
-        if attachment.service == service.key
+        for each in route.attachments
+        if (each.service, each.consumer) == (name.service, name.consumer) and name.port in each.ports
     ]
+    entries: Iterable[Entry] = _ordered(placed)
+    if name.consumer:
+        entries = (*(_from_namespace(each, name.consumer) for each in entries), _no_match(name.consumer))
+    return Block(name, tuple(entries), tuple(_streams(placed)))
+
+
+def service_routes(service: Service, blocks: Iterable[Block]) -> dict[str, ServiceRoutes]:
+    """The tables of all ports of a service that have any route, by `ServiceRoutes.key`."""
+    by_port: dict[int, list[Block]] = {}
+    for each in blocks:
+        by_port.setdefault(each.name.port, []).append(each)
     tables = {}
     for port in service.ports:
-        on_port = [(age, each) for age, each in here if port.service in each.ports]
-        streams = tuple(_streams(on_port))
+        here = by_port.get(port.service, ())
+        streams = tuple(stream for each in here for stream in each.streams)
         if streams:
             table = ServiceRoutes(service.key, port.service, streams=streams)
             tables[table.key] = table
-        elif on_port:
-            hosts = (Host(ANY_HOST, tuple(_entries(service, port.service, on_port))),)
+        elif here:
+            hosts = (Host(ANY_HOST, _entries(service, port.service, here)),)
             table = ServiceRoutes(service.key, port.service, hosts)
             tables[table.key] = table
     return tables
 
 
-def _streams(attached: list[tuple[tuple[str, str, str], Attachment]]) -> Iterator[Stream]:
-    for _, attachment in sorted(attached, key=lambda each: each[0]):
+def _streams(placed: Iterable[_Placed]) -> Iterator[Stream]:
+    for _, attachment in sorted(placed, key=lambda each: each[0]):
         for stream in attachment.streams:
             yield stream
             if not stream.hostnames:
                 return
 
 
-def _entries(
-    service: Service, port: int, attached: list[tuple[tuple[str, str, str], Attachment]]
-) -> Iterator[Entry]:
-    producers: list[_Placed] = []
-    consumers: dict[str, list[_Placed]] = {}
-    for age, attachment in attached:
-        group = consumers.setdefault(attachment.consumer, []) if attachment.consumer else producers
-        group += [(age, entry) for entry in attachment.entries]
-    for namespace, placed in sorted(consumers.items()):
-        for entry in _ordered(placed):
-            yield _from_namespace(entry, namespace)
-        yield Entry(
-            name=f"{namespace}/-/no-match",
-            match=RequestMatch(source_namespaces=(namespace,)),
-            action=Action(status=404),
-        )
-    if any(not attachment.consumer for _, attachment in attached):
-        yield from _ordered(producers)
-    else:
+def _entries(service: Service, port: int, blocks: Iterable[Block]) -> tuple[Entry, ...]:
+    """Of all blocks of a port: those of consumers, then the service's own or the way to the service itself."""
+    own = None
+    found: list[Entry] = []
+    for each in sorted(blocks, key=lambda block: block.name.consumer):
+        if each.name.consumer:
+            found += each.entries
+        else:
+            own = each.entries
+    if own is None:
         itself = Action(backends=(Backend(service.key, port),), session=service.session)
-        yield Entry(f"{service.key}/-/itself", RequestMatch(), itself)
+        own = (Entry(f"{service.key}/-/itself", RequestMatch(), itself),)
+    return (*found, *own)
 
 
-def _ordered(placed: list[_Placed]) -> Iterator[Entry]:
-    for _, ranked in sorted(placed, key=lambda each: (each[1].rank, each[0], each[1].place)):
+def _no_match(namespace: str) -> Entry:
+    match = RequestMatch(source_namespaces=(namespace,))
+    return Entry(name=f"{namespace}/-/no-match", match=match, action=Action(status=404))
+
+
+def _ordered(placed: Iterable[_Placed]) -> Iterator[Entry]:
+    entries = [(age, entry) for age, attachment in placed for entry in attachment.entries]
+    for _, ranked in sorted(entries, key=lambda each: (each[1].rank, each[0], each[1].place)):
         yield ranked.entry
 
 

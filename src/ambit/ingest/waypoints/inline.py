@@ -12,6 +12,10 @@ refuse what is to go there:
 5. `ExternalAuth` of a route: callers' nodes would ask, and not everybody comes from one.
 6. What is more than MOST_IN_NAMESPACE: tables and rules travel with each service to every node, and a policy for a
    Gateway is said again for each of its services, so one object could fill the message that all nodes are sent.
+
+Only entries of the owner's own routes count in any of these. A consumer's are for its own requests, which do not reach
+the service changed (`ambit.ingest.gateway.consumers`), and have a share of their own
+(`ambit.ingest.gateway.route_shares`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -74,7 +78,9 @@ class Inline:
             "telemetry": telemetry,
         }
         self._sizes = {
-            name: graph.derive(f"sizes of {name} that nodes are told", source, lambda _, each: _size(each))
+            name: graph.derive(
+                f"sizes of {name} that nodes are told", source, lambda _, each: _size(_own(each))
+            )
             for name, source in sources.items()
         }
         self._in_namespace = services.index(
@@ -191,6 +197,11 @@ TOO_MUCH = (
 UNREADABLE = "pods' nodes cannot read requests that a BackendTLSPolicy has encrypted before"
 
 
+def _own(given: object) -> object:
+    """Of a table what its service's owner has written."""
+    return (*given.own_entries, *given.streams) if isinstance(given, ServiceRoutes) else given
+
+
 def _size(given: object) -> int:
     return len(msgspec.json.encode(given, enc_hook=str))
 
@@ -304,7 +315,8 @@ def _place(service: Service) -> str:
 
 
 def _actions(tables: Iterable[ServiceRoutes]) -> Iterator[Action]:
-    return (entry.action for table in tables for host in table.hosts for entry in host.entries)
+    """Of the owner's routes."""
+    return (entry.action for table in tables for entry in table.own_entries)
 
 
 def _backends(tables: Iterable[ServiceRoutes]) -> set[tuple[str, int]]:
