@@ -158,7 +158,10 @@ async def _proxies_in_sync(client: Client) -> list[str]:
         for entry in await ask(client, pod, "/debug/syncz", CONTROL_DEBUG_PORT):
             for kind, state in entry.get("types", {}).items():
                 if state.get("error"):
-                    problems.append(f"{entry['node']} rejected {kind}: {state['error']}")
+                    names = " ".join(state.get("rejected") or ())
+                    problems.append(
+                        f"{entry['node']} rejected {kind} {names}".rstrip() + f": {state['error']}"
+                    )
     for (_, name), entry in (await connected_proxies(client)).items():
         problems += [
             f"{name} of Gateway {entry['gateway']} rejected {kind}: {state['error']}"
@@ -302,6 +305,14 @@ async def _destinations_served(client: Client) -> list[str]:
     ]
 
 
+async def _states_stored(client: Client) -> list[str]:
+    return [
+        f"node {node_of(pod)} keeps changes in memory only: {status['unstored']}"
+        for pod, status in await _nodes_that_answer(client, "/status")
+        if status.get("unstored")
+    ]
+
+
 async def _no_other_mesh(client: Client) -> list[str]:
     """Two meshes fight for each pod's traffic, and for the ConfigMap with the root certificate."""
     return [
@@ -368,6 +379,10 @@ CHECKS = (
     Check(
         "node proxies", "proxies-in-sync", "no proxy rejects its configuration", "type `ambit ps -o json`",
         _proxies_in_sync,
+    ),
+    Check(
+        "node proxies", "states-stored", "each node stores what it is sent",
+        "free space on the disk of the node's state", _states_stored,
     ),
     Check(
         "workloads", "certificates", "every identity has a valid certificate", "type `ambit certs`", _certificates_valid

@@ -39,16 +39,21 @@ class Rejected(msgspec.Struct, frozen=True):
 Event = Asked | Released | Acknowledged | Rejected
 
 
+SHOWN = 5
+
+
 class TypeStatus(msgspec.Struct, frozen=True, rename={"acknowledged": "acked"}):
     """Where one type of one stream stands. Revisions are the store's; -1 means never.
 
     `acknowledged` is the newest revision up to which every response was answered; `error` is the text of a
-    rejection for as long as something rejected has not been replaced by something accepted.
+    rejection for as long as something rejected has not been replaced by something accepted; `rejected` names what, at
+    most `SHOWN` of it.
     """
 
     sent: int = -1
     acknowledged: int = -1
     error: str = ""
+    rejected: tuple[str, ...] = ()
     wildcard: bool = False
     names: int = 0
     unanswered: int = 0

@@ -26,8 +26,10 @@ do):
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import islice
 
 from ambit.xds.events import (
+    SHOWN,
     Acknowledged,
     Asked,
     Event,
@@ -258,6 +260,7 @@ class ServerSession:
             subscription.sent,
             settled,
             next(reversed(subscription.rejected.values()), ""),
+            tuple(islice(reversed(subscription.rejected), SHOWN)),
             subscription.wildcard,
             len(subscription.names),
             len(self.unanswered(type_url)),

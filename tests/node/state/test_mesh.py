@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 
@@ -17,6 +18,7 @@ from ambit.node.state.database import StateLost, StateNotWritten
 from ambit.node.state.mesh import MeshState
 from ambit.xds.frames import Resource
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, Value, to_resource, type_of
+from tests.node.state.full_disk import full_disk
 from tests.node.state.meshes import ADDRESSES, steps, store, workload
 
 
@@ -163,6 +165,76 @@ def test_a_full_disk_keeps_what_was_there(state: MeshState) -> None:
         store(state, [workload(f"c//Pod/default/{number}", hostname="h" * 200) for number in range(500)])
     assert state.workload(web.uid) == web
     assert state.count(ADDRESS_TYPE) == 1
+
+
+def test_1_what_a_full_disk_does_not_take_counts_and_is_stored_once_there_is_room(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    state = MeshState(path)
+    before, gone = workload("c//Pod/default/before"), workload("c//Pod/default/gone")
+    store(state, [before, gone])
+    changed = msgspec.structs.replace(before, hostname="changed")
+    new = [workload(f"c//Pod/default/{number}", hostname="h" * 200) for number in range(50)]
+    with full_disk():
+        store(state, [changed, *new[:30]], [gone])
+        store(state, new[30:])
+        assert "I/O error" in state.unstored
+        assert state.workload(before.uid) == changed
+        assert all(state.workload(each.uid) == each for each in new)
+        assert state.workload(gone.uid) is None
+        assert set(state.versions(ADDRESS_TYPE).values()) == {"unstored"}
+        assert gone.uid not in state.versions(ADDRESS_TYPE)
+        with pytest.raises(StateNotWritten, match="I/O error"):
+            state.keep("own", b"not in memory")
+        assert not state.flush()
+    assert state.flush()
+    assert state.unstored == ""
+    assert "unstored" not in state.versions(ADDRESS_TYPE).values()
+    state.keep("own", b"on disk")
+    state.close()
+    again = MeshState(path)
+    assert again.workload(before.uid) == changed
+    assert all(again.workload(each.uid) == each for each in new)
+
+
+def test_1_an_agent_that_ends_meanwhile_has_what_is_on_disk_and_its_versions(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    state = MeshState(path)
+    before = workload("c//Pod/default/before")
+    store(state, [before])
+    versions = state.versions(ADDRESS_TYPE)
+    with full_disk():
+        store(state, [workload("c//Pod/default/new"), msgspec.structs.replace(before, hostname="changed")])
+        state.close()
+    again = MeshState(path)
+    assert again.versions(ADDRESS_TYPE) == versions
+    assert again.workload(before.uid) == before
+
+
+def test_1_a_commit_that_fails_with_room_gives_back_what_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state.sqlite"
+    state = MeshState(path)
+    before = workload("c//Pod/default/before")
+    store(state, [before])
+    with full_disk():
+        store(state, [msgspec.structs.replace(before, hostname="changed")])
+        monkeypatch.setattr("ambit.node.state.database._has_room", lambda *_: True)
+        with pytest.raises(StateNotWritten):
+            state.flush()
+    assert state.workload(before.uid) == before
+    assert "unstored" not in state.versions(ADDRESS_TYPE).values()
+
+
+def test_a_full_disk_at_the_start_is_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    state = MeshState(path)
+    before = workload("c//Pod/default/before")
+    store(state, [before])
+    state.close()
+    with full_disk(), pytest.raises(StateNotWritten, match="cannot open"):
+        MeshState(path)
+    assert MeshState(path).workload(before.uid) == before
 
 
 def test_damage_in_use_is_told_and_reopened(state: MeshState, monkeypatch: pytest.MonkeyPatch) -> None:

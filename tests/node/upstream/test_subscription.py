@@ -24,6 +24,7 @@ from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE, to_resource
 from ambit.xds.session import ServerSession
 from ambit.xds.store import Store
 from ambit.xds.wire import METHOD_NAME, SERVICE, decode_request, encode_response
+from tests.node.state.full_disk import full_disk
 from tests.node.world import until
 
 
@@ -272,7 +273,7 @@ async def test_a_lost_state_is_asked_for_again(tmp_path: Path, control: ControlP
     ],
     ids=["full", "read-only"],
 )
-async def test_4_what_could_not_be_written_is_rejected_and_there_once_it_can(
+async def test_3_what_could_not_be_taken_in_is_rejected_and_there_once_it_can(
     tmp_path: Path, control: ControlPlaneServer, spoil: str, mend: str, reason: str
 ) -> None:
     await control.put(to_resource(workload("old")))
@@ -294,6 +295,34 @@ async def test_4_what_could_not_be_written_is_rejected_and_there_once_it_can(
         everything = {"c//Pod/default/old", *(each.uid for each in new)}
         # What was stored is applied a moment later.
         await until(lambda: {name for names in agent.applied for name in names} == everything)
+
+
+async def test_2_what_a_full_disk_does_not_take_is_applied_and_rejected_until_it_is_stored(
+    tmp_path: Path, control: ControlPlaneServer
+) -> None:
+    agent = Agent(tmp_path, control)
+    async with agent.running():
+        await control.put(to_resource(workload("old")))
+        await until(lambda: agent.applied == [("c//Pod/default/old",)])
+        with full_disk():
+            await control.put(to_resource(workload("new")))
+            await until(lambda: agent.applied[1:] == [("c//Pod/default/new",)])
+            rejected = "in force from memory only: the node's state could not be stored: disk I/O error"
+            await until(lambda: any(getattr(each, "error", "") == rejected for each in control.events))
+            assert agent.subscription.stream.connected
+            # Another stream, and meanwhile what is only in memory goes.
+            await control.stop()
+            control.store.update(ADDRESS_TYPE, {}, ["c//Pod/default/new"])
+            await control.start()
+            await until(lambda: agent.state.workload("c//Pod/default/new") is None)
+            await control.put(to_resource(workload("newer")))
+            await until(lambda: agent.state.workload("c//Pod/default/newer") is not None)
+            control.first.clear()
+        await until(lambda: len(control.first) == 2)
+    assert set(control.first[1].initial_versions) == {"c//Pod/default/old", "c//Pod/default/newer"}
+    assert "unstored" not in control.first[1].initial_versions.values()
+    agent.state.close()
+    assert Agent(tmp_path, control).state.workload("c//Pod/default/newer") == workload("newer")
 
 
 async def test_a_refused_resource_keeps_the_node_waiting_until_it_is_mended(

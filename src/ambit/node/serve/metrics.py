@@ -40,6 +40,10 @@ def render(agent: NodeAgent, version: str) -> Iterator[str]:
             "Pods that accept no tunnel because Envoy refused their policy",
             len(agent.server.closed),
         ),
+        "ambit_state_unstored": (
+            "Whether changes are in memory only because the disk does not take them",
+            int(bool(agent.state.unstored)),
+        ),
         "ambit_envoy_generations": (
             "Envoy processes",
             sum(each is not None for each in (status.current, status.older)),

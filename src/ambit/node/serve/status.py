@@ -45,6 +45,7 @@ class NodeView(msgspec.Struct, frozen=True, rename="camel"):
     capped: tuple[str, ...]
     pods: tuple[PodView, ...]
     cut: int
+    unstored: str
     settings: SettingsView
 
 
@@ -89,6 +90,7 @@ async def node_view(agent: NodeAgent) -> NodeView:
             for pod in pods
         ),
         cut=agent.cut,
+        unstored=agent.state.unstored,
         settings=settings_view(agent),
     )
 

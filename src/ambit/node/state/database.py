@@ -2,16 +2,19 @@
 
 A damaged file is never repaired and never trusted: it is renamed, and the control plane sends everything
 again. The file holds private keys, so its mode is 0600.
+
+While the disk takes nothing, changes of the mesh stay in one open transaction (`hold`): its pages are in memory, the
+connection's lookups see them, and `flush` commits them once there is room.
 """
 
 import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from ambit.core.errors import AmbitError
 
@@ -19,6 +22,10 @@ _log = logging.getLogger("ambit.state")
 SCHEMA_VERSION: Final = 1
 """Kept in `user_version`; a file of another version is treated like a damaged one."""
 
+_ROOM_SUFFIX: Final = "-room"
+"""Of a file that takes the room which a commit needs, until just before it."""
+_FRAME: Final = 4096 + 24
+"""Bytes of a page in SQLite's write-ahead log."""
 _WRITABLE: Final = "free space on the disk of the node's state, and see that it may be written to"
 
 HOST_BITS: Final = 128
@@ -45,6 +52,9 @@ CREATE TABLE pod (uid TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
 """
 
 
+T = TypeVar("T")
+
+
 class StateLost(AmbitError):
     """The state file broke while it was in use; it has to be opened anew and filled again."""
 
@@ -53,17 +63,25 @@ class StateNotWritten(AmbitError):
     """The change could not be stored (disk full, file locked); what was there before is intact."""
 
 
-def open_database(path: Path) -> sqlite3.Connection:
+class Database(sqlite3.Connection):
+    """The connection to the state file at `path`. `unstored` is why changes are in memory only; empty when all are on
+    disk."""
+
+    path: Path
+    unstored = ""
+
+
+def open_database(path: Path) -> Database:
     """The checked database at `path`; a new one when there was none or it was damaged.
 
-    Raises StateNotWritten when the directory is not writable.
+    Raises StateNotWritten when the directory is not writable, or the disk is full.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         return _open(path)
     except sqlite3.DatabaseError as problem:
-        if isinstance(problem, sqlite3.OperationalError) and not path.exists():
-            raise StateNotWritten(f"cannot create {path}: {problem}", _WRITABLE) from problem
+        if isinstance(problem, sqlite3.OperationalError) and not (path.exists() and _has_room(path, _FRAME)):
+            raise StateNotWritten(f"cannot open {path}: {problem}", _WRITABLE) from problem
         _log.error("state file %s is unusable (%s): moved aside, everything is fetched again", path, problem)
         move_aside(path)
     try:
@@ -81,8 +99,10 @@ def move_aside(path: Path) -> None:
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """One atomic change. Raises StateNotWritten (rolled back) or StateLost."""
+def transaction(connection: Database) -> Iterator[sqlite3.Connection]:
+    """One atomic change that is on disk afterwards. Raises StateNotWritten (rolled back) or StateLost."""
+    if connection.unstored:
+        raise StateNotWritten(connection.unstored, _WRITABLE)
     try:
         connection.execute("BEGIN IMMEDIATE")
         yield connection
@@ -95,6 +115,75 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         raise
 
 
+def hold(connection: Database, change: Callable[[sqlite3.Connection], T]) -> T:
+    """What `change` returns. Its writes are one atomic change, in memory only when the disk does not take them: then
+    `unstored` says why. Raises StateNotWritten (rolled back) or StateLost."""
+    try:
+        with transaction(connection):
+            return change(connection)
+    except StateNotWritten as problem:
+        reason = problem.message
+    try:
+        if not connection.in_transaction:
+            connection.execute("BEGIN IMMEDIATE")
+        connection.execute("SAVEPOINT held")
+        result = change(connection)
+        connection.execute("RELEASE held")
+    except BaseException as problem:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK TO held" if connection.unstored else "ROLLBACK")
+        if not connection.in_transaction:
+            connection.unstored = ""
+        if isinstance(problem, sqlite3.DatabaseError):
+            raise mapped(problem) from problem
+        raise
+    connection.unstored = reason
+    return result
+
+
+def flush(connection: Database) -> bool:
+    """Whether everything is on disk now. Raises StateNotWritten when a commit failed although there was room: what was
+    only in memory is lost then."""
+    if not connection.unstored:
+        return True
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    if not _has_room(connection.path, pages * _FRAME):
+        return False
+    connection.unstored = ""
+    try:
+        connection.execute("COMMIT")
+    except sqlite3.DatabaseError as problem:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise mapped(problem) from problem
+    return True
+
+
+@contextmanager
+def on_disk(path: Path) -> Iterator[sqlite3.Connection]:
+    """A second connection, which sees what is on disk."""
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _has_room(path: Path, size: int) -> bool:
+    """Whether the disk has `size` bytes for the file at `path`."""
+    room = path.with_name(path.name + _ROOM_SUFFIX)
+    try:
+        descriptor = os.open(room, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        finally:
+            os.close(descriptor)
+            room.unlink()
+    except OSError:
+        return False
+    return True
+
+
 def mapped(problem: sqlite3.Error) -> AmbitError:
     """Our error for one of SQLite's."""
     if isinstance(problem, sqlite3.OperationalError) and "malformed" not in str(problem):
@@ -102,14 +191,20 @@ def mapped(problem: sqlite3.Error) -> AmbitError:
     return StateLost(f"the node's state file is damaged: {problem}", "it is moved aside and fetched again")
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path) -> Database:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     os.close(descriptor)
-    connection = sqlite3.connect(path, isolation_level=None, timeout=1.0, cached_statements=64)
+    connection = sqlite3.connect(
+        path, isolation_level=None, timeout=1.0, cached_statements=64, factory=Database
+    )
+    connection.path = path
     try:
         # NORMAL may lose the newest commits at a power cut: versions and bodies go together, so the control
         # plane sends exactly the difference again.
         for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "cache_size = -1024", "mmap_size = 0"):
+            connection.execute(f"PRAGMA {pragma}")
+        # Nothing is written before a commit, which `hold` relies on.
+        for pragma in ("cache_spill = OFF", "temp_store = MEMORY"):
             connection.execute(f"PRAGMA {pragma}")
         _prepare(connection)
     except BaseException:

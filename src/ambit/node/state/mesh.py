@@ -1,7 +1,8 @@
 """The workload API's resources on disk, as the `MeshView` that plans and DNS read.
 
 Rules (each has a test of the same number):
-1. Bodies and versions change together; what was acknowledged is on disk.
+1. Bodies and versions change together; what was acknowledged is on disk. What the disk does not take counts at once
+   and is in memory (`unstored`).
 2. A resource that cannot be decoded is refused by name and leaves its former state; the others are taken.
 3. Lookups give what was last stored, whatever the order of changes; removal leaves no index entry behind.
 4. Memory does not follow the mesh: at most `cached` decoded values are held, and as many answers by address.
@@ -10,7 +11,8 @@ Rules (each has a test of the same number):
 import ipaddress
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -22,7 +24,18 @@ from ambit.model.service import Service
 from ambit.model.view import preference, select_service
 from ambit.model.workload import NetworkMode, Workload
 from ambit.node.state import keys
-from ambit.node.state.database import HOST_BITS, StateLost, mapped, move_aside, open_database, transaction
+from ambit.node.state.database import (
+    HOST_BITS,
+    StateLost,
+    StateNotWritten,
+    flush,
+    hold,
+    mapped,
+    move_aside,
+    on_disk,
+    open_database,
+    transaction,
+)
 from ambit.xds.frames import Resource
 from ambit.xds.messages import (
     ADDRESS_TYPE,
@@ -40,6 +53,7 @@ _RANGE_LENGTHS: Final = (
     "ORDER BY prefix DESC"
 )
 """HOST_BITS is a literal here, which lets SQLite use the index of ranges: they are few."""
+_VERSIONS: Final = "SELECT name, version FROM resource WHERE type = ?"
 _WORKLOAD: Final = "workload"
 _SERVICE: Final = "service"
 
@@ -55,6 +69,8 @@ class Stored(msgspec.Struct, frozen=True):
     touched: frozenset[str] = frozenset()
 
 
+_UNSTORED: Final = "unstored"
+"""Version of a resource that is in memory only: the control plane has none with it."""
 _OWN = "ambit"
 """Stands for a type URL in rows that are not the control plane's."""
 
@@ -81,45 +97,48 @@ class MeshState:
         """After StateLost: sets the damaged file aside and begins with an empty one."""
         self.database.close()
         move_aside(self._path)
-        self._values.clear()
-        self._outer.clear()
-        self._found.clear()
+        self._forget_values()
         self.database = open_database(self._path)
         self.lost()
 
     # Changes
 
-    def apply(self, type_url: str, resources: Iterable[Resource], removed: Iterable[str]) -> Stored:
-        """Stores resources and removals in one transaction.
+    def apply(self, type_url: str, resources: Collection[Resource], removed: Collection[str]) -> Stored:
+        """Takes resources and removals in as one change, in memory when they cannot be written.
 
         Raises StateNotWritten (nothing changed) or StateLost.
         """
-        changed: list[str] = []
-        refused: dict[str, str] = {}
-        touched: set[str] = set()
-        with transaction(self.database) as database:
-            for resource in resources:
-                try:
-                    value = from_resource(type_url, resource)
-                except ValueError as problem:
-                    refused[resource.name] = str(problem)
-                    continue
-                _forget(database, type_url, resource.name, touched)
-                database.execute(
-                    "INSERT INTO resource VALUES (?, ?, ?, ?)",
-                    (type_url, resource.name, resource.version, unpack(resource.body)[1]),
-                )
-                _index(database, value)
-                touched |= keys.of_value(value)
-                changed.append(resource.name)
-            changed += [name for name in removed if _forget(database, type_url, name, touched)]
-        if keys.OUTER in touched:
+        try:
+            stored = hold(self.database, partial(_apply, type_url, resources, removed))
+        except StateNotWritten:
+            self._forget_values()
+            raise
+        if keys.OUTER in stored.touched:
             self._outer.clear()
-        for key in touched:
+        for key in stored.touched:
             self._found.pop(key, None)
-        for name in changed:
+        for name in stored.changed:
             self._values.pop((type_url, name), None)
-        return Stored(tuple(changed), refused, frozenset(touched))
+        return stored
+
+    @property
+    def unstored(self) -> str:
+        """Why changes are in memory only; empty when all are on disk."""
+        return self.database.unstored
+
+    def flush(self) -> bool:
+        """Whether everything is on disk now. Raises StateNotWritten when changes that were only in memory are lost, or
+        StateLost."""
+        try:
+            return flush(self.database)
+        except StateNotWritten:
+            self._forget_values()
+            raise
+
+    def _forget_values(self) -> None:
+        self._values.clear()
+        self._outer.clear()
+        self._found.clear()
 
     def keep(self, name: str, value: bytes) -> None:
         """Stores a value of the agent's own. Raises StateNotWritten or StateLost."""
@@ -131,9 +150,11 @@ class MeshState:
         return rows[0][0] if rows else None
 
     def mark_complete(self, type_url: str) -> None:
-        """Remembers that the first complete answer for a type was stored."""
-        with transaction(self.database) as database:
-            database.execute("INSERT OR IGNORE INTO complete VALUES (?)", (type_url,))
+        """Remembers that the first complete answer for a type was taken in."""
+        hold(
+            self.database,
+            lambda database: database.execute("INSERT OR IGNORE INTO complete VALUES (?)", (type_url,)),
+        )
 
     @property
     def complete(self) -> bool:
@@ -141,8 +162,14 @@ class MeshState:
         return {row[0] for row in self._rows("SELECT type FROM complete")} >= set(TYPES)
 
     def versions(self, type_url: str) -> dict[str, str]:
-        """What is held, for `initial_resource_versions`."""
-        return dict(self._rows("SELECT name, version FROM resource WHERE type = ?", type_url))
+        """What is held, for `initial_resource_versions`. What is in memory only has a version that differs from every
+        one of the control plane, which sends it again, or its removal."""
+        held: dict[str, str] = dict(self._rows(_VERSIONS, type_url))
+        if not self.unstored:
+            return held
+        with on_disk(self._path) as database:
+            stored: dict[str, str] = dict(database.execute(_VERSIONS, (type_url,)))
+        return {name: each if stored.get(name) == each else _UNSTORED for name, each in held.items()}
 
     def count(self, type_url: str) -> int:
         return int(self._rows("SELECT count(*) FROM resource WHERE type = ?", type_url)[0][0])
@@ -294,6 +321,30 @@ class MeshState:
 def _masked(packed: bytes, prefix: int) -> bytes:
     bits = len(packed) * 8
     return ((int.from_bytes(packed) >> (bits - prefix)) << (bits - prefix)).to_bytes(len(packed))
+
+
+def _apply(
+    type_url: str, resources: Iterable[Resource], removed: Iterable[str], database: sqlite3.Connection
+) -> Stored:
+    changed: list[str] = []
+    refused: dict[str, str] = {}
+    touched: set[str] = set()
+    for resource in resources:
+        try:
+            value = from_resource(type_url, resource)
+        except ValueError as problem:
+            refused[resource.name] = str(problem)
+            continue
+        _forget(database, type_url, resource.name, touched)
+        database.execute(
+            "INSERT INTO resource VALUES (?, ?, ?, ?)",
+            (type_url, resource.name, resource.version, unpack(resource.body)[1]),
+        )
+        _index(database, value)
+        touched |= keys.of_value(value)
+        changed.append(resource.name)
+    changed += [name for name in removed if _forget(database, type_url, name, touched)]
+    return Stored(tuple(changed), refused, frozenset(touched))
 
 
 def _forget(database: sqlite3.Connection, type_url: str, name: str, touched: set[str]) -> bool:

@@ -1,9 +1,11 @@
 """The node's subscription to the workload API: everything, stored before it is used, acknowledged when applied.
 
 Rules:
-1. A response is stored whole or not at all, then given to `applied`; its result decides acknowledgement.
-2. What cannot be written (full disk) is rejected, and the stream is opened anew, with back-off: what was rejected would
-   only be sent again when it changes, but to who connects everything is sent that it does not have.
+1. A response is taken in whole or not at all, then given to `applied`; its result decides acknowledgement.
+2. What the disk does not take is applied from memory and rejected with the reason. Once it is on disk the stream is
+   opened anew: what was rejected would only be sent again when it changes, but the versions of a first request count as
+   acknowledged.
+3. What cannot be taken into memory either (locked file) is rejected, and the stream is opened anew, with back-off.
 """
 
 import asyncio
@@ -14,7 +16,7 @@ from functools import partial
 
 from ambit.agent.channel import ControlPlane
 from ambit.agent.control_stream import Answer, ControlStream
-from ambit.core.errors import AmbitError
+from ambit.core.errors import AmbitError, first_failure
 from ambit.node.state.database import StateLost, StateNotWritten
 from ambit.node.state.mesh import MeshState, Stored
 from ambit.xds.client_session import ClientSession, Update
@@ -24,6 +26,8 @@ from ambit.xds.messages import TYPES
 _log = logging.getLogger("ambit.upstream")
 _MOST_SHOWN, _SHOWN = 20, 300
 """Problems in one rejection, and characters of a name or reason: nobody fills our log with words of his own."""
+_FLUSH = 1.0
+"""Seconds between attempts to write what is in memory only."""
 _CHUNK = 500
 """Resources stored between two turns of the event loop."""
 
@@ -56,7 +60,26 @@ class Subscription:
         self.stream.open_anew()
 
     async def run(self) -> None:
-        await self.stream.run()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.stream.run())
+                tasks.create_task(self._flush())
+        except BaseExceptionGroup as several:
+            raise first_failure(several) from several
+
+    async def _flush(self) -> None:
+        while True:
+            await asyncio.sleep(_FLUSH)
+            if not self._state.unstored:
+                continue
+            try:
+                if not self._state.flush():
+                    continue
+                _log.info("the node's state is on disk again")
+            except AmbitError as problem:
+                _log.error("%s; the control plane sends it again", problem.message)
+                self._failed(problem)
+            self.stream.open_anew()
 
     def _failed(self, problem: AmbitError) -> None:
         if isinstance(problem, StateLost):
@@ -64,7 +87,7 @@ class Subscription:
 
     async def _take(self, update: Update) -> Callable[[], Awaitable[Answer]]:
         stored, unwritten = await self._store(update)
-        return partial(self._settle, update.type_url, stored, unwritten)
+        return partial(self._settle, update.type_url, stored, unwritten, self._state.unstored)
 
     async def _store(self, update: Update) -> tuple[Stored, StateNotWritten | None]:
         """What was stored; of an update that could not be written to its end, the part before."""
@@ -108,7 +131,9 @@ class Subscription:
                 self.complete.set()
                 self.completed()
 
-    async def _settle(self, type_url: str, stored: Stored, unwritten: StateNotWritten | None) -> Answer:
+    async def _settle(
+        self, type_url: str, stored: Stored, unwritten: StateNotWritten | None, unstored: str
+    ) -> Answer:
         try:
             text = await self._applied(stored) if stored.changed else None
         except StateLost:
@@ -125,6 +150,10 @@ class Subscription:
             problems.append(text)
         if unwritten is not None:
             problems.append(unwritten.message)
+        if unstored:
+            problems.append(
+                f"in memory only: {unstored}" if problems else f"in force from memory only: {unstored}"
+            )
         if problems:
             self.rejections += 1
             _log.error("rejected a change of %s: %s", type_url.rpartition(".")[2], "; ".join(problems))
