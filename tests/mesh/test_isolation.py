@@ -5,7 +5,9 @@ Ports 15020 (metrics) and 15021 (readiness) of a node, 6443 (API server), and 15
 """
 
 import json
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,6 +71,7 @@ def option(level, name, value):
 facts = json.load(sys.stdin)
 print(json.dumps({
     "files": {path: ended(lambda: open(path, "rb").read(1)) for path in facts["files"]},
+    "private": {path: ended(lambda: open(path, "rb").read(1)) for path in facts["private"]},
     "sockets": {path: ended(lambda: socket.socket(socket.AF_UNIX).connect(path)) for path in facts["sockets"]},
     "run": sorted(os.listdir("/run")),
     "signal": ended(lambda: os.kill(facts["supervisor"], 0)),
@@ -85,6 +88,7 @@ print(json.dumps({
 """
 PATIENT = 30.0
 NET_BIND_SERVICE = f"{1 << 10:016x}"
+UNREADABLE = ("EACCES", "ENOENT", "b''")
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +119,11 @@ def ask(mesh: Mesh, namespace: str, program: str, facts: Any, patience: float = 
     return json.loads(mesh.kubectl(*words, stdin=json.dumps(facts)).stdout)
 
 
+def _is_private(path: Path) -> bool:
+    """A file of the host that its owner alone may read: root's, since ordinary users have none below /etc."""
+    return path.is_file() and path.stat().st_size > 0 and not path.stat().st_mode & 0o077
+
+
 def is_refused(answer: str) -> bool:
     """The connection was not made, or ended without a byte."""
     return answer in ("", "ECONNREFUSED", "ECONNRESET", "ENETUNREACH", "EHOSTUNREACH", "timeout")
@@ -135,10 +144,18 @@ def test_nothing_of_the_host_is_in_a_pods_hands(
         for node in ("node1", "node2")
         for name in ("cni", "xds", "logs", "admin")
     ]
-    facts = {"files": files, "sockets": sockets, "supervisor": record["supervisor"]["pid"]}
+    private = [str(path) for path in Path("/etc").rglob("*") if _is_private(path)]
+    facts = {
+        "files": files,
+        "private": private,
+        "sockets": sockets,
+        "supervisor": record["supervisor"]["pid"],
+    }
     found = ask(laptop, pods[""][which], FORBIDDEN, facts)
     assert set(found["files"].values()) == {"ENOENT"}
     assert set(found["sockets"].values()) == {"ENOENT"}
+    readable = {path: answer for path, answer in found["private"].items() if answer not in UNREADABLE}
+    assert os.geteuid() != 0 or readable == {}
     assert found["run"] in ([], ["secrets"])
     assert found["signal"] == "ESRCH"
     assert not [each for each in found["processes"] if "envoy" in each or "cluster" in each]

@@ -362,6 +362,7 @@ async def termination(directory: Path) -> None:
     async with cluster(directory) as it, it.runner():
         out = directory / "out"
         out.mkdir()
+        out.chmod(0o777)  # root in a pod is nobody on the host
         await it.create(
             "web",
             {

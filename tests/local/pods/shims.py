@@ -12,8 +12,11 @@ from pathlib import Path
 
 from ambit.core.errors import AmbitError
 from ambit.local.pods import sandbox
+from ambit.local.pods.content import File
+from ambit.local.pods.host import maps_users, user_base
 from ambit.local.pods.sandbox import Owner, ShimClient
 from ambit.local.pods.shim.protocol import Container, ContainerState, Mount, Process
+from ambit.local.pods.volumes import write_atomically
 from tests.local.pods.inside import command, eventually
 
 DIRECTORY = Path("/run/ambit/sandboxes/web-0")
@@ -47,6 +50,11 @@ print(json.dumps({
     "write usr": attempt(lambda: open("/usr/new", "w")),
     "sysctl": attempt(lambda: open("/proc/sys/kernel/hostname", "w").write("x")),
     "shadow": attempt(lambda: open("/etc/shadow").read()),
+    "roots": attempt(lambda: open("/opt/roots").read()),
+    "everyones": attempt(lambda: open("/opt/everyones").read()),
+    "owner": [os.getuid(), os.stat("/root").st_uid, os.stat("/etc/made/for/this/key").st_uid],
+    "own home": attempt(lambda: open("/root/new", "w").write("x")),
+    "standard output": attempt(lambda: open("/dev/stdout", "w").write("")),
     "tmp": attempt(lambda: open("/tmp/new", "w").write("x")),
     "mount": attempt(lambda: __import__("ctypes").CDLL(None).umount2(b"/tmp", 2)),
     "remount": os.system("unshare -Urm mount -o remount,rw,bind /usr 2>/dev/null"),
@@ -111,6 +119,7 @@ async def launch(state: Path, *, host_pids: bool = False) -> ShimClient:
             "host_network": False,
             "hidden": hidden,
             "readable": readable,
+            "user_base": user_base("uid"),
         },
         owner,
     )
@@ -134,8 +143,12 @@ async def isolation(state: Path) -> None:
     """What a pod sees and may do."""
     (state / "pki").mkdir()
     (state / "pki" / "ca.key").write_text("private")
-    (DIRECTORY / "volumes" / "v").mkdir(parents=True)
-    (DIRECTORY / "volumes" / "v" / "key").write_text("from the volume")
+    files = {"key": File(b"from the volume", 0o600)}
+    write_atomically(DIRECTORY / "volumes" / "v", files, user_base("uid"))
+    command("mount", "-t", "tmpfs", "tmpfs", "/opt")
+    for name, mode in (("roots", 0o600), ("everyones", 0o644)):
+        Path("/opt", name).write_text(name)
+        Path("/opt", name).chmod(mode)
     listeners = []
     for address in ("/run/ambit/nodes/node1/admin.sock", "\0ambit-test"):
         listener = socket.socket(socket.AF_UNIX)
@@ -170,7 +183,7 @@ async def isolation(state: Path) -> None:
         part for path in (__file__, sys.prefix) if path.startswith("/home/") for part in [Path(path).parts[2]]
     }
     assert set(seen["home"]) <= readable
-    assert seen["pids"][:2] == [1, 2]
+    assert seen["pids"][0] == 1
     assert len(seen["pids"]) == 2
     assert seen["signal"] in refused
     assert Path(f"/proc/{outside.pid}/cmdline").read_bytes().startswith(b"sleep")
@@ -184,6 +197,12 @@ async def isolation(state: Path) -> None:
     assert seen["write usr"] in refused
     assert seen["sysctl"] in refused
     assert seen["shadow"] in refused | {""}
+    # An ordinary user's pods run with that user's rights: a user namespace of one user has no other.
+    assert seen["roots"] == ("PermissionError" if maps_users() else "roots")
+    assert seen["everyones"] == "everyones"
+    assert seen["owner"] == [0, 0, 0]
+    assert seen["own home"] == "1"
+    assert seen["standard output"] == "0"
     assert seen["tmp"] == "1"
     assert seen["mount"] == "-1"
     assert seen["remount"] != 0

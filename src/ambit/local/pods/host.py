@@ -2,6 +2,7 @@
 and images.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,12 @@ from ambit.local.layout import SANDBOXES, NodeAddresses, StateDirectory
 from ambit.local.pods.environment import ServiceLink
 from ambit.local.pods.events import EventRecorder
 from ambit.local.pods.images import ImageEntry
+from ambit.local.pods.shim.users import IDS
+
+_TABLES = ("uid_map", "gid_map")
+_FIRST = 0x70000000
+"""Above what systemd-nspawn and useradd give away; below 2**31, which `ping_group_range` ends with."""
+_RANGES = 0xFFF
 
 
 class Host(msgspec.Struct, frozen=True):
@@ -42,5 +49,24 @@ class Host(msgspec.Struct, frozen=True):
 
 def maps_users() -> bool:
     """Whether other users than root exist here: not in an unprivileged user namespace."""
-    fields = Path("/proc/self/uid_map").read_text().split()
-    return os.geteuid() == 0 and int(fields[2]) > 65535
+    return os.geteuid() == 0 and all(_maps(table, 0, IDS) for table in _TABLES)
+
+
+def user_base(uid: str) -> int:
+    """The host's id of root in the pod with this uid; 0 where the host has no ids to give to pods.
+
+    Pods have a range each, as with a kubelet's `hostUsers: false`. Two pods may share one, since nothing else
+    than the rights of nobody follows from it.
+    """
+    number = int.from_bytes(hashlib.blake2b(uid.encode(), digest_size=4).digest(), "big")
+    base = _FIRST + number % _RANGES * IDS
+    possible = os.geteuid() == 0 and all(_maps(table, base, IDS) for table in _TABLES)
+    return base if possible else 0
+
+
+def _maps(table: str, first: int, count: int) -> bool:
+    for line in Path("/proc/self", table).read_text().splitlines():
+        inside, _, length = map(int, line.split())
+        if inside <= first and first + count <= inside + length:
+            return True
+    return False

@@ -18,7 +18,7 @@ from ambit.core.errors import AmbitError, Unreachable
 from ambit.core.names import REDIRECTION_ANNOTATION, REDIRECTION_ENABLED
 from ambit.local.fabric.interface import PodNetwork
 from ambit.local.pods import cni, names, plan, sandbox
-from ambit.local.pods.host import Host
+from ambit.local.pods.host import Host, user_base
 from ambit.local.pods.probes import Target
 from ambit.local.pods.sandbox import Owner, ShimClient
 from ambit.local.pods.shim.protocol import ContainerState, Mount
@@ -43,7 +43,10 @@ class Place:
         self._directory = host.memory(self.id)
         self._disk = host.disk(pod["metadata"]["uid"])
         private = [host.state.root.parent, Path("/run")]  # of all instances
-        self.volumes = PodVolumes(host.client, self._directory / "volumes", self._disk, private)
+        self._user_base = user_base(pod["metadata"]["uid"])
+        self.volumes = PodVolumes(
+            host.client, self._directory / "volumes", self._disk, private, self._user_base
+        )
 
     def exists(self) -> bool:
         """Whether anything of it is left from before."""
@@ -82,7 +85,11 @@ class Place:
         if self._enrolled:
             await self._call_agent("add", pod)
         settings = plan.sandbox_of(
-            pod, self._directory, self.network.netns, self._host.hidden, self._host.readable
+            pod,
+            self._directory,
+            self.network.netns,
+            (self._host.hidden, self._host.readable),
+            self._user_base,
         )
         owner = Owner(metadata["namespace"], metadata["name"], metadata["uid"], self.network.node, 0, 0)
         self.shim = await sandbox.launch(self._directory, settings, owner)

@@ -17,8 +17,14 @@ def sandbox_id(pod: Mapping[str, Any]) -> str:
 
 
 def sandbox_of(
-    pod: Mapping[str, Any], directory: Path, netns: Path, hidden: list[str], readable: list[str]
+    pod: Mapping[str, Any],
+    directory: Path,
+    netns: Path,
+    view: tuple[list[str], list[str]],
+    user_base: int,
 ) -> Sandbox:
+    """`view` is what the host hides from pods and what they read all the same."""
+    hidden, readable = view
     return {
         "socket": str(directory / "shim.sock"),
         "staging": str(directory / "root"),
@@ -28,6 +34,7 @@ def sandbox_of(
         "host_network": bool(pod["spec"].get("hostNetwork")),
         "hidden": hidden,
         "readable": readable,
+        "user_base": user_base,
     }
 
 

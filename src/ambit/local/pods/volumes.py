@@ -31,10 +31,12 @@ _RENEW_AT = 0.8
 class PodVolumes:
     """`memory` and `disk` are this pod's own directories; the caller removes them at the end.
 
-    `private` directories are not given to unprivileged containers, not even as a hostPath.
+    `private` directories are not given to unprivileged containers, not even as a hostPath. `owner` is the host's id
+    of root in the pod, to whom the files of content volumes belong.
     """
 
-    def __init__(self, client: Client, memory: Path, disk: Path, private: Sequence[Path]) -> None:
+    def __init__(self, client: Client, memory: Path, disk: Path, private: Sequence[Path], owner: int) -> None:
+        self._owner = owner
         self._private = [Path(os.path.realpath(path)) for path in private]
         self._client = client
         self._memory = memory
@@ -53,7 +55,7 @@ class PodVolumes:
             elif any(kind in volume for kind in content.CONTENT_KINDS):
                 files = content.files_of(volume, pod, material)
                 if self._written.get(name) != files:
-                    await asyncio.to_thread(write_atomically, self._memory / name, files)
+                    await asyncio.to_thread(write_atomically, self._memory / name, files, self._owner)
                     self._written[name] = files
             elif "hostPath" not in volume:
                 kind = ", ".join(key for key in volume if key != "name") or "unknown"
@@ -135,7 +137,7 @@ class PodVolumes:
         group = (pod["spec"].get("securityContext") or {}).get("fsGroup")
         if group is not None:
             try:
-                os.chown(path, -1, group)
+                os.chown(path, -1, self._owner + group)
                 path.chmod(0o2777)
             except OSError:
                 path.chmod(0o777)  # that group does not exist in our user namespace
@@ -185,8 +187,8 @@ class PodVolumes:
         return str(status["token"])
 
 
-def write_atomically(directory: Path, files: Mapping[str, File]) -> None:
-    """Readers see either all old or all new files (kubelet's AtomicWriter layout)."""
+def write_atomically(directory: Path, files: Mapping[str, File], owner: int = -1) -> None:
+    """Readers see either all old or all new files (kubelet's AtomicWriter layout). -1 leaves the owner as it is."""
     directory.mkdir(parents=True, exist_ok=True)
     version = directory / f"..{time.time_ns()}"
     version.mkdir()
@@ -195,6 +197,7 @@ def write_atomically(directory: Path, files: Mapping[str, File]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(file.body)
         target.chmod(file.mode)
+        os.chown(target, owner, owner)
     data = directory / "..data"
     old = data.readlink() if data.is_symlink() else None
     fresh = directory / "..data_tmp"
@@ -228,6 +231,7 @@ def _sub_path(source: Path, below: str, make: bool) -> Path:
     target = _inside(source, below)
     if make and not target.exists():
         target.mkdir(parents=True)
+        target.chmod(0o777)  # as the volume itself: whoever runs in the pod may write
     real = Path(os.path.realpath(target))
     if not real.is_relative_to(os.path.realpath(source)):
         raise AmbitError(f"subPath {below!r} leaves its volume")

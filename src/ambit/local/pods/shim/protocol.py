@@ -17,7 +17,7 @@ class Mount(TypedDict):
 
 
 class Sandbox(TypedDict):
-    """What a shim is started with."""
+    """What a shim is started with. `user_base` is the host's id of root in the pod; 0: the pod has the host's ids."""
 
     socket: str
     staging: str
@@ -27,6 +27,7 @@ class Sandbox(TypedDict):
     host_network: bool
     hidden: list[str]
     readable: list[str]
+    user_base: int
 
 
 class Process(TypedDict):

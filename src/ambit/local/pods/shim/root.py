@@ -8,6 +8,8 @@ Rules:
 3. A mount point that does not exist is made without touching the host: the nearest existing directory becomes a
    tmpfs with its old entries bound back in.
 4. Afterwards the old root is detached, so no path leads out.
+5. Empty directories belong to root of the pod; what is the host's stays the host's. Where the pod has a user
+   namespace (`users.py`), the host's private files are therefore closed to it wherever they are.
 
 This runs in the forked child between fork and exec; sources are named below `/.host` while the root is
 assembled.
@@ -27,7 +29,7 @@ TYPE_CHECKING = False  # `typing` costs each pod a megabyte
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ambit.local.pods.shim.protocol import Mount
+    from ambit.local.pods.shim.protocol import Mount, Sandbox
 
     Owned = Callable[[str], bool]
 
@@ -59,11 +61,12 @@ _covered: list[str] = []
 """Directories that were replaced by rule 3, in this child, which makes one root only."""
 
 
-def enter(staging: str, hidden: list[str], readable: list[str], mounts: list[Mount]) -> None:
+def enter(sandbox: Sandbox, mounts: list[Mount]) -> None:
     """Make the container's root and move into it. The caller owns a fresh mount namespace.
 
-    `staging` is an existing empty directory outside every hidden one. Raises OSError.
+    The sandbox's `staging` is an existing empty directory outside every hidden one. Raises OSError.
     """
+    staging, readable, owner = sandbox["staging"], sandbox["readable"], sandbox["user_base"]
     linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
     linux.mount("tmpfs", staging, "tmpfs", linux.MS_NOSUID, "mode=0755")
     os.mkdir(staging + OLD)
@@ -72,9 +75,9 @@ def enter(staging: str, hidden: list[str], readable: list[str], mounts: list[Mou
     os.umask(0o022)
     _copy_host_root()
     for name in SCRATCH:
-        _scratch("/" + name)
-    for path in hidden:
-        _hide(path)
+        _scratch("/" + name, owner)
+    for path in sandbox["hidden"]:
+        _hide(path, owner)
     for path in readable:
         _reveal(path)
     _processes_and_devices()
@@ -137,7 +140,7 @@ def _copy_host_root() -> None:
                 kernel.make_read_only(target)
 
 
-def _scratch(path: str) -> None:
+def _scratch(path: str, owner: int) -> None:
     if os.path.islink(path):
         return
     if not os.path.isdir(path):
@@ -145,13 +148,17 @@ def _scratch(path: str) -> None:
             return
         os.mkdir(path)
     mode = "01777" if path.endswith("tmp") else "0755"
-    linux.mount("tmpfs", path, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, f"mode={mode}")
+    _mount_empty(path, f"mode={mode},uid={owner},gid={owner}")
 
 
-def _hide(path: str) -> None:
+def _hide(path: str, owner: int) -> None:
     real = os.path.realpath(path)
     if real != "/" and os.path.isdir(real):
-        linux.mount("tmpfs", real, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=0755")
+        _mount_empty(real, f"mode=0755,uid={owner},gid={owner}")
+
+
+def _mount_empty(path: str, options: str) -> None:
+    linux.mount("tmpfs", path, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options)
 
 
 def _reveal(path: str) -> None:
@@ -194,7 +201,7 @@ def _mask(path: str) -> None:
     if os.path.islink(path) or not os.path.exists(path):
         return
     if os.path.isdir(path):
-        linux.mount("tmpfs", path, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=0755")
+        _mount_empty(path, "mode=0755")
         kernel.make_read_only(path)
     else:
         kernel.bind("/dev/null", path)

@@ -21,6 +21,7 @@ from functools import partial
 
 from ambit.local.pods.shim import family, spawn
 from ambit.local.pods.shim.logfile import LogFile
+from ambit.local.pods.shim.users import UserNamespace
 
 TYPE_CHECKING = False  # `typing` costs each pod a megabyte
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Server:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
+        self._users = UserNamespace(sandbox["user_base"]) if sandbox["user_base"] else None
         self._running: dict[str, _Running] = {}
         self._connections: dict[int, _Connection] = {}
         self._handlers: dict[int, Callable[[], object]] = {}
@@ -175,7 +177,7 @@ class Server:
         log = LogFile(container["log"])
         pipes = [os.pipe(), os.pipe()]
         try:
-            pid = spawn.start(self._sandbox, container, pipes[0][1], pipes[1][1])
+            pid = spawn.start(self._sandbox, self._users, container, pipes[0][1], pipes[1][1])
         except OSError:
             for read_end, _ in pipes:
                 os.close(read_end)
@@ -231,9 +233,9 @@ class Server:
             raise ValueError("exec needs three file descriptors")
         stdin, stdout, stderr = connection.descriptors
         connection.exec_pid = spawn.join(
-            running.state["pid"],
+            (running.state["pid"], running.container["privileged"]),
+            self._users,
             request["process"],
-            running.container["privileged"],
             (stdin, stdout, stderr),
             request.get("terminal", False),
         )

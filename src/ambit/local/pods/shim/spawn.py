@@ -19,40 +19,57 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ambit.local.pods.shim.protocol import Container, Process, Sandbox
+    from ambit.local.pods.shim.users import UserNamespace
 
 
-def start(sandbox: Sandbox, container: Container, stdout: int, stderr: int) -> int:
-    """The pid of a new container's first process. Raises OSError with what failed."""
+def start(
+    sandbox: Sandbox, users: UserNamespace | None, container: Container, stdout: int, stderr: int
+) -> int:
+    """The pid of a new container's first process. Raises OSError with what failed.
+
+    `users` is the pod's user namespace; None where it has none, as where an ordinary user started the instance.
+    """
 
     def prepare() -> None:
         linux.unshare(linux.CLONE_NEWNS)
         if container["privileged"]:
             root.enter_shared(container["mounts"])
         else:
-            root.enter(sandbox["staging"], sandbox["hidden"], sandbox["readable"], container["mounts"])
+            root.enter(sandbox, container["mounts"])
 
     with open(os.devnull, "rb") as nothing:
         streams = (nothing.fileno(), stdout, stderr)
-        return _fork(prepare, container["process"], container["privileged"], streams, terminal=False)
+        restrict = _restriction(container["process"], container["privileged"], users)
+        return _fork(prepare, restrict, container["process"], streams, terminal=False)
 
 
-def join(pid: int, process: Process, privileged: bool, streams: tuple[int, int, int], terminal: bool) -> int:
-    """The pid of one more program in the container whose first process is `pid`. Raises OSError."""
+def join(
+    container: tuple[int, bool],
+    users: UserNamespace | None,
+    process: Process,
+    streams: tuple[int, int, int],
+    terminal: bool,
+) -> int:
+    """The pid of one more program in a container, named by its first process's pid and whether it is privileged.
+
+    Raises OSError.
+    """
+    pid, privileged = container
     target = os.pidfd_open(pid)
 
     def prepare() -> None:
         kernel.join_namespace(target, linux.CLONE_NEWNS)
 
     try:
-        return _fork(prepare, process, privileged, streams, terminal)
+        return _fork(prepare, _restriction(process, privileged, users), process, streams, terminal)
     finally:
         os.close(target)
 
 
 def _fork(
     prepare: Callable[[], None],
+    restrict: Callable[[], None],
     process: Process,
-    privileged: bool,
     streams: tuple[int, int, int],
     terminal: bool,
 ) -> int:
@@ -67,10 +84,10 @@ def _fork(
             if terminal:
                 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
             prepare()
+            stage = "user"
+            restrict()
             stage = "working directory"
             os.chdir(process["directory"] or "/")
-            stage = "user"
-            _restrict(process, privileged)
             stage = "command"
             _reset_signals()
             os.execvpe(process["argv"][0], process["argv"], process["environment"])
@@ -104,17 +121,30 @@ def _redirect(streams: tuple[int, int, int]) -> None:
         os.dup2(descriptor, number)
 
 
-def _restrict(process: Process, privileged: bool) -> None:
-    if not privileged:
+def _restriction(process: Process, privileged: bool, users: UserNamespace | None) -> Callable[[], None]:
+    """What takes a program's rights away, called in the child once its root is assembled."""
+    if privileged:
+        return lambda: _become(process["user"], process["group"], process["groups"])
+
+    def restrict() -> None:
+        user, group, groups = process["user"], process["group"], process["groups"]
+        if users is not None:
+            user, group = user or 0, group or 0
+            users.enter(user, group, groups)
         kernel.keep_capabilities({kernel.CAP_NET_BIND_SERVICE})
-    if process["group"] is not None or process["groups"]:
-        os.setgroups(process["groups"])
-    if process["group"] is not None:
-        os.setgid(process["group"])
-    if process["user"] is not None:
-        os.setuid(process["user"])
-    if not privileged:
+        _become(user, group, groups)
         kernel.forbid_new_privileges()
+
+    return restrict
+
+
+def _become(user: int | None, group: int | None, groups: list[int]) -> None:
+    if group is not None or groups:
+        os.setgroups(groups)
+    if group is not None:
+        os.setresgid(group, group, group)
+    if user is not None:
+        os.setresuid(user, user, user)
 
 
 def _reset_signals() -> None:
