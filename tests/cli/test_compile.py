@@ -134,6 +134,17 @@ def test_what_is_no_object_is_named(text: str, message: str) -> None:
         run("-", stdin=text)
 
 
+def test_a_field_that_is_null_is_absent_as_for_kubectl() -> None:
+    """Those of every kind: `tests/objects/test_nulls.py`."""
+    service = "apiVersion: v1\nkind: Service\nmetadata: {name: web%s}\nspec: {clusterIP: 10.96.0.9%s}\n"
+    nulls = service % (", labels: null, namespace: null", ", selector: null, ports: null, type: null")
+    result = run("-", stdin=nulls)
+    assert result.exit_code == 0
+    assert content(result.stdout) and content(result.stdout) == content(
+        run("-", stdin=service % ("", "")).stdout
+    )
+
+
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     for words in (("-f", str(tmp_path / "none.yaml")), ("-f", str(tmp_path)), ()):
         with pytest.raises(BadInput):

@@ -1,13 +1,12 @@
 """Which API resources the compiler reads, and how their JSON becomes a projection."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from ambit.objects import backend_policies, gateway, istio, kube, networking, routes, stream_routes, telemetry
-
-P = TypeVar("P")
+from ambit.objects.nulls import make_decoder
 
 
 class Projection(msgspec.Struct, frozen=True):
@@ -34,10 +33,6 @@ class Projection(msgspec.Struct, frozen=True):
         return not field or given.get(field) == value
 
 
-def _decoder(of: type[P]) -> Callable[[bytes], P]:
-    return msgspec.json.Decoder(of).decode
-
-
 def _plain(
     plural: str,
     of: type[Any],
@@ -47,8 +42,8 @@ def _plain(
     namespaced: bool = True,
     field_selector: str = "",
 ) -> Projection:
-    decoder = _decoder(of)
-    return Projection(group, version, plural, of.__name__, of, decoder, namespaced, field_selector)
+    decode = make_decoder(of)
+    return Projection(group, version, plural, of.__name__, of, decode, namespaced, field_selector)
 
 
 _ALL = (

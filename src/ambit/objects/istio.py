@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from ambit.objects.meta import ObjectMeta
+from ambit.objects.nulls import make_decoder, without_nulls
 
 Strings = tuple[str, ...]
 
@@ -158,6 +159,7 @@ class _Raw(msgspec.Struct):
     spec: Any = None
 
 
+_decode_raw = make_decoder(_Raw)
 _S = TypeVar("_S")
 _RULES = ("rules", "jwtRules")
 
@@ -181,8 +183,8 @@ def decode_request_authentication(data: bytes) -> RequestAuthentication:
 
 
 def _decode(data: bytes, spec: type[_S]) -> tuple[ObjectMeta, _S, str]:
-    raw = msgspec.json.decode(data, type=_Raw)
-    given = _without_nulls(raw.spec or {})
+    raw = _decode_raw(data)
+    given = without_nulls(raw.spec or {})
     try:
         return raw.metadata, msgspec.convert(given, spec), ""
     except msgspec.ValidationError as error:
@@ -202,12 +204,3 @@ def _is_readable(part: dict[str, Any], spec: type[Any]) -> bool:
     except msgspec.ValidationError:
         return False
     return True
-
-
-def _without_nulls(value: Any) -> Any:
-    """A field that is null is absent (as for Go's JSON); a null in a list stays, and is an error later."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(each) for key, each in value.items() if each is not None}
-    if isinstance(value, list):
-        return [_without_nulls(each) for each in value]
-    return value

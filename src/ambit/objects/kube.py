@@ -191,9 +191,9 @@ class Endpoint(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class EndpointPort(msgspec.Struct, frozen=True):
-    name: str | None = ""
+    name: str = ""
     port: int | None = None
-    protocol: str | None = "TCP"
+    protocol: str = "TCP"
 
 
 class EndpointSlice(msgspec.Struct, frozen=True, rename="camel"):

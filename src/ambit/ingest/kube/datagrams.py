@@ -69,7 +69,7 @@ def _of_slice(port: str, given: kube.EndpointSlice) -> Iterator[tuple[Address, i
     numbers = [
         each.port
         for each in given.ports or ()
-        if each.port is not None and each.protocol == _UDP and (each.name or "") == port
+        if each.port is not None and each.protocol == _UDP and each.name == port
     ]
     for endpoint in given.endpoints or ():
         if not endpoint.is_ready:

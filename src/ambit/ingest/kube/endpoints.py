@@ -77,8 +77,8 @@ def workloads(
 def _ports(given: kube.EndpointSlice, target: ServiceTarget) -> tuple[Port, ...]:
     """Service ports by the name they share with the slice's ports."""
     numbers = {
-        port.name or "": port.port
+        port.name: port.port
         for port in given.ports or ()
-        if port.port is not None and port.protocol in ("TCP", None, "")
+        if port.port is not None and port.protocol in ("TCP", "")
     }
     return tuple(Port(each.service, numbers[each.name]) for each in target.targets if each.name in numbers)
