@@ -104,7 +104,7 @@ def test_the_pod_is_no_client_of_the_mesh_and_has_no_rights() -> None:
     assert spec["serviceAccountName"] == "waypoint" and spec["securityContext"]["runAsNonRoot"]
     (container,) = spec["containers"]
     assert (container["image"], container["imagePullPolicy"]) == ("hub/ambit:1", "Always")
-    assert container["args"] == ["proxy", "run", "--gateway", "waypoint", "--trust-domain", "td"]
+    assert container["args"] == ["proxy", "keep", "--gateway", "waypoint", "--trust-domain", "td"]
     environment = {each["name"]: each.get("value") for each in container["env"]}
     assert environment["CA_ADDRESS"] == "istiod.mesh-system.svc:15012"
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}

@@ -12,11 +12,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from ambit.agent.supervise import records
 from ambit.daemon import process_id
 from ambit.node.capture import apply as capture
 from ambit.node.capture.ruleset import Capture
 from ambit.node.netns import nft
-from ambit.node.supervise import records
 from tests.node.test_agent import eventually
 from tests.node.world import Node, Pod, World, making, until
 from tests.plan.dataplane.network import ip

@@ -11,7 +11,8 @@ from ambit.core.names import CONTROL_DEBUG_PORT, GATEWAY_CLASS_LABEL, GATEWAY_CL
 from ambit.kube.client import Client
 from ambit.kube.resource import PODS
 
-_ARGUMENTS = ["proxy", "run"]
+_ARGUMENTS = (["proxy", "keep"], ["proxy", "run"])
+"""Of the container. In pods of former releases the agent itself is its first process."""
 
 
 async def proxy_pods(client: Client, node: str | None = None, *, quietly: bool = False) -> list[Pod]:
@@ -31,7 +32,7 @@ async def proxy_pods(client: Client, node: str | None = None, *, quietly: bool =
 
 def is_ours(pod: Pod) -> bool:
     """Whether our agent runs in it: pods of other meshes' gateways have the same labels."""
-    return any(each.get("args", [])[:2] == _ARGUMENTS for each in pod["spec"].get("containers", ()))
+    return any(each.get("args", [])[:2] in _ARGUMENTS for each in pod["spec"].get("containers", ()))
 
 
 def kind_of(pod: Pod) -> str:

@@ -16,8 +16,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from ambit.agent.supervise.keeper import HANDED_OVER, LOCK
 from ambit.core.errors import EnvironmentProblem
-from ambit.node.supervise.keeper import HANDED_OVER, LOCK
 
 __all__ = ["HANDED_OVER", "Succession", "hold"]
 

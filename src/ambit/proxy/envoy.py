@@ -1,25 +1,24 @@
-"""The proxy's Envoy: a child that ends with us, started again when it ends before, drained when the pod ends."""
+"""The proxy's Envoy: goes on when the agent is killed, is started again when it ends, and drained when the pod ends.
+
+What runs is written to `<run>/envoy.json`: the next agent of the container adopts it. It ends with the container.
+"""
 
 import asyncio
 import contextlib
 import logging
-import os
 import signal
-import sys
 import time
 from pathlib import Path
 
 import msgspec
 
 from ambit.agent.admin import Admin
-from ambit.core.errors import EnvironmentProblem, Unreachable
+from ambit.agent.supervise import records
+from ambit.agent.supervise.generation import Generation, own_space, spawn
+from ambit.agent.supervise.records import Record
+from ambit.core.errors import Unreachable
 
 _log = logging.getLogger("ambit.envoy")
-_LAUNCH = (
-    "import ctypes,os,sys;ctypes.CDLL(None).prctl(1,9);"
-    "sys.exit(1) if os.getppid()!=int(sys.argv[1]) else os.execv(sys.argv[2],sys.argv[2:])"
-)
-"""PR_SET_PDEATHSIG: whatever becomes of the agent, no Envoy without one goes on with what it was told last."""
 _FIRST_PAUSE, _LAST_PAUSE, _STEADY = 0.1, 10.0, 30.0
 """Seconds between two starts; after this time of service the next one comes at once."""
 _SERVERS = ("hbone", "requests")
@@ -50,32 +49,55 @@ class Command(msgspec.Struct, frozen=True):
 
 
 class Envoy:
-    """`run` is its life with the agent."""
+    """`run` keeps one running; its files are in the folder `run`."""
 
-    def __init__(self, command: Command, admin: Path) -> None:
+    def __init__(self, command: Command, run: Path) -> None:
         self._command = command
-        self.admin = Admin(admin)
+        self._file = run / "envoy.json"
+        self._current: Generation | None = None
+        self.admin = Admin(run / "admin.sock")
         self.restarts = 0
 
+    def adopt(self) -> bool:
+        """Whether an Envoy runs that a former agent of this container started. `run` then goes on with it."""
+        found = records.read(self._file).current
+        if found is None or not found.alive:
+            return False
+        self._current = found
+        _log.info("adopted Envoy pid=%d", found.pid)
+        return True
+
     async def run(self) -> None:
-        """Keeps one running until cancelled. Raises EnvironmentProblem when it cannot be started at all."""
+        """Keeps one running until cancelled, which leaves it alone. Raises EnvironmentProblem when it cannot be
+        started."""
         pause = _FIRST_PAUSE
         while True:
             began = time.monotonic()
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), *self._command.argv()
-                )
-            except OSError as problem:
-                raise EnvironmentProblem(f"cannot start {self._command.binary}: {problem}") from problem
-            try:
-                status = await process.wait()
-            finally:
-                await _ended(process)
+            if self._current is None:
+                self._current = await self._start()
+            await self._current.ended()
+            self._current = None
             self.restarts += 1
             pause = _FIRST_PAUSE if time.monotonic() - began > _STEADY else min(_LAST_PAUSE, pause * 2)
-            _log.error("Envoy ended with %d; it is started again in %.1f s", status, pause)
+            _log.error("Envoy ended; it is started again in %.1f s", pause)
             await asyncio.sleep(pause)
+
+    async def _start(self) -> Generation:
+        pid, began = await spawn(self._command.argv(), log=None)
+        started = Generation(pid, began, 0, 0, self._command.concurrency, space=own_space())
+        records.write(self._file, Record(started))
+        return started
+
+    async def stop(self) -> None:
+        """Ends the one that runs, by force when that takes long."""
+        if self._current is None:
+            return
+        self._current.signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(_KILL_AFTER):
+                await self._current.ended()
+        except TimeoutError:
+            self._current.signal(signal.SIGKILL)
 
     async def is_live(self) -> bool:
         """Whether it has everything that it waits for before it serves."""
@@ -105,15 +127,3 @@ class Envoy:
         """Tunnels into a waypoint, and requests: a gateway has no tunnels into it."""
         counts = [await self.admin.stat(f"http.{each}.downstream_rq_active") or 0 for each in _SERVERS]
         return sum(counts)
-
-
-async def _ended(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        process.send_signal(signal.SIGTERM)
-    try:
-        async with asyncio.timeout(_KILL_AFTER):
-            await process.wait()
-    except TimeoutError:
-        process.kill()

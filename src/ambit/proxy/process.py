@@ -61,7 +61,7 @@ class ProxyAgent:
         node = Node(id=settings.node, cluster=settings.gateway, metadata={"VERSION": __version__})
         self._envoy = Envoy(
             Command(envoy_binary(), settings.run / "bootstrap.pb", settings.concurrency),
-            settings.run / "admin.sock",
+            settings.run,
         )
         self._overrides = MetricsNote()
         self._resolver: Resolver | None = None
@@ -81,21 +81,25 @@ class ProxyAgent:
             await serve("", settings.metrics_port, counted),
             await serve("127.0.0.1", settings.admin_port, {**counted, **self._debug()}),
         ]
-        await self._server.start()
         await self._logs.start()
+        adopted = self._envoy.adopt()
         self._certificates.want(settings.identity)
         try:
             async with asyncio.TaskGroup() as tasks:
-                running = [
-                    tasks.create_task(each)
-                    for each in (self._relay.run(), self._certificates.run(), self._envoy.run())
-                ]
+                work = (
+                    self._relay.run(),
+                    self._certificates.run(),
+                    self._envoy.run(),
+                    self._serve_envoy(adopted),
+                )
+                running = [tasks.create_task(each) for each in work]
                 _log.info("the agent of %s/%s runs", settings.namespace, settings.gateway)
                 await stop.wait()
                 _log.info("stopping when requests under way have ended, in %g s at most", settings.drain)
                 await self._envoy.drain(settings.drain, settings.least_drain)
                 for task in running:
                     task.cancel()
+            await self._envoy.stop()
         except BaseExceptionGroup as several:
             raise first_failure(several) from several
         finally:
@@ -106,6 +110,12 @@ class ProxyAgent:
             self._logs.stop()
             await self._authority.close()
             await self._server.stop()
+
+    async def _serve_envoy(self, adopted: bool) -> None:
+        """Serves Envoy its configuration. An adopted Envoy has one, and would drop what is not known here yet."""
+        if adopted:
+            await self._relay.complete.wait()
+        await self._server.start()
 
     async def unready(self) -> list[str]:
         """What is missing before it can serve; empty when nothing is."""

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from ambit.agent.supervise.generation import Generation
 from ambit.daemon.process_id import start_time
 from ambit.node.supervise.answers import kind, reply
-from ambit.node.supervise.generation import Generation
 from ambit.node.supervise.stand_in import Place, release, take, terminate
 
 STATS = bytes.fromhex("0a021a00")

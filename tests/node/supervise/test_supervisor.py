@@ -16,10 +16,10 @@ import pytest
 from bench.ports import free_port
 
 from ambit.agent.binary import envoy_binary
+from ambit.agent.supervise import generation, records
+from ambit.agent.supervise.generation import LOG_LIMIT, rotate
 from ambit.core.errors import AmbitError, Unreachable
-from ambit.node.supervise import generation, records
 from ambit.node.supervise import supervisor as supervision
-from ambit.node.supervise.generation import LOG_LIMIT, rotate
 from ambit.node.supervise.spec import EnvoySpec
 from ambit.node.supervise.supervisor import EnvoyStatus, Supervisor
 from ambit.node.supervise.table import State, back_off

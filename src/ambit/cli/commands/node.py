@@ -7,6 +7,7 @@ import click
 
 from ambit.cli import access
 from ambit.cli.daemon_options import Duration, Threads, given, log_options, trust_options
+from ambit.cli.first_process import become_keeper
 from ambit.cli.groups import Group
 from ambit.cli.mesh import Pod, ask, ask_all, node_of, node_pods
 from ambit.cli.render.output import emit, emit_data, output_option
@@ -242,14 +243,7 @@ def run(
 def keep(options: tuple[str, ...]) -> None:
     """Run `ambit node run OPTIONS` again whenever it ends, until SIGTERM: the first process of the node's container.
     Envoy goes on when the agent dies."""
-    import os
-    import sys
-
-    from ambit.node.supervise import keeper
-
-    python = sys.executable
-    agent = [python, "-m", "ambit", "node", "run", *options]
-    os.execv(python, [python, "-I", "-S", str(keeper.__file__), *agent])
+    become_keeper("node", options)
 
 
 @command.command("status")

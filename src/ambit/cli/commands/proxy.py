@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from ambit.cli.daemon_options import Duration, Threads, given, log_options, trust_options
+from ambit.cli.first_process import become_keeper
 from ambit.cli.groups import Group
 from ambit.core import names
 
@@ -122,3 +123,15 @@ def run(
         least_drain=least_drain,
     )
     asyncio.run(main(settings))
+
+
+@command.command(
+    "keep",
+    context_settings={"ignore_unknown_options": True},
+    short_help="Run `ambit proxy run` again whenever it ends: the first process of the proxy's container.",
+)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def keep(options: tuple[str, ...]) -> None:
+    """Run `ambit proxy run OPTIONS` again whenever it ends, until SIGTERM: the first process of the proxy's container.
+    Envoy goes on when the agent dies."""
+    become_keeper("proxy", options)

@@ -186,7 +186,7 @@ def _container(name: str, proxy: Proxy, pods: ProxyPods) -> Object:
         "name": "istio-proxy",
         "image": pods.image,
         "imagePullPolicy": pods.pull_policy,
-        "args": ["proxy", "run", "--gateway", name, "--trust-domain", pods.trust_domain, *_drain(proxy)],
+        "args": ["proxy", "keep", "--gateway", name, "--trust-domain", pods.trust_domain, *_drain(proxy)],
         "env": [
             _field("POD_NAME", "metadata.name"),
             _field("POD_NAMESPACE", "metadata.namespace"),

@@ -2,10 +2,10 @@
 
 import msgspec
 
+from ambit.agent.supervise.generation import Generation
 from ambit.node.process import NodeAgent
 from ambit.node.serve.settings_view import SettingsView, settings_view
 from ambit.node.serve.udp import Udp, udp_of
-from ambit.node.supervise.generation import Generation
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
+from ambit.agent.supervise.generation import Generation, spawn
 from ambit.node.supervise import answers
-from ambit.node.supervise.generation import Generation, spawn
 
 _SLOTS = 3
 """Envoy numbers its sockets by epoch modulo three (`MaxConcurrentProcesses`)."""

@@ -17,10 +17,10 @@ import msgspec
 
 from ambit.agent.admin import Admin
 from ambit.agent.binary import restart_version
+from ambit.agent.supervise import records
+from ambit.agent.supervise.generation import Generation, number_in, own_space, spawn
+from ambit.agent.supervise.records import Record
 from ambit.core.errors import AmbitError, BadInput, EnvironmentProblem, Unreachable
-from ambit.node.supervise import records
-from ambit.node.supervise.generation import Generation, number_in, own_space, spawn
-from ambit.node.supervise.records import Record
 from ambit.node.supervise.spec import EnvoySpec
 from ambit.node.supervise.stand_in import Place, release, take, terminate
 from ambit.node.supervise.table import Action, Event, State, back_off, step

@@ -121,14 +121,15 @@ def rotate(log: Path) -> None:
             log.replace(log.with_name(log.name + ".1"))
 
 
-async def spawn(argv: Sequence[str], log: Path, keep: Sequence[int] = ()) -> tuple[int, int]:
-    """Starts a detached process with its output appended to `log`, and with the open files `keep`; its pid and start
-    time.
+async def spawn(argv: Sequence[str], log: Path | None, keep: Sequence[int] = ()) -> tuple[int, int]:
+    """Starts a detached process and returns its pid and start time. Its output goes to the end of `log`, or without
+    that to this process's standard error; it gets the open files `keep`.
 
     Raises EnvironmentProblem when it cannot be started.
     """
-    rotate(log)
-    with log.open("ab") as output:
+    if log is not None:
+        rotate(log)
+    with log.open("ab") if log is not None else contextlib.nullcontext() as output:
         helper = await asyncio.create_subprocess_exec(
             sys.executable,
             "-I",
@@ -143,10 +144,11 @@ async def spawn(argv: Sequence[str], log: Path, keep: Sequence[int] = ()) -> tup
         )
         reply, _ = await helper.communicate()
     text = reply.decode().strip()
+    hint = f"see {log if log is not None else 'the lines before this one'}"
     if helper.returncode or not text.isdigit():
-        raise EnvironmentProblem(f"cannot start {argv[0]}", f"see {log}")
+        raise EnvironmentProblem(f"cannot start {argv[0]}", hint)
     pid = int(text)
     began = start_time(pid)
     if began is None:
-        raise EnvironmentProblem(f"{argv[0]} ended at once", f"see {log}")
+        raise EnvironmentProblem(f"{argv[0]} ended at once", hint)
     return pid, began

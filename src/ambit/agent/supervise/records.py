@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from ambit.agent.supervise.generation import Generation
 from ambit.daemon import process_id
-from ambit.node.supervise.generation import Generation
 
 _log = logging.getLogger("ambit.envoy")
 

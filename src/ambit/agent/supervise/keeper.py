@@ -1,4 +1,4 @@
-"""The first process of the node's container: keeps the agent running, so that Envoy lives on when the agent dies.
+"""The first process of an agent's container: keeps the agent running, so that Envoy lives on when the agent dies.
 
 A container ends with its first process, and everything in it is killed. So that process is this small one: it starts
 the agent again when it ended, reaps what the agent left behind (Envoy becomes its child), and ends when it is told to.

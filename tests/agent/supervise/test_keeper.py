@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from ambit.agent.supervise import keeper
 from ambit.daemon.process_id import start_time
-from ambit.node.supervise import keeper
 
 PATIENCE = 60
 AGENT = """

@@ -1,0 +1,1 @@
+"""Keeps an Envoy running while agents come and go: the container's first process, and records of Envoys that run."""
