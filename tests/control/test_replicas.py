@@ -240,7 +240,7 @@ def reporter(known, leading, following, held=None, **more):
         None,
         SETTINGS,
         discovery,
-        SimpleNamespace(informers=informers, is_idle=True),
+        SimpleNamespace(informers=informers, has_compiled=lambda _: True),
         lambda: SimpleNamespace(leading=leading, following=following),
         lambda: None,
         **more,
@@ -275,9 +275,9 @@ async def test_versions_of_an_incomplete_copy_are_noted_when_it_is_complete():
     copy.complete_at = ""
     made.compiled([change])
     assert decode(made._due()["one"]).groups[0].seen == {}
-    copy.complete_at, made._feed.is_idle = "13", False
+    copy.complete_at, made._feed.has_compiled = "13", lambda _: False
     assert decode(made._due()["one"]).groups[0].seen == {}, "the last of it is not compiled yet"
-    made._feed.is_idle = True
+    made._feed.has_compiled = lambda _: True
     assert decode(made._due()["one"]).groups[0].seen == {"AuthorizationPolicy": 13, "PeerAuthentication": 7}
 
 

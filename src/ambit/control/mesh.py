@@ -2,6 +2,8 @@
 
 A change is compiled at once when nothing else is to be done. After a batch comes a pause of twice what the batch has
 cost, with the writing to every node, so that many changes become few batches and the loop has time for its streams.
+What is more than one batch is shared out by namespace (`ambit.control.pending_changes`), with a pause of half of the
+cost between batches.
 """
 
 import asyncio
@@ -12,6 +14,7 @@ from typing import Any
 
 from ambit.control.discovery import Update
 from ambit.control.metrics import Counters
+from ambit.control.pending_changes import PendingChanges
 from ambit.control.settings import Settings
 from ambit.core.finding import Finding
 from ambit.daemon.logs import event
@@ -33,8 +36,9 @@ log = logging.getLogger("ambit.control.mesh")
 BATCHES = "ambit_compile_batches_total"
 CHANGES = "ambit_compile_changes_total"
 SECONDS = "ambit_compile_seconds_total"
-PAUSE_SHARE, PAUSE_MOST = 2.0, 0.1
-"""The pause after a batch: what the batch has cost times this, but at most so many seconds."""
+PAUSE_SHARE, PAUSE_BETWEEN, PAUSE_MOST = 2.0, 0.5, 0.1
+"""The pause after a batch: what the batch has cost times this (the second while more changes wait), but at most so
+many seconds."""
 
 
 class MeshFeed:
@@ -75,7 +79,7 @@ class MeshFeed:
         """Gets the exception of a batch that could not be compiled; nothing is right after that."""
         self.keyed: Callable[[Service], Service] = lambda service: service
         """Gives a service the keys of tokens that were fetched."""
-        self._pending: list[Change] = []
+        self._pending = PendingChanges()
         self._started = False
         self._next: asyncio.Handle | None = None
         """The batch to come, or the end of the pause after the last one."""
@@ -101,12 +105,11 @@ class MeshFeed:
         for informer in self.informers.values():
             await informer.wait_synced()
         self._started = True
-        self._flush()
+        self._flush(self._pending.take_all())
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether everything that was seen is compiled and published."""
-        return self._started and not self._pending
+    def has_compiled(self, resources: Collection[str]) -> bool:
+        """Whether all objects of these resources are compiled and published as they were seen last."""
+        return self._started and not self._pending.has_any(resources)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -156,34 +159,35 @@ class MeshFeed:
     def _collector(self, name: str) -> Callable[[EventKind, Any, Any], None]:
         def collect(kind: EventKind, old: Any, new: Any) -> None:
             metadata = (new if new is not None else old).metadata
-            self._pending.append(Change(name, metadata.key, new if kind != "deleted" else None))
+            self._pending.add(Change(name, metadata.key, new if kind != "deleted" else None))
             if self._started and self._next is None:
-                self._next = asyncio.get_running_loop().call_soon(self._flush)
+                self._next = asyncio.get_running_loop().call_soon(self._go_on)
 
         return collect
 
-    def _flush(self) -> None:
+    def _flush(self, changes: list[Change]) -> None:
         """A batch that fails ends the process: its changes would be missing for ever."""
         began = time.monotonic()
-        changes, self._pending = self._pending, []
         try:
             self._compile(changes)
         except Exception as error:
             if not self.failed.done():
                 self.failed.set_exception(error)
             raise
+        self._pending.note_cost(time.monotonic() - began)
         # What was published woke a writer for each node: they have all had their turn when this comes.
         self._next = asyncio.get_running_loop().call_soon(self._pause, began)
 
     def _pause(self, began: float) -> None:
         loop = asyncio.get_running_loop()
         cost = time.monotonic() - began
-        self._next = loop.call_later(min(PAUSE_MOST, PAUSE_SHARE * cost), self._go_on)
+        share = PAUSE_BETWEEN if self._pending else PAUSE_SHARE
+        self._next = loop.call_later(min(PAUSE_MOST, share * cost), self._go_on)
 
     def _go_on(self) -> None:
         self._next = None
         if self._pending:
-            self._flush()
+            self._flush(self._pending.take_slice())
 
     def _compile(self, changes: list[Change]) -> None:
         begin = time.perf_counter()

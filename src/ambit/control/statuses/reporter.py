@@ -99,7 +99,8 @@ class Reporter:
         """A batch was compiled and published."""
         if any(change.resource in POLICIES for change in changes):
             self._owed = True
-            self._note()
+            if self._feed.has_compiled(POLICIES):
+                self._note()
             self.wake()
 
     def pod_changed(self, kind: str, old: Pod | None, new: Pod | None) -> None:
@@ -159,7 +160,7 @@ class Reporter:
             or (self._namespace, self._instance) not in self._pods
         ):
             return {}
-        if self._owed and self._feed.is_idle:
+        if self._owed and self._feed.has_compiled(POLICIES):
             self._note()
         report = report_of(self._discovery.standings(), self._history)
         said = encode(with_routes(report, self._refused()))
