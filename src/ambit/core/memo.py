@@ -18,6 +18,11 @@ class Memo:
         """Begins a turn."""
         self._before, self._now = self._now, {}
 
+    def former(self, name: Hashable) -> Any:
+        """What was made last under this name, for whichever arguments; None when there is nothing."""
+        found = self._now.get(name) or self._before.get(name)
+        return found[1] if found is not None else None
+
     def of(self, name: Hashable, given: tuple[object, ...], make: Callable[[], T]) -> T:
         """What `make` returned for these arguments, which must be all that it depends on."""
         found = self._now.get(name) or self._before.get(name)

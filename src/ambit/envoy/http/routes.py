@@ -16,7 +16,6 @@ from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from envoy.type.v3 import percent_pb2
 
-from ambit.core.memo import Memo
 from ambit.envoy import defaults, names
 from ambit.envoy.http import filters, headers, paths
 from ambit.envoy.http import match as http_match
@@ -45,35 +44,45 @@ _Route = route_components_pb2.Route
 
 
 def table(
-    name: str,
-    hosts: Sequence[Host],
-    *,
-    port: int,
-    scheme: str = "http",
-    by: str = "",
-    quic_port: int = 0,
-    withheld: Sequence[str] = (),
-    memo: Memo | None = None,
+    name: str, hosts: Sequence[Host], *, port: int, scheme: str = "http", more: "TableOptions | None" = None
 ) -> Any:
-    """The RouteConfiguration `name` for requests that came to `port`. With `by`, the identity of this proxy, backends
-    are told who called (`x-forwarded-client-cert`); what the request says of that itself never counts. With
-    `quic_port` clients are told that this takes HTTP/3. Headers that are `withheld` are in no answer of a backend."""
-    made = route_pb2.RouteConfiguration(
-        name=name,
-        virtual_hosts=[_virtual_host(name, host, scheme, port, memo or Memo()) for host in _joined(hosts)],
-        ignore_port_in_host_matching=True,
-        validate_clusters=boolean(False),
-        response_headers_to_remove=withheld,
-    )
-    if by:
-        # Once more: a route may have changed it.
-        made.request_headers_to_add.append(headers.client_certificate(by))
-    if quic_port:
-        made.response_headers_to_add.append(headers.option(_ALTERNATIVE, f'h3=":{quic_port}"; ma={_A_DAY}'))
+    """The RouteConfiguration `name` for requests that came to `port`. For large tables that change a little:
+    `ambit.envoy.http.serialised_table`."""
+    made = empty_table(name, more or TableOptions())
+    for host in joined(hosts):
+        found = (route for entry in host.entries for route in routes_of(entry, scheme, port))
+        made.virtual_hosts.add(name=host.domains[0], domains=host.domains, routes=found)
     return made
 
 
-def _joined(hosts: Iterable[Host]) -> list[Host]:
+class TableOptions(msgspec.Struct, frozen=True):
+    """Of a table as a whole. With `by`, the identity of this proxy, backends are told who called
+    (`x-forwarded-client-cert`); what the request says of that itself never counts. With `quic_port` clients are told
+    that this takes HTTP/3. Headers that are `withheld` are in no answer of a backend."""
+
+    by: str = ""
+    quic_port: int = 0
+    withheld: tuple[str, ...] = ()
+
+
+def empty_table(name: str, more: TableOptions) -> Any:
+    """The RouteConfiguration `name` without hosts."""
+    made = route_pb2.RouteConfiguration(
+        name=name,
+        ignore_port_in_host_matching=True,
+        validate_clusters=boolean(False),
+        response_headers_to_remove=more.withheld,
+    )
+    if more.by:
+        # Once more: a route may have changed it.
+        made.request_headers_to_add.append(headers.client_certificate(more.by))
+    if more.quic_port:
+        value = f'h3=":{more.quic_port}"; ma={_A_DAY}'
+        made.response_headers_to_add.append(headers.option(_ALTERNATIVE, value))
+    return made
+
+
+def joined(hosts: Iterable[Host]) -> list[Host]:
     """Those with the very same entries as one, so that a route with many host names is written once."""
     domains: dict[tuple[int, ...], list[str]] = {}
     entries: dict[tuple[int, ...], tuple[Entry, ...]] = {}
@@ -84,26 +93,14 @@ def _joined(hosts: Iterable[Host]) -> list[Host]:
     return [Host(tuple(domains[key]), each) for key, each in entries.items()]
 
 
-def _virtual_host(table: str, host: Host, scheme: str, port: int, memo: Memo) -> Any:
-    """Most of a large table is what it was."""
-
-    def routes(entry: Entry) -> list[Any]:
-        return memo.of((table, id(entry)), (entry, scheme, port), lambda: list(_routes(entry, scheme, port)))
-
-    def make() -> Any:
-        found = [route for entry in host.entries for route in routes(entry)]
-        return route_components_pb2.VirtualHost(name=host.domains[0], domains=host.domains, routes=found)
-
-    return memo.of((table, host.domains), (host, scheme, port), make)
-
-
 def to_service(service: str, port: int, session: SessionPersistence | None = None) -> tuple[Host, ...]:
     """The table of a service without routes: every request goes to its endpoints."""
     action = Action(backends=(Backend(service, port),), session=session)
     return (Host(("*",), (Entry(f"{service}:{port}", RequestMatch(), action),)),)
 
 
-def _routes(entry: Entry, scheme: str, port: int) -> Iterable[Any]:
+def routes_of(entry: Entry, scheme: str, port: int) -> Iterable[Any]:
+    """Envoy's routes of one entry."""
     if not http_bounds.matches_something(entry.match):
         return
     action = entry.action

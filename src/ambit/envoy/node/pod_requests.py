@@ -62,7 +62,7 @@ def listener(pod: str, port: int, *, identity: str, service: str, default_host: 
     own = routes.to_service(subject, port)
     manager = request_manager.of_pod(
         stat=REQUESTS,
-        table=routes.table(name, own, port=port, by=identity),
+        table=routes.table(name, own, port=port, more=routes.TableOptions(identity)),
         subject=subject,
         port=port,
         default_host=default_host,

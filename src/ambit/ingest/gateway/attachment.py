@@ -266,9 +266,17 @@ def _on_services(
                 return _refused("UnsupportedValue", refusal)
         conditions = _conditions(rules, len(route.spec.rules))
         if conditions[0].holds:
-            parent = _parent(reference)
-            attachments.append(Attachment(service.key, ports, rules.entries, parent, consumer, rules.streams))
+            parent, entries = _parent(reference), rules.entries
+            if consumer:
+                entries = tuple(_from_namespace(each, consumer) for each in entries)
+            attachments.append(Attachment(service.key, ports, entries, parent, consumer, rules.streams))
     return attachments, conditions
+
+
+def _from_namespace(ranked: RankedEntry, namespace: str) -> RankedEntry:
+    """The entry for requests from this namespace alone."""
+    match = msgspec.structs.replace(ranked.entry.match, source_namespaces=(namespace,))
+    return msgspec.structs.replace(ranked, entry=msgspec.structs.replace(ranked.entry, match=match))
 
 
 def _speaking(

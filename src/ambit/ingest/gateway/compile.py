@@ -31,7 +31,7 @@ from ambit.ingest.gateway.gateways import (
 )
 from ambit.ingest.gateway.parameters import ParameterMaps
 from ambit.ingest.gateway.route_shares import within_shares
-from ambit.ingest.gateway.table import block, blocks_of, service_routes
+from ambit.ingest.gateway.table import compile_tables
 from ambit.ingest.settings import MeshSettings
 from ambit.ingest.visibility import VISIBILITY_APPLIED, Visibilities
 from ambit.model.proxy import Proxy, ProxyKind, ServiceRoutes
@@ -308,7 +308,7 @@ def compile_routes(
     known = _Index(sources, services, udp, waypoints, edges, settings)
     compiled = within_shares(graph, _compile_kinds(graph, sources, known, settings))
     return RouteCollections(
-        tables=_tables(graph, services, compiled),
+        tables=compile_tables(graph, services, compiled),
         statuses=graph.join(
             "route statuses",
             [
@@ -317,33 +317,6 @@ def compile_routes(
             ],
         ),
         compiled=tuple(compiled),
-    )
-
-
-def _tables(
-    graph: Graph, services: Collection[Service], compiled: list[Collection[CompiledRoute]]
-) -> Collection[ServiceRoutes]:
-    """A route that changes has its namespace's blocks made anew; of the others tables take what is there."""
-    by_block = [each.index(blocks_of) for each in compiled]
-    names = graph.join(
-        "names of blocks of routes",
-        [
-            graph.derive_many(f"blocks of {each.name}", each, lambda _, route: blocks_of(route))
-            for each in compiled
-        ],
-    )
-    blocks = graph.derive(
-        "blocks of routes",
-        names,
-        lambda context, name: block(
-            name, [each for index in by_block for each in context.lookup(index, name.key)]
-        ),
-    )
-    by_service = blocks.index(lambda each: [each.name.service])
-    return graph.derive_many(
-        "service routes",
-        services,
-        lambda context, service: service_routes(service, context.lookup(by_service, service.key)),
     )
 
 

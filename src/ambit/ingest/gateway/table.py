@@ -7,10 +7,12 @@
 4. Of TCPRoutes on a port the oldest alone counts (Gateway API `TCPRoute`), of TLSRoutes each for its own host names.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
+from ambit.graph.collection import Collection
+from ambit.graph.engine import Graph
 from ambit.ingest.gateway.attachment import Attachment, CompiledRoute
 from ambit.model.http import Action, Backend, Entry, Host, RequestMatch
 from ambit.model.proxy import ServiceRoutes
@@ -43,6 +45,34 @@ class Block(msgspec.Struct, frozen=True):
     streams: tuple[Stream, ...] = ()
 
 
+def compile_tables(
+    graph: Graph, services: Collection[Service], compiled: Sequence[Collection[CompiledRoute]]
+) -> Collection[ServiceRoutes]:
+    """The tables of all services, by `ServiceRoutes.key`. A route that changes has its namespace's blocks made anew; of
+    the others tables take what is there."""
+    by_block = [each.index(blocks_of) for each in compiled]
+    names = graph.join(
+        "names of blocks of routes",
+        [
+            graph.derive_many(f"blocks of {each.name}", each, lambda _, route: blocks_of(route))
+            for each in compiled
+        ],
+    )
+    blocks = graph.derive(
+        "blocks of routes",
+        names,
+        lambda context, name: block(
+            name, [each for index in by_block for each in context.lookup(index, name.key)]
+        ),
+    )
+    by_service = blocks.index(lambda each: [each.name.service])
+    return graph.derive_many(
+        "service routes",
+        services,
+        lambda context, service: service_routes(service, context.lookup(by_service, service.key)),
+    )
+
+
 def blocks_of(route: CompiledRoute) -> dict[str, BlockName]:
     """The blocks that a route has entries in, by their keys."""
     names = (
@@ -61,7 +91,7 @@ def block(name: BlockName, attached: Iterable[CompiledRoute]) -> Block:
     ]
     entries: Iterable[Entry] = _ordered(placed)
     if name.consumer:
-        entries = (*(_from_namespace(each, name.consumer) for each in entries), _no_match(name.consumer))
+        entries = (*entries, _no_match(name.consumer))
     return Block(name, tuple(entries), tuple(_streams(placed)))
 
 
@@ -116,8 +146,3 @@ def _ordered(placed: Iterable[_Placed]) -> Iterator[Entry]:
     entries = [(age, entry) for age, attachment in placed for entry in attachment.entries]
     for _, ranked in sorted(entries, key=lambda each: (each[1].rank, each[0], each[1].place)):
         yield ranked.entry
-
-
-def _from_namespace(entry: Entry, namespace: str) -> Entry:
-    match = msgspec.structs.replace(entry.match, source_namespaces=(namespace,))
-    return msgspec.structs.replace(entry, match=match)

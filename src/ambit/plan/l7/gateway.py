@@ -14,8 +14,9 @@ from ambit.core import hostnames
 from ambit.core.memo import Memo
 from ambit.envoy import clusters, names, network_rbac, refusals, streams, tls
 from ambit.envoy.http import jwt as http_jwt
-from ambit.envoy.http import routes as http_routes
 from ambit.envoy.http.authorization import Place
+from ambit.envoy.http.routes import TableOptions
+from ambit.envoy.http.serialised_table import serialised_table
 from ambit.envoy.l7 import gateway_listeners
 from ambit.envoy.l7.admission import Admission
 from ambit.envoy.node import listeners
@@ -207,7 +208,9 @@ def _http(
 ) -> Iterator[PlannedResource]:
     name = names.gateway_port(port)
     yield planned(LISTENER, name, gateway_listeners.http(port, edge=edge))
-    table = http_routes.table(name, isolated(own, attached), port=port, withheld=_WITHHELD, memo=memo)
+    table = serialised_table(
+        name, isolated(own, attached), memo, port=port, more=TableOptions(withheld=_WITHHELD)
+    )
     yield planned(ROUTES, name, table)
 
 
@@ -246,9 +249,8 @@ def _secured(
                 )
             hosts = (*_own(each, inside, attached), *_misdirected(each, inside))
             quic = port if each.terms.http3 else 0
-            table = http_routes.table(
-                name, hosts, port=port, scheme="https", quic_port=quic, withheld=_WITHHELD, memo=memo
-            )
+            more = TableOptions(quic_port=quic, withheld=_WITHHELD)
+            table = serialised_table(name, hosts, memo, port=port, scheme="https", more=more)
             yield planned(ROUTES, name, table)
         else:
             given = _streams(each, _within(each, inside), attached)

@@ -23,6 +23,7 @@ from ambit.envoy import clusters, defaults, names, network_rbac, streams, waypoi
 from ambit.envoy.http import jwt as http_jwt
 from ambit.envoy.http import routes as http_routes
 from ambit.envoy.http.authorization import Place
+from ambit.envoy.http.serialised_table import serialised_table
 from ambit.envoy.http.telling import Told
 from ambit.envoy.l7 import datagrams, waypoint_tunnels
 from ambit.envoy.l7.waypoint_tunnels import Way
@@ -354,7 +355,8 @@ def _inside(
     yield planned(LISTENER, name, listener)
     given = routes.hosts if routes is not None else ()
     hosts = given or http_routes.to_service(key, port, session)
-    yield planned(ROUTES, name, http_routes.table(name, hosts, port=port, by=by, memo=memo))
+    table = serialised_table(name, hosts, memo or Memo(), port=port, more=http_routes.TableOptions(by))
+    yield planned(ROUTES, name, table)
 
 
 def _judged(bound: Bound, proxy: Proxy, ports: Mapping[Backend, bool]) -> Callable[[AnyMessage], None]:

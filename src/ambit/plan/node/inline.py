@@ -78,7 +78,8 @@ def resources(
         told=told,
     )
     own = tuple(_of_reader(each, reader) for each in hosts)
-    table = http_routes.table(reader, own, port=asked.port, by=source.identity.uri)
+    more = http_routes.TableOptions(source.identity.uri)
+    table = http_routes.table(reader, own, port=asked.port, more=more)
     mirrored = _mirrored(hosts)
     called = (
         _backend(
