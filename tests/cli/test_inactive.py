@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from ambit.cli.inactive import inactive_kinds, without_effect
-from ambit.kube.resource import GATEWAYS, HTTP_ROUTES, Resource
+from ambit.cli.inactive import inactive_kinds, is_laptop, without_effect
+from ambit.kube.resource import GATEWAYS, HTTP_ROUTES, NETWORK_POLICIES, Resource
 
 
 def definition(group: str, plural: str, kind: str, *, served: bool = True) -> dict[str, Any]:
@@ -77,4 +77,17 @@ def test_somebody_elses_waypoints_have_an_effect() -> None:
     classes: dict[str, Any] = {name: {"metadata": {}} for name in ("told", "tunnels", "edge")}
     assert list(without_effect(GATEWAYS, gateways, {**classes, "by-its-class": {"metadata": binding}})) == [
         "Gateway shop/edge: this version does nothing with that class"
+    ]
+
+
+def test_a_network_policy_on_the_laptop_is_not_enforced() -> None:
+    def node(runtime: str) -> dict[str, Any]:
+        return {"status": {"nodeInfo": {"containerRuntimeVersion": runtime}}}
+
+    assert is_laptop([node("ambit://1.0"), node("ambit://1.0")])
+    assert not is_laptop([node("ambit://1.0"), node("containerd://2.0")])
+    assert not is_laptop([])
+    policies = [{"metadata": {"namespace": "shop", "name": "closed"}, "spec": {"podSelector": {}}}]
+    assert list(without_effect(NETWORK_POLICIES, policies, {})) == [
+        "NetworkPolicy shop/closed: the laptop cluster enforces no NetworkPolicy; write an AuthorizationPolicy"
     ]

@@ -16,7 +16,7 @@ from ambit.cli.enrolment import (
     unenrolled_policies,
     why_not_captured,
 )
-from ambit.cli.inactive import inactive_kinds, without_effect
+from ambit.cli.inactive import inactive_kinds, is_laptop, without_effect
 from ambit.cli.live_objects import mesh_settings
 from ambit.cli.mesh import CONTROL_PLANES, NODE_PROXIES, ask, in_charge, node_of, node_pods, system_pods
 from ambit.cli.policy_references import Surroundings, unknown_references
@@ -37,6 +37,7 @@ from ambit.kube.resource import (
     DEPLOYMENTS,
     GATEWAY_CLASSES,
     NAMESPACES,
+    NETWORK_POLICIES,
     NODES,
     PEER_AUTHENTICATIONS,
     PODS,
@@ -226,6 +227,7 @@ def _of_level(told: dict[str, Any], level: Level) -> list[str]:
 async def _objects_effective(client: Client) -> list[str]:
     definitions = await client.list(CUSTOM_RESOURCE_DEFINITIONS)
     kinds = list(inactive_kinds(definitions))
+    kinds += [NETWORK_POLICIES] if is_laptop(await client.list(NODES)) else []
     found = await asyncio.gather(*(client.list(kind) for kind in kinds))
     has_classes = any(each["metadata"]["name"] == GATEWAY_CLASSES.qualified for each in definitions)
     gateway_classes = await client.list(GATEWAY_CLASSES) if has_classes else []

@@ -10,7 +10,7 @@ from ambit.core.names import (
     INLINE_CLASS,
     WAYPOINT_CLASSES,
 )
-from ambit.kube.resource import GATEWAYS, Resource
+from ambit.kube.resource import GATEWAYS, NETWORK_POLICIES, Resource
 from ambit.objects.decoding import PROJECTIONS
 
 Object = Mapping[str, Any]
@@ -48,6 +48,15 @@ def inactive_kinds(definitions: Iterable[Object]) -> Iterator[Resource]:
         )
 
 
+def is_laptop(nodes: Iterable[Object]) -> bool:
+    """Whether the nodes are those of a laptop cluster, which has no network plugin."""
+    runtimes = [
+        str(((each.get("status") or {}).get("nodeInfo") or {}).get("containerRuntimeVersion"))
+        for each in nodes
+    ]
+    return bool(runtimes) and all(runtime.startswith("ambit://") for runtime in runtimes)
+
+
 def without_effect(kind: Resource, objects: Iterable[Object], classes: Mapping[str, Object]) -> Iterator[str]:
     """One sentence for all objects of a kind that do nothing, and one for each Gateway whose class is none.
 
@@ -62,7 +71,10 @@ def without_effect(kind: Resource, objects: Iterable[Object], classes: Mapping[s
         others = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         what = "with that class" if _is_gateway(kind) else "with the kind"
         what = "with a route on such a parent" if kind.kind in _ROUTES else what
-        yield f"{kind.kind} {', '.join(names[:NAMED])}{others}: this version does nothing {what}"
+        reason = f"this version does nothing {what}"
+        if kind == NETWORK_POLICIES:
+            reason = "the laptop cluster enforces no NetworkPolicy; write an AuthorizationPolicy"
+        yield f"{kind.kind} {', '.join(names[:NAMED])}{others}: {reason}"
 
 
 def _has_effect(kind: Resource, each: Object, classes: Mapping[str, Object]) -> bool:

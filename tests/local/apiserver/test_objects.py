@@ -231,3 +231,17 @@ async def test_endpoints_that_nothing_can_be_sent_to_are_refused(
     }
     status, answer = await client.call("POST", path, body)
     assert (status, answer["details"]["causes"][0]["field"]) == (422, field)
+
+
+async def test_a_network_policy_is_stored_with_a_warning(client: Client) -> None:
+    policy = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "closed"},
+        "spec": {"podSelector": {}},
+    }
+    path = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies"
+    async with client.session.post(path, json=policy) as response:
+        assert response.status == 201
+        (warning,) = response.headers.getall("Warning")
+    assert "NetworkPolicy default/closed is stored and not enforced" in warning

@@ -1,7 +1,7 @@
 """Create, update, delete: the one way into the store. Synchronous, so that no other request sees a
 half-made change.
 
-Order of a write: decode, defaults, what the server owns, rules, store. Spec: apiserver registry
+Order of a write: decode, defaults, what the server owns, rules, admission, store. Spec: apiserver registry
 `Store.Create`, `Update`, `Delete`.
 """
 
@@ -12,6 +12,7 @@ import msgspec
 
 from ambit.local.apiserver import metadata
 from ambit.local.apiserver.addresses import ServiceAddresses
+from ambit.local.apiserver.admission import admit
 from ambit.local.apiserver.deletion import DeleteOptions, plan_deletion
 from ambit.local.apiserver.failures import (
     ApiFailure,
@@ -133,6 +134,7 @@ class Writer:
         strategy.create(self, body)
         try:
             self._validate(resource, body, None)
+            warnings += admit(self.store, resource, body, None)
         except ApiFailure:
             strategy.rejected(self, body, None)
             raise
@@ -204,6 +206,8 @@ class Writer:
             self.strategy(resource).update(self, body, old)
         try:
             self._validate(resource, body, old, content=not subresource)
+            if not subresource:
+                warnings += admit(self.store, resource, body, old)
         except ApiFailure:
             self.strategy(resource).rejected(self, body, old)
             raise

@@ -8,6 +8,7 @@ import re
 from ambit.local.apiserver.failures import Cause
 from ambit.local.apiserver.kinds.definitions import complete, rule_problems, schema_causes
 from ambit.local.apiserver.metadata import invalid_value, is_label, required, unsupported
+from ambit.local.apiserver.pod_security import wrong_labels
 from ambit.local.apiserver.storage.store import Json
 from ambit.local.apiserver.strategies.base import Cluster, Strategy, immutable, setdefaults
 
@@ -26,6 +27,14 @@ class Namespaces(Strategy):
 
     def update(self, cluster: Cluster, body: Json, old: Json) -> None:
         body["spec"] = {**(body.get("spec") or {}), "finalizers": old.get("spec", {}).get("finalizers", [])}
+
+    def validate(self, body: Json, old: Json | None) -> list[Cause]:
+        known = [] if old is None else list(wrong_labels(old["metadata"].get("labels") or {}))
+        return [
+            invalid_value(f"metadata.labels[{label}]", value, rule)
+            for label, value, rule in wrong_labels(body["metadata"].get("labels") or {})
+            if (label, value, rule) not in known
+        ]
 
 
 class Nodes(Strategy):
@@ -216,6 +225,15 @@ class NetworkPolicies(Strategy):
         for rule in [*(spec.get("ingress") or ()), *(spec.get("egress") or ())]:
             for port in rule.get("ports") or ():
                 setdefaults(port, {"protocol": "TCP"})
+
+    def warnings(self, body: Json) -> list[str]:
+        name = f"{body['metadata']['namespace']}/{body['metadata']['name']}"
+        return [
+            (
+                f"NetworkPolicy {name} is stored and not enforced: the laptop cluster has no network plugin. "
+                "Write an AuthorizationPolicy for pods in the mesh"
+            )
+        ]
 
 
 class Definitions(Strategy):
