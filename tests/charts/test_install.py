@@ -161,6 +161,23 @@ async def test_install_upgrade_and_uninstall_to_zero(cluster: Installer) -> None
     assert before[NAMESPACES] <= await cluster.names(NAMESPACES)
 
 
+async def test_helm_4_uninstalls(cluster: Installer, tmp_path: Path) -> None:
+    """A Helm without the options that Helm 4 has no longer; `HELM=/path/to/helm4` runs all tests with a real one."""
+    helm = tmp_path / "helm"
+    helm.write_text(
+        "#!/bin/sh\n"
+        'for word; do case "$word" in -a|--all) '
+        "echo \"Error: unknown shorthand flag: 'a' in -a\" >&2; exit 1;; esac; done\n"
+        f'exec {needed_helm()} "$@"\n'
+    )
+    helm.chmod(0o755)
+    code, said = await cluster.ambit("install", "--no-wait", HELM=str(helm))
+    assert code == 0, said
+    code, said = await cluster.ambit("uninstall", HELM=str(helm))
+    assert code == 0, said
+    assert await cluster.names(DAEMON_SETS) == set()
+
+
 async def test_an_uninstallation_that_was_broken_off_goes_on(cluster: Installer) -> None:
     client = cluster.client
     kinds = await cluster.names(CUSTOM_RESOURCE_DEFINITIONS)

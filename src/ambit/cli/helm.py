@@ -49,7 +49,7 @@ def find_helm() -> str:
     if found is None:
         raise EnvironmentProblem(
             f"{named or 'helm'} was not found",
-            "install Helm 3 (https://helm.sh/docs/intro/install), or set HELM to its path",
+            "install Helm 3 or 4 (https://helm.sh/docs/intro/install), or set HELM to its path",
         )
     return found
 

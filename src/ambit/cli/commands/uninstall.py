@@ -39,6 +39,8 @@ from ambit.kube.resource import (
     Resource,
 )
 
+EVERY_STATE = ("--deployed", "--failed", "--pending", "--superseded", "--uninstalled", "--uninstalling")
+"""Options of `helm list` for releases in any state: Helm 3 lists some only, and Helm 4 has no `--all`."""
 AGENTS_END = 90.0
 """Seconds for the node agents to end: they may need a quarter of a minute to be sure that they are not replaced."""
 PUBLISHED = (ROOT_CERT_CONFIGMAP, CRL_CONFIGMAP)
@@ -83,7 +85,7 @@ def command(purge: bool, force: bool, kubeconfig: str | None, context: str | Non
 
     if not force:
         work(_none_captured)
-    release = ["list", "-q", "-a", "-n", SYSTEM_NAMESPACE, "-f", f"^{RELEASE}$"]
+    release = ["list", "-q", *EVERY_STATE, "-n", SYSTEM_NAMESPACE, "-f", f"^{RELEASE}$"]
     if helm(release, kubeconfig=file, context=context):
         helm(["uninstall", RELEASE, "-n", SYSTEM_NAMESPACE, "--wait"], kubeconfig=file, context=context)
         progress.done("parts")
