@@ -65,7 +65,7 @@ def test_install_and_uninstall_leave_others_alone(node: Node) -> None:
     node.theirs.write_bytes(BRIDGE)
     assert node.installer.repair() == f"program and {FILE} after 10-pods.conflist"
     assert node.installer.repair() == ""
-    assert node.ours.stat().st_mode & 0o777 == 0o644
+    assert node.ours.stat().st_mode & 0o777 == 0o600
     assert (node.programs / "ambit").stat().st_mode & 0o777 == 0o755
     node.installer.uninstall()
     assert {each.name: each.read_bytes() for each in node.configurations.iterdir()} == {
@@ -74,6 +74,15 @@ def test_install_and_uninstall_leave_others_alone(node: Node) -> None:
     assert [each.name for each in node.programs.iterdir()] == ["bridge"]
     assert node.installer.repair() == ""  # what was taken away stays away
     assert not node.ours.exists()
+
+
+def test_a_configuration_that_others_may_read_is_made_private(node: Node) -> None:
+    """As older versions wrote it."""
+    node.theirs.write_bytes(BRIDGE)
+    node.installer.repair()
+    node.ours.chmod(0o644)
+    assert node.installer.repair() == f"{FILE} after 10-pods.conflist"
+    assert node.ours.stat().st_mode & 0o777 == 0o600
 
 
 def test_without_a_network_there_is_no_chain(node: Node) -> None:

@@ -11,6 +11,7 @@ Rules:
 import asyncio
 import contextlib
 import logging
+import stat
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
@@ -31,6 +32,8 @@ _DOUBT = 15.0
 """Seconds to find out whether the DaemonSet is deleted for good: longer than an API server remembers a deleted account,
 and than a replacement usually takes."""
 _ASK_AGAIN = 0.5
+PRIVATE = 0o600
+"""Mode of the configuration: container runtimes read it as root, and the network's own part may have secrets."""
 
 
 class Installer:
@@ -91,8 +94,8 @@ class Installer:
                     "install a network plugin; this one is chained to it",
                 )
             content = chain.chained(found, self._settings)
-            if not ours.is_file() or ours.read_bytes() != content:
-                replace(ours, content, 0o644)
+            if not _is_private(ours) or ours.read_bytes() != content:
+                replace(ours, content, PRIVATE)
                 done.append(f"{chain.FILE} after {found.name}")
         except OSError as problem:
             raise AmbitError(
@@ -152,6 +155,11 @@ async def is_deleted(client: Client, namespace: str, name: str, ends: Callable[[
         async with asyncio.timeout(_DOUBT):
             return await absence.settled(lambda: client.get(DAEMON_SETS, name, namespace), ends)
     return absence.seen
+
+
+def _is_private(path: Path) -> bool:
+    """Whether the file is there, for root alone."""
+    return path.is_file() and stat.S_IMODE(path.stat().st_mode) == PRIVATE
 
 
 class _Absence:
