@@ -51,20 +51,27 @@ def test_an_agent_writes_its_own_annotations_only(
 
 
 IMAGE = "localhost/ambit:dev"
-OWNED, RUNS = "a Gateway controls", "nothing but proxies"
+OWNED = "a Gateway controls"
 SCALED, KEPT = "scaled but proxies", "from being evicted"
 
 
 def permitted(message: str, new: dict[str, Any] | None, old: dict[str, Any] | None = None) -> bool:
     """Whether a rule about the control plane's writes holds."""
     given = {"object": new, "oldObject": old}
-    of = "ambit-control-pods" if message == RUNS else "ambit-control"
+    of = "ambit-control"
     variables = {
         each["name"]: cel.evaluate(each["expression"], given)
         for each in admission_policy(of).get("variables") or ()
     }
     found: bool = cel.evaluate(expression(message, of), {**given, "variables": variables})
     return found
+
+
+def runs(deployment: dict[str, Any]) -> bool:
+    """Whether every rule about the pods of proxies holds."""
+    given = {"object": deployment, "oldObject": None}
+    rules = admission_policy("ambit-control-pods")["validations"]
+    return all(cel.evaluate(each["expression"], given) for each in rules)
 
 
 def written(kind: str, **spec: Any) -> dict[str, Any]:
@@ -87,7 +94,7 @@ OPTIONAL = ["HorizontalPodAutoscaler", "PodDisruptionBudget"]
 def test_the_control_plane_writes_what_a_gateway_controls(kind: str) -> None:
     ours = written(kind)
     assert permitted(OWNED, ours) and permitted(OWNED, ours, ours)
-    assert kind != "Deployment" or permitted(RUNS, ours)
+    assert kind != "Deployment" or runs(ours)
     assert permitted(SCALED, ours) and permitted(KEPT, ours)
     foreign = {**ours, "metadata": {"name": "waypoint"}}
     assert not permitted(OWNED, foreign), "nobody's"
@@ -152,10 +159,51 @@ def test_the_control_plane_scales_and_keeps_proxies_only() -> None:
         {"containers": [{"name": "x", "image": IMAGE, "command": ["sh"]}]},
         {"containers": [{"name": "x", "image": IMAGE, "lifecycle": {"postStart": {"exec": {}}}}]},
         {"containers": [{"name": "x", "image": IMAGE, "securityContext": {"privileged": True}}]},
+        {"shareProcessNamespace": True},
+        {"securityContext": {"seccompProfile": {"type": "Unconfined"}}},
     ],
 )
 def test_the_control_plane_runs_nothing_but_proxies(spec: dict[str, Any]) -> None:
-    assert not permitted(RUNS, written("Deployment", **spec))
+    assert not runs(written("Deployment", **spec))
+
+
+RIGHTS = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        {"args": ["node", "run"]},
+        {"args": ["proxy"]},
+        {"args": []},
+        {"args": ["proxy", "run", "--token-file", "/var/run/secrets/tokens/istio-token"]},
+        {"args": ["proxy", "run", "--control=elsewhere:15012"]},
+        {"env": [{"name": "LD_PRELOAD", "value": "/var/run/ambit/x.so"}]},
+        {"env": [{"name": "PYTHONPATH", "value": "/var/run/ambit"}]},
+        {"envFrom": [{"configMapRef": {"name": "x"}}]},
+        {"workingDir": "/var/run/ambit"},
+        {"volumeMounts": [{"name": "root-cert", "mountPath": "/usr/lib/python3"}]},
+        {"volumeDevices": [{"name": "x", "devicePath": "/dev/x"}]},
+        {"securityContext": None},
+        {"securityContext": {"capabilities": {"drop": ["ALL"]}}},
+        {"securityContext": {**RIGHTS, "allowPrivilegeEscalation": True}},
+        {"securityContext": {**RIGHTS, "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}}},
+        {"securityContext": {**RIGHTS, "capabilities": {"drop": ["NET_RAW"]}}},
+        {"securityContext": {**RIGHTS, "seccompProfile": {"type": "Unconfined"}}},
+        {"securityContext": {**RIGHTS, "procMount": "Unmasked"}},
+        {"ports": [{"containerPort": 15021, "hostPort": 443}]},
+    ],
+    ids=lambda container: str(container)[:60],
+)
+def test_the_control_plane_bounds_what_a_proxy_may_do(container: dict[str, Any]) -> None:
+    """Its image has every program of the mesh: arguments, environment, files and rights make it a proxy."""
+    ours = written("Deployment")
+    assert runs(ours)
+    [proxy] = ours["spec"]["template"]["spec"]["containers"]
+    proxy |= container
+    for name in [name for name, value in proxy.items() if value is None]:
+        del proxy[name]
+    assert not runs(ours)
 
 
 @pytest.mark.parametrize(

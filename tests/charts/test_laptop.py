@@ -30,6 +30,7 @@ PLURALS = {
     "Namespace": "namespaces",
     "ConfigMap": "configmaps",
     "PodDisruptionBudget": "poddisruptionbudgets",
+    "NetworkPolicy": "networkpolicies",
 }
 
 

@@ -107,6 +107,10 @@ def test_helm_lint_finds_nothing(helm: str, chart: Path) -> None:
         ("node.concurrency=many", "concurrency"),
         ("node.concurrency=0", "concurrency"),
         ("node.cni.cniBinDir=/", "cniBinDir"),
+        ("node.updateStrategy.type=Recreate", "updateStrategy"),
+        ("node.updateStrategy.rollingUpdate.maxSurge=some", "maxSurge"),
+        ("node.seccompProfile.type=None", "seccompProfile"),
+        ("global.networkPolicy.enable=true", "networkPolicy"),
     ],
 )
 def test_a_value_that_would_do_nothing_or_harm_is_refused(helm: str, value: str, named: str) -> None:
