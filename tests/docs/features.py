@@ -1,12 +1,14 @@
-"""`docs/features.md`, written from `tests/features.toml` and the tests' marks. `--update-golden` renews it."""
+"""`docs/features.md`, written from `tests/features.toml`, the tests' marks and the results of the last whole run on
+Kubernetes. `--update-golden` renews it."""
 
 import ast
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.features import FEATURES
+from tests.kubernetes.results import FAILED, FLAKY, SKIPPED, Results
 
 ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
@@ -17,8 +19,11 @@ HEAD = """\
 Written from `tests/features.toml` and the tests' marks (`pytest tests/docs --update-golden` renews it): what proves
 a row, seen from outside, carries `@pytest.mark.feature("F44")`. `./dev test -m F44` runs the tests of one row.
 
-"laptop" and "Kubernetes" say where such a test runs a whole mesh; "parts" are tests without one. What is not
-promised, or worse than elsewhere: [limits](limits.md).
+"laptop" says that such a test runs a laptop cluster, "parts" that it needs none: `.ci/run` passes both on every commit.
+"Kubernetes" is how many of a row's tests passed in the last whole `./dev test-kubernetes`, when, and of which commit.
+What is not promised, or worse than elsewhere: [limits](limits.md).
+
+{run}
 
 | | what | where | proved by |
 | --- | --- | --- | --- |
@@ -32,16 +37,38 @@ class Proof(NamedTuple):
     places: tuple[str, ...]
 
 
-def render() -> str:
-    """The whole page."""
+def render(results: Results | None) -> str:
+    """The whole page, with the results of a run on Kubernetes."""
     found: dict[str, list[Proof]] = defaultdict(list)
     for path in sorted(TESTS.rglob("test_*.py")):
         for feature, proof in _proofs(path):
             found[feature].append(proof)
-    return HEAD + "".join(f"{_row(name, text, found[name])}\n" for name, text in FEATURES.items())
+    rows = (f"{_row(name, text, found[name], results)}\n" for name, text in FEATURES.items())
+    return HEAD.replace("{run}", _last_run(results)) + "".join(rows)
 
 
-def _row(name: str, text: str, proofs: list[Proof]) -> str:
+def _last_run(results: Results | None) -> str:
+    if results is None:
+        return "No whole run on Kubernetes is recorded."
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in results.counts.items() if count)
+    lines = [f"Last whole run on Kubernetes: {results.date}, commit {results.commit}: {counts}."]
+    for outcome, meaning in ((FAILED, "Failed"), (FLAKY, "Passed at the second try")):
+        names = [name for name, each in results.tests.items() if each.outcome == outcome]
+        if names:
+            lines.append(f"{meaning}: {', '.join(f'`{name}`' for name in names)}.")
+    return "\n".join(lines)
+
+
+def _on_kubernetes(name: str, results: Results | None) -> str:
+    """What became of the tests of a row there."""
+    outcomes = Counter(results.of(name).values()) if results is not None else Counter()
+    run = outcomes.total() - outcomes[SKIPPED]
+    if results is None or not run:
+        return "Kubernetes: not run"
+    return f"Kubernetes: {run - outcomes[FAILED]} of {run}, {results.date}, {results.commit}"
+
+
+def _row(name: str, text: str, proofs: list[Proof], results: Results | None) -> str:
     files: dict[Path, list[str]] = defaultdict(list)
     for proof in proofs:
         files[proof.file].append(f"`{proof.name.removeprefix('test_')}`")
@@ -49,8 +76,12 @@ def _row(name: str, text: str, proofs: list[Proof]) -> str:
         f"[{file}](../tests/{file}): {', '.join(dict.fromkeys(names))}" for file, names in files.items()
     )
     places = {place for proof in proofs for place in proof.places}
-    order = [place for place in ("laptop", "Kubernetes", "parts") if place in places]
-    return f"| {name} | {text} | {', '.join(order)} | {listed or 'none yet'} |"
+    order = [
+        _on_kubernetes(name, results) if place == "Kubernetes" else place
+        for place in ("laptop", "parts", "Kubernetes")
+        if place in places
+    ]
+    return f"| {name} | {text} | {'; '.join(order)} | {listed or 'none yet'} |"
 
 
 def _proofs(path: Path) -> Iterator[tuple[str, Proof]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.features import ROOT, render
+from tests.kubernetes.results import FAILED, PASSED, SKIPPED, Result, Results, load
 
 PAGE = ROOT / "docs/features.md"
 TESTS = """
@@ -44,8 +45,25 @@ def collected(tmp_path: Path, text: str, *words: str) -> subprocess.CompletedPro
 
 def test_the_page_is_current(pytestconfig: pytest.Config) -> None:
     if pytestconfig.getoption("--update-golden"):
-        PAGE.write_text(render())
-    assert PAGE.read_text() == render(), "type `pytest tests/docs --update-golden`"
+        PAGE.write_text(render(load()))
+    assert PAGE.read_text() == render(load()), "type `pytest tests/docs --update-golden`"
+
+
+def test_each_row_has_what_became_of_its_tests_on_kubernetes() -> None:
+    tests = {
+        "tests/mesh/test_a.py::test_one": Result(PASSED, ("F1",)),
+        "tests/mesh/test_a.py::test_two": Result(FAILED, ("F1", "F2")),
+        "tests/mesh/test_a.py::test_three": Result(SKIPPED, ("F3",)),
+    }
+    page = render(Results("2026-11-22", "0123abcd", {PASSED: 300, FAILED: 1, SKIPPED: 0}, tests))
+    assert "Last whole run on Kubernetes: 2026-11-22, commit 0123abcd: 300 passed, 1 failed." in page
+    assert "Failed: `tests/mesh/test_a.py::test_two`." in page
+    [first] = [line for line in page.splitlines() if line.startswith("| F1 |")]
+    [second] = [line for line in page.splitlines() if line.startswith("| F2 |")]
+    [third] = [line for line in page.splitlines() if line.startswith("| F3 |")]
+    assert "laptop; Kubernetes: 1 of 2, 2026-11-22, 0123abcd |" in first
+    assert "Kubernetes: 0 of 1, 2026-11-22, 0123abcd |" in second
+    assert "laptop; Kubernetes: not run |" in third
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 The tests are those marked `kubernetes`, and those of the laptop's mesh, driven in these clusters. Their files are
 shared out over the clusters (`--clusters`); in each, one runs after the other. Other arguments are pytest's:
-`-k bookinfo`, `-m kubernetes`. With `--keep` the clusters stay for a look, and the next run with `--keep` uses them
-again; runs with different names (`--name`) do not disturb each other.
+`-k bookinfo`, `-m kubernetes`. Without any, the results are recorded in docs/conformance/kubernetes.json, after at most
+three failed tests had a second try. With `--keep` the clusters stay for a look, and the next run with `--keep` uses
+them again; runs with different names (`--name`) do not disturb each other.
 """
 
 import argparse
@@ -12,11 +13,15 @@ import os
 import signal
 import sys
 
+import pytest
+
 from ambit.core.errors import AmbitError
+from tests.kubernetes import results
 from tests.kubernetes.cluster import lifecycle, processes, programs
 from tests.kubernetes.cluster.settings import Cluster, load, state_folder
 from tests.kubernetes.installed import IMAGES, LOOK, checked, install, restart, stop, timed, told
 from tests.kubernetes.side_by_side import at_once, called, shared_out
+from tests.rerun import LIMIT
 
 TESTS = ["-m", "kubernetes or mesh", "--mesh", "kubernetes", "--timeout", "300", "--durations", "15"]
 PLACES = ["tests/image", "tests/kubernetes", "tests/mesh"]
@@ -104,8 +109,30 @@ def _measured_starts(cluster: Cluster, which: str) -> None:
 
 
 def _tests(where: list[Cluster], words: list[str]) -> int:
-    places = [] if any(word.startswith("tests/") for word in words) else PLACES
-    command = [sys.executable, "-m", "pytest", *TESTS, *words, *places]
+    """Runs them; a whole run records its results, after at most `LIMIT` failed tests had a second try alone."""
+    if words:
+        places = [] if any(word.startswith("tests/") for word in words) else PLACES
+        return _pytest(where, [*words, *places])
+    partial = results.FILE.with_name(".kubernetes.json")
+    record = ["-p", "tests.kubernetes.results", "--results", str(partial)]
+    try:
+        code = _pytest(where, [*record, *PLACES])
+        found = results.load(partial)
+        if found is None or code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            return code
+        if found.failed and len(found.failed) <= LIMIT:
+            _pytest(where[:1], [*record, "--second-try", *found.failed])
+            found = results.load(partial) or found
+            code = int(bool(found.failed))
+        partial.replace(results.FILE)
+        print(f"results of {found.commit}: {results.FILE}; `pytest tests/docs --update-golden` shows them")
+        return code
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _pytest(where: list[Cluster], words: list[str]) -> int:
+    command = [sys.executable, "-m", "pytest", *TESTS, *words]
     if len(where) == 1:
         return lifecycle.execute(where[0], command)
     return processes.run([*command, *shared_out(where)], lifecycle.tools())
