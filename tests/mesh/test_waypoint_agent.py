@@ -1,4 +1,4 @@
-"""kill -9 of a waypoint's agent, with requests under way the whole time."""
+"""kill -9 of a waypoint's agent, and of its whole container, with requests under way the whole time."""
 
 import json
 import time
@@ -8,12 +8,15 @@ import pytest
 
 from ambit.testing.mesh import Mesh
 from tests.mesh.pods import make_namespace
+from tests.mesh.test_control_plane import scale
 from tests.mesh.traffic import Attempt, attempts, start_traffic
 from tests.soak import long
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
 ROUNDS = long(2, 20)
+AWAY = 15.0
+"""Seconds in which a container is back on a busy machine, without waiting for anybody."""
 GATEWAY = """
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
@@ -104,6 +107,17 @@ def waypoint(mesh: Mesh) -> Iterator[Waypoint]:
         yield made
 
 
+@pytest.fixture
+def alone(mesh: Mesh, waypoint: Waypoint) -> Iterator[Waypoint]:
+    """The same while the control plane is away."""
+    scale(mesh, 0)
+    try:
+        yield waypoint
+    finally:
+        scale(mesh, 1)
+        mesh.kubectl("rollout", "status", "-n", "ambit-system", "deployment/ambit-control", "--timeout=110s")
+
+
 def kill_agents(waypoint: Waypoint) -> None:
     """Asserts that Envoy goes on, and that no request fails."""
     since = time.time()
@@ -118,3 +132,21 @@ def kill_agents(waypoint: Waypoint) -> None:
 @pytest.mark.soak
 def test_no_request_fails_when_the_agent_is_killed(waypoint: Waypoint) -> None:
     kill_agents(waypoint)
+
+
+@pytest.mark.soak
+def test_no_request_fails_when_the_agent_is_killed_without_a_control_plane(alone: Waypoint) -> None:
+    kill_agents(alone)
+
+
+@pytest.mark.laptop_only("kills the first process of a container from inside, which no kernel lets a pod do")
+def test_a_container_that_starts_again_serves_without_a_control_plane(alone: Waypoint) -> None:
+    """With the configuration and the certificate that the former one has left."""
+    before = alone.processes("first")
+    killed = time.time()
+    alone.mesh.wait(
+        "another Envoy", lambda: alone.processes().get("envoy", before["envoy"]) != before["envoy"]
+    )
+    alone.mesh.wait("requests pass the waypoint", alone.is_routed)
+    alone.agent_again(before["agent"])
+    assert max(each.at for each in alone.failed(killed)) < killed + AWAY

@@ -18,7 +18,8 @@ from ambit.plan.authority import AuthorityNote
 from ambit.plan.telemetry import metrics
 from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, SECRET
 from ambit.proxy import relay
-from ambit.proxy.relay import TYPES, Relay
+from ambit.proxy.last_good import LastGood
+from ambit.proxy.relay import TYPES, Notes, Relay
 from ambit.xds.events import Acknowledged, Rejected
 from ambit.xds.frames import Node, Request, Resource
 from ambit.xds.wire import METHOD, decode_response, encode_request
@@ -31,7 +32,8 @@ from tests.plan.test_request_logs import PROXY
 class Between:
     """A control plane, the relay, and a place for an Envoy."""
 
-    def __init__(self, directory: Path, control: ControlPlaneServer) -> None:
+    def __init__(self, directory: Path, control: ControlPlaneServer, kept: Path) -> None:
+        directory.mkdir(exist_ok=True)
         self.control = control
         self.server = EnvoyServer(directory / "run" / "xds.sock", lambda *_: None)
         token = directory / "token"
@@ -43,7 +45,10 @@ class Between:
         place = ControlPlane(f"127.0.0.1:{control.port}", token=token)
         self.warm = asyncio.Event()
         self.warm.set()
-        self.relay = Relay(place, node, self.server, self.notes.append, self._in_force, self.counted.append)
+        self.kept = LastGood(kept)
+        self.kept.open()
+        notes = Notes(self.notes.append, self.counted.append)
+        self.relay = Relay(place, node, self.server, self.kept, notes, self._in_force)
 
     async def _in_force(self) -> None:
         await self.warm.wait()
@@ -63,11 +68,12 @@ class Between:
 async def between(tmp_path: Path) -> AsyncIterator[Between]:
     control = ControlPlaneServer()
     await control.start()
-    between = Between(tmp_path, control)
+    between = Between(tmp_path, control, tmp_path / "last-good.db")
     await between.server.start()
     yield between
     await between.server.stop()
     await control.stop()
+    between.kept.close()
 
 
 @asynccontextmanager
@@ -244,3 +250,35 @@ async def test_keys_that_are_shown_to_clients_are_kept_as_they_are(between: Betw
         await until(lambda: between.server.store.get(SECRET, name))
         kept = between.server.store.get(SECRET, name)
         assert kept is not None and kept.body == bytes(1000)
+
+
+async def test_the_next_agent_begins_with_what_envoy_has_taken(
+    between: Between, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without what it has refused, and without what is gone; and it holds that already when the control plane comes."""
+    monkeypatch.setattr(relay, "LINGER", 0.05)
+    between.put(CLUSTER, resource("svc"), resource("former"))
+    between.put(LISTENER, resource("in"))
+    between.put(SECRET, resource(names.TRUST))
+    async with relaying(between), between.envoy() as envoy:
+        await until(between.relay.complete.is_set)
+        await envoy.begin()
+        await until(lambda: all(_answered(between, each) for each in TYPES))
+        await between.control.change(LISTENER, resource("in", "2"))
+        await envoy.ack(await envoy.next(), error="in: bad listener")
+        await between.control.change(CLUSTER, gone=["former"])
+        await until(lambda: between.server.store.get(CLUSTER, "former") is None)
+        await until(lambda: [each for each in between.control.events if isinstance(each, Rejected)])
+    between.kept.close()
+    following = Between(tmp_path / "next", between.control, tmp_path / "last-good.db")
+    assert following.relay.restore() and following.relay.complete.is_set()
+    store = following.server.store
+    found = {
+        (each, name): store.resources(each)[name].version for each in TYPES for name in store.resources(each)
+    }
+    assert found == {(SECRET, names.TRUST): "1", (CLUSTER, "svc"): "1", (LISTENER, "in"): "1"}
+    between.control.first.clear()
+    async with relaying(following):
+        await until(lambda: len(between.control.first) == len(TYPES))
+    held = {each.type_url: dict(each.initial_versions) for each in between.control.first}
+    assert (held[CLUSTER], held[LISTENER]) == ({"svc": "1"}, {"in": "1"})

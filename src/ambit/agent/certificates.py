@@ -54,21 +54,6 @@ class Kept(Protocol):
         """Forget it."""
 
 
-class Nowhere:
-    """For an agent whose identity has an end with it: the next one asks anew."""
-
-    def load(self, identity: Identity) -> Certificate | None:
-        del identity
-        return None
-
-    def save(self, certificate: Certificate) -> str:
-        del certificate
-        return ""
-
-    def drop(self, identity: Identity) -> None:
-        """Nothing was kept."""
-
-
 class CertificateState(msgspec.Struct, frozen=True):
     """What `/certs` shows of one identity."""
 

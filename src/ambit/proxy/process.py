@@ -11,7 +11,7 @@ from ambit.agent import connection_metrics, datagram_metrics
 from ambit.agent import request_metrics as metrics
 from ambit.agent.authority import Authority
 from ambit.agent.binary import envoy_binary
-from ambit.agent.certificates import Certificates, Nowhere
+from ambit.agent.certificates import Certificates
 from ambit.agent.channel import ControlPlane
 from ambit.agent.csr import Certificate
 from ambit.agent.envoy_server import EnvoyServer
@@ -29,7 +29,8 @@ from ambit.plan.node import node_proxy
 from ambit.plan.values import SECRET
 from ambit.proxy.envoy import Command, Envoy
 from ambit.proxy.flows.collector import RequestCollector
-from ambit.proxy.relay import Relay
+from ambit.proxy.last_good import LastGood
+from ambit.proxy.relay import Notes, Relay
 from ambit.proxy.settings import ProxySettings
 from ambit.xds.frames import Node, Resource
 
@@ -52,7 +53,8 @@ class ProxyAgent:
             settings.server_name,
         )
         self._authority = Authority(control)
-        self._certificates = Certificates(self._authority.sign, Nowhere(), self._certified)
+        self._last_good = LastGood(settings.run / "last-good.db")
+        self._certificates = Certificates(self._authority.sign, self._last_good, self._certified)
         self._server = EnvoyServer(settings.run / "xds.sock", lambda *_: None, waypoint.refused_policy)
         self.requests = RequestCollector(
             proxy=f"{settings.namespace}/{settings.gateway}", node=settings.node_name, own=_own(settings)
@@ -65,15 +67,15 @@ class ProxyAgent:
         )
         self._overrides = MetricsNote()
         self._resolver: Resolver | None = None
-        self._relay = Relay(
-            control, node, self._server, self._noted, self._envoy.warm, self._counted, self._named
-        )
+        notes = Notes(self._noted, self._counted, self._named)
+        self._relay = Relay(control, node, self._server, self._last_good, notes, self._envoy.warm)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set and requests under way have ended. Raises AmbitError when it cannot work."""
         settings = self._settings
         settings.run.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.chmod(settings.run, 0o700)
+        self._last_good.open()
         (settings.run / "bootstrap.pb").write_bytes(waypoint.bootstrap(settings.node, run=str(settings.run)))
         counted: Mapping[str, Handler] = {"/stats/prometheus": self._metrics, "/metrics": self._metrics}
         servers = [
@@ -84,6 +86,8 @@ class ProxyAgent:
         await self._logs.start()
         adopted = self._envoy.adopt()
         self._certificates.want(settings.identity)
+        if self._relay.restore():
+            _log.info("serving what the former agent of this pod kept, until the control plane answers")
         try:
             async with asyncio.TaskGroup() as tasks:
                 work = (
@@ -110,6 +114,7 @@ class ProxyAgent:
             self._logs.stop()
             await self._authority.close()
             await self._server.stop()
+            self._last_good.close()
 
     async def _serve_envoy(self, adopted: bool) -> None:
         """Serves Envoy its configuration. An adopted Envoy has one, and would drop what is not known here yet."""

@@ -11,12 +11,15 @@ Rules:
 5. Of secrets only the trust counts, what a gateway shows its clients, and the notes about the authority, metrics and
    names, which are for the agent. The key of the proxy's own identity is made here, and nobody else gives this
    Envoy one.
+6. What Envoy has taken is kept for the next agent of the pod, which begins with it (`restore`).
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+
+import msgspec
 
 from ambit.agent.channel import ControlPlane
 from ambit.agent.control_stream import Answer, ControlStream
@@ -30,6 +33,7 @@ from ambit.plan.authority import AuthorityNote
 from ambit.plan.l7 import server_names
 from ambit.plan.telemetry import metrics
 from ambit.plan.values import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES, SECRET
+from ambit.proxy.last_good import LastGood
 from ambit.xds.client_session import ClientSession, Update
 from ambit.xds.compact import Compactor
 from ambit.xds.frames import Node, Resource
@@ -50,26 +54,31 @@ async def _at_once() -> None:
     """What was acknowledged is in force."""
 
 
+class Notes(msgspec.Struct, frozen=True):
+    """Callbacks for what the control plane says to the agent itself."""
+
+    authority: Callable[[AuthorityNote], None] = lambda _: None
+    metrics: Callable[[MetricsNote], None] = lambda _: None
+    names: Callable[[NamesNote], None] = lambda _: None
+
+
 class Relay:
-    """Runs until cancelled. `complete` is set when each type was told once."""
+    """Runs until cancelled. `complete` is set when each type was received once."""
 
     def __init__(
         self,
         control: ControlPlane,
         node: Node,
         server: EnvoyServer,
-        noted: Callable[[AuthorityNote], None] = lambda _: None,
+        kept: LastGood,
+        notes: Notes = Notes(),  # noqa: B008 - immutable
         in_force: Callable[[], Awaitable[None]] = _at_once,
-        counted: Callable[[MetricsNote], None] = lambda _: None,
-        named: Callable[[NamesNote], None] = lambda _: None,
     ) -> None:
-        """`noted` is told what is said about the authority, `counted` what about metrics, `named` what about names;
-        `in_force` returns when Envoy uses what it has."""
+        """`in_force` returns when Envoy uses what it has."""
         self._server = server
-        self._noted = noted
+        self._last_good = kept
+        self._notes = notes
         self._in_force = in_force
-        self._counted = counted
-        self._named = named
         self._held: dict[str, dict[str, str]] = {each: {} for each in TYPES}
         self.stream = ControlStream(
             control, ClientSession(TYPES, node, self._held.__getitem__), self._take, _log
@@ -81,6 +90,19 @@ class Relay:
         self._refused: dict[tuple[str, str], tuple[str, str]] = {}
         """Version and Envoy's words, by type and name."""
         self.complete = asyncio.Event()
+
+    def restore(self) -> bool:
+        """Begins with what a former agent of this pod kept; false when that is not all that Envoy needs."""
+        found = self._last_good.configuration(TYPES)
+        if found is None:
+            return False
+        for type_url, resources in found.items():
+            notes = self._note_told(resources, ()) if type_url == SECRET else []
+            self._give(type_url, [each for each in resources if each not in notes], [])
+            self._held[type_url].update({each.name: each.version for each in resources})
+        self._told.update(TYPES)
+        self.complete.set()
+        return True
 
     async def run(self) -> None:
         await self.stream.run()
@@ -102,22 +124,22 @@ class Relay:
         self._told.add(update.type_url)
         if self._told.issuperset(TYPES):
             self.complete.set()
-        return partial(self._settle, update.type_url, resources, foreign, publication)
+        return partial(self._settle, update, resources, foreign, publication)
 
     def _note_told(self, resources: Iterable[Resource], removed: Iterable[str]) -> list[Resource]:
         """Tells the agent what is noted for it; returns the notes."""
         notes = [each for each in resources if each.name in _NOTES]
         for each in notes:
             if each.name == names.AUTHORITY:
-                self._noted(authority.parse(each.body))
+                self._notes.authority(authority.parse(each.body))
             elif each.name == names.NAMES:
-                self._named(server_names.parse(each.body))
+                self._notes.names(server_names.parse(each.body))
             else:
-                self._counted(metrics.parse(each.body))
+                self._notes.metrics(metrics.parse(each.body))
         if names.METRICS in removed:
-            self._counted(MetricsNote())
+            self._notes.metrics(MetricsNote())
         if names.NAMES in removed:
-            self._named(NamesNote())
+            self._notes.names(NamesNote())
         return notes
 
     def _give(self, type_url: str, resources: list[Resource], removed: list[str]) -> Publication:
@@ -139,16 +161,26 @@ class Relay:
         return resource if type_url == SECRET else self._compactor.compact(type_url, resource)
 
     async def _settle(
-        self, type_url: str, resources: list[Resource], foreign: list[str], publication: Publication
+        self, update: Update, resources: list[Resource], foreign: list[str], publication: Publication
     ) -> Answer:
+        type_url = update.type_url
         known = self._known_refusals(type_url, resources)
         error = await publication.settled() or "; ".join(known)
         self._note(type_url, resources, error)
+        self._keep(type_url, resources, update.removed)
         if not error and type_url in _WARMED:
             await self._in_force()
         if foreign:
             error = f"secrets that nobody asked for: {', '.join(foreign[:3])}"
         return Answer(error)
+
+    def _keep(self, type_url: str, resources: Iterable[Resource], removed: Iterable[str]) -> None:
+        """Keeps what Envoy has taken, unless it was refused or something newer has come meanwhile. What Envoy has for a
+        while longer is kept as long."""
+        held = self._held[type_url]
+        taken = [each for each in resources if held.get(each.name) == each.version]
+        gone = [name for name in removed if name not in held and (type_url, name) not in self._leaving]
+        self._last_good.keep(type_url, taken, gone)
 
     def _known_refusals(self, type_url: str, resources: Iterable[Resource]) -> list[str]:
         """Why Envoy has refused what comes again as it was: it is not asked twice."""
@@ -179,6 +211,7 @@ class Relay:
     def _gone(self, type_url: str, name: str) -> None:
         del self._leaving[type_url, name]
         self._server.publish((), [(type_url, name)])
+        self._last_good.keep(type_url, (), [name])
 
 
 def _is_ours(type_url: str, name: str) -> bool:
