@@ -49,6 +49,7 @@ from ambit.model.workload import Port, TunnelProtocol, Workload
 from ambit.plan.l7 import waypoint
 from ambit.plan.values import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES, NodeSettings, PlannedResource
 from tests.plan.as_text import content_of, drop, text_of
+from tests.plan.static_tables import check_tables
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "waypoint"
 MOST_LINES = 170
@@ -282,6 +283,11 @@ def test_golden(case: tuple[str, str], pytestconfig: pytest.Config) -> None:
         path.write_text(text)
     assert text == path.read_text()
     assert text.count("\n") <= MOST_LINES or SHOWN[case] in ("table", "authorities")
+
+
+@pytest.mark.envoy
+def test_envoy_takes_all_tables(tmp_path: Path) -> None:
+    check_tables(resources().values(), tmp_path)
 
 
 def test_no_golden_is_unused() -> None:

@@ -7,6 +7,7 @@ reach one. Beside what would be refused this is what would be no request any mor
 import re
 from collections.abc import Iterator
 
+from ambit.model.expressions import problem_of_expression
 from ambit.model.http import Action, Backend, HeaderChanges, PathKind, Redirect, RequestMatch, Rewrite
 
 NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -26,15 +27,21 @@ _STATUSES = range(100, 600)
 
 
 def matches_something(match: RequestMatch) -> bool:
-    """Whether any request can match."""
+    """Whether any request can match. An expression that Envoy rejects matches none."""
     path = match.path
     if path is not None:
-        if path.kind is PathKind.REGEX and not path.value:
+        if path.kind is PathKind.REGEX and not _is_expression(path.value):
             return False
         if path.kind is PathKind.PREFIX and not _PREFIX.fullmatch(path.value):
             return False
     named = (*match.headers, *match.queries)
-    return all(NAME.fullmatch(each.name) and (each.value or not each.is_regex) for each in named)
+    return all(
+        NAME.fullmatch(each.name) and (_is_expression(each.value) or not each.is_regex) for each in named
+    )
+
+
+def _is_expression(text: str) -> bool:
+    return bool(text) and not problem_of_expression(text)
 
 
 def problem(action: Action) -> str:

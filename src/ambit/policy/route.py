@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from urllib.parse import parse_qsl
 
 import msgspec
-import re2
 
+from ambit.model.expressions import is_whole_match
 from ambit.model.http import Entry, Host, NamedMatch, PathKind, PathMatch, RequestMatch
 
 
@@ -64,10 +64,10 @@ def _path(match: PathMatch, path: str) -> bool:
             prefix = match.value.rstrip("/")
             return path == prefix or path.startswith(f"{prefix}/")
         case PathKind.REGEX:
-            return re2.fullmatch(match.value, path) is not None
+            return is_whole_match(match.value, path)
 
 
 def _is(match: NamedMatch, value: str | None) -> bool:
     if value is None:
         return False
-    return re2.fullmatch(match.value, value) is not None if match.is_regex else value == match.value
+    return is_whole_match(match.value, value) if match.is_regex else value == match.value

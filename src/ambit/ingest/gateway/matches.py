@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from ambit.ingest.gateway.patterns import problem_of_expression
+from ambit.model.expressions import problem_of_expression
 from ambit.model.http import NamedMatch, PathKind, PathMatch, RequestMatch
 from ambit.objects import routes
 
@@ -68,7 +68,7 @@ def _call(given: routes.MethodMatch) -> PathMatch | None:
         return None
     if given.type == EXPRESSION:
         parts = [
-            f"(?:{_expression(text, f'method.{name}')})" if text else ANY_NAME
+            _group(text, f"method.{name}") if text else ANY_NAME
             for name, text in (("service", service), ("method", method))
         ]
         return PathMatch(PathKind.REGEX, "/" + "/".join(parts))
@@ -93,6 +93,14 @@ def _named(given: Iterable[routes.ValueMatch], field: str, *, fold: bool) -> tup
         value = _expression(each.value, f"{where}.value") if is_regex else each.value
         found.setdefault(name, NamedMatch(name, value, is_regex))
     return tuple(found.values())
+
+
+def _group(text: str, where: str) -> str:
+    """The expression as a part of a longer one, where what it leaves open (`\\Q` without `\\E`) would reach further."""
+    group = f"(?:{_expression(text, where)})"
+    if problem := problem_of_expression(group):
+        raise BadMatch(f"{where}: {text!r} leaves something open, such as a \\Q without \\E: {problem}")
+    return group
 
 
 def _expression(text: str, where: str) -> str:
