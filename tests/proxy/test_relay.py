@@ -16,7 +16,7 @@ from ambit.model.telemetry import Level, TelemetryPolicy
 from ambit.plan import authority
 from ambit.plan.authority import AuthorityNote
 from ambit.plan.telemetry import metrics
-from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, SECRET
+from ambit.plan.values import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET
 from ambit.proxy import relay
 from ambit.proxy.last_good import LastGood
 from ambit.proxy.relay import TYPES, Notes, Relay
@@ -109,6 +109,25 @@ async def test_an_answer_goes_up_when_what_envoy_has_taken_is_in_force(between: 
             assert not _answered(between, CLUSTER)
             between.warm.set()
             await until(lambda: _answered(between, CLUSTER))
+
+
+async def test_what_envoy_rejects_after_the_acknowledgement_is_rejected_then(between: Between) -> None:
+    """Envoy subscribes to a table when it has the listener that names it."""
+    between.put(ROUTES, resource("table"), resource("other"))
+    async with relaying(between), between.envoy() as envoy:
+        await envoy.begin()
+        await until(lambda: _answered(between, ROUTES))
+        assert not _rejections(between)
+        await envoy.send(Request(type_url=ROUTES, subscribe=("table", "other")))
+        together = await envoy.next()
+        await envoy.ack(together, error="missing )")
+        by_name = {each.resources[0].name: each for each in (await envoy.next(), await envoy.next())}
+        await envoy.ack(by_name["other"])
+        await envoy.ack(by_name["table"], error="missing )")
+        await until(lambda: _rejections(between))
+        (rejected,) = _rejections(between)
+        assert {each.name for each in rejected.response.resources} == {"table"}
+        assert rejected.error == "table: missing )"
 
 
 async def test_what_envoy_rejects_is_rejected(between: Between) -> None:
@@ -226,6 +245,10 @@ def _answered(between: Between, type_url: str) -> list[Acknowledged]:
         for each in between.control.events
         if isinstance(each, Acknowledged) and each.response.type_url == type_url
     ]
+
+
+def _rejections(between: Between) -> list[Rejected]:
+    return [each for each in between.control.events if isinstance(each, Rejected)]
 
 
 async def test_every_envoy_gets_the_whole_of_what_is_kept_in_little_memory(between: Between) -> None:

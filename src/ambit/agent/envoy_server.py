@@ -59,6 +59,9 @@ class EnvoyServer:
         self._closed = closed
         self._streams: dict[_Stream, None] = {}
         self._publications: list[Publication] = []
+        self.on_rejected: Callable[[str, str, str, str], None] = lambda *_: None
+        """Called with type, name, version and Envoy's reason of each rejected resource, however long after `publish`:
+        Envoy subscribes to tables and policies when it has the listeners that name them."""
         self._refused: dict[str, _Refusal] = {}
         """By name of the policy that was published."""
         self._server: grpc.aio.Server | None = None
@@ -257,6 +260,8 @@ class EnvoyServer:
                     _log.error("Envoy rejected %s: %s", response.type_url.rpartition(".")[2], error)
                     for publication in self._publications:
                         publication.rejected(event, stream)
+                    for resource in response.resources:
+                        self.on_rejected(response.type_url, resource.name, resource.version, error)
                     for resource in response.resources if response.type_url == EXTENSION else ():
                         self._close(resource, error)
                 case _:

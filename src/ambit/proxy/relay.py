@@ -6,12 +6,14 @@ Rules:
    when nothing does any more: others are sent here on that account.
 3. What Envoy refused is not held, so that a control plane that has been restarted sends it again, and is told why it is
    refused.
-4. Policies, clusters and endpoints that are gone stay with Envoy until the listeners that used them have drained:
+4. Envoy subscribes to tables and policies when it has the listeners that name them: it may refuse one that counted as
+   acknowledged. Then the stream is opened anew, the control plane sends it again, and is told why it is refused.
+5. Policies, clusters and endpoints that are gone stay with Envoy until the listeners that used them have drained:
    requests on connections that are kept would be answered with 500 or 503.
-5. Of secrets only the trust counts, what a gateway shows its clients, and the notes about the authority, metrics and
+6. Of secrets only the trust counts, what a gateway shows its clients, and the notes about the authority, metrics and
    names, which are for the agent. The key of the proxy's own identity is made here, and nobody else gives this
    Envoy one.
-6. What Envoy has taken is kept for the next agent of the pod, which begins with it (`restore`).
+7. What Envoy has taken is kept for the next agent of the pod, which begins with it (`restore`).
 """
 
 import asyncio
@@ -83,6 +85,9 @@ class Relay:
         self.stream = ControlStream(
             control, ClientSession(TYPES, node, self._held.__getitem__), self._take, _log
         )
+        self._accepted: dict[tuple[str, str], str] = {}
+        """Versions that Envoy has not rejected when their update was settled, by type and name."""
+        server.on_rejected = self._take_rejection
         self._told: set[str] = set()
         self._leaving: dict[tuple[str, str], asyncio.TimerHandle] = {}
         """What is gone but for Envoy, by type and name."""
@@ -121,6 +126,7 @@ class Relay:
         held.update({each.name: each.version for each in resources})
         for name in removed:
             del held[name]
+            self._accepted.pop((update.type_url, name), None)
         self._told.add(update.type_url)
         if self._told.issuperset(TYPES):
             self.complete.set()
@@ -168,6 +174,7 @@ class Relay:
         error = await publication.settled() or "; ".join(known)
         self._note(type_url, resources, error)
         self._keep(type_url, resources, update.removed)
+        self._accepted.update(((type_url, each.name), each.version) for each in resources if not error)
         if not error and type_url in _WARMED:
             await self._in_force()
         if foreign:
@@ -181,6 +188,17 @@ class Relay:
         taken = [each for each in resources if held.get(each.name) == each.version]
         gone = [name for name in removed if name not in held and (type_url, name) not in self._leaving]
         self._last_good.keep(type_url, taken, gone)
+
+    def _take_rejection(self, type_url: str, name: str, version: str, error: str) -> None:
+        """Takes back the acknowledgement of a version that Envoy rejects later."""
+        if self._accepted.get((type_url, name)) != version:
+            return
+        del self._accepted[type_url, name]
+        self._refused[type_url, name] = (version, f"{name}: {error}")
+        if self._held[type_url].get(name) == version:
+            self._held[type_url][name] = ""
+            self._last_good.keep(type_url, (), (name,))
+            self.stream.open_anew()
 
     def _known_refusals(self, type_url: str, resources: Iterable[Resource]) -> list[str]:
         """Why Envoy has refused what comes again as it was: it is not asked twice."""
