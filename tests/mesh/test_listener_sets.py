@@ -33,7 +33,7 @@ def on_sets(*names: str) -> dict[str, Any]:
     return route({"backendRefs": [{"name": "web", "port": 80}]}, parentRefs=parents)
 
 
-@pytest.mark.feature("N63")
+@pytest.mark.feature("O1")
 def test_a_namespace_has_its_share_of_listeners_and_takes_nobody_elses(mesh: Mesh) -> None:
     with (
         make_namespace(mesh) as shared,
