@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -67,15 +68,22 @@ def test_your_own_mesh(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.timeout(400)
-def test_policy_and_waypoints_in_short(environment: dict[str, str]) -> None:
+def test_policy_waypoints_and_tokens_in_short(environment: dict[str, str]) -> None:
     """One after the other in one cluster; some of the lines fail, as they say."""
     seen = {
         "ambit flows -n shop --denied": "until {} | grep -q 'DENIED by shop/ratings'; do :; done; {}",
         "ambit flows -n shop --requests": "until {} | grep -q '→ shop/reviews-v'; do :; done; {}",
     }
     script = "ambit up --nodes 2\nexport KUBECONFIG=$(ambit local kubeconfig --path)\n"
-    for page in ("docs/policy.md", "docs/waypoints.md"):
+    for page in ("docs/policy.md", "docs/waypoints.md", "docs/tokens.md"):
         block = first_block(page, "In short")
+        # Which answer comes is said behind the line; a policy is in force a moment after it was applied.
+        block = re.sub(
+            r"^(ask\b.*?) +# (\d+).*$",
+            r"until \1 | tee /dev/stderr | grep -q \2; do :; done",
+            block,
+            flags=re.MULTILINE,
+        )
         for line, until in seen.items():
             block = block.replace(line, until.format(line, line))
         script += f"{block}\nkubectl delete namespace shop\n"
@@ -90,3 +98,6 @@ def test_policy_and_waypoints_in_short(environment: dict[str, str]) -> None:
     assert "here cluster.local/ns/shop/sa/curl" in done.stdout, said
     assert re.search(r"^90 % to shop/reviews-v1:9080: allowed$", done.stdout, re.MULTILINE), said
     assert "Simple Bookstore App" in done.stdout, said
+    codes = [code for code, _ in groupby(re.findall(r"^(\d{3})$", done.stderr, re.MULTILINE))]
+    assert codes[-3:] == ["403", "401", "200"], said
+    assert "allowed" in done.stdout.rpartition("httpbin")[0] + done.stdout.rpartition("httpbin")[2], said
