@@ -232,6 +232,27 @@ def test_nobody_gets_through_with_a_foreign_address(
 
 
 @pytest.mark.feature("F176")
+@pytest.mark.laptop_only("Kubernetes' nodes have no address of probes that a pod could bind")
+def test_a_pod_in_the_nodes_network_is_no_probe(mesh: Mesh, pods: dict[str, list[str]]) -> None:
+    """Probes pass the proxy, and with it every policy."""
+    namespace, outside = pods[""]
+    near = pods[f"{namespace}/near"]
+    spy = pod("spy", mesh.nodes[0], ["sleep", "3600"], namespace=outside)
+    spy["spec"]["hostNetwork"] = True
+    mesh.apply(spy)
+    mesh.kubectl("wait", "-n", outside, "--for=condition=Ready", "pod/spy", "--timeout=110s")
+
+    def dial(*sources: str | None) -> list[str]:
+        questions = [[address, 9000, source] for address, source in zip(near, sources, strict=False)]
+        words = ("exec", "-i", "-n", outside, "spy", "--", "python3", "-c", DIAL, str(PATIENT))
+        answers: list[str] = json.loads(mesh.kubectl(*words, stdin=json.dumps(questions)).stdout)
+        return answers
+
+    assert not any(map(is_refused, dial(None, None)))
+    assert all(map(is_refused, dial("169.254.7.127", "fd16:9254:7127:1337:ffff:ffff:ffff:ffff")))
+
+
+@pytest.mark.feature("F176")
 @pytest.mark.parametrize("bound", [False, True])
 def test_nobody_takes_an_address_by_a_pods_status(
     mesh: Mesh, pods: dict[str, list[str]], bound: bool

@@ -26,6 +26,8 @@ MARK_MASK = 0xFFF
 PROBE_ADDRESS_V4 = "169.254.7.127"
 PROBE_ADDRESS_V6 = "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"
 """Source addresses of host probes as istio-cni uses them."""
+PROBE_MARK = 0x1337
+"""fwmark of the laptop's probes in a node's namespace: who may not set it cannot use their source addresses."""
 
 DATAPLANE_MODE_LABEL = "istio.io/dataplane-mode"
 DATAPLANE_MODE_AMBIENT = "ambient"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ambit.core.errors import BadInput
-from ambit.core.names import PROBE_ADDRESS_V4, PROBE_ADDRESS_V6
+from ambit.core.names import PROBE_ADDRESS_V4, PROBE_ADDRESS_V6, PROBE_MARK
 from ambit.local.fabric import rtnetlink
 from ambit.local.fabric.network import NetnsFabric
 from ambit.node.netns.enter import in_namespace
@@ -170,3 +170,34 @@ def _bound(address: str) -> socket.socket:
     sock.settimeout(PATIENCE)
     sock.bind((address, 0))
     return sock
+
+
+async def test_only_the_pod_runner_opens_connections_from_the_probes_source(tmp_path: Path) -> None:
+    """Pods with hostNetwork are in the node's namespace as well; only who may set marks has that source."""
+    async with fabric(tmp_path) as built:
+        at = await built.attach("c", "node2")
+        for address, source in zip(at.addresses, (PROBE_ADDRESS_V4, PROBE_ADDRESS_V6), strict=True):
+            with receiver(at.netns, address, socket.SOCK_STREAM) as server:
+                to = server.getsockname()[:2]
+                assert _dialled(tmp_path / "node2", to, "", 0) == ""
+                assert _dialled(tmp_path / "node2", to, source, PROBE_MARK) == ""
+                assert _dialled(tmp_path / "node2", to, source, 0) == "Connection refused"
+
+
+def _dialled(netns: Path, to: tuple[str, int], source: str, mark: int) -> str:
+    """Why no connection was made; empty for one."""
+
+    def dial() -> str:
+        with socket.socket(socket.AF_INET6 if ":" in to[0] else socket.AF_INET) as dialled:
+            dialled.settimeout(PATIENCE)
+            if mark:
+                dialled.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            if source:
+                dialled.bind((source, 0))
+            try:
+                dialled.connect(to)
+            except OSError as problem:
+                return str(problem.strerror)
+            return ""
+
+    return in_namespace(netns, dial)

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 import msgspec
 
 from ambit.core.address import Address, Network
-from ambit.core.names import PROBE_ADDRESS_V4, PROBE_ADDRESS_V6
+from ambit.core.names import PROBE_ADDRESS_V4, PROBE_ADDRESS_V6, PROBE_MARK
 from ambit.local.fabric import rtnetlink
 from ambit.local.fabric.netlink import Message
 from ambit.local.layout import FABRIC_V4, FABRIC_V6, SERVICES_V4, SERVICES_V6, NodeAddresses
@@ -171,8 +171,14 @@ def attach_requests(interface: int, place: PodPlace, sandbox: str) -> list[Messa
     return [*requests, rtnetlink.set_alias(interface, sandbox)]
 
 
+_UNMARKED = f"tcp flags syn / fin,syn,rst,ack meta mark != {PROBE_MARK}"
+
+
 def guard_table(node: NodeAddresses) -> str:
     """The node's nft table that drops forged sources, and lets a pod reach itself through a Service.
+
+    Captured pods take connections from the probes' source past the proxy, so only the pod runner's may have it: pods
+    with hostNetwork run in this namespace as well, and may not set marks.
 
     It holds every possible pod from the start, so that a pod's start changes no rule. A packet that comes
     back to the pod it left (its destination was rewritten to its own source) gets the node's address as
@@ -195,6 +201,11 @@ table inet ambit_guard {{
     iifname "pod*" counter drop
     iifname "{NODE_INTERFACE}" ip saddr {{ {PROBE_ADDRESS_V4}, {node.pods_v4} }} counter drop
     iifname "{NODE_INTERFACE}" ip6 saddr {{ {PROBE_ADDRESS_V6}, {node.pods_v6} }} counter drop
+  }}
+  chain probes {{
+    type filter hook output priority filter; policy accept;
+    {_UNMARKED} ip saddr {PROBE_ADDRESS_V4} counter reject with tcp reset
+    {_UNMARKED} ip6 saddr {PROBE_ADDRESS_V6} counter reject with tcp reset
   }}
   chain hairpin {{
     type nat hook postrouting priority srcnat; policy accept;

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from ambit.core.names import PROBE_ADDRESS_V4, PROBE_ADDRESS_V6
+from ambit.core.names import PROBE_ADDRESS_V4, PROBE_ADDRESS_V6, PROBE_MARK
 from ambit.node.netns.enter import in_namespace
 
 _LONGEST_HEAD = 64 * 1024
@@ -130,6 +130,8 @@ async def _connect(target: Target, host: str, port: int) -> socket.socket:
     def make() -> socket.socket:
         connection = socket.socket(socket.AF_INET6 if version6 else socket.AF_INET, socket.SOCK_STREAM)
         connection.setblocking(False)
+        if source is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, PROBE_MARK)
         return connection
 
     connection = await asyncio.to_thread(in_namespace, target.node_netns, make)
