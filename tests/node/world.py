@@ -325,7 +325,14 @@ class Pod(Host):
     """A pod: a namespace and an object."""
 
     def __init__(
-        self, host: Host, world: "World", name: str, node: Node, account: str, family: int = 0
+        self,
+        host: Host,
+        world: "World",
+        name: str,
+        node: Node,
+        account: str,
+        family: int = 0,
+        namespace: str = "default",
     ) -> None:
         super().__init__(host.netns, host.four, host.six)
         self.family = family
@@ -333,6 +340,7 @@ class Pod(Host):
         self.name = name
         self.node = node
         self.account = account
+        self.namespace = namespace
         self.uid = f"uid-{name}"
 
     @property
@@ -342,7 +350,7 @@ class Pod(Host):
     @property
     def sandbox_fields(self) -> dict:
         return {
-            "namespace": "default",
+            "namespace": self.namespace,
             "name": self.name,
             "uid": self.uid,
             "sandbox": self.netns.name,
@@ -356,16 +364,16 @@ class Pod(Host):
 
     @property
     def annotations(self) -> dict:
-        return self.world.api.objects["pods"]["default", self.name]["metadata"].get("annotations", {})
+        return self.world.api.objects["pods"][self.namespace, self.name]["metadata"].get("annotations", {})
 
     def create(self, **labels: str) -> None:
-        metadata = {"name": self.name, "namespace": "default", "uid": self.uid, "labels": labels}
+        metadata = {"name": self.name, "namespace": self.namespace, "uid": self.uid, "labels": labels}
         spec = {"nodeName": self.node.name, "serviceAccountName": self.account}
         self.world.api.put("pods", {"metadata": metadata, "spec": spec, "status": {"phase": "Pending"}})
 
     def began(self) -> None:
         """Its containers run."""
-        value = json.loads(json.dumps(self.world.api.objects["pods"]["default", self.name]))
+        value = json.loads(json.dumps(self.world.api.objects["pods"][self.namespace, self.name]))
         value["status"] = {"phase": "Running", "podIPs": [{"ip": str(each)} for each in self.addresses]}
         self.world.api.put("pods", value)
 
@@ -382,10 +390,12 @@ class World:
         self.control = Control()
         self.api.changed = self.control.pod_changed
         self.nodes: dict[str, Node] = {}
-        self.api.put(
-            "namespaces", {"metadata": {"name": "default", "labels": {"istio.io/dataplane-mode": "ambient"}}}
-        )
+        self.enrol_namespace("default")
         (directory / "resolv.conf").write_text("nameserver 10.77.255.254\n")
+
+    def enrol_namespace(self, name: str) -> None:
+        labels = {"istio.io/dataplane-mode": "ambient"}
+        self.api.put("namespaces", {"metadata": {"name": name, "labels": labels}})
 
     async def node(self, name: str, **more: object) -> Node:
         node = self.nodes[name] = Node(self, name)
@@ -394,13 +404,20 @@ class World:
         return node
 
     async def pod(
-        self, name: str, node: Node, account: str = "web", *, enrol: bool = True, family: int = 0
+        self,
+        name: str,
+        node: Node,
+        account: str = "web",
+        *,
+        enrol: bool = True,
+        family: int = 0,
+        namespace: str = "default",
     ) -> Pod:
         """A running pod, captured before it began when `enrol`. It has addresses of both families, or of one."""
         host = await asyncio.to_thread(self.network.host, name)
         if family:
             await asyncio.to_thread(self.network.only, host, family)
-        pod = Pod(host, self, name, node, account, family)
+        pod = Pod(host, self, name, node, account, family, namespace)
         pod.create()
         record = self.directory / "sandboxes" / pod.netns.name
         record.mkdir(parents=True)

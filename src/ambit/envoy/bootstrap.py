@@ -46,10 +46,11 @@ def proxy(
     max_connections: int,
     statistics: Iterable[str] = (),
     soft_memory: int = defaults.SOFT_MEMORY_LIMIT,
-    ends_hoarders: bool = False,
+    shortens_timeouts: bool = False,
 ) -> Any:
     """The bootstrap of an Envoy beside an agent; write it as `*.pb`. `statistics` begin so, besides the usual ones.
-    With `ends_hoarders` it is not new connections that pay first for those who do not read their answers."""
+    Streams of who does not read end before new connections are refused; with `shortens_timeouts` whoever stands still
+    has less time as well."""
     bootstrap = bootstrap_pb2.Bootstrap(
         node=base_pb2.Node(id=node, cluster="ambit"),
         dynamic_resources=bootstrap_pb2.Bootstrap.DynamicResources(
@@ -89,7 +90,7 @@ def proxy(
                 )
             )
         ),
-        overload_manager=_overload(max_connections, ends_hoarders=ends_hoarders),
+        overload_manager=_overload(max_connections, shortens_timeouts=shortens_timeouts),
         memory_allocator_manager=_allocator(soft_memory),
     )
     bootstrap.admin.address.CopyFrom(pipe(admin_socket))
@@ -141,7 +142,7 @@ def _allocator(soft_memory: int) -> Any:
     )
 
 
-def _overload(max_connections: int, *, ends_hoarders: bool) -> Any:
+def _overload(max_connections: int, *, shortens_timeouts: bool) -> Any:
     heap, connections = (
         "envoy.resource_monitors.fixed_heap",
         ("envoy.resource_monitors.global_downstream_max_connections"),
@@ -166,14 +167,15 @@ def _overload(max_connections: int, *, ends_hoarders: bool) -> Any:
     for name, threshold in (("shrink_heap", 0.8), ("stop_accepting_connections", 0.95)):
         action = manager.actions.add(name=f"envoy.overload_actions.{name}")
         action.triggers.add(name=heap, threshold=overload_pb2.ThresholdTrigger(value=threshold))
-    if ends_hoarders:
-        _end_hoarders(manager, heap)
+    _end_hoarders(manager, heap)
+    if shortens_timeouts:
+        _shorten_timeouts(manager, heap)
     return manager
 
 
 def _end_hoarders(manager: Any, heap: str) -> None:
     """Streams with the largest buffers go first; Envoy knows them for HTTP/2 only, and until their answer has come to
-    its end. So whoever stands still is given less time as well."""
+    its end. At nodes the agent ends others (`ambit.node.load_shedding`)."""
     manager.buffer_factory_config.minimum_account_to_track_power_of_two = defaults.HOARD_LOG2
     reset = manager.actions.add(name="envoy.overload_actions.reset_high_memory_stream")
     reset.triggers.add(
@@ -182,6 +184,10 @@ def _end_hoarders(manager: Any, heap: str) -> None:
             scaling_threshold=defaults.HOARDERS_FROM, saturation_threshold=defaults.HOARDERS_ALL
         ),
     )
+
+
+def _shorten_timeouts(manager: Any, heap: str) -> None:
+    """Whoever stands still has less time: requests. Tunnels may be idle for as long as they like."""
     timers = overload_pb2.ScaleTimersOverloadActionConfig()
     for kind in ("CONNECTION_IDLE", "STREAM_IDLE", "STREAM_FLUSH"):
         timers.timer_scale_factors.add(

@@ -70,8 +70,9 @@ LOG_PERIOD = 5.0
 """Open connections report their running totals this often."""
 HEAP_LIMIT = 512 << 20
 """The overload manager sheds load against this heap size; 20k connections need about 300 MiB."""
-HOARD_LOG2 = 18
-"""Streams with buffers from 2^18 bytes on can be told apart from others: a quarter of what a stream may hold."""
+HOARD_LOG2 = 17
+"""Streams with buffers from 2^17 bytes on can be told apart from others: an eighth of what a stream may hold, half of
+what one of a tunnel does (BUFFER_LIMIT)."""
 HOARDERS_FROM, HOARDERS_ALL = 0.85, 0.93
 """Parts of the heap's limit at which streams with large buffers are ended: the largest first, then all of them. Below
 95 %, from which on nobody new is let in, and above what the configuration of 2,000 services takes."""

@@ -92,6 +92,18 @@ def cookies(netns: str, own: Collection[Address]) -> tuple[int, ...]:
     return tuple(sorted(each.cookie for each in found if _is_of_the_pod(each, own)))
 
 
+def proxys_ends(netns: str, own: Collection[Address]) -> tuple[Socket, ...]:
+    """The proxy's ends of connections with the pod itself, accepted and dialled, with their queues. Blocks. Raises
+    OSError."""
+    return tuple(
+        each
+        for each in sockets.listing(netns, moved=True)
+        if _is_outbound(each)
+        or _is_plaintext(each)
+        or (each.peer in own and each.local not in own and not each.local.is_loopback)
+    )
+
+
 def accepted_outbound(netns: str) -> frozenset[int]:
     """Cookies of the proxy's ends of what the pod opened. Blocks. Raises OSError."""
     return frozenset(each.cookie for each in sockets.listing(netns) if _is_outbound(each))

@@ -22,7 +22,7 @@ from ambit.agent.csr import Certificate
 from ambit.agent.envoy_server import EnvoyServer
 from ambit.agent.logs import LogServer
 from ambit.core.errors import AmbitError, EnvironmentProblem
-from ambit.envoy import names
+from ambit.envoy import defaults, names
 from ambit.kube.client import Client
 from ambit.node.capture import trial
 from ambit.node.capture.probes import HostProbes
@@ -40,6 +40,7 @@ from ambit.node.enrol.reconciler import Reconciler
 from ambit.node.enrol.sandbox import Sandbox
 from ambit.node.flows.collector import Collector
 from ambit.node.introduction import identify
+from ambit.node.load_shedding import LoadShedder, memory_of
 from ambit.node.netns.kubelet import KubeletPods
 from ambit.node.pre_mesh import PreMesh
 from ambit.node.settings import AgentSettings, Method
@@ -184,6 +185,9 @@ class NodeAgent:
                 host_proc=settings.host_proc,
             )
         )
+        self.load_shedder = LoadShedder(
+            lambda: tuple(self.configuration.pods), self._envoys_memory, defaults.HEAP_LIMIT
+        )
         self.succession = Succession(settings.run, self._objection)
         self.installer = _installer(settings)
         self._client = client
@@ -229,6 +233,7 @@ class NodeAgent:
                         self.trust.run(),
                         self._renew_tunnels(),
                         self._end_unread(),
+                        self.load_shedder.run(),
                         self._begin_telling(),
                         self.configuration.turnover.run(),
                         self.configuration.moves.detours.run(),
@@ -353,6 +358,10 @@ class NodeAgent:
             ports, publication = await self.configuration.told_ports.published.get()
             await publication.settled()
             self.configuration.tells(ports, publication)
+
+    def _envoys_memory(self) -> int:
+        status = self.supervisor.status
+        return memory_of(each.pid for each in (status.current, status.older) if each is not None)
 
     def _note_cut(self, refused: Refused) -> None:
         found = refused.connection

@@ -32,12 +32,20 @@ _ID_BYTES = 48
 _COOKIE = struct.Struct("=Q")
 _COOKIE_AT = 44
 _STATE_AT, _ID_AT, _ATTRIBUTES_AT = 1, 4, 72
+_QUEUES = struct.Struct("=II")
+_QUEUES_AT = 56
+_INET_DIAG_INFO = 2
 _INET_DIAG_MARK = 15
+_MOVED = struct.Struct("=QQ")
+_MOVED_AT = 120
+"""In the kernel's `tcp_info`: bytes that the peer acknowledged, and bytes that came."""
 
 
 class Socket(msgspec.Struct, frozen=True):
     """One socket. `handle` names it to the kernel; `cookie` is its own for as long as the kernel runs, whatever
-    becomes of its addresses; `mark` is what its packets carry (0 when the kernel does not tell)."""
+    becomes of its addresses; `mark` is what its packets carry (0 when the kernel does not tell). `unread` bytes wait
+    for who holds the socket, `unsent` ones for its peer; `moved` bytes went through so far in both directions (0 unless
+    `listing` has `moved`)."""
 
     local: Address
     local_port: int
@@ -48,11 +56,14 @@ class Socket(msgspec.Struct, frozen=True):
     cookie: int = 0
     mark: int = 0
     state: int = ESTABLISHED
+    unread: int = 0
+    unsent: int = 0
+    moved: int = 0
 
 
-def listing(netns: str, states: int = OPEN) -> tuple[Socket, ...]:
+def listing(netns: str, states: int = OPEN, *, moved: bool = False) -> tuple[Socket, ...]:
     """The namespace's TCP sockets in these states. Blocks. Raises OSError."""
-    return in_namespace(Path(netns), lambda: tuple(_dump(states)))
+    return in_namespace(Path(netns), lambda: tuple(_dump(states, 1 << (_INET_DIAG_INFO - 1) if moved else 0)))
 
 
 def ephemeral_ports(netns: str) -> range:
@@ -85,13 +96,17 @@ def _is_end(end: Socket, client: Address, client_port: int) -> bool:
     return is_outbound and (end.peer, end.peer_port) == (client, client_port)
 
 
-def _dump(states: int) -> Iterator[Socket]:
+def _dump(states: int, extensions: int) -> Iterator[Socket]:
     for family in (socket.AF_INET, socket.AF_INET6):
-        request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, states) + bytes(_ID_BYTES)
+        request = _REQUEST.pack(family, socket.IPPROTO_TCP, extensions, 0, states) + bytes(_ID_BYTES)
         for answer in netlink.exchange(_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, netlink.NLM_F_DUMP, request):
             handle = answer[_ID_AT : _ID_AT + _ID_BYTES]
             local_port, peer_port, local, peer = _ID.unpack_from(handle)
-            mark = netlink.attributes(answer[_ATTRIBUTES_AT:]).get(_INET_DIAG_MARK, bytes(4))
+            unread, unsent = _QUEUES.unpack_from(answer, _QUEUES_AT)
+            attributes = netlink.attributes(answer[_ATTRIBUTES_AT:])
+            mark = attributes.get(_INET_DIAG_MARK, bytes(4))
+            told = attributes.get(_INET_DIAG_INFO, b"")
+            moved = sum(_MOVED.unpack_from(told, _MOVED_AT)) if len(told) >= _MOVED_AT + _MOVED.size else 0
             yield Socket(
                 _address(family, local),
                 local_port,
@@ -102,6 +117,9 @@ def _dump(states: int) -> Iterator[Socket]:
                 _COOKIE.unpack_from(answer, _COOKIE_AT)[0],
                 struct.unpack("=I", mark)[0],
                 answer[_STATE_AT],
+                unread,
+                unsent,
+                moved,
             )
 
 

@@ -63,6 +63,10 @@ def render(agent: NodeAgent, version: str) -> Iterator[str]:
         "workload_manager_proxies_stopped": ("Captured pods that ended or left", agent.enroller.stopped),
         "ambit_envoy_crashes": ("Times Envoy ended unexpectedly", status.crashes),
         "ambit_connections_cut": ("Connections ended by a policy change", agent.cut),
+        "ambit_connections_shed": (
+            "Connections ended because Envoy was short of memory",
+            agent.load_shedder.ended,
+        ),
         "ambit_configuration_rejected": ("Changes refused here or by Envoy", agent.subscription.rejections),
     }
     for name, (text, value) in counters.items():

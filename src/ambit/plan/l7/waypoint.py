@@ -89,7 +89,7 @@ def bootstrap(node: str, *, run: str, max_connections: int = 50_000) -> bytes:
         max_connections=max_connections,
         statistics=_STATISTICS,
         soft_memory=defaults.SOFT_MEMORY_LIMIT_OF_WAYPOINTS,
-        ends_hoarders=True,
+        shortens_timeouts=True,
     )
     serialised: bytes = message.SerializeToString(deterministic=True)
     return serialised
