@@ -92,7 +92,7 @@ def test_lists_folders_namespaces_and_other_kinds(tmp_path: Path) -> None:
     result = run("-n", "team", "-f", str(tmp_path), "-f", "-", stdin=POLICY)
     (found,) = content(result.stdout)
     assert (found["namespace"], found["name"]) == ("team", "one")
-    assert "Deployment (1)" in result.stderr
+    assert "Deployment team/web" in result.stderr
     assert "pods without an address are not in the mesh yet: team/early" in result.stderr
     assert "AuthorizationPolicy team/one is given more than once" in result.stderr
 

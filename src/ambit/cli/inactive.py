@@ -3,27 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ambit.core.names import (
-    GATEWAY_CLASS_NAMES,
-    HBONE_PORT,
-    INBOUND_BINDING_ANNOTATION,
-    INLINE_CLASS,
-    WAYPOINT_CLASSES,
-)
+from ambit.core.names import HBONE_PORT, INBOUND_BINDING_ANNOTATION
+from ambit.insight.without_effect import CLASSES, GROUPS
 from ambit.kube.resource import GATEWAYS, NETWORK_POLICIES, Resource
 from ambit.objects.decoding import PROJECTIONS
 
 Object = Mapping[str, Any]
-GROUPS = frozenset(
-    {
-        "networking.istio.io",
-        "security.istio.io",
-        "telemetry.istio.io",
-        "extensions.istio.io",
-        "gateway.networking.k8s.io",
-        "gateway.networking.x-k8s.io",
-    }
-)
 NAMED = 3
 """So many objects of a kind are named; the others are counted."""
 _ROUTES = frozenset({"HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute"})
@@ -81,8 +66,7 @@ def _has_effect(kind: Resource, each: Object, classes: Mapping[str, Object]) -> 
     """Whether it is a waypoint or gateway, or a route that one applies. Their own status says what became of them."""
     spec = each.get("spec") or {}
     if _is_gateway(kind):
-        ours = (*WAYPOINT_CLASSES, *GATEWAY_CLASS_NAMES, INLINE_CLASS)
-        return _class(each) in ours or _is_foreign_waypoint(each, classes.get(_class(each), {}))
+        return _class(each) in CLASSES or _is_foreign_waypoint(each, classes.get(_class(each), {}))
     if kind.kind in _ROUTES:
         return any(parent.get("kind", "Gateway") in _PARENTS for parent in spec.get("parentRefs") or ())
     return False

@@ -47,6 +47,29 @@ _ALL = (
         "Correct the name. `kubectl explain authorizationpolicy.spec` lists the fields.",
     ),
     Code(
+        "AMB0004",
+        "Gateway of a class that nothing serves",
+        "ambit has no class of that name, and no GatewayClass of that name is among the objects that were given. "
+        "`ambit check` looks for GatewayClasses in the cluster.",
+        "spec.gatewayClassName: istio-waypiont   # istio-waypoint",
+        "Correct the name. If another controller serves the class, give its GatewayClass as well.",
+    ),
+    Code(
+        "AMB0005",
+        "Selector that fits nothing",
+        "No pod, template of pods or WorkloadEntry in the namespace has these labels, so a policy protects nothing, "
+        "and a Service has no endpoints. Nothing is said of a namespace without any such object.",
+        "spec.selector: {matchLabels: {app: wbe}}   # the pods have app: web",
+        "Correct the labels, or give the pods that they are for as well.",
+    ),
+    Code(
+        "AMB0006",
+        "Kind without effect",
+        "This version reads no objects of that kind, though others of its group: the object changes nothing.",
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService",
+        "Do not rely on it. docs/limits.md names what is missing; an HTTPRoute does what most VirtualServices do.",
+    ),
+    Code(
         "AMB0201",
         "ALLOW rule needs a waypoint",
         "The rule uses HTTP attributes, which node proxies cannot see. It is left out there, so it "

@@ -2,7 +2,7 @@
 
 1. Lists are opened; an object without namespace is in the one that is given, as for `kubectl apply`.
 2. Of two objects of one name the later counts.
-3. A kind that decides nothing about connections is left out and told; one that the group of policies does not have is
+3. A kind that decides nothing about connections is left out and named; one that the group of policies does not have is
    a mistake, so that a misspelt policy is not taken for protection.
 4. A policy's field that does not exist is a finding: an API server would not have let it in.
 5. Of what is for writing only counts what an API server makes of it (`ambit.objects.written`).
@@ -10,7 +10,7 @@
    nodes cannot enforce is a finding.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -22,6 +22,7 @@ from ambit.ingest.istio.fields import KNOWN, unknown_fields
 from ambit.ingest.istio.peer import PeerPolicy, peer_policy
 from ambit.ingest.mesh import Change, MeshCompiler
 from ambit.ingest.settings import MeshSettings
+from ambit.insight.without_effect import GROUPS, findings_of, unread_kind
 from ambit.model.jwt import TokenPolicy
 from ambit.model.policy import Authorization
 from ambit.model.proxy import ListenerRoutes, Proxy, ServiceRoutes
@@ -38,6 +39,8 @@ Given = tuple[str, Any]
 _POLICY_GROUP = "security.istio.io"
 _POLICY_KINDS = frozenset({"AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"})
 _PEERS = "peerauthentications.security.istio.io"
+_NAMED = 3
+"""So many objects of a kind that is left out are named; the others are counted."""
 _RESOURCES = {(each.group, each.kind): resource for resource, each in PROJECTIONS.items()}
 
 
@@ -68,22 +71,30 @@ class Compiled(msgspec.Struct, frozen=True):
 def compile_objects(objects: Iterable[Given], settings: MeshSettings, namespace: str = "default") -> Compiled:
     """The mesh model of these objects. Raises BadInput for what is no API object."""
     changes: dict[tuple[str, str], Change] = {}
-    ignored: Counter[str] = Counter()
+    ignored: dict[str, list[str]] = defaultdict(list)
+    written: list[dict[str, Any]] = []
+    unread: list[Finding] = []
     misspelt: dict[tuple[str, str], tuple[Finding, ...]] = {}
     notes: list[str] = []
     for where, value in _opened(objects):
         kind, group = _kind_of(where, value)
+        value = _placed(value, kind, group, namespace)
+        written.append(value)
         resource = _RESOURCES.get((group, kind))
         if resource is None or not PROJECTIONS[resource].chooses(value):
-            ignored[kind] += 1
+            name = _full_name(value)
+            if resource is None and group in GROUPS:
+                unread.append(unread_kind(kind, name))
+            else:
+                ignored[kind].append(name)
             continue
-        change = _change(where, value, resource, kind, namespace)
+        change = _change(where, value, resource, kind)
         if (resource, change.key) in changes:
             notes.append(f"{kind} {change.key} is given more than once; the last one counts")
         changes[resource, change.key] = change
         misspelt[resource, change.key] = _misspelt(kind, value, change)
     if ignored:
-        several = ", ".join(f"{kind} ({count})" for kind, count in sorted(ignored.items()))
+        several = "; ".join(f"{kind} {_first_of(names)}" for kind, names in sorted(ignored.items()))
         notes.append(f"left out, because they decide nothing about connections: {several}")
     compiler = MeshCompiler(settings)
     compiler.apply(changes.values())
@@ -98,7 +109,12 @@ def compile_objects(objects: Iterable[Given], settings: MeshSettings, namespace:
         routes=(*_sorted(compiler.routes), *_sorted(compiler.listener_routes)),
         tokens=_sorted(compiler.tokens),
         request_policies=_sorted(compiler.request_policies),
-        findings=(*(each for found in misspelt.values() for each in found), *compiler.findings),
+        findings=(
+            *(each for found in misspelt.values() for each in found),
+            *unread,
+            *findings_of(written, settings.root_namespace),
+            *compiler.findings,
+        ),
         notes=tuple(notes),
         settings=settings,
         peers=tuple(
@@ -131,10 +147,28 @@ def _kind_of(where: str, value: Any) -> tuple[str, str]:
     return kind, group
 
 
-def _change(where: str, value: dict[str, Any], resource: str, kind: str, namespace: str) -> Change:
+def _placed(value: dict[str, Any], kind: str, group: str, namespace: str) -> dict[str, Any]:
+    """The object with a namespace. Of kinds that are not read each is taken for one in a namespace."""
+    resource, metadata = _RESOURCES.get((group, kind)), value.get("metadata")
+    if resource is not None and not PROJECTIONS[resource].namespaced:
+        return value
+    if not isinstance(metadata, dict) or metadata.get("namespace"):
+        return value
+    return {**value, "metadata": {**metadata, "namespace": namespace}}
+
+
+def _full_name(value: dict[str, Any]) -> str:
     metadata = value.get("metadata")
-    if isinstance(metadata, dict) and PROJECTIONS[resource].namespaced and not metadata.get("namespace"):
-        value = {**value, "metadata": {**metadata, "namespace": namespace}}
+    metadata = metadata if isinstance(metadata, dict) else {}
+    return f"{metadata.get('namespace') or ''}/{metadata.get('name') or ''}".lstrip("/")
+
+
+def _first_of(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(sorted(names)[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _change(where: str, value: dict[str, Any], resource: str, kind: str) -> Change:
     try:
         stored = kept(kind, PROJECTIONS[resource].group, value)
         decoded = PROJECTIONS[resource].decode(msgspec.json.encode(stored))
