@@ -149,5 +149,5 @@ async def test_a_node_is_limited():
         csr = signing_request(WEB)
         for _ in range(50):
             await world.signing._authenticator.caller((("authorization", "Bearer token-of-node1"),))
-            assert world.signing._limit.allow("node1", 0.0)
+            assert world.signing._agent_limit.allow("node1", 0.0)
         await refused(world, grpc.StatusCode.RESOURCE_EXHAUSTED, csr)

@@ -2,7 +2,9 @@
 
 import asyncio
 
-from ambit.control.turns import Turns
+import pytest
+
+from ambit.control.turns import FairSemaphore, Overloaded, Turns
 
 PATIENCE = 60.0
 
@@ -58,3 +60,27 @@ async def test_a_turn_is_given_back_once():
             assert not second.done()
         await second
     assert turns._free._value == 1
+
+
+async def test_a_key_that_wants_much_waits_for_itself():
+    places = FairSemaphore(2, 1, 2)
+    begun: list[str] = []
+    go_on = asyncio.Event()
+
+    async def hold(key):
+        async with places.hold(key):
+            begun.append(key)
+            await go_on.wait()
+
+    greedy = [asyncio.create_task(hold("greedy")) for _ in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await hold("greedy")
+    other = asyncio.create_task(hold("other"))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert begun == ["greedy", "other"]
+    go_on.set()
+    await asyncio.gather(*greedy, other)
+    await hold("greedy")
+    assert not places._keys, "what no key holds is forgotten"

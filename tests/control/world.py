@@ -18,6 +18,7 @@ from ambit.control.identity.callers import Authenticator
 from ambit.control.identity.certificates import METHOD as CERTIFICATE_METHOD
 from ambit.control.identity.certificates import SERVICE as CERTIFICATE_SERVICE
 from ambit.control.identity.certificates import CertificateService
+from ambit.control.identity.first_message import FirstMessages
 from ambit.control.identity.pods import PodIndex
 from ambit.control.metrics import Counters
 from ambit.control.server import ServerCertificate, listen_tls, make_server
@@ -117,6 +118,7 @@ class World:
             authenticator,
             self.pods,
             self.counters,
+            FirstMessages(self.settings.node_accounts),
             clock=time.monotonic,
             wall=lambda: self.now,
         )

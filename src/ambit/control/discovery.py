@@ -49,6 +49,9 @@ REFUSED = "ambit_xds_refused_total"
 PREREQUISITE_WAIT = 1.0
 """Seconds to wait for a client's question about policies before it gets workloads without them."""
 
+STREAMS_PER_NODE = 16
+"""A node has one, and a second one while its agent is exchanged."""
+
 LONG_WRITES, LONG_TURN = 4, 0.25
 """So many long responses are written at once: when all nodes come at the same time, each first answer would otherwise
 lie encoded in memory. After so many seconds it is another's turn: nodes behind slow links, or that have stopped
@@ -199,7 +202,7 @@ class Discovery:
     async def serve(self, requests: AsyncIterator[bytes], context: Any) -> None:
         """The bidirectional method on serialised messages. `context` is a `grpc.aio.ServicerContext`."""
         try:
-            caller = await self._authenticator.caller(context.invocation_metadata() or ())
+            caller = await self._authenticator.caller(context.invocation_metadata() or (), context.peer())
             if (caller.namespace, caller.service_account) not in self._settings.node_accounts:
                 await self.others(caller, requests, context)
                 return
@@ -250,6 +253,9 @@ class Discovery:
     def _open(self, caller: Caller) -> Stream:
         if self._stopping:
             raise Refused(*STOPPING, caller)
+        if len(self._by_node.get(caller.node, ())) >= STREAMS_PER_NODE:
+            reason = f"node {caller.node} has {STREAMS_PER_NODE} streams already"
+            raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, reason, caller)
         session = ServerSession(self.store, prerequisites={ADDRESS_TYPE: AUTHORIZATION_TYPE})
         return Stream(caller, session)
 

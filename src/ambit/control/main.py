@@ -12,6 +12,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 from ambit.control.process import ControlPlane
 from ambit.control.settings import Settings
+from ambit.daemon.memory import keep_thresholds
 from ambit.kube.client import Client
 
 COLLECTOR = (50_000, 20, 100)
@@ -22,6 +23,7 @@ collector takes a third of the time of a start to look at it again and again."""
 async def main(settings: Settings, kubeconfig: Path | None, context: str | None) -> None:
     """Run until SIGTERM or SIGINT. Raises AmbitError when it cannot start."""
     gc.set_threshold(*COLLECTOR)
+    keep_thresholds()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -24,6 +24,7 @@ from ambit.control.discovery import Discovery
 from ambit.control.gateways.controller import GatewayKeeper
 from ambit.control.identity.callers import Authenticator
 from ambit.control.identity.certificates import CertificateService
+from ambit.control.identity.first_message import FirstMessages
 from ambit.control.identity.guard import ConnectionGuard
 from ambit.control.identity.pods import PodIndex
 from ambit.control.identity.publication import RootPublisher
@@ -33,6 +34,7 @@ from ambit.control.l7.handing_over import HandingOver
 from ambit.control.l7.plans import Plans
 from ambit.control.l7.proxies import ProxyDiscovery
 from ambit.control.leader import Leadership
+from ambit.control.memory_keeper import MemoryKeeper
 from ambit.control.mesh import MeshFeed
 from ambit.control.metrics import Counters, family
 from ambit.control.server import ServerCertificate, listen_plain, listen_tls, make_server
@@ -110,6 +112,7 @@ class ControlPlane:
         self._proxies = ProxyDiscovery(plans, counters, self._discovery.answers)
         self._discovery.others = self._proxies.serve
         self._guard = ConnectionGuard(time.monotonic)
+        self._memory = MemoryKeeper(settings.memory_limit)
         self._status = StatusWriter(
             client, self._discovery, lambda: self._pods.capturing_nodes, self._leading, wall
         )
@@ -132,6 +135,8 @@ class ControlPlane:
             lambda origin: self._objects.look_again(origin),
         )
         self._proxies.before = self._keys.ready
+        self._proxies.messages = FirstMessages(settings.node_accounts)
+        self._proxies.messages.is_short = lambda: self._memory.is_short
         self._feed.keyed = self._keys.keyed
         self._objects = ObjectStatusWriter(client, self._leading, self._amended, wall)
         self._proxies.on_refused = self._refused
@@ -219,6 +224,7 @@ class ControlPlane:
         try:
             await self._feed.start()
             background.append(group.create_task(self._guard.run(ports.tls)))
+            background.append(group.create_task(self._memory.run()))
             background.append(group.create_task(keeper.run()))
             background.append(group.create_task(publisher.run()))
             background.append(group.create_task(self._status.run()))
@@ -267,9 +273,11 @@ class ControlPlane:
             self._authenticator,
             self._pods,
             self._counters,
+            self._proxies.messages,
             clock=time.monotonic,
             wall=self._wall,
         )
+        self._authenticator.on_stranger = self._guard.distrust
         self._discovery.on_caller = self._proxies.on_caller = signing.on_caller = self._guard.admit
         server = make_server(self._discovery, signing, complete)
         certificate = ServerCertificate(authority, settings.server_names, self._wall)

@@ -20,18 +20,28 @@ from ambit.ca.authority import Authority
 from ambit.control.discovery import Discovery
 from ambit.control.identity import certificates
 from ambit.control.identity.certificates import CertificateService
+from ambit.control.turns import FairSemaphore, Overloaded
 from ambit.core.errors import EnvironmentProblem
 from ambit.xds import wire
 
+LARGEST_MESSAGE = 12 << 20
+"""Bytes of a request."""
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    # A node's first request lists the version of everything it has kept.
-    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    # gRPC has one limit for all methods, which it applies before it allocates: a node's first request lists the version
+    # of every resource that the node has kept, about 80 bytes each.
+    ("grpc.max_receive_message_length", LARGEST_MESSAGE),
     ("grpc.max_send_message_length", -1),
+    # A compressed message would be larger in memory than on the wire; no agent sends one.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
+    # What a stream may send before a handler reads it. gRPC would raise it to megabytes for fast senders.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 16 * 1024),
+    ("grpc.max_concurrent_streams", 128),
     # Who opens connections and says nothing must not keep them for two minutes, the default.
     ("grpc.server_handshake_timeout_ms", 10_000),
     # A node has two connections. Strangers are seen to by ambit.control.identity.guard; these bound what it cannot
@@ -41,6 +51,10 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     # Two servers on one port would silently share its clients.
     ("grpc.so_reuseport", 0),
 )
+
+
+STARTING = 256
+"""Calls of one address that wait until the control plane has started."""
 
 
 class ServerCertificate:
@@ -86,16 +100,30 @@ class ServerCertificate:
 def make_server(
     discovery: Discovery, signing: CertificateService, complete: asyncio.Event
 ) -> grpc.aio.Server:
-    """A server with both services and no port yet. Calls wait until `complete` is set: then all is known."""
+    """A server with both services and no port yet. Calls wait until `complete` is set: then all is known.
+
+    Both methods are served as streams of requests, also the unary one: gRPC would read its message before it calls the
+    handler, which authenticates the caller first.
+    """
     server = grpc.aio.server(options=OPTIONS)
+    starting = FairSemaphore(STARTING, STARTING, 0)
+
+    async def begin(context: Any) -> None:
+        if complete.is_set():
+            return
+        try:
+            async with starting.hold(context.peer().rpartition(":")[0]):
+                await complete.wait()
+        except Overloaded:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the control plane starts, and many calls wait")
 
     async def serve(requests: AsyncIterator[bytes], context: Any) -> None:
-        await complete.wait()
+        await begin(context)
         await discovery.serve(requests, context)
 
-    async def create(request: bytes, context: Any) -> bytes:
-        await complete.wait()
-        return await signing.create(request, context)
+    async def create(_: AsyncIterator[bytes], context: Any) -> bytes:
+        await begin(context)
+        return await signing.create(context)
 
     server.add_generic_rpc_handlers(
         (
@@ -104,7 +132,7 @@ def make_server(
             ),
             grpc.method_handlers_generic_handler(
                 certificates.SERVICE,
-                {certificates.METHOD: grpc.unary_unary_rpc_method_handler(create)},
+                {certificates.METHOD: grpc.stream_unary_rpc_method_handler(create)},
             ),
         )
     )

@@ -71,7 +71,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where keys of tokens may be fetched beside public addresses and Services of the mesh."""
     certificate_rate: float = 20.0
     certificate_burst: int = 500
-    """Certificates per second and node: a node that restarts asks for all its pods at once."""
+    """Certificates per second for the agent of a node, which requests those of all its pods when it starts."""
+    pod_certificate_rate: float = 1.0
+    pod_certificate_burst: int = 10
+    """The same for a pod that requests its own."""
+
+    memory_limit: int = 0
+    """Bytes that the process may have; 0 for no limit."""
 
     def with_accounts(self, accounts: Iterable[tuple[str, str]]) -> Self:
         """The same with these node accounts only."""

@@ -6,9 +6,11 @@ does not give back singly it gives back only from the end. Both are changed for 
 """
 
 import ctypes
+import os
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of mallopt(3)."""
+PAGE = os.sysconf("SC_PAGE_SIZE")
 THRESHOLD = 128 << 10
 """Bytes: the C library's own first values, which stay when they are set."""
 
@@ -28,3 +30,9 @@ def give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def measure_resident() -> int:
+    """Bytes of memory that this process has."""
+    with open("/proc/self/statm") as text:
+        return int(text.read().split()[1]) * PAGE

@@ -136,6 +136,14 @@ def command() -> None:
     default=None,
     help="Port on all addresses: /ready says whether it serves, /live whether it answers at all.",
 )
+@click.option(
+    "--memory-limit",
+    type=click.IntRange(min=0),
+    default=0,
+    envvar="AMBIT_MEMORY_LIMIT",
+    metavar="BYTES",
+    help="Memory that this process may have: from 80 % of it on, it serves node agents only.",
+)
 @log_options
 def run(
     kubeconfig: Path | None,
@@ -160,6 +168,7 @@ def run(
     debug_port: int,
     metrics_addresses: str,
     readiness_port: int | None,
+    memory_limit: int,
     log_level: str,
     log_format: str,
 ) -> None:
@@ -196,6 +205,7 @@ def run(
         debug_port=debug_port,
         metrics_addresses=tuple(filter(None, metrics_addresses.split(","))),
         readiness_port=readiness_port,
+        memory_limit=memory_limit,
     )
     if node_accounts:
         settings = settings.with_accounts(_account(each) for each in node_accounts)

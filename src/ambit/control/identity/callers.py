@@ -3,7 +3,6 @@
 Every failure to find out is a refusal.
 """
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Iterable
 
@@ -12,6 +11,7 @@ import msgspec
 
 from ambit.ca.issuance import Caller, check_caller
 from ambit.control.identity.pods import PodIndex
+from ambit.control.turns import FairSemaphore, Overloaded
 from ambit.core.errors import AmbitError
 from ambit.core.names import CA_TOKEN_AUDIENCE
 from ambit.kube.client import Client, Object
@@ -21,8 +21,9 @@ REMEMBERED = 10.0
 """Seconds for which a reviewed token counts as reviewed; its pod is looked at every time."""
 MAX_REMEMBERED = 4096
 MAX_TOKEN = 16 * 1024
-MAX_REVIEWS = 16
-"""Reviews under way at once: whoever can reach the port can make us ask the API server."""
+MAX_REVIEWS, REVIEWS_PER_ADDRESS, WAITING_PER_ADDRESS = 16, 4, 256
+"""Reviews under way at once, those of one peer address, and calls of one address that wait for theirs: whoever can
+reach the port can make the control plane call the API server, and each waiting call has a window of memory."""
 _POD = "authentication.kubernetes.io/pod-name"
 _POD_UID = "authentication.kubernetes.io/pod-uid"
 _NODE = "authentication.kubernetes.io/node-name"
@@ -39,18 +40,29 @@ class Refused(Exception):
 
 
 class Authenticator:
-    """Turns a call's metadata into its caller. `clock` is monotonic seconds."""
+    """Turns a call's metadata into its caller. `clock` is monotonic seconds.
+
+    It reads no message: until a caller is authenticated, its call costs one HTTP/2 window.
+    """
 
     def __init__(self, client: Client, pods: PodIndex, clock: Callable[[], float]) -> None:
         self._client = client
         self._pods = pods
         self._clock = clock
-        self._reviews = asyncio.Semaphore(MAX_REVIEWS)
+        self._reviews = FairSemaphore(MAX_REVIEWS, REVIEWS_PER_ADDRESS, WAITING_PER_ADDRESS)
         self._reviewed: dict[bytes, tuple[float, Caller]] = {}
+        self.on_stranger: Callable[[str], None] = lambda _: None
+        """Called with the other end of a connection on which a call showed no valid token."""
 
-    async def caller(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
-        """The caller, with the node its pod was found to run on. Raises Refused."""
-        caller = await self._review(_bearer(metadata))
+    async def caller(self, metadata: Iterable[tuple[str, str | bytes]], peer: str = "") -> Caller:
+        """The caller, with the node its pod was found to run on. `peer` is the other end of its connection, as gRPC
+        writes it. Raises Refused."""
+        try:
+            caller = await self._review(_bearer(metadata), peer.rpartition(":")[0])
+        except Refused as refusal:
+            if refusal.status is grpc.StatusCode.UNAUTHENTICATED:
+                self.on_stranger(peer)
+            raise
         pod = self._pods.pod(caller.namespace, caller.pod) if caller.pod else None
         if caller.pod and check_caller(caller, pod) is not None:
             # The watch may be behind a pod that has just been made.
@@ -65,17 +77,31 @@ class Authenticator:
             raise Refused(grpc.StatusCode.PERMISSION_DENIED, reason or "no pod", caller)
         return msgspec.structs.replace(caller, node=pod.node)
 
-    async def _review(self, token: str) -> Caller:
+    async def _review(self, token: str, address: str) -> Caller:
         key = hashlib.sha256(token.encode()).digest()
-        now = self._clock()
+        known = self._remembered(key)
+        if known is not None:
+            return known
+        try:
+            async with self._reviews.hold(address):
+                # Another call with this token may have waited for the same.
+                return self._remembered(key) or await self._reviewed_now(key, token)
+        except Overloaded:
+            raise Refused(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{address} has {WAITING_PER_ADDRESS} calls whose tokens are not reviewed yet; try again later",
+            ) from None
+
+    def _remembered(self, key: bytes) -> Caller | None:
         known = self._reviewed.get(key)
-        if known is not None and now - known[0] < REMEMBERED:
-            return known[1]
+        return known[1] if known is not None and self._clock() - known[0] < REMEMBERED else None
+
+    async def _reviewed_now(self, key: bytes, token: str) -> Caller:
+        now = self._clock()
         review = {"spec": {"token": token, "audiences": [CA_TOKEN_AUDIENCE]}}
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", **review}
         try:
-            async with self._reviews:
-                answer = await self._client.create(TOKEN_REVIEWS, body)
+            answer = await self._client.create(TOKEN_REVIEWS, body)
         except AmbitError as error:
             raise Refused(
                 grpc.StatusCode.UNAVAILABLE, f"the token cannot be reviewed: {error.message}"

@@ -5,7 +5,7 @@ Each refusal is one log line with caller, identity and reason, and is counted by
 
 import datetime as dt
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -15,8 +15,9 @@ from google.protobuf import message
 from ambit.ca.authority import Authority
 from ambit.ca.issuance import Caller, may_issue
 from ambit.ca.limit import RateLimit
-from ambit.ca.request import RefusedRequest, SigningRequest, parse_request
+from ambit.ca.request import MAX_BYTES, RefusedRequest, SigningRequest, parse_request
 from ambit.control.identity.callers import Authenticator, Refused
+from ambit.control.identity.first_message import FirstMessages
 from ambit.control.identity.pods import PodIndex
 from ambit.control.metrics import Counters
 from ambit.control.settings import Settings
@@ -51,6 +52,7 @@ class CertificateService:
         authenticator: Authenticator,
         pods: PodIndex,
         counters: Counters,
+        messages: FirstMessages,
         *,
         clock: Callable[[], float],
         wall: Callable[[], dt.datetime],
@@ -62,17 +64,20 @@ class CertificateService:
         self._counters = counters
         self._clock = clock
         self._wall = wall
-        self._limit = RateLimit(settings.certificate_rate, settings.certificate_burst)
+        self._messages = messages
+        self._agent_limit = RateLimit(settings.certificate_rate, settings.certificate_burst)
+        self._pod_limit = RateLimit(settings.pod_certificate_rate, settings.pod_certificate_burst)
         self.on_caller: Callable[[str], None] = lambda _: None
         """Called with the other end of a connection whose caller got a certificate."""
         counters.declare(ISSUED, "Workload certificates issued.")
         counters.declare(REFUSED, "Certificate requests refused, by gRPC status.")
 
-    async def create(self, data: bytes, context: Any) -> bytes:
-        """The unary method on serialised messages. `context` is a `grpc.aio.ServicerContext`."""
+    async def create(self, context: Any) -> bytes:
+        """The method on serialised messages, of which the one that a unary call has is read once the caller is
+        authenticated. `context` is a `grpc.aio.ServicerContext`."""
         asked = Asked()
         try:
-            chain = await self._issue(asked, data, context.invocation_metadata() or ())
+            chain = await self._issue(asked, context)
         except Refused as refusal:
             self._note(asked, refusal)
             await context.abort(refusal.status, refusal.reason)
@@ -82,21 +87,32 @@ class CertificateService:
         event(log, logging.INFO, "certificate issued", identity=asked.identity, caller=asked.caller)
         return pb.IstioCertificateResponse(cert_chain=chain).SerializeToString()
 
-    async def _issue(
-        self, asked: Asked, data: bytes, metadata: Iterable[tuple[str, str | bytes]]
-    ) -> list[str]:
-        caller = asked.caller = await self._authenticator.caller(metadata)
-        if not self._limit.allow(caller.node, self._clock()):
-            raise Refused(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests of this node; try again later"
-            )
-        request, lifetime = _read(data)
+    async def _issue(self, asked: Asked, context: Any) -> list[str]:
+        metadata = context.invocation_metadata() or ()
+        caller = asked.caller = await self._authenticator.caller(metadata, context.peer())
+        self._check_rate(caller)
+        request, lifetime = _read(await self._messages.read(caller, context, MAX_BYTES))
         asked.identity = request.identity.uri
         await self._permit(caller, request)
         try:
             return self._authority().issue(request.identity, request.public_key, self._wall(), lifetime)
         except AmbitError as error:
             raise Refused(grpc.StatusCode.INTERNAL, error.message) from None
+
+    def _check_rate(self, caller: Caller) -> None:
+        """Raises Refused. Node agents have a bucket per node, which no other pod of the node takes from; each other pod
+        has its own."""
+        is_agent = (caller.namespace, caller.service_account) in self._settings.node_accounts
+        limit, key, whose = (
+            (self._agent_limit, caller.node, f"the agent of node {caller.node}")
+            if is_agent
+            else (self._pod_limit, caller.pod_uid, f"pod {caller.namespace}/{caller.pod}")
+        )
+        if not limit.allow(key, self._clock()):
+            raise Refused(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{whose} requests certificates faster than {limit.rate:g} per second; try again later",
+            )
 
     async def _permit(self, caller: Caller, request: SigningRequest) -> None:
         identity = request.identity

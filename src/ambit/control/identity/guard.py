@@ -7,6 +7,7 @@ were believed. So this process looks through its own sockets:
 2. Others have SILENT seconds; no address has more than PER_PEER of them, and all together at most STRANGERS. The oldest
    go first, of the addresses that have most.
 3. With few connections there is nothing to look through.
+4. A connection on which FAILURES calls showed no valid token ends, whatever else is open.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import ipaddress
 import logging
 import os
 import socket
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from urllib.parse import unquote
@@ -25,11 +26,12 @@ from ambit.daemon.logs import event
 
 log = logging.getLogger("ambit.control.guard")
 
-TICK = 1.0
+TICK = 0.25
 """Seconds between two looks."""
 SILENT = 30.0
 PER_PEER = 64
 STRANGERS = 512
+FAILURES, MOST_FAILING = 16, 4_096
 FEW = 128
 """So many open files besides those of known callers are no reason to look at each."""
 
@@ -52,6 +54,8 @@ class ConnectionGuard:
         self._limits = limits
         self._known: set[Peer] = set()
         self._seen: dict[Peer, float] = {}
+        self._failures: Counter[Peer] = Counter()
+        self._failing = False
         self.ended = 0
         """Connections ended so far."""
 
@@ -61,11 +65,19 @@ class ConnectionGuard:
         if found is not None:
             self._known.add(found)
 
+    def distrust(self, peer: str) -> None:
+        """A call on this connection showed no valid token."""
+        found = parse_peer(peer)
+        if found is not None and found not in self._known:
+            self._failures[found] += 1
+            too_many = self._failures[found] >= FAILURES or len(self._failures) > MOST_FAILING
+            self._failing = self._failing or too_many
+
     async def run(self, port: int) -> None:
         """Look after the connections of this port until cancelled."""
         while True:
             await asyncio.sleep(TICK)
-            if len(os.listdir("/proc/self/fd")) > self._limits.few + len(self._known):
+            if self._failing or len(os.listdir("/proc/self/fd")) > self._limits.few + len(self._known):
                 self.look(port)
 
     def look(self, port: int) -> int:
@@ -74,7 +86,10 @@ class ConnectionGuard:
         now = self._clock()
         self._known &= open_now.keys()
         self._seen = {peer: self._seen.get(peer, now) for peer in open_now if peer not in self._known}
-        condemned = surplus(self._seen, now, self._limits)
+        failed = {peer for peer, count in self._failures.items() if count >= FAILURES}
+        condemned = {*surplus(self._seen, now, self._limits), *failed & self._seen.keys()}
+        self._failures.clear()
+        self._failing = False
         ended = sum(_end(open_now[peer], peer, port) for peer in condemned)
         self.ended += ended
         if ended:

@@ -16,6 +16,7 @@ import msgspec
 from ambit.ca.issuance import Caller
 from ambit.control.answers import Answer
 from ambit.control.identity.callers import Refused
+from ambit.control.identity.first_message import FirstMessages
 from ambit.control.l7.plans import Plans
 from ambit.control.metrics import Counters
 from ambit.control.statuses.policy_answers import PolicyAnswers
@@ -41,6 +42,10 @@ log = logging.getLogger("ambit.control.proxies")
 
 _PREREQUISITES = {LISTENER: CLUSTER}
 _KIND = "proxy"
+FIRST_BYTES = 1 << 20
+"""Of a stream's first request, which names the proxy and what Envoy has of one type."""
+STREAMS_PER_POD = 4
+"""A proxy has one."""
 _BUILDERS = ("ambit.plan.l7.waypoint", "ambit.plan.l7.gateway")
 """They take half a second the first time, in which other streams go on."""
 
@@ -64,6 +69,8 @@ class ProxyDiscovery:
         self._streams: dict[Stream, tuple[str, str]] = {}
         """Key of the Gateway and name of the pod."""
         self._stopping = False
+        self.messages = FirstMessages(())
+        """Reads the first message of each stream."""
         self.before: Callable[[], Awaitable[None]] = _nothing
         """Awaited before a stream begins."""
         self._refused: dict[ObjectRef, str] = {}
@@ -134,7 +141,7 @@ class ProxyDiscovery:
 
     async def serve(self, caller: Caller, requests: AsyncIterator[bytes], context: Any) -> None:
         """A stream of somebody who is no node agent. Raises Refused."""
-        first = await _first(requests, caller)
+        first = _first(await self.messages.read(caller, context, FIRST_BYTES), caller)
         key, pod = _named(first, caller)
         for each in _BUILDERS:
             await asyncio.to_thread(import_module, each)
@@ -172,6 +179,9 @@ class ProxyDiscovery:
                 f"Gateway {key} has the service account {'/'.join(account)}",
                 caller,
             )
+        if sum(each.caller.pod_uid == caller.pod_uid for each in self._streams) >= STREAMS_PER_POD:
+            reason = f"pod {caller.pod} has {STREAMS_PER_POD} streams already"
+            raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, reason, caller)
         return Stream(caller, ServerSession(self._plans.open(proxy), prerequisites=_PREREQUISITES))
 
     def _publish(self, publications: Mapping[str, Publication]) -> None:
@@ -287,11 +297,9 @@ def _has_taken(session: ServerSession, mark: Mapping[str, int]) -> bool:
     )
 
 
-async def _first(requests: AsyncIterator[bytes], caller: Caller) -> Request:
+def _first(message: bytes, caller: Caller) -> Request:
     try:
-        return wire.decode_request(await anext(requests))
-    except StopAsyncIteration:
-        raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "the stream asks for nothing", caller) from None
+        return wire.decode_request(message)
     except ValueError as error:
         raise Refused(grpc.StatusCode.INVALID_ARGUMENT, str(error), caller) from None
 

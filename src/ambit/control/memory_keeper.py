@@ -1,0 +1,61 @@
+"""Keeps the control plane's memory within its limit: gives free memory back, and says when little is left."""
+
+import asyncio
+import gc
+import logging
+from collections.abc import Callable
+
+from ambit.daemon.logs import event
+from ambit.daemon.memory import give_back, measure_resident
+
+log = logging.getLogger("ambit.control.memory")
+
+TICK = 1.0
+"""Seconds between two looks."""
+GROWTH = 32 << 20
+"""Bytes by which the process grows before it gives back what is free."""
+SHARE = 0.8
+"""Of the limit: from here on the process is short of memory."""
+
+
+class MemoryKeeper:
+    """`limit` is in bytes, 0 for none; `resident` returns the bytes that the process has."""
+
+    def __init__(
+        self,
+        limit: int,
+        resident: Callable[[], int] = measure_resident,
+        give_back: Callable[[], None] = give_back,
+    ) -> None:
+        self.limit = limit
+        self.is_short = False
+        """Whether more than SHARE of the limit is in use, after all that is free was given back."""
+        self._resident = resident
+        self._give_back = give_back
+        self._lowest = resident()
+
+    async def run(self) -> None:
+        """Look after the memory until cancelled."""
+        while True:
+            await asyncio.sleep(TICK)
+            self.look()
+
+    def look(self) -> None:
+        """Give back what is free, if the process has grown, and compare the rest with the limit."""
+        now = self._resident()
+        near = bool(self.limit) and now > self.limit * SHARE
+        if near or now > self._lowest + GROWTH:
+            if near:
+                gc.collect()
+            self._give_back()
+            now = self._lowest = self._resident()
+        self._lowest = min(self._lowest, now)
+        was_short, self.is_short = self.is_short, bool(self.limit) and now > self.limit * SHARE
+        if self.is_short and not was_short:
+            event(
+                log,
+                logging.WARNING,
+                "short of memory: calls of pods that are no node agents are refused until memory is free",
+                resident=now,
+                limit=self.limit,
+            )
