@@ -266,3 +266,20 @@ async def test_an_answer_for_another_identity_or_key_is_refused(world: World) ->
         checked(OTHER, new_key(), answer)
     with pytest.raises(ValueError, match="no root"):
         checked(OTHER, key, answer[:1])
+
+
+async def test_3_a_control_plane_that_answers_again_ends_back_off(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_FIRST_RETRY", "_LAST_RETRY"):
+        monkeypatch.setattr(module, name, 3600.0)
+    async with running(world.certificates):
+        world.certificates.want(WEB)
+        first = await world.next()
+        world.refusal = "away"
+        world.passes(first.not_after - world.now)
+        world.certificates.want(OTHER)
+        await until(lambda: all(each.due > world.now + 300 for each in world.certificates.states()))
+        world.refusal = ""
+        world.certificates.retry()
+        assert {(await world.next()).identity, (await world.next()).identity} == {WEB, OTHER}

@@ -5,7 +5,7 @@ Rules:
 2. A certificate is renewed at half life with jitter, at once after a jump of the wall clock beyond that; a jump in
    either direction also ends back-off, whose times it made meaningless.
 3. A failed renewal keeps the valid certificate, and is repeated more often the less of its life is left; an expired one
-   is never offered.
+   is never offered. A control plane that answers again ends back-off.
 4. Whoever waits for a certificate is served before renewals and prefetches.
 5. A revoked one is replaced at once. When another authority signs, certificates of the former one are renewed within
    minutes.
@@ -149,6 +149,16 @@ class Certificates:
             return await waiter
         finally:
             entry.waiters.remove(waiter)
+
+    def retry(self) -> None:
+        """Ends back-off: the control plane answers again. Without this an identity whose certificate has expired would
+        wait for up to _LAST_RETRY."""
+        now = self._clock()
+        for entry in self._entries.values():
+            if entry.failures:
+                entry.failures = 0
+                entry.due = min(entry.due, now)
+        self._wake.set()
 
     def follow(self, signer: str) -> None:
         """From now on the authority with this key identifier signs."""

@@ -68,6 +68,8 @@ class ControlStream:
         self._log = log
         self._ended_by = failed
         self.connected = False
+        self.on_connected: Callable[[], None] = lambda: None
+        """Called with the first message of each stream."""
         self.problem = ""
         self.messages: Counter[str] = Counter()
         self.message_bytes: Counter[str] = Counter()
@@ -151,6 +153,7 @@ class ControlStream:
         if not self.connected:
             self._log.info("connected to the control plane %s", self._control.address)
             self.connected, self.problem = True, ""
+            self.on_connected()
         settle = await self._take(update)
         task = group.create_task(self._answer(update, settle, requests))
         settling.add(task)

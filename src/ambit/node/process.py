@@ -192,6 +192,7 @@ class NodeAgent:
         self.installer = _installer(settings)
         self._client = client
         self.subscription.completed = self._completed
+        self.subscription.stream.on_connected = self.certificates.retry
         self.trust.revoked = self._tunnels_doubted.set
         self.state.lost = self._lost
         self.cut = 0
