@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ambit.control.token_keys.fetch import LONGEST_URL, MOST_BYTES, Fetched, KeyFetcher, NotFetched
+from ambit.control.token_keys.own_address import is_own_address
 from ambit.core.address import Address
 from ambit.model.jwks import key_set
 from ambit.model.jwt import KeySource
@@ -74,7 +75,7 @@ async def server() -> AsyncIterator[Server]:
         yield made
 
 
-def anywhere(_: str, __: Address) -> str:
+def anywhere(*_: object) -> str:
     return ""
 
 
@@ -104,7 +105,7 @@ async def test_a_name_is_resolved_once_and_judged(server: Server) -> None:
     server.answers["/keys"] = answer(KEYS)
     judged: list[tuple[str, Address]] = []
 
-    def why_not(host: str, address: Address) -> str:
+    def why_not(_: str, host: str, address: Address) -> str:
         judged.append((host, address))
         return "" if address.version == 4 else "not this one"
 
@@ -114,6 +115,23 @@ async def test_a_name_is_resolved_once_and_judged(server: Server) -> None:
     with pytest.raises(NotFetched, match="never asked"):
         await KeyFetcher(lambda *_: "never asked").fetch(patient(server.url()))
     assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/no-keys", "/keys?slow"])
+async def test_what_a_hidden_server_answers_is_not_shown(server: Server, path: str) -> None:
+    server.answers["/no-keys"] = answer("{}")
+    server.answers["/keys?slow"] = lambda _: asyncio.sleep(5)
+    place = server.url(path)
+    fetcher = KeyFetcher(anywhere, discloses=lambda namespace, *_: namespace == "auth")
+    for namespace, is_shown in (("auth", True), ("shop", False)):
+        with pytest.raises(NotFetched) as caught:
+            await fetcher.fetch(KeySource(place, timeout=500, namespace=namespace))
+        assert (caught.value.message == f"{place} is not available") is not is_shown
+
+
+def test_addresses_of_this_machine() -> None:
+    assert is_own_address(ipaddress.ip_address("127.0.0.1"))
+    assert not is_own_address(ipaddress.ip_address("192.0.2.1"))
 
 
 async def test_what_stands_for_an_address_is_dialled(server: Server) -> None:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ambit.control.token_keys.places import Places, plain
+from ambit.control.token_keys.places import Limits, Places, plain
 from ambit.control.view import LiveView
+from ambit.core.address import Address
 from ambit.core.identity import Identity
 from ambit.graph.collection import Delta
 from ambit.ingest.mesh import MeshDelta
@@ -45,10 +46,12 @@ IDP, HEADLESS, OPEN = service("idp", "10.96.0.7"), service("headless"), service(
 NODE = service("node", "10.96.0.9")
 TAKEN, EMPTY = service("taken", "10.96.0.10"), service("empty", "10.96.0.11")
 API = service("kubernetes", "10.96.0.1", namespace="default")
+ISTIOD = service("istiod", "10.96.0.2", namespace="ambit-system")
 ENTRY = msgspec.structs.replace(service("outside", "240.240.0.1"), hostname="outside.example", canonical=True)
-SERVICES = (IDP, HEADLESS, OPEN, NODE, TAKEN, EMPTY, API, ENTRY)
+SERVICES = (IDP, HEADLESS, OPEN, NODE, TAKEN, EMPTY, API, ISTIOD, ENTRY)
 WORKLOADS = (
     pod("idp", "10.244.1.2", IDP),
+    pod("istiod", "10.244.9.9", ISTIOD),
     pod("headless", "10.244.1.3", HEADLESS),
     pod("public", "8.8.4.4", IDP),
     pod("node", "172.30.0.11", NODE, network_mode=NetworkMode.HOST_NETWORK),
@@ -71,7 +74,16 @@ def places(*allowed: str) -> Places:
             workloads=Delta({each.uid: each for each in WORKLOADS}),
         )
     )
-    return Places(view, [ipaddress.ip_network(each) for each in allowed])
+    networks = tuple(ipaddress.ip_network(each) for each in allowed)
+    return Places(view, Limits(networks=networks, is_granted=is_granted, is_own=is_own))
+
+
+def is_granted(namespace: str, service_namespace: str, service: str) -> bool:
+    return (namespace, service_namespace, service) == ("shop", "auth", "idp")
+
+
+def is_own(address: Address) -> bool:
+    return str(address) == "93.184.216.99"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +98,7 @@ def places(*allowed: str) -> Places:
     ],
 )
 def test_asked(host: str, address: str) -> None:
-    assert places().why_not(host, ipaddress.ip_address(address)) == ""
+    assert places().why_not("auth", host, ipaddress.ip_address(address)) == ""
 
 
 @pytest.mark.parametrize(
@@ -125,12 +137,41 @@ def test_asked(host: str, address: str) -> None:
         ("node.auth.svc", "10.96.0.9"),
         ("taken.auth.svc", "10.96.0.10"),
         ("outside.example", "240.240.0.1"),
+        # The control plane itself, by its Service, its pod and an address of its machine.
+        ("istiod.ambit-system.svc", "10.96.0.2"),
+        ("istiod.ambit-system.svc", "10.244.9.9"),
+        ("a.example", "93.184.216.99"),
     ],
 )
 def test_not_asked(host: str, address: str) -> None:
     assert (
-        places().why_not(host, ipaddress.ip_address(address)).startswith(("kubernetes", host.split(".")[0]))
+        places()
+        .why_not("auth", host, ipaddress.ip_address(address))
+        .startswith(("kubernetes", host.split(".")[0]))
     )
+
+
+@pytest.mark.parametrize(
+    ("namespace", "host", "address", "is_allowed", "is_shown"),
+    [
+        ("auth", "idp.auth.svc", "10.96.0.7", True, True),
+        ("istio-system", "idp.auth.svc", "10.96.0.7", True, True),
+        ("shop", "idp.auth.svc", "10.96.0.7", True, False),
+        ("shop", "headless.auth.svc", "10.244.1.3", False, False),
+        ("other", "idp.auth.svc", "10.96.0.7", False, False),
+        ("", "idp.auth.svc", "10.96.0.7", False, False),
+        ("shop", "issuer.example", "93.184.216.34", True, True),
+        ("shop", "issuer.internal", "10.20.0.1", True, False),
+    ],
+)
+def test_services_of_other_namespaces_need_a_grant(
+    namespace: str, host: str, address: str, *, is_allowed: bool, is_shown: bool
+) -> None:
+    decided = places("10.20.0.0/16")
+    reason = decided.why_not(namespace, host, ipaddress.ip_address(address))
+    assert (reason == "") is is_allowed
+    assert is_allowed or "ReferenceGrant in namespace auth" in reason
+    assert decided.discloses(namespace, host, ipaddress.ip_address(address)) is is_shown
 
 
 @pytest.mark.parametrize(
@@ -153,10 +194,10 @@ def test_a_services_pods_are_dialled(
 
 def test_networks_that_are_allowed() -> None:
     more = places("10.0.0.0/8", "0.0.0.0/0", "::/0")
-    assert more.why_not("a.example", ipaddress.ip_address("10.0.0.1")) == ""
-    assert more.why_not("a.example", ipaddress.ip_address("fd00::1")) == ""
+    assert more.why_not("auth", "a.example", ipaddress.ip_address("10.0.0.1")) == ""
+    assert more.why_not("auth", "a.example", ipaddress.ip_address("fd00::1")) == ""
     for never in ("127.0.0.1", "169.254.169.254", "10.96.0.1", "168.63.129.16", "::1"):
-        assert more.why_not("a.example", ipaddress.ip_address(never))
+        assert more.why_not("auth", "a.example", ipaddress.ip_address(never))
 
 
 @given(st.ip_addresses(v=4))

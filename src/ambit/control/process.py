@@ -44,8 +44,10 @@ from ambit.control.statuses.object_status import ObjectStatusWriter
 from ambit.control.statuses.reporter import Reporter
 from ambit.control.statuses.status import StatusWriter
 from ambit.control.token_keys.fetch import KeyFetcher
+from ambit.control.token_keys.grants import KeyGrants
 from ambit.control.token_keys.keys import KeyKeeper
-from ambit.control.token_keys.places import Places
+from ambit.control.token_keys.own_address import is_own_address
+from ambit.control.token_keys.places import Limits, Places
 from ambit.core.errors import Unreachable, first_failure
 from ambit.core.finding import ObjectRef
 from ambit.core.names import CONTROL_LEASE
@@ -126,9 +128,22 @@ class ControlPlane:
             self._leading,
         )
         informers["services"].subscribe(self._waypoints.service_changed)
-        places = Places(plans.inputs.view, settings.key_networks, settings.cluster_domain)
+        granted = informers["referencegrants.gateway.networking.k8s.io"]
+        grants = KeyGrants(granted.items, lambda namespaces: self._keys.look_again(namespaces))
+        granted.subscribe(grants.observed)
+        places = Places(
+            plans.inputs.view,
+            Limits(
+                networks=settings.key_networks,
+                domain=settings.cluster_domain,
+                root_namespace=settings.root_namespace,
+                system_namespace=settings.system_namespace,
+                is_granted=grants.is_granted,
+                is_own=is_own_address,
+            ),
+        )
         self._keys = KeyKeeper(
-            KeyFetcher(places.why_not, places.dialled).fetch,
+            KeyFetcher(places.why_not, places.dialled, places.discloses).fetch,
             counters,
             random.random,
             self._rekeyed,

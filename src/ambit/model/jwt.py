@@ -25,11 +25,13 @@ class Target(msgspec.Struct, frozen=True, order=True):
 
 class KeySource(msgspec.Struct, frozen=True, order=True):
     """Where keys are fetched: at `url`, or with `is_issuer` at the address that OpenID discovery of the issuer `url`
-    tells. `timeout` in milliseconds."""
+    tells. `timeout` in milliseconds. `namespace` is that of the object that names it, where the URL may name a Service
+    of the cluster: which Services are allowed depends on it. All objects share a source outside of the cluster."""
 
     url: str
     is_issuer: bool = False
     timeout: int = 5_000
+    namespace: str = ""
 
 
 class TokenHeader(msgspec.Struct, frozen=True):

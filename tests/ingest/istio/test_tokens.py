@@ -16,7 +16,7 @@ from ambit.objects.istio import RequestAuthentication, decode_request_authentica
 from tests.tokens import Issuer
 
 WEB = {"kind": "Service", "group": "", "name": "web"}
-ISSUER = "https://issuer.example"
+ISSUER = "https://login.issuer.example"
 SOURCE = KeySource(ISSUER, is_issuer=True)
 
 
@@ -43,8 +43,8 @@ def rule(**fields: Any) -> tuple[TokenRule, list[str]]:
     [
         ({}, {}),
         ({"audiences": ["a", "b"]}, {"audiences": ("a", "b")}),
-        ({"jwksUri": "http://a.example/k"}, {"source": KeySource("http://a.example/k")}),
-        ({"jwks_uri": "http://a.example/k"}, {"source": KeySource("http://a.example/k")}),
+        ({"jwksUri": "http://keys.a.example/k"}, {"source": KeySource("http://keys.a.example/k")}),
+        ({"jwks_uri": "http://keys.a.example/k"}, {"source": KeySource("http://keys.a.example/k")}),
         ({"timeout": "1m0.5s"}, {"source": KeySource(ISSUER, True, 30_000)}),
         ({"timeout": "250ms"}, {"source": KeySource(ISSUER, True, 250)}),
         (
@@ -63,6 +63,23 @@ def rule(**fields: Any) -> tuple[TokenRule, list[str]]:
 )
 def test_fields(fields: dict[str, Any], changes: dict[str, Any]) -> None:
     assert rule(**fields) == (TokenRule(**{"issuer": ISSUER, "source": SOURCE, **changes}), [])
+
+
+@pytest.mark.parametrize(
+    ("url", "namespace"),
+    [
+        ("http://idp.auth.svc.cluster.local/keys", "shop"),
+        ("http://idp.auth.svc:8080/keys", "shop"),
+        ("http://IDP.auth./keys", "shop"),
+        ("http://idp/keys", "shop"),
+        ("https://accounts.example.com/keys", ""),
+        ("https://10.96.0.7/keys", ""),
+    ],
+)
+def test_what_may_be_a_service_is_fetched_for_the_objects_namespace(url: str, namespace: str) -> None:
+    made, wrong = rule(jwksUri=url)
+    assert made.source == KeySource(url, namespace=namespace)
+    assert not wrong
 
 
 def test_keys_that_are_written_down() -> None:

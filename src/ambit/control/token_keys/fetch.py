@@ -58,8 +58,14 @@ class Fetched(msgspec.Struct, frozen=True):
     lifetime: int | None = None
 
 
-_Lookups = list["asyncio.Future[list[tuple[Any, ...]]]"]
-"""Of names, for one source."""
+class _Attempt:
+    """To fetch one source. `lookups` are those of names; `is_hidden` once a server was dialled whose answers the object
+    may not show."""
+
+    def __init__(self, source: KeySource) -> None:
+        self.source = source
+        self.lookups: list[asyncio.Future[list[tuple[Any, ...]]]] = []
+        self.is_hidden = False
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -72,30 +78,42 @@ def _as_it_is(_: str, address: Address, port: int) -> tuple[Address, int]:
 
 
 class KeyFetcher:
-    """`why_not` judges the addresses of a host; `dialled` is where to connect for one and a port, if anywhere; `tls` is
+    """`why_not` returns why an object of a namespace may not have an address of a host dialled; `dialled` where to
+    connect for one and a port, if anywhere; `discloses` whether the object may show how the server answers; `tls` is
     for tests."""
 
     def __init__(
         self,
-        why_not: Callable[[str, Address], str],
+        why_not: Callable[[str, str, Address], str],
         dialled: Callable[[str, Address, int], tuple[Address, int] | None] = _as_it_is,
+        discloses: Callable[[str, str, Address], bool] = lambda *_: True,
         tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         self._why_not = why_not
         self._dialled = dialled
+        self._discloses = discloses
         self._tls = tls or ssl.create_default_context
         self._threads = ThreadPoolExecutor(MOST_AT_ONCE, "names of key servers")
 
     async def fetch(self, source: KeySource) -> Fetched:
-        """The keys of a source. Raises NotFetched."""
-        lookups: _Lookups = []
+        """The keys of a source. Raises NotFetched, which does not say more than the object may show."""
+        attempt = _Attempt(source)
+        try:
+            return await self._fetch(attempt)
+        except NotFetched as problem:
+            if not attempt.is_hidden:
+                raise
+            raise NotFetched(f"{source.url} is not available") from problem
+
+    async def _fetch(self, attempt: _Attempt) -> Fetched:
+        source = attempt.source
         try:
             async with asyncio.timeout(source.timeout / 1000):
-                url = await self._discover(source.url, lookups) if source.is_issuer else source.url
-                answer = await self._get(url, lookups)
+                url = await self._discover(source.url, attempt) if source.is_issuer else source.url
+                answer = await self._get(url, attempt)
         except TimeoutError as error:
-            if lookups:
-                await asyncio.wait(lookups)
+            if attempt.lookups:
+                await asyncio.wait(attempt.lookups)
             raise NotFetched(f"{source.url} did not answer within {source.timeout} ms") from error
         except Unreachable as error:
             raise NotFetched(error.message) from error
@@ -106,9 +124,9 @@ class KeyFetcher:
         age = _MAX_AGE.search(answer.headers.get("cache-control", ""))
         return Fetched(keys, int(age[1]) if age else None)
 
-    async def _discover(self, issuer: str, lookups: _Lookups) -> str:
+    async def _discover(self, issuer: str, attempt: _Attempt) -> str:
         """Where an issuer says that its keys are; it must be the issuer that it says it is (section 4.3)."""
-        answer = await self._get(issuer.rstrip("/") + _DISCOVERY, lookups)
+        answer = await self._get(issuer.rstrip("/") + _DISCOVERY, attempt)
         try:
             said = json.loads(answer.body)
         except (ValueError, RecursionError) as error:
@@ -120,7 +138,7 @@ class KeyFetcher:
             raise NotFetched(f"{issuer} names keys that do not come by https")
         return place
 
-    async def _get(self, url: str, lookups: _Lookups) -> _Answer:
+    async def _get(self, url: str, attempt: _Attempt) -> _Answer:
         first = _split(url)
         for _ in range(MOST_REDIRECTS + 1):
             parts = _split(url)
@@ -128,7 +146,7 @@ class KeyFetcher:
                 raise NotFetched(
                     f"{first.geturl()} leads to another place, {parts.scheme}://{parts.hostname}"
                 )
-            async with await self._request(parts, lookups) as response:
+            async with await self._request(parts, attempt) as response:
                 if response.status == 200:
                     return _Answer(await _body(response, url), response.headers)
                 if response.status not in _REDIRECTS:
@@ -136,9 +154,9 @@ class KeyFetcher:
                 url = _join(url, response.headers.get("location", ""))
         raise NotFetched(f"{first.geturl()} leads from place to place")
 
-    async def _request(self, parts: SplitResult, lookups: _Lookups) -> Response:
+    async def _request(self, parts: SplitResult, attempt: _Attempt) -> Response:
         host, port = str(parts.hostname), parts.port or _PORTS[parts.scheme]
-        place = self._dialled(host, await self._address(host, port, lookups), port)
+        place = self._dialled(host, await self._address(host, port, attempt), port)
         if place is None:
             raise NotFetched(f"{host} has no pod for port {port}")
         tls = await asyncio.to_thread(self._tls) if parts.scheme == "https" else None
@@ -148,19 +166,21 @@ class KeyFetcher:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return await transport.request("GET", target, _HEADERS)
 
-    async def _address(self, host: str, port: int, lookups: _Lookups) -> Address:
+    async def _address(self, host: str, port: int, attempt: _Attempt) -> Address:
         """The first one of the host that may be asked."""
         look = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
         lookup = asyncio.get_running_loop().run_in_executor(self._threads, look)
-        lookups.append(lookup)
+        attempt.lookups.append(lookup)
         try:
             found = await asyncio.shield(lookup)
         except (OSError, UnicodeError) as error:
             raise NotFetched(f"{host} has no address") from error
         addresses = [ipaddress.ip_address(str(each[4][0]).partition("%")[0]) for each in found]
-        reasons = {address: self._why_not(host, address) for address in addresses}
+        namespace = attempt.source.namespace
+        reasons = {address: self._why_not(namespace, host, address) for address in addresses}
         for address, reason in reasons.items():
             if not reason:
+                attempt.is_hidden |= not self._discloses(namespace, host, address)
                 return address
         raise NotFetched(next(iter(reasons.values()), f"{host} has no address"))
 

@@ -93,6 +93,13 @@ class KeyKeeper:
         if lost:
             self._changed(lost)
 
+    def look_again(self, namespaces: Collection[str]) -> None:
+        """What objects of these namespaces may name has changed: sources that could not be fetched are tried at
+        once."""
+        for source in sorted(each for each in self._problems if each.namespace in namespaces):
+            self._failures.pop(source, None)
+            self._queue.add(source)
+
     def keyed(self, service: Service) -> Service:
         """With the keys by which nodes verify tokens for its pods."""
         rules = service.rules

@@ -1,16 +1,19 @@
 """Where keys of tokens may be fetched. Pure.
 
-Whoever may write a RequestAuthentication says where the control plane asks, which is in a better place than he is. So
-it asks public addresses only, and a Service of the mesh by its name; never itself, its links, metadata of clouds, or
-the API server. An option adds networks (Istio forbids some, `BLOCKED_CIDRS_IN_JWKS_URIS`, and allows the others).
+Whoever may write a RequestAuthentication chooses what the control plane dials, which reaches more than the author does.
+So it dials public addresses only, and Services by their names: those of the object's own namespace, and of another one
+whose ReferenceGrant allows it. It never dials itself, its links, metadata of clouds, or the API server. An option adds
+networks (Istio forbids some, `BLOCKED_CIDRS_IN_JWKS_URIS`, and allows the others).
 """
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable
+
+import msgspec
 
 from ambit.control.view import LiveView
 from ambit.core.address import Address, Network
-from ambit.core.names import CLUSTER_DOMAIN
+from ambit.core.names import CLUSTER_DOMAIN, ROOT_NAMESPACE, SYSTEM_NAMESPACE
 from ambit.model.service import Service
 from ambit.model.workload import NetworkMode, WorkloadStatus
 
@@ -22,18 +25,36 @@ _METADATA = frozenset(
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
 """RFC 6052: an IPv4 address is in the last four bytes."""
 _API_SERVER = ("default", "kubernetes")
+_CONTROL_PLANE = ("istiod", "ambit-control")
+"""Services of the control plane."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What is allowed. `networks` are private ones that objects of all namespaces may name, `domain` is the cluster's,
+    objects of `root_namespace` may name any Service. `is_granted` returns whether a ReferenceGrant lets
+    RequestAuthentications of a namespace refer to the Service with this namespace and name, `is_own` whether an address
+    is of this machine or pod."""
+
+    networks: tuple[Network, ...] = ()
+    domain: str = CLUSTER_DOMAIN
+    root_namespace: str = ROOT_NAMESPACE
+    system_namespace: str = SYSTEM_NAMESPACE
+    is_granted: Callable[[str, str, str], bool] = lambda *_: False
+    is_own: Callable[[Address], bool] = lambda _: False
 
 
 class Places:
-    """`allowed` networks are asked, too; `domain` is the cluster's."""
+    """Decides by the Services and workloads of `view`."""
 
-    def __init__(self, view: LiveView, allowed: Iterable[Network] = (), domain: str = CLUSTER_DOMAIN) -> None:
+    def __init__(self, view: LiveView, limits: Limits) -> None:
         self._view = view
-        self._allowed = tuple(allowed)
-        self._domain = domain
+        self._limits = limits
+        self._allowed = limits.networks
+        self._domain = limits.domain
 
-    def why_not(self, host: str, given: Address) -> str:
-        """Why `given`, which is an address of `host`, is not asked; empty when it is."""
+    def why_not(self, namespace: str, host: str, given: Address) -> str:
+        """Why `given`, which is an address of `host`, is not dialled for an object of this namespace; empty when it
+        is."""
         address = plain(given)
         if (
             address.is_loopback
@@ -46,9 +67,11 @@ class Places:
         api = self._view.service(self._key(*_API_SERVER))
         if api is not None and address in self._addresses(api):
             return f"{host} leads to the API server, which is never asked"
+        if self._limits.is_own(address) or self._is_control_plane(address):
+            return f"{host} leads to the control plane, which is never asked"
         service = self._named(host)
         if service is not None and address in self._addresses(service):
-            return self._why_not_service(service)
+            return self._why_not_granted(namespace, service) or self._why_not_service(service)
         if any(address.version == each.version and address in each for each in self._allowed):
             return ""
         if not address.is_global:
@@ -56,6 +79,14 @@ class Places:
         if any(address in each.addresses for each in self._view.workloads.values()):
             return f"{host} leads to {address}, which is a workload's: ask a Service by its name"
         return ""
+
+    def discloses(self, namespace: str, host: str, address: Address) -> bool:
+        """Whether an object of this namespace may show how the server at this address answers: one of its own
+        namespace, and public ones."""
+        service = self._named(host)
+        if service is not None:
+            return namespace in (service.namespace, self._limits.root_namespace)
+        return plain(address).is_global
 
     def dialled(self, host: str, address: Address, port: int) -> tuple[Address, int] | None:
         """Where to connect for an address of `host` that may be asked. For a Service's virtual address that is one of
@@ -72,6 +103,22 @@ class Places:
             if target.service == port and target.target and own.version == plain(address).version
         ]
         return min(found)[2:] if found else None
+
+    def _is_control_plane(self, address: Address) -> bool:
+        keys = (self._key(self._limits.system_namespace, name) for name in _CONTROL_PLANE)
+        found = [service for key in keys if (service := self._view.service(key)) is not None]
+        return any(address in self._addresses(each) for each in found)
+
+    def _why_not_granted(self, namespace: str, service: Service) -> str:
+        limits = self._limits
+        if namespace in (service.namespace, limits.root_namespace):
+            return ""
+        if namespace and limits.is_granted(namespace, service.namespace, service.name):
+            return ""
+        return (
+            f"{service.hostname} is of another namespace: a ReferenceGrant in namespace {service.namespace} has to let"
+            f" RequestAuthentications (security.istio.io) of namespace {namespace or '?'} refer to the Service"
+        )
 
     def _why_not_service(self, service: Service) -> str:
         """An EndpointSlice puts any address behind a Service, and pods of any namespace (CVE-2021-25740)."""

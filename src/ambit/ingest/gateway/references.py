@@ -83,12 +83,19 @@ def is_granted(grants: Iterable[ReferenceGrant], referrer: Referrer, given: Back
 
 
 def is_granted_to(
-    grants: Iterable[ReferenceGrant], by_kind: str, by_namespace: str, group: str, kind: str, name: str
+    grants: Iterable[ReferenceGrant],
+    by_kind: str,
+    by_namespace: str,
+    group: str,
+    kind: str,
+    name: str,
+    by_group: str = GROUP,
 ) -> bool:
-    """Whether one of these grants lets objects of the Gateway API, of this kind and namespace, refer to an object."""
+    """Whether one of these grants lets objects of this kind and namespace, of the Gateway API or `by_group`, refer to
+    an object."""
     return any(
         any(
-            (source.group, source.kind, source.namespace) == (GROUP, by_kind, by_namespace)
+            (source.group, source.kind, source.namespace) == (by_group, by_kind, by_namespace)
             for source in grant.spec.sources
         )
         and any((to.group, to.kind) == (group, kind) and to.name in ("", name) for to in grant.spec.to)

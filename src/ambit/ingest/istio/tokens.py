@@ -10,6 +10,7 @@
 
 import re
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -155,7 +156,18 @@ def _keys(given: istio.JwtRule, path: str, report: Report) -> tuple[str, KeySour
         more = "" if url else ", and there is neither jwks nor jwksUri"
         report.refuse("AMB0231", f"{path}.{name}", f"{text}{more}; {_REFUSED}")
         return "", None
-    return "", KeySource(url or given.issuer, is_issuer=not url, timeout=timeout)
+    namespace = report.origin.namespace if _may_be_service(url or given.issuer) else ""
+    return "", KeySource(url or given.issuer, is_issuer=not url, timeout=timeout, namespace=namespace)
+
+
+def _may_be_service(url: str) -> bool:
+    """Whether the host may be a name of a Kubernetes Service: `name.namespace`, or that with `.svc` and a domain."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return True
+    labels = host.rstrip(".").lower().split(".")
+    return len(labels) <= 2 or labels[2] == "svc"
 
 
 def _milliseconds(text: str, path: str, report: Report) -> int:
