@@ -187,3 +187,14 @@ def test_unreachable_server(root: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 1
     assert "cannot reach the API server at 127.0.0.1:" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user's pods run with that user's rights")
+def test_an_interpreter_that_only_root_may_read_is_named(root: Path, tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    venv.chmod(0o700)
+    packages = os.pathsep.join(path for path in sys.path if path)
+    _, said = refused(root, [str(venv / "bin/python"), *UP[1:]], PYTHONPATH=packages)
+    assert f"pods cannot read {venv}," in said
+    assert f"type `chmod -R o+rX {venv}`" in said

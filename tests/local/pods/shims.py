@@ -13,7 +13,7 @@ from pathlib import Path
 from ambit.core.errors import AmbitError
 from ambit.local.pods import sandbox
 from ambit.local.pods.content import File
-from ambit.local.pods.host import maps_users, user_base
+from ambit.local.pods.ids import maps_users, user_base
 from ambit.local.pods.sandbox import Owner, ShimClient
 from ambit.local.pods.shim.protocol import Container, ContainerState, Mount, Process
 from ambit.local.pods.volumes import write_atomically

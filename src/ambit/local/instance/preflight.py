@@ -3,8 +3,12 @@
 import errno
 import os
 import shutil
+import stat
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+
+import msgspec
 
 from ambit.agent.binary import envoy_binary
 from ambit.core.errors import EnvironmentProblem
@@ -59,6 +63,32 @@ def check_namespaces() -> None:
         raise EnvironmentProblem(
             f"the kernel refuses to make namespaces: {os.strerror(code)}", _namespace_hint(code)
         )
+
+
+def check_readable(programs: Iterable[tuple[Path, Path]]) -> None:
+    """Pods of root's instance run as users of their own, so their programs must be readable by everyone.
+
+    `programs` are files, each with the directory above it that pods see. Raises EnvironmentProblem.
+    """
+    for top, file in programs:
+        for path in (*reversed([each for each in file.parents if each.is_relative_to(top)]), file):
+            wanted = stat.S_IXOTH if path.is_dir() else stat.S_IROTH
+            if not path.stat().st_mode & wanted:
+                raise EnvironmentProblem(
+                    f"pods cannot read {path}, which they need to run: it is not open to all users",
+                    f"type `chmod -R o+rX {top}`, or run as an ordinary user",
+                )
+
+
+def programs_of_pods() -> list[tuple[Path, Path]]:
+    """The interpreter, its library, this package and one that it needs, each with the directory that pods see."""
+    tops = [Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[2]]
+    files = [sys.executable, os.path.realpath(sys.executable), os.__file__, __file__, msgspec.__file__]
+    return [
+        (max((top for top in tops if file.is_relative_to(top)), key=lambda top: len(top.parts)), file)
+        for file in map(Path, files)
+        if any(map(file.is_relative_to, tops))
+    ]
 
 
 def _namespace_hint(code: int) -> str:

@@ -22,11 +22,14 @@ from ambit.local.instance.preflight import (
     check_envoy,
     check_namespaces,
     check_programs,
+    check_readable,
     check_space,
+    programs_of_pods,
     search_path,
 )
 from ambit.local.instance.record import InstanceRecord, ProcessId, boot_id, read_record, write_record
 from ambit.local.layout import StateDirectory
+from ambit.local.pods.ids import user_base
 
 LONGEST_SOCKET_PATH = 100
 """Unix socket paths end at 107 bytes; the forwarder's sockets lie below the state directory."""
@@ -40,6 +43,8 @@ def start_instance(state: StateDirectory, config: ClusterConfig, api_port: int =
     check_programs()
     check_namespaces()
     check_envoy()
+    if user_base(""):
+        check_readable(programs_of_pods())
     _check_path(state)
     with instance_lock(state):
         running = read_record(state)

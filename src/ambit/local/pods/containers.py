@@ -16,7 +16,8 @@ from ambit.core.errors import AmbitError, Unreachable
 from ambit.local.pods import images, plan, probes
 from ambit.local.pods.environment import MissingReference, environment_of, expand
 from ambit.local.pods.health import Health
-from ambit.local.pods.host import Host, maps_users
+from ambit.local.pods.host import Host
+from ambit.local.pods.ids import maps_users
 from ambit.local.pods.probes import Target
 from ambit.local.pods.sandbox import ShimClient
 from ambit.local.pods.shim.protocol import ContainerState, Mount, Process

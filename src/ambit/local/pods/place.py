@@ -18,7 +18,8 @@ from ambit.core.errors import AmbitError, Unreachable
 from ambit.core.names import REDIRECTION_ANNOTATION, REDIRECTION_ENABLED
 from ambit.local.fabric.interface import PodNetwork
 from ambit.local.pods import cni, names, plan, sandbox
-from ambit.local.pods.host import Host, user_base
+from ambit.local.pods.host import Host
+from ambit.local.pods.ids import user_base
 from ambit.local.pods.probes import Target
 from ambit.local.pods.sandbox import Owner, ShimClient
 from ambit.local.pods.shim.protocol import ContainerState, Mount
