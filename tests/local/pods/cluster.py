@@ -361,8 +361,6 @@ async def termination(directory: Path) -> None:
     work = {"name": "work", "mountPath": "/work"}
     async with cluster(directory) as it, it.runner():
         out = directory / "out"
-        out.mkdir()
-        out.chmod(0o777)  # root in a pod is nobody on the host
         await it.create(
             "web",
             {
@@ -381,7 +379,7 @@ async def termination(directory: Path) -> None:
                     "volumeMounts": [work],
                 }
             ],
-            volumes=[{"name": "work", "hostPath": {"path": str(out)}}],
+            volumes=[{"name": "work", "hostPath": {"path": str(out), "type": "DirectoryOrCreate"}}],
         )
         await it.ready("web")
         began = asyncio.get_running_loop().time()

@@ -118,6 +118,7 @@ class PodVolumes:
             path = Path(volume["hostPath"]["path"])
             if not path.exists() and (volume["hostPath"].get("type") or "").endswith("OrCreate"):
                 path.mkdir(parents=True)
+                os.chown(path, self._owner, self._owner)
             if not path.exists():
                 raise MissingReference(f"hostPath {path} does not exist")
             real = Path(os.path.realpath(path))
