@@ -9,7 +9,7 @@ from ambit.cli.commands.flows import _text
 from ambit.cli.main import ambit
 
 
-@pytest.mark.parametrize("code", ["200,404", "abc", "xx", "4040", "-1", ""])
+@pytest.mark.parametrize("code", ["200,404", "abc", "xx", "4040", "-1", "", "999", "099", "4", "00"])
 def test_what_is_no_status_is_named(code: str) -> None:
     result = CliRunner().invoke(ambit, ["flows", "--code", code])
     assert result.exit_code == 2

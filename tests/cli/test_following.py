@@ -8,7 +8,7 @@ import pytest
 
 from ambit.cli import following
 from ambit.cli.following import EVERYTHING, follow
-from ambit.core.errors import Unreachable
+from ambit.core.errors import AmbitError, Unreachable
 
 Pod = dict[str, Any]
 
@@ -125,8 +125,8 @@ async def test_who_may_not_look_any_more_goes_on_with_those_that_are_known(proxi
     said = proxies.add("node1")
     task = started(proxies)
     await until(lambda: len(proxies.asked) == 1)
-    proxies.problem = Unreachable("the API server is away")
-    await until(lambda: proxies.told == ["the API server is away"])
+    proxies.problem = AmbitError("pods is forbidden")
+    await until(lambda: proxies.told == ["pods is forbidden"])
     said.put_nowait("still")
     await until(lambda: proxies.shown == ["still"])
     assert len(proxies.told) == 1
@@ -137,3 +137,14 @@ async def test_what_the_first_look_meets_is_raised(proxies: Proxies) -> None:
     proxies.problem = Unreachable("the API server is away")
     with pytest.raises(Unreachable, match="is away"):
         await started(proxies)
+
+
+async def test_following_ends_when_the_api_server_is_gone_for_good(proxies: Proxies) -> None:
+    proxies.add("node1")
+    task = started(proxies)
+    await until(lambda: len(proxies.asked) == 1)
+    proxies.problem = Unreachable("the API server is away")
+    with pytest.raises(ExceptionGroup) as raised:
+        await task
+    assert raised.group_contains(Unreachable, match="is away")
+    assert proxies.told == ["the API server is away"]

@@ -1,6 +1,7 @@
 """What is typed wrong is answered with what to type."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -211,3 +212,43 @@ def test_an_interrupt_ends_quietly_wherever_it_hits(place: str) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "")
+
+
+@pytest.mark.parametrize(("value", "is_coloured"), [("", True), ("1", False)])
+def test_no_color_turns_colours_off(value: str, is_coloured: bool) -> None:
+    """Output is as on a terminal; an empty variable does not count (no-color.org)."""
+    scopes = Path(__file__).parents[1] / "golden" / "compile" / "policy_scopes" / "in.yaml"
+    words = ["why", "-f", str(scopes), "db", "web:8080"]
+    result = CliRunner().invoke(ambit, words, color=True, env={"NO_COLOR": value})
+    assert "web" in result.output
+    assert ("\x1b[" in result.output) is is_coloured
+
+
+_FOLLOWS = """
+import asyncio
+from ambit.cli import main
+from ambit.cli.access import run
+
+async def work():
+    try:
+        print("begun", flush=True)
+        await asyncio.Event().wait()
+    finally:
+        print("cancelled", flush=True)
+
+main.ambit.main = lambda **_: run(work())
+from ambit.cli.entry import main
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_cancels_the_work_and_ends_with_130(number: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _FOLLOWS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(number)
+        printed, errors = process.communicate(timeout=30)
+    assert (process.returncode, printed, errors) == (130, "cancelled\n", "")

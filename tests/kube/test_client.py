@@ -9,7 +9,15 @@ from ambit.kube.client import Client, Patch
 from ambit.kube.credentials import ExecPlugin
 from ambit.kube.discovery import discover
 from ambit.kube.errors import AlreadyExists, Conflict, Invalid, NotFound, Unauthorized
-from ambit.kube.resource import CONFIG_MAPS, DEPLOYMENTS, GATEWAYS, NAMESPACES, SERVICE_ACCOUNTS, SERVICES
+from ambit.kube.resource import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    GATEWAYS,
+    NAMESPACES,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+    Resource,
+)
 from tests.kube.conftest import Cluster
 
 PROXIED = """
@@ -85,6 +93,8 @@ async def test_discovery_knows_builtin_and_custom_kinds(cluster: Cluster) -> Non
     assert {"list", "watch", "delete"} <= found[DEPLOYMENTS].verbs
     assert found[DEPLOYMENTS].short_names == ("deploy",)
     assert GATEWAYS in found
+    assert Resource("networking.istio.io", "v1alpha3", "envoyfilters", "EnvoyFilter") in found
+    assert len({(each.group, each.plural) for each in found}) == len(found)
     assert not found[NAMESPACES].resource.namespaced
 
 

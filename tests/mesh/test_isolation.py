@@ -357,3 +357,16 @@ print(json.dumps([[status(path, each) for each in (token, "", "x" + token)] for 
     for own, nobody, wrong in ask(mesh, pods[""][0], program, paths):
         assert (own, wrong) == (403, 401)
         assert nobody in (401, 403)
+
+
+def test_packets_of_a_node_are_captured_as_the_help_shows(laptop: LaptopMesh) -> None:
+    """Also by an ordinary user, who has no other account to change to: `tests/mesh/test_rootless.py` runs this so."""
+    words = ("local", "node", "exec", "node1", "--", "tcpdump", "-Z", "root", "-ni", "eth0", "-c", "1")
+    with laptop.start_ambit(*words) as capture:
+
+        def has_ended() -> bool:
+            laptop.ambit("node", "status")  # its questions come to the node by eth0
+            return capture.poll() is not None
+
+        laptop.wait("a packet is captured", has_ended)
+    assert capture.returncode == 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -133,9 +134,28 @@ def _instance_of(kubeconfig: str) -> str | None:
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run one command's asynchronous part; errors of task groups are shown as the first of them."""
+    """Run one command's asynchronous part; errors of task groups are shown as the first of them. Raises
+    KeyboardInterrupt after SIGTERM, too: the work is cancelled first, as asyncio does it after SIGINT."""
+    is_ended = False
+
+    async def cancelled_by_signal() -> Result:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def end() -> None:
+            nonlocal is_ended
+            is_ended = True
+            task.cancel()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
+        return await work
+
     try:
-        return asyncio.run(work)
+        return asyncio.run(cancelled_by_signal())
+    except asyncio.CancelledError:
+        if is_ended:
+            raise KeyboardInterrupt from None
+        raise
     except BaseExceptionGroup as group:
         raise first_failure(group) from group
 

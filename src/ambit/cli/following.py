@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from ambit.cli.mesh import Pod
-from ambit.core.errors import AmbitError
+from ambit.core.errors import AmbitError, Unreachable
 from ambit.kube.conditions import has_condition
 
 LOOK_AGAIN = 1.0
 """Seconds between looks at which proxies there are, and before one that broke off is asked again."""
+PATIENCE = 30
+"""So many looks in a row that do not reach the API server end it: one that starts again is back before."""
 EVERYTHING = 1_000_000
 Flow = dict[str, Any]
 Look = Callable[[], Awaitable[list[Pod]]]
@@ -23,7 +25,7 @@ async def follow(look: Look, read: Read, show: Callable[[Flow], None], tell: Tel
 
     Of the pods of the first look the newest `last` come first, of later ones all that they have. One that breaks off is
     asked again; what is wrong with it, or with a later look, is told once, and nothing of one that is about to end, or
-    that has come and is not ready yet. Raises what the first look does.
+    that has come and is not ready yet. Raises what the first look does, and Unreachable after `PATIENCE` looks in vain.
     """
     there = {_key(pod): pod for pod in await look()}
     tasks: dict[str, asyncio.Task[None]] = {}
@@ -46,6 +48,7 @@ async def follow(look: Look, read: Read, show: Callable[[Flow], None], tell: Tel
 
     async with asyncio.TaskGroup() as group:
         is_new = False
+        failures = 0
         while True:
             for key in tasks.keys() - there.keys():
                 tasks.pop(key).cancel()
@@ -56,10 +59,14 @@ async def follow(look: Look, read: Read, show: Callable[[Flow], None], tell: Tel
             try:
                 found = await look()
             except AmbitError as problem:
+                failures = failures + 1 if isinstance(problem, Unreachable) else 0
+                if failures == PATIENCE:
+                    raise
                 if problem.message != told:
                     tell(problem.message)
                 told = problem.message
                 continue
+            failures = 0
             there = {_key(pod): pod for pod in found}
 
 

@@ -179,8 +179,11 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(prog)s %(version)s")
-def ambit() -> None:
+@click.pass_context
+def ambit(context: click.Context) -> None:
     """A sidecar-less service mesh: Python decides, stock Envoy carries."""
+    if os.environ.get("NO_COLOR"):  # no-color.org
+        context.color = False
 
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)

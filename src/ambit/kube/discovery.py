@@ -45,20 +45,25 @@ class _Entries(msgspec.Struct):
 
 
 async def discover(client: Client) -> tuple[Discovered, ...]:
-    """All resources in their groups' preferred versions, without subresources.
+    """All resources, each once, without subresources: in its group's preferred version, or where that does not serve it
+    in the first version that does (`TCPRoute` is served as v1alpha2 only, while its group prefers v1).
 
-    A group whose document cannot be had (an aggregated API that is down) is left out.
+    A version whose document cannot be had (an aggregated API that is down) is left out.
     """
     found = await _version(client, "/api/v1", "", "v1")
     groups = msgspec.json.decode(await client.raw("GET", "/apis"), type=_Groups)
     for group in groups.groups:
-        preferred = group.preferred_version or (group.versions[0] if group.versions else None)
-        if preferred is None:
-            continue
-        try:
-            found += await _version(client, f"/apis/{preferred.group_version}", group.name, preferred.version)
-        except ApiError:
-            continue
+        served: dict[str, Discovered] = {}
+        for version in sorted(group.versions, key=lambda each: each != group.preferred_version):
+            try:
+                resources = await _version(
+                    client, f"/apis/{version.group_version}", group.name, version.version
+                )
+            except ApiError:
+                continue
+            for each in resources:
+                served.setdefault(each.resource.plural, each)
+        found += served.values()
     return tuple(found)
 
 

@@ -24,6 +24,7 @@ from ambit.kube.resource import (
     SERVICE_ACCOUNTS,
     SERVICES,
     STATEFUL_SETS,
+    Resource,
 )
 from ambit.local.apiserver.server import ApiServer
 from ambit.local.controllers import pod_collector
@@ -133,6 +134,10 @@ async def test_the_api_server_is_a_service(client: Client) -> None:
     assert service["spec"]["clusterIP"] == "10.96.0.1"
 
 
+ENVOY_FILTERS = Resource("networking.istio.io", "v1alpha3", "envoyfilters", "EnvoyFilter")
+"""Its group prefers v1, which has no such kind."""
+
+
 async def test_a_namespace_is_filled_and_emptied(client: Client) -> None:
     await client.create(NAMESPACES, {"metadata": {"name": "shop"}})
     await until(lambda: client.get(SERVICE_ACCOUNTS, "default", "shop"))
@@ -144,9 +149,11 @@ async def test_a_namespace_is_filled_and_emptied(client: Client) -> None:
     value["metadata"]["namespace"] = "shop"
     await client.create(DEPLOYMENTS, value)
     await until(lambda: client.list(PODS, "shop"))
+    await client.create(ENVOY_FILTERS, {"metadata": {"name": "one", "namespace": "shop"}, "spec": {}})
     await client.delete(NAMESPACES, "shop")
     await gone(client, NAMESPACES, "shop", "")
     assert await client.list(PODS, "shop") == []
+    assert await client.list(ENVOY_FILTERS, "shop") == []
 
 
 async def test_deletion_in_the_background_reaches_the_pods(client: Client) -> None:

@@ -1,7 +1,6 @@
 """`ambit flows`: what the proxies decided, one line each."""
 
 import asyncio
-import contextlib
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from urllib.parse import urlencode
@@ -24,7 +23,7 @@ from ambit.kube.resource import NAMESPACES
 VERDICTS = ("allowed", "denied", "failed")
 _LAST = 20
 _GATEWAY_KINDS = frozenset({"gtw", "gateway", "gateways"})
-_CODE = re.compile(r"(?=.{1,3}$)\d+x*", re.IGNORECASE)
+_CODE = re.compile(r"0|(?=.{3}$)[1-5]\d*x*", re.IGNORECASE)
 
 
 class Code(click.ParamType[str]):
@@ -137,8 +136,7 @@ def command(
             what = "request" if requests else "connection"
             click.echo(f"no {what}{chosen} has ended yet; an open one: `ambit connections`", err=True)
 
-    with contextlib.suppress(KeyboardInterrupt):
-        run(with_client(open_client(name, kubeconfig, context), work))
+    run(with_client(open_client(name, kubeconfig, context), work))
 
 
 def _form(flow: Flow, output: str) -> str:

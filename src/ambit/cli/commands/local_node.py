@@ -43,7 +43,7 @@ def list_nodes(name: str | None, output: str) -> None:
 def execute(name: str | None, place: str, words: tuple[str, ...]) -> None:
     """Run a program in the network namespace of a node (or of `fabric`).
 
-    Example: ambit local node exec node1 -- tcpdump -ni eth0
+    Example: ambit local node exec node1 -- tcpdump -Z root -ni eth0
     """
     record = read_record(running_state(name))
     assert record is not None
