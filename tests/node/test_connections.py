@@ -6,6 +6,7 @@ import socket
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ambit.core.names import DIRECT_MARK
 from ambit.node.connections import Open, sorted_out
 from ambit.node.netns import sockets
 from ambit.node.netns.sockets import Socket
@@ -53,6 +54,13 @@ PASSED_ON = end((POD, 41000), ("192.0.2.1", 443), cookie=3, mark=MARK)
 TUNNEL = end((POD, 42000), (OTHER, 15008), cookie=4, mark=MARK)
 ACCEPTED_TUNNEL = end((POD, 15008), (OTHER, 50001), cookie=5)
 MESH = [*OPENED, *DELIVERED, PASSED_ON, TUNNEL, ACCEPTED_TUNNEL]
+
+
+def test_what_was_accepted_directly_while_the_pod_was_leaving_is_older_than_the_mesh() -> None:
+    direct = end((POD, 8080), (OTHER, 51002), cookie=6, mark=DIRECT_MARK)
+    found = sorted_out([*DELIVERED, direct], OWN, before={6})
+    assert ways(found)["pre_mesh_inbound"] == [(OTHER, 51002, POD, 8080)]
+    assert "pre_mesh_inbound" not in ways(sorted_out([*DELIVERED, direct], OWN))
 
 
 def test_what_goes_through_the_proxy() -> None:

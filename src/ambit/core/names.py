@@ -21,6 +21,8 @@ PROXY_MARK = 0x539
 """fwmark of every packet that a node proxy sends from inside a pod's namespace."""
 OUTBOUND_MARK, PLAINTEXT_MARK, DNS_MARK = 0x1539, 0x2539, 0x4539
 """The same of one listener of a pod that is captured without NAT: there its sockets have no port of their own."""
+DIRECT_MARK = 0x8539
+"""The same of what a pod that leaves the mesh accepts directly: its sockets have the mark, so their packets go out."""
 CONNECTION_MARK = 0x111
 MARK_MASK = 0xFFF
 PROBE_ADDRESS_V4 = "169.254.7.127"

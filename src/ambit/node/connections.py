@@ -23,6 +23,7 @@ import msgspec
 
 from ambit.core.address import Address
 from ambit.core.names import (
+    DIRECT_MARK,
     DNS_MARK,
     INBOUND_PLAINTEXT_PORT,
     MARK_MASK,
@@ -181,7 +182,7 @@ def _is_of_the_pod(end: Socket, own: Collection[Address]) -> bool:
         end.local in own
         and end.peer not in own
         and not end.peer.is_loopback
-        and end.mark & MARK_MASK != PROXY_MARK
+        and (end.mark & MARK_MASK != PROXY_MARK or end.mark == DIRECT_MARK)
         and end.local_port not in RESERVED_PORTS
     )
 

@@ -35,6 +35,7 @@ INWARD = pytest.mark.parametrize(
     ("everywhere", "pod", "node", "probe"),
     [("0.0.0.0", POD, NODE, PROBE_ADDRESS_V4), ("::", POD6, NODE6, PROBE_ADDRESS_V6)],
 )
+IP_BIND_ADDRESS_NO_PORT = 24
 SHORT = 0.3
 """Seconds that an attempt lasts which nobody may answer."""
 
@@ -425,9 +426,84 @@ def test_a_pod_that_leaves_and_comes_back(
         assert unheard(outbound, plaintext, outside, application)
 
 
+@INWARD
+@pytest.mark.parametrize("is_idle", [True, False])
+def test_a_direct_connection_from_the_port_of_a_delivered_one_leaves_that_alone(
+    pair: Pair, everywhere: str, pod: str, node: str, probe: str, is_idle: bool
+) -> None:
+    """The proxy chooses its port without knowing those of the client, which may come directly now."""
+
+    def deliver() -> socket.socket:
+        made = socket.socket(socket.AF_INET6 if ":" in pod else socket.AF_INET, socket.SOCK_STREAM)
+        make_transparent(made, PROXY_MARK)
+        made.settimeout(TIMEOUT)
+        made.bind((node, 0))
+        made.connect((pod, 8080))
+        return made
+
+    def collide() -> None:
+        with socket.socket(socket.AF_INET6 if ":" in pod else socket.AF_INET, socket.SOCK_STREAM) as direct:
+            direct.settimeout(SHORT)
+            direct.bind((node, delivered.getsockname()[1]))
+            with contextlib.suppress(OSError):
+                direct.connect((pod, 8080))
+
+    def talk() -> None:
+        for sender, receiver in ((delivered, served), (served, delivered)):
+            receiver.settimeout(TIMEOUT)
+            sender.sendall(b"x" * 3000)
+            assert receiver.recv(3000, socket.MSG_WAITALL) == b"x" * 3000
+
+    with (
+        listen(pair.pod, pod, 8080) as server,
+        in_namespace(pair.pod, deliver) as delivered,
+        server.accept()[0] as served,
+    ):
+        talk()
+        asyncio.run(apply.release(str(pair.pod), CAPTURE))
+        if not is_idle:
+            talk()
+        in_namespace(pair.node, collide)
+        talk()
+
+
+def test_what_a_leaving_pod_opens_comes_from_other_ports_than_what_proxies_deliver_for_it(pair: Pair) -> None:
+    """Both kernels would take the same ones, in the same order."""
+
+    def deliver() -> int:
+        with socket.socket() as made:
+            make_transparent(made, PROXY_MARK)
+            made.settimeout(TIMEOUT)
+            made.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+            made.bind((NODE, 0))
+            made.connect((POD, 8080))
+            return int(made.getsockname()[1]) % 2
+
+    def opened() -> int:
+        with dial(pair.pod, NODE, 8080) as made:
+            return int(made.getsockname()[1]) % 2
+
+    netns = str(pair.pod)
+    with listen(pair.pod, POD, 8080), listen(pair.node, NODE, 8080):
+        assert in_namespace(pair.pod, deliver) == 0
+        asyncio.run(apply.release(netns, CAPTURE))
+        assert {opened() for _ in range(10)} == {1}
+        asyncio.run(apply.redirect(netns, CAPTURE))
+        assert in_namespace(pair.pod, deliver) == 0
+        asyncio.run(apply.release(netns, CAPTURE))
+        asyncio.run(apply.remove(netns, CAPTURE))
+        assert {opened() for _ in range(10)} == {0}
+
+
 def test_removal_leaves_nothing() -> None:
     def state() -> str:
-        commands = ("nft list ruleset", "ip rule", "ip -6 rule", "ip route show table 100")
+        commands = (
+            "nft list ruleset",
+            "ip rule",
+            "ip -6 rule",
+            "ip route show table 100",
+            "sysctl net.ipv4.ip_local_port_range",
+        )
         return "".join(
             subprocess.run(
                 ["nsenter", f"--net={made.pod}", *each.split()], check=False, capture_output=True, text=True

@@ -20,6 +20,7 @@ async def redirect(netns: str, capture: ruleset.Capture) -> None:
     """The pod's traffic goes through the proxy. Raises EnvironmentProblem, and then traffic is as before."""
     if capture.transparent:
         await asyncio.to_thread(steering.ensure, netns, capture.addresses)
+        await asyncio.to_thread(steering.unshift_ports, netns)
     else:
         await asyncio.to_thread(routes.ensure, netns)
         await asyncio.to_thread(timestamps.without_offsets, netns)
@@ -28,7 +29,10 @@ async def redirect(netns: str, capture: ruleset.Capture) -> None:
 
 async def release(netns: str, capture: ruleset.Capture) -> None:
     """Nothing new of the pod goes through the proxy; what is open goes on. Raises EnvironmentProblem."""
-    await nft.load(netns, ruleset.replacing(ruleset.release(capture)))
+    inherited = capture.transparent and await asyncio.to_thread(steering.inherit_marks, netns)
+    # A client's kernel and the proxy that delivers for it take the same ports in the same order.
+    await asyncio.to_thread(steering.shift_ports, netns)
+    await nft.load(netns, ruleset.replacing(ruleset.release(capture, inherited=inherited)))
 
 
 async def remove(netns: str, capture: ruleset.Capture) -> None:
@@ -37,6 +41,7 @@ async def remove(netns: str, capture: ruleset.Capture) -> None:
         # First: until the rules are gone, they let everything go its way.
         await asyncio.to_thread(steering.remove, netns)
     await nft.load(netns, ruleset.removing())
+    await asyncio.to_thread(steering.unshift_ports, netns)
     if not capture.transparent:
         await asyncio.to_thread(routes.remove, netns)
         await asyncio.to_thread(timestamps.with_offsets, netns)

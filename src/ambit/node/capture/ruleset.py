@@ -81,11 +81,11 @@ def redirect(capture: Capture) -> str:
     return table.table(TABLE, f"ambit capture {VERSION}", chains)
 
 
-def release(capture: Capture) -> str:
+def release(capture: Capture, *, inherited: bool = True) -> str:
     """The table of a running pod that leaves the mesh: nothing new is redirected, and what is open keeps its
-    translation, which the kernel does only while NAT chains exist."""
+    translation, which the kernel does only while NAT chains exist. `inherited`: see `transparent.released`."""
     if capture.transparent:
-        chains = transparent.released(capture.addresses)
+        chains = transparent.released(capture.addresses, inherited=inherited)
         return table.table(TABLE, f"ambit transparent release {transparent.VERSION}", chains)
     nat = [
         table.chain("redirect_leaving", _LEAVING_HOOK, []),

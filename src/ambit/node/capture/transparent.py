@@ -12,14 +12,18 @@ proxy's listener, which sees the real destination as its own address. No connect
    anything of the pod out from loopback: the proxy goes on from the client's address, and a neighbour would take the
    pod for itself;
 5. DNS over UDP goes to the agent by NAT, as in `ruleset`; only that is tracked;
-6. a pod that leaves: what is new is marked as if the proxy had sent it, and goes its way; what is open stays. When it
-   comes back meanwhile, what was opened directly is `spared`.
+6. a pod that leaves: what is new is marked as if the proxy had sent it, and goes its way; what is open stays. What the
+   pod opens is known by the connection's mark, what it accepts by the socket's, which inherits that of the first
+   packet: a client may come directly from the same port as the proxy that delivers another connection of that client,
+   and connection tracking takes the two for one. When the pod comes back meanwhile, what was opened directly is
+   `spared`.
 """
 
 from collections.abc import Iterator
 
 from ambit.core.address import Address
 from ambit.core.names import (
+    DIRECT_MARK,
     DNS_PORT,
     HBONE_PORT,
     INBOUND_PLAINTEXT_PORT,
@@ -31,7 +35,7 @@ from ambit.core.names import (
 )
 from ambit.node.capture import table
 
-VERSION = 5
+VERSION = 6
 """Changes whenever the rules do; it is in the table's comment for people."""
 
 _TCP = "meta l4proto 6"
@@ -62,11 +66,12 @@ def chains(addresses: tuple[Address, ...], *, dns: bool, spared: bool) -> list[s
     return found
 
 
-def released(addresses: tuple[Address, ...]) -> list[str]:
-    """What lets a pod go."""
+def released(addresses: tuple[Address, ...], *, inherited: bool) -> list[str]:
+    """What lets a pod go; `inherited`: sockets that it accepts have the mark of the first packet."""
     begins = f"{_OPENS} ct mark set {_MARK}"
+    arrives = f"{_TCP} meta mark set 0x{DIRECT_MARK:08x}" if inherited else begins
     return [
-        table.chain("pass_arriving", _ARRIVES, [_UNMARK, *_forged(addresses), f'iifname != "lo" {begins}']),
+        table.chain("pass_arriving", _ARRIVES, [_UNMARK, *_forged(addresses), f'iifname != "lo" {arrives}']),
         table.chain(
             "pass_leaving",
             "route hook output priority mangle",

@@ -42,6 +42,9 @@ _RTM_NEWLINK, _IFLA_AF_SPEC, _IFLA_INET_CONF = 16, 26, 1
 _LINK = struct.Struct("=BxHiII")
 _RP_FILTER, _ACCEPT_LOCAL = 8, 23
 _LOOSE = 2
+_PORT_RANGE = "net/ipv4/ip_local_port_range"
+_PORTS, _SHIFTED = b"32768\t60999", b"32769\t60999"
+_INHERITS = "net/ipv4/tcp_fwmark_accept"
 
 
 def ensure(netns: str, addresses: Collection[Address]) -> None:
@@ -52,6 +55,25 @@ def ensure(netns: str, addresses: Collection[Address]) -> None:
 def remove(netns: str) -> None:
     """Rules and routes are gone; the settings stay, which without them mean nothing. Raises EnvironmentProblem."""
     routes.change_in(netns, _remove)
+
+
+def inherit_marks(netns: str) -> bool:
+    """Whether sockets that the namespace accepts have the mark of the first packet, from now on. Blocks briefly."""
+    with suppress(OSError):
+        in_namespace(Path(netns), lambda: sysctl.write(_INHERITS, b"1"))
+        return True
+    return False
+
+
+def shift_ports(netns: str) -> None:
+    """What the pod opens from now on comes from odd ports, where the kernel's own range is in use: connect() takes even
+    or odd ones, as the range's first port is. Proxies deliver for the pod from even ones. Blocks briefly."""
+    _set_ports(netns, _PORTS, _SHIFTED)
+
+
+def unshift_ports(netns: str) -> None:
+    """The contrary of `shift_ports`. Blocks briefly."""
+    _set_ports(netns, _SHIFTED, _PORTS)
 
 
 def is_in_place(netns: str) -> bool:
@@ -87,6 +109,11 @@ def ensure_here(addresses: Collection[Address]) -> None:
     for version in (4, 6):
         with suppress(OSError):
             sysctl.write(f"net/ipv{version}/fwmark_reflect", b"1")
+
+
+def _set_ports(netns: str, before: bytes, after: bytes) -> None:
+    with suppress(OSError):
+        in_namespace(Path(netns), lambda: sysctl.write(_PORT_RANGE, after, only_from=before))
 
 
 def _own(family: int) -> set[tuple[int, int]]:
