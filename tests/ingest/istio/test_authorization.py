@@ -27,7 +27,8 @@ from ambit.model.policy import (
 )
 from ambit.objects.istio import AuthorizationPolicy, decode_authorization_policy
 from ambit.policy.decide import ConnectionFacts, decide
-from tests.ingest.build import authorization_policy
+from tests.ingest.build import Given, authorization_policy, pod
+from tests.ingest.test_mesh import change, compiler
 
 NET = ipaddress.ip_network
 
@@ -305,3 +306,32 @@ def test_a_policy_that_is_too_large_is_closed(action: str) -> None:
     assert result.authorization is not None
     assert result.authorization.rules == ((Rule(),) if action == "DENY" else ())
     assert [each.code for each in compiled(action=action, rules=[{}] * 10_001).findings] == ["AMB0217"]
+
+
+def test_a_policy_that_changes_wakes_only_workloads_with_its_label() -> None:
+    """A namespace may have thousands of policies and pods."""
+    pods = [
+        pod(f"p{number}", f"10.1.0.{number + 1}", labels={"app": f"a{number}", "tier": "front"})
+        for number in range(20)
+    ]
+    others = [selecting(f"o{number}", {"app": f"a{number % 20}", "tier": "front"}) for number in range(40)]
+    made = compiler(*pods, *others, selecting("all", {"tier": "front"}))
+    [before] = [each.recomputations for each in made.statistics() if each.name == "pod workloads"]
+    delta = made.apply([change(selecting("new", {"app": "a7", "tier": "front"}))])
+    [after] = [each.recomputations for each in made.statistics() if each.name == "pod workloads"]
+    assert [each.name for each in delta.workloads.upserts.values()] == ["p7"]
+    assert after == before + 1
+    [workload] = delta.workloads.upserts.values()
+    assert workload.policies == ("default/all", "default/new", "default/o27", "default/o7")
+    other = selecting("new", {"tier": "back", "app": "a8"})
+    delta = made.apply([change(other)])
+    assert "default/new" not in made.workloads[workload.uid].policies
+    delta = made.apply([change(selecting("new", {"version": "v1"}))])
+    assert not delta.workloads, "the first selector with a label key selects nothing"
+
+
+def selecting(name: str, labels: dict[str, str]) -> Given:
+    return "authorizationpolicies.security.istio.io", {
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"selector": {"matchLabels": labels}, "rules": [{}]},
+    }

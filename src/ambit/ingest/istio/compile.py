@@ -21,7 +21,7 @@ from ambit.ingest.istio.peer import (
 )
 from ambit.ingest.istio.requests import CompiledRequestPolicy
 from ambit.ingest.istio.telemetry import CompiledTelemetry, default_telemetry, telemetry
-from ambit.ingest.selection import selects
+from ambit.ingest.selectors import Selectors
 from ambit.ingest.settings import MeshSettings
 from ambit.model.jwt import TokenPolicy
 from ambit.model.policy import Authorization
@@ -75,9 +75,7 @@ class _Levels:
     def __init__(self, graph: Graph, policies: Collection[PeerPolicy], settings: MeshSettings) -> None:
         self._root = settings.root_namespace
         self._whole = policies.index(lambda policy: [] if policy.selector else [policy.namespace])
-        self._selecting = policies.index(
-            lambda policy: [policy.namespace] if policy.selector and policy.namespace != self._root else []
-        )
+        self._selectors = Selectors(graph, policies)
         self._levels = graph.derive("peer levels", policies, self._level, key=lambda level: level.namespace)
 
     def inherited(self, context: Context, namespace: str) -> bool:
@@ -88,8 +86,9 @@ class _Levels:
                 return level.mode is Mode.STRICT
         return False
 
-    def selecting(self, context: Context, namespace: str) -> list[PeerPolicy]:
-        return context.lookup(self._selecting, namespace)
+    def selecting(self, context: Context, namespace: str, labels: Mapping[str, str]) -> list[PeerPolicy]:
+        """The policies that select a workload with these labels."""
+        return self._selectors.selecting(context, namespace, labels) if namespace != self._root else []
 
     def first(self, context: Context, namespace: str) -> PeerPolicy | None:
         """The policy without selector that counts in a namespace."""
@@ -111,7 +110,7 @@ def compile_istio(
         on_failure=lambda context, given: closed_authorization(given, settings),
     )
     selecting = graph.derive("policy selectors", compiled, lambda context, policy: _selecting(policy))
-    by_namespace = selecting.index(lambda policy: [policy.namespace])
+    selectors = Selectors(graph, selecting)
     peers = graph.derive(
         "peer policies",
         sources.peer_authentications,
@@ -130,15 +129,8 @@ def compile_istio(
 
     def attach(context: Context, namespace: str, labels: Mapping[str, str]) -> tuple[str, ...]:
         scopes = dict.fromkeys((namespace, settings.root_namespace))
-        names = [
-            policy.key
-            for scope in scopes
-            for policy in context.lookup(by_namespace, scope)
-            if selects(policy.selector, labels)
-        ]
-        chosen = oldest(
-            policy for policy in levels.selecting(context, namespace) if selects(policy.selector, labels)
-        )
+        names = [policy.key for scope in scopes for policy in selectors.selecting(context, scope, labels)]
+        chosen = oldest(levels.selecting(context, namespace, labels))
         mutual = policy_name(chosen, levels.inherited(context, namespace), settings)
         return tuple(sorted([*names, mutual] if mutual else names))
 
