@@ -1,7 +1,8 @@
 """How fast a policy is enforced: from the API server's answer to its writer until connections meet it.
 
 A policy that denies is made and deleted again and again while clients connect all the time. What counts is when the
-client knew: the end of the first connection that was decided anew, after which none was decided as before.
+client knew: the end of the first connection that was decided anew, after which none was decided as before. Once more
+with other policies in the same namespace, for pods with other labels.
 """
 
 import asyncio
@@ -9,6 +10,8 @@ import json
 import random
 import time
 from pathlib import Path
+
+import msgspec
 
 from ambit.kube.resource import AUTHORIZATION_POLICIES, CONFIG_MAPS
 from bench.harness import Number, Options, percentile
@@ -30,23 +33,47 @@ Changes = list[tuple[float, bool]]
 
 async def measure(options: Options) -> list[Number]:
     """From the API server's answer until enforced, for each way to a pod."""
-    times = 5 if options.quick else 30
-    seconds = times * 2 * QUIET[1] + 2
+    times, others = (5, 100) if options.quick else (30, 1000)
     async with instance() as mesh:
         await _start(mesh)
-        near, far = [await mesh.address(INSIDE, name) for name in ("near", "far")]
+        numbers = await _measure_ways(mesh, times)
+        await _add_others(mesh, others)
+        for each in await _measure_ways(mesh, times):
+            numbers.append(msgspec.structs.replace(each, name=f"{each.name}, beside {others} policies"))
+    return numbers
 
-        async def client(namespace: str, name: str, verb: str, *hosts: str) -> dict[str, Changes]:
-            words = ("python3", "/bench/knock.py", verb, str(seconds), str(PORT), *hosts)
-            found = json.loads(await mesh.run(namespace, name, *words))
-            return {host: [(moment, greeted) for moment, greeted in found[host]] for host in hosts}
 
-        async with asyncio.TaskGroup() as group:
-            inside = group.create_task(client(INSIDE, "client", "knock", near, far))
-            outside = group.create_task(client(OUTSIDE, "client", "knock", far))
-            held = group.create_task(client(INSIDE, "holder", "hold", near, far))
-            written = group.create_task(_write(mesh, times))
-        made = written.result()
+async def _add_others(mesh: Instance, count: int) -> None:
+    """Makes policies for pods that are not there, and waits until the control plane has answered for each."""
+    for number in range(count):
+        rules = [{"to": [{"operation": {"ports": [str(20_000 + number)]}}]}]
+        selector = {"matchLabels": {"app": f"other-{number % 50}"}}
+        spec = {"action": "DENY", "selector": selector, "rules": rules}
+        policy = {"metadata": {"name": f"other-{number}", "namespace": INSIDE}, "spec": spec}
+        await mesh.client.create(AUTHORIZATION_POLICIES, policy)
+    while True:
+        found = await mesh.client.list(AUTHORIZATION_POLICIES, INSIDE)
+        if all((each.get("status") or {}).get("conditions") for each in found):
+            return
+        await asyncio.sleep(1)
+
+
+async def _measure_ways(mesh: Instance, times: int) -> list[Number]:
+    """Each way to a pod, with so many policies made and deleted."""
+    seconds = times * 2 * QUIET[1] + 2
+    near, far = [await mesh.address(INSIDE, name) for name in ("near", "far")]
+
+    async def client(namespace: str, name: str, verb: str, *hosts: str) -> dict[str, Changes]:
+        words = ("python3", "/bench/knock.py", verb, str(seconds), str(PORT), *hosts)
+        found = json.loads(await mesh.run(namespace, name, *words))
+        return {host: [(moment, greeted) for moment, greeted in found[host]] for host in hosts}
+
+    async with asyncio.TaskGroup() as group:
+        inside = group.create_task(client(INSIDE, "client", "knock", near, far))
+        outside = group.create_task(client(OUTSIDE, "client", "knock", far))
+        held = group.create_task(client(INSIDE, "holder", "hold", near, far))
+        written = group.create_task(_write(mesh, times))
+    made = written.result()
     numbers: list[Number] = []
     for name, changes in (
         ("across nodes", inside.result()[far]),

@@ -96,6 +96,15 @@ def authority(pattern: str) -> Predicate:
     )
 
 
+def authority_port(port: int) -> Predicate:
+    """The `:authority` of a CONNECT ends with this port. No expression: a pod may have a thousand rules about ports,
+    and Envoy compiles each expression at each change."""
+    return _single(
+        http_inputs_pb2.HttpRequestHeaderMatchInput(header_name=":authority"),
+        value_match=string_pb2.StringMatcher(suffix=f":{port}"),
+    )
+
+
 def peer_identity(pattern: str) -> Predicate:
     """The whole SPIFFE URI of the peer's certificate matches this RE2 pattern."""
     return _single(ssl_inputs_pb2.UriSanInput(), value_match=_regex(pattern))

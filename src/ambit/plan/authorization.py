@@ -8,6 +8,7 @@ is folded: the destination's addresses, and on plaintext that there is no identi
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Protocol, TypeVar
 
 from ambit.core.address import Address, Network
@@ -34,6 +35,8 @@ from ambit.policy.decide import NO_ALLOW_MATCHED, UNKNOWN_POLICY
 
 T = TypeVar("T")
 Row = tuple[Predicate, bool, str]
+KEPT_RULES = 4096
+"""Rules whose predicates are kept, with about 1 KiB each."""
 NO_POLICY = "default"
 """Name of the decision when no ALLOW policy exists."""
 _ANY_PART = "[^/]+"
@@ -57,7 +60,7 @@ class _Hbone:
         self._addresses = addresses
 
     def port(self, port: int) -> Predicate:
-        return matchers.authority(f".*:{port}")
+        return matchers.authority_port(port)
 
     def identity(self, pattern: str) -> Predicate:
         return matchers.peer_identity(pattern)
@@ -216,6 +219,7 @@ def closed(addresses: Sequence[Address]) -> AnyMessage:
     return plaintext(addresses, (), ("",))
 
 
+@lru_cache(2)
 def _chain(allow: bool) -> AnyMessage:
     return matchers.filter_chain(listeners.ACCEPTED if allow else listeners.DENIED)
 
@@ -240,7 +244,25 @@ def _rows(
 
 
 def _rule(rule: Rule, facts: _Facts) -> Predicate:
+    kind = type(facts)
+    if kind in (_Hbone, _Plaintext) and not _looks_at_destinations(rule):
+        return _of_any_pod(rule, kind)
     return matchers.all_of(_clause(clause, facts) for clause in rule.clauses)
+
+
+# A pod may have a thousand policies, of which one changes; the others are the same for all pods of the node.
+@lru_cache(KEPT_RULES)
+def _of_any_pod(rule: Rule, kind: type[_Hbone] | type[_Plaintext]) -> Predicate:
+    """The predicate of a rule that says nothing of a pod's own addresses. Shared: a message that has it as a part has
+    a copy."""
+    facts = kind(())
+    return matchers.all_of(_clause(clause, facts) for clause in rule.clauses)
+
+
+def _looks_at_destinations(rule: Rule) -> bool:
+    return any(
+        each.destination_ips or each.not_destination_ips for clause in rule.clauses for each in clause.matches
+    )
 
 
 def _clause(clause: Clause, facts: _Facts) -> Predicate:

@@ -104,7 +104,7 @@ class _Reader:
     def _port(self, ports: Sequence[int]) -> Predicate:
         if self._place.port:
             return self._place.port in ports
-        return matchers.any_of(matchers.authority(f".*:{port}") for port in ports)
+        return matchers.any_of(matchers.authority_port(port) for port in ports)
 
     def _destination(self, networks: Sequence[Network], *, is_lax: bool) -> Predicate:
         """Known before where all that may be dialled is inside, or outside."""

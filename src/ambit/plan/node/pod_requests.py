@@ -89,7 +89,7 @@ def denials(ports: Ports, *, is_plain: bool) -> list[Row]:
 
 
 def _is_for(port: int, *, is_plain: bool) -> Predicate:
-    return matchers.destination_port(port) if is_plain else matchers.authority(f".*:{port}")
+    return matchers.destination_port(port) if is_plain else matchers.authority_port(port)
 
 
 def _port(pod: LocalPod, port: int, given: PodPort, denied: Sequence[Row]) -> Iterator[PlannedResource]:
