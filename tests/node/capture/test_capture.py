@@ -256,6 +256,25 @@ async def test_rules_are_read_back_and_differences_are_seen(pair: Pair) -> None:
     assert await apply.is_redirected(netns, capture)
 
 
+async def test_a_pod_that_leaves_opens_from_other_ports_until_it_comes_back_or_has_left(pair: Pair) -> None:
+    """`test_transparent` has what for."""
+
+    def first() -> str:
+        path = Path("/proc/sys/net/ipv4/ip_local_port_range")
+        return in_namespace(pair.pod, path.read_text).split()[0]
+
+    capture, netns = ruleset.Capture(), str(pair.pod)
+    for change, wanted in (
+        (apply.redirect, "32768"),
+        (apply.release, "32769"),
+        (apply.redirect, "32768"),
+        (apply.release, "32769"),
+        (apply.remove, "32768"),
+    ):
+        await change(netns, capture)
+        assert first() == wanted
+
+
 async def test_removal_leaves_nothing(pair: Pair) -> None:
     def state() -> str:
         commands = (

@@ -20,11 +20,11 @@ async def redirect(netns: str, capture: ruleset.Capture) -> None:
     """The pod's traffic goes through the proxy. Raises EnvironmentProblem, and then traffic is as before."""
     if capture.transparent:
         await asyncio.to_thread(steering.ensure, netns, capture.addresses)
-        await asyncio.to_thread(steering.unshift_ports, netns)
     else:
         await asyncio.to_thread(routes.ensure, netns)
         await asyncio.to_thread(timestamps.without_offsets, netns)
     await nft.load(netns, ruleset.replacing(ruleset.redirect(capture)))
+    await asyncio.to_thread(steering.unshift_ports, netns)
 
 
 async def release(netns: str, capture: ruleset.Capture) -> None:
