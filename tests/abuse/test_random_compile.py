@@ -81,6 +81,7 @@ def of_victim(compiler: MeshCompiler) -> dict[tuple[str, str], Any]:
     }
 
 
+@pytest.mark.timeout(long(300, 3600))
 def test_objects_of_another_tenant_compile_as_before() -> None:
     names = Names("own", "victim", ["10.96.1.2", "10.244.1.3"])
     victim = decoded(yaml.safe_load_all(VICTIM))

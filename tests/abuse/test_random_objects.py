@@ -76,6 +76,7 @@ def attack(attacker: Attacker, chance: random.Random, names: Names) -> tuple[int
     return sent, taken
 
 
+@pytest.mark.timeout(long(300, 900))
 def test_random_objects_of_a_tenant_cost_another_nothing(
     mesh: Mesh, victim: Victim, attacker: Attacker
 ) -> None:
