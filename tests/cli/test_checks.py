@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from ambit.cli import checks
+from ambit.cli import checks, ztunnels
 from ambit.cli.checks import without_proxy
 from ambit.cli.commands.check import exit_code, failed
 from ambit.core.errors import Unreachable
@@ -50,7 +50,7 @@ class _Mesh:
         self.agents = [
             {
                 "metadata": {"name": f"ambit-node-{name}", "namespace": "ambit-system"},
-                "spec": {"nodeName": name},
+                "spec": {"nodeName": name, "containers": [{"name": "c", "args": ["node", "keep"]}]},
                 "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": status}]},
             }
             for name, status in (("node1", "True"), ("node2", ready))
@@ -69,6 +69,8 @@ class _Mesh:
 async def _ask(_: Any, pod: dict[str, Any], path: str, *__: Any) -> Any:
     if pod["spec"]["nodeName"] == "node2":
         raise Unreachable("cannot reach port 15000")
+    if path == "/debug/syncz":
+        return []
     if path == "/status":
         return {"capped": ["shop/web/1"]}
     return {
@@ -79,6 +81,7 @@ async def _ask(_: Any, pod: dict[str, Any], path: str, *__: Any) -> Any:
 @pytest.mark.parametrize("ready", ["True", "False"])
 def test_an_agent_that_is_down_is_told_once(monkeypatch: pytest.MonkeyPatch, ready: str) -> None:
     monkeypatch.setattr(checks, "ask", _ask)
+    monkeypatch.setattr(ztunnels, "ask", _ask)
     wanted = {"proxies-ready", "certificates", "destinations"}
     chosen = [each for each in checks.CHECKS if each.id in wanted]
     found = asyncio.run(checks.run_checks(cast(Client, _Mesh(ready)), chosen))

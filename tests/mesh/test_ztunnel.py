@@ -238,3 +238,20 @@ def test_ztunnel_took_everything_that_it_was_sent(town: Town) -> None:
         return len(found) == 2 and all(state["acked"] == state["sent"] >= 0 for state in found)
 
     town.mesh.wait("both types are acknowledged", settled)
+
+
+def test_commands_show_a_ztunnel_beside_our_node_proxies(town: Town) -> None:
+    """By what the control plane says of it, and by its own `/config_dump`."""
+
+    def shown() -> dict[str, Any] | None:
+        found = json.loads(town.mesh.ambit("ps", "-o", "json").stdout)
+        return next((each for each in found if each["type"] == "ztunnel" and each["sync"] == "SYNCED"), None)
+
+    proxy = town.mesh.wait("ztunnel is in sync", shown)
+    assert (proxy["node"], proxy["envoy"]) == (THEIRS, "")
+    assert proxy["version"] not in ("", "unknown")
+    assert f"ztunnel version: {proxy['version']} (1 running)" in town.mesh.ambit("version").stdout
+    certificates = json.loads(town.mesh.ambit("certs", "--node", THEIRS, "-o", "json").stdout)[THEIRS]
+    assert town.identity("theirs") in {each["identity"] for each in certificates}
+    checked = json.loads(town.mesh.ambit("check", "-o", "json", check=False).stdout)
+    assert f"node {THEIRS} has no node proxy" not in json.dumps(checked)

@@ -18,9 +18,10 @@ from ambit.cli.enrolment import (
 )
 from ambit.cli.inactive import inactive_kinds, is_laptop, without_effect
 from ambit.cli.live_objects import mesh_settings
-from ambit.cli.mesh import CONTROL_PLANES, NODE_PROXIES, ask, in_charge, node_of, node_pods, system_pods
+from ambit.cli.mesh import CONTROL_PLANES, NODE_PROXIES, ask, in_charge, node_of, system_pods
 from ambit.cli.policy_references import Surroundings, unknown_references
 from ambit.cli.proxies import connected_proxies
+from ambit.cli.ztunnels import is_agent, node_proxies, ztunnel_pods
 from ambit.core.errors import AmbitError
 from ambit.core.finding import Level
 from ambit.core.identity import Identity
@@ -107,13 +108,15 @@ async def _control_ready(client: Client) -> list[str]:
 
 
 async def _proxies_ready(client: Client) -> list[str]:
-    pods = await node_pods(client)
+    pods = await node_proxies(client)
+    foreign = {node_of(pod) for pod in pods if not is_agent(pod)}
     parts = await client.list(DAEMON_SETS, SYSTEM_NAMESPACE, label_selector=NODE_PROXIES)
-    missing = without_proxy(await client.list(NODES), parts, {node_of(pod) for pod in pods})
+    nodes = [each for each in await client.list(NODES) if each["metadata"]["name"] not in foreign]
+    missing = without_proxy(nodes, parts, {node_of(pod) for pod in pods if is_agent(pod)})
     silent = [
         f"the agent on {node_of(pod)} does not answer: {answer.message}"
         for pod, answer in await _ask_nodes(
-            client, "/status", [pod for pod in pods if has_condition(pod, "Ready")]
+            client, "/status", [pod for pod in pods if has_condition(pod, "Ready") and is_agent(pod)]
         )
         if isinstance(answer, AmbitError)
     ]
@@ -178,7 +181,10 @@ async def _authority_sound(client: Client) -> list[str]:
 
 async def _certificates_valid(client: Client) -> list[str]:
     problems = []
-    for pod, dump in await _nodes_that_answer(client, "/config_dump"):
+    pods = [*in_charge(await system_pods(client, NODE_PROXIES)), *await ztunnel_pods(client)]
+    for pod, dump in await _ask_nodes(client, "/config_dump", pods):
+        if isinstance(dump, AmbitError):
+            continue  # `proxies-ready` has told of it
         for certificate in dump["certificates"]:
             identity, state = certificate["identity"], certificate["state"]
             if state != "Available":

@@ -1,5 +1,6 @@
 """`ambit certs`: certificates of workloads, and the authority they come from."""
 
+import datetime as dt
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -9,9 +10,10 @@ import click
 from ambit.cli.access import all_namespaces, cluster_options, open_client, run, with_client
 from ambit.cli.authority import read_trust
 from ambit.cli.groups import Group
-from ambit.cli.mesh import ask_all, node_of, node_pods, note_missing_namespace
+from ambit.cli.mesh import ask_all, node_of, note_missing_namespace
 from ambit.cli.render.flow_line import account
 from ambit.cli.render.output import FORMATS, emit, emit_data, output_option
+from ambit.cli.ztunnels import node_proxies
 from ambit.core.errors import BadInput
 from ambit.core.names import AUTHORITY_SECRET, DEFAULT_TRUST_DOMAIN, SYSTEM_NAMESPACE
 from ambit.kube.client import Client
@@ -58,7 +60,7 @@ def command(
         return
 
     async def work(client: Client) -> list[tuple[dict[str, Any], Any]]:
-        answers = await ask_all(client, await node_pods(client, node), "/config_dump")
+        answers = await ask_all(client, await node_proxies(client, node), "/config_dump")
         chosen = [(pod, of_namespace(dump, None if everywhere else namespace)) for pod, dump in answers]
         if not everywhere and not any(dump["certificates"] for _, dump in chosen):
             await note_missing_namespace(client, namespace)
@@ -88,7 +90,7 @@ def short_rows(dump: dict[str, Any], now: float) -> Iterable[list[str]]:
         yield [
             account(entry["identity"]) or entry["identity"],
             entry["state"] if is_valid or not leaf else f"{entry['state']}, not valid",
-            _span(leaf.get("ends"), now),
+            _span(_end(leaf), now),
             _span(entry.get("renewal"), now),
             entry.get("root", "")[:_SERIAL],
         ]
@@ -112,10 +114,22 @@ def rows(dump: dict[str, Any], now: float) -> Iterable[list[str]]:
                 part["serialNumber"],
                 part["expirationTime"],
                 part["validFrom"],
-                _span(part.get("ends"), now),
+                _span(_end(part), now),
                 _span(entry.get("renewal"), now) if is_leaf else "",
                 entry.get("root", "") if is_leaf else "",
             ]
+
+
+def _end(part: dict[str, Any]) -> float | None:
+    """When a certificate ends; a ztunnel says it as text only."""
+    ends: float | None = part.get("ends")
+    text = part.get("expirationTime", "")
+    if ends is not None or not text:
+        return ends
+    try:
+        return dt.datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return None
 
 
 def _span(moment: float | None, now: float) -> str:
@@ -203,8 +217,6 @@ def _root_row(each: dict[str, Any], now: float) -> list[str]:
 )
 def rotate(name: str | None, kubeconfig: str | None, context: str | None, trust_domain: str) -> None:
     """Make a new root in place of the one that ambit made. The mesh goes over to it by itself, without a break."""
-    import datetime as dt
-
     from ambit.ca.authority import Authority
     from ambit.control.identity.roots import OWN, PLUGGED_IN, own_secret
     from ambit.kube.errors import NotFound

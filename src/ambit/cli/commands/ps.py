@@ -6,12 +6,15 @@ from typing import Any
 import click
 
 from ambit.cli.access import cluster_options, open_client, run, with_client
-from ambit.cli.mesh import CONTROL_PLANES, Pod, ask, node_of, node_pods, system_pods
+from ambit.cli.mesh import Pod, ask, node_of
 from ambit.cli.proxies import connected_proxies, gateway_of, kind_of, proxy_pods
 from ambit.cli.render.output import emit, output_option
+from ambit.cli.ztunnels import connected_nodes, is_agent, node_proxies, versions_of
 from ambit.core.errors import AmbitError
-from ambit.core.names import CONTROL_DEBUG_PORT
 from ambit.kube.client import Client
+
+NODE_TYPES = ("node", "ztunnel")
+"""Node proxies: ours, and stock ztunnels."""
 
 
 @click.command("ps")
@@ -20,15 +23,7 @@ from ambit.kube.client import Client
 def command(name: str | None, kubeconfig: str | None, context: str | None, output: str) -> None:
     """List proxies, their versions and their sync state."""
 
-    async def work(client: Client) -> list[dict[str, Any]]:
-        pods, connected, l7, connected_l7 = await asyncio.gather(
-            node_pods(client), _connected(client), proxy_pods(client), connected_proxies(client)
-        )
-        nodes = [_describe(client, pod, "node", connected.get(node_of(pod))) for pod in pods]
-        proxies = [_describe(client, pod, kind_of(pod), connected_l7.get(_key(pod))) for pod in l7]
-        return await asyncio.gather(*nodes, *proxies)
-
-    found = run(with_client(open_client(name, kubeconfig, context), work))
+    found = run(with_client(open_client(name, kubeconfig, context), proxies))
     rows = [
         [
             proxy["name"],
@@ -47,16 +42,18 @@ def command(name: str | None, kubeconfig: str | None, context: str | None, outpu
     )
 
 
-async def _connected(client: Client) -> dict[str, dict[str, Any]]:
-    """What control planes report of each node; empty when none answers (the proxies go on without)."""
-    entries: dict[str, dict[str, Any]] = {}
-    for pod in await system_pods(client, CONTROL_PLANES):
-        try:
-            for entry in await ask(client, pod, "/debug/syncz", CONTROL_DEBUG_PORT):
-                entries[entry["node"]] = {**entry, "control": pod["metadata"]["name"]}
-        except AmbitError:
-            continue
-    return entries
+async def proxies(client: Client) -> list[dict[str, Any]]:
+    """Every proxy with its versions, and where it stands with the control plane that serves it."""
+    pods, entries, l7, connected_l7 = await asyncio.gather(
+        node_proxies(client), connected_nodes(client), proxy_pods(client), connected_proxies(client)
+    )
+    connected = {entry["node"]: entry for entry in entries}
+    nodes = [
+        _describe(client, pod, "node" if is_agent(pod) else "ztunnel", connected.get(node_of(pod)))
+        for pod in pods
+    ]
+    waypoints = [_describe(client, pod, kind_of(pod), connected_l7.get(_key(pod))) for pod in l7]
+    return await asyncio.gather(*nodes, *waypoints)
 
 
 def _key(pod: Pod) -> tuple[str, str]:
@@ -68,13 +65,13 @@ async def _describe(client: Client, pod: Pod, kind: str, entry: dict[str, Any] |
         "name": f"{pod['metadata']['name']}.{pod['metadata']['namespace']}",
         "node": node_of(pod),
         "type": kind,
-        "gateway": gateway_of(pod) if kind != "node" else "",
+        "gateway": gateway_of(pod) if kind not in NODE_TYPES else "",
         "control": entry["control"] if entry else "",
         "types": entry["types"] if entry else {},
         "sync": sync_word(entry),
     }
     try:
-        version = await ask(client, pod, "/version")
+        version = await (versions_of(client, pod) if kind in NODE_TYPES else ask(client, pod, "/version"))
     except AmbitError as problem:
         return {**proxy, "version": "", "envoy": "", "error": problem.message}
     return {**proxy, "version": version.get("version", ""), "envoy": version.get("envoy", "")}

@@ -3,7 +3,8 @@
 import asyncio
 import importlib.metadata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
+from typing import Any
 
 import click
 import msgspec
@@ -12,8 +13,9 @@ from ambit import __version__
 from ambit.cli.access import cluster_options, open_client, run, with_client
 from ambit.cli.mesh import CONTROL_PLANES, NODE_PROXIES, Pod, ask, node_of, system_pods
 from ambit.cli.render.output import emit_data, output_option
+from ambit.cli.ztunnels import is_agent, versions_of, ztunnel_pods
 from ambit.core.errors import AmbitError
-from ambit.core.names import CONTROL_DEBUG_PORT, NODE_ADMIN_PORT
+from ambit.core.names import CONTROL_DEBUG_PORT
 from ambit.kube.client import Client
 
 UNKNOWN = "unknown"
@@ -42,6 +44,8 @@ class Versions(msgspec.Struct, frozen=True, rename="camel"):
     client: Program
     control_planes: tuple[Part, ...] = ()
     node_proxies: tuple[Part, ...] = ()
+    ztunnels: tuple[Part, ...] = ()
+    """Stock ones that a control plane serves."""
 
 
 @click.command("version")
@@ -74,14 +78,16 @@ def command(name: str | None, kubeconfig: str | None, context: str | None, remot
 
 async def running_versions(client: Client, program: Program) -> Versions:
     """The versions of every running part. Raises what listing pods raises."""
-    control, proxies = await asyncio.gather(
-        system_pods(client, CONTROL_PLANES), system_pods(client, NODE_PROXIES)
+    control, proxies, foreign = await asyncio.gather(
+        system_pods(client, CONTROL_PLANES), system_pods(client, NODE_PROXIES), ztunnel_pods(client)
     )
-    parts = await asyncio.gather(
-        *(_part(client, pod, CONTROL_DEBUG_PORT) for pod in control),
-        *(_part(client, pod, NODE_ADMIN_PORT) for pod in proxies),
+    agents = [pod for pod in proxies if is_agent(pod)]
+    found = await asyncio.gather(
+        asyncio.gather(*(_part(pod, ask(client, pod, "/version", CONTROL_DEBUG_PORT)) for pod in control)),
+        asyncio.gather(*(_part(pod, versions_of(client, pod)) for pod in agents)),
+        asyncio.gather(*(_part(pod, versions_of(client, pod)) for pod in foreign)),
     )
-    return Versions(program, tuple(parts[: len(control)]), tuple(parts[len(control) :]))
+    return Versions(program, *map(tuple, found))
 
 
 def version_lines(versions: Versions) -> list[str]:
@@ -90,13 +96,14 @@ def version_lines(versions: Versions) -> list[str]:
     for title, found in (
         ("control plane", [part.version for part in versions.control_planes]),
         ("node proxy", [part.version for part in versions.node_proxies]),
+        ("ztunnel", [part.version for part in versions.ztunnels]),
         ("Envoy", [part.envoy or UNKNOWN for part in versions.node_proxies]),
     ):
         if found:
             lines.append(f"{title} version: {_counted(found)}")
     lines += [
         f"{part.name}: {part.error}"
-        for part in (*versions.control_planes, *versions.node_proxies)
+        for part in (*versions.control_planes, *versions.node_proxies, *versions.ztunnels)
         if part.error
     ]
     return lines
@@ -106,10 +113,10 @@ def _counted(found: Iterable[str]) -> str:
     return ", ".join(f"{version} ({count} running)" for version, count in sorted(Counter(found).items()))
 
 
-async def _part(client: Client, pod: Pod, port: int) -> Part:
+async def _part(pod: Pod, answer: Awaitable[Any]) -> Part:
     name, node = str(pod["metadata"]["name"]), node_of(pod)
     try:
-        told = msgspec.convert(await ask(client, pod, "/version", port), Program)
+        told = msgspec.convert(await answer, Program)
     except AmbitError as problem:
         return Part(name, node, UNKNOWN, error=problem.message)
     except msgspec.ValidationError as problem:
