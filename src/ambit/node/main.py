@@ -9,6 +9,7 @@ import sys
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
+from ambit.agent.supervise.keeper import beat
 from ambit.core.errors import first_failure
 from ambit.daemon.memory import keep_thresholds
 from ambit.kube.client import Client
@@ -27,6 +28,7 @@ async def main(settings: AgentSettings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    beating = loop.create_task(beat())
     client = (
         Client.from_kubeconfig(settings.kubeconfig, settings.context)
         if settings.kubeconfig is not None
@@ -40,6 +42,8 @@ async def main(settings: AgentSettings) -> int:
             await agent.run(stop, Endpoints(agent).run())
         except BaseExceptionGroup as several:
             raise first_failure(several) from several
+        finally:
+            beating.cancel()
         return HANDED_OVER if agent.succession.granted.is_set() else 0
 
 

@@ -8,6 +8,7 @@ import signal
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
+from ambit.agent.supervise.keeper import beat
 from ambit.daemon.memory import keep_thresholds
 from ambit.proxy.process import ProxyAgent
 from ambit.proxy.settings import ProxySettings
@@ -20,4 +21,8 @@ async def main(settings: ProxySettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await ProxyAgent(settings).run(stop)
+    beating = loop.create_task(beat())
+    try:
+        await ProxyAgent(settings).run(stop)
+    finally:
+        beating.cancel()

@@ -78,6 +78,51 @@ def test_a_killed_agent_comes_back_and_envoy_does_not_notice(container: Containe
     until(lambda: start_time(agent) is None)
 
 
+BEATS = """
+import asyncio, os, pathlib, sys
+from ambit.agent.supervise import keeper
+keeper.BEAT = 0.05
+directory = pathlib.Path(sys.argv[1])
+async def main():
+    beating = asyncio.create_task(keeper.beat())
+    await asyncio.sleep(0)
+    (directory / "new").write_text(str(os.getpid()))
+    (directory / "new").rename(directory / "agent")
+    await beating
+asyncio.run(main())
+"""
+KEEPS = """
+import sys
+sys.path.insert(0, {folder!r})
+import keeper
+keeper._LISTEN, keeper._SILENT = 0.5, 4
+sys.exit(keeper.keep(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+def test_an_agent_that_hangs_is_killed_and_started_again_and_no_other(tmp_path: Path, hangs: bool) -> None:
+    """The one that goes on beats ten times in each wait."""
+    keeps = KEEPS.format(folder=str(Path(str(keeper.__file__)).parent))
+    command = [sys.executable, "-I", "-S", "-c", keeps, sys.executable, "-c", BEATS, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        until((tmp_path / "agent").exists)
+        agent = int((tmp_path / "agent").read_text())
+        if hangs:
+            os.kill(agent, signal.SIGSTOP)
+            assert process.stderr is not None
+            assert "has done nothing for 2 s and is killed" in process.stderr.readline()
+            assert "ended by signal 9" in process.stderr.readline()
+            until(lambda: int((tmp_path / "agent").read_text()) != agent)
+        else:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(4)
+            assert int((tmp_path / "agent").read_text()) == agent
+        process.terminate()
+        process.wait(PATIENCE)
+
+
 def test_the_end_is_passed_on(container: Container) -> None:
     agent = container.pid("agent")
     assert container.end() == 0

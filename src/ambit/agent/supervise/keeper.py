@@ -4,6 +4,7 @@ A container ends with its first process, and everything in it is killed. So that
 the agent again when it ended, reaps what the agent left behind (Envoy becomes its child), and ends when it is told to.
 When the agent of the node's next pod has taken over, this container has nothing to do but to let Envoy finish: it ends
 with Envoy, at the earliest when it is told to. Should there be no agent on the node meanwhile, it starts its own again.
+An agent that hangs is killed and started again; a liveness probe would end Envoy with it.
 It runs as a plain script without site packages (`python -I -S keeper.py PROGRAM...`), because it lives as long as the
 container and should cost next to nothing: only the standard library may be imported here.
 """
@@ -18,6 +19,12 @@ _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 _STEADY_SECONDS = 30.0
 """An agent that ran this long starts the back-off anew."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+HEARTBEAT = "AMBIT_HEARTBEAT_FD"
+"""Names the descriptor of the pipe to which the agent writes now and then while its event loop runs."""
+BEAT = 5.0
+"""Seconds between two of its writes."""
+_LISTEN, _SILENT = 10.0, 12
+"""An agent that wrote before, and nothing in so many waits of so many seconds, is killed and started again."""
 _USAGE = 2
 """Exit status for a wrong command line, which another start does not mend."""
 HANDED_OVER = 75
@@ -60,25 +67,73 @@ def keep(program: list[str]) -> int:
 
 def _run(program: list[str]) -> tuple[int, bool]:
     """As `_wait`. A machine that has no room for a process at the moment must not end Envoy."""
+    pipe, theirs = os.pipe()
     try:
-        agent = os.posix_spawn(program[0], program, os.environ, setsigmask=[])
+        os.set_inheritable(theirs, True)
+        environment = {**os.environ, HEARTBEAT: str(theirs)}
+        agent = os.posix_spawn(program[0], program, environment, setsigmask=[])
     except OSError as problem:
         sys.stderr.write(f"{program[0]} cannot be started: {problem.strerror}\n")
+        os.close(pipe)
         return 1, False
-    return _wait(agent)
+    finally:
+        os.close(theirs)
+    try:
+        os.set_blocking(pipe, False)
+        return _wait(agent, pipe)
+    finally:
+        os.close(pipe)
 
 
-def _wait(agent: int) -> tuple[int, bool]:
+def _wait(agent: int, pipe: int) -> tuple[int, bool]:
     """The agent's exit status (negative: a signal), and whether this process was told to end."""
     told = False
+    silent: int | None = None
     while True:
-        received = signal.sigwait(_SIGNALS)
-        if received != signal.SIGCHLD:
+        received = signal.sigtimedwait(_SIGNALS, _LISTEN)
+        if _heard(pipe):
+            silent = 0
+        elif received is None and silent is not None:
+            # Waits are counted, not seconds: this process may have been stopped as well.
+            silent += 1
+        if silent == _SILENT:
+            sys.stderr.write(f"the agent has done nothing for {_LISTEN * _SILENT:.0f} s and is killed\n")
+            os.kill(agent, signal.SIGKILL)
+            silent = None
+        if received is not None and received.si_signo != signal.SIGCHLD:
             told = True
             os.kill(agent, signal.SIGTERM)
         status = _reap(agent)
         if status is not None:
             return status, told
+
+
+async def beat() -> None:
+    """The agent's end of the pipe: writes to it until cancelled. Returns at once where no keeper runs."""
+    import asyncio  # the keeper itself does without
+
+    named = os.environ.pop(HEARTBEAT, "")
+    if not named:
+        return
+    pipe = int(named)
+    os.set_inheritable(pipe, False)
+    os.set_blocking(pipe, False)
+    while True:
+        try:
+            os.write(pipe, b".")
+        except BlockingIOError:
+            pass  # a keeper that reads nothing costs nothing
+        except BrokenPipeError:
+            return
+        await asyncio.sleep(BEAT)
+
+
+def _heard(pipe: int) -> bool:
+    """Whether the agent wrote since the last look."""
+    try:
+        return bool(os.read(pipe, 65536))
+    except BlockingIOError:
+        return False
 
 
 def _outlive(told: bool, lock: str) -> bool:
