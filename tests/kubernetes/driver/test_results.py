@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kubernetes.results import FAILED, FLAKY, PASSED, ROOT, SKIPPED, Result, Results, load
+from tests.kubernetes import __main__ as driver
+from tests.kubernetes import results
+from tests.kubernetes.results import FAILED, FLAKY, PASSED, ROOT, SKIPPED, Result, Results, load, save
 
 TESTS = """
 import os, pytest
@@ -68,3 +70,55 @@ def test_outcomes_and_features_are_recorded(tmp_path: Path, workers: str) -> Non
     assert again.tests["test_it.py::test_fails_first"] == Result(FLAKY, ("F1",))
     assert again.failed == ["test_it.py::test_fails_at_the_end"]
     assert again.counts == {PASSED: 2, FLAKY: 1, FAILED: 1, SKIPPED: 1}
+
+
+class Runs:
+    """Stands for pytest: `first` are outcomes of the first run, `second` those of a second try."""
+
+    def __init__(self, first: dict[str, str], second: dict[str, str]) -> None:
+        self.outcomes = [first, second]
+        self.words: list[list[str]] = []
+
+    def __call__(self, _: object, words: list[str]) -> int:
+        self.words.append(words)
+        found = {name: Result(outcome) for name, outcome in self.outcomes[len(self.words) - 1].items()}
+        if "--results" in words:
+            path = Path(words[words.index("--results") + 1])
+            before = load(path) if "--second-try" in words else None
+            made = results.second(before, found) if before else results.first(found, "2026-11-22", "0123abcd")
+            save(made, path)
+        return int(FAILED in {each.outcome for each in found.values()})
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "code", "outcomes"),
+    [
+        ({"a": PASSED}, {}, 0, {}),
+        ({"a": PASSED, "b": FAILED}, {"b": PASSED}, 0, {"b": FLAKY}),
+        ({"a": FAILED, "b": FAILED}, {"a": FAILED, "b": PASSED}, 1, {"a": FAILED, "b": FLAKY}),
+        (dict.fromkeys("abcd", FAILED), {}, 1, dict.fromkeys("abcd", FAILED)),
+    ],
+)
+def test_a_whole_run_is_recorded_after_failed_tests_had_a_second_try(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    first: dict[str, str],
+    second: dict[str, str],
+    code: int,
+    outcomes: dict[str, str],
+) -> None:
+    runs = Runs(first, second)
+    monkeypatch.setattr(driver, "_pytest", runs)
+    monkeypatch.setattr(results, "FILE", tmp_path / "kubernetes.json")
+    assert driver._tests([], []) == code
+    found = load(tmp_path / "kubernetes.json")
+    assert found is not None and {name: each.outcome for name, each in found.tests.items()} == outcomes
+    assert [path.name for path in tmp_path.iterdir()] == ["kubernetes.json"]
+    assert len(runs.words) == (2 if second else 1)
+
+
+def test_a_part_of_the_tests_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "_pytest", Runs({"a": FAILED}, {}))
+    monkeypatch.setattr(results, "FILE", tmp_path / "kubernetes.json")
+    assert driver._tests([], ["-k", "bookinfo"]) == 1
+    assert list(tmp_path.iterdir()) == []
