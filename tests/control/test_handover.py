@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ambit.control.handover import HOLD, LINGER, MARGIN, Handovers, Mark, Place, way
+from ambit.control.handover import DRAIN, HOLD, MARGIN, Handovers, Mark, Place, way
 from ambit.control.view import LiveView
 from ambit.core.identity import Identity
 from ambit.graph.collection import Delta
@@ -172,10 +172,10 @@ def test_a_waypoint_that_is_left_serves_on_for_a_moment() -> None:
     world.bind("a")
     world.bind(OPEN)
     assert (world.callers, world.serves("a")) == (OPEN, True)
-    world.look(LINGER / 2)
+    world.look(DRAIN / 2)
     assert world.serves("a")
-    assert world.handovers.lingers_until == LINGER
-    step = world.handovers.proceed(LINGER, world._is_prepared, lambda _: True)
+    assert world.handovers.lingers_until == DRAIN
+    step = world.handovers.proceed(DRAIN, world._is_prepared, lambda _: True)
     assert step.released == {place("a")}
     assert not world.serves("a")
 
@@ -272,7 +272,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("bind"), st.sampled_from((OPEN, "a", "b", "c")), st.booleans(), st.booleans()),
     st.tuples(st.just("prepared"), st.sampled_from(PLACES)),
     st.tuples(st.just("acknowledged")),
-    st.tuples(st.just("look"), st.sampled_from((0.0, MARGIN / 2, MARGIN, HOLD / 2, HOLD, LINGER))),
+    st.tuples(st.just("look"), st.sampled_from((0.0, MARGIN / 2, MARGIN, HOLD / 2, HOLD, DRAIN))),
 )
 
 
@@ -305,7 +305,7 @@ def test_in_whatever_order(events: list[tuple]) -> None:  # type: ignore[type-ar
         world.look(HOLD)
     assert world.callers == world.wanted
     assert world.nodes["uid-server"] == world.view.workloads["uid-server"]
-    world.look(LINGER)
+    world.look(DRAIN)
     assert not any(world.handovers.kept(place(name)) for name in PLACES)
     assert not world.handovers.is_waiting
     assert world.handovers.lingers_until is None

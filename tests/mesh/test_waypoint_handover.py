@@ -29,7 +29,26 @@ class Tell(http.server.BaseHTTPRequestHandler):
         pass
 http.server.ThreadingHTTPServer(("", 8080), Tell).serve_forever()
 """
+LONG = """
+import socket, sys, time
+connection = socket.create_connection(("raw", 81), timeout=10)
+end = time.time() + float(sys.argv[1])
+while time.time() < end:
+    connection.sendall(b"GET / HTTP/1.1\\r\\nhost: raw\\r\\n\\r\\n")
+    answer = connection.recv(4096)
+    while not answer.partition(b"\\r\\n\\r\\n")[2]:
+        more = connection.recv(4096)
+        assert more, "the connection has ended"
+        answer += more
+    print(answer.rpartition(b"\\n")[2].decode(), flush=True)
+    time.sleep(0.2)
+"""
 OBJECTS = """
+apiVersion: v1
+kind: Service
+metadata: {name: raw}
+spec: {selector: {app: web}, ports: [{name: tcp, port: 81, targetPort: 8080}]}
+---
 apiVersion: v1
 kind: Service
 metadata: {name: web}
@@ -75,7 +94,7 @@ spec:
   rules: [{{to: [{{operation: {{paths: ["/closed"]}}}}]}}]
 """
 AFTER = 12.0
-"""Seconds in which a waypoint forgets what has left it, and its listeners end."""
+"""Seconds in which what is closed is cut: listeners end 5 s after they are gone."""
 
 
 class Busy:
@@ -169,6 +188,32 @@ def test_a_service_goes_from_waypoint_to_waypoint(busy: Busy) -> None:
         busy.bind(waypoint)
         busy.passes(seen, routed=waypoint != "")
     busy.lost_none_but_kept(since, len(changes))
+
+
+@pytest.mark.feature("F21")
+def test_what_is_open_through_a_waypoint_goes_on_when_its_service_has_left(busy: Busy) -> None:
+    """A TCP connection, and one for HTTP on which a client sends request after request."""
+    busy.bind("one")
+    busy.kubectl("label", "service", "raw", "istio.io/use-waypoint=one")
+    busy.passes("one", routed=True)
+    busy.mesh.wait("bytes pass the waypoint", lambda: busy.asked(host="raw:81")[0] == "one")
+    since = time.time()
+    length = AFTER + 13
+    words = ("exec", "-n", busy.namespace, "client", "--", "python3", "-c", LONG, str(length))
+    with busy.mesh.popen(*words) as going:
+        assert going.stdout is not None
+        first = busy._named(going.stdout.readline().strip())
+        for waypoint, seen in (("two", "two"), ("", "client")):
+            busy.bind(waypoint)
+            busy.kubectl(
+                "label", "--overwrite", "service", "raw", f"istio.io/use-waypoint={waypoint or 'none'}"
+            )
+            busy.passes(seen, routed=waypoint != "")
+        assert time.time() < since + 10, "it is open long enough after the last change"
+        said, _ = going.communicate(timeout=60)
+    assert going.returncode == 0
+    assert (first, {busy._named(each) for each in said.split()}) == ("one", {"one"})
+    assert busy.failed(since) == []
 
 
 @pytest.mark.feature("F21")

@@ -3,7 +3,8 @@
 Callers' nodes, waypoints and servers' nodes hear of a change some milliseconds apart. So that nobody is refused:
 
 1. A waypoint learns first. Callers keep the former way until its pods have taken all that they need.
-2. A waypoint that is left keeps what has left it until LINGER after the callers were told.
+2. A waypoint that is left keeps what has left it until DRAIN after the callers were told: connections that are open
+   stay where they are.
 3. A pod that takes connections from its waypoint only (`ambit.ingest.waypoints.only_by_waypoint`) takes them from
    everybody before callers are told to come directly, and from its waypoint only after they were told to go there:
    each step when all nodes have acknowledged the one before.
@@ -32,7 +33,9 @@ from ambit.model.workload import GatewayAddress, Workload
 HOLD = 5.0
 MARGIN = 0.5
 LINGER = 5.0
-"""Seconds."""
+DRAIN = 3600.0
+"""Seconds. DRAIN is as long as connections of a node's older Envoy have (`ambit node run --max-drain`); LINGER is for
+those of a waypoint whose pods go."""
 
 Place = tuple[str, str]
 """Namespace and host name of a waypoint's Service."""
@@ -260,7 +263,7 @@ class Handovers:
 
     def _keep(self, key: str, places: Iterable[Place], now: float) -> None:
         for place in places:
-            self._kept.setdefault(place, {})[key] = now + LINGER
+            self._kept.setdefault(place, {})[key] = now + DRAIN
 
     def _forget(self, key: str) -> None:
         """Nobody is to reach it by a former waypoint."""

@@ -4,7 +4,7 @@ from ambit.control.handover import HOLD, LINGER, MARGIN
 
 LEFT_AFTER = 2 * (HOLD + MARGIN) + LINGER
 """Seconds until the pods of a Gateway go whose class needs none any more: by then no caller goes there, of any
-replica's nodes, and the pods have forgotten what has left them."""
+replica's nodes, and what is open through them has had LINGER to end."""
 
 
 class Leaving:
