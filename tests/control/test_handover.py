@@ -6,7 +6,8 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ambit.control.handover import DRAIN, HOLD, MARGIN, Handovers, Mark, Place, way
+from ambit.control import enforcement_change
+from ambit.control.handover import DRAIN, ENDED, HOLD, LINGER, MARGIN, Handovers, Mark, Place, way
 from ambit.control.view import LiveView
 from ambit.core.identity import Identity
 from ambit.graph.collection import Delta
@@ -18,7 +19,7 @@ from ambit.model.service import Service
 from ambit.model.workload import GatewayAddress, Port, Workload
 
 PLACES = ("a", "b")
-OPEN, GUARD = "", "shop/only_by_waypoint_x"
+INLINE, OPEN, GUARD = "inline", "", "shop/only_by_waypoint_x"
 
 
 def host(name: str) -> str:
@@ -127,6 +128,20 @@ class World:
         assert isinstance(server, Workload)
         return GUARD in server.policies
 
+    @property
+    def enforcement(self) -> tuple[str, InlineRules | None, frozenset[str]]:
+        """Where callers go, what pods' nodes enforce, and policies about connections to the pod."""
+        given, server = self.nodes[WEB], self.nodes["uid-server"]
+        assert isinstance(given, Service) and isinstance(server, Workload)
+        return (INLINE if given.inline is not None else self.callers), given.rules, frozenset(server.policies)
+
+    def step(self) -> tuple[str, InlineRules | None, frozenset[str]]:
+        """All nodes acknowledge what they have; what is enforced after that."""
+        self.acknowledged = True
+        self.look()
+        self.look(MARGIN)
+        return self.enforcement
+
     def serves(self, name: str) -> bool:
         """Whether this waypoint knows `web`."""
         return self.wanted == name or WEB in self.handovers.kept(place(name))
@@ -218,16 +233,82 @@ def test_what_a_policy_is_for_waits_for_nothing() -> None:
     assert (world.callers, world.is_guarded) == ("a", True)
 
 
+CLOSED = f"shop/{READ_AT_POD}_web_8080"
+RULED = msgspec.structs.replace(service(OPEN), inline=(), rules=InlineRules((policy(),)))
+"""`web` with rules that its pods' nodes enforce."""
+
+
 def test_what_pods_themselves_enforce_rules_for_waits_for_nothing() -> None:
-    """With rules and without them: in between nobody would enforce them."""
+    """Without a waypoint before or after that enforces them: in between nobody would."""
+    world = World()
+    world.bind("a")
+    closed = pod("server", WEB, CLOSED)
+    world.take(batch(RULED, closed))
+    assert (world.nodes[WEB], world.nodes[closed.uid]) == (RULED, closed)
+    world.bind(OPEN)
+    assert (world.nodes[WEB], world.nodes[closed.uid]) == (service(OPEN), pod("server", WEB))
+
+
+def test_pods_enforce_rules_before_they_take_connections_past_the_waypoint() -> None:
+    """Callers come when all nodes hold them to the rules, and the waypoint is excepted until it has ended."""
     world = World()
     world.bind("a", guarded=True)
-    closed = pod("server", WEB, f"shop/{READ_AT_POD}_web_8080")
-    ruled = msgspec.structs.replace(service(OPEN), inline=(), rules=InlineRules((policy(),)))
-    world.take(batch(ruled, closed))
-    assert (world.nodes[WEB], world.nodes[closed.uid]) == (ruled, closed)
+    world.take(batch(RULED, pod("server", WEB, CLOSED)))
+    excepting = enforcement_change.excepting(InlineRules((policy(),)), ["cluster.local/ns/shop/sa/a"])
+    assert [world.enforcement, world.step(), world.step(), world.step()] == [
+        ("a", excepting, {GUARD}),
+        ("a", excepting, {CLOSED}),
+        (INLINE, excepting, {CLOSED}),
+        (INLINE, excepting, {CLOSED}),
+    ]
+    assert world.serves("a")
+    world.look(LINGER)
+    assert not world.serves("a")
+    world.look(ENDED)
+    assert world.enforcement == (INLINE, RULED.rules, {CLOSED})
+    assert not world.handovers.is_waiting
+
+
+def test_pods_enforce_rules_until_they_take_connections_from_the_waypoint_only() -> None:
+    world = World()
+    world.bind(OPEN)
+    world.take(batch(RULED, pod("server", WEB, CLOSED)))
     world.bind("a", guarded=True)
-    assert (world.nodes[WEB], world.nodes[closed.uid]) == (service("a"), pod("server", WEB, GUARD))
+    excepting = enforcement_change.excepting(InlineRules((policy(),)), ["cluster.local/ns/shop/sa/a"])
+    assert world.step() == (INLINE, excepting, {CLOSED}), "the waypoint has not answered"
+    world.prepared.add(place("a"))
+    assert [world.step(), world.step(), world.step()] == [
+        ("a", excepting, {CLOSED}),
+        ("a", excepting, {CLOSED, GUARD}),
+        ("a", None, {GUARD}),
+    ]
+
+
+def test_a_change_of_who_enforces_waits_for_nobody_without_end_and_is_ended_by_another_one() -> None:
+    world = World()
+    world.bind("a", guarded=True)
+    world.take(batch(RULED, pod("server", WEB, CLOSED)))
+    for _ in range(2):
+        world.look(HOLD)
+    assert world.enforcement[0] == INLINE
+    world.take(batch(RULED, pod("server", WEB, CLOSED), policy()))
+    assert world.enforcement == (INLINE, RULED.rules, {CLOSED}), "a policy waits for nothing"
+    world.bind("a", guarded=True)
+    world.bind(OPEN)
+    assert (world.nodes[WEB], world.nodes["uid-server"]) == (service(OPEN), pod("server", WEB))
+
+
+def test_policies_that_pods_still_name_stay_until_then() -> None:
+    world = World()
+    world.bind("a", guarded=True)
+    step = msgspec.structs.replace(
+        batch(RULED, pod("server", WEB, CLOSED)), authorizations=Delta({}, (GUARD,))
+    )
+    assert world.handovers.take(step, world.now).authorizations.removals == ()
+    world.view.take(step)
+    world.handovers.told(lambda _: {}, 0, world.now)
+    gone = world.handovers.proceed(HOLD, lambda *_: True, lambda _: True).delta.authorizations.removals
+    assert gone == (GUARD,)
 
 
 def test_a_policy_ends_all_waiting_for_what_it_may_concern() -> None:
@@ -309,3 +390,49 @@ def test_in_whatever_order(events: list[tuple]) -> None:  # type: ignore[type-ar
     assert not any(world.handovers.kept(place(name)) for name in PLACES)
     assert not world.handovers.is_waiting
     assert world.handovers.lingers_until is None
+
+
+ENFORCED = st.one_of(
+    st.tuples(st.just("bind"), st.sampled_from(("a", INLINE, OPEN)), st.booleans()),
+    st.tuples(st.just("prepared"), st.sampled_from(PLACES)),
+    st.tuples(st.just("acknowledged")),
+    st.tuples(st.just("look"), st.sampled_from((0.0, MARGIN, HOLD, LINGER, ENDED))),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(ENFORCED, max_size=14))
+def test_in_whatever_order_somebody_enforces_the_rules(events: list[tuple]) -> None:  # type: ignore[type-arg]
+    """As long as any are wanted: pods take connections from the waypoint only, or their nodes enforce the rules for all
+    but it. And in the end all is as it was wanted."""
+    world = World()
+    world.bind(OPEN)
+    wanted = OPEN
+    for event in events:
+        match event:
+            case ("bind", where, with_policy):
+                more = (policy(),) if with_policy else ()
+                if where == INLINE:
+                    world.take(batch(RULED, pod("server", WEB, CLOSED), *more))
+                else:
+                    world.bind(where, guarded=where == "a", more=more)
+                wanted = where
+                if where == INLINE and with_policy:
+                    assert world.enforcement == (INLINE, RULED.rules, {CLOSED})
+            case ("prepared", name):
+                world.prepared.add(place(name))
+            case ("acknowledged",):
+                world.acknowledged = True
+            case ("look", seconds):
+                world.look(seconds)
+        callers, rules, policies = world.enforcement
+        if wanted == INLINE:
+            assert rules is not None and policies & {CLOSED, GUARD}
+        assert callers != INLINE or GUARD not in policies, "pods are closed to where callers go"
+        assert callers != "a" or world.serves("a")
+    for _ in range(4):
+        world.look(HOLD)
+    world.look(LINGER + ENDED)
+    final = world.view.services[WEB], world.view.workloads["uid-server"]
+    assert (world.nodes[WEB], world.nodes["uid-server"]) == final
+    assert not world.handovers.is_waiting

@@ -1,6 +1,7 @@
 """Waypoints that come, go, grow and shrink under traffic: no request fails, on kept connections and on new ones."""
 
 import json
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import yaml
 from ambit.testing.mesh import Mesh
 from tests.mesh.pods import make_namespace
 from tests.mesh.traffic import LOAD, POD, Attempt, attempts
+from tests.soak import long
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
@@ -27,6 +29,8 @@ class Tell(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
     def log_message(self, *words):
         pass
+import threading
+threading.Thread(target=http.server.ThreadingHTTPServer(("", 8081), Tell).serve_forever).start()
 http.server.ThreadingHTTPServer(("", 8080), Tell).serve_forever()
 """
 LONG = """
@@ -43,6 +47,30 @@ while time.time() < end:
     print(answer.rpartition(b"\\n")[2].decode(), flush=True)
     time.sleep(0.2)
 """
+# New connections to a port of bytes, requests, and requests that a policy denies, until the input ends: what each met.
+PROBE = """
+import collections, http.client, json, sys, threading, time
+ended, met = threading.Event(), collections.Counter()
+def attempt(port, path):
+    connection = http.client.HTTPConnection("web", port, timeout=10)
+    try:
+        connection.request("GET", path)
+        met[f"{port}{path} {connection.getresponse().status}"] += 1
+    except (OSError, http.client.HTTPException) as problem:
+        met[f"{port}{path} {type(problem).__name__}"] += 1
+    connection.close()
+def go():
+    while not ended.is_set():
+        attempt(90, "/")
+        attempt(80, "/")
+        attempt(80, "/closed")
+thread = threading.Thread(target=go)
+thread.start()
+sys.stdin.read()
+ended.set()
+thread.join()
+print(json.dumps(met))
+"""
 OBJECTS = """
 apiVersion: v1
 kind: Service
@@ -52,13 +80,15 @@ spec: {selector: {app: web}, ports: [{name: tcp, port: 81, targetPort: 8080}]}
 apiVersion: v1
 kind: Service
 metadata: {name: web}
-spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+spec:
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: 8080}, {name: tcp, port: 90, targetPort: 8081}]
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: web}
 spec:
-  parentRefs: [{group: "", kind: Service, name: web}]
+  parentRefs: [{group: "", kind: Service, name: web, port: 80}]
   rules:
   - filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: x-routed, value: "yes"}]}}]
     backendRefs: [{name: web, port: 80}]
@@ -92,6 +122,22 @@ spec:
   targetRefs: [{{group: gateway.networking.k8s.io, kind: Gateway, name: {gateway}}}]
   action: DENY
   rules: [{{to: [{{operation: {{paths: ["/closed"]}}}}]}}]
+"""
+BOTH = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: both}
+spec:
+  targetRefs: [{group: "", kind: Service, name: web}]
+  action: DENY
+  rules: [{to: [{operation: {paths: ["/closed"], ports: ["80"]}}]}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: callers}
+spec:
+  targetRefs: [{group: "", kind: Service, name: web}]
+  rules: [{from: [{source: {serviceAccounts: [default]}}]}]
 """
 AFTER = 12.0
 """Seconds in which what is closed is cut: listeners end 5 s after they are gone."""
@@ -238,6 +284,39 @@ def test_a_policy_of_a_waypoint_holds_while_a_service_is_bound_to_it(
     busy.mesh.wait("no policy", lambda: busy.asked("/closed")[2] == "200")
     assert waypoint == "inline" or busy.failed(since, "fresh") == []
     busy.kubectl("delete", "authorizationpolicy", "closed")
+
+
+@pytest.mark.soak
+@pytest.mark.feature("F21")
+def test_no_request_fails_when_pods_enforce_policies_in_place_of_a_waypoint(busy: Busy) -> None:
+    """And back. What a policy denies at either is denied all the time; one request may be under way on the waypoint's
+    connection to a pod when that comes to be read (docs/limits.md)."""
+    rounds = long(1, 10)
+    busy.bind("one")
+    busy.kubectl("apply", "-f", "-", stdin=BOTH)
+    policies = ("authorizationpolicy/both", "authorizationpolicy/callers")
+    busy.kubectl("wait", "--for=condition=WaypointAccepted", *policies, "--timeout=110s")
+    busy.mesh.wait("the policy", lambda: busy.asked("/closed")[2] == "403")
+    busy.passes("one", routed=True)
+    since = time.time()
+    words = ("exec", "-i", "-n", busy.namespace, "client", "--", "python3", "-c", PROBE)
+    with busy.mesh.popen(*words, stdin=subprocess.PIPE) as probe:
+        for _ in range(rounds):
+            for waypoint, seen in (("inline", "client"), ("one", "one")):
+                busy.bind(waypoint)
+                busy.passes(seen, routed=True)
+                end = time.time() + AFTER
+                busy.mesh.wait(
+                    "more traffic", lambda end=end: attempts(busy.mesh, busy.namespace)[-1].at > end
+                )
+        said, _ = probe.communicate(timeout=60)
+    met = json.loads(said)
+    under_way = [each.result for each in busy.failed(since, "fresh")] + [503] * met.pop("80/ 503", 0)
+    assert set(met) == {"80/ 200", "80/closed 403", "90/ 200"}, met
+    assert set(under_way) <= {503} and len(under_way) <= rounds
+    busy.kubectl("delete", *policies)
+    busy.bind("")
+    busy.passes("client", routed=False)
 
 
 @pytest.mark.feature("N46")

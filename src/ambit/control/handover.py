@@ -12,7 +12,7 @@ Callers' nodes, waypoints and servers' nodes hear of a change some milliseconds 
 5. Nothing waits longer than HOLD, whoever does not answer, or answers another replica.
 6. What closes waits for nothing: a waypoint that nobody has or that has no pods, and every change of policies and rules
    about tokens, with all that it may concern. Nor does what pods' own nodes enforce rules for, or did
-   (`Service.rules`): in between nobody would.
+   (`Service.rules`), unless its waypoint enforces them before or after (`enforcement_change`).
 7. Nor does what is new: callers that know nothing of a service would go past its waypoint.
 """
 
@@ -21,11 +21,14 @@ from typing import TypeVar
 
 import msgspec
 
+from ambit.control import enforcement_change
+from ambit.control.enforcement_change import Change
 from ambit.control.view import LiveView
 from ambit.core.names import ONLY_BY_WAYPOINT
 from ambit.graph.collection import Delta
 from ambit.ingest.mesh import MeshDelta
 from ambit.model.inline_rules import READ_AT_POD
+from ambit.model.policy import Authorization
 from ambit.model.proxy import ServiceRoutes
 from ambit.model.service import Service, WeightedWaypoint
 from ambit.model.workload import GatewayAddress, Workload
@@ -34,8 +37,10 @@ HOLD = 5.0
 MARGIN = 0.5
 LINGER = 5.0
 DRAIN = 3600.0
-"""Seconds. DRAIN is as long as connections of a node's older Envoy have (`ambit node run --max-drain`); LINGER is for
-those of a waypoint whose pods go."""
+ENDED = 6.0
+"""Seconds. DRAIN is as long as connections of a node's older Envoy have (`ambit node run --max-drain`), LINGER is for
+those of a waypoint whose pods go, or which enforces the rules no longer. ENDED is a second more than a waypoint's Envoy
+lets connections of a listener go on that is gone."""
 
 Place = tuple[str, str]
 """Namespace and host name of a waypoint's Service."""
@@ -116,11 +121,15 @@ class Handovers:
         """When a waypoint may forget what has left it, by key of that."""
         self._dropped: set[Place] = set()
         """Waypoints that were made to forget something at once."""
+        self._changes: dict[str, Change] = {}
+        """By key of the service."""
+        self._unneeded: set[str] = set()
+        """Names of policies that go with the last step of a change."""
 
     @property
     def is_waiting(self) -> bool:
         """Whether `proceed` may have something to give before `lingers_until`."""
-        return bool(self._turns or self._open or self._dropped)
+        return bool(self._turns or self._open or self._dropped or self._changes)
 
     @property
     def lingers_until(self) -> float | None:
@@ -129,7 +138,12 @@ class Handovers:
 
     def kept(self, place: Place) -> frozenset[str]:
         """Keys of what a waypoint still serves although it is not bound to it any more."""
-        held = (key for key, turn in self._turns.items() if place in turn.former.places)
+        held = [key for key, turn in self._turns.items() if place in turn.former.places]
+        held += [
+            key
+            for key, each in self._changes.items()
+            if each.waypoint == place and not each.callers_have_gone
+        ]
         return frozenset((*self._kept.get(place, ()), *held))
 
     def take(self, delta: MeshDelta, now: float) -> MeshDelta:
@@ -146,12 +160,23 @@ class Handovers:
                 workloads.setdefault(uid, pod.wanted)
         for key in (*delta.services.removals, *delta.workloads.removals):
             self._forget(key)
+        ended = self._end_changes(delta, services, workloads, concerned)
+        fresh = {key: value for key, value in services.items() if key not in ended}
+        self._begin_changes(fresh, workloads, concerned, now)
         services = {
-            key: self._turn(key, value, self._view.service(key), concerned, opening, now)
+            key: self._changes[key].service(value)
+            if key in self._changes
+            else value
+            if key in ended
+            else self._turn(key, value, self._view.service(key), concerned, opening, now)
             for key, value in services.items()
         }
         workloads = {
-            uid: self._guarded(
+            uid: self._changing(value)
+            if self._is_changing(uid)
+            else value
+            if uid in ended
+            else self._guarded(
                 uid,
                 self._turn(uid, value, self._view.workload(uid), concerned, opening, now),
                 value,
@@ -163,7 +188,79 @@ class Handovers:
             delta,
             services=Delta(services, delta.services.removals),
             workloads=Delta(workloads, delta.workloads.removals),
+            authorizations=self._needed(delta.authorizations),
         )
+
+    def _begin_changes(
+        self,
+        services: Mapping[str, Service],
+        workloads: Mapping[str, Workload],
+        concerned: "_Concerned",
+        now: float,
+    ) -> None:
+        for key, value in services.items():
+            before = self._view.service(key)
+            is_new = before is not None and key not in self._changes and key not in self._turns
+            if before is None or not is_new or concerned.by(value) or concerned.by(before):
+                continue
+            pods = {each.uid: each for each in self._view.endpoints(before)}
+            pods = {uid: workloads.get(uid, each) for uid, each in pods.items()}
+            pods |= {uid: each for uid, each in workloads.items() if key in each.services}
+            made = enforcement_change.begin(value, pods.values(), self._view, now + HOLD)
+            if made is not None and not self._open.keys() & pods.keys() and self._is_served(made.waypoint):
+                self._changes[key] = made
+
+    def _end_changes(
+        self,
+        delta: MeshDelta,
+        services: dict[str, Service],
+        workloads: dict[str, Workload],
+        concerned: "_Concerned",
+    ) -> set[str]:
+        """Ends changes at once where something else is wanted meanwhile; keys of all objects that are concerned. What
+        else is new about objects that change is noted."""
+        ended: set[str] = set()
+        for key, change in list(self._changes.items()):
+            wanted = services.get(key, change.wanted)
+            is_same = way(wanted) == way(change.wanted) and wanted.enforced == change.wanted.enforced
+            if (
+                not is_same
+                or key in delta.services.removals
+                or concerned.by(wanted)
+                or concerned.by(change.former)
+            ):
+                del self._changes[key]
+                self._drop(key)
+                ended |= {key, *change.pods}
+                if key not in delta.services.removals:
+                    services.setdefault(key, wanted)
+                for uid, pod in change.pods.items():
+                    if uid not in delta.workloads.removals:
+                        workloads.setdefault(uid, pod.wanted)
+                continue
+            change.wanted = wanted
+            for uid in change.pods.keys() & delta.workloads.removals:
+                del change.pods[uid]
+            for uid in change.pods.keys() & workloads.keys():
+                change.pods[uid].wanted = workloads[uid]
+        return ended
+
+    def _is_changing(self, uid: str) -> bool:
+        return any(uid in each.pods for each in self._changes.values())
+
+    def _changing(self, pod: Workload) -> Workload:
+        for each in self._changes.values():
+            pod = each.pod(pod)
+        return pod
+
+    def _needed(self, authorizations: Delta[Authorization]) -> Delta[Authorization]:
+        """What becomes of policies, those that pods still name being kept."""
+        named = {name for change in self._changes.values() for name in change.former_policies}
+        self._unneeded.update(authorizations.removals)
+        self._unneeded.difference_update(authorizations.upserts)
+        gone = self._unneeded - named
+        self._unneeded &= named
+        return Delta(authorizations.upserts, tuple(sorted(gone)))
 
     def told(self, mark: Callable[[Place], Mark], revision: int, now: float) -> None:
         """All of the last step is on its way: to waypoints up to `mark`, to nodes up to `revision` of addresses."""
@@ -173,6 +270,10 @@ class Handovers:
         for pod in self._open.values():
             if pod.revision is None and not self._is_turning(pod.wanted):
                 pod.revision, pod.until = revision, now + HOLD
+        for change in self._changes.values():
+            if change.revision is None:
+                change.revision = revision
+                change.marks = mark(change.waypoint) if change.is_to_waypoint else {}
 
     def proceed(
         self, now: float, prepared: Callable[[Place, Mark], bool], acknowledged: Callable[[int], bool]
@@ -202,8 +303,50 @@ class Handovers:
                 del self._open[uid]
                 turn_of_it = self._turns.get(uid)
                 workloads[uid] = turn_of_it.former.given(pod.wanted) if turn_of_it is not None else pod.wanted
-        return Step(
-            MeshDelta(services=Delta(services), workloads=Delta(workloads)), frozenset(self._release(now))
+        changed = self._proceed_changes(now, prepared, acknowledged)
+        for change in changed:
+            services[change.wanted.key] = change.service(change.wanted)
+            workloads |= {uid: self._changing(pod.wanted) for uid, pod in change.pods.items()}
+        authorizations = self._needed(Delta()) if changed else Delta[Authorization]()
+        delta = MeshDelta(services=Delta(services), workloads=Delta(workloads), authorizations=authorizations)
+        return Step(delta, frozenset(self._release(now)))
+
+    def _proceed_changes(
+        self, now: float, prepared: Callable[[Place, Mark], bool], acknowledged: Callable[[int], bool]
+    ) -> list[Change]:
+        """Those that are a step further. What shares a pod goes step by step together."""
+        ready = []
+        for change in self._changes.values():
+            if change.revision is None:
+                continue
+            waits = change.is_to_waypoint and change.step == 1 and not prepared(change.waypoint, change.marks)
+            lasts = not change.is_to_waypoint and change.callers_have_gone
+            if not change.ready and not lasts and not waits and acknowledged(change.revision):
+                change.ready, change.until = True, min(change.until, now + MARGIN)
+            if now >= change.until:
+                ready.append(change)
+        moved = [each for each in ready if not self._is_ahead(each, ready)]
+        for change in moved:
+            change.step, change.revision, change.ready, change.until = (
+                change.step + 1,
+                None,
+                False,
+                now + HOLD,
+            )
+            if change.step == enforcement_change.STEPS:
+                del self._changes[change.wanted.key]
+            elif not change.is_to_waypoint and change.callers_have_gone:
+                self._kept.setdefault(change.waypoint, {})[change.wanted.key] = now + LINGER
+                change.until = now + LINGER + ENDED
+        return moved
+
+    def _is_ahead(self, change: Change, ready: list[Change]) -> bool:
+        """Whether another change that a pod of it waits for too is not as far."""
+        return any(
+            each.pods.keys() & change.pods.keys()
+            and (each.step < change.step or (each.step == change.step and each not in ready))
+            for each in self._changes.values()
+            if each is not change
         )
 
     def _turn(
@@ -269,6 +412,9 @@ class Handovers:
         """Nobody is to reach it by a former waypoint."""
         self._turns.pop(key, None)
         self._open.pop(key, None)
+        self._drop(key)
+
+    def _drop(self, key: str) -> None:
         for place, keys in self._kept.items():
             if keys.pop(key, None) is not None:
                 self._dropped.add(place)
