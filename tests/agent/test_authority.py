@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from ambit.agent import authority
-from ambit.agent.authority import METHOD, Authority
+from ambit.agent.authority import METHOD, Authority, parse_maximum
 from ambit.agent.channel import ControlPlane
 from ambit.core.errors import AmbitError
 from ambit.core.identity import Identity
@@ -25,10 +25,17 @@ class Replicas:
         self.peers: list[str] = []
         self.silent = asyncio.Event()
 
+        self.requested: list[int] = []
+        self.maximum = 0
+
     async def sign(
-        self, _request: ca_pb2.IstioCertificateRequest, context: grpc.aio.ServicerContext
+        self, request: ca_pb2.IstioCertificateRequest, context: grpc.aio.ServicerContext
     ) -> ca_pb2.IstioCertificateResponse:
         self.peers.append(context.peer())
+        self.requested.append(request.validity_duration)
+        if self.maximum and request.validity_duration > self.maximum:
+            text = "CSR signing error (requested TTL 24h0m0s is greater than the max allowed TTL 1h30m0s)"
+            await context.abort(grpc.StatusCode.INTERNAL, text)
         if self.silent.is_set():
             await asyncio.Event().wait()
         return ca_pb2.IstioCertificateResponse(cert_chain=["certificate"])
@@ -60,6 +67,39 @@ async def test_calls_share_a_connection() -> None:
         assert await made.sign(WEB, "request") == ["certificate"]
         assert await made.sign(WEB, "request") == ["certificate"]
     assert len(set(replicas.peers)) == 1
+
+
+async def test_an_authority_with_a_lower_maximum_is_asked_for_that() -> None:
+    replicas = Replicas()
+    replicas.maximum = 5_400
+    async with served(replicas) as made:
+        assert await made.sign(WEB, "request") == ["certificate"]
+        assert await made.sign(WEB, "request") == ["certificate"]
+    assert replicas.requested == [86_400, 5_400, 5_400]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "seconds"),
+    [
+        ("requested TTL 24h0m0s is greater than the max allowed TTL 1h0m0s", 3600.0),
+        ("... max allowed TTL 90s)", 90.0),
+        ("... max allowed TTL 1m0.5s", 60.5),
+        ("... max allowed TTL 500ms", 0.5),
+        ("... max allowed TTL soon", None),
+        ("permission_denied: no enrolled pod", None),
+    ],
+)
+def test_the_maximum_in_a_refusal(refusal: str, seconds: float | None) -> None:
+    assert parse_maximum(refusal) == seconds
+
+
+async def test_a_maximum_that_helps_nothing_is_a_refusal() -> None:
+    replicas = Replicas()
+    replicas.maximum = 100
+    async with served(replicas) as made:
+        with pytest.raises(AmbitError, match="max allowed TTL"):
+            await made.sign(WEB, "request")
+    assert replicas.requested == [86_400, 5_400]
 
 
 async def test_who_answers_no_more_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:

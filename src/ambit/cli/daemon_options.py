@@ -27,6 +27,16 @@ class Duration(click.ParamType[float]):
         return sum(float(number) * _SECONDS[unit] for number, unit in _PARTS.findall(value))
 
 
+certificate_lifetime_option = click.option(
+    "--certificate-lifetime",
+    type=Duration(),
+    envvar="SECRET_TTL",
+    default="24h",
+    show_default=True,
+    help="For how long certificates are requested. An authority that allows less decides.",
+)
+
+
 class Threads(click.ParamType[int]):
     """A number of threads, or `auto`, which is 0: as many as there are processors."""
 

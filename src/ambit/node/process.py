@@ -102,7 +102,7 @@ class NodeAgent:
             settings.server_name,
             lambda: self.trust.roots,
         )
-        self.authority = Authority(control)
+        self.authority = Authority(control, settings.certificate_lifetime)
         self.subscription = Subscription(control, identify(settings), self.state, self._applied)
         self.certificates = Certificates(self.authority.sign, KeptCertificates(self.state), self._certified)
         self.server = EnvoyServer(settings.run / "xds.sock", self._asked)

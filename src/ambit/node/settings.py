@@ -28,6 +28,8 @@ class AgentSettings(msgspec.Struct, frozen=True):
     kubeconfig: Path | None = None
     context: str | None = None
     cluster_id: str = names.DEFAULT_CLUSTER_ID
+    certificate_lifetime: float = 86_400.0
+    """Seconds that certificates are requested for."""
     cluster_domain: str = names.CLUSTER_DOMAIN
     network: str = ""
     trust_domain: str = names.DEFAULT_TRUST_DOMAIN

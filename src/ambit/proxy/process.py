@@ -52,7 +52,7 @@ class ProxyAgent:
             settings.cluster_id,
             settings.server_name,
         )
-        self._authority = Authority(control)
+        self._authority = Authority(control, settings.certificate_lifetime)
         self._last_good = LastGood(settings.run / "last-good.db")
         self._certificates = Certificates(self._authority.sign, self._last_good, self._certified)
         self._server = EnvoyServer(settings.run / "xds.sock", lambda *_: None, waypoint.refused_policy)

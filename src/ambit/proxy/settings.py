@@ -24,6 +24,8 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True):
     token: Path | None = None
     server_name: str = ""
     cluster_id: str = names.DEFAULT_CLUSTER_ID
+    certificate_lifetime: float = 86_400.0
+    """Seconds that certificates are requested for."""
     trust_domain: str = names.DEFAULT_TRUST_DOMAIN
     concurrency: int = 2
     """Envoy's worker threads."""

@@ -6,7 +6,14 @@ from typing import Any
 import click
 
 from ambit.cli import access
-from ambit.cli.daemon_options import Duration, Threads, given, log_options, trust_options
+from ambit.cli.daemon_options import (
+    Duration,
+    Threads,
+    certificate_lifetime_option,
+    given,
+    log_options,
+    trust_options,
+)
 from ambit.cli.first_process import become_keeper
 from ambit.cli.groups import Group
 from ambit.cli.mesh import Pod, ask, ask_all, node_of, node_pods
@@ -117,6 +124,7 @@ def command() -> None:
     show_default=True,
     help="At start, make the rules in captured pods what they should be now.",
 )
+@certificate_lifetime_option
 @click.option(
     "--cluster-id",
     envvar="CLUSTER_ID",

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import click
 
-from ambit.cli.daemon_options import Duration, Threads, given, log_options, trust_options
+from ambit.cli.daemon_options import (
+    Duration,
+    Threads,
+    certificate_lifetime_option,
+    given,
+    log_options,
+    trust_options,
+)
 from ambit.cli.first_process import become_keeper
 from ambit.cli.groups import Group
 from ambit.core import names
@@ -38,6 +45,7 @@ def command() -> None:
 @click.option(
     "--run-dir", type=_PATH, envvar="AMBIT_RUN_DIR", help="Sockets.  [default: a new temporary directory]"
 )
+@certificate_lifetime_option
 @click.option(
     "--cluster-id",
     envvar="CLUSTER_ID",
@@ -87,6 +95,7 @@ def run(
     token_file: Path | None,
     server_name: str,
     run_dir: Path | None,
+    certificate_lifetime: float,
     cluster_id: str,
     trust_domain: str,
     concurrency: int,
@@ -116,6 +125,7 @@ def run(
         root_cert=given(root_cert),
         token=given(token_file),
         server_name=server_name,
+        certificate_lifetime=certificate_lifetime,
         cluster_id=cluster_id,
         trust_domain=trust_domain,
         concurrency=concurrency,
