@@ -283,3 +283,25 @@ async def test_3_a_control_plane_that_answers_again_ends_back_off(
         world.refusal = ""
         world.certificates.retry()
         assert {(await world.next()).identity, (await world.next()).identity} == {WEB, OTHER}
+
+
+async def test_3_an_expired_certificate_is_reported_once_its_renewal_has_failed(world: World) -> None:
+    expired: list[Identity] = []
+    world.certificates.expired = expired.append
+    async with running(world.certificates):
+        world.certificates.want(WEB)
+        first = await world.next()
+        # The clock jumps, and the renewal works.
+        world.passes(first.not_after - world.now + 1)
+        world.certificates.want(OTHER)
+        assert {(await world.next()).identity, (await world.next()).identity} == {WEB, OTHER}
+        assert expired == []
+        second = world.certificates.get(WEB)
+        assert second is not None
+        world.refusal = "away"
+        world.passes(second.not_after - world.now + 1)
+        world.certificates.want(THIRD)
+        await until(lambda: len(expired) == 2)
+        world.certificates.retry()
+        await until(lambda: len(world.order) >= 8)
+    assert sorted(expired) == sorted([WEB, OTHER]), "each once"

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from ambit.agent import certificates
-from tests.node.test_agent import eventually, pair
+from tests.node.test_agent import ended, eventually, pair
 from tests.node.world import World, making, until
+from tests.plan.dataplane.network import REFUSED
 
 pytestmark = [pytest.mark.netns, pytest.mark.envoy]
 LIFE = dt.timedelta(seconds=8)
@@ -53,3 +54,24 @@ async def test_expired_certificates_are_renewed_as_soon_as_the_control_plane_is_
     )
     await eventually(client, server, f"{client.four} 2")
     assert time.monotonic() - began < 30, "it does not wait for the end of the back-off"
+
+
+async def test_no_connection_opens_in_a_tunnel_whose_certificate_has_expired(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issue = world.control.authority.issue
+    monkeypatch.setattr(world.control.authority, "issue", partial(issue, lifetime=LIFE))
+    client, server = await pair(world)
+    await eventually(client, server, f"{client.four} 2")
+    held = client.connect(server.four, 8080)
+    held.sendall(b"half")
+    await world.control.stop()
+    await eventually(client, server, REFUSED)
+    for _ in range(3):
+        assert await client.says(server) == REFUSED
+    held.settimeout(0.5)
+    assert not ended(held), "what was open may end by itself"
+    held.close()
+    monkeypatch.setattr(world.control.authority, "issue", issue)
+    await world.control.start()
+    await eventually(client, server, f"{client.four} 2")

@@ -65,12 +65,24 @@ class CertificateState(msgspec.Struct, frozen=True):
 
 
 class _Entry:
-    __slots__ = ("certificate", "due", "failures", "problem", "running", "strays", "urgent", "waiters")
+    __slots__ = (
+        "certificate",
+        "due",
+        "failures",
+        "noted",
+        "problem",
+        "running",
+        "strays",
+        "urgent",
+        "waiters",
+    )
 
     def __init__(self) -> None:
         self.certificate: Certificate | None = None
         self.due = 0.0
         self.failures = 0
+        self.noted: Certificate | None = None
+        """The one whose expiry was reported."""
         self.problem = ""
         self.running = False
         self.strays = 0
@@ -97,6 +109,8 @@ class Certificates:
         self._monotonic = monotonic
         self._seen = (clock(), monotonic())
         self._signer = ""
+        self.expired: Callable[[Identity], None] = lambda _: None
+        """Called once for each certificate that has expired although its renewal was attempted."""
         self._entries: dict[Identity, _Entry] = {}
         self._wake = asyncio.Event()
 
@@ -201,6 +215,7 @@ class Certificates:
                 self._wake.clear()
                 now = self._clock()
                 self._notice_clock(now)
+                self._notice_expired(now)
                 for identity in self._due(now):
                     await slots.acquire()
                     entry = self._entries.get(identity)
@@ -212,7 +227,10 @@ class Certificates:
                 await self._sleep(now)
 
     async def _sleep(self, now: float) -> None:
-        next_due = min((entry.due for entry in self._entries.values() if not entry.running), default=None)
+        entries = self._entries.values()
+        ends = [each.certificate.not_after for each in entries if each.certificate is not None]
+        dues = [each.due for each in entries if not each.running]
+        next_due = min((*dues, *(end for end in ends if end > now)), default=None)
         seconds = _CLOCK_CHECK if next_due is None else min(_CLOCK_CHECK, max(0.0, next_due - now))
         try:
             async with asyncio.timeout(seconds):
@@ -231,6 +249,15 @@ class Certificates:
             held = entry.certificate
             entry.failures = 0
             entry.due = self._renewal(entry, held) if held is not None and held.valid(now) else now
+
+    def _notice_expired(self, now: float) -> None:
+        for identity, entry in self._entries.items():
+            held = entry.certificate
+            if held is None or held.not_after > now or not entry.failures or entry.noted is held:
+                continue
+            entry.noted = held
+            _log.warning("the certificate for %s has expired: %s", identity, entry.problem)
+            self.expired(identity)
 
     def _renewal(self, entry: _Entry, certificate: Certificate) -> float:
         """When to renew."""

@@ -194,6 +194,7 @@ class NodeAgent:
         self.subscription.completed = self._completed
         self.subscription.stream.on_connected = self.certificates.retry
         self.trust.revoked = self._tunnels_doubted.set
+        self.certificates.expired = lambda _: self._tunnels_doubted.set()
         self.state.lost = self._lost
         self.cut = 0
         """Connections ended because a new policy denies them."""
@@ -370,19 +371,26 @@ class NodeAgent:
         self.flows.cuts.note(time.time(), *ends, refused.policy, plain=refused.plain)
 
     async def _renew_tunnels(self) -> None:
-        """After a revocation a new Envoy takes over: it verifies whoever opens a tunnel, and the former one opens no
-        connection any more. What is open there ends by itself, at the latest with the drain."""
+        """After a revocation, and when a certificate has expired, a new Envoy takes over: it verifies whoever opens a
+        tunnel, and the former one opens no connection any more. What is open there ends by itself, at the latest with
+        the drain."""
+        said = False
         while True:
             await self._tunnels_doubted.wait()
             try:
                 await self.secrets.latest().settled()
                 await self.supervisor.restart()
             except AmbitError as problem:
-                _log.warning("tunnels from before the revocation are still in use: %s", problem.message)
+                _log.log(
+                    logging.DEBUG if said else logging.WARNING,
+                    "tunnels with revoked or expired certificates are still in use: %s",
+                    problem.message,
+                )
                 await asyncio.sleep(_RETRY_HAND_OVER)
             else:
                 self._tunnels_doubted.clear()
-                _log.info("tunnels are opened anew: certificates were revoked")
+                said = False
+                _log.info("tunnels are opened anew: certificates were revoked or have expired")
 
     def _completed(self) -> None:
         self.configuration.open()
