@@ -16,6 +16,7 @@ import msgspec
 
 from ambit.core.address import Address, host_port, parse_host_port
 from ambit.core.identity import Identity
+from ambit.core.names import HBONE_PORT
 from ambit.model.view import MeshView
 from ambit.node.connections import Connection, Open, look
 from ambit.node.netns import sockets
@@ -139,6 +140,19 @@ async def _cut(
                 " (older than its enrolment)" if connection in open_now.pre_mesh_inbound else "",
                 each.policy,
             )
+    return ended
+
+
+async def cut_tunnels(pods: Iterable[LocalPod]) -> int:
+    """Ends all tunnels from and to these pods; how many those were."""
+    ended = 0
+    for pod in pods:
+        try:
+            found = await asyncio.to_thread(sockets.listing, pod.netns)
+            tunnels = [each for each in found if HBONE_PORT in (each.local_port, each.peer_port)]
+            ended += await asyncio.to_thread(sockets.destroy, pod.netns, tunnels)
+        except OSError as problem:
+            _log.warning("tunnels of %s cannot be cut: %s", pod.key, problem.strerror or problem)
     return ended
 
 

@@ -53,6 +53,7 @@ from ambit.node.supervise.processors import processors
 from ambit.node.supervise.spec import EnvoySpec
 from ambit.node.supervise.supervisor import Supervisor
 from ambit.node.supervise.table import State
+from ambit.node.tunnel_renewal import TunnelRenewal
 from ambit.node.upstream.subscription import Subscription
 from ambit.node.upstream.trust import TrustFollower
 from ambit.node.waiting import either, started, unless
@@ -63,8 +64,6 @@ _SHARED_MEMORY = "shm"
 """Beside the run directory on Kubernetes: /dev/shm of the node's pods, for Envoys that follow each other."""
 
 _log = logging.getLogger("ambit.node")
-_RETRY_HAND_OVER = 5.0
-"""Seconds between attempts to hand over, while a still older Envoy carries connections."""
 
 
 class NodeAgent:
@@ -123,7 +122,6 @@ class NodeAgent:
             self.configuration.changed,
             lambda: [self.server.latest(each) for each in (LISTENER, CLUSTER)],
         )
-        self._tunnels_doubted = asyncio.Event()
         self.trust = TrustFollower(
             client,
             (settings.pod_namespace, settings.pod_name),
@@ -193,8 +191,9 @@ class NodeAgent:
         self._client = client
         self.subscription.completed = self._completed
         self.subscription.stream.on_connected = self.certificates.retry
-        self.trust.revoked = self._tunnels_doubted.set
-        self.certificates.expired = lambda _: self._tunnels_doubted.set()
+        self.tunnels = TunnelRenewal(self.certificates, lambda: self.configuration.pods, self._hand_over)
+        self.trust.revoked = self.tunnels.note_revoked
+        self.certificates.expired = self.tunnels.note_expired
         self.state.lost = self._lost
         self.cut = 0
         """Connections ended because a new policy denies them."""
@@ -233,7 +232,7 @@ class NodeAgent:
                         self.certificates.run(),
                         self.pre_mesh.run(),
                         self.trust.run(),
-                        self._renew_tunnels(),
+                        self.tunnels.run(),
                         self._end_unread(),
                         self.load_shedder.run(),
                         self._begin_telling(),
@@ -370,27 +369,10 @@ class NodeAgent:
         ends = found.client, found.destination, found.destination_port
         self.flows.cuts.note(time.time(), *ends, refused.policy, plain=refused.plain)
 
-    async def _renew_tunnels(self) -> None:
-        """After a revocation, and when a certificate has expired, a new Envoy takes over: it verifies whoever opens a
-        tunnel, and the former one opens no connection any more. What is open there ends by itself, at the latest with
-        the drain."""
-        said = False
-        while True:
-            await self._tunnels_doubted.wait()
-            try:
-                await self.secrets.latest().settled()
-                await self.supervisor.restart()
-            except AmbitError as problem:
-                _log.log(
-                    logging.DEBUG if said else logging.WARNING,
-                    "tunnels with revoked or expired certificates are still in use: %s",
-                    problem.message,
-                )
-                await asyncio.sleep(_RETRY_HAND_OVER)
-            else:
-                self._tunnels_doubted.clear()
-                said = False
-                _log.info("tunnels are opened anew: certificates were revoked or have expired")
+    async def _hand_over(self) -> None:
+        """A new Envoy takes over, once this one has the newest trust. Raises AmbitError."""
+        await self.secrets.latest().settled()
+        await self.supervisor.restart()
 
     def _completed(self) -> None:
         self.configuration.open()

@@ -193,7 +193,7 @@ async def test_3_nonsense_changes_nothing(world: World) -> None:
 
 async def test_4_what_is_newly_revoked_is_told(world: World) -> None:
     told: list[int] = []
-    world.trust.revoked = lambda: told.append(len(world.envoy.bundles))
+    world.trust.revoked = lambda _: told.append(len(world.envoy.bundles))
     first, more = (revoked_by(OLD, serials, NOW, dt.timedelta(days=1)) for serials in ([1, 2], [1, 2, 3]))
     async with world.running():
         for lists, count in (("", 0), (first, 1), (more, 2), (first, 2), ("", 2), (more, 3)):

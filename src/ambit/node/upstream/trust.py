@@ -4,14 +4,14 @@
 2. The acknowledgement, an annotation on the agent's own pod, is written when Envoy has both. The control plane waits
    for it before it lets go of what this node still needs (`ambit.ca.trust`).
 3. The newest trust is kept on disk: a node boots with it while the API server is away.
-4. When something is revoked, `revoked` is told: open tunnels are not looked at again.
+4. When something is revoked, `revoked` is called: Envoy does not verify open tunnels again.
 5. Under a control plane that publishes no such ConfigMap, the roots that came with the newest certificate count.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -90,8 +90,9 @@ class TrustFollower:
             field_selector=f"metadata.name={TRUST_CONFIGMAP}",
         )
         self._informer.subscribe(self._changed)
-        self.revoked: Callable[[], None] = lambda: None
-        """Told when something is revoked that was not before: tunnels that are open were not held against that."""
+        self.revoked: Callable[[Collection[int]], None] = lambda _: None
+        """Called with serial numbers that are revoked now and were not before: open tunnels were not held against
+        that."""
         self.trust: Trust | None = None
         self.acknowledged = ""
         """Digest of the trust that was acknowledged last."""
@@ -138,8 +139,8 @@ class TrustFollower:
         former = self.trust
         self._take(trust)
         self.persist()
-        if former is not None and not _revoked(trust) <= _revoked(former):
-            self.revoked()
+        if former is not None and (more := _revoked(trust) - _revoked(former)):
+            self.revoked({serial for _, serial in more})
 
     def persist(self) -> None:
         """Keep what is trusted, as far as the disk allows."""
