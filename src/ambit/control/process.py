@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TypeVar
 
 import grpc.aio
@@ -39,6 +40,7 @@ from ambit.control.mesh import MeshFeed
 from ambit.control.metrics import Counters, family
 from ambit.control.server import ServerCertificate, listen_plain, listen_tls, make_server
 from ambit.control.settings import Settings
+from ambit.control.statuses import object_status
 from ambit.control.statuses.allocation import AddressWriter
 from ambit.control.statuses.object_status import ObjectStatusWriter
 from ambit.control.statuses.reporter import Reporter
@@ -56,7 +58,7 @@ from ambit.daemon.logs import event
 from ambit.ingest.mesh import Change, MeshDelta
 from ambit.kube.client import Client
 from ambit.kube.errors import ApiError
-from ambit.kube.resource import GATEWAYS
+from ambit.kube.resource import GATEWAYS, PEER_AUTHENTICATIONS
 from ambit.model.jwt import KeySource
 from ambit.model.status import Status
 from ambit.objects.kube import Pod
@@ -154,6 +156,10 @@ class ControlPlane:
         self._proxies.messages.is_short = lambda: self._memory.is_short
         self._feed.keyed = self._keys.keyed
         self._objects = ObjectStatusWriter(client, self._leading, self._amended, wall)
+        for kind, of in object_status.KINDS.items():
+            if of.qualified in informers:
+                informers[of.qualified].on_seen = partial(self._seen, kind)
+        informers[PEER_AUTHENTICATIONS.qualified].on_seen = partial(self._seen, PEER_AUTHENTICATIONS.kind)
         self._proxies.on_refused = self._refused
         self._waypoints.on_blocked = self._objects.look_again
         self._pods.on_nodes = self._status.answered
@@ -363,6 +369,11 @@ class ControlPlane:
         """A node that moved to another replica is waited for there. All are gone when this process ends."""
         if self._ready:
             self._answered(node)
+
+    def _seen(self, kind: str, key: tuple[str, str], version: str) -> None:
+        origin = ObjectRef(kind, *key)
+        self._objects.seen(origin, version)
+        self._status.seen(origin, version)
 
     def _compiled(self, changes: Sequence[Change], delta: MeshDelta) -> None:
         self._proxies.take(delta)

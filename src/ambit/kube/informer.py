@@ -61,7 +61,12 @@ class Informer(Generic[T]):
         self._labels = label_selector
         self._fields = field_selector
         self._missing_retry = missing_retry
-        self._reflector: Reflector[T] = Reflector(decode)
+        self.on_seen: Callable[[Key, str], None] = lambda *_: None
+        """Called with the key and the resource version of each new version, before subscribers, and also where
+        nothing of it changed that `decode` reads."""
+        self._reflector: Reflector[T] = Reflector(
+            decode, seen=lambda key, version: self.on_seen(key, version)
+        )
         self._subscribers: list[Callable[[EventKind, T | None, T | None], None]] = []
         self._synced = asyncio.Event()
         self._failures = 0

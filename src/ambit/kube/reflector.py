@@ -92,8 +92,17 @@ def decode_page(body: bytes) -> ListPage:
 class Reflector(Generic[T]):
     """The state machine. Its owner sends what `mode` says and feeds the answers back."""
 
-    def __init__(self, decode: Callable[[bytes], T], *, streaming: bool = True) -> None:
+    def __init__(
+        self,
+        decode: Callable[[bytes], T],
+        *,
+        streaming: bool = True,
+        seen: Callable[[Key, str], None] = lambda *_: None,
+    ) -> None:
+        """`seen` is called with the key and the resource version of each new version, also where `decode` finds no
+        difference."""
         self._decode = decode
+        self._seen_version = seen
         self._streaming = streaming
         self._items: dict[Key, T] = {}
         self._versions: dict[Key, str] = {}
@@ -191,6 +200,7 @@ class Reflector(Generic[T]):
         if self._versions.get(key) == meta.resource_version and meta.resource_version:
             return meta.resource_version
         self._versions[key] = meta.resource_version
+        self._seen_version(key, meta.resource_version)
         try:
             new = self._decode(body)
         except (msgspec.DecodeError, ValueError, TypeError, KeyError) as error:

@@ -7,6 +7,7 @@ any more is taken back from an object that is still there.
 import datetime as dt
 from collections.abc import Callable, Collection
 
+from ambit.control.statuses.restoration import Restoration
 from ambit.control.statuses.status_fields import to_withdraw, to_write
 from ambit.core.finding import ObjectRef
 from ambit.ingest.mesh import MeshDelta
@@ -61,17 +62,22 @@ class ObjectStatusWriter:
         self._withdrawn: dict[ObjectRef, Status] = {}
         """What is no longer said, until it is gone from the object."""
         self._queue: WorkQueue[ObjectRef] = WorkQueue("object status")
+        self._restoration = Restoration(self._queue.add, leading)
+        self.seen = self._restoration.seen
+        """To be called with each version of an object: another writer may have changed its status."""
 
     def compiled(self, delta: MeshDelta) -> None:
         """A batch was compiled."""
         for text, status in delta.statuses.upserts.items():
             self._said[text] = status
             self._withdrawn.pop(status.version.origin, None)
+            self._restoration.changed(status.version.origin)
             self._queue.add(status.version.origin)
         for text in delta.statuses.removals:
             former = self._said.pop(text, None)
             if former is not None:
                 self._withdrawn[former.version.origin] = former
+                self._restoration.forget(former.version.origin)
                 self._queue.add(former.version.origin)
         # A replica that does not lead takes nothing back; it remembers the newest, in case it leads soon.
         while len(self._withdrawn) > REMEMBERED:
@@ -119,7 +125,7 @@ class ObjectStatusWriter:
             assert former is not None
             fields = to_withdraw(live, former)
         if fields is not None:
-            await self._client.patch(
+            live = await self._client.patch(
                 resource,
                 origin.name,
                 {"metadata": {"resourceVersion": metadata.get("resourceVersion")}, "status": fields},
@@ -127,5 +133,7 @@ class ObjectStatusWriter:
                 subresource="status",
                 field_manager="ambit",
             )
+        if said is not None:
+            self._restoration.good(origin, str(live["metadata"]["resourceVersion"]))
         if said is None and self._withdrawn.get(origin) is former:
             del self._withdrawn[origin]

@@ -14,6 +14,7 @@ from typing import Any
 
 from ambit.control.answers import Answer, Progress
 from ambit.control.discovery import Discovery
+from ambit.control.statuses.restoration import Restoration
 from ambit.control.statuses.status_fields import ACCEPTED, ACKNOWLEDGED, merged
 from ambit.core.finding import Finding, Level, ObjectRef
 from ambit.ingest.istio.authorization import is_for_requests
@@ -107,6 +108,9 @@ class StatusWriter:
         """What nodes of other replicas say of the policies with these names, compiled from an object of that kind and
         resource version."""
         self._queue: WorkQueue[ObjectRef] = WorkQueue("policy status")
+        self._restoration = Restoration(self._queue.add, leading)
+        self.seen = self._restoration.seen
+        """To be called with each version of an object: another writer may have changed its status."""
         self._revisions: dict[ObjectRef, dict[str, int]] = {}
         """By type: workloads name the policies that select them, so both types count."""
         self._keys: dict[ObjectRef, frozenset[str]] = {}
@@ -138,6 +142,7 @@ class StatusWriter:
             if self._versions.get(origin) != version:
                 self._versions[origin] = version
                 self._found.pop(origin, None)
+                self._restoration.changed(origin)
                 self._add(origin, revisions)
         for policy in delta.authorizations.upserts.values():
             self._concern(policy, revisions)
@@ -181,6 +186,7 @@ class StatusWriter:
         self._keys.pop(origin, None)
         self._versions.pop(origin, None)
         self._found.pop(origin, None)
+        self._restoration.forget(origin)
 
     async def _reconcile(self, origin: ObjectRef) -> None:
         resource = KINDS[origin.kind]
@@ -209,7 +215,7 @@ class StatusWriter:
             ours.append(acknowledged(progress))
         conditions = merged(existing, ours, generation, self._wall())
         if conditions is not None:
-            await self._client.patch(
+            live = await self._client.patch(
                 resource,
                 origin.name,
                 {
@@ -220,3 +226,4 @@ class StatusWriter:
                 subresource="status",
                 field_manager="ambit",
             )
+        self._restoration.good(origin, str(live["metadata"]["resourceVersion"]))
