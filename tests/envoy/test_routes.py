@@ -15,6 +15,6 @@ def test_there_is_a_pause_before_each_further_try(backoff: int, first: int, long
     """0 stands for Envoy's own, which are 25 and 250 ms."""
     entry = Entry("default/web/0", RequestMatch(), Action((WEB,), retry=Retry(3, (503,), backoff)))
     table = routes.table("web", (Host(("*",), (entry,)),), port=80)
-    (made,) = table.virtual_hosts[0].routes
+    _, made = table.virtual_hosts[0].routes
     pauses = made.route.retry_policy.retry_back_off
     assert (pauses.base_interval.ToMilliseconds(), pauses.max_interval.ToMilliseconds()) == (first, longest)

@@ -95,7 +95,7 @@ class Agent:
         """With which the table answers; 0 when it goes on."""
         resource = self.server.store.resources(ROUTES)[READER]
         table = route_pb2.RouteConfiguration.FromString(any_pb2.Any.FromString(resource.body).value)
-        return int(table.virtual_hosts[0].routes[0].direct_response.status)
+        return int(table.virtual_hosts[0].routes[-1].direct_response.status)
 
     async def put(self, *values: Any) -> None:
         await self.configuration.changed(store(self.state, list(values), []))

@@ -85,6 +85,14 @@ def test_bytes_have_one_meaning(edge: Edge, server: Strict, name: str) -> None:
     assert 101 not in statuses
 
 
+def test_two_hosts_are_answered_with_400(edge: Edge, server: Strict) -> None:
+    """RFC 9112 section 3.2."""
+    for other in ("other", HOST):
+        attack = f"GET / HTTP/1.1\r\nhost: {HOST}\r\nhost: {other}\r\n\r\n".encode()
+        assert hostile.provoke(connect(edge), attack, lambda: fence(edge)) == [400]
+        assert not taken(server)
+
+
 def test_no_spelling_of_a_path_passes_what_denies_or_allows(edge: Edge, server: Strict) -> None:
     for first, (port, before) in enumerate(((OPEN, ""), (NARROW, PUBLIC))):
         targets = hostile.spellings()[first::2]

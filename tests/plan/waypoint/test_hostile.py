@@ -61,6 +61,15 @@ def test_bytes_have_one_meaning(protected: Scene) -> None:
         assert statuses.count(200) <= 1, name
 
 
+def test_two_hosts_are_answered_with_400(scene: Scene) -> None:
+    """RFC 9112 section 3.2."""
+    taken(scene)
+    for other in ("other", HOST):
+        attack = f"GET / HTTP/1.1\r\nhost: {HOST}\r\nhost: {other}\r\n\r\n".encode()
+        assert hostile.provoke(connect(scene), attack, lambda: fence(scene)) == [400]
+    assert set(taken(scene)) == {"/fence"}
+
+
 def test_no_spelling_of_a_path_passes(protected: Scene) -> None:
     targets = hostile.spellings()[::3]
     for begin in range(0, len(targets), 100):

@@ -14,6 +14,7 @@ import msgspec
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
+from envoy.type.matcher.v3 import string_pb2
 from envoy.type.v3 import percent_pb2
 
 from ambit.envoy import defaults, names
@@ -34,7 +35,8 @@ from ambit.model.http import (
 )
 
 _MILLION = 1_000_000
-_UNDOABLE = 500
+_UNDOABLE, _BAD_REQUEST = 500, 400
+_ANY = "*"
 _ALTERNATIVE, _A_DAY = "alt-svc", 86_400
 """RFC 7838; 24 hours are what holds when nothing is said."""
 _UNSENT = "connect-failure,refused-stream,reset-before-request"
@@ -50,8 +52,10 @@ def table(
     `ambit.envoy.http.serialised_table`."""
     made = empty_table(name, more or TableOptions())
     for host in joined(hosts):
-        found = (route for entry in host.entries for route in routes_of(entry, scheme, port))
-        made.virtual_hosts.add(name=host.domains[0], domains=host.domains, routes=found)
+        found = [route for entry in host.entries for route in routes_of(entry, scheme, port)]
+        made.virtual_hosts.add(
+            name=host.domains[0], domains=host.domains, routes=[*first_routes(host), *found]
+        )
     return made
 
 
@@ -83,14 +87,29 @@ def empty_table(name: str, more: TableOptions) -> Any:
 
 
 def joined(hosts: Iterable[Host]) -> list[Host]:
-    """Those with the very same entries as one, so that a route with many host names is written once."""
+    """Those with the very same entries as one, so that a route with many host names is written once; and one for all
+    other names, whose requests reach `first_routes` only."""
     domains: dict[tuple[int, ...], list[str]] = {}
     entries: dict[tuple[int, ...], tuple[Entry, ...]] = {}
     for host in hosts:
         key = tuple(map(id, host.entries))
         domains.setdefault(key, []).extend(host.domains)
         entries[key] = host.entries
-    return [Host(tuple(domains[key]), each) for key, each in entries.items()]
+    found = [Host(tuple(domains[key]), each) for key, each in entries.items()]
+    return found if any(_ANY in each.domains for each in found) else [*found, Host((_ANY,), ())]
+
+
+def first_routes(host: Host) -> list[Any]:
+    """Envoy's routes before those of entries: a request with two `Host` headers is answered with 400 (RFC 9112 section
+    3.2). Envoy joins their values with a comma, which no domain but a wildcard matches."""
+    if not any(each.startswith(_ANY) for each in host.domains):
+        return []
+    joined_hosts = string_pb2.StringMatcher(contains=",")
+    matcher = route_components_pb2.HeaderMatcher(name=":authority", string_match=joined_hosts)
+    match = route_components_pb2.RouteMatch(prefix="/", headers=[matcher])
+    return [
+        _Route(match=match, direct_response=route_components_pb2.DirectResponseAction(status=_BAD_REQUEST))
+    ]
 
 
 def to_service(service: str, port: int, session: SessionPersistence | None = None) -> tuple[Host, ...]:

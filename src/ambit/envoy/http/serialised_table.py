@@ -12,7 +12,7 @@ from typing import Any
 from envoy.config.route.v3 import route_components_pb2
 
 from ambit.core.memo import Memo
-from ambit.envoy.http.routes import TableOptions, empty_table, joined, routes_of
+from ambit.envoy.http.routes import TableOptions, empty_table, first_routes, joined, routes_of
 from ambit.model.http import Entry, Host
 
 _HOSTS, _ROUTES = 2, 3
@@ -46,6 +46,8 @@ def serialised_table(
 def _host(table: str, host: Host, scheme: str, port: int, memo: Memo) -> Sequence[bytes]:
     message = route_components_pb2.VirtualHost(name=host.domains[0], domains=host.domains)
     found = [message.SerializeToString(deterministic=True)]
+    for route in first_routes(host):
+        found += _element(_ROUTES, [route.SerializeToString(deterministic=True)])
     for namespaces, block in groupby(host.entries, _namespaces):
         parts = _block((table, host.domains, namespaces, scheme, port), tuple(block), memo)
         found.extend(each for _, each in parts)
