@@ -296,6 +296,14 @@ def test_a_parent_that_takes_no_route(parents: tuple[dict[str, Any], ...], reaso
     assert [each.code for each in compiled.findings] == ["AMB0401"]
 
 
+def test_references_are_resolved_whatever_the_parent_says() -> None:
+    compiled = made(route({"backendRefs": [to("none")]}, parents=(parent("v2"),)))
+    assert conditions(compiled) == {
+        "Accepted": ("False", "NoWaypoint"),
+        "ResolvedRefs": ("False", "BackendNotFound"),
+    }
+
+
 def test_a_parent_that_is_not_ours_has_no_status_of_ours() -> None:
     compiled = made(route({}, parents=({"name": "somebodys-gateway"}, parent())))
     status = compiled.statuses["HTTPRoute default/route"]

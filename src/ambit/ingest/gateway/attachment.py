@@ -140,10 +140,18 @@ def attach(route: Route, parents: Parents, known: Known, settings: MeshSettings)
         outcome = _attached(route, reference, parents, known, settings)
         if outcome is not None:
             found, conditions = outcome
+            if not conditions[0].holds:
+                conditions = (conditions[0], _resolved(route, known, settings))
             attachments += found
             statuses.append(ParentStatus(_parent(reference), conditions, WAYPOINT_CONTROLLER))
     status = RouteStatus(version(meta, kind_of(route)), tuple(statuses))
     return CompiledRoute(meta.age, tuple(attachments), status, tuple(listeners))
+
+
+def _resolved(route: Route, known: Known, settings: MeshSettings) -> Condition:
+    """Whether the references of a route lead somewhere, whatever its parent says."""
+    rules = rules_for(route, Referrer(kind_of(route), route.metadata.namespace), known, settings)
+    return _conditions(rules, len(route.spec.rules))[1]
 
 
 def _edge(route: Route, reference: ParentRef, parents: Parents) -> Front | None:
