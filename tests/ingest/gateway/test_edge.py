@@ -259,8 +259,13 @@ def test_a_listener_without_a_usable_certificate_is_not_served() -> None:
         secret("a", large),
         secret("a", Pair(PAIR.chain * 200, PAIR.key)),
     ):
-        made = compiler(edge(https("https", "a")), given, WEB, to_edge(RULE))
+        labels = {"gateway.networking.k8s.io/gateway-name": "edge"}
+        ready = pod("e-1", "10.244.1.9", labels=labels)
+        made = compiler(
+            edge(https("https", "a")), given, WEB, to_edge(RULE), load_balancer({"ip": "192.0.2.1"}), ready
+        )
         assert shown(made) == ("False", "InvalidCertificateRef")
+        assert said(status(made).conditions)["Programmed"] == ("False", "Invalid"), "it serves nothing"
         assert made.proxies["default/edge"].listeners == () and not made.certificates
         (found,) = status(made).listeners
         assert said(found.conditions)["Programmed"] == ("False", "Invalid") and found.attached == 1

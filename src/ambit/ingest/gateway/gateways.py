@@ -165,8 +165,15 @@ def gateway_status(
     else:
         programmed = yes(PROGRAMMED)
     sets = sum(each.accepted for each in compiled.sets) if isinstance(compiled, EdgeGateway) else 0
-    conditions = (*compiled.conditions, programmed)
     said = _with_programmed(listeners, programmed)
+    if (
+        programmed.holds
+        and said
+        and not sets
+        and not any(_holds(each.conditions, PROGRAMMED) for each in said)
+    ):
+        programmed = no(PROGRAMMED, "Invalid", "no listener can be used, see their conditions")
+    conditions = (*compiled.conditions, programmed)
     return GatewayStatus(version(given.metadata, KIND), conditions, said, known, sets)
 
 
