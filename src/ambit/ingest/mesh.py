@@ -47,6 +47,7 @@ from ambit.ingest.owners import Owners
 from ambit.ingest.pod_addresses import PodAddresses
 from ambit.ingest.preference import DISTRIBUTION_ANNOTATION
 from ambit.ingest.settings import MeshSettings
+from ambit.ingest.statuses.left_out import LeftOut
 from ambit.ingest.statuses.policy_statuses import policy_statuses
 from ambit.ingest.statuses.policy_targets import Served, token_statuses
 from ambit.ingest.statuses.telemetry_statuses import telemetry_statuses
@@ -276,6 +277,7 @@ class MeshCompiler:
             policies.findings,
             served,
         )
+        left_out = LeftOut(entries.services, entries.findings)
         about_requests, elsewhere = policy_statuses(
             graph,
             self._sources["authorizationpolicies.security.istio.io"],
@@ -286,11 +288,12 @@ class MeshCompiler:
             others,
             inline,
             providers,
+            left_out,
         )
         about_policies = backend_policies.statuses(bound, routes.compiled)
         about_traffic = traffic_policies.statuses(self._services, routes.compiled)
-        statuses = [
-            waypoints.statuses,
+        statuses: list[Collection[Status]] = [
+            graph.derive("statuses with what is left out", waypoints.statuses, left_out.status),
             routes.statuses,
             at_edge.statuses,
             about_tokens,

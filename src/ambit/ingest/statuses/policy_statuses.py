@@ -25,6 +25,7 @@ from ambit.ingest.gateway.foreign import Foreign, says_that_it_enforces
 from ambit.ingest.gateway.gateways import waypoint_kind
 from ambit.ingest.istio.authorization import is_for_requests
 from ambit.ingest.istio.requests import CompiledRequestPolicy
+from ambit.ingest.statuses.left_out import LeftOut
 from ambit.ingest.waypoints.inline import Inline, host_of
 from ambit.model.jwt import Target
 from ambit.model.proxy import Proxy, ProxyKind
@@ -47,6 +48,8 @@ class Attached(msgspec.Struct, frozen=True):
     reason: str = ""
     is_elsewhere: bool = False
     """Somebody else's waypoint does not enforce it, which no other object says."""
+    left_out: str = ""
+    """What of the target is not in the mesh, so that the policy is not enforced for it."""
 
 
 class _Judged(msgspec.Struct, frozen=True):
@@ -64,6 +67,7 @@ class _Targets:
         classes: Collection[GatewayClass],
         others: ForeignWaypoints,
         inline: Inline,
+        left_out: LeftOut,
     ) -> None:
         self._by_object = services.index(
             lambda each: [
@@ -77,6 +81,7 @@ class _Targets:
         self._classes = classes
         self._others = others
         self._inline = inline
+        self._left_out = left_out
 
     def attached(self, context: Context, target: Target) -> Attached:
         name = f"{target.namespace}/{target.name}" if target.namespace else target.name
@@ -86,8 +91,17 @@ class _Targets:
                 return _of_class(target.name, context.get(self._classes, target.name), what)
             case "Gateway":
                 return self._of_gateway(context, name, what)
+            case "ServiceEntry":
+                return self._of_entry(context, name, what)
             case _:
                 return self._of_services(context, context.lookup(self._by_object, what), what)
+
+    def _of_entry(self, context: Context, key: str, what: str) -> Attached:
+        nothing, text = self._left_out.of(context, key)
+        if nothing:
+            return Attached(f"no connection to {what} comes to a waypoint: {text}", "AncestorNotBound")
+        found = self._of_services(context, context.lookup(self._by_object, what), what)
+        return msgspec.structs.replace(found, left_out=text)
 
     def _of_gateway(self, context: Context, key: str, what: str) -> Attached:
         foreign = self._others.named(context, key)
@@ -128,10 +142,11 @@ def policy_statuses(
     others: ForeignWaypoints,
     inline: Inline,
     providers: Providers,
+    left_out: LeftOut,
 ) -> tuple[Collection[Status], Collection[Findings]]:
     """A status for each policy for requests, and what neither `ambit.ingest.gateway.findings` makes of it nor its
     targets say. `services` are those with the waypoints that they asked for."""
-    targets = _Targets(services, proxies, classes, others, inline)
+    targets = _Targets(services, proxies, classes, others, inline, left_out)
 
     def judged(context: Context, given: AuthorizationPolicy) -> _Judged | None:
         made = context.get(compiled, given.metadata.key)
@@ -207,10 +222,13 @@ def _condition(
         return no(WAYPOINT_ACCEPTED, NOBODY_TO_ASK, text)
     targets = list(found)
     missing = [each for each in targets if each.reason]
-    text = "; ".join(each.text for each in targets)
+    text = "; ".join(
+        f"{each.text}, but not for what is left out: {each.left_out}" if each.left_out else each.text
+        for each in targets
+    )
     if missing and len(missing) == len(targets):
         return no(WAYPOINT_ACCEPTED, missing[0].reason, text)
-    if missing:
+    if missing or any(each.left_out for each in targets):
         return yes(WAYPOINT_ACCEPTED, PARTIALLY_INVALID, text)
     if made.policy.dry_run:
         text = f"{text}; dry run: recorded, not enforced"
