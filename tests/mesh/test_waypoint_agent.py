@@ -45,9 +45,9 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
         found["envoy"] = pid
     elif "proxy" in words and {"run", "keep"} & set(words):
         found["first" if any(word.endswith("keeper.py") for word in words) else "agent"] = pid
+print(json.dumps(found), flush=True)
 if sys.argv[1:]:
     os.kill(int(found[sys.argv[1]]), signal.SIGKILL)
-print(json.dumps(found))
 """
 ASK = ("curl", "-sS", "-m", "10", "-o", "/dev/null", "-w", "%header{x-routed}", "http://web/")
 
