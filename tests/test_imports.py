@@ -32,7 +32,7 @@ def imported(statement: str) -> set[str]:
             SERVER_ONLY | {"cryptography", "grpc", "google.protobuf", "sqlite3"},
             330,
         ),
-        ("import ambit.node.main", SERVER_ONLY | {"click", "envoy.api.v2.cds_pb2"}, 811),
+        ("import ambit.node.main", SERVER_ONLY | {"click", "envoy.api.v2.cds_pb2"}, 812),
         ("import ambit.control.main", SERVER_ONLY | {"click", "sqlite3"}, 584),
         ("import ambit.local.cluster", {"grpc", "google.protobuf", "click"}, 700),
     ],

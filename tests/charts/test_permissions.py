@@ -23,7 +23,7 @@ from ambit.node.cni.installer import is_deleted
 from ambit.node.enrol.enroller import Enroller
 from ambit.node.enrol.reconciler import Reconciler
 from ambit.node.enrol.sandbox import Sandbox
-from ambit.node.introduction import locality
+from ambit.node.introduction import locality, service_ranges
 from ambit.node.upstream.trust import TrustFollower
 from ambit.xds.messages import ADDRESS_TYPE, AUTHORIZATION_TYPE
 from tests.charts.rendered import golden_objects
@@ -248,6 +248,7 @@ async def test_what_a_node_agent_is_granted_is_what_it_uses(
 
         await eventually(annotations, lambda found: not found)
         await locality(client, "node1")
+        assert await service_ranges(client, ["services"]) == ()
         assert await is_deleted(client, "ambit-system", "ambit-node", lambda: False)
         watching.cancel()
     recorder.asked_no_more_and_no_less_than("ambit-node")

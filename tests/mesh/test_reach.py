@@ -1,11 +1,13 @@
 """What captured pods reach and who reaches them, in the mesh and outside, TCP and UDP; nobody's address changes."""
 
+import ipaddress
 import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
 
+from ambit.core.address import host_port
 from ambit.testing.mesh import Mesh
 from tests.mesh.pods import make_namespace, pod
 from tests.mesh.test_external import ASK as ONCE
@@ -164,6 +166,25 @@ def test_where_nobody_listens_connections_end_at_once(mesh: Mesh, places: Places
             return "TimeoutError" not in ends
 
         mesh.wait("connections end at once", at_once)
+
+
+@pytest.mark.laptop_only("the ranges are those of the laptop")
+def test_an_unknown_address_of_the_cluster_is_held_and_refused(mesh: Mesh, places: Places) -> None:
+    """A Service or pod that is made now may have it. Whatever answers there, no byte goes past the mesh."""
+    unknown = ["10.96.255.254", "10.244.2.251", "fd00:10:96::fffe"]
+    questions = [["tcp", address, 9000, family(address)] for address in unknown]
+    told = answers(mesh, places.inside, questions)
+    assert all("ConnectionReset" in each or each == "" for each in told), told
+
+    reason = "no pod or Service is known at {}, which is in a range of the cluster"
+    wanted = {host_port(ipaddress.ip_address(each), 9000): reason.format(each) for each in unknown}
+
+    def are_recorded() -> bool:
+        words = ("flows", "--last", "1000", "--from", f"{places.inside}/client", "-o", "json")
+        found = [json.loads(line) for line in mesh.ambit(*words).stdout.splitlines()]
+        return wanted.items() <= {each["destination"]["address"]: each.get("error") for each in found}.items()
+
+    mesh.wait("records say why", are_recorded)
 
 
 @pytest.mark.feature("F15")

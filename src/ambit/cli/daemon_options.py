@@ -37,6 +37,22 @@ certificate_lifetime_option = click.option(
 )
 
 
+class Ranges(click.ParamType[str]):
+    """A CIDR, or `services`, or nothing."""
+
+    name = "cidr"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        import ipaddress
+
+        if value not in ("", "services"):
+            try:
+                ipaddress.ip_network(value)
+            except ValueError as problem:
+                self.fail(f"{value!r} is neither services nor a CIDR like 10.244.0.0/16: {problem}")
+        return value
+
+
 class Threads(click.ParamType[int]):
     """A number of threads, or `auto`, which is 0: as many as there are processors."""
 

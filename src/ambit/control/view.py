@@ -70,6 +70,10 @@ class LiveView:
         del network, address, client_namespace
         return None
 
+    def has_address(self, network: str, address: Address) -> bool:
+        del network, address
+        return False
+
     def endpoints(self, service: Service) -> Sequence[Workload]:
         return [self._workloads[uid] for uid in sorted(self._endpoints.get(service.key, ()))]
 

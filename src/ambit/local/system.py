@@ -10,7 +10,7 @@ from ambit import __version__
 from ambit.core.names import MESH_CONFIG_KEY
 from ambit.kube import resource
 from ambit.local.config import ClusterConfig
-from ambit.local.layout import StateDirectory
+from ambit.local.layout import PODS_V4, PODS_V6, SERVICES_V4, SERVICES_V6, StateDirectory
 
 KINDS = {
     each.kind: each
@@ -38,6 +38,10 @@ def system_objects(config: ClusterConfig, state: StateDirectory) -> tuple[dict[s
         TRUST_DOMAIN=config.trust_domain,
         ROOT_NAMESPACE=config.root_namespace,
         STATE=str(state.root),
+        SERVICES_V4=SERVICES_V4,
+        SERVICES_V6=SERVICES_V6,
+        PODS_V4=PODS_V4,
+        PODS_V6=PODS_V6,
     )
     objects = tuple(yaml.load_all(filled, Loader=yaml.CSafeLoader))
     for each in objects:

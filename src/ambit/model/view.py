@@ -33,6 +33,9 @@ class MeshView(Protocol):
         shorter; between equals a Kubernetes Service, then the client's namespace, then the canonical one, then the
         first by key. One that the client may not see does not count."""
 
+    def has_address(self, network: str, address: Address) -> bool:
+        """Whether a service or workload has exactly this address, whoever may see it."""
+
     def endpoints(self, service: Service) -> Sequence[Workload]:
         """Workloads that name the service, ready or not, in order of uid."""
 
@@ -81,6 +84,13 @@ class Snapshot:
         self, network: str, address: Address, *, client_namespace: str = ""
     ) -> Service | None:
         return select_service(self._services.values(), network, address, client_namespace)
+
+    def has_address(self, network: str, address: Address) -> bool:
+        return (network, address) in self._by_address or any(
+            (each.network, each.address, each.prefix) == (network, address, None)
+            for service in self._services.values()
+            for each in service.addresses
+        )
 
     def endpoints(self, service: Service) -> Sequence[Workload]:
         return tuple(self._endpoints.get(service.key, ()))

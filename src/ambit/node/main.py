@@ -13,7 +13,7 @@ from ambit.agent.supervise.keeper import beat
 from ambit.core.errors import first_failure
 from ambit.daemon.memory import keep_thresholds
 from ambit.kube.client import Client
-from ambit.node.introduction import locality
+from ambit.node.introduction import locality, service_ranges
 from ambit.node.process import NodeAgent
 from ambit.node.serve.endpoints import Endpoints
 from ambit.node.settings import AgentSettings
@@ -36,8 +36,11 @@ async def main(settings: AgentSettings) -> int:
     )
     async with client:
         place = await locality(client, settings.node)
+        services = await service_ranges(client, settings.cluster_ranges)
         write = _write if settings.access_log else None
-        agent = NodeAgent(settings, client, place, write, log_as_json=settings.log_as_json, printed=_write)
+        agent = NodeAgent(
+            settings, client, place, write, services, log_as_json=settings.log_as_json, printed=_write
+        )
         try:
             await agent.run(stop, Endpoints(agent).run())
         except BaseExceptionGroup as several:

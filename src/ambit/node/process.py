@@ -39,7 +39,7 @@ from ambit.node.enrol.names import Destination, MeshNames
 from ambit.node.enrol.reconciler import Reconciler
 from ambit.node.enrol.sandbox import Sandbox
 from ambit.node.flows.collector import Collector
-from ambit.node.introduction import identify
+from ambit.node.introduction import cluster_ranges, identify
 from ambit.node.load_shedding import LoadShedder, memory_of
 from ambit.node.netns.kubelet import KubeletPods
 from ambit.node.pre_mesh import PreMesh
@@ -75,6 +75,7 @@ class NodeAgent:
         client: Client,
         locality: tuple[str, str, str],
         write: Callable[[list[str]], None] | None = None,
+        services: Collection[str] | None = None,
         *,
         log_as_json: bool = False,
         printed: Callable[[list[str]], None] = lambda _: None,
@@ -92,6 +93,7 @@ class NodeAgent:
             zone=locality[1],
             subzone=locality[2],
             same_node_tls=settings.same_node_tls,
+            cluster_ranges=cluster_ranges(settings.cluster_ranges, services, self.state),
         )
         control = ControlPlane(
             settings.control,

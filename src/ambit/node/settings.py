@@ -6,6 +6,8 @@ import msgspec
 
 from ambit.core import names
 
+SERVICE_RANGES = "services"
+
 
 class Method:
     """How pods that start are captured: by NAT redirect, without NAT, or without NAT where the kernel can."""
@@ -40,6 +42,9 @@ class AgentSettings(msgspec.Struct, frozen=True):
     resolv_conf: Path = Path("/etc/resolv.conf")
     excluded_namespaces: tuple[str, ...] = ("kube-system",)
     """Whose pods are never captured."""
+    cluster_ranges: tuple[str, ...] = ()
+    """CIDRs of which this cluster's pods and Services have every address that anything has; `SERVICE_RANGES` stands for
+    those of the ServiceCIDR objects."""
     dns_capture: bool = True
     dns_timeout: float = 5.0
     """Seconds."""

@@ -9,7 +9,7 @@ import msgspec
 from google.protobuf.any_pb2 import Any
 
 from ambit.core import names as core_names
-from ambit.core.address import Address
+from ambit.core.address import Address, Network
 from ambit.core.identity import Identity, TrustDomains
 from ambit.envoy import names
 from ambit.model.view import MeshView
@@ -85,7 +85,8 @@ class LocalPods:
 
 class NodeSettings(msgspec.Struct, frozen=True):
     """What holds for a whole node. `same_node_tls` sends traffic between two pods of the node through a
-    tunnel as well; `max_connections` bounds accepted connections of the whole proxy."""
+    tunnel as well; `max_connections` bounds accepted connections of the whole proxy. Addresses in `cluster_ranges` are
+    pods' and Services' of this cluster only: one that nothing in the mesh view has is refused."""
 
     node: str
     network: str = ""
@@ -97,6 +98,7 @@ class NodeSettings(msgspec.Struct, frozen=True):
     same_node_tls: bool = False
     max_connections: int = 50_000
     trust_domain_aliases: tuple[str, ...] = ()
+    cluster_ranges: tuple[Network, ...] = ()
 
     @property
     def trust_domains(self) -> TrustDomains:

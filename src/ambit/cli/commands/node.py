@@ -8,6 +8,7 @@ import click
 from ambit.cli import access
 from ambit.cli.daemon_options import (
     Duration,
+    Ranges,
     Threads,
     certificate_lifetime_option,
     given,
@@ -101,6 +102,16 @@ def command() -> None:
     default=["kube-system"],
     show_default=True,
     help="Namespace whose pods are never captured, whatever labels say; repeatable, '' for none.",
+)
+@click.option(
+    "--cluster-range",
+    "cluster_ranges",
+    multiple=True,
+    type=Ranges(),
+    default=["services"],
+    show_default=True,
+    help="CIDR whose addresses only pods and Services of this cluster have, repeatable: an unknown one is held, then "
+    "refused. services: those of the ServiceCIDR objects; '' for none.",
 )
 @click.option(
     "--dns-capture/--no-dns-capture",

@@ -6,6 +6,8 @@ Rules:
 2. Every question for a cluster gets an answer; an answer changes when what it read changes, and goes only
    with its pod.
 3. Changes that arrive together are computed and sent together.
+4. An address that can only be the cluster's and that is not known yet is not passed through: its answer waits for the
+   workload API (`HeldAnswers`), and is a refusal after that.
 """
 
 import asyncio
@@ -23,7 +25,7 @@ from ambit.core.address import Address
 from ambit.core.errors import AmbitError
 from ambit.envoy import names
 from ambit.model.view import MeshView
-from ambit.node.configuration.destinations import Destinations
+from ambit.node.configuration.destinations import Destinations, HeldAnswers
 from ambit.node.configuration.moves import Moves
 from ambit.node.configuration.read_ports import READ, TOLD, Newly, ReadPorts
 from ambit.node.configuration.requests import Requests
@@ -87,6 +89,7 @@ class Configuration:
         self.destinations = Destinations()
         self._dependencies = Dependencies()
         self.moves = Moves(view, settings, self._dependencies, self._answer_again)
+        self._held = HeldAnswers(self._is_unknown, self._give_up)
         self._outdated: set[str] = set()
         self._touched: set[str] = set()
         self._batch: asyncio.Future[Publication] | None = None
@@ -271,6 +274,22 @@ class Configuration:
     # Answers
 
     def _answers_new(self, asked: Iterable[str]) -> list[PlannedResource]:
+        """But for those that wait."""
+        return [each for each in self._found(asked) if not self._held.hold(each.name)]
+
+    def _is_unknown(self, name: str) -> bool:
+        try:
+            asked = names.parse_cluster(name)
+        except ValueError:
+            return False
+        return isinstance(asked, names.Destination) and node_proxy.is_unknown(
+            asked, self._view, self._settings
+        )
+
+    def _give_up(self, name: str) -> None:
+        self._publish([self._answer(name)])
+
+    def _found(self, asked: Iterable[str]) -> list[PlannedResource]:
         found: list[PlannedResource] = []
         for name in asked:
             pod = self._pods.get(names.pod_of(name) or "")
@@ -346,6 +365,7 @@ class Configuration:
 
     def _forget_answers(self, gone: Iterable[str]) -> None:
         for name in gone:
+            self._held.forget(name)
             self._dependencies.forget(Answer("cluster", name))
             self._requests.look(name, ())
 
@@ -378,7 +398,11 @@ class Configuration:
 
     def _current(self, answered: Iterable[str]) -> list[PlannedResource]:
         """Answers to what was answered before, but for those that wait until connections go elsewhere."""
-        return [self._answer(name) for name in answered if not self.moves.is_overtaken(name, self._table)]
+        return [
+            self._answer(name)
+            for name in answered
+            if not self.moves.is_overtaken(name, self._table) and not self._held.waits(name)
+        ]
 
     def _answer_again(self, waited: frozenset[str]) -> None:
         present = sorted(self._server.store.resources(CLUSTER).keys() & waited)

@@ -1,7 +1,8 @@
 """Which destinations each pod has asked for, and how many it may: Envoy keeps every one until its pod goes."""
 
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ambit.core.address import Address
@@ -14,6 +15,8 @@ it did so lately the further one is refused."""
 NODE_DESTINATIONS = 8_192
 """When all pods of the node together have so many (220 MiB in Envoy), each may have its share only."""
 LEAST_SHARE = 32
+MOST_HELD = 1.0
+"""Seconds that an answer waits for its address."""
 
 
 class _Earlier(NamedTuple):
@@ -105,3 +108,37 @@ class Destinations:
         answered = self._names.pop(key, set()).union(*(self._earlier.pop(each).names for each in former))
         self.capped.discard(key)
         return frozenset(answered), frozenset(self._refused.pop(key, ()))
+
+
+class HeldAnswers:
+    """Questions about addresses that the workload API may be about to bring: a client may know a Service or pod earlier
+    than its node does. Envoy holds the connection until the question is answered, `MOST_HELD` seconds at most.
+
+    By names of clusters. `is_unknown` tells whether the address of one is still to come; `give_up` is called with a
+    name whose address did not come in time."""
+
+    def __init__(self, is_unknown: Callable[[str], bool], give_up: Callable[[str], None]) -> None:
+        self._is_unknown = is_unknown
+        self._give_up = give_up
+        self._held: dict[str, asyncio.TimerHandle] = {}
+
+    def hold(self, name: str) -> bool:
+        """Whether the first answer to a question waits."""
+        if name not in self._held and self._is_unknown(name):
+            self._held[name] = asyncio.get_running_loop().call_later(MOST_HELD, self._end, name)
+        return name in self._held
+
+    def waits(self, name: str) -> bool:
+        """Whether an answer still waits; no longer when its address has come."""
+        if name in self._held and not self._is_unknown(name):
+            self.forget(name)
+        return name in self._held
+
+    def forget(self, name: str) -> None:
+        """The answer is sent, or its pod is gone."""
+        if (timer := self._held.pop(name, None)) is not None:
+            timer.cancel()
+
+    def _end(self, name: str) -> None:
+        del self._held[name]
+        self._give_up(name)

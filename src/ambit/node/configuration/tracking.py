@@ -55,6 +55,10 @@ class TrackedView:
             self.has_inline = self.has_inline or found.inline is not None
         return found
 
+    def has_address(self, network: str, address: Address) -> bool:
+        self.read.add(keys.address_of(network, address))
+        return self._view.has_address(network, address)
+
     def endpoints(self, service: Service) -> Sequence[Workload]:
         self.read.add(keys.endpoints(service.key))
         return self._view.endpoints(service)

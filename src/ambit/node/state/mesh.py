@@ -208,6 +208,9 @@ class MeshState:
                 return chosen
         return None
 
+    def has_address(self, network: str, address: Address) -> bool:
+        return any(self._names_at(kind, network, address) for kind in (_WORKLOAD, _SERVICE))
+
     def services_by_hostname(self, hostname: str) -> tuple[Service, ...]:
         """All services of this fully qualified name (lower case), in any namespace."""
         names = self._rows("SELECT name FROM hostname WHERE hostname = ?", hostname)

@@ -3,7 +3,8 @@
 Order (ztunnel `outbound.rs::build_request`, but pods first): reserved ports are refused; a service's address goes to
 its waypoints, unless one of them asks, or to its endpoints (theirs are for who asks for their own address); a
 workload's address to its waypoint or to itself; an address in a service's range as
-the service's; anything else passes through untouched. To one workload there are three ways: inside the node
+the service's; one in a range of the cluster that nobody is known to have is refused (`is_unknown`); anything else
+passes through untouched. To one workload there are three ways: inside the node
 (policy decided here, because source and destination are in the question), through an HBONE tunnel whose server is
 pinned to the workload's identity, or plainly. An answer is never "no such cluster": what must not go on is an empty
 cluster, which resets at once and says why.
@@ -111,8 +112,23 @@ def _find(
             return _service(name, source, asked, service, view, pods, settings)
         case Workload() as workload:
             return _workload(name, source, asked, workload, view, pods, settings)
+        case None if is_unknown(asked, view, settings):
+            reason = f"no pod or Service is known at {asked.address}, which is in a range of the cluster"
+            return ways.refused(name, reason)
         case None:
             return clusters.passthrough(name, {access_log.ROUTE: ways.DIRECT})
+
+
+def is_unknown(asked: names.Destination, view: MeshView, settings: NodeSettings) -> bool:
+    """Whether the address can only be a pod's or a Service's of this cluster, and is of none that the view has: the
+    workload API may be about to bring it, with a policy, an identity or a waypoint."""
+    address = asked.address
+    return (
+        asked.port not in RESERVED_PORTS
+        and any(address in each for each in settings.cluster_ranges)
+        and holder(view, settings.network, address) is None
+        and not view.has_address(settings.network, address)
+    )
 
 
 def _service(

@@ -8,7 +8,7 @@ mesh changed. Extensions (ECDS), secrets and on-demand clusters go only to who a
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from ambit.core.address import Address
+from ambit.core.address import Address, Network, outer_network, sorted_networks
 from ambit.core.identity import Identity
 from ambit.core.names import RESERVED_PORTS
 from ambit.envoy import bootstrap as envoy_bootstrap
@@ -44,6 +44,7 @@ __all__ = [
     "destination",
     "goes_on",
     "inline_resources",
+    "is_unknown",
     "outbound_resources",
     "pod_resources",
     "read_ports",
@@ -269,7 +270,7 @@ def outbound_resources(
         netns=pod.netns,
         addresses=pod.addresses,
         client_secret=names.client_secret(pod.identity),
-        outer=view.outer_networks(settings.network),
+        outer=_outer_networks(view, settings),
         only=only,
         generations=pod.generations,
         tunnelled=tunnelled,
@@ -277,6 +278,12 @@ def outbound_resources(
         within=pod.within,
     )
     return (planned(LISTENER, names.outbound_listener(pod.key), outbound),)
+
+
+def _outer_networks(view: MeshView, settings: NodeSettings) -> tuple[Network, ...]:
+    """Those of the view, and the cluster's own: what is in neither and not private passes without a question."""
+    own = (each for each in settings.cluster_ranges if outer_network(each.network_address, each.prefixlen))
+    return sorted_networks({*view.outer_networks(settings.network), *own})
 
 
 def destination(
@@ -301,6 +308,7 @@ def inline_resources(
 
 tunnelled_share = destinations.tunnelled_share
 goes_on = destinations.goes_on
+is_unknown = destinations.is_unknown
 
 
 def secret(name: str, *, chain_pem: str, key_pem: str) -> PlannedResource:
