@@ -359,6 +359,7 @@ print(json.dumps([[status(path, each) for each in (token, "", "x" + token)] for 
         assert nobody in (401, 403)
 
 
+@pytest.mark.laptop_only("`ambit local node exec` runs programs in the laptop's nodes")
 def test_packets_of_a_node_are_captured_as_the_help_shows(laptop: LaptopMesh) -> None:
     """Also by an ordinary user, who has no other account to change to: `tests/mesh/test_rootless.py` runs this so."""
     words = ("local", "node", "exec", "node1", "--", "tcpdump", "-Z", "root", "-ni", "eth0", "-c", "1")
