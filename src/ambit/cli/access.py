@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -147,7 +148,8 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
             is_ended = True
             task.cancel()
 
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
+        if threading.current_thread() is threading.main_thread():  # others may not, and get no signals
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
         return await work
 
     try:
