@@ -122,3 +122,19 @@ async def test_writers_that_overwrite_each_other_take_longer_each_time(
         pauses.append(loop.time() - began)
     assert all(pause >= least for pause, least in zip(pauses, (0.01, 0.02, 0.04, 0.04), strict=False))
     assert not looked.is_set()
+
+
+async def test_a_status_that_is_overwritten_in_the_pause_before_a_look_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another controller answers a change of the object as well, some milliseconds after this one."""
+    monkeypatch.setattr(restoration, "FIRST", 0.01)
+    origin, looked = ObjectRef("HTTPRoute", "shop", "web"), asyncio.Event()
+    given = Restoration(lambda _: looked.set(), lambda: True)
+    given.good(origin, "1")
+    given.seen(origin, "2")  # the user's change
+    given.good(origin, "3")  # the status that this controller writes
+    given.seen(origin, "3")
+    given.seen(origin, "4")  # the other controller's
+    async with asyncio.timeout(10):
+        await looked.wait()

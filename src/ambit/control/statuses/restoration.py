@@ -25,17 +25,18 @@ class Restoration:
         """The newest resource version whose status is known to be as wanted."""
         self._pauses: dict[ObjectRef, float] = {}
         """Before the next look, where there was one since the wanted status changed."""
-        self._waiting: set[ObjectRef] = set()
+        self._waiting: dict[ObjectRef, int] = {}
+        """The newest version seen of objects that are looked at after their pause."""
 
     def seen(self, origin: ObjectRef, version: str) -> None:
         """The API server sent this version of an object."""
-        if origin not in self._good or origin in self._waiting or not self._leading():
+        number = _number(version)
+        if origin not in self._good or number <= self._good[origin] or not self._leading():
             return
-        if _number(version) <= self._good[origin]:
-            return
-        self._waiting.add(origin)
-        pause = self._pauses.get(origin, FIRST)
-        asyncio.get_running_loop().call_later(pause, self._look, origin, _number(version))
+        if origin not in self._waiting:
+            pause = self._pauses.get(origin, FIRST)
+            asyncio.get_running_loop().call_later(pause, self._look, origin)
+        self._waiting[origin] = max(number, self._waiting.get(origin, 0))
 
     def good(self, origin: ObjectRef, version: str) -> None:
         """The status of this version is as wanted."""
@@ -50,9 +51,8 @@ class Restoration:
         self._good.pop(origin, None)
         self._pauses.pop(origin, None)
 
-    def _look(self, origin: ObjectRef, version: int) -> None:
-        self._waiting.discard(origin)
-        if version > self._good.get(origin, sys.maxsize):
+    def _look(self, origin: ObjectRef) -> None:
+        if self._waiting.pop(origin) > self._good.get(origin, sys.maxsize):
             self._pauses[origin] = min(LONGEST, 2 * self._pauses.get(origin, FIRST))
             self._look_again(origin)
 
