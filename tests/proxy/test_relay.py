@@ -305,3 +305,27 @@ async def test_the_next_agent_begins_with_what_envoy_has_taken(
         await until(lambda: len(between.control.first) == len(TYPES))
     held = {each.type_url: dict(each.initial_versions) for each in between.control.first}
     assert (held[CLUSTER], held[LISTENER]) == ({"svc": "1"}, {"in": "1"})
+
+
+async def test_what_envoy_rejects_of_what_was_kept_is_rejected_when_the_control_plane_answers(
+    between: Between, tmp_path: Path
+) -> None:
+    """The former agent may have ended before Envoy subscribed to the table."""
+    between.put(ROUTES, resource("table"))
+    async with relaying(between), between.envoy() as envoy:
+        await envoy.begin()
+        await until(lambda: all(_answered(between, each) for each in TYPES))
+    between.kept.close()
+    following = Between(tmp_path / "next", between.control, tmp_path / "last-good.db")
+    assert following.relay.restore()
+    await following.server.start()
+    async with following.envoy() as envoy:
+        await envoy.begin()
+        await envoy.send(Request(type_url=ROUTES, subscribe=("table",)))
+        await envoy.ack(await envoy.next(), error="missing )")
+        async with relaying(following):
+            await until(lambda: _rejections(between))
+    (rejected,) = _rejections(between)
+    assert rejected.error == "table: missing )"
+    await following.server.stop()
+    following.kept.close()

@@ -105,6 +105,7 @@ class Relay:
             notes = self._note_told(resources, ()) if type_url == SECRET else []
             self._give(type_url, [each for each in resources if each not in notes], [])
             self._held[type_url].update({each.name: each.version for each in resources})
+            self._note_accepted(type_url, resources)
         self._told.update(TYPES)
         self.complete.set()
         return True
@@ -174,12 +175,18 @@ class Relay:
         error = await publication.settled() or "; ".join(known)
         self._note(type_url, resources, error)
         self._keep(type_url, resources, update.removed)
-        self._accepted.update(((type_url, each.name), each.version) for each in resources if not error)
+        if not error:
+            self._note_accepted(type_url, resources)
         if not error and type_url in _WARMED:
             await self._in_force()
         if foreign:
             error = f"secrets that nobody asked for: {', '.join(foreign[:3])}"
         return Answer(error)
+
+    def _note_accepted(self, type_url: str, resources: Iterable[Resource]) -> None:
+        held = self._held[type_url]
+        current = [each for each in resources if held.get(each.name) == each.version]
+        self._accepted.update(((type_url, each.name), each.version) for each in current)
 
     def _keep(self, type_url: str, resources: Iterable[Resource], removed: Iterable[str]) -> None:
         """Keeps what Envoy has taken, unless it was refused or something newer has come meanwhile. What Envoy has for a
