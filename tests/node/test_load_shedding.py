@@ -1,13 +1,16 @@
 """Which connections end when Envoy is short of memory."""
 
+import asyncio
 import ipaddress
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ambit.core.identity import Identity
-from ambit.node.load_shedding import CRITICAL, SHARE, SHED, Held, Stall, select_connections
+from ambit.node import load_shedding
+from ambit.node.load_shedding import CRITICAL, SHARE, SHED, Held, LoadShedder, Stall, select_connections
 from ambit.node.netns.sockets import Socket
 from ambit.plan.values import LocalPod
 
@@ -72,3 +75,26 @@ def test_no_namespace_loses_while_another_has_more(parts: list[tuple[str, int, S
         lost.add(each.pod.namespace)
     if not is_critical:
         assert all(left[name] >= SHARE << 20 for name in lost)
+
+
+@pytest.mark.parametrize("seen", [[0.55], [0.0, 0.55], [0.55, 0.0, 0.55]])
+async def test_memory_that_an_agent_finds_at_its_start_is_no_growth(
+    seen: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Envoy goes on while agents come and go, and its use is not known (0) for a while."""
+    monkeypatch.setattr(load_shedding, "_LOOK", 0.0)
+    monkeypatch.setattr(load_shedding, "_look", lambda *_: held("victim", 1_000, Stall.NONE))
+    monkeypatch.setattr(load_shedding, "_end", lambda doomed: len(list(doomed)))
+    left, enough = iter(seen), asyncio.Event()
+
+    def used() -> int:
+        if (part := next(left, None)) is None:
+            enough.set()
+        return int(LIMIT * (seen[-1] if part is None else part))
+
+    shedder = LoadShedder(tuple, used, LIMIT)
+    running = asyncio.create_task(shedder.run())
+    async with asyncio.timeout(60):
+        await enough.wait()
+    running.cancel()
+    assert shedder.ended == 0

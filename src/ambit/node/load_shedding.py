@@ -115,7 +115,8 @@ class LoadShedder:
             else:
                 started = time.monotonic()
                 # What grows goes on growing until the next look.
-                moved = await self._relieve(moved, used + max(0, used - before))
+                growth = max(0, used - before) if before else 0
+                moved = await self._relieve(moved, used + growth)
                 took = time.monotonic() - started
                 pause = max(_LOOK, took if used >= SHED * self._limit else took * _IDLE_LOOKS)
             before = used
