@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ambit.cli.inactive import inactive_kinds, is_laptop, without_effect
+from ambit.cli.inactive import inactive_kinds, ingresses_without_effect, is_laptop, without_effect
 from ambit.kube.resource import GATEWAYS, HTTP_ROUTES, NETWORK_POLICIES, Resource
 
 
@@ -91,3 +91,22 @@ def test_a_network_policy_on_the_laptop_is_not_enforced() -> None:
     assert list(without_effect(NETWORK_POLICIES, policies, {})) == [
         "NetworkPolicy shop/closed: the laptop cluster enforces no NetworkPolicy; write an AuthorizationPolicy"
     ]
+
+
+def test_ingresses_of_istios_class_are_named() -> None:
+    ingresses = [
+        {"metadata": {"namespace": "shop", "name": "b"}, "spec": {"ingressClassName": "mesh"}},
+        {"metadata": {"namespace": "shop", "name": "c"}, "spec": {"ingressClassName": "nginx"}},
+        {
+            "metadata": {
+                "namespace": "shop",
+                "name": "a",
+                "annotations": {"kubernetes.io/ingress.class": "istio"},
+            }
+        },
+    ]
+    classes = [{"metadata": {"name": "mesh"}, "spec": {"controller": "istio.io/ingress-controller"}}]
+    first, second = ingresses_without_effect(ingresses, classes)
+    assert first.startswith("Ingress shop/a at metadata.annotations.kubernetes.io/ingress.class: ambit serves no")
+    assert second.endswith("write a Gateway with gatewayClassName: istio and an HTTPRoute")
+    assert second.startswith("Ingress shop/b at spec.ingressClassName: ")

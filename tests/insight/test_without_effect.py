@@ -114,3 +114,44 @@ def test_a_kind_that_is_not_read_is_named() -> None:
     assert result.notes == (
         "left out, because they decide nothing about connections: Deployment shop/a, shop/b, shop/c and 2 more",
     )
+
+
+def ingress(name: str, annotation: str = "", of_class: str = "") -> dict[str, Any]:
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {"name": name, "annotations": {"kubernetes.io/ingress.class": annotation}},
+        "spec": {"ingressClassName": of_class},
+    }
+
+
+def ingress_class(name: str, controller: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "IngressClass",
+        "metadata": {"name": name},
+        "spec": {"controller": controller},
+    }
+
+
+def test_an_ingress_of_istios_class_is_named() -> None:
+    given = [
+        ingress_class("public", "istio.io/ingress-controller"),
+        ingress("a", annotation="istio"),
+        ingress("b", of_class="istio"),
+        ingress("c", of_class="public"),
+        ingress("nginx", of_class="nginx"),
+        ingress("annotation-counts", annotation="nginx", of_class="istio"),
+        ingress("no-class"),
+    ]
+    text = (
+        "ambit serves no Ingress, so no client reaches its backends by it; "
+        "write a Gateway with gatewayClassName: istio and an HTTPRoute"
+    )
+    assert told(yaml.safe_dump_all(given)) == [
+        f"AMB0006 [warning] Ingress shop/a at metadata.annotations.kubernetes.io/ingress.class: {text}",
+        f"AMB0006 [warning] Ingress shop/b at spec.ingressClassName: {text}",
+        f"AMB0006 [warning] Ingress shop/c at spec.ingressClassName: {text}",
+    ]
+    given = [ingress_class("istio", "example.com/another"), ingress("b", of_class="istio")]
+    assert told(yaml.safe_dump_all(given)) == []

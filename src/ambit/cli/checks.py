@@ -16,7 +16,7 @@ from ambit.cli.enrolment import (
     unenrolled_policies,
     why_not_captured,
 )
-from ambit.cli.inactive import inactive_kinds, is_laptop, without_effect
+from ambit.cli.inactive import inactive_kinds, ingresses_without_effect, is_laptop, without_effect
 from ambit.cli.live_objects import mesh_settings
 from ambit.cli.mesh import CONTROL_PLANES, NODE_PROXIES, ask, in_charge, node_of, system_pods
 from ambit.cli.policy_references import Surroundings, unknown_references
@@ -38,6 +38,8 @@ from ambit.kube.resource import (
     DEPLOYMENTS,
     GATEWAY_CLASSES,
     NAMESPACES,
+    INGRESS_CLASSES,
+    INGRESSES,
     NETWORK_POLICIES,
     NODES,
     PEER_AUTHENTICATIONS,
@@ -238,11 +240,13 @@ async def _objects_effective(client: Client) -> list[str]:
     has_classes = any(each["metadata"]["name"] == GATEWAY_CLASSES.qualified for each in definitions)
     gateway_classes = await client.list(GATEWAY_CLASSES) if has_classes else []
     classes = {each["metadata"]["name"]: each for each in gateway_classes}
-    return [
+    lines = [
         line
         for kind, objects in zip(kinds, found, strict=True)
         for line in without_effect(kind, objects, classes)
     ]
+    ingresses = await client.list(INGRESSES)
+    return [*lines, *ingresses_without_effect(ingresses, await client.list(INGRESS_CLASSES))]
 
 
 async def _policies_fit(client: Client) -> list[str]:

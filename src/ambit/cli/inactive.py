@@ -4,7 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ambit.core.names import HBONE_PORT, INBOUND_BINDING_ANNOTATION
-from ambit.insight.without_effect import CLASSES, GROUPS
+from ambit.insight.without_effect import (
+    CLASSES,
+    GROUPS,
+    INGRESS_TEXT,
+    ingress_controllers,
+    istio_ingress_field,
+)
 from ambit.kube.resource import GATEWAYS, NETWORK_POLICIES, Resource
 from ambit.objects.decoding import PROJECTIONS
 
@@ -31,6 +37,15 @@ def inactive_kinds(definitions: Iterable[Object]) -> Iterator[Resource]:
         yield Resource(
             spec["group"], served[0], names["plural"], names["kind"], spec["scope"] == "Namespaced"
         )
+
+
+def ingresses_without_effect(ingresses: Iterable[Object], classes: Iterable[Object]) -> Iterator[str]:
+    """One sentence for each Ingress of Istio's class. `classes`: the IngressClasses of the cluster."""
+    controllers = ingress_controllers(classes)
+    for each in sorted(ingresses, key=_name):
+        field = istio_ingress_field(each, controllers)
+        if field:
+            yield f"Ingress {_name(each)} at {field}: {INGRESS_TEXT}"
 
 
 def is_laptop(nodes: Iterable[Object]) -> bool:

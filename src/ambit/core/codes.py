@@ -65,9 +65,12 @@ _ALL = (
     Code(
         "AMB0006",
         "Kind without effect",
-        "This version reads no objects of that kind, though others of its group: the object changes nothing.",
+        "This version reads no objects of that kind, though others of its group: the object changes nothing. "
+        "An Ingress of Istio's class (annotation `kubernetes.io/ingress.class: istio` or `ingressClassName: istio`) "
+        "is one of them.",
         "apiVersion: networking.istio.io/v1\nkind: VirtualService",
-        "Do not rely on it. docs/limits.md names what is missing; an HTTPRoute does what most VirtualServices do.",
+        "Do not rely on it. docs/limits.md names what is missing; an HTTPRoute does what most VirtualServices do. "
+        "For an Ingress write a Gateway with `gatewayClassName: istio` and an HTTPRoute.",
     ),
     Code(
         "AMB0201",

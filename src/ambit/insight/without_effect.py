@@ -27,7 +27,13 @@ GROUPS = frozenset(
 )
 """Whose objects people expect the mesh to read."""
 CLASSES = (*WAYPOINT_CLASSES, *GATEWAY_CLASS_NAMES, INLINE_CLASS)
-_GATEWAYS = "gateway.networking.k8s.io"
+_GATEWAYS, _INGRESSES = "gateway.networking.k8s.io", "networking.k8s.io"
+_INGRESS_CLASS, _INGRESS_CONTROLLER = "istio", "istio.io/ingress-controller"
+_INGRESS_PATHS = (("metadata", "annotations", "kubernetes.io/ingress.class"), ("spec", "ingressClassName"))
+INGRESS_TEXT = (
+    "ambit serves no Ingress, so no client reaches its backends by it; "
+    "write a Gateway with gatewayClassName: istio and an HTTPRoute"
+)
 _POLICIES = frozenset({"AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication", "Telemetry"})
 _TEMPLATES: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("", "Pod"): ("metadata",),
@@ -49,12 +55,15 @@ def findings_of(objects: Iterable[Object], root_namespace: str) -> Iterator[Find
     given = [(*_group_and_kind(each), each) for each in objects]
     known = {_name(each) for group, kind, each in given if (group, kind) == (_GATEWAYS, "GatewayClass")}
     labels = _Labels(given)
+    controllers = ingress_controllers(each for group, kind, each in given if kind == "IngressClass")
     for group, kind, each in given:
         reference = ObjectRef(kind, _namespace(each), _name(each))
         if (group, kind) == (_GATEWAYS, "Gateway"):
             text = _unserved(str(_at(each, "spec", "gatewayClassName") or ""), known)
             if text:
                 yield Finding("AMB0004", Level.WARNING, reference, "spec.gatewayClassName", text)
+        if (group, kind) == (_INGRESSES, "Ingress") and (path := istio_ingress_field(each, controllers)):
+            yield Finding("AMB0006", Level.WARNING, reference, path, INGRESS_TEXT)
         path, wanted = _selector(group, kind, each)
         everywhere = kind in _POLICIES and reference.namespace == root_namespace
         if wanted and not labels.fits(wanted, "" if everywhere else reference.namespace):
@@ -69,6 +78,27 @@ def unread_kind(kind: str, full_name: str) -> Finding:
     namespace, _, name = full_name.rpartition("/")
     text = "this version does nothing with the kind"
     return Finding("AMB0006", Level.WARNING, ObjectRef(kind, namespace, name), "", text)
+
+
+def ingress_controllers(classes: Iterable[Object]) -> dict[str, str]:
+    """The controllers of IngressClasses by the names of the classes."""
+    return {_name(each): str(_at(each, "spec", "controller") or "") for each in classes}
+
+
+def istio_ingress_field(ingress: Object, controllers: Mapping[str, str]) -> str:
+    """Returns the path of the field that gives an Ingress to Istio; empty if none does.
+
+    As istiod does, the annotation counts before the class. A class of the name `istio` that is not in `controllers`
+    is Istio's.
+    """
+    for path in _INGRESS_PATHS:
+        name = str(_at(ingress, *path) or "")
+        if name:
+            of_istio = name == _INGRESS_CLASS
+            if path == _INGRESS_PATHS[1] and name in controllers:
+                of_istio = controllers[name] == _INGRESS_CONTROLLER
+            return ".".join(path) if of_istio else ""
+    return ""
 
 
 def _unserved(name: str, known: Iterable[str]) -> str:
