@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from ambit.core.names import INLINE_CLASS, WAYPOINT_FOR_LABEL
 from ambit.testing.mesh import PATIENCE, Mesh, run
 from tests.mesh.pods import apply_in, make_namespace, pod
 
@@ -145,11 +146,12 @@ class Attacker:
 
 
 def waypoint(of_class: str, name: str = "waypoint") -> dict[str, Any]:
-    """A waypoint for services and their pods."""
+    """A waypoint for services and their pods; one without pods of its own takes services only."""
+    traffic = "service" if of_class == INLINE_CLASS else "all"
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "Gateway",
-        "metadata": {"name": name, "labels": {"istio.io/waypoint-for": "all"}},
+        "metadata": {"name": name, "labels": {WAYPOINT_FOR_LABEL: traffic}},
         "spec": {
             "gatewayClassName": of_class,
             "listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}],
