@@ -321,6 +321,22 @@ def test_listeners_of_bytes_take_their_own_kinds_of_routes() -> None:
     assert route_said(made) == [("False", "NotAllowedByListeners")]
 
 
+@pytest.mark.parametrize("names", [(), ("a.example.com",)])
+def test_a_tls_route_on_a_tcp_listener_is_refused_with_what_it_takes(names: tuple[str, ...]) -> None:
+    tls_route = to_edge(RULE, kind="tlsroutes", hostnames=list(names))
+    made = compiler(edge(listener("db", 5432, "TCP")), WEB, tls_route)
+    found = made.statuses["TLSRoute default/route"]
+    assert isinstance(found, RouteStatus)
+    (accepted,) = (each for each in found.parents[0].conditions if each.type == "Accepted")
+    assert (accepted.status, accepted.reason) == ("False", "NotAllowedByListeners")
+    text = "no listener of Gateway default/edge takes a TLSRoute: db (TCP) takes TCPRoute"
+    assert accepted.message == text
+    (finding,) = made.findings
+    assert (finding.code, str(finding.origin)) == ("AMB0401", "TLSRoute default/route")
+    streams = [each for table in made.listener_routes.values() for each in table.streams]
+    assert not any(each.backends for each in streams)
+
+
 def test_tls_that_is_passed_through_takes_no_tcp_routes() -> None:
     kinds = {"kinds": [{"kind": "TCPRoute"}, {"kind": "TLSRoute"}]}
     tls = {"mode": "Passthrough"}

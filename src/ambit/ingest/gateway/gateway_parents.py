@@ -15,6 +15,9 @@ from ambit.ingest.gateway.listeners import EdgeListener
 from ambit.model.status import Condition
 from ambit.objects.routes import ParentRef
 
+_NAMED = 3
+"""So many listeners are named in a message; the others are counted."""
+
 
 class Chosen(msgspec.Struct, frozen=True):
     """A listener that takes a route, and for which host names."""
@@ -47,6 +50,8 @@ def choose(
     willing = [each for each in meant if _takes(each, own_namespace, guest, labels)]
     if not willing:
         text = f"no listener of {named} takes a {guest.kind} of namespace {guest.namespace}"
+        if not any(guest.kind in each.kinds for each in meant):
+            text = f"no listener of {named} takes a {guest.kind}: {_kinds_by_listener(meant)}"
         return no(ACCEPTED, "NotAllowedByListeners", text)
     chosen = tuple(
         Chosen(each, found) for each in willing if (found := _common(each.given.hostname, guest.hostnames))
@@ -55,6 +60,17 @@ def choose(
         text = f"no listener of {named} has a host name in common with {', '.join(guest.hostnames)}"
         return no(ACCEPTED, "NoMatchingListenerHostname", text)
     return chosen
+
+
+def _kinds_by_listener(listeners: Iterable[EdgeListener]) -> str:
+    """What the first of these listeners take, for a message."""
+    given = list(listeners)
+    several = [
+        f"{each.name} ({each.given.protocol}) takes {' and '.join(each.kinds) or 'no route'}"
+        for each in given[:_NAMED]
+    ]
+    more = [f"{len(given) - _NAMED} more"] if len(given) > _NAMED else []
+    return ", ".join([*several, *more])
 
 
 def _is_meant(listener: EdgeListener, reference: ParentRef) -> bool:
