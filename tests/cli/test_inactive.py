@@ -107,6 +107,8 @@ def test_ingresses_of_istios_class_are_named() -> None:
     ]
     classes = [{"metadata": {"name": "mesh"}, "spec": {"controller": "istio.io/ingress-controller"}}]
     first, second = ingresses_without_effect(ingresses, classes)
-    assert first.startswith("Ingress shop/a at metadata.annotations.kubernetes.io/ingress.class: ambit serves no")
+    assert first.startswith(
+        "Ingress shop/a at metadata.annotations.kubernetes.io/ingress.class: ambit serves no"
+    )
     assert second.endswith("write a Gateway with gatewayClassName: istio and an HTTPRoute")
     assert second.startswith("Ingress shop/b at spec.ingressClassName: ")
