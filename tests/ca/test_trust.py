@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ambit.ca.authority import Authority, AuthorityFiles
-from ambit.ca.bundle import certificates
+from ambit.ca.bundle import certificates, damaged_blocks, joined
 from ambit.ca.revocation import BadRevocation, ends, lists
 from ambit.ca.trust import Phase, TrustState, Wanted, advance
 from ambit.core.identity import Identity
@@ -153,6 +153,14 @@ def test_damaged_roots_cost_the_others_nothing() -> None:
     damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
     wanted = AuthorityFiles(OLD.files.certificate, OLD.files.key, damaged + OLD.files.roots)
     assert TrustState.begin(wanted, NOW).roots == OLD.files.roots
+
+
+def test_a_truncated_root_costs_the_next_one_nothing() -> None:
+    first, second = OLD.files.roots, NEW.files.roots
+    text = first[: len(first) // 2] + "\n" + second + first.replace("MI", "!!", 1)
+    assert joined(text) == second
+    assert damaged_blocks(text) == (1, 3)
+    assert damaged_blocks(first + second) == ()
 
 
 def test_a_certificate_lives_as_long_as_the_mesh_allows() -> None:

@@ -100,6 +100,22 @@ async def prepared(client):
     return await agent_token(client)
 
 
+async def test_a_damaged_root_of_the_operator_is_logged_and_costs_the_others_nothing(client, mesh, caplog):
+    await prepared(client)
+    async with running(client) as plane:
+        old = plane.authority
+        damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+        same = files(old)
+        await plug_in(client, msgspec.structs.replace(same, roots=same.roots + damaged))
+
+        async def warnings():
+            return [vars(each) for each in caplog.records if each.getMessage() == "damaged root"]
+
+        warned = await eventually(warnings)
+        await mesh.trusted(old)
+    assert "ambit-system/cacerts" in str(warned) and "PEM block 2 cannot be read" in str(warned)
+
+
 async def test_a_plugged_in_authority_follows_when_every_node_is_ready(client, mesh):
     token = await prepared(client)
     new = Authority.create("cluster.local", NOW)

@@ -3,14 +3,19 @@
 The root file and the token file are read anew for each connection and each call: both rotate.
 """
 
+import logging
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import grpc
 import msgspec
 
+from ambit.ca.bundle import describe_damage, joined
 from ambit.core.errors import AmbitError, BadInput
-from ambit.core.names import CONTROL_TLS_PORT, DEFAULT_CLUSTER_ID
+from ambit.core.names import CONTROL_TLS_PORT, DEFAULT_CLUSTER_ID, ROOT_CERT_CONFIGMAP
+
+_log = logging.getLogger("ambit.trust")
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", 200 << 20),
@@ -51,7 +56,7 @@ class ControlPlane(msgspec.Struct, frozen=True):
             return grpc.aio.insecure_channel(self.address, _OPTIONS)
         root = self.trusted().encode()
         try:
-            root = self.root.read_bytes() + b"\n" + root
+            root = readable_roots(self.root, self.root.read_bytes()) + b"\n" + root
         except OSError as problem:
             if not root:
                 raise AmbitError(
@@ -73,6 +78,18 @@ class ControlPlane(msgspec.Struct, frozen=True):
         if not token:
             raise AmbitError(f"the token file {self.token} is empty")
         return {"authorization": f"Bearer {token}", "clusterid": self.cluster_id}
+
+
+@lru_cache(maxsize=4)
+def readable_roots(file: Path, pem: bytes) -> bytes:
+    """The certificates of a root file: gRPC stops at the first damaged block, so those are left out.
+
+    The cache makes one warning of each damage. What has no certificate at all is returned as it is.
+    """
+    text = pem.decode(errors="replace")
+    if damage := describe_damage(text):
+        _log.warning("%s (ConfigMap %s): %s", file, ROOT_CERT_CONFIGMAP, damage)
+    return joined(text).encode() or pem
 
 
 def control_address(text: str) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-_BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+_BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+_BLOCK = re.compile(f"{_BEGIN}(?:(?!{_BEGIN}).)+?{_END}", re.DOTALL)
 
 
 def certificates(*texts: str) -> list[x509.Certificate]:
@@ -21,6 +22,22 @@ def certificates(*texts: str) -> list[x509.Certificate]:
                 continue
             found.setdefault(certificate.public_bytes(serialization.Encoding.DER), certificate)
     return list(found.values())
+
+
+def damaged_blocks(text: str) -> tuple[int, ...]:
+    """The positions, from 1, of the blocks of a text that begin like a certificate and are none."""
+    begun = text.split(_BEGIN)[1:]
+    return tuple(at for at, each in enumerate(begun, 1) if not certificates(_BEGIN + each))
+
+
+def describe_damage(text: str) -> str:
+    """What is wrong with the blocks of a text, for a log; empty when all are certificates."""
+    damaged = ", ".join(map(str, damaged_blocks(text)))
+    return (
+        f"PEM block {damaged} cannot be read as a certificate and is left out; the others count"
+        if damaged
+        else ""
+    )
 
 
 def joined(*texts: str) -> str:

@@ -118,6 +118,18 @@ BOTH = Trust(OLD.roots + NEW.roots, "", OLD.signer)
 RENEWING = Trust(BOTH.roots, "", NEW.signer)
 
 
+async def test_a_damaged_root_is_logged_and_the_others_go_to_envoy(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    async with world.running():
+        world.publish(Trust(OLD.roots + damaged, "", OLD.signer))
+        await until(lambda: world.trust.trust is not None)
+    assert world.envoy.bundles[-1] == OLD.roots
+    (said,) = (each.getMessage() for each in caplog.records if each.levelname == "WARNING")
+    assert said.startswith("ConfigMap ambit-system/ambit-trust, root-cert.pem: PEM block 2 cannot be read")
+
+
 async def test_1_and_2_a_trust_is_acknowledged_when_envoy_and_all_certificates_have_it(world: World) -> None:
     world.envoy.answers.clear()
     async with world.running():

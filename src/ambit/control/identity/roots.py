@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from ambit.ca import bundle
 from ambit.ca.authority import Authority, AuthorityFiles, BadAuthority
 from ambit.ca.trust import Phase, TrustState, Wanted
 from ambit.control.settings import Settings
@@ -56,6 +57,14 @@ def wanted_of(secret: StoredSecret) -> Wanted:
     except BadAuthority as problem:
         raise BadAuthority(f"Secret {_named(secret)}: {problem.message}", problem.hint) from None
     return wanted
+
+
+def describe_damage(secret: StoredSecret) -> str:
+    """The blocks of a Secret's roots that cannot be read, for a log; empty without any."""
+    try:
+        return bundle.describe_damage(_texts(secret).get(ROOTS, ""))
+    except BadAuthority:
+        return ""
 
 
 def signs_with(secret: StoredSecret, active: AuthorityFiles) -> bool:

@@ -110,6 +110,7 @@ class TrustKeeper:
         self._wake = asyncio.Event()
         self._seen = (clock(), wall())
         self.problem = ""
+        self._damage: dict[str, str] = {}
         self.state = state
         self.authority = self._authority_of(state)
         self.trust = state.trust()
@@ -124,7 +125,7 @@ class TrustKeeper:
         self.published.subscribe(lambda *_: self.wake())
         self.secrets[roots.STATE].subscribe(self._followed)
         for name in (roots.PLUGGED_IN, roots.OWN):
-            self.secrets[name].subscribe(lambda *_: self.wake())
+            self.secrets[name].subscribe(self._source_changed)
 
     @property
     def informers(self) -> Sequence[Informer[Any]]:
@@ -154,6 +155,17 @@ class TrustKeeper:
                     await self._wake.wait()
             except TimeoutError:
                 continue
+
+    def _source_changed(self, kind: str, old: object, new: roots.StoredSecret | None) -> None:
+        """Subscriber of the operator's Secrets. Each damage is logged once, by every replica."""
+        self.wake()
+        if new is None:
+            return
+        name, damage = new.metadata.name, roots.describe_damage(new)
+        if damage and damage != self._damage.get(name):
+            where = f"{new.metadata.namespace}/{name}"
+            event(log, logging.WARNING, "damaged root", secret=where, key=roots.ROOTS, reason=damage)
+        self._damage[name] = damage
 
     async def _look(self) -> None:
         jumped = self._clock_jumped()

@@ -18,7 +18,7 @@ import msgspec
 from ambit.agent.certificates import Certificates
 from ambit.agent.csr import Certificate
 from ambit.agent.publication import Publication
-from ambit.ca.bundle import certificates
+from ambit.ca.bundle import certificates, describe_damage, joined
 from ambit.ca.revocation import BadRevocation, revoked_in
 from ambit.ca.trust import Trust
 from ambit.core.errors import AmbitError
@@ -136,6 +136,9 @@ class TrustFollower:
             return
         if trust == self.trust:
             return
+        if damage := describe_damage(trust.roots):
+            where = f"{self._pod[0]}/{TRUST_CONFIGMAP}"
+            _log.warning("ConfigMap %s, %s: %s", where, ROOT_CERT_KEY, damage)
         former = self.trust
         self._take(trust)
         self.persist()
@@ -166,7 +169,7 @@ class TrustFollower:
             return self._carried
         mesh, carried = certificates(self.trust.roots), certificates(self._carried)
         strange = self._carried if carried and not set(mesh) & set(carried) else ""
-        return self.trust.roots + strange + self.trust.revoked
+        return joined(self.trust.roots) + strange + self.trust.revoked
 
     async def _acknowledge(self) -> None:
         delay = _FIRST_RETRY
