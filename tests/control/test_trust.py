@@ -103,16 +103,15 @@ async def prepared(client):
 async def test_a_damaged_root_of_the_operator_is_logged_and_costs_the_others_nothing(client, mesh, caplog):
     await prepared(client)
     async with running(client) as plane:
-        old = plane.authority
+        old, new = plane.authority, files(Authority.create("cluster.local", NOW))
         damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
-        same = files(old)
-        await plug_in(client, msgspec.structs.replace(same, roots=same.roots + damaged))
+        await plug_in(client, msgspec.structs.replace(new, roots=new.roots + damaged))
 
         async def warnings():
             return [vars(each) for each in caplog.records if each.getMessage() == "damaged root"]
 
         warned = await eventually(warnings)
-        await mesh.trusted(old)
+        await mesh.trusted(old, new)
     assert "ambit-system/cacerts" in str(warned) and "PEM block 2 cannot be read" in str(warned)
 
 
