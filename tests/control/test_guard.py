@@ -170,3 +170,22 @@ async def test_thousands_of_silent_connections(world):
         watching.cancel()
         for each in strangers:
             each.close()
+
+
+async def test_callers_that_have_gone_hide_no_strangers(world):
+    """A pod may open many connections one after the other, with a valid token on each."""
+    guard = ConnectionGuard(time.monotonic)
+    for port in range(10_000, 15_000):
+        guard.admit(f"ipv4:10.0.0.1:{port}")
+    strangers = silent(world, 200)
+    await held(world, 200)
+    watching = asyncio.create_task(guard.run(world.port))
+    try:
+        async with asyncio.timeout(60):
+            while len(dict(_connections(world.port))) > 64:  # noqa: ASYNC110 - others end them
+                await asyncio.sleep(0.05)
+        assert guard.ended, "these were not ended by gRPC, which waits 10 s for handshakes"
+    finally:
+        watching.cancel()
+        for each in strangers:
+            each.close()

@@ -77,7 +77,11 @@ class ConnectionGuard:
         """Look after the connections of this port until cancelled."""
         while True:
             await asyncio.sleep(TICK)
-            if self._failing or len(os.listdir("/proc/self/fd")) > self._limits.few + len(self._known):
+            files = len(os.listdir("/proc/self/fd"))
+            if len(self._known) > files:
+                # Connections that have closed must not hide those of strangers.
+                self._known &= dict(_connections(port)).keys()
+            if self._failing or files > self._limits.few + len(self._known):
                 self.look(port)
 
     def look(self, port: int) -> int:
