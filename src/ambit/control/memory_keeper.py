@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import time
 from collections.abc import Callable
 
 from ambit.daemon.logs import event
@@ -16,22 +17,28 @@ GROWTH = 32 << 20
 """Bytes by which the process grows before it gives back what is free."""
 SHARE = 0.8
 """Of the limit: from here on the process is short of memory."""
+COLLECTOR_SHARE = 0.05
+"""Of the time in which the process is near its limit: the garbage collector looks at every object, some seconds for a
+large mesh, and everything else waits for it."""
 
 
 class MemoryKeeper:
-    """`limit` is in bytes, 0 for none; `resident` returns the bytes that the process has."""
+    """`limit` is in bytes, 0 for none; `resident` returns the bytes that the process has, `clock` monotonic seconds."""
 
     def __init__(
         self,
         limit: int,
         resident: Callable[[], int] = measure_resident,
         give_back: Callable[[], None] = give_back,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limit = limit
         self.is_short = False
         """Whether more than SHARE of the limit is in use, after all that is free was given back."""
         self._resident = resident
         self._give_back = give_back
+        self._clock = clock
+        self._collects_at = 0.0
         self._lowest = resident()
 
     async def run(self) -> None:
@@ -45,8 +52,8 @@ class MemoryKeeper:
         now = self._resident()
         near = bool(self.limit) and now > self.limit * SHARE
         if near or now > self._lowest + GROWTH:
-            if near:
-                gc.collect()
+            if near and self._clock() >= self._collects_at:
+                self._collect()
             self._give_back()
             now = self._lowest = self._resident()
         self._lowest = min(self._lowest, now)
@@ -59,3 +66,9 @@ class MemoryKeeper:
                 resident=now,
                 limit=self.limit,
             )
+
+    def _collect(self) -> None:
+        began = self._clock()
+        gc.collect()
+        ended = self._clock()
+        self._collects_at = ended + (ended - began) * (1 / COLLECTOR_SHARE - 1)
