@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ambit.kube.client import WatchEvent
 from ambit.kube.errors import Gone, Invalid
 from ambit.kube.reflector import INITIAL_EVENTS_END, Change, Mode, Reflector, decode_page
+from ambit.objects.nulls import without_nulls
 
 
 class Value(msgspec.Struct, frozen=True):
@@ -134,6 +135,21 @@ def test_an_object_that_cannot_be_decoded_keeps_its_last_good_value() -> None:
     assert "int" in reflector.undecodable["default", "a"].problem
     assert feed(reflector, event("MODIFIED", "a", 3, 8)) == [("modified", "a")]
     assert not reflector.undecodable
+
+
+def test_an_object_that_is_nested_too_deeply_keeps_its_last_good_value() -> None:
+    def nested(data: bytes) -> Value:
+        if b"[[" in data:
+            without_nulls(json.loads(data))
+        return decode(data)
+
+    reflector = Reflector(nested)
+    reflector.begin()
+    feed(reflector, event("ADDED", "a", 1, 7), bookmark(1, end=True))
+    deep = f'{{"metadata":{{"namespace":"default","name":"a"}},"spec":{"[" * 600}{"]" * 600}}}'
+    assert feed(reflector, WatchEvent("MODIFIED", msgspec.Raw(deep.encode()))) == []
+    assert reflector.items["default", "a"] == Value(7)
+    assert "recursion" in reflector.undecodable["default", "a"].problem
 
 
 def test_an_undecodable_object_that_vanished_in_a_relist_is_deleted() -> None:

@@ -203,7 +203,7 @@ class Reflector(Generic[T]):
         self._seen_version(key, meta.resource_version)
         try:
             new = self._decode(body)
-        except (msgspec.DecodeError, ValueError, TypeError, KeyError) as error:
+        except (msgspec.DecodeError, ValueError, TypeError, KeyError, RecursionError) as error:
             self.undecodable[key] = Undecodable(key, str(error))
             return meta.resource_version
         self.undecodable.pop(key, None)
