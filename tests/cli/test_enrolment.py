@@ -112,6 +112,16 @@ def test_labels_that_were_meant_to_enrol(labels: dict[str, str], words: str) -> 
     assert [line.replace("Pod shop/web", "Namespace shop") for line in on_pod] == found
 
 
+def test_a_revision_label_alone_does_not_enrol_a_namespace() -> None:
+    (line,) = enrolment_labels([namespace("shop", **{"istio.io/rev": "canary"})])
+    assert line == (
+        "Namespace shop has istio.io/rev=canary, which has no effect: there are no sidecars and no revisions; "
+        "istio.io/dataplane-mode=ambient enrols it"
+    )
+    assert not list(enrolment_labels([namespace("shop", **{"istio.io/rev": "canary", MODE: "ambient"})]))
+    assert not list(enrolment_labels([pod("istio-system", {"istio.io/rev": "default"})]))
+
+
 def test_an_excluded_namespace_is_told_and_its_policies_protect_nothing() -> None:
     said = {NOT_CAPTURED_ANNOTATION: "namespace shop is excluded from the mesh"}
     outside = pod("shop", {MODE: "ambient"}, metadata={"annotations": said})

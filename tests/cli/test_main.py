@@ -252,3 +252,10 @@ def test_signal_cancels_the_work_and_ends_with_130(number: signal.Signals) -> No
         process.send_signal(number)
         printed, errors = process.communicate(timeout=30)
     assert (process.returncode, printed, errors) == (130, "cancelled\n", "")
+
+
+def test_install_refuses_a_revision_with_what_to_type() -> None:
+    result = CliRunner().invoke(ambit, ["install", "--revision", "canary"])
+    assert isinstance(result.exception, BadInput)
+    assert "--revision canary: ambit has one control plane and no revisions" in result.exception.message
+    assert "leave out --revision" in result.exception.hint

@@ -208,8 +208,12 @@ async def test_what_is_left_out_the_second_time_is_told(client: Client, typed: R
 
 
 async def test_list_and_status(client: Client, typed: Run) -> None:
-    await typed("apply", "-n", "shop", "--revision", "canary")
-    await typed("apply", "--name", "mine", "--for", "workload")
+    labelled = await typed("apply", "-n", "shop", "--revision", "canary")
+    assert labelled.stderr.startswith(
+        "note: there is one control plane, which serves waypoints of every revision"
+    )
+    assert "`ambit waypoint delete --revision canary`" in labelled.stderr
+    assert (await typed("apply", "--name", "mine", "--for", "workload")).stderr == ""
     await programmed(client, "waypoint")
     lines = (await typed("list", "-A")).stdout.splitlines()
     assert [line.split() for line in lines] == [

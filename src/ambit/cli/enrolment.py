@@ -19,6 +19,7 @@ from ambit.core.names import (
     NOT_CAPTURED_ANNOTATION,
     REDIRECTION_ANNOTATION,
     REDIRECTION_ENABLED,
+    REVISION_LABEL,
 )
 
 Object = Mapping[str, Any]
@@ -105,6 +106,12 @@ def enrolment_labels(objects: Iterable[Object]) -> Iterator[str]:
             yield (
                 f"{title} has {INJECTION_LABEL}=enabled, which has no effect: there are no sidecars; "
                 f"{DATAPLANE_MODE_LABEL}={DATAPLANE_MODE_AMBIENT} enrols it"
+            )
+        elif mode is None and each["kind"] == "Namespace" and labels.get(REVISION_LABEL):
+            # Not of pods: those of istiod and of its gateways have the label themselves.
+            yield (
+                f"{title} has {REVISION_LABEL}={labels[REVISION_LABEL]}, which has no effect: there are no sidecars "
+                f"and no revisions; {DATAPLANE_MODE_LABEL}={DATAPLANE_MODE_AMBIENT} enrols it"
             )
 
 

@@ -7,6 +7,7 @@ from ambit.core.errors import BadInput
 from ambit.core.names import (
     HBONE_PORT,
     INLINE_CLASS,
+    REVISION_LABEL,
     USE_WAYPOINT_LABEL,
     USE_WAYPOINT_NAMESPACE_LABEL,
     WAYPOINT_CLASSES,
@@ -16,7 +17,6 @@ from ambit.core.names import (
 from ambit.kube.resource import GATEWAYS
 from ambit.model.proxy import WaypointFor
 
-REVISION_LABEL = "istio.io/rev"
 DEFAULT = "waypoint"
 PROGRAMMED = "Programmed"
 Object = dict[str, Any]

@@ -25,7 +25,7 @@ from ambit.cli.mesh import in_charge
 from ambit.cli.preflight import PRE_CHECKS
 from ambit.cli.render.outcomes import print_outcomes
 from ambit.cli.render.progress import Progress
-from ambit.core.errors import AmbitError
+from ambit.core.errors import AmbitError, BadInput
 from ambit.core.names import SYSTEM_NAMESPACE
 from ambit.kube.client import Client
 from ambit.kube.conditions import has_condition
@@ -40,7 +40,25 @@ _REVISION = "controller-revision-hash"
 Object = dict[str, Any]
 
 
+def _refuse_revision(context: click.Context, option: click.Parameter, value: str | None) -> None:
+    """Raises BadInput: istioctl's option for a second control plane does not exist here."""
+    if value is not None:
+        raise BadInput(
+            f"--revision {value}: ambit has one control plane and no revisions, so nothing is installed",
+            "leave out --revision: `ambit install` upgrades the mesh in place, see docs/kubernetes.md",
+        )
+
+
 @click.command("install")
+@click.option(
+    "-r",
+    "--revision",
+    default=None,
+    hidden=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_refuse_revision,
+)
 @click.option(
     "--set", "values", multiple=True, metavar="KEY=VALUE", help="A value of the charts; may be repeated."
 )

@@ -15,7 +15,6 @@ from ambit.cli.render.output import emit, output_option
 from ambit.cli.since import Duration
 from ambit.cli.waypoints import (
     DEFAULT,
-    REVISION_LABEL,
     Object,
     condition,
     enrolled_in,
@@ -32,6 +31,7 @@ from ambit.core.names import DATAPLANE_MODE_AMBIENT as AMBIENT
 from ambit.core.names import (
     DATAPLANE_MODE_LABEL,
     INLINE_CLASS,
+    REVISION_LABEL,
     USE_WAYPOINT_LABEL,
     USE_WAYPOINT_NAMESPACE_LABEL,
     WAYPOINT_CLASSES,
@@ -163,6 +163,7 @@ def apply(
         if enroll:
             _check_namespace(found, name, overwrite=overwrite)
         await _note_change(client, made)
+        _note_revision(revision)
         await _apply(client, made)
         click.echo(f"waypoint {place}/{name} applied")
         if wait or enroll:
@@ -200,6 +201,16 @@ def _check_namespace(found: Object, name: str, *, overwrite: bool) -> None:
         click.echo(
             f"note: namespace {namespace} is not in the mesh: "
             f"`kubectl label namespace {namespace} {DATAPLANE_MODE_LABEL}={AMBIENT}`",
+            err=True,
+        )
+
+
+def _note_revision(revision: str) -> None:
+    """What `--revision` does not do here, for those who know it from istioctl."""
+    if revision:
+        click.echo(
+            f"note: there is one control plane, which serves waypoints of every revision: {REVISION_LABEL}={revision} "
+            f"only chooses in `ambit waypoint list` and `ambit waypoint delete --revision {revision}`",
             err=True,
         )
 
