@@ -16,7 +16,7 @@ from ambit.local.pods.content import File
 from ambit.local.pods.ids import maps_users, user_base
 from ambit.local.pods.sandbox import Owner, ShimClient
 from ambit.local.pods.shim.protocol import Container, ContainerState, Mount, Process
-from ambit.local.pods.volumes import write_atomically
+from ambit.local.pods.volumes import PodVolumes, write_atomically
 from tests.local.pods.inside import command, eventually
 
 DIRECTORY = Path("/run/ambit/sandboxes/web-0")
@@ -306,6 +306,35 @@ async def survival(state: Path) -> None:
     await _until(lambda: not sandbox.is_alive(owner))
     await _until(lambda: not _running("1000"))
     await sandbox.remove(DIRECTORY)
+
+
+async def memory_volume(state: Path) -> None:
+    """An emptyDir of medium Memory is a tmpfs of its own that containers write, and goes with the sandbox."""
+    volumes, disk = DIRECTORY / "volumes", state / "pods" / "uid"
+    empty = {"medium": "Memory", "sizeLimit": "1Mi"}
+    given = [{"name": "keys", "emptyDir": empty}, {"name": "data", "emptyDir": {}}]
+    mounted = {
+        "name": "a",
+        "volumeMounts": [{"name": "keys", "mountPath": "/keys"}, {"name": "data", "mountPath": "/data"}],
+    }
+    spec = {"automountServiceAccountToken": False, "volumes": given, "containers": [mounted]}
+    pod = {"metadata": {"namespace": "default"}, "spec": spec}
+    made = PodVolumes(None, volumes, disk, [], user_base("uid"))  # type: ignore[arg-type]
+    for _ in range(2):  # the second leaves what is there
+        await made.refresh(pod)
+    shim = await launch(state)
+    script = "echo secret > /keys/key && echo x > /data/x && ! head -c 2000000 /dev/zero > /keys/much"
+    script += " && rm /keys/much"
+    await shim.start(container(state, "a", "sh", "-c", script, mounts=made.mounts(pod, mounted, {})))
+    assert (await ended(shim, "a"))["exit_code"] == 0, log_of(state, "a")
+    assert (volumes / "keys" / "key").read_text() == "secret\n"
+    assert [path.name for path in state.rglob("*") if path.name in ("key", "x")] == ["x"]
+    assert f" {volumes}/keys " in Path("/proc/mounts").read_text()
+    await made.refresh(pod)
+    assert (volumes / "keys" / "key").exists()
+    await sandbox.remove(DIRECTORY)
+    assert not DIRECTORY.exists()
+    assert str(volumes) not in Path("/proc/mounts").read_text()
 
 
 def _running(argument: str) -> bool:

@@ -10,6 +10,8 @@ pytestmark = [pytest.mark.netns, pytest.mark.rootless]
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("scenario", ["isolation", "lifecycle", "execution", "privileged", "survival"])
+@pytest.mark.parametrize(
+    "scenario", ["isolation", "lifecycle", "execution", "privileged", "survival", "memory_volume"]
+)
 def test_sandbox(tmp_path: Path, scenario: str, mode: str) -> None:
     in_namespaces(f"tests.local.pods.shims:{scenario}", tmp_path, mode)

@@ -19,6 +19,7 @@ import msgspec
 
 from ambit.core.errors import AmbitError, Unreachable
 from ambit.daemon.process_id import start_time
+from ambit.local import kernel
 from ambit.local.pods.shim.protocol import Container, ContainerState, Process, Reply, Request, Sandbox
 
 _PROGRAM = (
@@ -202,4 +203,13 @@ async def remove(directory: Path) -> None:
     if owner is not None and is_alive(owner):
         with suppress(ProcessLookupError):
             os.kill(owner.pid, signal.SIGKILL)
-    await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+    await asyncio.to_thread(_remove_files, directory)
+
+
+def _remove_files(directory: Path) -> None:
+    """Empties a volume in memory before unmounting it: another pod's mount namespace may still hold its tmpfs."""
+    shutil.rmtree(directory, ignore_errors=True)
+    for path in sorted(directory.glob("volumes/*")):
+        if path.is_mount():
+            kernel.unmount(str(path))
+    shutil.rmtree(directory, ignore_errors=True)

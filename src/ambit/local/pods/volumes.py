@@ -1,8 +1,8 @@
 """A pod's volumes on disk: fetched, written atomically as kubelet does it, refreshed, bound into containers.
 
 Content volumes live in the sandbox's directory on the instance's tmpfs (they hold secrets); emptyDir lives
-below the state directory. A content volume is a directory of links into `..data`, itself a link that is
-replaced at once.
+below the state directory, or with `medium: Memory` on a tmpfs of its own in the sandbox's directory. A content volume
+is a directory of links into `..data`, itself a link that is replaced at once.
 """
 
 import asyncio
@@ -19,9 +19,10 @@ from ambit.core.errors import AmbitError
 from ambit.kube import resource as kinds
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
+from ambit.local import kernel
 from ambit.local.pods import content, plan
 from ambit.local.pods.content import File, Material, TokenKey
-from ambit.local.pods.environment import MissingReference, Sources, expand
+from ambit.local.pods.environment import MissingReference, Sources, expand, parse_quantity
 from ambit.local.pods.shim.protocol import Mount
 
 _RENEW_AT = 0.8
@@ -51,7 +52,7 @@ class PodVolumes:
         for volume in volumes:
             name = volume["name"]
             if "emptyDir" in volume:
-                self._make_empty(name, pod)
+                await asyncio.to_thread(self._make_empty, volume, pod)
             elif any(kind in volume for kind in content.CONTENT_KINDS):
                 files = content.files_of(volume, pod, material)
                 if self._written.get(name) != files:
@@ -113,7 +114,7 @@ class PodVolumes:
 
     def _source(self, volume: Mapping[str, Any], container: Mapping[str, Any]) -> Path:
         if "emptyDir" in volume:
-            return self._disk / str(volume["name"])
+            return (self._memory if _is_in_memory(volume) else self._disk) / str(volume["name"])
         if "hostPath" in volume:
             path = Path(volume["hostPath"]["path"])
             if not path.exists() and (volume["hostPath"].get("type") or "").endswith("OrCreate"):
@@ -131,9 +132,14 @@ class PodVolumes:
             return path
         return self._memory / str(volume["name"])
 
-    def _make_empty(self, name: str, pod: Mapping[str, Any]) -> None:
-        path = self._disk / name
+    def _make_empty(self, volume: Mapping[str, Any], pod: Mapping[str, Any]) -> None:
+        path = (self._memory if _is_in_memory(volume) else self._disk) / str(volume["name"])
         path.mkdir(parents=True, exist_ok=True)
+        if _is_in_memory(volume) and not path.is_mount():
+            # Its own, so that a pod that fills it takes nothing of the instance's.
+            limit = int(parse_quantity(str((volume["emptyDir"] or {}).get("sizeLimit") or 0)))
+            size = f",size={limit}" if limit else ""
+            kernel.mount("tmpfs", str(path), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0777" + size)
         path.chmod(0o777)
         group = (pod["spec"].get("securityContext") or {}).get("fsGroup")
         if group is not None:
@@ -219,6 +225,10 @@ def write_atomically(directory: Path, files: Mapping[str, File], owner: int = -1
 
 def _overlap(one: Path, other: Path) -> bool:
     return one.is_relative_to(other) or other.is_relative_to(one)
+
+
+def _is_in_memory(volume: Mapping[str, Any]) -> bool:
+    return (volume.get("emptyDir") or {}).get("medium") == "Memory"
 
 
 def _inside(directory: Path, path: str) -> Path:
