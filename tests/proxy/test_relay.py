@@ -329,3 +329,19 @@ async def test_what_envoy_rejects_of_what_was_kept_is_rejected_when_the_control_
     assert rejected.error == "table: missing )"
     await following.server.stop()
     following.kept.close()
+
+
+async def test_what_came_with_something_rejected_is_rejected_later(between: Between) -> None:
+    """Envoy has no use for the second table yet when it rejects the first."""
+    between.put(ROUTES, resource("first"))
+    async with relaying(between), between.envoy() as envoy:
+        await envoy.begin()
+        await envoy.send(Request(type_url=ROUTES, subscribe=("first",)))
+        await envoy.ack(await envoy.next())
+        await until(lambda: _answered(between, ROUTES))
+        await between.control.change(ROUTES, resource("first", "2"), resource("second"))
+        await envoy.ack(await envoy.next(), error="missing )")
+        await until(lambda: _rejections(between))
+        await envoy.send(Request(type_url=ROUTES, subscribe=("second",)))
+        await envoy.ack(await envoy.next(), error="missing ]")
+        await until(lambda: any("second: missing ]" in each.error for each in _rejections(between)))

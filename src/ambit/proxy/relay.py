@@ -175,8 +175,7 @@ class Relay:
         error = await publication.settled() or "; ".join(known)
         self._note(type_url, resources, error)
         self._keep(type_url, resources, update.removed)
-        if not error:
-            self._note_accepted(type_url, resources)
+        self._note_accepted(type_url, resources)
         if not error and type_url in _WARMED:
             await self._in_force()
         if foreign:
@@ -184,6 +183,7 @@ class Relay:
         return Answer(error)
 
     def _note_accepted(self, type_url: str, resources: Iterable[Resource]) -> None:
+        """Those that are held: Envoy has not rejected them so far."""
         held = self._held[type_url]
         current = [each for each in resources if held.get(each.name) == each.version]
         self._accepted.update(((type_url, each.name), each.version) for each in current)
