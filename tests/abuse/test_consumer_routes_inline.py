@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ambit.testing.mesh import Mesh
-from tests.abuse.tenant import Attacker, Victim, waypoint
+from tests.abuse.tenant import Attacker, Victim
 from tests.abuse.test_consumer_routes import accepted, deny_path, large_route
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
@@ -13,10 +13,7 @@ pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
 @pytest.fixture(scope="module", autouse=True)
 def inline(victim: Victim) -> None:
-    gateway = waypoint("ambit-inline")
-    gateway["metadata"]["labels"] = {"istio.io/waypoint-for": "service"}
-    victim.mesh.kubectl("label", "namespace", victim.namespace, "istio.io/use-waypoint=waypoint")
-    victim.apply(gateway)
+    victim.bind_waypoint("ambit-inline")
 
 
 def rewriting_route(victim: Victim) -> dict[str, Any]:
