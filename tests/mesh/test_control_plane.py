@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from ambit.testing.mesh import Mesh
-from tests.mesh.pods import apply_in, web_and_client
+from tests.mesh.pods import apply_in, make_namespace, pod, web_and_client
 
 pytestmark = [pytest.mark.mesh, pytest.mark.kubectl]
 
@@ -32,8 +32,8 @@ def ready(mesh: Mesh, namespace: str) -> str:
     return namespace
 
 
-def fetch(mesh: Mesh, namespace: str) -> str:
-    return mesh.exec(namespace, "client", "python3", "-c", FETCH, "http://web").stdout.strip()
+def fetch(mesh: Mesh, namespace: str, host: str = "web") -> str:
+    return mesh.exec(namespace, "client", "python3", "-c", FETCH, f"http://{host}").stdout.strip()
 
 
 def scale(mesh: Mesh, replicas: int) -> None:
@@ -58,6 +58,26 @@ def without_control_plane(mesh: Mesh, ready: str) -> Iterator[str]:
 @pytest.mark.feature("F23")
 def test_known_workloads_talk_without_it(mesh: Mesh, without_control_plane: str) -> None:
     assert [fetch(mesh, without_control_plane) for _ in range(3)] == ["200"] * 3
+
+
+def test_connection_to_a_service_that_the_node_does_not_know_yet_is_not_passed_through(
+    mesh: Mesh, ready: str
+) -> None:
+    """A Service is made while the control plane is away: a client that the mesh captures gets no answer in the clear,
+    while a client outside the mesh is served."""
+    new = {**web_and_client()[0], "metadata": {"name": "new"}}
+    with make_namespace(mesh, enrolled=False) as outside:
+        apply_in(mesh, outside, [pod("client", mesh.nodes[0], ["sleep", "3600"])])
+        scale(mesh, 0)
+        try:
+            apply_in(mesh, ready, [new])
+            path = ("-o", "jsonpath={.spec.clusterIP}")
+            address = mesh.kubectl("get", "service", "new", "-n", ready, *path).stdout
+            mesh.wait("the cluster serves it", lambda: fetch(mesh, outside, address) == "200")
+            assert fetch(mesh, ready, address) != "200"
+        finally:
+            scale(mesh, 1)
+        mesh.wait("the node knows the Service", lambda: fetch(mesh, ready, address) == "200")
 
 
 def test_what_was_applied_while_it_was_away_holds_when_it_is_back(mesh: Mesh, ready: str) -> None:
