@@ -25,7 +25,8 @@ from ambit.xds.client_session import ClientSession, Update
 from ambit.xds.frames import Request, Response
 from ambit.xds.wire import METHOD, decode_response, encode_request
 
-_FIRST_DELAY, _LAST_DELAY = 0.02, 15.0
+# A pod can be ready as soon as its own node's agent is connected again; agents that wait longer do not know it yet.
+_FIRST_DELAY, _LAST_DELAY = 0.02, 2.0
 _REJECTED = 0.5
 """Seconds that a rejection gets to reach the control plane before its stream ends."""
 _LARGE, _GIVE_BACK = 1_000, 0.5
