@@ -44,6 +44,11 @@ apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: idle}
 spec: {hosts: [web], http: [{route: [{destination: {host: web}}]}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: old}
+spec: {ingressClassName: istio, defaultBackend: {service: {name: web, port: {number: 80}}}}
 """
 
 HOLD = """
@@ -162,8 +167,11 @@ def test_check_names_what_a_policy_misses_and_what_has_no_effect(mesh: Mesh, web
         assert f"AuthorizationPolicy {web}/misspelt spec.selector: no pod in {web} has app=wbe" in short
         assert "source.namespaces[0]: no namespace 'defualt'; is it 'default'?" in short
         assert f"VirtualService {web}/idle: this version does nothing with the kind" in short
+        assert f"Ingress {web}/old at spec.ingressClassName: ambit serves no Ingress" in short
     finally:
-        mesh.kubectl("delete", "-n", web, "authorizationpolicy/misspelt", "virtualservice/idle")
+        mesh.kubectl(
+            "delete", "-n", web, "authorizationpolicy/misspelt", "virtualservice/idle", "ingress/old"
+        )
 
 
 def _with(mesh: Mesh, text: str) -> str | None:
