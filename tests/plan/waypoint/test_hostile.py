@@ -17,6 +17,7 @@ from ambit.model.request_policy import (
     Rule,
 )
 from tests.plan import hostile
+from tests.plan.dataplane.served import until
 from tests.plan.hostile import DENIED, END_HEADERS, END_STREAM, HOST, frame, harmful
 from tests.plan.waypoint.conftest import PORT, WEB, Scene
 
@@ -37,7 +38,8 @@ def connect(scene: Scene) -> socket.socket:
 
 
 def fence(scene: Scene) -> None:
-    assert scene.get("/fence").status == 200
+    """Returns once a request is served. The first may come on a connection to the server that the attack has ended."""
+    until(lambda: scene.get("/fence").status == 200, "a request after the attack is served")
 
 
 def taken(scene: Scene) -> list[str]:
