@@ -29,7 +29,11 @@ async def system_pods(client: Client, selector: str) -> list[Pod]:
 async def node_pods(client: Client, node: str | None = None) -> list[Pod]:
     """Pods of the node proxies by their nodes' names, one of each node; of one node when named. Raises NotRunning when
     there is none."""
-    found = in_charge(await system_pods(client, NODE_PROXIES))
+    return select_node(in_charge(await system_pods(client, NODE_PROXIES)), node)
+
+
+def select_node(found: list[Pod], node: str | None) -> list[Pod]:
+    """Those of one node when it is named, else all. Raises NotRunning when that leaves none."""
     if not found:
         raise NotRunning(f"no node proxy in namespace {SYSTEM_NAMESPACE}", "type `ambit check`")
     pods = [pod for pod in found if node in (None, node_of(pod))]

@@ -3,8 +3,17 @@
 from collections.abc import Iterable
 from typing import Any
 
-from ambit.cli.mesh import CONTROL_PLANES, NODE_PROXIES, Pod, ask, in_charge, node_of, system_pods
-from ambit.core.errors import AmbitError, NotRunning
+from ambit.cli.mesh import (
+    CONTROL_PLANES,
+    NODE_PROXIES,
+    Pod,
+    ask,
+    in_charge,
+    node_of,
+    select_node,
+    system_pods,
+)
+from ambit.core.errors import AmbitError
 from ambit.core.names import CONTROL_DEBUG_PORT, SYSTEM_NAMESPACE
 from ambit.kube.client import Client
 from ambit.kube.errors import NotFound
@@ -65,15 +74,7 @@ async def node_proxies(client: Client, node: str | None = None) -> list[Pod]:
     """Pods of our node agents and of stock ztunnels by their nodes' names, of one node when named. Raises NotRunning
     when there is none."""
     ours = in_charge(filter(is_agent, await system_pods(client, NODE_PROXIES)))
-    found = sorted([*ours, *await ztunnel_pods(client)], key=node_of)
-    if not found:
-        raise NotRunning(f"no node proxy in namespace {SYSTEM_NAMESPACE}", "type `ambit check`")
-    pods = [pod for pod in found if node in (None, node_of(pod))]
-    if not pods:
-        raise NotRunning(
-            f"no node proxy on node {node!r}", f"there is one on {', '.join(map(node_of, found))}"
-        )
-    return pods
+    return select_node(sorted([*ours, *await ztunnel_pods(client)], key=node_of), node)
 
 
 async def versions_of(client: Client, pod: Pod) -> dict[str, str]:

@@ -46,7 +46,7 @@ class _Entries(msgspec.Struct):
 
 async def discover(client: Client) -> tuple[Discovered, ...]:
     """All resources, each once, without subresources: in its group's preferred version, or where that does not serve it
-    in the first version that does (`TCPRoute` is served as v1alpha2 only, while its group prefers v1).
+    in the first version that does (`EnvoyFilter` is served as v1alpha3 only, while its group prefers v1).
 
     A version whose document cannot be had (an aggregated API that is down) is left out.
     """
